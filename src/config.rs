@@ -1,0 +1,216 @@
+//! Every knob. Plain structs and their defaults; reading files, flags and the environment is
+//! `gateway/load.rs`.
+//!
+//! The names are the keys of `tangelo.toml`: field `heartbeat` of [`Client`] is `client.heartbeat`
+//! there and in `--set client.heartbeat=3s`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole configuration of one tangelo process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Server id, unique in the cluster; backends call back to it. Default `connector-1`.
+    /// Pomelo: `id` in `servers.json`.
+    pub id: String,
+    /// Server type whose routes are handled here. Default `connector`. Pomelo: the key in
+    /// `servers.json` above the entry.
+    pub server_type: String,
+    /// Which framework's details to follow where they differ. Default `pomelo`.
+    pub dialect: Dialect,
+    /// Where clients connect, TCP and WebSocket on one port. Default `127.0.0.1:3010`; port 0 lets
+    /// the kernel choose. Pomelo: `clientPort` (and `host` with `distinctHost`).
+    pub listen: SocketAddr,
+    /// Shards, each one thread with its own sockets, sessions and handlers. `None`: one per
+    /// available core. Range 1..=`limits::SHARDS_MAX`. More than cores costs CPU per message.
+    pub shards: Option<usize>,
+    /// Pin shard n to the n-th available core when there are at least as many cores as shards.
+    /// Default true. Turn off where other busy processes share those cores.
+    pub pin: bool,
+    /// Game clients.
+    pub client: Client,
+    /// Push scheduler.
+    pub push: Push,
+    /// Calls to other servers.
+    pub rpc: Rpc,
+    /// Logging.
+    pub log: Log,
+    /// The other servers of the cluster, in the order that routing counts them.
+    pub servers: Vec<Server>,
+    /// The user dictionary: routes that get a code after the handlers' own. Pomelo:
+    /// `config/dictionary.json`.
+    pub dictionary: Vec<String>,
+    /// Pomelo project folder the rest was read from, if any.
+    pub app_dir: Option<PathBuf>,
+    /// True when neither a configuration file nor a project was named: tangelo then serves the
+    /// built-in chat room.
+    pub embedded: bool,
+}
+
+/// Which framework's details to follow where Pomelo and Pinus differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// Pomelo 2.2.
+    Pomelo,
+    /// Pinus 1.7.
+    Pinus,
+}
+
+/// What game clients may do and what they are told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Client {
+    /// Heartbeat interval told to clients; whole seconds, 1 s..=1 h. Default none: no heartbeats.
+    /// Pomelo: `heartbeat`.
+    pub heartbeat: Option<Duration>,
+    /// Closes a client that sent no heartbeat for this long, and a raw TCP connection without any
+    /// bytes for this long. Default none: twice the heartbeat, and 90 s. Pomelo: `timeout`.
+    pub timeout: Option<Duration>,
+    /// Send route codes and accept them. Default false. Pomelo: `useDict`.
+    pub use_dict: bool,
+    /// Connections this process accepts at one time; one more is closed at once. Default none: as many as the
+    /// file limit allows. Pomelo: `max-connections`.
+    pub max_connections: Option<usize>,
+    /// Largest package body from a client, bytes. Default 4 MiB, range 1 KiB..=16 MiB − 1. A
+    /// larger one closes that connection.
+    pub package_bytes_max: usize,
+    /// Bytes waiting for one client that reads too slowly. Default 1 MiB; one package always fits.
+    /// Past it the client is closed.
+    pub outbox_bytes_max: usize,
+    /// Forwarded requests of one session that may wait for an answer. Default 1024. One more is
+    /// answered with code 500 at once.
+    pub calls_in_flight_max: usize,
+}
+
+/// When queued packages are written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Push {
+    /// Default `direct`. Pomelo: `pushSchedulerConfig.scheduler`.
+    pub scheduler: Scheduler,
+    /// Interval of the buffer scheduler. Default 20 ms, range 1 ms..=10 s. Pomelo: `flushInterval`.
+    pub flush_interval: Duration,
+}
+
+/// The two push schedulers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheduler {
+    /// Written at the end of the turn that produced them, one WebSocket message per package.
+    Direct,
+    /// Collected per session and written every `flush_interval`, one WebSocket message for all.
+    Buffer,
+}
+
+/// Calls to other servers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rpc {
+    /// A call without an answer for this long fails with code 500. Default 30 s, range
+    /// 100 ms..=10 min. Pomelo: `proxyConfig.timeout`.
+    pub timeout: Duration,
+    /// PINGREQ interval on each link; a link whose ping stays unanswered for twice as long is
+    /// dropped. Default 10 s, range 100 ms..=10 min. Pomelo: `proxyConfig.keepalive`.
+    pub keepalive: Duration,
+    /// How long opening a link may take. Default 2 s, range 10 ms..=1 min.
+    pub connect_timeout: Duration,
+    /// First pause before a lost link is dialled again; doubles up to `backoff_max`. Default 100 ms.
+    pub backoff_min: Duration,
+    /// Longest pause between two dials. Default 2 s.
+    pub backoff_max: Duration,
+    /// Calls to one server that one shard may have waiting. Default 10 000. One more is answered
+    /// with code 500 at once. Pomelo: `pendingSize`.
+    pub calls_in_flight_max: usize,
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`) or a filter such as
+    /// `info,tangelo::rpc=debug`. Default `info`.
+    pub level: String,
+    /// Default `text`.
+    pub format: LogFormat,
+}
+
+/// Shape of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Another server of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Server id, unique in the cluster.
+    pub id: String,
+    /// Server type: the first part of the routes it handles.
+    pub server_type: String,
+    /// Host name or address of its RPC port.
+    pub host: String,
+    /// Its RPC port.
+    pub port: u16,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            id: "connector-1".into(),
+            server_type: "connector".into(),
+            dialect: Dialect::Pomelo,
+            listen: SocketAddr::from(([127, 0, 0, 1], 3010)),
+            shards: None,
+            pin: true,
+            client: Client::default(),
+            push: Push::default(),
+            rpc: Rpc::default(),
+            log: Log::default(),
+            servers: Vec::new(),
+            dictionary: Vec::new(),
+            app_dir: None,
+            embedded: false,
+        }
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self {
+            heartbeat: None,
+            timeout: None,
+            use_dict: false,
+            max_connections: None,
+            package_bytes_max: 4 << 20,
+            outbox_bytes_max: 1 << 20,
+            calls_in_flight_max: 1024,
+        }
+    }
+}
+
+impl Default for Push {
+    fn default() -> Self {
+        Self { scheduler: Scheduler::Direct, flush_interval: Duration::from_millis(20) }
+    }
+}
+
+impl Default for Rpc {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            keepalive: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(2),
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(2),
+            calls_in_flight_max: 10_000,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}

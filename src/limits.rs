@@ -1,0 +1,60 @@
+//! Every hard bound, in one place. Knobs with a range of their own are in [`crate::config`]; these
+//! are the edges that no configuration moves.
+
+/// Longest package body: its length is three bytes on the wire.
+pub const PACKAGE_BODY_BYTES_MAX: usize = (1 << 24) - 1;
+/// Longest plain route: its length is one byte on the wire.
+pub const ROUTE_BYTES_MAX: usize = 255;
+/// Largest message id, as in the reference's usable range; a larger one closes the connection.
+pub const MESSAGE_ID_MAX: u32 = i32::MAX as u32;
+/// Longest varint of a message id, bytes.
+pub const MESSAGE_ID_BYTES_MAX: usize = 5;
+/// Deepest nesting of a JSON body; a deeper one counts as invalid.
+pub const JSON_DEPTH_MAX: usize = 512;
+/// Largest HTTP request head before a WebSocket upgrade.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
+/// HTTP headers looked at in one request.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Largest control frame payload of WebSocket, RFC 6455 5.5.
+pub const WEBSOCKET_CONTROL_BYTES_MAX: usize = 125;
+
+/// Shards of one process: the width of the shard number in a session id.
+pub const SHARDS_MAX: usize = 256;
+/// Sessions of one shard: the width of the slot number in a session id.
+pub const SESSIONS_PER_SHARD_MAX: usize = 1 << 20;
+/// Times one slot is used before it is retired: the width of the generation in a session id.
+pub const GENERATIONS_MAX: u32 = (1 << 25) - 1;
+
+const _: () = assert!(
+    SHARDS_MAX.ilog2() + SESSIONS_PER_SHARD_MAX.ilog2() + 25 <= 53,
+    "a session id must be a safe JavaScript integer"
+);
+
+/// The read buffer that a shard lends to its connections; larger than the usual burst, so that one
+/// read drains a socket.
+pub const READ_BUFFER_BYTES: usize = 64 << 10;
+/// Bytes one connection may have read before it lets others run.
+pub const READ_BUDGET_BYTES: usize = 4 * READ_BUFFER_BYTES;
+/// Slices handed to one vectored write.
+pub const WRITE_SLICES_MAX: usize = 64;
+/// A push body from this size on is shared between outboxes instead of copied into each.
+pub const SHARED_BODY_BYTES_MIN: usize = 1024;
+
+/// Batches in one shard's mesh inbox. Full: the sender keeps its batch open and tries again each turn.
+pub const MESH_BATCHES_MAX: usize = 1024;
+/// Parcels one open mesh batch may hold before forwards and pushes into it are refused.
+pub const MESH_PARCELS_MAX: usize = 64 << 10;
+
+/// Bytes waiting to be written to one peer; past it the link counts as hung and is dropped.
+pub const LINK_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Largest MQTT packet taken from a peer.
+pub const RPC_FRAME_BYTES_MAX: usize = 32 << 20;
+/// Other servers that the configuration may name.
+pub const SERVERS_MAX: usize = 4096;
+
+/// Log lines waiting for the writer. Full: the line is dropped and counted.
+pub const LOG_LINES_MAX: usize = 8192;
+
+const _: () = assert!(PACKAGE_BODY_BYTES_MAX < RPC_FRAME_BYTES_MAX);
+const _: () = assert!(RPC_FRAME_BYTES_MAX <= LINK_QUEUE_BYTES_MAX);
+const _: () = assert!(READ_BUFFER_BYTES > HTTP_HEAD_BYTES_MAX);

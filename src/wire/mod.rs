@@ -1,0 +1,3 @@
+//! Bytes in, values out.
+pub mod json;
+pub mod websocket;
