@@ -2,7 +2,10 @@
 //! `gateway/load.rs`.
 //!
 //! The names are the keys of `tangelo.toml`: field `heartbeat` of [`Client`] is `client.heartbeat`
-//! there and in `--set client.heartbeat=3s`.
+//! there and in `--set client.heartbeat=3s`. One exception: `servers` is written as `[[server]]`,
+//! with the keys `id`, `type`, `host` and `port`. Durations carry their unit (`3s`, `20ms`), sizes
+//! are bytes or carry theirs (`64KiB`). A value outside its range is an error when read from a file
+//! or a flag; whoever fills these structs by hand keeps to the ranges.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +20,8 @@ pub struct Config {
     /// Server type whose routes are handled here. Default `connector`. Pomelo: the key in
     /// `servers.json` above the entry.
     pub server_type: String,
+    /// Environment whose part of the project's files is read. Default `development`. Pomelo: `env`.
+    pub env: String,
     /// Which framework's details to follow where they differ. Default `pomelo`.
     pub dialect: Dialect,
     /// Where clients connect, TCP and WebSocket on one port. Default `127.0.0.1:3010`; port 0 lets
@@ -36,12 +41,14 @@ pub struct Config {
     pub rpc: Rpc,
     /// Logging.
     pub log: Log,
-    /// The other servers of the cluster, in the order that routing counts them.
+    /// The other servers of the cluster, in the order that routing counts them. At most
+    /// `limits::SERVERS_MAX`. Pomelo: `servers.json`.
     pub servers: Vec<Server>,
     /// The user dictionary: routes that get a code after the handlers' own. Pomelo:
     /// `config/dictionary.json`.
     pub dictionary: Vec<String>,
-    /// Pomelo project folder the rest was read from, if any.
+    /// Pomelo project folder the rest was read from, if any. In `tangelo.toml` it is relative to
+    /// that file, in a flag to the working directory. File and flags win over the project.
     pub app_dir: Option<PathBuf>,
     /// True when neither a configuration file nor a project was named: tangelo then serves the
     /// built-in chat room.
@@ -65,21 +72,23 @@ pub struct Client {
     /// Pomelo: `heartbeat`.
     pub heartbeat: Option<Duration>,
     /// Closes a client that sent no heartbeat for this long, and a raw TCP connection without any
-    /// bytes for this long. Default none: twice the heartbeat, and 90 s. Pomelo: `timeout`.
+    /// bytes for this long. Default none: twice the heartbeat, and 90 s. Range 100 ms..=1 day; not
+    /// longer than the heartbeat cuts every client. Pomelo: `timeout`.
     pub timeout: Option<Duration>,
     /// Send route codes and accept them. Default false. Pomelo: `useDict`.
     pub use_dict: bool,
-    /// Connections this process accepts at one time; one more is closed at once. Default none: as many as the
-    /// file limit allows. Pomelo: `max-connections`.
+    /// Connections this process accepts at one time; one more is closed at once. Default none: as
+    /// many as the file limit allows. At least 1; more than the file limit allows is refused at
+    /// start. Pomelo: `max-connections`.
     pub max_connections: Option<usize>,
     /// Largest package body from a client, bytes. Default 4 MiB, range 1 KiB..=16 MiB − 1. A
     /// larger one closes that connection.
     pub package_bytes_max: usize,
-    /// Bytes waiting for one client that reads too slowly. Default 1 MiB; one package always fits.
-    /// Past it the client is closed.
+    /// Bytes waiting for one client that reads too slowly. Default 1 MiB, range 1 KiB..=1 GiB; one
+    /// package always fits. Past it the client is closed.
     pub outbox_bytes_max: usize,
-    /// Forwarded requests of one session that may wait for an answer. Default 1024. One more is
-    /// answered with code 500 at once.
+    /// Forwarded requests of one session that may wait for an answer. Default 1024, range
+    /// 1..=1 000 000. One more is answered with code 500 at once.
     pub calls_in_flight_max: usize,
 }
 
@@ -113,12 +122,13 @@ pub struct Rpc {
     pub keepalive: Duration,
     /// How long opening a link may take. Default 2 s, range 10 ms..=1 min.
     pub connect_timeout: Duration,
-    /// First pause before a lost link is dialled again; doubles up to `backoff_max`. Default 100 ms.
+    /// First pause before a lost link is dialled again; doubles up to `backoff_max`. Default
+    /// 100 ms, range 1 ms..=1 min, not longer than `backoff_max`.
     pub backoff_min: Duration,
-    /// Longest pause between two dials. Default 2 s.
+    /// Longest pause between two dials. Default 2 s, range 1 ms..=10 min.
     pub backoff_max: Duration,
-    /// Calls to one server that one shard may have waiting. Default 10 000. One more is answered
-    /// with code 500 at once. Pomelo: `pendingSize`.
+    /// Calls to one server that one shard may have waiting. Default 10 000, range 1..=1 000 000.
+    /// One more is answered with code 500 at once. Pomelo: `pendingSize`.
     pub calls_in_flight_max: usize,
 }
 
@@ -160,6 +170,7 @@ impl Default for Config {
         Self {
             id: "connector-1".into(),
             server_type: "connector".into(),
+            env: "development".into(),
             dialect: Dialect::Pomelo,
             listen: SocketAddr::from(([127, 0, 0, 1], 3010)),
             shards: None,
@@ -192,7 +203,10 @@ impl Default for Client {
 
 impl Default for Push {
     fn default() -> Self {
-        Self { scheduler: Scheduler::Direct, flush_interval: Duration::from_millis(20) }
+        Self {
+            scheduler: Scheduler::Direct,
+            flush_interval: Duration::from_millis(20),
+        }
     }
 }
 
@@ -211,6 +225,9 @@ impl Default for Rpc {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".into(), format: LogFormat::Text }
+        Self {
+            level: "info".into(),
+            format: LogFormat::Text,
+        }
     }
 }

@@ -30,3 +30,100 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Why one client's connection ends. Each is counted under `closed_` and its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The client closed, or half-closed, its side.
+    Left,
+    /// Reading or writing the socket failed.
+    Socket,
+    /// Package type not 1..=5.
+    PackageType,
+    /// Package body over the configured bound.
+    PackageTooLong,
+    /// A WebSocket message that is not exactly one package.
+    PackageCount,
+    /// A kick package from a client.
+    PackageKick,
+    /// A data package without a message, or with one cut short.
+    MessageCut,
+    /// Message id over 2^31 - 1.
+    MessageId,
+    /// Bytes that are not WebSocket; the close code that says so.
+    WebSocket(u16),
+    /// Bytes that are not HTTP.
+    Http,
+    /// An HTTP request that was answered and is over.
+    HttpAnswered,
+    /// Handshake refused.
+    Handshake,
+    /// No heartbeat for the configured time.
+    HeartbeatTimeout,
+    /// No byte for the configured time.
+    IdleTimeout,
+    /// More bytes waiting for the client than its outbox holds.
+    OutboxFull,
+    /// Kicked.
+    Kicked,
+    /// More connections than `client.max_connections`.
+    MaxConnections,
+    /// tangelo is stopping.
+    Stopping,
+}
+
+impl Fault {
+    /// Number of kinds, for a table of counters.
+    pub const COUNT: usize = Self::NAMES.len();
+
+    /// Names of the counters, by [`Fault::index`].
+    pub const NAMES: [&'static str; 18] = [
+        "closed_left",
+        "closed_socket",
+        "closed_package_type",
+        "closed_package_too_long",
+        "closed_package_count",
+        "closed_package_kick",
+        "closed_message_cut",
+        "closed_message_id",
+        "closed_websocket",
+        "closed_http",
+        "closed_http_answered",
+        "closed_handshake",
+        "closed_heartbeat_timeout",
+        "closed_idle_timeout",
+        "closed_outbox_full",
+        "closed_kicked",
+        "closed_max_connections",
+        "closed_stopping",
+    ];
+
+    /// Its place in [`Fault::NAMES`].
+    pub fn index(self) -> usize {
+        match self {
+            Self::Left => 0,
+            Self::Socket => 1,
+            Self::PackageType => 2,
+            Self::PackageTooLong => 3,
+            Self::PackageCount => 4,
+            Self::PackageKick => 5,
+            Self::MessageCut => 6,
+            Self::MessageId => 7,
+            Self::WebSocket(_) => 8,
+            Self::Http => 9,
+            Self::HttpAnswered => 10,
+            Self::Handshake => 11,
+            Self::HeartbeatTimeout => 12,
+            Self::IdleTimeout => 13,
+            Self::OutboxFull => 14,
+            Self::Kicked => 15,
+            Self::MaxConnections => 16,
+            Self::Stopping => 17,
+        }
+    }
+
+    /// Name of its counter.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
+}

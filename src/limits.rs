@@ -36,7 +36,7 @@ pub const READ_BUFFER_BYTES: usize = 64 << 10;
 /// Bytes one connection may have read before it lets others run.
 pub const READ_BUDGET_BYTES: usize = 4 * READ_BUFFER_BYTES;
 /// Slices handed to one vectored write.
-pub const WRITE_SLICES_MAX: usize = 64;
+pub const WRITE_SLICES_MAX: usize = 16;
 /// A push body from this size on is shared between outboxes instead of copied into each.
 pub const SHARED_BODY_BYTES_MIN: usize = 1024;
 

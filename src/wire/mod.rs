@@ -1,3 +1,28 @@
-//! Bytes in, values out.
+//! Formats: bytes in, values out.
+//!
+//! | format | file | source of truth | vectors |
+//! |---|---|---|---|
+//! | package | [`package`] | pomelo-protocol 0.1.6 | `client/package.json` |
+//! | message | [`message`] | pomelo-protocol 0.1.6 | `client/message.json` |
+//! | handshake and kick bodies | [`handshake`] | Pomelo 2.2.7 | `client/handshake.json` |
+//! | variable-length integers | [`varint`] | pomelo-protocol, MQTT 3.1.1 | with the above |
+//! | JSON, scanned and spliced | [`json`] | ECMAScript `JSON` | `client/malformed.json` |
+//! | WebSocket, server side | [`websocket`] | RFC 6455 | its examples |
+//! | MQTT subset | [`mqtt`] | pomelo-rpc 1.0.7 | `rpc/*.jsonl` |
+//! | calls between servers | [`rpc`] | pomelo-rpc 1.0.7 | `rpc/*.jsonl` |
+//!
+//! **Invariants**: no input panics; decoding allocates nothing and borrows from the input; "not
+//! enough bytes yet" is `Ok(None)`, an error means the sender is wrong; errors are `Copy`.
+//!
+//! **Absent**: state, time, configuration, sockets.
+//!
+//! **Where to start reading**: [`package::decode`], then [`message::decode`].
+
+pub mod handshake;
 pub mod json;
+pub mod message;
+pub mod mqtt;
+pub mod package;
+pub mod rpc;
+pub mod varint;
 pub mod websocket;

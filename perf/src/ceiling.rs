@@ -1,0 +1,203 @@
+//! The least that a server of this protocol could do: one thread, one epoll, one read buffer for
+//! everyone, one write per read. It cuts packages and sends bodies back; it has no sessions, routes,
+//! timers or handlers. What a gateway costs above this is what it does, not what the kernel takes.
+
+use std::io::{self, ErrorKind, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use crate::session::accept_value;
+use crate::stream::{EVENTS_MAX, READ_BUFFER_BYTES, Stream};
+use crate::wire::{self, Framing, Packages, Transport, refused};
+
+const LISTENER: u64 = u64::MAX;
+
+/// Connections taken per wake-up, so that a storm of new ones does not starve the others.
+const ACCEPTS_MAX: usize = 64;
+
+pub(crate) fn run(listen: SocketAddr, seconds: u64) -> io::Result<()> {
+    if !listen.ip().is_loopback() {
+        return Err(io::Error::other(format!(
+            "{listen} is not a loopback address"
+        )));
+    }
+    let listener = TcpListener::bind(listen)?;
+    listener.set_nonblocking(true)?;
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(
+        &epoll,
+        &listener,
+        EventData::new_u64(LISTENER),
+        EventFlags::IN,
+    )?;
+    println!("tangelo listening on {}", listener.local_addr()?);
+    io::stdout().flush()?;
+
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut connections: Vec<Option<Connection>> = Vec::new();
+    let mut free = Vec::new();
+    let mut buffer = vec![0; READ_BUFFER_BYTES];
+    let mut out = Vec::new();
+    let mut events = Vec::with_capacity(EVENTS_MAX);
+    while Instant::now() < end {
+        events.clear();
+        let second = Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
+        match epoll::wait(&epoll, spare_capacity(&mut events), Some(&second)) {
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other?,
+        };
+        let mut freed = Vec::new();
+        for event in &events {
+            let token = event.data.u64();
+            if token == LISTENER {
+                accept(&listener, &epoll, &mut connections, &mut free)?;
+            } else if let Some(connection) = &mut connections[token as usize] {
+                let was_blocked = connection.stream.is_blocked();
+                if connection.serve(&mut buffer, &mut out).is_err() {
+                    connections[token as usize] = None;
+                    freed.push(token as usize);
+                } else if connection.stream.is_blocked() != was_blocked {
+                    // Requests stay in the kernel until the answers to earlier ones have left.
+                    connection
+                        .stream
+                        .watch_again(&epoll, token, EventFlags::OUT)?;
+                }
+            }
+        }
+        // Only now: a later event of this batch may still name a slot that was just emptied.
+        free.append(&mut freed);
+    }
+    Ok(())
+}
+
+fn accept(
+    listener: &TcpListener,
+    epoll: &impl std::os::fd::AsFd,
+    connections: &mut Vec<Option<Connection>>,
+    free: &mut Vec<usize>,
+) -> io::Result<()> {
+    for _ in 0..ACCEPTS_MAX {
+        let socket = match listener.accept() {
+            Ok((socket, _)) => socket,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
+            Err(error) => return Err(error),
+        };
+        let slot = free.pop().unwrap_or_else(|| {
+            connections.push(None);
+            connections.len() - 1
+        });
+        let connection = Connection {
+            stream: Stream::new(socket)?,
+            transport: None,
+        };
+        connection.stream.watch(epoll, slot as u64)?;
+        connections[slot] = Some(connection);
+    }
+    Ok(())
+}
+
+struct Connection {
+    stream: Stream,
+    /// Decided by the first bytes.
+    transport: Option<Transport>,
+}
+
+impl Connection {
+    /// An error closes the connection.
+    fn serve(&mut self, buffer: &mut [u8], out: &mut Vec<u8>) -> io::Result<()> {
+        if self.stream.is_blocked() {
+            return self.stream.flush();
+        }
+        let Some(bytes) = self.stream.read(buffer)? else {
+            return Ok(());
+        };
+        out.clear();
+        let Some(transport) = self.transport else {
+            return self.begin(bytes, out);
+        };
+        let framing = Framing {
+            transport,
+            client: false,
+        };
+        let mut packages = Packages::new(transport, bytes);
+        while let Some((kind, body)) = packages.next()? {
+            answer(framing, out, kind, body)?;
+        }
+        self.stream.keep(packages.rest())?;
+        if out.is_empty() {
+            Ok(())
+        } else {
+            self.stream.write(out)
+        }
+    }
+
+    /// The first bytes: an upgrade to answer, or packages already.
+    fn begin(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) -> io::Result<()> {
+        if !bytes.starts_with(b"GET ") {
+            self.transport = Some(Transport::Tcp);
+            let framing = Framing {
+                transport: Transport::Tcp,
+                client: false,
+            };
+            let mut packages = Packages::new(Transport::Tcp, bytes);
+            while let Some((kind, body)) = packages.next()? {
+                answer(framing, out, kind, body)?;
+            }
+            self.stream.keep(packages.rest())?;
+        } else if bytes.ends_with(b"\r\n\r\n") {
+            self.transport = Some(Transport::Websocket);
+            upgrade(bytes, out)?;
+        } else {
+            self.stream.keep(bytes)?;
+        }
+        self.stream.write(out)
+    }
+}
+
+fn answer(framing: Framing, out: &mut Vec<u8>, kind: u8, body: &[u8]) -> io::Result<()> {
+    match kind {
+        wire::HANDSHAKE => framing.package(out, kind, br#"{"code":200,"sys":{}}"#),
+        wire::HEARTBEAT => framing.package(out, kind, b""),
+        wire::DATA => echo(framing, out, body).ok_or_else(|| refused("not a request"))?,
+        _ => {} // an ack
+    }
+    Ok(())
+}
+
+/// The body of a request, sent back under the same id.
+fn echo(framing: Framing, out: &mut Vec<u8>, message: &[u8]) -> Option<()> {
+    let rest = message.strip_prefix(&[wire::REQUEST])?;
+    let (id, rest) = rest.split_at(wire::varint_bytes(rest)?);
+    let (&route_bytes, rest) = rest.split_first()?;
+    let body = rest.get(usize::from(route_bytes)..)?;
+    let start = framing.begin(out, wire::DATA, 1 + id.len() + body.len());
+    out.push(wire::RESPONSE);
+    out.extend_from_slice(id);
+    out.extend_from_slice(body);
+    framing.end(out, start);
+    Some(())
+}
+
+fn upgrade(head: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    let head = std::str::from_utf8(head).map_err(|_| refused("the upgrade is not text"))?;
+    let key = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("sec-websocket-key")
+            .then(|| value.trim())
+    });
+    let key = key.ok_or_else(|| refused("no Sec-WebSocket-Key"))?;
+    write!(
+        out,
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n\r\n",
+        accept_value(key)
+    )
+}

@@ -1,0 +1,115 @@
+//! `idle`: what a session costs that does nothing.
+
+use std::io;
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cores::{self, Cores};
+use crate::session;
+use crate::target::{Memory, Start, Target, sessions_max};
+use crate::wire::Transport;
+
+/// How long the idle server's CPU is watched.
+const WATCH: Duration = Duration::from_secs(3);
+/// Opening all sessions may take this long.
+const OPEN_MAX: Duration = Duration::from_secs(120);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    start: Start,
+    /// Sessions to open; fewer if the file limit does not allow as many
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    sessions: u32,
+    #[arg(long, value_enum, default_value_t = Transport::Tcp)]
+    transport: Transport,
+}
+
+pub(crate) fn run(options: &Options) -> io::Result<()> {
+    let sessions = options.sessions.min(sessions_max());
+    if sessions < options.sessions {
+        println!(
+            "the file limit allows {sessions} sessions instead of {}",
+            options.sessions
+        );
+    }
+    let cores = Cores::plan(&cores::available()?, options.start.shards);
+    let target = options.start.run(&cores)?;
+    println!(
+        "{} ({cores}), {sessions} sessions, {}",
+        target.name, options.transport
+    );
+
+    target.wait_until_quiet()?;
+    let base = target.memory()?;
+    print("before the first session", base);
+
+    let mut sockets = open_all(&target, options.transport, sessions)?;
+    target.wait_until_quiet()?;
+    let full = target.memory()?;
+    print("with all of them open", full);
+    print_per_session("per session", base, full, sessions);
+
+    let before = target.cpu()?;
+    thread::sleep(WATCH);
+    let cpu = target.cpu()? - before;
+    println!(
+        "  idle CPU over {} s: {} ms",
+        WATCH.as_secs(),
+        cpu.as_millis()
+    );
+
+    // Last, because it changes what was measured above: sessions that have once sent something
+    // may keep a buffer. It also proves that all of them were alive and past their ack.
+    for socket in &mut sockets {
+        session::check(socket, options.transport, 1)?;
+    }
+    target.wait_until_quiet()?;
+    print_per_session(
+        "per session, after one request each",
+        base,
+        target.memory()?,
+        sessions,
+    );
+    Ok(())
+}
+
+/// One after the other: each is verified before the next, and no listen queue overflows.
+fn open_all(target: &Target, transport: Transport, sessions: u32) -> io::Result<Vec<TcpStream>> {
+    let start = Instant::now();
+    let mut sockets = Vec::new();
+    for index in 0..sessions {
+        let socket = session::open(target.address, transport).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("after {index} of {sessions} sessions: {error}"),
+            )
+        })?;
+        sockets.push(socket);
+        if start.elapsed() > OPEN_MAX {
+            let text = format!("{OPEN_MAX:?} were not enough for {sessions} sessions");
+            return Err(io::Error::other(text));
+        }
+    }
+    println!("  opened in {:.1} s", start.elapsed().as_secs_f64());
+    Ok(sockets)
+}
+
+fn print(when: &str, memory: Memory) {
+    let kib = |bytes| bytes >> 10;
+    println!(
+        "  {when}: VmRSS {} KiB, RssAnon {} KiB",
+        kib(memory.resident),
+        kib(memory.anonymous)
+    );
+}
+
+fn print_per_session(what: &str, base: Memory, now: Memory, sessions: u32) {
+    let each = |base: u64, now: u64| now.saturating_sub(base) / u64::from(sessions);
+    println!(
+        "  {what}: {} bytes of VmRSS, {} bytes of RssAnon",
+        each(base.resident, now.resident),
+        each(base.anonymous, now.anonymous)
+    );
+}

@@ -1,0 +1,167 @@
+//! When a silent connection ends, and the wheel that looks.
+//!
+//! One wheel per shard instead of a timer per session: a heartbeat only moves the session's
+//! deadline; the wheel finds out when it comes round.
+
+use std::time::{Duration, Instant};
+
+use crate::config;
+use crate::error::Fault;
+use crate::ids::Sid;
+
+/// Idle time of raw TCP when `client.timeout` is not set, as in the reference.
+const IDLE_DEFAULT: Duration = Duration::from_secs(90);
+/// How long a connection whose last bytes are written waits for the client to close.
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// The two limits on silence.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// `None`: heartbeats are off.
+    pub heartbeat: Option<Duration>,
+    /// Raw TCP without a byte.
+    pub idle: Duration,
+}
+
+impl Patience {
+    /// From the client options. One option sets both limits, as in the reference.
+    pub fn new(client: &config::Client) -> Self {
+        Self {
+            heartbeat: client
+                .heartbeat
+                .map(|interval| client.timeout.unwrap_or(2 * interval)),
+            idle: client.timeout.unwrap_or(IDLE_DEFAULT),
+        }
+    }
+}
+
+/// Until when one connection may be silent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silence {
+    /// Set by the ack and by each heartbeat.
+    pub heartbeat: Option<Instant>,
+    /// Set by any byte of raw TCP; `None` after a WebSocket upgrade.
+    pub idle: Option<Instant>,
+    /// Set when the connection is closing.
+    pub linger: Option<Instant>,
+}
+
+impl Silence {
+    /// The first of the limits.
+    pub fn deadline(&self) -> Option<Instant> {
+        [self.heartbeat, self.idle, self.linger]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Which limit has passed.
+    pub fn expired(&self, now: Instant) -> Option<Fault> {
+        if self.linger.is_some_and(|at| at <= now) {
+            return Some(Fault::Left);
+        }
+        if self.heartbeat.is_some_and(|at| at <= now) {
+            return Some(Fault::HeartbeatTimeout);
+        }
+        self.idle
+            .is_some_and(|at| at <= now)
+            .then_some(Fault::IdleTimeout)
+    }
+}
+
+/// Distance of two slots.
+const SLOT: Duration = Duration::from_millis(50);
+/// Slots of the wheel.
+const SLOTS: usize = 32;
+/// A deadline further away than this is looked at on the way, so a deadline that moves nearer by
+/// less than this is still met.
+const LOOK_AHEAD_SLOTS: usize = 20;
+
+/// Timer wheel.
+///
+/// Bound: one entry per session that has a deadline.
+/// Cost:  O(1) to insert; each session with a deadline is looked at about once a second.
+#[derive(Debug)]
+pub struct Wheel {
+    slots: Vec<Vec<Sid>>,
+    /// Slot that is due next, and when.
+    at: usize,
+    due: Instant,
+}
+
+impl Wheel {
+    /// An empty wheel.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            slots: vec![Vec::new(); SLOTS],
+            at: 0,
+            due: now + SLOT,
+        }
+    }
+
+    /// Looks at `sid` at `deadline`, or on the way there.
+    pub fn insert(&mut self, sid: Sid, deadline: Instant) {
+        let away = deadline.saturating_duration_since(self.due).as_millis() / SLOT.as_millis();
+        let away = (away as usize + 1).min(LOOK_AHEAD_SLOTS);
+        self.slots[(self.at + away) % SLOTS].push(sid);
+    }
+
+    /// Takes the sessions to look at by now, at most one round of them.
+    pub fn turn(&mut self, now: Instant, due: &mut Vec<Sid>) {
+        for _ in 0..SLOTS {
+            if now < self.due {
+                return;
+            }
+            due.append(&mut self.slots[self.at]);
+            self.at = (self.at + 1) % SLOTS;
+            self.due += SLOT;
+        }
+        // Stopped for longer than a round: every slot has been looked at.
+        self.due = now + SLOT;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ShardId;
+
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn a_session_is_looked_at_after_its_deadline_and_at_most_two_slots_later() {
+        let start = Instant::now();
+        for deadline_ms in [0, 1, 49, 50, 51, 1000, 20_000, 25_000] {
+            let mut wheel = Wheel::new(start);
+            let sid = Sid::new(ShardId(0), 0, 1);
+            let deadline = start + Duration::from_millis(deadline_ms);
+            wheel.insert(sid, deadline);
+            let mut due = Vec::new();
+            let mut now = start;
+            loop {
+                now += Duration::from_millis(10);
+                wheel.turn(now, &mut due);
+                assert!(now < deadline + 3 * SLOT, "{deadline_ms} ms was missed");
+                if due.pop().is_some() {
+                    if now >= deadline {
+                        break;
+                    }
+                    wheel.insert(sid, deadline);
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn a_shard_that_stood_still_looks_at_everything_once() {
+        let start = Instant::now();
+        let mut wheel = Wheel::new(start);
+        for slot in 0..100 {
+            let deadline = start + Duration::from_secs(u64::from(slot));
+            wheel.insert(Sid::new(ShardId(0), slot, 1), deadline);
+        }
+        let mut due = Vec::new();
+        wheel.turn(start + Duration::from_secs(3600), &mut due);
+        assert_eq!(due.len(), 100);
+    }
+}

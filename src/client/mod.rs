@@ -1,0 +1,272 @@
+//! One client connection.
+//!
+//! ```text
+//!            handshake          ack
+//!   Inited ────────────▶ WaitAck ────▶ Working
+//!      │ refused            │             │
+//!      └────────▶ Closed ◀──┴─────────────┘  bad bytes, kick, silence, good-bye
+//! ```
+//!
+//! | package | Inited | WaitAck | Working |
+//! |---|---|---|---|
+//! | handshake | answered | ignored | ignored |
+//! | ack | ignored | → Working, heartbeat | ignored |
+//! | heartbeat | ignored | ignored | heartbeat |
+//! | data | ignored | ignored | a message |
+//! | kick, unknown | close | close | close |
+//!
+//! **Invariants**: nothing after Closed; what an [`Event`] borrows is the caller's input, which
+//! decoding changes only by unmasking it.
+//!
+//! **Absent**: sockets, the clock, what a message does.
+//!
+//! **Where to start reading**: [`Client::receive`].
+
+use crate::config::{Config, Dialect};
+use crate::error::Fault;
+use crate::wire::message::{self, Message, MessageError, Route};
+use crate::wire::package::{self, HEAD_BYTES, Kind, Package, PackageError};
+use crate::wire::websocket;
+
+pub mod handshake;
+pub mod heartbeat;
+pub mod transport;
+
+use transport::{Frame, Http, Transport};
+
+/// What all clients of a gateway have in common.
+#[derive(Debug)]
+pub struct Rules {
+    /// Which framework's details to follow.
+    pub dialect: Dialect,
+    /// Largest package body.
+    pub package_bytes_max: usize,
+    /// What `GET /` gets.
+    pub page: Option<&'static [u8]>,
+}
+
+impl Rules {
+    /// From the configuration.
+    pub fn new(config: &Config, page: Option<&'static [u8]>) -> Self {
+        Self {
+            dialect: config.dialect,
+            package_bytes_max: config.client.package_bytes_max,
+            page,
+        }
+    }
+}
+
+/// State of a connection, see the module's picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum State {
+    /// Waits for a handshake.
+    #[default]
+    Inited,
+    /// Handshake answered.
+    WaitAck,
+    /// Messages flow.
+    Working,
+    /// Over; what still arrives is thrown away.
+    Closed,
+}
+
+/// Protocol state of one connection.
+#[derive(Debug, Default)]
+pub struct Client {
+    state: State,
+    transport: Transport,
+    /// A fragmented WebSocket message; boxed as hardly anybody sends one.
+    fragments: Option<Box<transport::Fragments>>,
+}
+
+/// What the owner has to act on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// The transport is decided, the connection counts from now on (C1); for WebSocket with the
+    /// answer to write.
+    Connected(Vec<u8>),
+    /// A handshake body: answer it, then [`Client::accept`] or [`Client::close`].
+    Handshake(&'a [u8]),
+    /// The ack: the connection is working, run the heartbeat step.
+    Acked,
+    /// Run the heartbeat step.
+    Heartbeat,
+    /// A message.
+    Message(Message<'a>),
+    /// A message put together from fragments: hand it to [`Client::assembled`].
+    Assembled(Vec<u8>),
+    /// A WebSocket ping: answer with these bytes.
+    Ping(&'a [u8]),
+    /// The client said good-bye: close with this WebSocket code.
+    Goodbye(Option<u16>),
+    /// An HTTP request that was no upgrade: write this and close.
+    Answered(Vec<u8>),
+    /// A package that the state ignores.
+    Ignored,
+    /// A message without a usable route.
+    Dropped,
+}
+
+impl Client {
+    /// Its state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// What carries its packages.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Takes the next whole unit off the front of `input`: bytes used, 0 for "wait for more", and
+    /// what it means to the owner. Call again until it waits.
+    pub fn receive<'a>(
+        &mut self,
+        rules: &Rules,
+        input: &'a mut [u8],
+    ) -> Result<(usize, Option<Event<'a>>), Fault> {
+        if input.is_empty() {
+            return Ok((0, None));
+        }
+        if self.state == State::Closed {
+            return Ok((input.len(), None));
+        }
+        match self.transport {
+            Transport::Undecided => {
+                self.transport = transport::detect(input);
+                match self.transport {
+                    Transport::Http => self.receive(rules, input),
+                    _ => self.receive_raw_first(),
+                }
+            }
+            Transport::Raw => self.receive_raw(rules, input),
+            Transport::Http => self.receive_http(rules, input),
+            Transport::WebSocket => self.receive_websocket(rules, input),
+        }
+    }
+
+    /// Nothing is used yet: the owner counts the connection, then calls again.
+    fn receive_raw_first<'a>(&mut self) -> Result<(usize, Option<Event<'a>>), Fault> {
+        Ok((0, Some(Event::Connected(Vec::new()))))
+    }
+
+    fn receive_raw<'a>(
+        &mut self,
+        rules: &Rules,
+        input: &'a [u8],
+    ) -> Result<(usize, Option<Event<'a>>), Fault> {
+        match package::decode(input, rules.package_bytes_max).map_err(package_fault)? {
+            None => Ok((0, None)),
+            Some(package) => Ok((package.bytes(), Some(self.package(rules, package)?))),
+        }
+    }
+
+    fn receive_http<'a>(
+        &mut self,
+        rules: &Rules,
+        input: &[u8],
+    ) -> Result<(usize, Option<Event<'a>>), Fault> {
+        Ok(match transport::http(input, rules.page)? {
+            Http::Wait => (0, None),
+            Http::Upgraded(bytes, answer) => {
+                self.transport = Transport::WebSocket;
+                (bytes, Some(Event::Connected(answer)))
+            }
+            Http::Answered(answer) => (input.len(), Some(Event::Answered(answer))),
+        })
+    }
+
+    fn receive_websocket<'a>(
+        &mut self,
+        rules: &Rules,
+        input: &'a mut [u8],
+    ) -> Result<(usize, Option<Event<'a>>), Fault> {
+        let bytes_max = rules.package_bytes_max + HEAD_BYTES;
+        let (bytes, frame) = transport::frame(input, &mut self.fragments, bytes_max)?;
+        let event = match frame {
+            Frame::Wait => return Ok((0, None)),
+            Frame::Message(message) => self.only_package(rules, message)?,
+            Frame::Assembled(message) => Event::Assembled(message),
+            Frame::Ping(payload) => Event::Ping(payload),
+            Frame::Close(code) => Event::Goodbye(code),
+            Frame::Nothing => return Ok((bytes, None)),
+        };
+        Ok((bytes, Some(event)))
+    }
+
+    /// What a message put together from fragments means.
+    pub fn assembled<'a>(&mut self, rules: &Rules, message: &'a [u8]) -> Result<Event<'a>, Fault> {
+        self.only_package(rules, message)
+    }
+
+    /// A WebSocket message is exactly one package.
+    ///
+    /// Unlike pomelo: one that is shorter than its head says is closed, not padded.
+    fn only_package<'a>(&mut self, rules: &Rules, message: &'a [u8]) -> Result<Event<'a>, Fault> {
+        let package = package::decode(message, rules.package_bytes_max).map_err(package_fault)?;
+        match package {
+            Some(package) if package.bytes() == message.len() => self.package(rules, package),
+            _ => Err(Fault::PackageCount),
+        }
+    }
+
+    fn package<'a>(&mut self, rules: &Rules, package: Package<'a>) -> Result<Event<'a>, Fault> {
+        Ok(match (package.kind, self.state) {
+            (Kind::Data, State::Working) => return decode_message(rules, package.body),
+            (Kind::Heartbeat, State::Working) => Event::Heartbeat,
+            (Kind::Handshake, State::Inited) => Event::Handshake(package.body),
+            (Kind::Ack, State::WaitAck) => {
+                self.state = State::Working;
+                Event::Acked
+            }
+            (Kind::Kick, _) => return Err(Fault::PackageKick),
+            _ => Event::Ignored,
+        })
+    }
+
+    /// The handshake was answered with code 200.
+    pub fn accept(&mut self) {
+        debug_assert_eq!(self.state, State::Inited);
+        self.state = State::WaitAck;
+    }
+
+    /// The connection is over.
+    pub fn close(&mut self) {
+        self.state = State::Closed;
+        self.fragments = None;
+    }
+
+    /// Last bytes before the socket is closed: nothing on raw TCP, a close frame on WebSocket.
+    /// Pomelo gives code 1000, Pinus none; bytes that break RFC 6455 get the RFC's code.
+    pub fn write_goodbye(&self, rules: &Rules, fault: Fault, out: &mut Vec<u8>) {
+        if self.transport != Transport::WebSocket || fault == Fault::Left {
+            return;
+        }
+        let code = match (fault, rules.dialect) {
+            (Fault::WebSocket(code), _) => Some(code),
+            (_, Dialect::Pomelo) => Some(1000),
+            (_, Dialect::Pinus) => None,
+        };
+        websocket::write_close(out, code);
+    }
+}
+
+fn decode_message<'a>(rules: &Rules, body: &'a [u8]) -> Result<Event<'a>, Fault> {
+    match message::decode(body) {
+        Ok(message) if message.route == Route::None => Ok(Event::Dropped),
+        Ok(message) => Ok(Event::Message(message)),
+        // Pomelo drops what is cut before its route; where Pinus breaks, tangelo closes.
+        Err(MessageError::NoRoute) if rules.dialect == Dialect::Pomelo => Ok(Event::Dropped),
+        Err(MessageError::IdTooLarge) => Err(Fault::MessageId),
+        Err(MessageError::NoRoute | MessageError::Empty | MessageError::Truncated) => {
+            Err(Fault::MessageCut)
+        }
+    }
+}
+
+fn package_fault(error: PackageError) -> Fault {
+    match error {
+        PackageError::UnknownType(_) => Fault::PackageType,
+        PackageError::TooLong(_) => Fault::PackageTooLong,
+    }
+}

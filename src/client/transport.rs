@@ -1,0 +1,152 @@
+//! Raw TCP or WebSocket, told apart by the first bytes.
+
+use crate::error::Fault;
+use crate::wire::websocket::{self, HttpError, Opcode, WebSocketError};
+
+/// What carries the packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// No byte yet.
+    #[default]
+    Undecided,
+    /// A byte stream of packages.
+    Raw,
+    /// An HTTP request that is not all there.
+    Http,
+    /// One package per message.
+    WebSocket,
+}
+
+/// Decides by the first chunk, once. As pomelo: a method that is split over chunks is raw TCP.
+pub fn detect(first_chunk: &[u8]) -> Transport {
+    let http = [&b"GET"[..], b"POST", b"PUT", b"HEAD"];
+    if http.iter().any(|method| first_chunk.starts_with(method)) {
+        Transport::Http
+    } else {
+        Transport::Raw
+    }
+}
+
+/// What an HTTP request came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Http {
+    /// Not all there.
+    Wait,
+    /// A WebSocket now: bytes used, and the answer.
+    Upgraded(usize, Vec<u8>),
+    /// Answered; the connection ends.
+    Answered(Vec<u8>),
+}
+
+/// Reads an HTTP request. `page` is what `GET /` gets, if anything.
+pub fn http(input: &[u8], page: Option<&[u8]>) -> Result<Http, Fault> {
+    let request = match websocket::parse_request(input) {
+        Ok(Some(request)) => request,
+        Ok(None) => return Ok(Http::Wait),
+        Err(HttpError::BadUpgrade) => {
+            let mut out = Vec::new();
+            let body = b"this is not a WebSocket upgrade of version 13\n";
+            websocket::write_response(&mut out, "400 Bad Request", "text/plain", body);
+            return Ok(Http::Answered(out));
+        }
+        Err(_) => return Err(Fault::Http),
+    };
+    let mut out = Vec::new();
+    if let Some(upgrade) = &request.upgrade {
+        websocket::write_switching_protocols(&mut out, upgrade);
+        return Ok(Http::Upgraded(request.end, out));
+    }
+    match page {
+        Some(page) if request.method == "GET" && request.path == "/" => {
+            websocket::write_response(&mut out, "200 OK", "text/html; charset=utf-8", page);
+        }
+        Some(_) if request.method == "GET" => {
+            websocket::write_response(&mut out, "404 Not Found", "text/plain", b"not here\n");
+        }
+        _ => {
+            let body = b"this port speaks WebSocket and raw TCP\n";
+            websocket::write_response(&mut out, "426 Upgrade Required", "text/plain", body);
+        }
+    }
+    Ok(Http::Answered(out))
+}
+
+/// What a WebSocket frame means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// Not all there.
+    Wait,
+    /// A whole message in the input.
+    Message(&'a [u8]),
+    /// The last fragment: a whole message, put together.
+    Assembled(Vec<u8>),
+    /// Nothing to do.
+    Nothing,
+    /// Answer with a pong of these bytes.
+    Ping(&'a [u8]),
+    /// The client closes; the code to answer with.
+    Close(Option<u16>),
+}
+
+/// Takes one frame off the front of `input`; unmasks it in place.
+pub fn frame<'a>(
+    input: &'a mut [u8],
+    fragments: &mut Option<Box<Fragments>>,
+    bytes_max: usize,
+) -> Result<(usize, Frame<'a>), Fault> {
+    let fault = |error: WebSocketError| Fault::WebSocket(error.close_code());
+    let Some(frame) = websocket::decode(input, bytes_max).map_err(fault)? else {
+        return Ok((0, Frame::Wait));
+    };
+    let payload = &input[frame.payload];
+    let meaning = match (frame.opcode, frame.fin) {
+        (Opcode::Ping, _) => Frame::Ping(payload),
+        (Opcode::Pong, _) => Frame::Nothing,
+        (Opcode::Close, _) => Frame::Close(websocket::close_code(payload).map_err(fault)?),
+        (Opcode::Text | Opcode::Binary, _) if fragments.is_some() => {
+            return Err(Fault::WebSocket(1002));
+        }
+        (opcode @ (Opcode::Text | Opcode::Binary), true) => {
+            check_text(opcode, payload)?;
+            Frame::Message(payload)
+        }
+        (opcode @ (Opcode::Text | Opcode::Binary), false) => {
+            *fragments = Some(Box::new(Fragments {
+                opcode,
+                bytes: payload.to_vec(),
+            }));
+            Frame::Nothing
+        }
+        (Opcode::Continuation, fin) => {
+            let Some(started) = fragments else {
+                return Err(Fault::WebSocket(1002));
+            };
+            if started.bytes.len() + payload.len() > bytes_max {
+                return Err(Fault::WebSocket(1009));
+            }
+            started.bytes.extend_from_slice(payload);
+            match if fin { fragments.take() } else { None } {
+                Some(whole) => {
+                    check_text(whole.opcode, &whole.bytes)?;
+                    Frame::Assembled(whole.bytes)
+                }
+                None => Frame::Nothing,
+            }
+        }
+    };
+    Ok((frame.end, meaning))
+}
+
+/// A message of which the last fragment is missing.
+#[derive(Debug)]
+pub struct Fragments {
+    opcode: Opcode,
+    bytes: Vec<u8>,
+}
+
+fn check_text(opcode: Opcode, payload: &[u8]) -> Result<(), Fault> {
+    if opcode == Opcode::Text && simdutf8::basic::from_utf8(payload).is_err() {
+        return Err(Fault::WebSocket(1007));
+    }
+    Ok(())
+}

@@ -1,0 +1,765 @@
+//! Files and flags → [`Config`].
+//!
+//! Layers, each over the one before: the defaults, the Pomelo project (`--app-dir`), `tangelo.toml`
+//! (`--config`), every `--set` in order, the other flags. All but the project go through one table,
+//! `keys::KEYS`, so a key has the same checks and the same error wherever it was written.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use toml::de::{DeTable, DeValue};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::limits;
+
+mod keys;
+mod project;
+
+use keys::{Given, KEYS, in_order};
+use project::Project;
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Config {
+    /// Reads a `tangelo.toml`; what it does not name keeps its default. With `app_dir` in it, the
+    /// Pomelo project there is read as well.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        Layers {
+            file: Some(File::read(path.as_ref())?),
+            flags: Vec::new(),
+        }
+        .config()
+    }
+}
+
+/// Reads the command line, program name first, and the files it names.
+pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Config, ArgsError> {
+    let args = Args::try_parse_from(args)?;
+    let file = args.config.as_deref().map(File::read).transpose()?;
+    Ok(Layers {
+        file,
+        flags: args.flags()?,
+    }
+    .config()?)
+}
+
+/// Why a command line gives no configuration.
+#[derive(Debug)]
+pub enum ArgsError {
+    /// Help or version was asked for, or the line is not understood. `exit()` prints it and ends
+    /// the process with the right code.
+    Usage(clap::Error),
+    /// The line is well formed, but a value or a file is not.
+    Config(Error),
+}
+
+impl From<clap::Error> for ArgsError {
+    fn from(error: clap::Error) -> Self {
+        Self::Usage(error)
+    }
+}
+
+impl From<Error> for ArgsError {
+    fn from(error: Error) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl fmt::Display for ArgsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(error) => error.fmt(f),
+            Self::Config(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ArgsError {}
+
+/// A gateway that replaces the frontend server of a Pomelo or Pinus game cluster.
+///
+/// Without --config or --app-dir it serves a built-in chat room, to try it out.
+#[derive(Parser)]
+#[command(name = "tangelo", version)]
+struct Args {
+    /// Changes nothing: to serve is all that tangelo does
+    #[arg(value_name = "run", value_parser = ["run"], hide_possible_values = true)]
+    run: Option<String>,
+    /// Read this tangelo.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where clients connect; port 0 lets the kernel choose
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Threads that serve clients [default: one per available core]
+    #[arg(long, value_name = "N")]
+    shards: Option<String>,
+    /// Folder of the Pomelo project whose frontend this is; it holds config/servers.json
+    #[arg(long, value_name = "DIR", requires = "id")]
+    app_dir: Option<String>,
+    /// Own server id, as in servers.json
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// Environment of the Pomelo project [default: development]
+    #[arg(long, value_name = "ENV")]
+    env: Option<String>,
+    /// Framework whose details to follow where they differ [default: pomelo]
+    #[arg(long, value_name = "pomelo|pinus")]
+    dialect: Option<String>,
+    /// Set any key of tangelo.toml, as in client.heartbeat=3s; later ones win
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Args {
+    /// Everything but the file, weakest first.
+    fn flags(self) -> Result<Vec<Flag>> {
+        let mut flags = Vec::new();
+        for text in self.set {
+            let Some((key, value)) = text.split_once('=') else {
+                return Err(Error::Config(format!(
+                    "--set {text}: no value; accepted: KEY=VALUE, such as client.heartbeat=3s"
+                )));
+            };
+            let (key, value) = (key.trim().into(), value.trim().into());
+            flags.push(Flag {
+                name: format!("--set {text}"),
+                key,
+                value,
+            });
+        }
+        let named = [
+            ("--listen", "listen", self.listen),
+            ("--shards", "shards", self.shards),
+            ("--app-dir", "app_dir", self.app_dir),
+            ("--id", "id", self.id),
+            ("--env", "env", self.env),
+            ("--dialect", "dialect", self.dialect),
+        ];
+        for (flag, key, value) in named {
+            if let Some(value) = value {
+                flags.push(Flag {
+                    name: format!("{flag} {value}"),
+                    key: key.into(),
+                    value,
+                });
+            }
+        }
+        Ok(flags)
+    }
+}
+
+/// What was given on top of the defaults and the project.
+struct Layers {
+    file: Option<File>,
+    flags: Vec<Flag>,
+}
+
+impl Layers {
+    fn config(&self) -> Result<Config> {
+        let mut config = Config::default();
+        self.apply(&mut config)?;
+        if let Some(app_dir) = config.app_dir.take() {
+            // The layers said which project and which of its servers; now they go on top of it.
+            let (id, env) = (config.id, config.env);
+            config = Config {
+                id,
+                env,
+                app_dir: Some(app_dir.clone()),
+                ..Config::default()
+            };
+            Project {
+                dir: app_dir.join("config"),
+                env: config.env.clone(),
+            }
+            .apply(&mut config)?;
+            self.apply(&mut config)?;
+        }
+        config.embedded = self.file.is_none() && config.app_dir.is_none();
+        check(&config)?;
+        Ok(config)
+    }
+
+    fn apply(&self, config: &mut Config) -> Result<()> {
+        if let Some(file) = &self.file {
+            file.apply(config)?;
+        }
+        self.flags.iter().try_for_each(|flag| flag.apply(config))
+    }
+}
+
+/// What no single key can see.
+fn check(config: &Config) -> Result<()> {
+    let rpc = &config.rpc;
+    if rpc.backoff_min > rpc.backoff_max {
+        return Err(Error::Config(format!(
+            "rpc.backoff_min: {} is longer than rpc.backoff_max, {}",
+            humantime::format_duration(rpc.backoff_min),
+            humantime::format_duration(rpc.backoff_max),
+        )));
+    }
+    if config.servers.len() > limits::SERVERS_MAX {
+        return Err(Error::Config(format!(
+            "{} other servers are more than tangelo takes; accepted: at most {}",
+            config.servers.len(),
+            limits::SERVERS_MAX,
+        )));
+    }
+    if let Some(at) = config
+        .servers
+        .iter()
+        .position(|server| server.id == config.id)
+    {
+        return Err(Error::Config(format!(
+            "server[{at}].id: {:?} is the id of this tangelo itself; only other servers go here",
+            config.id,
+        )));
+    }
+    Ok(())
+}
+
+/// A `tangelo.toml`.
+struct File {
+    path: PathBuf,
+    text: String,
+}
+
+impl File {
+    fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path)
+            .map_err(|e| Error::Config(format!("{}: cannot be read: {e}", path.display())))?;
+        Ok(Self {
+            path: path.into(),
+            text,
+        })
+    }
+
+    fn apply(&self, config: &mut Config) -> Result<()> {
+        let name = self.path.display().to_string();
+        let source = Source {
+            name: &name,
+            text: Some(&self.text),
+            key: "",
+        };
+        let table = DeTable::parse(&self.text).map_err(|e| {
+            let line = line(&self.text, e.span().map_or(0, |span| span.start));
+            Error::Config(format!(
+                "{name}:{line}: {}",
+                e.message().replace('\n', "; ")
+            ))
+        })?;
+        let before = config.app_dir.take();
+        walk(config, "", table.get_ref(), &source)?;
+        let parent = self.path.parent().unwrap_or(Path::new(""));
+        config.app_dir = config.app_dir.take().map(|dir| parent.join(dir)).or(before);
+        Ok(())
+    }
+}
+
+/// One `--set`, or a flag with a name of its own, which is the same thing.
+struct Flag {
+    /// As it was typed.
+    name: String,
+    key: String,
+    value: String,
+}
+
+impl Flag {
+    fn apply(&self, config: &mut Config) -> Result<()> {
+        // A shell takes quotes away, so what is no TOML value is meant as a string.
+        let toml = match DeValue::parse(&self.value) {
+            Ok(value) => value.into_inner(),
+            Err(_) => DeValue::String(self.value.as_str().into()),
+        };
+        let source = Source {
+            name: &self.name,
+            text: None,
+            key: &self.key,
+        };
+        assign(
+            config,
+            &self.key,
+            Given {
+                toml: &toml,
+                typed: Some(&self.value),
+            },
+            0,
+            &source,
+        )
+    }
+}
+
+/// Where a value was written: what an error names.
+struct Source<'a> {
+    /// File or flag.
+    name: &'a str,
+    /// The file's text, to count lines in.
+    text: Option<&'a str>,
+    /// The flag's own key, which its name shows already.
+    key: &'a str,
+}
+
+impl Source<'_> {
+    fn error(&self, at: usize, key: &str, what: &str) -> Error {
+        let name = self.name;
+        Error::Config(match self.text {
+            Some(text) => format!("{name}:{}: {key}: {what}", line(text, at)),
+            None if key == self.key => format!("{name}: {what}"),
+            None => format!("{name}: {key}: {what}"),
+        })
+    }
+}
+
+fn line(text: &str, at: usize) -> usize {
+    1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
+}
+
+/// Assigns all that a section holds, in the order it was written, so that the first mistake in the
+/// file is the one reported.
+fn walk(
+    config: &mut Config,
+    section: &str,
+    table: &DeTable<'_>,
+    source: &Source<'_>,
+) -> Result<()> {
+    for (name, value) in in_order(table) {
+        let name_text = name.get_ref();
+        let key = if section.is_empty() {
+            name_text.to_string()
+        } else {
+            format!("{section}.{name_text}")
+        };
+        let given = Given {
+            toml: value.get_ref(),
+            typed: None,
+        };
+        assign(config, &key, given, name.span().start, source)?;
+    }
+    Ok(())
+}
+
+fn assign(
+    config: &mut Config,
+    key: &str,
+    given: Given<'_>,
+    at: usize,
+    source: &Source<'_>,
+) -> Result<()> {
+    if let Some((_, set)) = KEYS.iter().find(|(name, _)| *name == key) {
+        return set(config, given).map_err(|wrong| {
+            let key = format!("{key}{}", wrong.below);
+            source.error(wrong.at.unwrap_or(at), &key, &wrong.what)
+        });
+    }
+    if !is_section(key) {
+        return Err(source.error(at, key, &unknown(key)));
+    }
+    match given.toml {
+        DeValue::Table(table) => walk(config, key, table, source),
+        _ => {
+            let what = format!(
+                "{given} is no section; accepted: [{key}] with keys {}",
+                known(key)
+            );
+            Err(source.error(at, key, &what))
+        }
+    }
+}
+
+fn is_section(key: &str) -> bool {
+    KEYS.iter().any(|(name, _)| below(key, name).is_some())
+}
+
+/// The part of `name` after `section.`.
+fn below<'a>(section: &str, name: &'a str) -> Option<&'a str> {
+    name.strip_prefix(section)?.strip_prefix('.')
+}
+
+fn unknown(key: &str) -> String {
+    let parents = key.rmatch_indices('.').map(|(at, _)| &key[..at]);
+    let section = parents
+        .into_iter()
+        .find(|parent| is_section(parent))
+        .unwrap_or("");
+    format!("unknown key; known keys here: {}", known(section))
+}
+
+/// Names of keys and sections directly in `section`; `""` is the top.
+fn known(section: &str) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for (key, _) in KEYS {
+        let Some(rest) = (if section.is_empty() {
+            Some(*key)
+        } else {
+            below(section, key)
+        }) else {
+            continue;
+        };
+        let name = rest.split('.').next().unwrap_or(rest);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::project::tests::Folder;
+    use super::*;
+    use crate::config::{Dialect, LogFormat, Scheduler, Server};
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    fn args(line: &[&str]) -> Result<Config, ArgsError> {
+        from_args(
+            std::iter::once("tangelo")
+                .chain(line.iter().copied())
+                .map(OsString::from),
+        )
+    }
+
+    #[track_caller]
+    fn refused(line: &[&str], expected: &str) {
+        match args(line) {
+            Err(ArgsError::Config(Error::Config(text))) => assert_eq!(text, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The error of a file with this text; its folder is left out.
+    #[track_caller]
+    fn refused_file(text: &str, expected: &str) {
+        let folder = Folder::new(&[("tangelo.toml", text)]);
+        let path = folder.path("tangelo.toml");
+        let Err(Error::Config(text)) = Config::load(&path) else {
+            panic!("accepted")
+        };
+        assert_eq!(text, format!("{}{expected}", path.display()));
+    }
+
+    #[test]
+    fn nothing_given_is_the_default_and_embedded() {
+        let expected = Config {
+            embedded: true,
+            ..Config::default()
+        };
+        assert_eq!(args(&[]).unwrap(), expected);
+        assert_eq!(args(&["run"]).unwrap(), expected);
+    }
+
+    #[test]
+    fn flags_are_valid_before_and_after_run_and_without_it() {
+        for line in [
+            &["--listen", "127.0.0.1:0", "--shards=2"][..],
+            &["run", "--listen", "127.0.0.1:0", "--shards=2"],
+            &["--listen", "127.0.0.1:0", "run", "--shards=2"],
+        ] {
+            let config = args(line).unwrap();
+            assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 0)));
+            assert_eq!(config.shards, Some(2));
+            assert!(config.embedded);
+        }
+    }
+
+    #[test]
+    fn set_reaches_every_kind_of_key_and_later_ones_win() {
+        let config = args(&[
+            "--set=client.heartbeat=5s",
+            "--set=client.heartbeat=3s",
+            "--set=push.scheduler=buffer",
+            "--set=listen=[::]:4010",
+            "--set=client.use_dict=true",
+            "--set=id=7",
+            "--set=log.level=info,tangelo::rpc=debug",
+            "--set=log={format=\"json\"}",
+            "--set=dictionary=[\"onChat\"]",
+            "--set=server=[{id='chat-1', type='chat', host='::1', port=6050}]",
+        ])
+        .unwrap();
+        assert_eq!(config.client.heartbeat, Some(Duration::from_secs(3)));
+        assert_eq!(config.push.scheduler, Scheduler::Buffer);
+        assert_eq!(config.listen.to_string(), "[::]:4010");
+        assert!(config.client.use_dict);
+        assert_eq!(config.id, "7");
+        assert_eq!(config.log.level, "info,tangelo::rpc=debug");
+        assert_eq!(config.log.format, LogFormat::Json);
+        assert_eq!(config.dictionary, ["onChat"]);
+        assert_eq!(config.servers[0].port, 6050);
+        assert!(config.embedded);
+    }
+
+    #[test]
+    fn flags_win_over_set_and_set_wins_over_the_file() {
+        let text = "listen = '127.0.0.1:1'\nshards = 1\npin = false\ndialect = 'pinus'\n";
+        let folder = Folder::new(&[("tangelo.toml", text)]);
+        let path = folder.path("tangelo.toml").display().to_string();
+        let config = args(&[
+            "--config",
+            &path,
+            "--listen=127.0.0.1:3",
+            "--set=listen=127.0.0.1:2",
+            "--set=shards=2",
+        ])
+        .unwrap();
+        assert_eq!(config.listen.port(), 3);
+        assert_eq!(config.shards, Some(2));
+        assert!(!config.pin);
+        assert_eq!(config.dialect, Dialect::Pinus);
+        assert!(!config.embedded);
+        assert_eq!(
+            args(&["--config", &path, "--dialect=pomelo"])
+                .unwrap()
+                .dialect,
+            Dialect::Pomelo
+        );
+    }
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let text = r#"
+            id = "connector-9"
+            dictionary = ["onChat", "onLeave"]
+            [client]
+            heartbeat = "30s"
+            package_bytes_max = "64KiB"
+            [push]
+            scheduler = "buffer"
+            flush_interval = "10ms"
+            [[server]]
+            id = "chat-1"
+            type = "chat"
+            host = "10.0.0.2"
+            port = 6050
+            [[server]]
+            id = "area-1"
+            type = "area"
+            host = "10.0.0.3"
+            port = 6051
+        "#;
+        let folder = Folder::new(&[("tangelo.toml", text)]);
+        let mut expected = Config {
+            id: "connector-9".into(),
+            ..Config::default()
+        };
+        expected.dictionary = vec!["onChat".into(), "onLeave".into()];
+        expected.client.heartbeat = Some(Duration::from_secs(30));
+        expected.client.package_bytes_max = 64 << 10;
+        expected.push.scheduler = Scheduler::Buffer;
+        expected.push.flush_interval = Duration::from_millis(10);
+        expected.servers = [("chat", "10.0.0.2", 6050), ("area", "10.0.0.3", 6051)]
+            .map(|(kind, host, port)| Server {
+                id: format!("{kind}-1"),
+                server_type: kind.into(),
+                host: host.into(),
+                port,
+            })
+            .into();
+        assert_eq!(Config::load(folder.path("tangelo.toml")).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_unknown_key_names_file_line_and_key() {
+        refused_file(
+            "id = 'a'\n\n[client]\nuse_dict = true\nheartbeet = '3s'\n",
+            ":5: client.heartbeet: unknown key; known keys here: heartbeat, timeout, use_dict, \
+             max_connections, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
+        );
+        let top = "unknown key; known keys here: id, server_type, env, dialect, listen, shards, pin, \
+                   app_dir, dictionary, server, client, push, rpc, log";
+        refused_file(
+            "id = 'a'\n[clinet]\nheartbeat = '3s'\n",
+            &format!(":2: clinet: {top}"),
+        );
+        refused_file("heartbeat = '3s'\n", &format!(":1: heartbeat: {top}"));
+        refused_file("embedded = true\n", &format!(":1: embedded: {top}"));
+        refused_file(
+            "push.x.y = 1",
+            ":1: push.x: unknown key; known keys here: scheduler, flush_interval",
+        );
+    }
+
+    #[test]
+    fn the_first_mistake_of_a_file_is_the_one_named() {
+        refused_file("[push]\nb = 1\na = 2\n[client]\nc = 3", {
+            ":2: push.b: unknown key; known keys here: scheduler, flush_interval"
+        });
+    }
+
+    #[test]
+    fn an_unknown_key_in_set_names_the_flag_and_the_known_keys() {
+        refused(
+            &["--set", "push.shceduler=direct"],
+            "--set push.shceduler=direct: unknown key; known keys here: scheduler, flush_interval",
+        );
+        refused(
+            &["--set", "push.scheduler.x=1"],
+            "--set push.scheduler.x=1: unknown key; known keys here: scheduler, flush_interval",
+        );
+        refused(
+            &["--set", "push={x=1}"],
+            "--set push={x=1}: push.x: unknown key; known keys here: scheduler, flush_interval",
+        );
+        refused(
+            &["--set", "=1"],
+            "--set =1: unknown key; known keys here: id, server_type, env, dialect, listen, shards, pin, \
+             app_dir, dictionary, server, client, push, rpc, log",
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_names_file_line_key_and_what_is_accepted() {
+        refused_file(
+            "[rpc]\n\ntimeout = 30\n",
+            ":3: rpc.timeout: 30 has no unit; accepted: 100ms to 10m, such as \"3s\" or \"250ms\"",
+        );
+        refused_file(
+            "\nclient = 3\n",
+            ":2: client: 3 is no section; accepted: [client] with keys heartbeat, timeout, use_dict, \
+             max_connections, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
+        );
+        refused_file(
+            "id = 'a'\n[[server]]\nid = 'b'\ntype = 'chat'\nhost = 'h'\nport = 70000\n",
+            ":6: server[0].port: 70000 is out of range; accepted: a number from 1 to 65535",
+        );
+        refused_file(
+            "[[server]]\nid = 'b'\ntype = 'chat'\nhost = 'h'\nport = 1\n\n[[server]]\nid = 'c'\n",
+            ":7: server[1].type: missing; every server needs id, type, host and port",
+        );
+        refused_file("[log]\nlevel = 'debgu'", {
+            ":2: log.level: \"debgu\" is no level; accepted: error, warn, info, debug, trace, off, or a \
+             filter such as info,tangelo::rpc=debug"
+        });
+    }
+
+    #[test]
+    fn a_wrong_value_of_a_flag_names_the_flag() {
+        refused(
+            &["--set", "client.heartbeat=3"],
+            "--set client.heartbeat=3: 3 has no unit; accepted: whole seconds, 1s to 1h, such as \"3s\"",
+        );
+        refused(
+            &["--set", "client.heartbeat"],
+            "--set client.heartbeat: no value; accepted: KEY=VALUE, such as client.heartbeat=3s",
+        );
+        refused(
+            &["--shards", "0"],
+            "--shards 0: 0 is out of range; accepted: a number from 1 to 256",
+        );
+        refused(
+            &["--listen", "localhost:3010"],
+            "--listen localhost:3010: \"localhost:3010\" is no address with a port; accepted: \
+             ADDR:PORT, such as 127.0.0.1:3010, or [::]:3010 for all addresses",
+        );
+        refused(
+            &["--dialect", "pitaya"],
+            "--dialect pitaya: \"pitaya\" is not known; accepted: pomelo, pinus",
+        );
+    }
+
+    #[test]
+    fn broken_toml_names_file_and_line() {
+        refused_file("id = 'a'\nid = 'b'\n", ":2: duplicate key");
+        refused_file(
+            "id = 'a'\n\nshards =\n",
+            ":3: string values must be quoted, expected literal string",
+        );
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        refused(
+            &["--config", "no/such.toml"],
+            "no/such.toml: cannot be read: No such file or directory (os error 2)",
+        );
+    }
+
+    #[test]
+    fn values_that_contradict_each_other_are_named() {
+        refused(
+            &["--set", "rpc.backoff_min=3s"],
+            "rpc.backoff_min: 3s is longer than rpc.backoff_max, 2s",
+        );
+        refused(
+            &[
+                "--id=a",
+                "--set=server=[{id='a', type='chat', host='h', port=1}]",
+            ],
+            "server[0].id: \"a\" is the id of this tangelo itself; only other servers go here",
+        );
+        let mut config = Config::default();
+        let server = Server {
+            id: "a".into(),
+            server_type: "t".into(),
+            host: "h".into(),
+            port: 1,
+        };
+        config.servers = vec![server; limits::SERVERS_MAX + 1];
+        assert_eq!(
+            check(&config).unwrap_err().to_string(),
+            "4097 other servers are more than tangelo takes; accepted: at most 4096",
+        );
+    }
+
+    #[test]
+    fn usage_errors_keep_the_exit_codes_of_clap() {
+        let code = |line: &[&str]| match args(line) {
+            Err(ArgsError::Usage(error)) => error.exit_code(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(code(&["--help"]), 0);
+        assert_eq!(code(&["--version"]), 0);
+        assert_eq!(code(&["--no-such-flag"]), 2);
+        assert_eq!(code(&["walk"]), 2);
+        assert_eq!(
+            code(&["--app-dir", "game-server"]),
+            2,
+            "--app-dir requires --id"
+        );
+    }
+
+    #[test]
+    fn a_project_is_the_lowest_layer() {
+        let servers = r#"{"development": {"connector": [
+            {"id": "c-1", "host": "h", "port": 1, "clientPort": 3010, "frontend": true, "max-connections": 9}]}}"#;
+        let folder = Folder::new(&[
+            ("game/config/servers.json", servers),
+            (
+                "tangelo.toml",
+                "app_dir = 'game'\nid = 'c-1'\nclient.max_connections = 7\nshards = 3",
+            ),
+        ]);
+        let toml = folder.path("tangelo.toml").display().to_string();
+        let game = folder.path("game").display().to_string();
+
+        let config = Config::load(&toml).unwrap();
+        assert_eq!(
+            config.app_dir,
+            Some(folder.path("game")),
+            "relative to the file"
+        );
+        assert_eq!(
+            (config.listen.port(), config.client.max_connections),
+            (3010, Some(7))
+        );
+
+        let line = ["--app-dir", &game, "--id=c-1", "--listen=127.0.0.1:1"];
+        let config = args(&line).unwrap();
+        assert_eq!(
+            (config.listen.port(), config.client.max_connections),
+            (1, Some(9))
+        );
+        assert_eq!((config.shards, config.embedded), (None, false));
+
+        let config = args(&[&["--config", &toml][..], &line].concat()).unwrap();
+        assert_eq!(
+            (config.listen.port(), config.client.max_connections),
+            (1, Some(7))
+        );
+        assert_eq!(config.app_dir, Some(game.into()));
+    }
+}

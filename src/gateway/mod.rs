@@ -1,0 +1,215 @@
+//! Builds a gateway, starts one shard per core, ends it again.
+//!
+//! **Invariants**: everything that can be found wrong is found before the first shard starts; a
+//! shard that ends by itself ends the process.
+//!
+//! **Absent**: work per request.
+//!
+//! **Where to start reading**: [`Gateway::start`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use glommio::Placement;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::handler::Router;
+use crate::ids::ShardId;
+use crate::metrics::{self, Counters};
+use crate::shard::mesh::{self, Doorbell};
+use crate::shard::{self, Seed};
+
+pub mod load;
+mod preflight;
+mod room;
+
+/// A gateway that is about to start.
+pub struct Gateway {
+    config: Config,
+    make_router: Arc<dyn Fn(ShardId) -> Router + Send + Sync>,
+    page: Option<&'static [u8]>,
+}
+
+impl Gateway {
+    /// A gateway with this configuration. Without further handlers it serves the built-in chat room
+    /// when [`Config::embedded`] says so, and only forwards otherwise.
+    pub fn new(config: Config) -> Self {
+        if config.embedded {
+            let room = room::Room::default();
+            let make_router = Arc::new(move |_| room.router());
+            return Self {
+                config,
+                make_router,
+                page: Some(room::PAGE),
+            };
+        }
+        Self {
+            config,
+            make_router: Arc::new(|_| Router::new()),
+            page: None,
+        }
+    }
+
+    /// Sets the handlers: `make` runs once on every shard, and what it makes stays there.
+    #[must_use]
+    pub fn handlers(mut self, make: impl Fn(ShardId) -> Router + Send + Sync + 'static) -> Self {
+        self.make_router = Arc::new(make);
+        self
+    }
+
+    /// Checks the machine, opens the port and starts all shards.
+    pub fn start(self) -> Result<Running> {
+        preflight::check(&self.config)?;
+        let cores = preflight::cores();
+        let shards = preflight::shards(&self.config);
+        let listeners = preflight::bind(&self.config, shards)?;
+        let connections_max = preflight::connections_max(&self.config);
+        let config = Arc::new(self.config);
+        let (outlets, inboxes) = mesh::queues(shards);
+        let bells: Vec<_> = inboxes.iter().map(|inbox| inbox.bell.clone()).collect();
+        let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopper = Stopper {
+            stop: stop.clone(),
+            bells,
+        };
+        let pin = config.pin && cores.len() >= shards;
+        let mut threads = Vec::with_capacity(shards);
+        let seeds = listeners.sockets.into_iter().zip(inboxes).enumerate();
+        for (index, (listener, inbox)) in seeds {
+            let seed = Seed {
+                id: ShardId(index as u16),
+                shards,
+                config: config.clone(),
+                listener,
+                inbox,
+                outlets: outlets.clone(),
+                counters: counters.clone(),
+                make_router: self.make_router.clone(),
+                connections: connections.clone(),
+                connections_max,
+                stop: stop.clone(),
+                page: self.page,
+            };
+            let placement = if pin {
+                Placement::Fixed(cores[index])
+            } else {
+                Placement::Unbound
+            };
+            threads.push(start_shard(placement, seed, stopper.clone())?);
+        }
+        Ok(Running {
+            address: listeners.address,
+            shards,
+            threads,
+            stopper,
+            counters,
+            _lock: listeners.lock,
+        })
+    }
+}
+
+/// Starts the thread of a shard; returns once its executor stands.
+fn start_shard(placement: Placement, seed: Seed, stopper: Stopper) -> Result<JoinHandle<()>> {
+    let (ready, started) = std::sync::mpsc::channel();
+    // Half a gateway helps nobody: when one shard ends, all do.
+    let stop_all = StopOnDrop(stopper);
+    let thread = std::thread::Builder::new()
+        .name(format!("shard-{}", seed.id.0))
+        .spawn(move || {
+            let _stop_all = stop_all;
+            match preflight::executor(&placement) {
+                Ok(executor) => {
+                    let _ = ready.send(Ok(()));
+                    executor.run(shard::run(seed));
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            }
+        })
+        .map_err(|error| Error::Host(format!("cannot start a thread: {error}")))?;
+    started
+        .recv()
+        .unwrap_or_else(|_| Err(Error::Shard("a shard ended while starting".into())))?;
+    Ok(thread)
+}
+
+/// A gateway at work.
+pub struct Running {
+    address: SocketAddr,
+    shards: usize,
+    threads: Vec<JoinHandle<()>>,
+    stopper: Stopper,
+    counters: Arc<[Counters]>,
+    /// Held so that no second gateway takes the same port.
+    _lock: Option<std::fs::File>,
+}
+
+impl Running {
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Number of shards.
+    pub fn shards(&self) -> usize {
+        self.shards
+    }
+
+    /// Counters of now, added up over shards: `name=value name=value …`; zeros are left out.
+    pub fn counters(&self) -> String {
+        metrics::report(self.counters.iter())
+    }
+
+    /// A handle that tells the gateway to stop, from any thread.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Reads counters from any thread.
+    pub fn counters_reader(&self) -> impl Fn() -> String + Send + 'static {
+        let counters = self.counters.clone();
+        move || metrics::report(counters.iter())
+    }
+
+    /// Waits until all shards have ended. An error when one ended although nobody stopped it.
+    pub fn join(self) -> Result<()> {
+        let mut result = Ok(());
+        for (index, thread) in self.threads.into_iter().enumerate() {
+            if thread.join().is_err() {
+                result = Err(Error::Shard(format!("shard {index} ended by a panic")));
+            }
+        }
+        result
+    }
+}
+
+/// Tells a gateway to stop.
+#[derive(Debug, Clone)]
+pub struct Stopper {
+    stop: Arc<AtomicBool>,
+    bells: Vec<Arc<Doorbell>>,
+}
+
+impl Stopper {
+    /// Clients get a close; shards end within a quarter of a second.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        for bell in &self.bells {
+            bell.ring();
+        }
+    }
+}
+
+struct StopOnDrop(Stopper);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}

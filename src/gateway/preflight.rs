@@ -1,0 +1,552 @@
+//! What the machine must offer, checked before the first shard starts, so that an operator reads
+//! one plain line instead of a panic or, worse, a limit met under load.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::panic;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_getaffinity};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
+
+/// Memory that one executor locks, rounded up: 504 KiB on Linux 6.14 and newer, where the rings
+/// count, 192 KiB before. glommio asks for this much, whatever the kernel charges.
+const LOCKED_BYTES: u64 = 512 << 10;
+/// Descriptors of one shard: three rings, an eventfd, the listener, and some to spare.
+const SHARD_FILES: usize = 8;
+/// Descriptors kept free for logs, files read at start and for refusing what comes too much.
+const SPARE_FILES: usize = 64;
+/// Connections that the kernel keeps for a shard that is busy.
+const BACKLOG: i32 = 4096;
+/// Tries to make an executor, and the pause between them. A process that has just ended gives its
+/// locked memory back late (up to 60 ms was seen), and it counts for all processes of one user.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
+const PROBE_THREAD: &str = "tangelo-probe";
+
+/// Raises the soft limits and checks that `config` fits this machine.
+///
+/// Takes part in the start of the process: it replaces the panic hook for a moment, and must run
+/// once, before any shard.
+pub fn check(config: &Config) -> Result<()> {
+    let shards = shards(config);
+    shards_fit(shards)?;
+    let (files, memory) = (raise(Resource::Nofile), raise(Resource::Memlock));
+    files_fit(files, config, shards)?;
+    memory_fits(memory, is_exempt(), shards)?;
+    probe()
+}
+
+/// Shards to start: as configured, else one per available core.
+pub fn shards(config: &Config) -> usize {
+    config
+        .shards
+        .unwrap_or_else(|| cores().len().min(SHARDS_MAX))
+}
+
+/// Ids of the cores that the calling thread may run on; never empty. Ask before pinning.
+pub fn cores() -> Vec<usize> {
+    let cores: Vec<usize> = sched_getaffinity(None)
+        .map(|set| {
+            (0..CpuSet::MAX_CPU)
+                .filter(|core| set.is_set(*core))
+                .collect()
+        })
+        .unwrap_or_default();
+    if cores.is_empty() { vec![0] } else { cores }
+}
+
+/// Client connections that this process can hold: as configured, or as many as the file limit
+/// leaves room for. Ask after [`check`], which raises that limit.
+pub fn connections_max(config: &Config) -> usize {
+    let shards = shards(config);
+    let room =
+        files_max(getrlimit(Resource::Nofile).current).saturating_sub(reserve(config, shards));
+    let most = room.min(shards * SESSIONS_PER_SHARD_MAX);
+    config
+        .client
+        .max_connections
+        .map_or(most, |max| max.min(most))
+}
+
+/// An executor with the settings of a shard, for the calling thread.
+pub fn executor(placement: &Placement) -> Result<LocalExecutor> {
+    let make = || {
+        LocalExecutorBuilder::new(placement.clone())
+            .io_memory(64 << 10)
+            .ring_depth(1024)
+            .preempt_timer(Duration::from_millis(10))
+            .spin_before_park(Duration::ZERO)
+            .make()
+            .map_err(io::Error::from)
+    };
+    for _ in 1..TRIES {
+        match make() {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => thread::sleep(PAUSE),
+            result => return result.map_err(|error| refused(&error, sysctl().as_deref())),
+        }
+    }
+    make().map_err(|error| refused(&error, sysctl().as_deref()))
+}
+
+fn shards_fit(shards: usize) -> Result<()> {
+    if (1..=SHARDS_MAX).contains(&shards) {
+        return Ok(());
+    }
+    Err(Error::Host(format!(
+        "shards: {shards} is out of range; accepted: 1 to {SHARDS_MAX}"
+    )))
+}
+
+/// Raises a soft limit as far as is allowed; what it is then. `None` is no limit.
+fn raise(resource: Resource) -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(resource);
+    if current.is_some() && current != maximum {
+        let _ = setrlimit(
+            resource,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        );
+    }
+    getrlimit(resource).current
+}
+
+fn files_max(limit: Option<u64>) -> usize {
+    limit
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(usize::MAX)
+}
+
+/// Descriptors that are not for clients.
+fn reserve(config: &Config, shards: usize) -> usize {
+    SPARE_FILES + shards * SHARD_FILES + config.servers.len()
+}
+
+fn files_fit(limit: Option<u64>, config: &Config, shards: usize) -> Result<()> {
+    let (limit, reserve) = (files_max(limit), reserve(config, shards));
+    let (clients, what, or) = match config.client.max_connections {
+        Some(max) => (
+            max,
+            format!("client.max_connections = {max}"),
+            " or lower it",
+        ),
+        None => (1, "a single client".into(), ""),
+    };
+    let needed = clients.saturating_add(reserve);
+    if needed <= limit {
+        return Ok(());
+    }
+    Err(Error::Host(format!(
+        "file limit: {limit} is too low: {what} and {reserve} for tangelo itself make {needed}; \
+         raise the limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of docker){or}"
+    )))
+}
+
+fn memory_fits(limit: Option<u64>, is_exempt: bool, shards: usize) -> Result<()> {
+    // One more than shards: the kernel takes its time to give back what the probe locked.
+    let executors = if is_exempt { 1 } else { shards as u64 + 1 };
+    let needed = executors * LOCKED_BYTES;
+    let Some(limit) = limit.filter(|limit| *limit < needed) else {
+        return Ok(());
+    };
+    Err(Error::Host(format!(
+        "memory lock limit: {} KiB is too low: io_uring needs {} KiB for {shards} shards; raise \
+         the limit (ulimit -Hl, LimitMEMLOCK= of systemd, --ulimit memlock= of docker){}",
+        limit >> 10,
+        needed >> 10,
+        if limit >= 2 * LOCKED_BYTES {
+            " or start fewer --shards"
+        } else {
+            ""
+        },
+    )))
+}
+
+/// Whether the kernel does not count what this process locks. A capability inside a container's own
+/// user namespace does not help.
+fn is_exempt() -> bool {
+    let initial = fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]));
+    initial && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
+}
+
+/// Makes and runs one executor. glommio panics where io_uring is missing, and it panics about the
+/// errno in words of its own, so the errno is picked up where the panic starts.
+fn probe() -> Result<()> {
+    let (send, receive) = crossbeam_channel::bounded(1);
+    let hook = Arc::new(panic::take_hook());
+    let usual = hook.clone();
+    panic::set_hook(Box::new(move |info| {
+        let error = io::Error::last_os_error();
+        if thread::current().name() == Some(PROBE_THREAD) {
+            let _ = send.try_send(error);
+        } else {
+            usual(info);
+        }
+    }));
+    let probe = thread::Builder::new().name(PROBE_THREAD.into()).spawn(|| {
+        executor(&Placement::Unbound)?.run(async {});
+        Ok(())
+    });
+    let result = probe.map(thread::JoinHandle::join);
+    // Dropping the hook in place frees the last other handle to the usual one.
+    drop(panic::take_hook());
+    if let Ok(usual) = Arc::try_unwrap(hook) {
+        panic::set_hook(usual);
+    }
+    match result {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => {
+            let error = receive
+                .try_recv()
+                .unwrap_or_else(|_| io::ErrorKind::Unsupported.into());
+            Err(refused(&error, sysctl().as_deref()))
+        }
+        Err(error) => Err(Error::Host(format!("cannot start a thread: {error}"))),
+    }
+}
+
+/// `kernel.io_uring_disabled`; kernels before 6.6 do not have it.
+fn sysctl() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?;
+    Some(text.trim().into())
+}
+
+/// Says why no executor can be made.
+fn refused(error: &io::Error, disabled: Option<&str>) -> Error {
+    let advice = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOMEM) => String::from(
+            "the memory lock limit (ulimit -l) is used up; it counts for all processes of one \
+             user: raise it or stop one of them",
+        ),
+        Some(Errno::MFILE | Errno::NFILE) => "raise the file limit (ulimit -n)".into(),
+        _ => format!(
+            "tangelo needs Linux 5.8 or newer with kernel.io_uring_disabled=0{}, and in a \
+             container a seccomp profile that allows io_uring_setup, io_uring_enter and \
+             io_uring_register",
+            match disabled {
+                None | Some("0") => String::new(),
+                Some(value) => format!(" (it is {value} now)"),
+            },
+        ),
+    };
+    Error::Host(format!("io_uring does not work here: {error}; {advice}"))
+}
+
+/// The listening sockets of one process.
+#[derive(Debug)]
+pub struct Listeners {
+    /// One per shard, all on [`Self::address`]; the kernel spreads connections over them.
+    pub sockets: Vec<TcpListener>,
+    /// Where clients connect, with the port that the kernel chose if it was asked to.
+    pub address: SocketAddr,
+    /// Held as long as the process listens, to keep a second tangelo away. `None` with port 0 and
+    /// where the file belongs to somebody else.
+    pub lock: Option<File>,
+}
+
+/// Opens one listener per shard.
+pub fn bind(config: &Config, shards: usize) -> Result<Listeners> {
+    let mut address = usable(config.listen);
+    let failed = |error| cannot_listen(config.listen, &error);
+    let mut lock = None;
+    if address.port() != 0 {
+        // With SO_REUSEPORT a second instance would start and silently take half of the clients.
+        lock = lock_port(address)?;
+        socket(address, false).map_err(failed)?;
+    }
+    let mut sockets = Vec::with_capacity(shards);
+    for _ in 0..shards {
+        let socket = socket(address, true).map_err(failed)?;
+        socket.listen(BACKLOG).map_err(failed)?;
+        let listener = TcpListener::from(socket);
+        address = listener.local_addr().map_err(failed)?;
+        sockets.push(listener);
+    }
+    Ok(Listeners {
+        sockets,
+        address,
+        lock,
+    })
+}
+
+/// As node: where there is no IPv6, all addresses are all IPv4 addresses.
+fn usable(address: SocketAddr) -> SocketAddr {
+    let is_all = address.is_ipv6() && address.ip().is_unspecified();
+    let without_port = SocketAddr::new(address.ip(), 0);
+    if is_all && socket(without_port, false).is_err() {
+        return SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+    }
+    address
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        // As node: `[::]` takes IPv4 clients, too.
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// An advisory lock per address and port. The probe alone leaves a gap: two processes that start at
+/// the same moment both find the port free.
+fn lock_port(address: SocketAddr) -> Result<Option<File>> {
+    let name = format!("tangelo-{}-{}.lock", address.ip(), address.port());
+    let path = std::env::temp_dir().join(name);
+    // Read and write: opening a pipe that somebody put there must not block. Private: whoever can
+    // open the file could keep tangelo from starting.
+    let options = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .mode(0o600)
+        .clone();
+    let Ok(file) = options.open(path) else {
+        return Ok(None);
+    };
+    let is_own = file
+        .metadata()
+        .is_ok_and(|m| m.is_file() && m.uid() == geteuid().as_raw());
+    if !is_own {
+        return Ok(None);
+    }
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(cannot_listen(address, &Errno::ADDRINUSE.into())),
+        // A file system without locks; the probe is left.
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> Error {
+    let why = match error.kind() {
+        io::ErrorKind::AddrInUse => String::from(
+            "another process (another tangelo?) already listens there; stop it or choose another \
+             --listen",
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "{error}; a port below 1024 needs CAP_NET_BIND_SERVICE (setcap \
+             cap_net_bind_service=+ep on the binary, AmbientCapabilities= of systemd); give it or \
+             choose another --listen"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("{error}; this machine does not have that address; choose another --listen")
+        }
+        _ => error.to_string(),
+    };
+    Error::Host(format!("cannot listen on {address}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
+        match result {
+            Err(Error::Host(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn config(listen: &str) -> Config {
+        Config {
+            listen: listen.parse().unwrap(),
+            ..Config::default()
+        }
+    }
+
+    /// A port that is free now and that no outgoing connection gets by chance.
+    fn free_port() -> u16 {
+        (20_000..30_000)
+            .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+            .unwrap()
+    }
+
+    #[test]
+    fn this_machine_passes_and_the_panic_hook_is_as_before() {
+        check(&Config::default()).unwrap();
+        let caught = thread::Builder::new().spawn(|| panic!("on purpose: the hook prints this"));
+        assert!(caught.unwrap().join().is_err());
+    }
+
+    #[test]
+    fn shards_out_of_range_are_refused() {
+        for shards in [0, 257] {
+            let expected = format!("shards: {shards} is out of range; accepted: 1 to 256");
+            assert_eq!(text(shards_fit(shards)), expected);
+        }
+        assert!(shards_fit(SHARDS_MAX).is_ok());
+    }
+
+    #[test]
+    fn one_shard_per_core_unless_configured() {
+        let mut config = Config::default();
+        assert_eq!(shards(&config), cores().len().min(SHARDS_MAX));
+        config.shards = Some(3);
+        assert_eq!(shards(&config), 3);
+    }
+
+    #[test]
+    fn more_connections_than_files_are_refused() {
+        let mut config = Config::default();
+        config.client.max_connections = Some(1000);
+        assert!(files_fit(Some(1080), &config, 2).is_ok());
+        assert!(files_fit(None, &config, 2).is_ok());
+        assert_eq!(
+            text(files_fit(Some(1079), &config, 2)),
+            "file limit: 1079 is too low: client.max_connections = 1000 and 80 for tangelo itself \
+             make 1080; raise the limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of \
+             docker) or lower it",
+        );
+        config.client.max_connections = None;
+        assert!(files_fit(Some(81), &config, 2).is_ok());
+        assert_eq!(
+            text(files_fit(Some(80), &config, 2)),
+            "file limit: 80 is too low: a single client and 80 for tangelo itself make 81; raise \
+             the limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of docker)",
+        );
+    }
+
+    #[test]
+    fn connections_are_bounded_by_files_and_configuration() {
+        let mut config = Config {
+            shards: Some(1),
+            ..Config::default()
+        };
+        let files = connections_max(&config);
+        assert!(files <= SESSIONS_PER_SHARD_MAX);
+        config.client.max_connections = Some(5);
+        assert_eq!(connections_max(&config), 5);
+        config.client.max_connections = Some(usize::MAX);
+        assert_eq!(connections_max(&config), files);
+    }
+
+    #[test]
+    fn too_little_lockable_memory_is_refused() {
+        assert!(memory_fits(None, false, 256).is_ok());
+        assert!(memory_fits(Some(2560 << 10), false, 4).is_ok());
+        assert!(memory_fits(Some(512 << 10), true, 4).is_ok());
+        assert_eq!(
+            text(memory_fits(Some(2559 << 10), false, 4)),
+            "memory lock limit: 2559 KiB is too low: io_uring needs 2560 KiB for 4 shards; raise \
+             the limit (ulimit -Hl, LimitMEMLOCK= of systemd, --ulimit memlock= of docker) or \
+             start fewer --shards",
+        );
+        assert_eq!(
+            text(memory_fits(Some(64 << 10), true, 4)),
+            "memory lock limit: 64 KiB is too low: io_uring needs 512 KiB for 4 shards; raise the \
+             limit (ulimit -Hl, LimitMEMLOCK= of systemd, --ulimit memlock= of docker)",
+        );
+    }
+
+    #[test]
+    fn a_refused_io_uring_names_errno_setting_and_seccomp() {
+        let error = |errno: Errno, disabled| text::<()>(Err(refused(&errno.into(), disabled)));
+        assert_eq!(
+            error(Errno::PERM, Some("2")),
+            "io_uring does not work here: Operation not permitted (os error 1); tangelo needs Linux \
+             5.8 or newer with kernel.io_uring_disabled=0 (it is 2 now), and in a container a \
+             seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register",
+        );
+        assert!(!error(Errno::NOSYS, Some("0")).contains("now"));
+        assert_eq!(
+            error(Errno::NOMEM, Some("0")),
+            "io_uring does not work here: Cannot allocate memory (os error 12); the memory lock \
+             limit (ulimit -l) is used up; it counts for all processes of one user: raise it or \
+             stop one of them",
+        );
+        assert_eq!(
+            error(Errno::MFILE, None),
+            "io_uring does not work here: Too many open files (os error 24); raise the file limit \
+             (ulimit -n)",
+        );
+    }
+
+    #[test]
+    fn every_shard_gets_a_listener_on_the_same_port() {
+        let listeners = bind(&config("127.0.0.1:0"), 3).unwrap();
+        assert_ne!(listeners.address.port(), 0);
+        assert_eq!(listeners.sockets.len(), 3);
+        for socket in &listeners.sockets {
+            assert_eq!(socket.local_addr().unwrap(), listeners.address);
+            assert_eq!(
+                socket.accept().unwrap_err().kind(),
+                io::ErrorKind::WouldBlock
+            );
+        }
+    }
+
+    #[test]
+    fn all_addresses_take_ipv4_clients_too() {
+        let listeners = bind(&config("[::]:0"), 1).unwrap();
+        let port = listeners.address.port();
+        let mut client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        client.write_all(b"x").unwrap();
+    }
+
+    #[test]
+    fn a_second_instance_is_refused() {
+        let address = format!("127.0.0.1:{}", free_port());
+        let first = bind(&config(&address), 2).unwrap();
+        let expected = format!(
+            "cannot listen on {address}: another process (another tangelo?) already listens there; \
+             stop it or choose another --listen"
+        );
+        assert_eq!(text(bind(&config(&address), 2)), expected);
+
+        // The lock alone is enough, and so is the probe alone.
+        let Listeners { sockets, lock, .. } = first;
+        assert!(lock.is_some());
+        drop(sockets);
+        assert_eq!(text(bind(&config(&address), 2)), expected);
+        drop(lock);
+        let other = socket(address.parse().unwrap(), true).unwrap();
+        other.listen(1).unwrap();
+        assert_eq!(text(bind(&config(&address), 2)), expected);
+        drop(other);
+        bind(&config(&address), 2).unwrap();
+    }
+
+    #[test]
+    fn a_port_that_is_not_allowed_names_the_capability() {
+        let address = "127.0.0.1:80".parse().unwrap();
+        assert_eq!(
+            text::<()>(Err(cannot_listen(address, &Errno::ACCESS.into()))),
+            "cannot listen on 127.0.0.1:80: Permission denied (os error 13); a port below 1024 \
+             needs CAP_NET_BIND_SERVICE (setcap cap_net_bind_service=+ep on the binary, \
+             AmbientCapabilities= of systemd); give it or choose another --listen",
+        );
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_refused() {
+        assert_eq!(
+            text(bind(&config("203.0.113.7:0"), 1)),
+            "cannot listen on 203.0.113.7:0: Cannot assign requested address (os error 99); this \
+             machine does not have that address; choose another --listen",
+        );
+    }
+}

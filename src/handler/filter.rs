@@ -1,0 +1,188 @@
+//! Filters around handlers, and their order.
+//!
+//! ```text
+//! global before ─▶ before ─▶ handler ─▶ error handler, on error ─▶ after ─▶ response ─▶ global after
+//!       │             │                        ▲                              ▲
+//!       │             └── error ───────────────┘                              │
+//!       └── error ─▶ global error handler, if any ────────────────────────────┘
+//! ```
+//!
+//! Before filters run in the order they were added, after filters in the reverse order. A forwarded
+//! message has the global ones only.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::{Answer, Failure, Incoming, LocalFuture, Outcome, Router};
+use crate::route::Target;
+
+/// A result now or later.
+pub enum Step<T> {
+    /// Now.
+    Ready(T),
+    /// Later.
+    Later(LocalFuture<T>),
+}
+
+impl<T> Step<T> {
+    async fn get(self) -> T {
+        match self {
+            Self::Ready(value) => value,
+            Self::Later(future) => future.await,
+        }
+    }
+}
+
+/// Stops the message with an outcome, or lets it go on.
+pub type Before = Box<dyn Fn(&Rc<Incoming>) -> Step<Result<(), Outcome<'static>>>>;
+/// Sees the outcome and decides which error the next one sees. The last one's decision holds for a
+/// local message; a global one comes after the response and changes nothing.
+pub type After =
+    Box<dyn Fn(Option<Failure>, &Rc<Incoming>, Option<&[u8]>) -> Step<Option<Failure>>>;
+/// Replaces an outcome that has an error.
+pub type OnError = Box<dyn Fn(Outcome<'static>, &Rc<Incoming>) -> Step<Outcome<'static>>>;
+
+/// All filters and error handlers of one shard.
+#[derive(Default)]
+pub struct Filters {
+    /// Before everything, forwarded messages too.
+    pub global_before: Vec<Before>,
+    /// After the response, forwarded messages too.
+    pub global_after: Vec<After>,
+    /// Before a local handler.
+    pub before: Vec<Before>,
+    /// After a local handler, before the response.
+    pub after: Vec<After>,
+    /// Error of a local handler or before filter.
+    pub error_handler: Option<OnError>,
+    /// Error of a global before filter.
+    pub global_error_handler: Option<OnError>,
+}
+
+impl Filters {
+    /// True when a local message can go straight to its handler.
+    pub fn none_local(&self) -> bool {
+        self.none_global()
+            && self.before.is_empty()
+            && self.after.is_empty()
+            && self.error_handler.is_none()
+    }
+
+    /// True when a forwarded message can go straight out.
+    pub fn none_global(&self) -> bool {
+        self.global_before.is_empty() && self.global_after.is_empty()
+    }
+}
+
+/// Runs one message through all filters. `forward` makes the call to a backend; `respond` sends the
+/// response.
+pub async fn handle(
+    router: Rc<Router>,
+    incoming: Rc<Incoming>,
+    target: Target,
+    forward: impl AsyncFnOnce(Rc<Incoming>, usize) -> Outcome<'static>,
+    respond: impl FnOnce(Outcome<'static>),
+) {
+    let filters = &router.filters;
+    let outcome = match run_before(&filters.global_before, &incoming).await {
+        Err(stopped) => on_error(&filters.global_error_handler, stopped, &incoming).await,
+        Ok(()) => match target {
+            Target::Local(_) | Target::NoHandler => local(&router, &incoming, target).await,
+            Target::Forward(server_type) => forward(incoming.clone(), server_type).await,
+            _ => Outcome::error(format!("no server serves {}", incoming.route)),
+        },
+    };
+    let (error, response) = (outcome.error.clone(), outcome.response.clone());
+    respond(outcome);
+    run_after(&filters.global_after, error, &incoming, response.as_deref()).await;
+}
+
+async fn local(router: &Rc<Router>, incoming: &Rc<Incoming>, target: Target) -> Outcome<'static> {
+    let filters = &router.filters;
+    let mut outcome = match (run_before(&filters.before, incoming).await, target) {
+        (Err(stopped), _) => stopped,
+        (Ok(()), Target::Local(index)) => {
+            let answer = match router.call(index, &incoming.request()) {
+                Answer::Now(outcome) => Ok(outcome.into_owned()),
+                Answer::Later(future) => Err(future),
+            };
+            match answer {
+                Ok(outcome) => outcome,
+                Err(future) => future.await,
+            }
+        }
+        (Ok(()), _) => Outcome::error(format!("fail to find handler for {}", incoming.route)),
+    };
+    if outcome.error.is_some() {
+        outcome = on_error(&filters.error_handler, outcome, incoming).await;
+    }
+    let error = outcome.error.take();
+    outcome.error = run_after(&filters.after, error, incoming, outcome.response.as_deref()).await;
+    outcome
+}
+
+async fn run_before(filters: &[Before], incoming: &Rc<Incoming>) -> Result<(), Outcome<'static>> {
+    for filter in filters {
+        filter(incoming).get().await?;
+    }
+    Ok(())
+}
+
+async fn run_after(
+    filters: &[After],
+    mut error: Option<Failure>,
+    incoming: &Rc<Incoming>,
+    response: Option<&[u8]>,
+) -> Option<Failure> {
+    for filter in filters.iter().rev() {
+        error = filter(error, incoming, response).get().await;
+    }
+    error
+}
+
+async fn on_error(
+    handler: &Option<OnError>,
+    outcome: Outcome<'static>,
+    incoming: &Rc<Incoming>,
+) -> Outcome<'static> {
+    match handler {
+        Some(handler) => handler(outcome, incoming).get().await,
+        None => outcome,
+    }
+}
+
+/// A value that one task hands to another on the same shard.
+#[derive(Debug)]
+pub struct Slot<T>(RefCell<(Option<T>, Option<std::task::Waker>)>);
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self(RefCell::new((None, None)))
+    }
+}
+
+impl<T> Slot<T> {
+    /// Hands the value over.
+    pub fn put(&self, value: T) {
+        let mut slot = self.0.borrow_mut();
+        slot.0 = Some(value);
+        if let Some(waker) = slot.1.take() {
+            waker.wake();
+        }
+    }
+
+    /// Waits for the value.
+    pub async fn take(&self) -> T {
+        std::future::poll_fn(|cx| {
+            let mut slot = self.0.borrow_mut();
+            match slot.0.take() {
+                Some(value) => std::task::Poll::Ready(value),
+                None => {
+                    slot.1 = Some(cx.waker().clone());
+                    std::task::Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,406 @@
+//! Handlers and filters of this server's own routes.
+//!
+//! A handler is a function of a [`Request`]. It answers at once, from borrowed bytes and without an
+//! allocation, or later, with a future that keeps what it needs.
+//!
+//! **Invariants**: routes are indices after start; a handler or filter that panics costs its own
+//! request only; what a client sees of an outcome is decided in [`reply`] and nowhere else.
+//!
+//! **Absent**: sockets, slab internals; the shard is reached through [`Frontend`].
+//!
+//! **Where to start reading**: [`Router`], then [`filter`] for the order of things.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::config::Dialect;
+use crate::ids::Sid;
+use crate::session::{Identity, Uid};
+use crate::wire::json;
+
+pub mod filter;
+pub mod reply;
+
+/// One client message, borrowed from the read buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Message id; 0 for a notify.
+    pub id: u32,
+    /// Message type as on the wire.
+    pub kind: u8,
+    /// The route came as a dictionary code.
+    pub compressed: bool,
+    /// The gzip flag.
+    pub gzip: bool,
+    /// The whole route.
+    pub route: &'a str,
+    /// Valid JSON text; `{}` when the client's did not parse.
+    pub body: &'a [u8],
+    /// The session as it was when the message arrived.
+    pub session: &'a Session,
+}
+
+impl Request<'_> {
+    /// The body as a handler's message: a falsy one is `{}`, and as pomelo (not pinus) an object has
+    /// `__route__`.
+    pub fn message(&self) -> serde_json::Value {
+        let body = if json::is_truthy(self.body) {
+            self.body
+        } else {
+            b"{}"
+        };
+        let mut message = json::parse(body).unwrap_or_default();
+        if self.session.frontend.dialect() == Dialect::Pomelo
+            && let serde_json::Value::Object(members) = &mut message
+        {
+            members.insert("__route__".into(), self.route.into());
+        }
+        message
+    }
+}
+
+/// A client message that outlives the read buffer: what filters and asynchronous work get.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    /// Message id; 0 for a notify.
+    pub id: u32,
+    /// Message type as on the wire.
+    pub kind: u8,
+    /// The route came as a dictionary code.
+    pub compressed: bool,
+    /// The gzip flag.
+    pub gzip: bool,
+    /// The whole route.
+    pub route: Box<str>,
+    /// Valid JSON text.
+    pub body: Bytes,
+    /// The session as it was when the message arrived.
+    pub session: Session,
+}
+
+impl Incoming {
+    /// Copies a request out of the read buffer.
+    pub fn new(request: &Request<'_>) -> Self {
+        Self {
+            id: request.id,
+            kind: request.kind,
+            compressed: request.compressed,
+            gzip: request.gzip,
+            route: request.route.into(),
+            body: Bytes::copy_from_slice(request.body),
+            session: request.session.clone(),
+        }
+    }
+
+    /// As a request again.
+    pub fn request(&self) -> Request<'_> {
+        Request {
+            id: self.id,
+            kind: self.kind,
+            compressed: self.compressed,
+            gzip: self.gzip,
+            route: &self.route,
+            body: &self.body,
+            session: &self.session,
+        }
+    }
+}
+
+/// An error of a handler or filter. Its text reaches error handlers and logs, never the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure(pub Cow<'static, str>);
+
+impl Failure {
+    /// From a text.
+    pub fn new(text: impl Into<Cow<'static, str>>) -> Self {
+        Self(text.into())
+    }
+}
+
+/// What a handler came to: an error, a response, both, or neither.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome<'a> {
+    /// Adds `"code":500` to the response unless it has a code.
+    pub error: Option<Failure>,
+    /// JSON text; `None` is JavaScript's `undefined`.
+    pub response: Option<Cow<'a, [u8]>>,
+}
+
+impl<'a> Outcome<'a> {
+    /// A response of JSON text.
+    pub fn json(text: impl Into<Cow<'a, [u8]>>) -> Self {
+        Self {
+            error: None,
+            response: Some(text.into()),
+        }
+    }
+
+    /// A response of a JSON value.
+    pub fn value(value: &serde_json::Value) -> Self {
+        let mut text = Vec::new();
+        json::write_value(&mut text, value);
+        Self::json(text)
+    }
+
+    /// An error without a response.
+    pub fn error(text: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            error: Some(Failure::new(text)),
+            response: None,
+        }
+    }
+
+    /// With an error.
+    #[must_use]
+    pub fn with_error(mut self, text: impl Into<Cow<'static, str>>) -> Self {
+        self.error = Some(Failure::new(text));
+        self
+    }
+
+    /// With its own copy of the response.
+    pub fn into_owned(self) -> Outcome<'static> {
+        Outcome {
+            error: self.error,
+            response: self.response.map(|text| Cow::Owned(text.into_owned())),
+        }
+    }
+}
+
+/// A future that stays on its shard.
+pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// What a handler returns.
+pub enum Answer<'a> {
+    /// The outcome; it may borrow from the request.
+    Now(Outcome<'a>),
+    /// The outcome comes later.
+    Later(LocalFuture<Outcome<'static>>),
+}
+
+impl<'a> Answer<'a> {
+    /// Answers later. Cost: one allocation, the boxed future.
+    pub fn later(future: impl Future<Output = Outcome<'static>> + 'static) -> Self {
+        Self::Later(Box::pin(future))
+    }
+
+    /// Answers now.
+    pub fn now(outcome: Outcome<'a>) -> Self {
+        Self::Now(outcome)
+    }
+}
+
+/// A handler of one route.
+pub trait Handler {
+    /// Handles one message.
+    fn call<'a>(&self, request: &Request<'a>) -> Answer<'a>;
+}
+
+impl<F> Handler for F
+where
+    F: for<'a> Fn(&Request<'a>) -> Answer<'a>,
+{
+    fn call<'a>(&self, request: &Request<'a>) -> Answer<'a> {
+        self(request)
+    }
+}
+
+/// What a handler can do to its frontend; implemented by the shard.
+pub trait Frontend {
+    /// Own server id.
+    fn server_id(&self) -> &str;
+    /// Whose details are followed.
+    fn dialect(&self) -> Dialect;
+    /// Exported form of a session.
+    fn export(&self, sid: Sid, identity: &Identity) -> Vec<u8>;
+    /// Binds a session of this shard.
+    fn bind(self: Rc<Self>, sid: Sid, uid: Uid) -> Result<Rc<Identity>, Failure>;
+    /// Unbinds a session of this shard.
+    fn unbind(self: Rc<Self>, sid: Sid, uid: &Uid) -> Result<Rc<Identity>, Failure>;
+    /// Sets session values.
+    fn import(
+        self: Rc<Self>,
+        sid: Sid,
+        values: &[(&str, serde_json::Value)],
+    ) -> Result<(), Failure>;
+    /// Pushes to one session of this shard; false when it is gone or not working.
+    fn push(self: Rc<Self>, sid: Sid, route: &str, body: &[u8]) -> Result<bool, Failure>;
+    /// Pushes to every session of the process, or to the bound ones.
+    fn broadcast(self: Rc<Self>, route: &str, body: &[u8], bound_only: bool)
+    -> Result<(), Failure>;
+    /// Kicks a session of this shard; without a reason there is no kick package.
+    fn kick(self: Rc<Self>, sid: Sid, reason: Option<&str>);
+}
+
+/// A session as a handler sees it: who it was when the message arrived. Valid on its own shard.
+#[derive(Clone)]
+pub struct Session {
+    id: Sid,
+    identity: Rc<Identity>,
+    frontend: Rc<dyn Frontend>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id)
+            .field("identity", &self.identity)
+            .finish()
+    }
+}
+
+impl Session {
+    /// A snapshot.
+    pub fn new(id: Sid, identity: Rc<Identity>, frontend: Rc<dyn Frontend>) -> Self {
+        Self {
+            id,
+            identity,
+            frontend,
+        }
+    }
+
+    /// Session id.
+    pub fn id(&self) -> Sid {
+        self.id
+    }
+
+    /// Uid, if bound.
+    pub fn uid(&self) -> Option<&Uid> {
+        self.identity.uid.as_ref()
+    }
+
+    /// A session value.
+    pub fn get(&self, key: &str) -> Option<&serde_json::Value> {
+        self.identity.settings.get(key)
+    }
+
+    /// All session values as a JSON object.
+    pub fn settings_json(&self) -> &str {
+        self.identity.settings.json()
+    }
+
+    /// Exported form: what a backend gets.
+    pub fn export(&self) -> Vec<u8> {
+        self.frontend.export(self.id, &self.identity)
+    }
+
+    /// Binds the session to a uid; on success the snapshot has it too (C82).
+    pub fn bind(&mut self, uid: Uid) -> Result<(), Failure> {
+        self.identity = self.frontend.clone().bind(self.id, uid)?;
+        Ok(())
+    }
+
+    /// Unbinds the session.
+    pub fn unbind(&mut self, uid: &Uid) -> Result<(), Failure> {
+        self.identity = self.frontend.clone().unbind(self.id, uid)?;
+        Ok(())
+    }
+
+    /// Sets a value on this snapshot only (C81).
+    pub fn set(&mut self, key: &str, value: serde_json::Value) {
+        Rc::make_mut(&mut self.identity).settings.set(key, value);
+    }
+
+    /// Writes one value of the snapshot to the session itself.
+    pub fn push_setting(&self, key: &str) -> Result<(), Failure> {
+        let value = self.get(key).cloned().unwrap_or_default();
+        self.frontend.clone().import(self.id, &[(key, value)])
+    }
+
+    /// Pushes a message to this session; false when it is gone.
+    pub fn push(&self, route: &str, body: &[u8]) -> Result<bool, Failure> {
+        self.frontend.clone().push(self.id, route, body)
+    }
+
+    /// Kicks this session; without a reason there is no kick package.
+    pub fn kick(&self, reason: Option<&str>) {
+        self.frontend.clone().kick(self.id, reason);
+    }
+
+    /// The rest of what the frontend can do.
+    pub fn frontend(&self) -> &Rc<dyn Frontend> {
+        &self.frontend
+    }
+}
+
+/// Called when a session has closed.
+type OnClose = Box<dyn Fn(&Session)>;
+
+/// Routes, handlers and filters of one shard.
+#[derive(Default)]
+pub struct Router {
+    routes: Vec<(Box<str>, Box<dyn Handler>)>,
+    /// Filters and error handlers.
+    pub(crate) filters: filter::Filters,
+    on_close: Vec<OnClose>,
+}
+
+impl Router {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a handler for `serverType.handler.method`. The same route again replaces the handler.
+    ///
+    /// # Panics
+    /// When the route is not three non-empty parts, or its method is `constructor`: a mistake in
+    /// the program, found at start.
+    #[must_use]
+    pub fn route<H>(mut self, route: &str, handler: H) -> Self
+    where
+        H: for<'a> Fn(&Request<'a>) -> Answer<'a> + 'static,
+    {
+        let parts: Vec<&str> = route.split('.').collect();
+        assert!(
+            parts.len() == 3 && parts.iter().all(|part| !part.is_empty()),
+            "route {route:?} is not serverType.handler.method"
+        );
+        assert!(
+            parts[2] != "constructor",
+            "route {route:?} names a constructor"
+        );
+        self.routes.retain(|(known, _)| **known != *route);
+        self.routes.push((route.into(), Box::new(handler)));
+        self
+    }
+
+    /// Adds filters and error handlers.
+    #[must_use]
+    pub fn filters(mut self, add: impl FnOnce(&mut filter::Filters)) -> Self {
+        add(&mut self.filters);
+        self
+    }
+
+    /// Calls `f` once for each session that has closed; its uid is still set.
+    #[must_use]
+    pub fn on_close(mut self, f: impl Fn(&Session) + 'static) -> Self {
+        self.on_close.push(Box::new(f));
+        self
+    }
+
+    /// All routes, in index order.
+    pub fn routes(&self) -> impl Iterator<Item = &str> {
+        self.routes.iter().map(|(route, _)| &**route)
+    }
+
+    /// Calls the handler of an index.
+    pub(crate) fn call<'a>(&self, index: usize, request: &Request<'a>) -> Answer<'a> {
+        self.routes[index].1.call(request)
+    }
+
+    /// Tells everybody who asked that a session has closed.
+    pub(crate) fn closed(&self, session: &Session) {
+        for f in &self.on_close {
+            f(session);
+        }
+    }
+
+    /// True when somebody asked.
+    pub(crate) fn wants_close(&self) -> bool {
+        !self.on_close.is_empty()
+    }
+}

@@ -1,0 +1,168 @@
+//! Counters: plain integers, one set per shard, added up when somebody asks.
+//!
+//! **Invariant**: only the owning shard writes its set, so an increment is a load and a store, not
+//! a locked instruction; readers may be a moment behind.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::error::Fault;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// What is counted. Each name exists once, here.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Counter { $($(#[$doc])* $variant,)* }
+
+        impl Counter {
+            const ALL: &[(Self, &'static str)] = &[$((Self::$variant, $name),)*];
+
+            /// Name in reports.
+            pub fn name(self) -> &'static str {
+                Self::ALL[self as usize].1
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted.
+    Accepted = "connections_accepted",
+    /// Connections of now.
+    Connections = "connections",
+    /// Accept calls that failed for want of descriptors or memory.
+    AcceptErrors = "accept_errors",
+    /// Packages that the state of their connection ignores.
+    PackagesIgnored = "packages_ignored",
+    /// Messages that carry no usable route.
+    MessagesDropped = "messages_dropped",
+    /// Requests and notifies taken.
+    Messages = "messages",
+    /// JSON bodies that did not parse and became `{}`.
+    BodiesInvalid = "bodies_invalid",
+    /// Responses written.
+    Responses = "responses",
+    /// Responses to a notify or to a session that is gone.
+    ResponsesDropped = "responses_dropped",
+    /// Requests and notifies that failed with code 500 before or instead of an answer.
+    Failed = "messages_failed",
+    /// Handlers that panicked.
+    Panics = "handler_panics",
+    /// Packages pushed to sessions.
+    Pushes = "pushes",
+    /// Pushes to sessions that are gone or not yet working, or over a full mesh.
+    PushesDropped = "pushes_dropped",
+    /// Flushes of a session.
+    Flushes = "flushes",
+    /// Flushes that the socket did not take whole.
+    FlushesBlocked = "flushes_blocked",
+    /// Calls forwarded to another server.
+    Calls = "rpc_calls",
+    /// Answers matched to their call.
+    Answers = "rpc_answers",
+    /// Answers to calls that are over, or that never were.
+    LateAnswers = "rpc_late_answers",
+    /// Payloads of peers that could not be read.
+    BadAnswers = "rpc_bad_answers",
+    /// Calls that reached their deadline.
+    CallTimeouts = "rpc_timeouts",
+    /// Calls refused because too many were in flight for the session.
+    SessionCallsFull = "rpc_session_full",
+    /// Calls refused because too many were in flight for the server.
+    PeerCallsFull = "rpc_peer_full",
+    /// Calls refused or failed because the link was down.
+    LinkCallsFailed = "rpc_link_failed",
+    /// Frames that reached a link of an older epoch and were not sent.
+    FramesStale = "rpc_frames_stale",
+    /// Links opened.
+    LinksUp = "rpc_links_up",
+    /// Links lost or not to be opened.
+    LinksDown = "rpc_links_down",
+    /// Batches sent to other shards.
+    MeshBatches = "mesh_batches",
+    /// Parcels in them.
+    MeshParcels = "mesh_parcels",
+    /// Turns in which a mesh inbox was full and a batch had to wait.
+    MeshWaits = "mesh_waits",
+    /// Forwards and pushes refused because a mesh batch was full.
+    MeshFull = "mesh_full",
+    /// Wake-ups of other shards.
+    MeshWakes = "mesh_wakes",
+}
+
+/// One shard's counters.
+#[derive(Debug)]
+pub struct Counters {
+    counts: Vec<AtomicU64>,
+    faults: [AtomicU64; Fault::COUNT],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            counts: Counter::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+            faults: Default::default(),
+        }
+    }
+}
+
+impl Counters {
+    /// Adds to a counter. Only the owning shard may call it.
+    pub fn add(&self, counter: Counter, n: u64) {
+        let cell = &self.counts[counter as usize];
+        cell.store(cell.load(Relaxed) + n, Relaxed);
+    }
+
+    /// Lowers a gauge. Only the owning shard may call it.
+    pub fn sub(&self, counter: Counter, n: u64) {
+        let cell = &self.counts[counter as usize];
+        cell.store(cell.load(Relaxed).saturating_sub(n), Relaxed);
+    }
+
+    /// Counts the end of a connection.
+    pub fn closed(&self, fault: Fault) {
+        let cell = &self.faults[fault.index()];
+        cell.store(cell.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// Value of a counter.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.counts[counter as usize].load(Relaxed)
+    }
+}
+
+/// All counters that are not zero, added up over shards: `name=value name=value …`.
+pub fn report<'a>(shards: impl Iterator<Item = &'a Counters>) -> String {
+    let mut sums = std::collections::BTreeMap::<&str, u64>::new();
+    for shard in shards {
+        for (counter, name) in Counter::ALL {
+            *sums.entry(name).or_default() += shard.get(*counter);
+        }
+        for (count, name) in shard.faults.iter().zip(Fault::NAMES) {
+            *sums.entry(name).or_default() += count.load(Relaxed);
+        }
+    }
+    let parts = sums.iter().filter(|(_, value)| **value > 0);
+    parts
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_adds_up_shards_and_leaves_zeros_out() {
+        let (a, b) = (Counters::default(), Counters::default());
+        a.add(Counter::Messages, 2);
+        b.add(Counter::Messages, 3);
+        a.closed(Fault::Kicked);
+        b.closed(Fault::WebSocket(1002));
+        assert_eq!(
+            report([&a, &b].into_iter()),
+            "closed_kicked=1 closed_websocket=1 messages=5"
+        );
+    }
+}

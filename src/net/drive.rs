@@ -1,0 +1,116 @@
+//! The loop that reads one connection, whatever is spoken on it.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use super::clock;
+use super::socket::Socket;
+use crate::limits::{READ_BUDGET_BYTES, READ_BUFFER_BYTES};
+
+/// What reads the bytes of a connection.
+pub trait Receiver {
+    /// Takes whole units off the front of `input` and returns how many bytes they were; what is
+    /// left comes again with more behind it. `None` ends the loop.
+    fn receive(&self, input: &mut [u8]) -> Option<usize>;
+}
+
+/// The buffer that a shard lends to its connections, one at a time, for the length of one poll.
+#[derive(Debug)]
+pub struct ReadBuffer(RefCell<Box<[u8]>>);
+
+impl Default for ReadBuffer {
+    fn default() -> Self {
+        Self(RefCell::new(vec![0; READ_BUFFER_BYTES].into()))
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum End {
+    /// The other side closed, or half-closed.
+    Eof,
+    /// The receiver has seen enough.
+    Enough,
+    /// Reading failed.
+    Failed(io::Error),
+}
+
+/// Partial units up to this size wait in front of the lent buffer; larger ones are read into
+/// memory of their own, which grows with what really arrived.
+const TAIL_LENT_MAX: usize = READ_BUFFER_BYTES / 2;
+
+/// Reads until the connection ends.
+///
+/// Bound: one wake-up handles `limits::READ_BUDGET_BYTES`, then others run.
+/// Cost:  nothing is held while waiting but the bytes of a partial unit.
+pub async fn read(socket: &Socket, lent: &ReadBuffer, receiver: &impl Receiver) -> End {
+    let mut tail = Vec::new();
+    let mut budget = READ_BUDGET_BYTES;
+    loop {
+        let step = poll_fn(|cx| {
+            if tail.len() > TAIL_LENT_MAX {
+                return read_into_tail(cx, socket, &mut tail, receiver);
+            }
+            let mut lent = lent.0.borrow_mut();
+            let received = match socket.poll_read(cx, &mut lent[tail.len()..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Eof)),
+                Poll::Ready(Ok(received)) => received,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Failed(error))),
+                Poll::Pending => return Poll::Pending,
+            };
+            let input = &mut lent[..tail.len() + received];
+            input[..tail.len()].copy_from_slice(&tail);
+            let Some(used) = receiver.receive(input) else {
+                return Poll::Ready(Err(End::Enough));
+            };
+            if used < input.len() {
+                tail.clear();
+                tail.extend_from_slice(&input[used..]);
+            } else if tail.capacity() > 0 {
+                tail = Vec::new();
+            }
+            Poll::Ready(Ok(received))
+        })
+        .await;
+        match step {
+            Ok(received) if received < budget => budget -= received,
+            Ok(_) => {
+                clock::breathe().await;
+                budget = READ_BUDGET_BYTES;
+            }
+            Err(end) => return end,
+        }
+    }
+}
+
+fn read_into_tail(
+    cx: &mut std::task::Context<'_>,
+    socket: &Socket,
+    tail: &mut Vec<u8>,
+    receiver: &impl Receiver,
+) -> Poll<Result<usize, End>> {
+    let held = tail.len();
+    tail.resize(held + READ_BUFFER_BYTES, 0);
+    let received = match socket.poll_read(cx, &mut tail[held..]) {
+        Poll::Ready(Ok(received)) => received,
+        Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Failed(error))),
+        Poll::Pending => {
+            tail.truncate(held);
+            return Poll::Pending;
+        }
+    };
+    tail.truncate(held + received);
+    if received == 0 {
+        return Poll::Ready(Err(End::Eof));
+    }
+    let Some(used) = receiver.receive(tail) else {
+        return Poll::Ready(Err(End::Enough));
+    };
+    tail.drain(..used);
+    if tail.is_empty() {
+        *tail = Vec::new();
+    }
+    Poll::Ready(Ok(received))
+}

@@ -1,0 +1,389 @@
+//! The push scheduler: what waits for a session, and when it is written.
+//!
+//! A package for a session goes into its [`Outbox`]. With the direct scheduler it is wire bytes at
+//! once and leaves at the end of the turn; with the buffer scheduler it is collected and turned
+//! into wire bytes every interval. Either way one write takes all that is there.
+//!
+//! **Invariants**: an outbox that holds nothing holds no buffer; a session is in the dirty list at
+//! most once; bytes leave in the order they came.
+//!
+//! **Absent**: sockets; who receives a push (`shard/dispatch.rs`).
+//!
+//! **Where to start reading**: [`Outbox`].
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf as _, Bytes};
+
+use crate::ids::Sid;
+use crate::limits::{READ_BUFFER_BYTES, SHARED_BODY_BYTES_MIN};
+use crate::wire::websocket::{self, Opcode};
+
+/// How packages become wire bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Framing {
+    /// Raw TCP: as they are.
+    #[default]
+    Raw,
+    /// WebSocket: in binary messages.
+    WebSocket,
+}
+
+/// Bytes on their way to one socket.
+///
+/// Bound: the owner checks [`Outbox::bytes`] against its limit before it appends.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    queue: Option<Box<Queue>>,
+    /// Set once the transport is known.
+    pub framing: Framing,
+    /// The session is in the scheduler's dirty list.
+    dirty: bool,
+    /// The session is in the scheduler's collecting list.
+    collecting: bool,
+    /// The socket took only a part; somebody waits until it takes more.
+    pub blocked: bool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Wire bytes; those before `at` are written.
+    wire: Vec<u8>,
+    at: usize,
+    /// Bodies that are not copied: each goes before the byte of `wire` with this index.
+    shared: VecDeque<(usize, Bytes)>,
+    shared_bytes: usize,
+    /// Packages that wait for the buffer scheduler's interval.
+    collected: Vec<u8>,
+}
+
+impl Queue {
+    fn wire_bytes(&self) -> usize {
+        self.wire.len() - self.at + self.shared_bytes
+    }
+}
+
+/// Queues that no outbox uses at the moment; one per shard.
+#[derive(Debug, Default)]
+pub struct Pool {
+    // Boxed as outboxes hold them, so that taking and giving back moves a pointer.
+    #[allow(clippy::vec_box)]
+    free: Vec<Box<Queue>>,
+}
+
+/// Queues a pool keeps; more are freed.
+const POOL_QUEUES_MAX: usize = 1024;
+
+impl Pool {
+    fn take(&mut self) -> Box<Queue> {
+        self.free.pop().unwrap_or_default()
+    }
+
+    fn give(&mut self, mut queue: Box<Queue>) {
+        queue.wire.clear();
+        queue.collected.clear();
+        queue.at = 0;
+        // A burst must not stay in memory for ever.
+        let small = queue.wire.capacity() + queue.collected.capacity() <= READ_BUFFER_BYTES;
+        if small && self.free.len() < POOL_QUEUES_MAX {
+            self.free.push(queue);
+        }
+    }
+}
+
+impl Outbox {
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.queue
+            .as_ref()
+            .map_or(0, |queue| queue.wire_bytes() + queue.collected.len())
+    }
+
+    /// True when something can be written now.
+    pub fn has_wire_bytes(&self) -> bool {
+        self.queue
+            .as_ref()
+            .is_some_and(|queue| queue.wire_bytes() > 0)
+    }
+
+    /// Appends bytes that need no framing: an HTTP answer, a WebSocket control frame, RPC frames.
+    pub fn raw(&mut self, pool: &mut Pool) -> &mut Vec<u8> {
+        let queue = self.queue.get_or_insert_with(|| pool.take());
+        queue.compact();
+        &mut queue.wire
+    }
+
+    /// Appends one package of `bytes` bytes, which `write` writes, to be written this turn.
+    pub fn package(&mut self, pool: &mut Pool, bytes: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        let framing = self.framing;
+        let wire = self.raw(pool);
+        if framing == Framing::WebSocket {
+            wire.extend_from_slice(websocket::header(Opcode::Binary, bytes).as_slice());
+        }
+        let start = wire.len();
+        write(wire);
+        debug_assert_eq!(wire.len() - start, bytes);
+    }
+
+    /// Appends a package that other outboxes get too: a large one is shared, not copied.
+    pub fn shared(&mut self, pool: &mut Pool, package: &Bytes) {
+        if package.len() < SHARED_BODY_BYTES_MIN {
+            return self.package(pool, package.len(), |out| out.extend_from_slice(package));
+        }
+        let framing = self.framing;
+        let wire = self.raw(pool);
+        if framing == Framing::WebSocket {
+            wire.extend_from_slice(websocket::header(Opcode::Binary, package.len()).as_slice());
+        }
+        let at = wire.len();
+        let queue = self.queue.get_or_insert_with(|| pool.take());
+        queue.shared.push_back((at, package.clone()));
+        queue.shared_bytes += package.len();
+    }
+
+    /// Collects a package for the buffer scheduler.
+    pub fn collect(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.queue.get_or_insert_with(|| pool.take()).collected);
+    }
+
+    /// Turns everything collected into wire bytes: one WebSocket message for all.
+    pub fn release(&mut self) {
+        let framing = self.framing;
+        let Some(queue) = self
+            .queue
+            .as_mut()
+            .filter(|queue| !queue.collected.is_empty())
+        else {
+            return;
+        };
+        if framing == Framing::WebSocket {
+            let header = websocket::header(Opcode::Binary, queue.collected.len());
+            queue.wire.extend_from_slice(header.as_slice());
+        }
+        if queue.wire.is_empty() && queue.shared.is_empty() {
+            std::mem::swap(&mut queue.wire, &mut queue.collected);
+        } else {
+            queue.wire.append(&mut queue.collected);
+        }
+    }
+
+    /// Drops what was collected and not yet released: a closing session loses it (C73).
+    pub fn drop_collected(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.collected.clear();
+        }
+    }
+
+    /// Fills `slices` with what is to be written, from the front; returns how many it used.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let Some(queue) = &self.queue else { return 0 };
+        let mut used = 0;
+        let mut at = queue.at;
+        for (before, body) in &queue.shared {
+            if used + 2 >= slices.len() {
+                return used;
+            }
+            if *before > at {
+                slices[used] = IoSlice::new(&queue.wire[at..*before]);
+                used += 1;
+                at = *before;
+            }
+            slices[used] = IoSlice::new(body);
+            used += 1;
+        }
+        if at < queue.wire.len() && used < slices.len() {
+            slices[used] = IoSlice::new(&queue.wire[at..]);
+            used += 1;
+        }
+        used
+    }
+
+    /// Takes `written` bytes off the front; true when no wire bytes are left.
+    pub fn advance(&mut self, pool: &mut Pool, mut written: usize) -> bool {
+        let Some(queue) = &mut self.queue else {
+            return true;
+        };
+        while written > 0 {
+            let until = queue
+                .shared
+                .front()
+                .map_or(queue.wire.len(), |(before, _)| *before);
+            let plain = written.min(until - queue.at);
+            queue.at += plain;
+            written -= plain;
+            let Some((_, body)) = queue.shared.front_mut() else {
+                break;
+            };
+            let part = written.min(body.len());
+            body.advance(part);
+            queue.shared_bytes -= part;
+            written -= part;
+            if !body.is_empty() {
+                break;
+            }
+            queue.shared.pop_front();
+        }
+        debug_assert_eq!(written, 0);
+        if queue.wire_bytes() > 0 {
+            return false;
+        }
+        queue.wire.clear();
+        queue.at = 0;
+        if queue.collected.is_empty()
+            && let Some(queue) = self.queue.take()
+        {
+            pool.give(queue);
+        }
+        true
+    }
+
+    /// Drops everything and gives the buffer back.
+    pub fn clear(&mut self, pool: &mut Pool) {
+        if let Some(mut queue) = self.queue.take() {
+            queue.shared.clear();
+            queue.shared_bytes = 0;
+            pool.give(queue);
+        }
+    }
+}
+
+impl Queue {
+    /// Moves unwritten bytes to the front once the written ones are the larger part.
+    fn compact(&mut self) {
+        if self.at > READ_BUFFER_BYTES && self.at > self.wire.len() / 2 {
+            self.wire.drain(..self.at);
+            for (before, _) in &mut self.shared {
+                *before -= self.at;
+            }
+            self.at = 0;
+        }
+    }
+}
+
+/// Which sessions have something to write, and when.
+#[derive(Debug, Default)]
+pub struct Scheduler {
+    /// Buffers for outboxes.
+    pub pool: Pool,
+    dirty: Vec<Sid>,
+    collecting: Vec<Sid>,
+}
+
+impl Scheduler {
+    /// Notes that a session has wire bytes; true when it is the first one of this turn.
+    pub fn mark(&mut self, sid: Sid, outbox: &mut Outbox) -> bool {
+        if outbox.dirty || outbox.blocked {
+            return false;
+        }
+        outbox.dirty = true;
+        self.dirty.push(sid);
+        self.dirty.len() == 1
+    }
+
+    /// Notes that a session has collected packages.
+    pub fn mark_collecting(&mut self, sid: Sid, outbox: &mut Outbox) {
+        if !outbox.collecting {
+            outbox.collecting = true;
+            self.collecting.push(sid);
+        }
+    }
+
+    /// Takes the sessions to flush, in the order they became dirty.
+    pub fn take_dirty(&mut self, into: &mut VecDeque<Sid>) {
+        into.extend(self.dirty.drain(..));
+    }
+
+    /// Takes the sessions whose collected packages are due.
+    pub fn take_collecting(&mut self) -> Vec<Sid> {
+        std::mem::take(&mut self.collecting)
+    }
+}
+
+impl Outbox {
+    /// The scheduler has taken the session off its dirty list.
+    pub fn unmark(&mut self) {
+        self.dirty = false;
+    }
+
+    /// The scheduler has taken the session off its collecting list.
+    pub fn unmark_collecting(&mut self) {
+        self.collecting = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes everything out, `step` bytes a time.
+    fn drain(outbox: &mut Outbox, pool: &mut Pool, step: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        loop {
+            let mut slices = [IoSlice::new(&[]); 4];
+            let used = outbox.slices(&mut slices);
+            let flat: Vec<u8> = slices[..used]
+                .iter()
+                .flat_map(|slice| slice.iter().copied())
+                .collect();
+            if flat.is_empty() {
+                return out;
+            }
+            let part = step.min(flat.len());
+            out.extend_from_slice(&flat[..part]);
+            outbox.advance(pool, part);
+        }
+    }
+
+    #[test]
+    fn shared_and_copied_packages_leave_in_order_whatever_the_socket_takes() {
+        let big = Bytes::from(vec![b'B'; SHARED_BODY_BYTES_MIN]);
+        for step in [1, 2, 3, 7, 1000, 1_000_000] {
+            let mut pool = Pool::default();
+            let mut outbox = Outbox::default();
+            let mut expected = Vec::new();
+            for round in 0..5u8 {
+                outbox.package(&mut pool, 3, |out| out.extend_from_slice(&[round; 3]));
+                expected.extend_from_slice(&[round; 3]);
+                outbox.shared(&mut pool, &big);
+                expected.extend_from_slice(&big);
+            }
+            outbox.shared(&mut pool, &Bytes::from_static(b"small"));
+            expected.extend_from_slice(b"small");
+            assert_eq!(outbox.bytes(), expected.len());
+            assert_eq!(drain(&mut outbox, &mut pool, step), expected, "step {step}");
+            assert_eq!((outbox.bytes(), outbox.queue.is_none()), (0, true));
+        }
+    }
+
+    #[test]
+    fn websocket_has_one_message_per_package_or_one_for_all_collected() {
+        let mut pool = Pool::default();
+        let mut outbox = Outbox {
+            framing: Framing::WebSocket,
+            ..Outbox::default()
+        };
+        outbox.package(&mut pool, 2, |out| out.extend_from_slice(b"ab"));
+        outbox.package(&mut pool, 1, |out| out.push(b'c'));
+        assert_eq!(drain(&mut outbox, &mut pool, 100), b"\x82\x02ab\x82\x01c");
+        outbox.collect(&mut pool, |out| out.extend_from_slice(b"ab"));
+        outbox.collect(&mut pool, |out| out.push(b'c'));
+        assert!(!outbox.has_wire_bytes());
+        outbox.release();
+        assert_eq!(drain(&mut outbox, &mut pool, 100), b"\x82\x03abc");
+    }
+
+    #[test]
+    fn a_session_is_marked_once_a_turn() {
+        let sid = Sid::new(crate::ids::ShardId(0), 0, 1);
+        let mut scheduler = Scheduler::default();
+        let mut outbox = Outbox::default();
+        assert!(scheduler.mark(sid, &mut outbox));
+        assert!(!scheduler.mark(sid, &mut outbox));
+        let mut taken = VecDeque::new();
+        scheduler.take_dirty(&mut taken);
+        outbox.unmark();
+        assert_eq!(taken, [sid]);
+        assert!(scheduler.mark(sid, &mut outbox));
+    }
+}

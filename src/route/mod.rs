@@ -1,0 +1,140 @@
+//! Where a message goes: a handler here, a server elsewhere, or nowhere.
+//!
+//! **Invariants**: the whole table is built at start; a request costs one hash of its route, or
+//! none when it came as a dictionary code.
+//!
+//! **Absent**: which server of a type ([`balance`] decides that later), handlers themselves.
+//!
+//! **Where to start reading**: [`Routes::resolve`].
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use memchr::memchr;
+
+pub mod balance;
+pub mod dictionary;
+
+/// What becomes of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Empty, without a dot, or starting with one: dropped without an answer.
+    NoRoute,
+    /// Not three parts: code 500, no filters run.
+    Malformed,
+    /// Third part is `constructor`: the session is kicked.
+    Attack,
+    /// The handler of this index.
+    Local(usize),
+    /// A type that is handled here, but no such handler: code 500.
+    NoHandler,
+    /// A server of this type, an index into the cluster's types.
+    Forward(usize),
+    /// A type that nobody serves: code 500.
+    NoServer,
+}
+
+/// All routes of one shard.
+#[derive(Debug, Default)]
+pub struct Routes {
+    handlers: HashMap<Box<[u8]>, usize, RandomState>,
+    local_types: Vec<Box<[u8]>>,
+    remote_types: HashMap<Box<[u8]>, usize, RandomState>,
+}
+
+impl Routes {
+    /// Routes of the handlers, in index order; the server's own type; the other types of the
+    /// cluster, in index order. A type with a handler here is served here.
+    pub fn new<'a>(
+        own_type: &str,
+        handlers: impl IntoIterator<Item = &'a str>,
+        remote_types: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let mut routes = Self::default();
+        routes.local_types.push(own_type.as_bytes().into());
+        for (index, route) in handlers.into_iter().enumerate() {
+            let server_type = route.split('.').next().unwrap_or_default();
+            if !routes.is_local(server_type.as_bytes()) {
+                routes.local_types.push(server_type.as_bytes().into());
+            }
+            routes.handlers.insert(route.as_bytes().into(), index);
+        }
+        for (index, server_type) in remote_types.into_iter().enumerate() {
+            routes
+                .remote_types
+                .insert(server_type.as_bytes().into(), index);
+        }
+        routes
+    }
+
+    fn is_local(&self, server_type: &[u8]) -> bool {
+        self.local_types.iter().any(|own| **own == *server_type)
+    }
+
+    /// Where a route goes. Case-sensitive, not trimmed; parts may be empty. Bytes that are not
+    /// UTF-8 match nothing.
+    pub fn resolve(&self, route: &[u8]) -> Target {
+        if let Some(index) = self.handlers.get(route) {
+            return Target::Local(*index);
+        }
+        let Some(first @ 1..) = memchr(b'.', route) else {
+            return Target::NoRoute;
+        };
+        let (server_type, rest) = (&route[..first], &route[first + 1..]);
+        let Some(second) = memchr(b'.', rest) else {
+            return Target::Malformed;
+        };
+        let method = &rest[second + 1..];
+        if memchr(b'.', method).is_some() {
+            return Target::Malformed;
+        }
+        if method == b"constructor" {
+            return Target::Attack;
+        }
+        if self.is_local(server_type) {
+            return Target::NoHandler;
+        }
+        match self.remote_types.get(server_type) {
+            Some(index) => Target::Forward(*index),
+            None => Target::NoServer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_go_where_the_reference_sends_them() {
+        let routes = Routes::new(
+            "connector",
+            ["connector.entryHandler.enter", "room.roomHandler.join"],
+            ["chat", "area"],
+        );
+        for (route, target) in [
+            ("connector.entryHandler.enter", Target::Local(0)),
+            ("room.roomHandler.join", Target::Local(1)),
+            ("room.roomHandler.leave", Target::NoHandler),
+            ("connector.entryHandler.", Target::NoHandler),
+            ("connector..x", Target::NoHandler),
+            ("connector.constructor.x", Target::NoHandler),
+            ("Connector.entryHandler.enter", Target::NoServer),
+            ("connector.entryHandler.enter ", Target::NoHandler),
+            ("area.a.b", Target::Forward(1)),
+            ("x.y.z", Target::NoServer),
+            ("x.y.constructor", Target::Attack),
+            ("connector.x.constructor", Target::Attack),
+            ("connector.", Target::Malformed),
+            ("a.b", Target::Malformed),
+            ("a.b.c.d", Target::Malformed),
+            ("", Target::NoRoute),
+            ("abc", Target::NoRoute),
+            (".", Target::NoRoute),
+            (".b.c", Target::NoRoute),
+        ] {
+            assert_eq!(routes.resolve(route.as_bytes()), target, "{route}");
+        }
+        assert_eq!(routes.resolve(b"a\xff.b."), Target::NoServer);
+    }
+}

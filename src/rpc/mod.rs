@@ -1,0 +1,35 @@
+//! Calls to other servers.
+//!
+//! A shard keeps the calls it made in [`pending`], one table per peer; the shard that owns the link
+//! runs its [`mailbox`]. A call id says which shard made it, so an answer finds its way without a
+//! table in between.
+//!
+//! ```text
+//!            first call            dialled
+//!   Idle ───────────────▶ Dialing ─────────▶ Up
+//!    (calls wait in the    │                 │ FIN, RST, DISCONNECT, no pong, bad bytes
+//!     link's queue)        ▼ refused, slow   ▼
+//!                         Down ◀─────────────┘   calls fail at once; dialled again after a pause
+//! ```
+//!
+//! **Invariants**: a call is answered exactly once: by its answer, its deadline, or the end of its
+//! link. Each end raises the link's [`Epoch`]; frames written for an older epoch are never sent, so
+//! a call that was failed is never executed later through a new link.
+//!
+//! **Absent**: sockets, whose call it is (the origin is a type parameter).
+//!
+//! **Where to start reading**: [`pending::Calls`].
+
+pub mod mailbox;
+pub mod pending;
+
+/// Number of a link's life; raised when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Epoch(pub u32);
+
+impl Epoch {
+    /// The next life.
+    pub fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}

@@ -1,0 +1,193 @@
+//! Calls that wait for their answer: the caller's half of a link.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+
+use super::Epoch;
+use crate::ids::ShardId;
+
+/// The calls of one shard to one peer. `O` says whom an answer is for.
+///
+/// Bound: `calls_max` at one time; [`Calls::begin`] then refuses.
+/// Cost:  one hash of an integer per call and per answer, no allocation once warm.
+#[derive(Debug)]
+pub struct Calls<O> {
+    calls: HashMap<u64, Call<O>, RandomState>,
+    calls_max: usize,
+    timeout: Duration,
+    next_id: u64,
+    /// Distance between two ids: the number of shards.
+    stride: u64,
+    epoch: Epoch,
+    up: bool,
+    /// No call is due before this.
+    earliest: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Call<O> {
+    deadline: Instant,
+    origin: O,
+}
+
+/// Why a call was not begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// As many calls wait as may.
+    Full,
+    /// The link is down.
+    Down,
+}
+
+impl<O> Calls<O> {
+    /// No calls yet. Ids are `shard`, `shard + shards`, …: with one shard 0, 1, 2 as in the
+    /// reference.
+    pub fn new(shard: ShardId, shards: usize, calls_max: usize, timeout: Duration) -> Self {
+        Self {
+            calls: HashMap::default(),
+            calls_max,
+            timeout,
+            next_id: u64::from(shard.0),
+            stride: shards as u64,
+            epoch: Epoch::default(),
+            up: true,
+            earliest: None,
+        }
+    }
+
+    /// Which shard made a call.
+    pub fn shard_of(id: u64, shards: usize) -> ShardId {
+        ShardId((id % shards as u64) as u16)
+    }
+
+    /// Life of the link that calls go to now.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Begins a call; its frame must follow with the id returned.
+    pub fn begin(&mut self, now: Instant, origin: O) -> Result<u64, Refused> {
+        if !self.up {
+            return Err(Refused::Down);
+        }
+        if self.calls.len() >= self.calls_max {
+            return Err(Refused::Full);
+        }
+        let id = self.next_id;
+        self.next_id += self.stride;
+        let deadline = now + self.timeout;
+        self.earliest = Some(
+            self.earliest
+                .map_or(deadline, |earliest| earliest.min(deadline)),
+        );
+        self.calls.insert(id, Call { deadline, origin });
+        Ok(id)
+    }
+
+    /// Ends a call with its answer. `None`: it is over already, or never was.
+    pub fn finish(&mut self, id: u64) -> Option<O> {
+        self.calls.remove(&id).map(|call| call.origin)
+    }
+
+    /// Takes the calls whose deadline has passed.
+    ///
+    /// Cost: nothing before the earliest deadline; then one pass over the table.
+    pub fn expire(&mut self, now: Instant) -> Vec<O> {
+        if self.earliest.is_none_or(|earliest| now < earliest) {
+            return Vec::new();
+        }
+        let due = self.calls.extract_if(|_, call| call.deadline <= now);
+        let origins = due.map(|(_, call)| call.origin).collect();
+        self.earliest = self.calls.values().map(|call| call.deadline).min();
+        origins
+    }
+
+    /// The link of `epoch` has ended: takes every call; new ones are refused until it is up again.
+    pub fn link_down(&mut self, next: Epoch) -> Vec<O> {
+        self.up = false;
+        self.epoch = next;
+        self.earliest = None;
+        self.calls.drain().map(|(_, call)| call.origin).collect()
+    }
+
+    /// The link is open.
+    pub fn link_up(&mut self, epoch: Epoch) {
+        debug_assert_eq!(self.epoch, epoch);
+        self.up = true;
+    }
+
+    /// Calls that wait.
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// True when no call waits.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calls(shard: u16, shards: usize) -> Calls<u32> {
+        Calls::new(ShardId(shard), shards, 3, Duration::from_secs(30))
+    }
+
+    // The pure rooms have no clock; a test of one may start from the real one.
+    #[allow(clippy::disallowed_methods)]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn an_answer_ends_its_call_once() {
+        let mut calls = calls(0, 1);
+        assert_eq!(calls.begin(now(), 7), Ok(0));
+        assert_eq!(calls.begin(now(), 8), Ok(1));
+        assert_eq!(
+            (calls.finish(1), calls.finish(1), calls.finish(9)),
+            (Some(8), None, None)
+        );
+        assert_eq!(calls.len(), 1);
+    }
+
+    #[test]
+    fn ids_say_which_shard_called() {
+        let mut calls = calls(2, 4);
+        let ids = [(); 3].map(|()| calls.begin(now(), 0).unwrap());
+        assert_eq!(ids, [2, 6, 10]);
+        assert!(
+            ids.iter()
+                .all(|id| Calls::<u32>::shard_of(*id, 4) == ShardId(2))
+        );
+        assert_eq!(calls.begin(now(), 0), Err(Refused::Full));
+    }
+
+    #[test]
+    fn a_call_never_outlives_its_deadline() {
+        let mut calls = calls(0, 1);
+        let start = now();
+        calls.begin(start, 1).unwrap();
+        calls.begin(start + Duration::from_secs(10), 2).unwrap();
+        assert!(calls.expire(start + Duration::from_secs(29)).is_empty());
+        assert_eq!(calls.expire(start + Duration::from_secs(30)), [1]);
+        assert!(calls.expire(start + Duration::from_secs(39)).is_empty());
+        assert_eq!(calls.expire(start + Duration::from_secs(40)), [2]);
+        assert!(calls.is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_link_fails_its_calls_and_refuses_new_ones() {
+        let mut calls = calls(0, 1);
+        calls.begin(now(), 1).unwrap();
+        let next = calls.epoch().next();
+        assert_eq!(calls.link_down(next), [1]);
+        assert_eq!(calls.begin(now(), 2), Err(Refused::Down));
+        calls.link_up(next);
+        assert_eq!(calls.begin(now(), 3), Ok(1), "ids are not used again");
+    }
+}

@@ -1,0 +1,154 @@
+//! Slots with generations: a session id of the past never finds the session of today.
+
+use crate::ids::{ShardId, Sid};
+use crate::limits::{GENERATIONS_MAX, SESSIONS_PER_SHARD_MAX};
+
+/// The sessions of one shard.
+///
+/// Bound: `limits::SESSIONS_PER_SHARD_MAX` at one time; [`Slab::insert`] then refuses.
+/// Cost:  a look-up is one index and one compare; no hash.
+#[derive(Debug)]
+pub struct Slab<T> {
+    shard: ShardId,
+    slots: Vec<Slot<T>>,
+    /// Free slots; the last one freed is used first, its lines are still warm.
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    /// Of the value that is here, or of the next one.
+    generation: u32,
+    value: Option<T>,
+}
+
+impl<T> Slab<T> {
+    /// An empty slab whose ids carry `shard`.
+    pub fn new(shard: ShardId) -> Self {
+        Self {
+            shard,
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    /// Puts a value into a free slot; `make` learns its id. `None`: the slab is full.
+    pub fn insert(&mut self, make: impl FnOnce(Sid) -> T) -> Option<Sid> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if self.slots.len() < SESSIONS_PER_SHARD_MAX => {
+                self.slots.push(Slot {
+                    generation: 1,
+                    value: None,
+                });
+                (self.slots.len() - 1) as u32
+            }
+            None => return None,
+        };
+        let entry = &mut self.slots[slot as usize];
+        debug_assert!(entry.value.is_none());
+        let sid = Sid::new(self.shard, slot, entry.generation);
+        entry.value = Some(make(sid));
+        Some(sid)
+    }
+
+    /// The value of an id, if it is still here.
+    pub fn get(&self, sid: Sid) -> Option<&T> {
+        debug_assert_eq!(sid.shard(), self.shard);
+        let slot = self.slots.get(sid.slot())?;
+        if slot.generation == sid.generation() {
+            slot.value.as_ref()
+        } else {
+            None
+        }
+    }
+
+    /// The value of an id, if it is still here.
+    pub fn get_mut(&mut self, sid: Sid) -> Option<&mut T> {
+        debug_assert_eq!(sid.shard(), self.shard);
+        let slot = self.slots.get_mut(sid.slot())?;
+        if slot.generation == sid.generation() {
+            slot.value.as_mut()
+        } else {
+            None
+        }
+    }
+
+    /// Takes a value out; its id is dead from now on.
+    pub fn remove(&mut self, sid: Sid) -> Option<T> {
+        debug_assert_eq!(sid.shard(), self.shard);
+        let slot = self.slots.get_mut(sid.slot())?;
+        if slot.generation != sid.generation() {
+            return None;
+        }
+        let value = slot.value.take()?;
+        // A slot whose generations are used up is retired: no id is ever given twice.
+        if slot.generation < GENERATIONS_MAX {
+            slot.generation += 1;
+            self.free.push(sid.slot() as u32);
+        }
+        Some(value)
+    }
+
+    /// Everything that is here, in slot order.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Sid, &mut T)> {
+        let shard = self.shard;
+        self.slots
+            .iter_mut()
+            .enumerate()
+            .filter_map(move |(index, slot)| {
+                let sid = Sid::new(shard, index as u32, slot.generation);
+                slot.value.as_mut().map(|value| (sid, value))
+            })
+    }
+
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.slots
+            .iter()
+            .filter(|slot| slot.value.is_some())
+            .count()
+    }
+
+    /// True when nothing is here.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_id_never_finds_the_new_value() {
+        let mut slab = Slab::new(ShardId(3));
+        let first = slab.insert(|_| "a").unwrap();
+        assert_eq!(slab.remove(first), Some("a"));
+        let second = slab.insert(|_| "b").unwrap();
+        assert_eq!(first.slot(), second.slot());
+        assert_eq!((slab.get(first), slab.get(second)), (None, Some(&"b")));
+        assert_eq!((slab.remove(first), slab.get_mut(first)), (None, None));
+        assert_eq!((second.shard(), slab.len()), (ShardId(3), 1));
+    }
+
+    #[test]
+    fn a_slot_out_of_generations_is_retired() {
+        let mut slab = Slab::new(ShardId(0));
+        slab.insert(|_| ()).unwrap();
+        slab.slots[0].generation = GENERATIONS_MAX;
+        let last = Sid::new(ShardId(0), 0, GENERATIONS_MAX);
+        assert_eq!(slab.remove(last), Some(()));
+        assert_eq!(slab.insert(|_| ()).unwrap().slot(), 1);
+        assert_eq!(slab.get(last), None);
+    }
+
+    #[test]
+    fn the_largest_slab_refuses_one_more() {
+        let mut slab = Slab::new(ShardId(0));
+        for _ in 0..SESSIONS_PER_SHARD_MAX {
+            slab.insert(|_| ()).unwrap();
+        }
+        assert_eq!(slab.insert(|_| ()), None);
+    }
+}

@@ -1,0 +1,499 @@
+//! One client connection's place in its shard: bytes in, packages out, and its end.
+
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::Shard;
+use crate::client::heartbeat::{LINGER, Silence};
+use crate::client::transport::Transport;
+use crate::client::{Client, Event, State};
+use crate::config::Scheduler as SchedulerKind;
+use crate::error::Fault;
+use crate::handler::Session;
+use crate::ids::Sid;
+use crate::limits::{PACKAGE_BODY_BYTES_MAX, WRITE_SLICES_MAX};
+use crate::metrics::Counter;
+use crate::net::socket::Socket;
+use crate::push::{Framing, Outbox};
+use crate::session::Identity;
+use crate::wire::websocket::{self, Opcode};
+use crate::wire::{handshake, message, package};
+
+/// Everything a shard knows of one client.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) client: Client,
+    pub(super) identity: Rc<Identity>,
+    /// Calls and handlers that have not answered yet.
+    pub(super) in_flight: u32,
+    outbox: Outbox,
+    socket: Rc<Socket>,
+    silence: Silence,
+    /// The wheel has an entry.
+    in_wheel: bool,
+    /// It counts against `client.max_connections`.
+    counted: bool,
+}
+
+impl Connection {
+    pub(super) fn new(socket: Rc<Socket>, identity: Rc<Identity>) -> Self {
+        Self {
+            client: Client::default(),
+            identity,
+            in_flight: 0,
+            outbox: Outbox::default(),
+            socket,
+            silence: Silence::default(),
+            in_wheel: false,
+            counted: false,
+        }
+    }
+}
+
+impl Shard {
+    /// A connection has its place: its idle time begins.
+    pub(super) fn opened(&self, sid: Sid) {
+        let mut connections = self.connections.borrow_mut();
+        let Some(connection) = connections.get_mut(sid) else {
+            return;
+        };
+        connection.silence.idle = Some(self.now.get() + self.patience.idle);
+        self.watch(sid, connection);
+    }
+
+    /// Makes sure that the wheel looks at a connection.
+    fn watch(&self, sid: Sid, connection: &mut Connection) {
+        if !connection.in_wheel
+            && let Some(deadline) = connection.silence.deadline()
+        {
+            connection.in_wheel = true;
+            self.wheel.borrow_mut().insert(sid, deadline);
+        }
+    }
+
+    /// The wheel looks at a connection.
+    pub(super) fn look_at(self: &Rc<Self>, sid: Sid, now: Instant) {
+        let expired = {
+            let mut connections = self.connections.borrow_mut();
+            let Some(connection) = connections.get_mut(sid) else {
+                return;
+            };
+            connection.in_wheel = false;
+            let expired = connection.silence.expired(now);
+            if expired.is_none() {
+                self.watch(sid, connection);
+            } else if connection.client.state() == State::Closed {
+                // It had its time to read the last bytes.
+                connection.socket.shutdown();
+                return;
+            }
+            expired
+        };
+        if let Some(fault) = expired {
+            self.close(sid, fault, None);
+        }
+    }
+
+    /// Bytes of a client: takes whole units off their front and acts on each.
+    pub(super) fn receive_client(self: &Rc<Self>, sid: Sid, input: &mut [u8]) -> usize {
+        let mut at = 0;
+        if let Some(connection) = self.connections.borrow_mut().get_mut(sid)
+            && connection.silence.idle.is_some()
+        {
+            connection.silence.idle = Some(self.now.get() + self.patience.idle);
+        }
+        loop {
+            let received = {
+                let mut connections = self.connections.borrow_mut();
+                let Some(connection) = connections.get_mut(sid) else {
+                    return input.len();
+                };
+                connection.client.receive(&self.rules, &mut input[at..])
+            };
+            match received {
+                Ok((0, None)) => return at,
+                Ok((used, event)) => {
+                    at += used;
+                    if let Some(event) = event {
+                        self.client_event(sid, event);
+                    }
+                }
+                Err(fault) => {
+                    self.close(sid, fault, None);
+                    return input.len();
+                }
+            }
+        }
+    }
+
+    fn client_event(self: &Rc<Self>, sid: Sid, event: Event<'_>) {
+        match event {
+            Event::Message(message) => self.dispatch(sid, &message),
+            Event::Heartbeat | Event::Acked => self.heartbeat(sid),
+            Event::Handshake(body) => {
+                let answer = self.handshake.answer(body);
+                if answer.accepted {
+                    self.connection(sid, |connection| connection.client.accept());
+                }
+                self.control(sid, package::Kind::Handshake, &answer.body);
+                if !answer.accepted {
+                    self.close(sid, Fault::Handshake, None);
+                }
+            }
+            Event::Connected(answer) => self.connected(sid, &answer),
+            Event::Ping(payload) => self.raw(sid, |out| {
+                out.extend_from_slice(websocket::header(Opcode::Pong, payload.len()).as_slice());
+                out.extend_from_slice(payload);
+            }),
+            Event::Assembled(whole) => {
+                let event = self.connection(sid, |connection| {
+                    connection.client.assembled(&self.rules, &whole)
+                });
+                match event {
+                    Some(Ok(event)) => self.client_event(sid, event),
+                    Some(Err(fault)) => self.close(sid, fault, None),
+                    None => {}
+                }
+            }
+            Event::Goodbye(code) => {
+                self.raw(sid, |out| websocket::write_close(out, code));
+                self.close(sid, Fault::Left, None);
+            }
+            Event::Answered(answer) => {
+                self.raw(sid, |out| out.extend_from_slice(&answer));
+                self.close(sid, Fault::HttpAnswered, None);
+            }
+            Event::Ignored => self.counters().add(Counter::PackagesIgnored, 1),
+            Event::Dropped => self.counters().add(Counter::MessagesDropped, 1),
+        }
+    }
+
+    /// The transport is decided: from now on the connection counts (C1, C7).
+    fn connected(self: &Rc<Self>, sid: Sid, answer: &[u8]) {
+        let count = self.process_connections.fetch_add(1, Ordering::AcqRel) + 1;
+        self.connection(sid, |connection| {
+            connection.counted = true;
+            if connection.client.transport() == Transport::WebSocket {
+                connection.outbox.framing = Framing::WebSocket;
+                connection.silence.idle = None;
+            }
+        });
+        self.raw(sid, |out| out.extend_from_slice(answer));
+        if count > self.process_connections_max {
+            tracing::warn!(
+                max = self.process_connections_max,
+                "the server has reached the max connections"
+            );
+            self.close(sid, Fault::MaxConnections, None);
+        }
+    }
+
+    fn heartbeat(&self, sid: Sid) {
+        let Some(timeout) = self.patience.heartbeat else {
+            return;
+        };
+        self.control(sid, package::Kind::Heartbeat, b"");
+        self.connection(sid, |connection| {
+            connection.silence.heartbeat = Some(self.now.get() + timeout);
+            self.watch(sid, connection);
+        });
+    }
+
+    /// Calls `f` with a connection that is still there.
+    pub(super) fn connection<T>(
+        &self,
+        sid: Sid,
+        f: impl FnOnce(&mut Connection) -> T,
+    ) -> Option<T> {
+        self.connections.borrow_mut().get_mut(sid).map(f)
+    }
+
+    /// Writes bytes that need no framing at the end of this turn.
+    fn raw(&self, sid: Sid, write: impl FnOnce(&mut Vec<u8>)) {
+        self.connection(sid, |connection| {
+            let mut scheduler = self.scheduler.borrow_mut();
+            write(connection.outbox.raw(&mut scheduler.pool));
+            if scheduler.mark(sid, &mut connection.outbox) {
+                self.turn.request();
+            }
+        });
+    }
+
+    /// Writes a package that overtakes what the buffer scheduler holds.
+    fn control(&self, sid: Sid, kind: package::Kind, body: &[u8]) {
+        debug_assert!(body.len() <= PACKAGE_BODY_BYTES_MAX);
+        self.connection(sid, |connection| {
+            let mut scheduler = self.scheduler.borrow_mut();
+            let bytes = package::HEAD_BYTES + body.len();
+            connection
+                .outbox
+                .package(&mut scheduler.pool, bytes, |out| {
+                    package::write_head(out, kind, body.len());
+                    out.extend_from_slice(body);
+                });
+            if scheduler.mark(sid, &mut connection.outbox) {
+                self.turn.request();
+            }
+        });
+    }
+
+    /// Sends a response. Cost: the one copy of its body.
+    pub(super) fn respond(self: &Rc<Self>, sid: Sid, id: u32, body: &[u8]) {
+        // A body that no package can hold is an error of the handler.
+        let fits = message::response_bytes(id, body.len()) <= PACKAGE_BODY_BYTES_MAX;
+        let body = if fits { body } else { handshake::FAILED };
+        let bytes = message::response_bytes(id, body.len());
+        let sent = self.send(
+            sid,
+            bytes,
+            |out| message::write_response(out, id, body),
+            None,
+        );
+        let counter = if sent {
+            Counter::Responses
+        } else {
+            Counter::ResponsesDropped
+        };
+        self.counters().add(counter, 1);
+    }
+
+    /// Pushes a package that was encoded once for all who get it.
+    pub(super) fn push_package(self: &Rc<Self>, sid: Sid, package: &Bytes) -> bool {
+        let copy = |out: &mut Vec<u8>| out.extend_from_slice(package);
+        let sent = self.send(sid, package.len(), copy, Some(package));
+        let counter = if sent {
+            Counter::Pushes
+        } else {
+            Counter::PushesDropped
+        };
+        self.counters().add(counter, 1);
+        sent
+    }
+
+    /// Pushes a package to all working sessions of this shard.
+    pub(super) fn push_to_all(self: &Rc<Self>, package: &Bytes, bound_only: bool) {
+        let sids: Vec<Sid> = self
+            .connections
+            .borrow_mut()
+            .iter_mut()
+            .filter(|(_, connection)| {
+                connection.client.state() == State::Working
+                    && (!bound_only || connection.identity.uid.is_some())
+            })
+            .map(|(sid, _)| sid)
+            .collect();
+        for sid in sids {
+            self.push_package(sid, package);
+        }
+    }
+
+    /// Hands a data package of `bytes` bytes to the push scheduler; false when the session is not
+    /// working. `shared` is the same package where others get it too.
+    fn send(
+        self: &Rc<Self>,
+        sid: Sid,
+        bytes: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+        shared: Option<&Bytes>,
+    ) -> bool {
+        let sent = self.connection(sid, |connection| {
+            if connection.client.state() != State::Working {
+                return Ok(false);
+            }
+            let outbox = &mut connection.outbox;
+            let waiting = outbox.bytes();
+            if waiting > 0 && waiting + bytes > self.config.client.outbox_bytes_max {
+                return Err(Fault::OutboxFull);
+            }
+            let scheduler = &mut *self.scheduler.borrow_mut();
+            if self.config.push.scheduler == SchedulerKind::Buffer {
+                outbox.collect(&mut scheduler.pool, write);
+                scheduler.mark_collecting(sid, outbox);
+                return Ok(true);
+            }
+            match shared {
+                Some(package) => outbox.shared(&mut scheduler.pool, package),
+                None => outbox.package(&mut scheduler.pool, bytes, write),
+            }
+            if scheduler.mark(sid, outbox) {
+                self.turn.request();
+            }
+            Ok(true)
+        });
+        match sent {
+            Some(Ok(sent)) => sent,
+            Some(Err(fault)) => {
+                self.close(sid, fault, None);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// The buffer scheduler's interval is over for a session.
+    pub(super) fn release(&self, sid: Sid) {
+        self.connection(sid, |connection| {
+            connection.outbox.unmark_collecting();
+            connection.outbox.release();
+            if self
+                .scheduler
+                .borrow_mut()
+                .mark(sid, &mut connection.outbox)
+            {
+                self.turn.request();
+            }
+        });
+    }
+
+    /// Writes what a session has: one write if the socket takes it.
+    pub(super) fn flush(self: &Rc<Self>, sid: Sid) {
+        let failed = self.connection(sid, |connection| {
+            connection.outbox.unmark();
+            if connection.outbox.blocked {
+                return false;
+            }
+            self.counters().add(Counter::Flushes, 1);
+            while connection.outbox.has_wire_bytes() {
+                let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
+                let used = connection.outbox.slices(&mut slices);
+                let offered: usize = slices[..used].iter().map(|slice| slice.len()).sum();
+                let Ok(written) = connection.socket.write(&slices[..used]) else {
+                    return true;
+                };
+                let pool = &mut self.scheduler.borrow_mut().pool;
+                connection.outbox.advance(pool, written);
+                if written < offered {
+                    self.counters().add(Counter::FlushesBlocked, 1);
+                    connection.outbox.blocked = true;
+                    let socket = connection.socket.clone();
+                    glommio::spawn_local(flush_blocked(self.clone(), socket, sid)).detach();
+                    return false;
+                }
+            }
+            if connection.client.state() == State::Closed {
+                connection.socket.shutdown_write();
+            }
+            false
+        });
+        if failed == Some(true) {
+            self.close(sid, Fault::Socket, None);
+        }
+    }
+
+    /// Ends a connection: nothing is read from now on; a reason goes out as a kick package.
+    pub(super) fn close(self: &Rc<Self>, sid: Sid, fault: Fault, reason: Option<&str>) {
+        let closed = self.connection(sid, |connection| {
+            let state = connection.client.state();
+            if state == State::Closed {
+                return None;
+            }
+            // The queue of the buffer scheduler is lost, the kick package is not (C73).
+            connection.outbox.drop_collected();
+            if let Some(reason) = reason
+                && state == State::Working
+            {
+                let body = handshake::kick(reason);
+                let bytes = package::HEAD_BYTES + body.len();
+                let pool = &mut self.scheduler.borrow_mut().pool;
+                connection.outbox.package(pool, bytes, |out| {
+                    package::write_head(out, package::Kind::Kick, body.len());
+                    out.extend_from_slice(&body);
+                });
+            }
+            let mut goodbye = Vec::new();
+            connection
+                .client
+                .write_goodbye(&self.rules, fault, &mut goodbye);
+            connection.client.close();
+            connection.silence = Silence {
+                linger: Some(self.now.get() + LINGER),
+                ..Silence::default()
+            };
+            self.watch(sid, connection);
+            let scheduler = &mut *self.scheduler.borrow_mut();
+            if matches!(fault, Fault::OutboxFull | Fault::Socket) {
+                connection.outbox.clear(&mut scheduler.pool);
+                connection.socket.shutdown();
+            } else {
+                connection
+                    .outbox
+                    .raw(&mut scheduler.pool)
+                    .extend_from_slice(&goodbye);
+                if scheduler.mark(sid, &mut connection.outbox) {
+                    self.turn.request();
+                }
+            }
+            let counted = std::mem::take(&mut connection.counted);
+            Some((counted, connection.identity.clone()))
+        });
+        let Some(Some((counted, identity))) = closed else {
+            return;
+        };
+        self.counters().closed(fault);
+        if counted {
+            self.process_connections.fetch_sub(1, Ordering::AcqRel);
+            if self.router.wants_close() {
+                self.router
+                    .closed(&Session::new(sid, identity, self.clone()));
+            }
+        }
+    }
+
+    /// The read task of a connection has ended.
+    pub(super) fn gone(self: &Rc<Self>, sid: Sid, fault: Fault) {
+        // Answers of the last turn leave first: the client may have closed only its own side.
+        self.flush(sid);
+        self.close(sid, fault, None);
+        let Some(mut connection) = self.connections.borrow_mut().remove(sid) else {
+            return;
+        };
+        connection
+            .outbox
+            .clear(&mut self.scheduler.borrow_mut().pool);
+        connection.socket.shutdown();
+        self.counters().sub(Counter::Connections, 1);
+    }
+}
+
+/// Waits until a socket takes more, and writes the rest.
+async fn flush_blocked(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
+    loop {
+        let step = poll_fn(|cx| {
+            let mut connections = shard.connections.borrow_mut();
+            let Some(connection) = connections.get_mut(sid) else {
+                return Poll::Ready(None);
+            };
+            let mut slices = [IoSlice::new(&[]); 3];
+            if connection.outbox.slices(&mut slices) == 0 {
+                return Poll::Ready(Some(Ok(true)));
+            }
+            match socket.poll_write(cx, &slices[0]) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
+                Poll::Ready(Ok(written)) => {
+                    let pool = &mut shard.scheduler.borrow_mut().pool;
+                    Poll::Ready(Some(Ok(connection.outbox.advance(pool, written))))
+                }
+            }
+        })
+        .await;
+        match step {
+            Some(Ok(false)) => {}
+            Some(Ok(true)) => break,
+            Some(Err(_)) => return shard.close(sid, Fault::Socket, None),
+            None => return,
+        }
+    }
+    shard.connection(sid, |connection| {
+        connection.outbox.blocked = false;
+        if connection.client.state() == State::Closed {
+            socket.shutdown_write();
+        }
+    });
+}

@@ -1,0 +1,500 @@
+//! The switchboard: what a message, an answer or a parcel leads to.
+
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_lite::FutureExt as _;
+
+use super::Shard;
+use super::mesh::{Batch, Parcel};
+use crate::config::Dialect;
+use crate::error::Fault;
+use crate::handler::filter::{self, Slot};
+use crate::handler::{Answer, Failure, Frontend, Incoming, Outcome, Request, Session, reply};
+use crate::ids::{PeerIndex, ShardId, Sid};
+use crate::metrics::Counter;
+use crate::route::{Target, balance};
+use crate::rpc::pending::{Calls, Refused};
+use crate::session::{Identity, Uid};
+use crate::wire::message::{self, Message, Route};
+use crate::wire::{json, rpc};
+
+/// Whom the answer to a call is for.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// A client's request, or its notify with id 0.
+    Client { sid: Sid, id: u32 },
+    /// A message that has filters to go through.
+    Task(Rc<Slot<Outcome<'static>>>),
+}
+
+/// The shard that owns the link to a server.
+pub(super) fn owner(server: usize, shards: usize) -> ShardId {
+    ShardId((server % shards) as u16)
+}
+
+impl Shard {
+    /// A message of a working client.
+    pub(super) fn dispatch(self: &Rc<Self>, sid: Sid, message: &Message<'_>) {
+        let counters = self.counters();
+        counters.add(Counter::Messages, 1);
+        let (route, compressed) = match message.route {
+            Route::Text(text) => (text, false),
+            Route::Code(code) => match self.dictionary.route(code) {
+                Some(text) if self.config.client.use_dict => (text.as_bytes(), true),
+                _ => return counters.add(Counter::MessagesDropped, 1),
+            },
+            Route::None => return counters.add(Counter::MessagesDropped, 1),
+        };
+        let target = self.routes.resolve(route);
+        match target {
+            Target::NoRoute => return counters.add(Counter::MessagesDropped, 1),
+            Target::Malformed => {
+                return self.finish(
+                    sid,
+                    message.id,
+                    Outcome::error("meet unknown route message"),
+                );
+            }
+            Target::Attack => {
+                tracing::warn!(session = %sid, "attack session: a route names a constructor");
+                return self.close(sid, Fault::Kicked, Some("attack"));
+            }
+            Target::Local(_) | Target::NoHandler | Target::Forward(_) | Target::NoServer => {}
+        }
+        let Some(identity) = self.connection(sid, |connection| connection.identity.clone()) else {
+            return;
+        };
+        let session = Session::new(sid, identity, self.clone());
+        let body = self.json_body(message.body);
+        let request = Request {
+            id: message.id,
+            kind: message.kind.number(),
+            compressed,
+            gzip: message.gzip,
+            route: &String::from_utf8_lossy(route),
+            body: &body,
+            session: &session,
+        };
+        let filters = &self.router.filters;
+        match target {
+            Target::Forward(server_type) if filters.none_global() => {
+                self.forward_client(sid, server_type, &request);
+            }
+            Target::NoServer if filters.none_global() => {
+                self.finish(sid, request.id, Outcome::error("no server of this type"));
+            }
+            Target::Local(index) if filters.none_local() => self.call(sid, index, &request),
+            Target::NoHandler if filters.none_local() => {
+                self.finish(sid, request.id, Outcome::error("fail to find handler"));
+            }
+            _ => self.filtered(sid, target, &request),
+        }
+    }
+
+    /// A client's body as JSON text: `{}` when it does not parse, U+FFFD for what is not UTF-8.
+    fn json_body<'a>(&self, body: &'a [u8]) -> Cow<'a, [u8]> {
+        let text = json::or_empty_object(body);
+        if !std::ptr::eq(text, body) {
+            self.counters().add(Counter::BodiesInvalid, 1);
+        }
+        match simdutf8::basic::from_utf8(text) {
+            Ok(_) => Cow::Borrowed(text),
+            Err(_) => Cow::Owned(String::from_utf8_lossy(text).into_owned().into_bytes()),
+        }
+    }
+
+    /// Straight to a handler. Cost: nothing allocated here when it answers at once.
+    fn call(self: &Rc<Self>, sid: Sid, index: usize, request: &Request<'_>) {
+        let answer = catch_unwind(AssertUnwindSafe(|| self.router.call(index, request)));
+        match answer {
+            Ok(Answer::Now(outcome)) => self.finish(sid, request.id, outcome),
+            Ok(Answer::Later(future)) => {
+                let (shard, id) = (self.clone(), request.id);
+                self.spawn(sid, id, async move { shard.finish(sid, id, future.await) });
+            }
+            Err(_) => self.panicked(sid, request.id, request.route),
+        }
+    }
+
+    /// Through the filters; the message is copied out of the read buffer.
+    fn filtered(self: &Rc<Self>, sid: Sid, target: Target, request: &Request<'_>) {
+        let incoming = Rc::new(Incoming::new(request));
+        let (shard, router, id) = (self.clone(), self.router.clone(), request.id);
+        self.spawn(sid, id, async move {
+            let forward = async |incoming: Rc<Incoming>, server_type| {
+                let slot = Rc::new(Slot::default());
+                match shard.forward(server_type, &incoming.request(), Origin::Task(slot.clone())) {
+                    Ok(()) => slot.take().await,
+                    Err(failure) => Outcome {
+                        error: Some(failure),
+                        response: None,
+                    },
+                }
+            };
+            let respond = |outcome| shard.finish(sid, id, outcome);
+            filter::handle(router, incoming, target, forward, respond).await;
+        });
+    }
+
+    /// Runs the rest of a message beside others, within the session's bound. A panic costs this
+    /// message only.
+    fn spawn(self: &Rc<Self>, sid: Sid, id: u32, work: impl Future<Output = ()> + 'static) {
+        if !self.begin_in_flight(sid) {
+            return self.finish(sid, id, Outcome::error("too many messages in flight"));
+        }
+        let shard = self.clone();
+        glommio::spawn_local(async move {
+            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                shard.panicked(sid, id, "");
+            }
+            shard.end_in_flight(sid);
+        })
+        .detach();
+    }
+
+    fn panicked(self: &Rc<Self>, sid: Sid, id: u32, route: &str) {
+        self.counters().add(Counter::Panics, 1);
+        tracing::error!(session = %sid, route, "a handler panicked");
+        self.finish(sid, id, Outcome::error("the handler panicked"));
+    }
+
+    fn begin_in_flight(&self, sid: Sid) -> bool {
+        let begun = self.connection(sid, |connection| {
+            let room = (connection.in_flight as usize) < self.config.client.calls_in_flight_max;
+            connection.in_flight += u32::from(room);
+            room
+        });
+        if begun == Some(false) {
+            self.counters().add(Counter::SessionCallsFull, 1);
+        }
+        begun == Some(true)
+    }
+
+    fn end_in_flight(&self, sid: Sid) {
+        self.connection(sid, |connection| connection.in_flight -= 1);
+    }
+
+    /// Sends what the client gets for an outcome.
+    fn finish(self: &Rc<Self>, sid: Sid, id: u32, outcome: Outcome<'_>) {
+        if outcome.error.is_some() {
+            self.counters().add(Counter::Failed, 1);
+        }
+        match reply::compose(id, outcome) {
+            Some(body) => self.respond(sid, id, &body),
+            None => self.counters().add(Counter::ResponsesDropped, 1),
+        }
+    }
+
+    fn forward_client(self: &Rc<Self>, sid: Sid, server_type: usize, request: &Request<'_>) {
+        if !self.begin_in_flight(sid) {
+            return self.finish(sid, request.id, Outcome::error("too many calls in flight"));
+        }
+        let origin = Origin::Client {
+            sid,
+            id: request.id,
+        };
+        if let Err(failure) = self.forward(server_type, request, origin) {
+            self.end_in_flight(sid);
+            self.finish(
+                sid,
+                request.id,
+                Outcome {
+                    error: Some(failure),
+                    response: None,
+                },
+            );
+        }
+    }
+
+    /// Forwards a message to a server of a type: picks the server, begins the call, writes its frame
+    /// into the batch of the shard that owns the link.
+    ///
+    /// Cost: no allocation; the body is copied once, and once more when another shard owns the link.
+    fn forward(
+        self: &Rc<Self>,
+        server_type: usize,
+        request: &Request<'_>,
+        origin: Origin,
+    ) -> Result<(), Failure> {
+        let servers = &self.cluster.types()[server_type].servers;
+        let uid = request.session.uid();
+        let uid_text = uid.map_or("", Uid::text);
+        let chosen = balance::default_route(self.config.dialect, uid_text, servers.len());
+        let peer = servers[chosen];
+        let owner = owner(peer.index(), self.shards);
+        let mut mesh = self.mesh.borrow_mut();
+        if owner != self.id && mesh.batch_for_work(owner).is_none() {
+            self.counters().add(Counter::MeshFull, 1);
+            return Err(Failure::new("too much waits for another shard"));
+        }
+        let calls = &mut self.calls.borrow_mut()[peer.index()];
+        let id = calls.begin(self.now.get(), origin).map_err(|refused| {
+            let (counter, text) = match refused {
+                Refused::Full => (Counter::PeerCallsFull, "too many calls in flight"),
+                Refused::Down => (Counter::LinkCallsFailed, "the server is not reachable"),
+            };
+            self.counters().add(counter, 1);
+            Failure::new(text)
+        })?;
+        self.counters().add(Counter::Calls, 1);
+        let frame = rpc::Forward {
+            server_type: &self.server_types_json[server_type],
+            message_id: request.id,
+            kind: request.kind,
+            compressed: request.compressed,
+            route: request.route,
+            body: request.body,
+            gzip: request.gzip,
+            session: rpc::Session {
+                id: request.session.id().get(),
+                frontend_id: &self.server_id_json,
+                uid: uid.map_or("null", Uid::json),
+                settings: request.session.settings_json(),
+            },
+        };
+        match &self.links[peer.index()] {
+            Some(link) => self.send_frames(link, |out| rpc::write_forward(out, id, &frame)),
+            None => {
+                let write = |out: &mut Vec<u8>| rpc::write_forward(out, id, &frame);
+                mesh.batch(owner).frames(peer, calls.epoch(), write);
+                self.turn.request();
+            }
+        }
+        Ok(())
+    }
+
+    /// A payload from a peer whose link this shard owns.
+    pub(super) fn payload(self: &Rc<Self>, peer: PeerIndex, payload: &[u8]) {
+        for answer in rpc::answers(payload) {
+            let Ok(rpc::Answer { id: Some(id), resp }) = answer else {
+                self.counters().add(Counter::BadAnswers, 1);
+                continue;
+            };
+            let caller = Calls::<Origin>::shard_of(id, self.shards);
+            if caller == self.id {
+                self.answered(peer, id, resp);
+            } else {
+                self.mesh.borrow_mut().batch(caller).answer(peer, id, resp);
+                self.turn.request();
+            }
+        }
+    }
+
+    /// The answer to a call of this shard.
+    fn answered(self: &Rc<Self>, peer: PeerIndex, id: u64, resp: &[u8]) {
+        let Some(origin) = self.calls.borrow_mut()[peer.index()].finish(id) else {
+            return self.counters().add(Counter::LateAnswers, 1);
+        };
+        self.counters().add(Counter::Answers, 1);
+        let outcome = match (rpc::Answer { id: Some(id), resp }).result() {
+            Ok((error, value)) => Outcome {
+                error: error
+                    .filter(|error| json::is_truthy(error))
+                    .map(|_| Failure::new("the server answered with an error")),
+                response: value.map(Cow::Borrowed),
+            },
+            Err(_) => {
+                self.counters().add(Counter::BadAnswers, 1);
+                Outcome::error("the answer cannot be read")
+            }
+        };
+        self.deliver(origin, outcome);
+    }
+
+    fn deliver(self: &Rc<Self>, origin: Origin, outcome: Outcome<'_>) {
+        match origin {
+            Origin::Client { sid, id } => {
+                self.end_in_flight(sid);
+                self.finish(sid, id, outcome);
+            }
+            Origin::Task(slot) => slot.put(outcome.into_owned()),
+        }
+    }
+
+    /// Fails the calls whose deadline has passed.
+    pub(super) fn expire_calls(self: &Rc<Self>, now: Instant) {
+        for peer in 0..self.links.len() {
+            let origins = self.calls.borrow_mut()[peer].expire(now);
+            self.counters()
+                .add(Counter::CallTimeouts, origins.len() as u64);
+            for origin in origins {
+                self.deliver(origin, Outcome::error("the server did not answer in time"));
+            }
+        }
+    }
+
+    /// The link to a peer has ended: its calls of this shard fail at once.
+    pub(super) fn link_is_down(self: &Rc<Self>, peer: PeerIndex, next: crate::rpc::Epoch) {
+        let origins = self.calls.borrow_mut()[peer.index()].link_down(next);
+        self.counters()
+            .add(Counter::LinkCallsFailed, origins.len() as u64);
+        for origin in origins {
+            self.deliver(origin, Outcome::error("the link to the server has ended"));
+        }
+    }
+
+    /// The link to a peer is open.
+    pub(super) fn link_is_up(&self, peer: PeerIndex, epoch: crate::rpc::Epoch) {
+        self.calls.borrow_mut()[peer.index()].link_up(epoch);
+    }
+
+    /// What another shard sent in one turn.
+    pub(super) fn receive_batch(self: &Rc<Self>, batch: &Batch) {
+        for parcel in &batch.parcels {
+            match parcel {
+                Parcel::Frames { peer, epoch, bytes } => {
+                    self.frames_of_another(*peer, *epoch, &batch.bytes[bytes.clone()]);
+                }
+                Parcel::Answer { peer, id, bytes } => {
+                    self.answered(*peer, *id, &batch.bytes[bytes.clone()]);
+                }
+                Parcel::LinkUp { peer, epoch } => self.link_is_up(*peer, *epoch),
+                Parcel::LinkDown { peer, next } => self.link_is_down(*peer, *next),
+                Parcel::Broadcast {
+                    package,
+                    bound_only,
+                } => {
+                    self.push_to_all(package, *bound_only);
+                }
+            }
+        }
+    }
+
+    fn change_identity(
+        &self,
+        sid: Sid,
+        change: impl FnOnce(&mut Identity) -> Result<(), Failure>,
+    ) -> Result<Rc<Identity>, Failure> {
+        self.connection(sid, |connection| {
+            change(Rc::make_mut(&mut connection.identity))?;
+            Ok(connection.identity.clone())
+        })
+        .unwrap_or_else(|| Err(Failure::new(format!("session does not exist, sid: {sid}"))))
+    }
+}
+
+impl Frontend for Shard {
+    fn server_id(&self) -> &str {
+        &self.config.id
+    }
+
+    fn dialect(&self) -> Dialect {
+        self.config.dialect
+    }
+
+    fn export(&self, sid: Sid, identity: &Identity) -> Vec<u8> {
+        let mut out = Vec::new();
+        rpc::Session {
+            id: sid.get(),
+            frontend_id: &self.server_id_json,
+            uid: identity.uid.as_ref().map_or("null", Uid::json),
+            settings: identity.settings.json(),
+        }
+        .write(&mut out);
+        out
+    }
+
+    fn bind(self: Rc<Self>, sid: Sid, uid: Uid) -> Result<Rc<Identity>, Failure> {
+        let word = match self.config.dialect {
+            Dialect::Pomelo => "bind",
+            Dialect::Pinus => "bound",
+        };
+        self.change_identity(sid, |identity| match &identity.uid {
+            Some(known) if *known != uid => Err(Failure::new(format!(
+                "session has already {word} with {}",
+                known.text()
+            ))),
+            _ => {
+                identity.uid = Some(uid);
+                Ok(())
+            }
+        })
+    }
+
+    fn unbind(self: Rc<Self>, sid: Sid, uid: &Uid) -> Result<Rc<Identity>, Failure> {
+        self.change_identity(sid, |identity| match &identity.uid {
+            Some(known) if known == uid => {
+                identity.uid = None;
+                Ok(())
+            }
+            other => {
+                let other = other.as_ref().map_or("null", Uid::text);
+                Err(Failure::new(format!("session has not bind with {other}")))
+            }
+        })
+    }
+
+    fn import(
+        self: Rc<Self>,
+        sid: Sid,
+        values: &[(&str, serde_json::Value)],
+    ) -> Result<(), Failure> {
+        self.change_identity(sid, |identity| {
+            for (key, value) in values {
+                identity.settings.set(key, value.clone());
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn push(self: Rc<Self>, sid: Sid, route: &str, body: &[u8]) -> Result<bool, Failure> {
+        let package = self.encode_push(route, body)?;
+        Ok(self.push_package(sid, &package))
+    }
+
+    fn broadcast(
+        self: Rc<Self>,
+        route: &str,
+        body: &[u8],
+        bound_only: bool,
+    ) -> Result<(), Failure> {
+        let package = self.encode_push(route, body)?;
+        self.push_to_all(&package, bound_only);
+        let mut mesh = self.mesh.borrow_mut();
+        for shard in (0..self.shards).map(|shard| ShardId(shard as u16)) {
+            if shard == self.id {
+                continue;
+            }
+            match mesh.batch_for_work(shard) {
+                Some(batch) => batch.parcels.push(Parcel::Broadcast {
+                    package: package.clone(),
+                    bound_only,
+                }),
+                None => self.counters().add(Counter::MeshFull, 1),
+            }
+        }
+        self.turn.request();
+        Ok(())
+    }
+
+    fn kick(self: Rc<Self>, sid: Sid, reason: Option<&str>) {
+        self.close(sid, Fault::Kicked, reason);
+    }
+}
+
+impl Shard {
+    /// Encodes a push once for everybody who gets it.
+    fn encode_push(&self, route: &str, body: &[u8]) -> Result<Bytes, Failure> {
+        let code = if self.config.client.use_dict {
+            self.dictionary.code(route)
+        } else {
+            None
+        };
+        let empty = route.is_empty() || !json::is_truthy(body);
+        if empty {
+            return Err(Failure::new(
+                "fail to send message for encode result is empty.",
+            ));
+        }
+        let route = code.map_or(Route::Text(route.as_bytes()), Route::Code);
+        match message::push_package(route, body) {
+            Ok(package) => Ok(package.into()),
+            Err(error) => Err(Failure::new(error.text())),
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Shard to shard: bounded lock-free queues and a doorbell.
+//!
+//! What a shard has for another one is put into one open batch per target and sent at the end of
+//! the turn, so a queue slot and a wake-up are paid per turn, not per message.
+//!
+//! **Who writes, who reads**: every shard may send to every inbox, only its owner receives.
+//! **Ordering**: parcels from one shard to another arrive in the order they were put in.
+//! **When full**: the batch stays open and is tried again each turn; it takes at most
+//! `limits::MESH_PARCELS_MAX` parcels and `limits::LINK_QUEUE_BYTES_MAX` bytes of new work, then forwards
+//! and pushes are refused and counted. Answers and link news are always taken: calls in flight bound
+//! them.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+
+use crate::ids::{PeerIndex, ShardId};
+use crate::limits::{LINK_QUEUE_BYTES_MAX, MESH_BATCHES_MAX, MESH_PARCELS_MAX};
+use crate::metrics::{Counter, Counters};
+use crate::rpc::Epoch;
+
+/// One thing for another shard. Ranges are into the batch's bytes.
+#[derive(Debug)]
+pub enum Parcel {
+    /// RPC frames for the link that the receiver owns.
+    Frames {
+        /// Whose link.
+        peer: PeerIndex,
+        /// Life of the link they were written for.
+        epoch: Epoch,
+        /// Where they are.
+        bytes: Range<usize>,
+    },
+    /// An answer to a call of the receiver.
+    Answer {
+        /// From whom.
+        peer: PeerIndex,
+        /// Call id.
+        id: u64,
+        /// Where its `resp` text is.
+        bytes: Range<usize>,
+    },
+    /// A link is open.
+    LinkUp {
+        /// Whose link.
+        peer: PeerIndex,
+        /// Its life.
+        epoch: Epoch,
+    },
+    /// A link has ended.
+    LinkDown {
+        /// Whose link.
+        peer: PeerIndex,
+        /// The life that comes next.
+        next: Epoch,
+    },
+    /// A package for all working sessions, or the bound ones.
+    Broadcast {
+        /// The package, encoded once for everybody.
+        package: Bytes,
+        /// Only sessions with a uid.
+        bound_only: bool,
+    },
+}
+
+/// What one shard has for another after one turn.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// In order.
+    pub parcels: Vec<Parcel>,
+    /// What their ranges point into.
+    pub bytes: Vec<u8>,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.parcels.len() >= MESH_PARCELS_MAX || self.bytes.len() >= LINK_QUEUE_BYTES_MAX
+    }
+
+    /// Appends frames for a link; frames for the same life of the same link become one parcel.
+    pub fn frames(&mut self, peer: PeerIndex, epoch: Epoch, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        let end = self.bytes.len();
+        if let Some(Parcel::Frames {
+            peer: last,
+            epoch: life,
+            bytes,
+        }) = self.parcels.last_mut()
+            && (*last, *life, bytes.end) == (peer, epoch, start)
+        {
+            bytes.end = end;
+            return;
+        }
+        self.parcels.push(Parcel::Frames {
+            peer,
+            epoch,
+            bytes: start..end,
+        });
+    }
+
+    /// Appends an answer.
+    pub fn answer(&mut self, peer: PeerIndex, id: u64, resp: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(resp);
+        self.parcels.push(Parcel::Answer {
+            peer,
+            id,
+            bytes: start..self.bytes.len(),
+        });
+    }
+}
+
+/// Wakes a sleeping shard: the sender rings after it has put something in, and only the first ring
+/// since the owner last looked costs a wake-up.
+#[derive(Debug, Default)]
+pub struct Doorbell {
+    rung: AtomicBool,
+    // Taken only to wake or to store: once per wake-up, never per message.
+    #[allow(clippy::disallowed_types)]
+    waker: std::sync::Mutex<Option<Waker>>,
+}
+
+impl Doorbell {
+    /// Rings; true when it had to wake somebody.
+    pub fn ring(&self) -> bool {
+        if self.rung.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let waker = self
+            .waker
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(waker) = &*waker {
+            waker.wake_by_ref();
+        }
+        true
+    }
+
+    /// The owner is about to look: rings from now on wake it again.
+    pub fn listen(&self, cx: &Context<'_>) {
+        let mut waker = self
+            .waker
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if waker
+            .as_ref()
+            .is_none_or(|known| !known.will_wake(cx.waker()))
+        {
+            *waker = Some(cx.waker().clone());
+        }
+        drop(waker);
+        self.rung.store(false, Ordering::Release);
+        // The drain that follows must see what was put in before a ring that it just erased.
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+}
+
+/// Where a shard receives.
+#[derive(Debug)]
+pub struct Inbox {
+    receiver: Receiver<Box<Batch>>,
+    /// Rung by the senders.
+    pub bell: Arc<Doorbell>,
+}
+
+impl Inbox {
+    /// The next batch.
+    pub fn next(&self) -> Option<Box<Batch>> {
+        self.receiver.try_recv().ok()
+    }
+}
+
+/// Where a shard sends.
+#[derive(Debug, Clone)]
+pub struct Outlets(Vec<(Sender<Box<Batch>>, Arc<Doorbell>)>);
+
+/// The queues of a process with `shards` shards.
+pub fn queues(shards: usize) -> (Outlets, Vec<Inbox>) {
+    let (outlets, inboxes) = (0..shards)
+        .map(|_| {
+            let (sender, receiver) = crossbeam_channel::bounded(MESH_BATCHES_MAX);
+            let bell = Arc::new(Doorbell::default());
+            ((sender, bell.clone()), Inbox { receiver, bell })
+        })
+        .unzip();
+    (Outlets(outlets), inboxes)
+}
+
+/// Batches a shard keeps for reuse.
+const SPARE_BATCHES_MAX: usize = 64;
+/// Bytes a spare batch may hold on to.
+const SPARE_BYTES_MAX: usize = 256 << 10;
+
+/// One shard's side of the mesh.
+#[derive(Debug)]
+pub struct Mesh {
+    outlets: Outlets,
+    /// Open batch per target.
+    open: Vec<Option<Box<Batch>>>,
+    // Boxed as they travel.
+    #[allow(clippy::vec_box)]
+    spare: Vec<Box<Batch>>,
+}
+
+impl Mesh {
+    /// With nothing open.
+    pub fn new(outlets: Outlets) -> Self {
+        let open = outlets.0.iter().map(|_| None).collect();
+        Self {
+            outlets,
+            open,
+            spare: Vec::new(),
+        }
+    }
+
+    /// The open batch for a shard, whatever is in it: for what must not be refused.
+    pub fn batch(&mut self, to: ShardId) -> &mut Batch {
+        let spare = &mut self.spare;
+        self.open[to.index()].get_or_insert_with(|| spare.pop().unwrap_or_default())
+    }
+
+    /// The open batch for a shard; `None` when it takes no new work.
+    pub fn batch_for_work(&mut self, to: ShardId) -> Option<&mut Batch> {
+        Some(self.batch(to)).filter(|batch| !batch.is_full())
+    }
+
+    /// Sends all open batches; true when one has to wait for room.
+    pub fn flush(&mut self, counters: &Counters) -> bool {
+        let mut waits = false;
+        for (open, (sender, bell)) in self.open.iter_mut().zip(&self.outlets.0) {
+            let Some(batch) = open.take() else { continue };
+            let parcels = batch.parcels.len() as u64;
+            match sender.try_send(batch) {
+                Ok(()) => {
+                    counters.add(Counter::MeshBatches, 1);
+                    counters.add(Counter::MeshParcels, parcels);
+                    if bell.ring() {
+                        counters.add(Counter::MeshWakes, 1);
+                    }
+                }
+                Err(TrySendError::Full(batch)) => {
+                    counters.add(Counter::MeshWaits, 1);
+                    *open = Some(batch);
+                    waits = true;
+                }
+                // The other shard has ended: the process is about to.
+                Err(TrySendError::Disconnected(_)) => {}
+            }
+        }
+        waits
+    }
+
+    /// Takes a batch back for reuse.
+    pub fn recycle(&mut self, mut batch: Box<Batch>) {
+        if self.spare.len() < SPARE_BATCHES_MAX && batch.bytes.capacity() <= SPARE_BYTES_MAX {
+            batch.parcels.clear();
+            batch.bytes.clear();
+            self.spare.push(batch);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn parcels_arrive_in_order_and_frames_of_one_link_join() {
+        let (outlets, inboxes) = queues(2);
+        let counters = Counters::default();
+        let mut mesh = Mesh::new(outlets);
+        let (peer, epoch) = (PeerIndex(0), Epoch(0));
+        let batch = mesh.batch_for_work(ShardId(1)).unwrap();
+        batch.frames(peer, epoch, |out| out.extend_from_slice(b"ab"));
+        batch.frames(peer, epoch, |out| out.extend_from_slice(b"c"));
+        batch.answer(peer, 9, b"[]");
+        batch.frames(peer, epoch, |out| out.extend_from_slice(b"d"));
+        assert!(!mesh.flush(&counters));
+        let batch = inboxes[1].next().unwrap();
+        assert_eq!((batch.parcels.len(), &batch.bytes[..]), (3, &b"abc[]d"[..]));
+        assert!(inboxes[1].next().is_none() && inboxes[0].next().is_none());
+    }
+
+    #[test]
+    fn only_the_first_ring_since_the_owner_looked_wakes_it() {
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let bell = Doorbell::default();
+        bell.listen(&Context::from_waker(&waker));
+        assert_eq!([(); 3].map(|()| bell.ring()), [true, false, false]);
+        bell.listen(&Context::from_waker(&waker));
+        assert!(bell.ring());
+        assert_eq!(count.0.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn a_full_inbox_keeps_the_batch_open_and_loses_nothing() {
+        let (outlets, inboxes) = queues(1);
+        let counters = Counters::default();
+        let mut mesh = Mesh::new(outlets);
+        for id in 0..=MESH_BATCHES_MAX as u64 {
+            mesh.batch(ShardId(0)).answer(PeerIndex(0), id, b"[]");
+            assert_eq!(mesh.flush(&counters), id == MESH_BATCHES_MAX as u64);
+        }
+        for _ in 0..MESH_PARCELS_MAX {
+            mesh.batch(ShardId(0)).answer(PeerIndex(0), 0, b"");
+        }
+        assert!(
+            mesh.batch_for_work(ShardId(0)).is_none(),
+            "no new work into a full batch"
+        );
+        assert!(inboxes[0].next().is_some());
+        assert!(!mesh.flush(&counters));
+        let received = std::iter::from_fn(|| inboxes[0].next());
+        assert_eq!(
+            received.map(|batch| batch.parcels.len()).sum::<usize>(),
+            MESH_BATCHES_MAX + MESH_PARCELS_MAX
+        );
+        assert_eq!(counters.get(Counter::MeshWaits), 1);
+    }
+}

@@ -1,0 +1,355 @@
+//! One core's world: its connections, its handlers, its links, and the tasks that run them.
+//!
+//! ```text
+//!  accept ──▶ read task per client ──▶ dispatch ──▶ handler
+//!                                        │  ▲
+//!                        link tasks ◀────┘  └──── inbox of the mesh
+//!                                        │
+//!                     end of turn: flush dirty outboxes, link queues, mesh batches
+//! ```
+//!
+//! **Invariants**: nothing here is shared with another shard but counters and the mesh; no borrow of
+//! a table lives across a call into a handler; a pending task is never dropped, it is told to end.
+//!
+//! **Absent**: decoding and encoding.
+//!
+//! **Where to start reading**: [`run`], then `dispatch.rs`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::client::Rules;
+use crate::client::handshake::Handshake;
+use crate::client::heartbeat::{Patience, Wheel};
+use crate::cluster::Cluster;
+use crate::config::{Config, Scheduler as SchedulerKind};
+use crate::handler::Router;
+use crate::ids::{ShardId, Sid};
+use crate::limits::SESSIONS_PER_SHARD_MAX;
+use crate::metrics::Counters;
+use crate::net::clock;
+use crate::net::drive::ReadBuffer;
+use crate::push::Scheduler;
+use crate::route::Routes;
+use crate::route::dictionary::Dictionary;
+use crate::rpc::pending::Calls;
+use crate::session::Identity;
+use crate::session::slab::Slab;
+use crate::wire::json;
+
+mod accept;
+mod connection;
+mod dispatch;
+mod link;
+pub mod mesh;
+
+use connection::Connection;
+use dispatch::Origin;
+use link::Link;
+use mesh::{Inbox, Mesh, Outlets};
+
+/// Everything a shard is made of, before it has a thread.
+pub struct Seed {
+    /// Its number.
+    pub id: ShardId,
+    /// How many there are.
+    pub shards: usize,
+    /// Configuration of the process.
+    pub config: Arc<Config>,
+    /// Its own listening socket.
+    pub listener: std::net::TcpListener,
+    /// Where it receives from other shards.
+    pub inbox: Inbox,
+    /// Where it sends.
+    pub outlets: Outlets,
+    /// Counters of all shards.
+    pub counters: Arc<[Counters]>,
+    /// Makes its handlers.
+    pub make_router: Arc<dyn Fn(ShardId) -> Router + Send + Sync>,
+    /// Counted connections of the process, and how many there may be.
+    pub connections: Arc<AtomicUsize>,
+    /// See `connections`.
+    pub connections_max: usize,
+    /// Set when the process is to end; the doorbell is rung too.
+    pub stop: Arc<AtomicBool>,
+    /// What `GET /` gets.
+    pub page: Option<&'static [u8]>,
+}
+
+/// One shard. Tables are behind cells of their own, so that a handler may come back in.
+pub(crate) struct Shard {
+    id: ShardId,
+    shards: usize,
+    config: Arc<Config>,
+    counters: Arc<[Counters]>,
+    process_connections: Arc<AtomicUsize>,
+    process_connections_max: usize,
+    /// Time of the last tick: close enough for timeouts, and free to read.
+    now: Cell<Instant>,
+    rules: Rules,
+    handshake: Handshake,
+    patience: Patience,
+    router: Rc<Router>,
+    routes: Routes,
+    dictionary: Dictionary,
+    cluster: Cluster,
+    /// JSON texts, quotes included.
+    server_id_json: String,
+    server_types_json: Vec<String>,
+    read_buffer: ReadBuffer,
+    connections: RefCell<Slab<Connection>>,
+    /// Who a session is before it is bound or has values.
+    nobody: Rc<Identity>,
+    scheduler: RefCell<Scheduler>,
+    wheel: RefCell<Wheel>,
+    /// Calls of this shard, by peer.
+    calls: RefCell<Vec<Calls<Origin>>>,
+    /// Links that this shard owns; `None` for those of others.
+    links: Vec<Option<Rc<Link>>>,
+    mesh: RefCell<Mesh>,
+    turn: Turn,
+}
+
+/// Says that something waits for the end of the turn.
+#[derive(Default)]
+struct Turn {
+    pending: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Turn {
+    /// Asks for the end of the turn; once per turn.
+    fn request(&self) {
+        if !self.pending.replace(true)
+            && let Some(waker) = &*self.waker.borrow()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Waits until somebody asked.
+    async fn requested(&self) {
+        poll_fn(|cx| {
+            if self.pending.replace(false) {
+                return Poll::Ready(());
+            }
+            let mut waker = self.waker.borrow_mut();
+            if waker
+                .as_ref()
+                .is_none_or(|known| !known.will_wake(cx.waker()))
+            {
+                *waker = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Longest distance between two looks at the clock; also heals glommio's lost accept wake-ups.
+const TICK: Duration = Duration::from_millis(50);
+/// Sessions flushed before others run: a write to a socket is about 9 µs.
+const FLUSH_BUDGET: usize = 256;
+/// Batches taken from the inbox before others run.
+const INBOX_BUDGET: usize = 64;
+/// How long a stopping shard waits for last bytes to leave.
+const STOP_GRACE: Duration = Duration::from_millis(250);
+
+/// Runs a shard until the process is told to stop. Call inside its executor.
+pub async fn run(seed: Seed) {
+    let shard = Rc::new(Shard::new(&seed));
+    for link in shard.links.iter().flatten() {
+        glommio::spawn_local(link::run(shard.clone(), link.clone())).detach();
+    }
+    glommio::spawn_local(accept::run(shard.clone(), seed.listener)).detach();
+    glommio::spawn_local(flush_turns(shard.clone())).detach();
+    glommio::spawn_local(tick(shard.clone())).detach();
+    if shard.config.push.scheduler == SchedulerKind::Buffer {
+        glommio::spawn_local(release_collected(shard.clone())).detach();
+    }
+    receive_mesh(&shard, &seed.inbox, &seed.stop).await;
+    shard.close_everything();
+    glommio::timer::sleep(STOP_GRACE).await;
+}
+
+impl Shard {
+    fn new(seed: &Seed) -> Self {
+        let config = &seed.config;
+        let router = (seed.make_router)(seed.id);
+        let cluster = Cluster::new(&config.servers);
+        let routes = Routes::new(
+            &config.server_type,
+            router.routes(),
+            cluster
+                .types()
+                .iter()
+                .map(|server_type| server_type.name.as_str()),
+        );
+        let dictionary = Dictionary::new(
+            router.routes(),
+            config.dictionary.iter().map(String::as_str),
+        );
+        let quoted = |text: &str| {
+            let mut json = Vec::new();
+            json::write_string(&mut json, text);
+            String::from_utf8(json).expect("write_string writes UTF-8")
+        };
+        let now = clock::now();
+        let peers = cluster.servers().iter().enumerate();
+        Self {
+            id: seed.id,
+            shards: seed.shards,
+            counters: seed.counters.clone(),
+            process_connections: seed.connections.clone(),
+            process_connections_max: seed.connections_max,
+            now: Cell::new(now),
+            rules: Rules::new(config, seed.page),
+            handshake: Handshake::new(config, &dictionary),
+            patience: Patience::new(&config.client),
+            router: Rc::new(router),
+            routes,
+            dictionary,
+            server_id_json: quoted(&config.id),
+            server_types_json: cluster
+                .types()
+                .iter()
+                .map(|known| quoted(&known.name))
+                .collect(),
+            read_buffer: ReadBuffer::default(),
+            connections: RefCell::new(Slab::new(seed.id)),
+            nobody: Rc::default(),
+            scheduler: RefCell::default(),
+            wheel: RefCell::new(Wheel::new(now)),
+            calls: RefCell::new(
+                peers
+                    .clone()
+                    .map(|_| {
+                        let rpc = &config.rpc;
+                        Calls::new(seed.id, seed.shards, rpc.calls_in_flight_max, rpc.timeout)
+                    })
+                    .collect(),
+            ),
+            links: peers
+                .map(|(index, server)| {
+                    let owned = dispatch::owner(index, seed.shards) == seed.id;
+                    owned.then(|| Rc::new(Link::new(index, server.clone())))
+                })
+                .collect(),
+            mesh: RefCell::new(Mesh::new(seed.outlets.clone())),
+            turn: Turn::default(),
+            cluster,
+            config: config.clone(),
+        }
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters[self.id.index()]
+    }
+
+    fn close_everything(self: &Rc<Self>) {
+        let sids: Vec<Sid> = self
+            .connections
+            .borrow_mut()
+            .iter_mut()
+            .map(|(sid, _)| sid)
+            .collect();
+        for sid in sids {
+            self.close(sid, crate::error::Fault::Stopping, None);
+        }
+    }
+}
+
+/// Ends each turn: one write for each dirty session, each own link and each other shard.
+async fn flush_turns(shard: Rc<Shard>) {
+    let mut dirty = VecDeque::with_capacity(64);
+    loop {
+        shard.turn.requested().await;
+        loop {
+            for link in shard.links.iter().flatten() {
+                shard.flush_link(link);
+            }
+            if shard.mesh.borrow_mut().flush(shard.counters()) {
+                // No room there now; the tick asks again.
+                tracing::debug!(shard = shard.id.0, "a mesh inbox is full");
+            }
+            shard.scheduler.borrow_mut().take_dirty(&mut dirty);
+            for turn in 0..FLUSH_BUDGET {
+                // The newest first, so that an answer does not wait for the end of a broadcast; the
+                // oldest now and then, so that nobody waits for ever.
+                let next = if turn % 4 == 3 {
+                    dirty.pop_front()
+                } else {
+                    dirty.pop_back()
+                };
+                let Some(sid) = next else { break };
+                shard.flush(sid);
+            }
+            if dirty.is_empty() {
+                break;
+            }
+            clock::breathe().await;
+        }
+    }
+}
+
+/// Looks at the clock.
+async fn tick(shard: Rc<Shard>) {
+    let mut due = Vec::new();
+    loop {
+        glommio::timer::sleep(TICK).await;
+        let now = clock::now();
+        shard.now.set(now);
+        shard.wheel.borrow_mut().turn(now, &mut due);
+        for sid in due.drain(..) {
+            shard.look_at(sid, now);
+        }
+        shard.expire_calls(now);
+        shard.ping_links(now);
+        shard.turn.request();
+    }
+}
+
+/// The buffer scheduler's interval.
+async fn release_collected(shard: Rc<Shard>) {
+    loop {
+        glommio::timer::sleep(shard.config.push.flush_interval).await;
+        let collecting = shard.scheduler.borrow_mut().take_collecting();
+        for sid in collecting {
+            shard.release(sid);
+        }
+    }
+}
+
+/// Takes what other shards sent, until the process stops.
+async fn receive_mesh(shard: &Rc<Shard>, inbox: &Inbox, stop: &AtomicBool) {
+    let mut budget = INBOX_BUDGET;
+    loop {
+        let batch = poll_fn(|cx| {
+            inbox.bell.listen(cx);
+            if stop.load(Ordering::Acquire) {
+                return Poll::Ready(None);
+            }
+            match inbox.next() {
+                Some(batch) => Poll::Ready(Some(batch)),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        let Some(batch) = batch else { return };
+        shard.receive_batch(&batch);
+        shard.mesh.borrow_mut().recycle(batch);
+        budget -= 1;
+        if budget == 0 {
+            budget = INBOX_BUDGET;
+            clock::breathe().await;
+        }
+    }
+}
+
+const _: () = assert!(SESSIONS_PER_SHARD_MAX < u32::MAX as usize);

@@ -1,0 +1,84 @@
+//! The bodies of handshake packages.
+
+use super::json;
+
+/// What a client says of itself; only what the server acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// Raw text of `sys`: present and truthy, else there is no request.
+    pub sys: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    /// Reads a handshake body. `None`: not JSON, or no truthy `sys`; the answer is code 500.
+    pub fn parse(body: &'a [u8]) -> Option<Self> {
+        json::validate(body).ok()?;
+        let sys = last_member(body, "sys")?;
+        json::is_truthy(sys).then_some(Self { sys })
+    }
+
+    /// Dictionary version that the client has cached.
+    pub fn dict_version(&self) -> Option<String> {
+        serde_json::from_slice(last_member(self.sys, "dictVersion")?).ok()
+    }
+}
+
+/// Value of a key of an object; the last one counts, as in JavaScript.
+fn last_member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let members = json::members(object).ok()?;
+    members
+        .flatten()
+        .filter(|(key, _)| *key == name.as_bytes())
+        .last()
+        .map(|(_, value)| value)
+}
+
+/// Reply of a server that takes the client. `sys` is a JSON object text.
+pub fn accepted(sys: &[u8]) -> Vec<u8> {
+    let mut out = b"{\"code\":200,\"sys\":".to_vec();
+    out.extend_from_slice(sys);
+    out.push(b'}');
+    out
+}
+
+/// Body for a request that is not one, or that the application refused: code 500.
+pub const FAILED: &[u8] = b"{\"code\":500}";
+
+/// Body of a kick package.
+pub fn kick(reason: &str) -> Vec<u8> {
+    let mut out = b"{\"reason\":".to_vec();
+    json::write_string(&mut out, reason);
+    out.push(b'}');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_truthy_sys_makes_a_request() {
+        for body in [
+            &b""[..],
+            b"null",
+            b"5",
+            b"[]",
+            b"{}",
+            b"{not json",
+            b"{\"sys\":0}",
+            b"{\"sys\":\"\"}",
+        ] {
+            assert_eq!(Request::parse(body), None, "{}", body.escape_ascii());
+        }
+        for body in [
+            &b"{\"sys\":{}}"[..],
+            b"{\"sys\":[]}",
+            b"{\"sys\":\"x\"}",
+            b"{\"sys\":true}",
+        ] {
+            assert!(Request::parse(body).is_some(), "{}", body.escape_ascii());
+        }
+        let last = Request::parse(b"{\"sys\":1,\"sys\":{\"dictVersion\":\"v\"}}").unwrap();
+        assert_eq!(last.dict_version().as_deref(), Some("v"));
+    }
+}

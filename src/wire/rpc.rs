@@ -1,0 +1,201 @@
+//! Calls between servers: the JSON inside an MQTT publish.
+
+use super::json::{self, JsonError};
+use super::mqtt;
+
+/// A client message on its way to a backend, and the session it belongs to.
+///
+/// Shape:  `{"id":N,"msg":{"namespace":"sys","serverType":T,"service":"msgRemote","method":
+///         "forwardMessage","args":[message, session]}}`, keys in this order.
+/// Source: pomelo-rpc 1.0.7; `tests/vectors/rpc/pomelo-forward-request.jsonl`
+#[derive(Debug, Clone, Copy)]
+pub struct Forward<'a> {
+    /// Target server type as JSON text, quotes included.
+    pub server_type: &'a str,
+    /// Message id of the client; 0 for a notify.
+    pub message_id: u32,
+    /// Message type as on the wire.
+    pub kind: u8,
+    /// The route was a dictionary code.
+    pub compressed: bool,
+    /// The whole route.
+    pub route: &'a str,
+    /// Valid JSON text.
+    pub body: &'a [u8],
+    /// The gzip flag of the message.
+    pub gzip: bool,
+    /// What the backend may know of the session.
+    pub session: Session<'a>,
+}
+
+/// A session as it is exported to backends.
+#[derive(Debug, Clone, Copy)]
+pub struct Session<'a> {
+    /// Session id.
+    pub id: u64,
+    /// Own server id as JSON text, quotes included.
+    pub frontend_id: &'a str,
+    /// JSON text of the uid; `null` when unbound.
+    pub uid: &'a str,
+    /// JSON text of the settings object.
+    pub settings: &'a str,
+}
+
+impl Session<'_> {
+    /// Writes `{"id":…,"frontendId":…,"uid":…,"settings":…}`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"id\":");
+        out.extend_from_slice(itoa::Buffer::new().format(self.id).as_bytes());
+        out.extend_from_slice(b",\"frontendId\":");
+        out.extend_from_slice(self.frontend_id.as_bytes());
+        out.extend_from_slice(b",\"uid\":");
+        out.extend_from_slice(self.uid.as_bytes());
+        out.extend_from_slice(b",\"settings\":");
+        out.extend_from_slice(self.settings.as_bytes());
+        out.push(b'}');
+    }
+}
+
+/// Writes one forwarded call as one frame.
+///
+/// Cost: no allocation beyond the growth of `out`; the one copy of the body.
+pub fn write_forward(out: &mut Vec<u8>, call_id: u64, forward: &Forward<'_>) {
+    // More than all fixed parts together, so that `out` grows at most once.
+    out.reserve(320 + forward.body.len() + forward.route.len() + forward.session.settings.len());
+    mqtt::write_publish(out, |out| {
+        let mut digits = itoa::Buffer::new();
+        out.extend_from_slice(b"{\"id\":");
+        out.extend_from_slice(digits.format(call_id).as_bytes());
+        out.extend_from_slice(b",\"msg\":{\"namespace\":\"sys\",\"serverType\":");
+        out.extend_from_slice(forward.server_type.as_bytes());
+        out.extend_from_slice(
+            b",\"service\":\"msgRemote\",\"method\":\"forwardMessage\",\"args\":[{\"id\":",
+        );
+        out.extend_from_slice(digits.format(forward.message_id).as_bytes());
+        out.extend_from_slice(b",\"type\":");
+        out.push(b'0' + forward.kind);
+        out.extend_from_slice(b",\"compressRoute\":");
+        out.push(b'0' + u8::from(forward.compressed));
+        out.extend_from_slice(b",\"route\":");
+        json::write_string(out, forward.route);
+        out.extend_from_slice(b",\"body\":");
+        out.extend_from_slice(forward.body);
+        out.extend_from_slice(b",\"compressGzip\":");
+        out.push(b'0' + u8::from(forward.gzip));
+        out.extend_from_slice(b"},");
+        forward.session.write(out);
+        out.extend_from_slice(b"]}}");
+    });
+}
+
+/// One answer, a view into the read buffer.
+///
+/// Shape:  `{"id":N,"resp":[error, value, options]}`, keys in any order, others ignored
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// Call id; `None`: the peer could not read the call.
+    pub id: Option<u64>,
+    /// Raw text of the `resp` array.
+    pub resp: &'a [u8],
+}
+
+impl<'a> Answer<'a> {
+    fn parse(object: &'a [u8]) -> Result<Self, JsonError> {
+        let mut answer = Self {
+            id: None,
+            resp: b"[]",
+        };
+        for member in json::members(object)? {
+            match member? {
+                (b"id", value) => answer.id = integer(value),
+                (b"resp", value) => answer.resp = value,
+                _ => {}
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Error and value; missing elements and `null` are `None`.
+    pub fn result(&self) -> Result<(Option<&'a [u8]>, Option<&'a [u8]>), JsonError> {
+        let mut elements = json::elements(self.resp)?;
+        let mut next = || -> Result<Option<&'a [u8]>, JsonError> {
+            Ok(elements
+                .next()
+                .transpose()?
+                .filter(|value| *value != b"null"))
+        };
+        Ok((next()?, next()?))
+    }
+}
+
+/// The answers in one payload: a single object or, from a peer that batches, an array of them.
+pub fn answers(payload: &[u8]) -> Answers<'_> {
+    let payload = json::trim(payload);
+    if payload.first() == Some(&b'[') {
+        match json::elements(payload) {
+            Ok(elements) => Answers::Batch(elements),
+            Err(error) => Answers::Failed(Some(error)),
+        }
+    } else {
+        Answers::Single(Some(payload))
+    }
+}
+
+/// Iterator of [`answers`].
+#[derive(Debug)]
+pub enum Answers<'a> {
+    /// One object.
+    Single(Option<&'a [u8]>),
+    /// An array.
+    Batch(json::Elements<'a>),
+    /// Not JSON.
+    Failed(Option<JsonError>),
+}
+
+impl<'a> Iterator for Answers<'a> {
+    type Item = Result<Answer<'a>, JsonError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Single(object) => object.take().map(Answer::parse),
+            Self::Batch(elements) => elements
+                .next()
+                .map(|element| element.and_then(Answer::parse)),
+            Self::Failed(error) => error.take().map(Err),
+        }
+    }
+}
+
+fn integer(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(payload: &[u8]) -> Vec<Answer<'_>> {
+        answers(payload).collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn answers_are_read_single_batched_and_in_any_key_order() {
+        let one = all(b"{\"id\":7,\"resp\":[null,{\"a\":[1]},null]}");
+        assert_eq!(one[0].id, Some(7));
+        assert_eq!(one[0].result().unwrap(), (None, Some(&b"{\"a\":[1]}"[..])));
+        let two = all(b" [{\"resp\":[],\"id\":1},{\"traceId\":\"x\",\"resp\":[\"no\"],\"id\":2}]");
+        assert_eq!((two[0].id, two[1].id), (Some(1), Some(2)));
+        assert_eq!(two[0].result().unwrap(), (None, None));
+        assert_eq!(two[1].result().unwrap(), (Some(&b"\"no\""[..]), None));
+        assert_eq!(all(b"{\"resp\":[{\"stack\":\"Error\"}]}")[0].id, None);
+    }
+
+    #[test]
+    fn a_payload_that_is_not_json_is_an_error() {
+        for payload in [&b""[..], b"{", b"[{]", b"{\"id\":1,\"resp\":[}", b"5"] {
+            let failed =
+                answers(payload).any(|answer| answer.and_then(|answer| answer.result()).is_err());
+            assert!(failed, "{}", payload.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The binary under test, as an operator runs it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::process::{POLL_INTERVAL, Process};
+
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const COUNTERS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long [`Gateway::wait_counter`] waits; above all timers that tests set.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running gateway. Dropping it kills it.
+pub(crate) struct Gateway {
+    process: Process,
+    address: SocketAddr,
+    _turn: Turn,
+}
+
+impl Gateway {
+    /// Starts the gateway on a free port of the loopback and waits until it listens.
+    pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_in(Turn::take(false), args)
+    }
+
+    /// The same, while no other gateway of this test binary runs: for tests that measure time.
+    pub(crate) fn start_alone(args: &[&str]) -> Self {
+        Self::start_in(Turn::take(true), args)
+    }
+
+    fn start_in(turn: Turn, args: &[&str]) -> Self {
+        let listen = ["--listen", "127.0.0.1:0"];
+        let args: Vec<&str> = listen.iter().chain(args).copied().collect();
+        let program = env!("CARGO_BIN_EXE_tangelo");
+        let mut process = Process::start("tangelo", Path::new("/"), program, &args);
+        let what = "line with `listening on ADDRESS:PORT`";
+        let address = process.wait_for_line(what, 0, START_TIMEOUT, |line| {
+            let (_, after) = line.split_once("listening on ")?;
+            after.split([' ', ',']).next()?.parse().ok()
+        });
+        Self {
+            process,
+            address,
+            _turn: turn,
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// All counters, summed over the shards, as of now.
+    pub(crate) fn counters(&mut self) -> BTreeMap<String, u64> {
+        let from = self.process.lines_printed();
+        self.process.signal("USR1");
+        let what = "line with `counters NAME=VALUE …`";
+        self.process
+            .wait_for_line(what, from, COUNTERS_TIMEOUT, |line| {
+                let pairs = line.strip_prefix("counters ")?.split_whitespace();
+                Some(pairs.map(counter).collect())
+            })
+    }
+
+    /// Waits until a counter is at least `least`, and returns it. An unknown name counts as 0.
+    pub(crate) fn wait_counter(&mut self, name: &str, least: u64) -> u64 {
+        let deadline = Instant::now() + EVENT_TIMEOUT;
+        loop {
+            let counters = self.counters();
+            let value = counters.get(name).copied().unwrap_or_default();
+            if value >= least {
+                return value;
+            }
+            let late = Instant::now() >= deadline;
+            assert!(!late, "waited for {name} ≥ {least}: {counters:?}");
+            thread::sleep(10 * POLL_INTERVAL);
+        }
+    }
+
+    /// SIGTERM. Its exit code (`None` when a signal ended it) and all it printed.
+    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
+        self.process.signal("TERM");
+        let Some(status) = self.process.wait_exit(STOP_TIMEOUT) else {
+            panic!("tangelo does not stop within {STOP_TIMEOUT:?}");
+        };
+        (status.code(), self.process.transcript())
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.process.kill();
+    }
+
+    /// The memory it has in use, as the kernel counts it.
+    pub(crate) fn rss_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.pid());
+        let status = fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let kilobytes: Option<u64> = kilobytes.and_then(|number| number.parse().ok());
+        kilobytes.expect("the kernel gives VmRSS in kB") * 1024
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprint!("{}", self.process.transcript());
+        }
+    }
+}
+
+fn counter(pair: &str) -> (String, u64) {
+    let parsed = pair.split_once('=').and_then(|(name, value)| {
+        let value = value.parse().ok()?;
+        Some((name.to_owned(), value))
+    });
+    parsed.unwrap_or_else(|| panic!("not NAME=VALUE: {pair:?}"))
+}
+
+/// The right to run a gateway: many at a time, or one alone.
+struct Turn {
+    alone: bool,
+}
+
+struct Running {
+    shared: u32,
+    alone: bool,
+}
+
+static RUNNING: Mutex<Running> = Mutex::new(Running {
+    shared: 0,
+    alone: false,
+});
+static FINISHED: Condvar = Condvar::new();
+
+impl Turn {
+    /// One alone waits until nobody runs, without holding up others: a test with a second gateway
+    /// to start would otherwise wait for one that waits for it.
+    fn take(alone: bool) -> Self {
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = |running: &mut Running| running.alone || (alone && running.shared > 0);
+        let mut running = FINISHED
+            .wait_while(running, busy)
+            .unwrap_or_else(PoisonError::into_inner);
+        if alone {
+            running.alone = true;
+        } else {
+            running.shared += 1;
+        }
+        Self { alone }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.alone {
+            running.alone = false;
+        } else {
+            running.shared -= 1;
+        }
+        FINISHED.notify_all();
+    }
+}
+
+#[test]
+fn a_gateway_stops_on_sigterm_with_status_0() {
+    let cluster = crate::pomelo::Cluster::shared();
+    let args = ["--app-dir", cluster.app_dir(), "--id", "connector-1"];
+    let mut gateway = Gateway::start(&args);
+    assert!(gateway.rss_bytes() > 0);
+    gateway.counters();
+    let (code, printed) = gateway.stop();
+    assert_eq!(code, Some(0), "{printed}");
+
+    let gateway = Gateway::start(&args);
+    let address = gateway.address();
+    gateway.kill();
+    std::net::TcpStream::connect(address).expect_err("nobody listens any more");
+}
