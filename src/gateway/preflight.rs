@@ -266,7 +266,7 @@ pub fn bind(config: &Config, shards: usize) -> Result<Listeners> {
     if address.port() != 0 {
         // With SO_REUSEPORT a second instance would start and silently take half of the clients.
         lock = lock_port(address)?;
-        socket(address, false).map_err(failed)?;
+        probe_port(address).map_err(failed)?;
     }
     let mut sockets = Vec::with_capacity(shards);
     for _ in 0..shards {
@@ -281,6 +281,18 @@ pub fn bind(config: &Config, shards: usize) -> Result<Listeners> {
         address,
         lock,
     })
+}
+
+/// Binds once without SO_REUSEPORT, which finds any other listener. One that has just been killed
+/// still shows for a moment: the kernel ends its io_uring, and with it its sockets, after the process.
+fn probe_port(address: SocketAddr) -> io::Result<()> {
+    for _ in 1..TRIES {
+        match socket(address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(PAUSE),
+            other => return other.map(drop),
+        }
+    }
+    socket(address, false).map(drop)
 }
 
 /// As node: where there is no IPv6, all addresses are all IPv4 addresses.

@@ -99,7 +99,7 @@ impl<O> Calls<O> {
             return Vec::new();
         }
         let due = self.calls.extract_if(|_, call| call.deadline <= now);
-        let origins = due.map(|(_, call)| call.origin).collect();
+        let origins = in_order(due);
         self.earliest = self.calls.values().map(|call| call.deadline).min();
         origins
     }
@@ -109,7 +109,7 @@ impl<O> Calls<O> {
         self.up = false;
         self.epoch = next;
         self.earliest = None;
-        self.calls.drain().map(|(_, call)| call.origin).collect()
+        in_order(self.calls.drain())
     }
 
     /// The link is open.
@@ -127,6 +127,13 @@ impl<O> Calls<O> {
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty()
     }
+}
+
+/// Origins in the order their calls were made.
+fn in_order<O>(calls: impl Iterator<Item = (u64, Call<O>)>) -> Vec<O> {
+    let mut calls: Vec<_> = calls.collect();
+    calls.sort_unstable_by_key(|(id, _)| *id);
+    calls.into_iter().map(|(_, call)| call.origin).collect()
 }
 
 #[cfg(test)]
