@@ -23,6 +23,9 @@
 //!
 //! To read on: `ARCHITECTURE.md`, then `client/mod.rs` for the states of a connection.
 
+#[macro_use]
+mod walk;
+
 pub mod config;
 pub mod error;
 pub mod handler;

@@ -113,11 +113,12 @@ fn check_handshake(kind: u8, reply: &[u8]) -> io::Result<()> {
 }
 
 fn upgrade(socket: &mut TcpStream, address: SocketAddr) -> io::Result<()> {
-    write!(
-        socket,
+    // One write: a head in pieces would make the server keep its first part.
+    let request = format!(
         "GET / HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: {UPGRADE_KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )?;
+    );
+    socket.write_all(request.as_bytes())?;
     let mut reply = Vec::new();
     read_until(socket, &mut reply, |reply| Ok(reply.ends_with(b"\r\n\r\n")))?;
     let text = String::from_utf8_lossy(&reply);

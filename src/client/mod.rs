@@ -252,6 +252,7 @@ impl Client {
 }
 
 fn decode_message<'a>(rules: &Rules, body: &'a [u8]) -> Result<Event<'a>, Fault> {
+    hop!();
     match message::decode(body) {
         Ok(message) if message.route == Route::None => Ok(Event::Dropped),
         Ok(message) => Ok(Event::Message(message)),

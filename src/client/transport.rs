@@ -98,6 +98,7 @@ pub fn frame<'a>(
     let Some(frame) = websocket::decode(input, bytes_max).map_err(fault)? else {
         return Ok((0, Frame::Wait));
     };
+    hop!();
     let payload = &input[frame.payload];
     let meaning = match (frame.opcode, frame.fin) {
         (Opcode::Ping, _) => Frame::Ping(payload),

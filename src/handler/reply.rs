@@ -9,6 +9,7 @@ use crate::wire::{handshake, json};
 ///
 /// Cost: a success borrows; an error with a response copies it.
 pub fn compose<'a>(message_id: u32, outcome: Outcome<'a>) -> Option<Cow<'a, [u8]>> {
+    hop!();
     if message_id == 0 {
         return None;
     }

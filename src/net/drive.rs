@@ -60,6 +60,7 @@ pub async fn read(socket: &Socket, lent: &ReadBuffer, receiver: &impl Receiver) 
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Failed(error))),
                 Poll::Pending => return Poll::Pending,
             };
+            hop!();
             let input = &mut lent[..tail.len() + received];
             input[..tail.len()].copy_from_slice(&tail);
             let Some(used) = receiver.receive(input) else {

@@ -48,6 +48,7 @@ impl Socket {
 
     /// Writes what the socket takes at once; 0 when it takes nothing now.
     pub fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        hop!();
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let written = match slices {
             [one] => send(self.fd(), one, flags),

@@ -116,6 +116,7 @@ impl Outbox {
 
     /// Appends one package of `bytes` bytes, which `write` writes, to be written this turn.
     pub fn package(&mut self, pool: &mut Pool, bytes: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        hop!();
         let framing = self.framing;
         let wire = self.raw(pool);
         if framing == Framing::WebSocket {

@@ -9,6 +9,7 @@ use crate::config::Dialect;
 ///
 /// Bound: `count > 0`.
 pub fn default_route(dialect: Dialect, uid: &str, count: usize) -> usize {
+    hop!();
     debug_assert!(count > 0);
     if uid.is_empty() || count == 1 {
         return 0;

@@ -74,6 +74,7 @@ impl Routes {
     /// Where a route goes. Case-sensitive, not trimmed; parts may be empty. Bytes that are not
     /// UTF-8 match nothing.
     pub fn resolve(&self, route: &[u8]) -> Target {
+        hop!();
         if let Some(index) = self.handlers.get(route) {
             return Target::Local(*index);
         }

@@ -76,6 +76,7 @@ impl Mailbox {
         let Some((packet, bytes)) = decoded else {
             return Ok((0, None));
         };
+        hop!();
         let event = match packet {
             Packet::Publish {
                 topic: mqtt::RPC_TOPIC,

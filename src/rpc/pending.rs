@@ -69,6 +69,7 @@ impl<O> Calls<O> {
 
     /// Begins a call; its frame must follow with the id returned.
     pub fn begin(&mut self, now: Instant, origin: O) -> Result<u64, Refused> {
+        hop!();
         if !self.up {
             return Err(Refused::Down);
         }
@@ -88,6 +89,7 @@ impl<O> Calls<O> {
 
     /// Ends a call with its answer. `None`: it is over already, or never was.
     pub fn finish(&mut self, id: u64) -> Option<O> {
+        hop!();
         self.calls.remove(&id).map(|call| call.origin)
     }
 

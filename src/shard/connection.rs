@@ -360,6 +360,7 @@ impl Shard {
             }
             self.counters().add(Counter::Flushes, 1);
             while connection.outbox.has_wire_bytes() {
+                hop!();
                 let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
                 let used = connection.outbox.slices(&mut slices);
                 let offered: usize = slices[..used].iter().map(|slice| slice.len()).sum();

@@ -49,6 +49,7 @@ impl Shard {
             },
             Route::None => return counters.add(Counter::MessagesDropped, 1),
         };
+        hop!();
         let target = self.routes.resolve(route);
         match target {
             Target::NoRoute => return counters.add(Counter::MessagesDropped, 1),

@@ -201,6 +201,7 @@ impl Shard {
             return;
         }
         while outbox.has_wire_bytes() {
+            hop!();
             let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
             let used = outbox.slices(&mut slices);
             let offered: usize = slices[..used].iter().map(|slice| slice.len()).sum();

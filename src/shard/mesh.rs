@@ -237,6 +237,7 @@ impl Mesh {
             let parcels = batch.parcels.len() as u64;
             match sender.try_send(batch) {
                 Ok(()) => {
+                    hop!();
                     counters.add(Counter::MeshBatches, 1);
                     counters.add(Counter::MeshParcels, parcels);
                     if bell.ring() {

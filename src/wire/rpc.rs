@@ -60,6 +60,7 @@ impl Session<'_> {
 ///
 /// Cost: no allocation beyond the growth of `out`; the one copy of the body.
 pub fn write_forward(out: &mut Vec<u8>, call_id: u64, forward: &Forward<'_>) {
+    hop!();
     // More than all fixed parts together, so that `out` grows at most once.
     out.reserve(320 + forward.body.len() + forward.route.len() + forward.session.settings.len());
     mqtt::write_publish(out, |out| {
