@@ -23,6 +23,9 @@
 //!
 //! To read on: `ARCHITECTURE.md`, then `client/mod.rs` for the states of a connection.
 
+// Not in Cargo.toml: there it would hit test crates too.
+#![warn(clippy::unwrap_used)]
+
 #[macro_use]
 mod walk;
 

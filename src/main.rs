@@ -35,6 +35,8 @@ fn refuse(error: &Error) -> ExitCode {
 
 fn run(config: Config) -> tangelo::Result<()> {
     let log = log::start(&config.log)?;
+    // A handler's panic is a line of the log like any other, not a text in between.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
     let (id, embedded) = (config.id.clone(), config.embedded);
     // Before the first shard, so that no signal finds nobody at home.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])

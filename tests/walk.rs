@@ -80,7 +80,9 @@ struct Client(WebSocket<TcpStream>);
 impl Client {
     fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
         let (socket, _) = tungstenite::client(format!("ws://{address}/"), stream).unwrap();
         let mut client = Self(socket);
         client.send(1, b"{\"sys\":{}}");
@@ -129,9 +131,12 @@ fn the_hops_of_a_forwarded_request_are_those_of_the_architecture() {
     .unwrap();
 
     // The first server's link belongs to shard 0; a client of shard 1 takes the whole way.
-    let mut clients: Vec<Client> =
-        (0..64).map(|_| Client::connect(gateway.address())).collect();
-    let far = clients.iter_mut().find_map(|client| (client.ask() == 1).then_some(client));
+    let mut clients: Vec<Client> = (0..64)
+        .map(|_| Client::connect(gateway.address()))
+        .collect();
+    let far = clients
+        .iter_mut()
+        .find_map(|client| (client.ask() == 1).then_some(client));
     let client = far.expect("the kernel gives shard 1 one of 64 connections");
     hops.0.lock().unwrap().clear();
     client.ask();

@@ -139,7 +139,8 @@ impl Target {
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 if let Some(address) = line.strip_prefix(LISTENING) {
-                    let _ = sender.send(address.trim().parse::<SocketAddr>());
+                    let word = address.split_whitespace().next().unwrap_or_default();
+                    let _ = sender.send(word.parse::<SocketAddr>());
                 }
             }
         });

@@ -9,7 +9,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use glommio::Placement;
@@ -20,7 +20,7 @@ use crate::handler::Router;
 use crate::ids::ShardId;
 use crate::metrics::{self, Counters};
 use crate::shard::mesh::{self, Doorbell};
-use crate::shard::{self, Seed};
+use crate::shard::{self, Gauge, Seed};
 
 pub mod load;
 mod preflight;
@@ -66,12 +66,14 @@ impl Gateway {
         let cores = preflight::cores();
         let shards = preflight::shards(&self.config);
         let listeners = preflight::bind(&self.config, shards)?;
-        let connections_max = preflight::connections_max(&self.config);
+        let sockets_max = preflight::sockets_max(&self.config);
+        let connections_max = self.config.client.max_connections.unwrap_or(sockets_max);
+        let sockets = Arc::new(Gauge::new(sockets_max));
+        let connections = Arc::new(Gauge::new(connections_max));
         let config = Arc::new(self.config);
         let (outlets, inboxes) = mesh::queues(shards);
         let bells: Vec<_> = inboxes.iter().map(|inbox| inbox.bell.clone()).collect();
         let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
-        let connections = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let stopper = Stopper {
             stop: stop.clone(),
@@ -90,8 +92,8 @@ impl Gateway {
                 outlets: outlets.clone(),
                 counters: counters.clone(),
                 make_router: self.make_router.clone(),
+                sockets: sockets.clone(),
                 connections: connections.clone(),
-                connections_max,
                 stop: stop.clone(),
                 page: self.page,
             };

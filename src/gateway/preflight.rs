@@ -67,17 +67,13 @@ pub fn cores() -> Vec<usize> {
     if cores.is_empty() { vec![0] } else { cores }
 }
 
-/// Client connections that this process can hold: as configured, or as many as the file limit
-/// leaves room for. Ask after [`check`], which raises that limit.
-pub fn connections_max(config: &Config) -> usize {
+/// Client sockets that this process can hold, those that never say a word included. Ask after
+/// [`check`], which raises the file limit.
+pub fn sockets_max(config: &Config) -> usize {
     let shards = shards(config);
     let room =
         files_max(getrlimit(Resource::Nofile).current).saturating_sub(reserve(config, shards));
-    let most = room.min(shards * SESSIONS_PER_SHARD_MAX);
-    config
-        .client
-        .max_connections
-        .map_or(most, |max| max.min(most))
+    room.min(shards * SESSIONS_PER_SHARD_MAX)
 }
 
 /// An executor with the settings of a shard, for the calling thread.
@@ -448,12 +444,12 @@ mod tests {
             shards: Some(1),
             ..Config::default()
         };
-        let files = connections_max(&config);
+        let files = sockets_max(&config);
         assert!(files <= SESSIONS_PER_SHARD_MAX);
         config.client.max_connections = Some(5);
-        assert_eq!(connections_max(&config), 5);
+        assert_eq!(sockets_max(&config), 5);
         config.client.max_connections = Some(usize::MAX);
-        assert_eq!(connections_max(&config), files);
+        assert_eq!(sockets_max(&config), files);
     }
 
     #[test]

@@ -8,6 +8,12 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Milliseconds since 1970, for names that others read.
+pub fn unix_ms() -> u128 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or_default().as_millis()
+}
+
 /// Lets other tasks run and the reactor look at sockets. Yielding alone does not poll them.
 pub async fn breathe() {
     glommio::timer::sleep(Duration::from_micros(1)).await;

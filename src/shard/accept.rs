@@ -1,5 +1,6 @@
 //! From a listening socket to connections.
 
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,26 +23,34 @@ pub(super) async fn run(shard: Rc<Shard>, listener: std::net::TcpListener) {
     loop {
         match listener.accept().await {
             Ok(stream) => admit(&shard, stream),
-            Err(error) => {
-                shard.counters().add(Counter::AcceptErrors, 1);
-                tracing::warn!(%error, "accept failed");
-                glommio::timer::sleep(PAUSE).await;
-            }
+            Err(error) => match io::Error::from(error) {
+                // The client was gone before its turn came.
+                error if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                error => {
+                    shard.counters().add(Counter::AcceptErrors, 1);
+                    tracing::warn!(%error, "accept failed");
+                    glommio::timer::sleep(PAUSE).await;
+                }
+            },
         }
     }
 }
 
 /// Gives a connection its place and its task.
 fn admit(shard: &Rc<Shard>, stream: TcpStream) {
-    let socket = Rc::new(Socket::new(stream));
     shard.counters().add(Counter::Accepted, 1);
+    if !shard.process_sockets.enter() {
+        shard.process_sockets.leave();
+        return shard.counters().closed(Fault::MaxConnections);
+    }
+    let socket = Rc::new(Socket::new(stream));
     let place = shard
         .connections
         .borrow_mut()
         .insert(|_| Connection::new(socket.clone(), shard.nobody.clone()));
     let Some(sid) = place else {
-        shard.counters().closed(Fault::MaxConnections);
-        return;
+        shard.process_sockets.leave();
+        return shard.counters().closed(Fault::MaxConnections);
     };
     shard.counters().add(Counter::Connections, 1);
     shard.opened(sid);

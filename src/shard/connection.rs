@@ -2,8 +2,8 @@
 
 use std::future::poll_fn;
 use std::io::IoSlice;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -176,7 +176,7 @@ impl Shard {
 
     /// The transport is decided: from now on the connection counts (C1, C7).
     fn connected(self: &Rc<Self>, sid: Sid, answer: &[u8]) {
-        let count = self.process_connections.fetch_add(1, Ordering::AcqRel) + 1;
+        let fits = self.process_connections.enter();
         self.connection(sid, |connection| {
             connection.counted = true;
             if connection.client.transport() == Transport::WebSocket {
@@ -185,11 +185,8 @@ impl Shard {
             }
         });
         self.raw(sid, |out| out.extend_from_slice(answer));
-        if count > self.process_connections_max {
-            tracing::warn!(
-                max = self.process_connections_max,
-                "the server has reached the max connections"
-            );
+        if !fits {
+            tracing::warn!("the server has reached the max connections");
             self.close(sid, Fault::MaxConnections, None);
         }
     }
@@ -438,11 +435,20 @@ impl Shard {
         };
         self.counters().closed(fault);
         if counted {
-            self.process_connections.fetch_sub(1, Ordering::AcqRel);
-            if self.router.wants_close() {
-                self.router
-                    .closed(&Session::new(sid, identity, self.clone()));
-            }
+            self.process_connections.leave();
+            self.tell_closed(sid, identity);
+        }
+    }
+
+    /// Tells the handlers that asked. A panic there must not end the shard.
+    fn tell_closed(self: &Rc<Self>, sid: Sid, identity: Rc<Identity>) {
+        if !self.router.wants_close() {
+            return;
+        }
+        let session = Session::new(sid, identity, self.clone());
+        if catch_unwind(AssertUnwindSafe(|| self.router.closed(&session))).is_err() {
+            self.counters().add(Counter::Panics, 1);
+            tracing::error!(session = %sid, "a close handler panicked");
         }
     }
 
@@ -459,6 +465,7 @@ impl Shard {
             .clear(&mut self.scheduler.borrow_mut().pool);
         connection.socket.shutdown();
         self.counters().sub(Counter::Connections, 1);
+        self.process_sockets.leave();
     }
 }
 

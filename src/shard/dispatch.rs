@@ -292,11 +292,12 @@ impl Shard {
         };
         self.counters().add(Counter::Answers, 1);
         let outcome = match (rpc::Answer { id: Some(id), resp }).result() {
-            Ok((error, value)) => Outcome {
-                error: error
+            Ok(result) => Outcome {
+                error: result
+                    .error
                     .filter(|error| json::is_truthy(error))
                     .map(|_| Failure::new("the server answered with an error")),
-                response: value.map(Cow::Borrowed),
+                response: result.value.map(Cow::Borrowed),
             },
             Err(_) => {
                 self.counters().add(Counter::BadAnswers, 1);

@@ -105,7 +105,8 @@ pub(super) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
 /// One life of a link, from its CONNECT to its end.
 async fn talk(shard: &Rc<Shard>, link: &Rc<Link>, socket: Rc<Socket>) -> LinkFault {
     let mut connect = Vec::new();
-    mqtt::write_connect(&mut connect, &format!("MQTT_RPC_{}", shard.config.id));
+    mqtt::write_connect(&mut connect, &format!("MQTT_RPC_{}", clock::unix_ms()));
+    socket.quick_ack();
     if !matches!(socket.write(&[IoSlice::new(&connect)]), Ok(n) if n == connect.len()) {
         return LinkFault::Socket;
     }

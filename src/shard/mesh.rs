@@ -154,9 +154,8 @@ impl Doorbell {
             *waker = Some(cx.waker().clone());
         }
         drop(waker);
-        self.rung.store(false, Ordering::Release);
-        // The drain that follows must see what was put in before a ring that it just erased.
-        std::sync::atomic::fence(Ordering::SeqCst);
+        // A swap, not a store: it sees what was put in before the ring that it erases.
+        self.rung.swap(false, Ordering::AcqRel);
     }
 }
 

@@ -72,14 +72,41 @@ pub struct Seed {
     pub counters: Arc<[Counters]>,
     /// Makes its handlers.
     pub make_router: Arc<dyn Fn(ShardId) -> Router + Send + Sync>,
-    /// Counted connections of the process, and how many there may be.
-    pub connections: Arc<AtomicUsize>,
-    /// See `connections`.
-    pub connections_max: usize,
+    /// Client sockets of the process.
+    pub sockets: Arc<Gauge>,
+    /// Those that have spoken: what `client.max_connections` counts.
+    pub connections: Arc<Gauge>,
     /// Set when the process is to end; the doorbell is rung too.
     pub stop: Arc<AtomicBool>,
     /// What `GET /` gets.
     pub page: Option<&'static [u8]>,
+}
+
+/// A number of things in the process, and how many there may be.
+#[derive(Debug)]
+pub struct Gauge {
+    count: AtomicUsize,
+    max: usize,
+}
+
+impl Gauge {
+    /// None yet, at most `max`.
+    pub fn new(max: usize) -> Self {
+        Self {
+            count: AtomicUsize::new(0),
+            max,
+        }
+    }
+
+    /// One more; false when that is too many. Either way [`Gauge::leave`] must follow.
+    fn enter(&self) -> bool {
+        self.count.fetch_add(1, Ordering::AcqRel) < self.max
+    }
+
+    /// One less.
+    fn leave(&self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// One shard. Tables are behind cells of their own, so that a handler may come back in.
@@ -88,8 +115,8 @@ pub(crate) struct Shard {
     shards: usize,
     config: Arc<Config>,
     counters: Arc<[Counters]>,
-    process_connections: Arc<AtomicUsize>,
-    process_connections_max: usize,
+    process_sockets: Arc<Gauge>,
+    process_connections: Arc<Gauge>,
     /// Time of the last tick: close enough for timeouts, and free to read.
     now: Cell<Instant>,
     rules: Rules,
@@ -206,8 +233,8 @@ impl Shard {
             id: seed.id,
             shards: seed.shards,
             counters: seed.counters.clone(),
+            process_sockets: seed.sockets.clone(),
             process_connections: seed.connections.clone(),
-            process_connections_max: seed.connections_max,
             now: Cell::new(now),
             rules: Rules::new(config, seed.page),
             handshake: Handshake::new(config, &dictionary),

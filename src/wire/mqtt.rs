@@ -53,9 +53,14 @@ pub enum MqttError {
 
 /// Bytes of the packet at the front; `None`: its length is not all there yet.
 pub fn packet_bytes(input: &[u8], bytes_max: usize) -> Result<Option<usize>, MqttError> {
-    let Some((_, rest)) = input.split_first() else {
+    let Some((&first, rest)) = input.split_first() else {
         return Ok(None);
     };
+    // Foreign bytes are known by the first of them, before a length is waited for.
+    let qos_0_publish = first >> 4 == 3 && first & 0b0110 == 0;
+    if !qos_0_publish && !matches!(first >> 4, 1 | 2 | 12..=14) {
+        return Err(MqttError::Unexpected(first));
+    }
     match varint::decode(rest, LENGTH_BYTES_MAX) {
         Ok((length, head)) if 1 + head + length as usize <= bytes_max => {
             Ok(Some(1 + head + length as usize))
@@ -78,7 +83,7 @@ pub fn decode(input: &[u8], bytes_max: usize) -> Result<Option<(Packet<'_>, usiz
     let packet = match whole[0] >> 4 {
         1 => Packet::Connect,
         2 => Packet::Connack,
-        3 if whole[0] & 0b0110 == 0 => {
+        3 => {
             let (length, rest) = body.split_first_chunk().ok_or(MqttError::Truncated)?;
             let length = usize::from(u16::from_be_bytes(*length));
             let (topic, payload) = rest.split_at_checked(length).ok_or(MqttError::Truncated)?;

@@ -116,8 +116,8 @@ impl<'a> Answer<'a> {
         Ok(answer)
     }
 
-    /// Error and value; missing elements and `null` are `None`.
-    pub fn result(&self) -> Result<(Option<&'a [u8]>, Option<&'a [u8]>), JsonError> {
+    /// What the call came to.
+    pub fn result(&self) -> Result<CallResult<'a>, JsonError> {
         let mut elements = json::elements(self.resp)?;
         let mut next = || -> Result<Option<&'a [u8]>, JsonError> {
             Ok(elements
@@ -125,8 +125,20 @@ impl<'a> Answer<'a> {
                 .transpose()?
                 .filter(|value| *value != b"null"))
         };
-        Ok((next()?, next()?))
+        Ok(CallResult {
+            error: next()?,
+            value: next()?,
+        })
     }
+}
+
+/// Error and value of an answer as raw JSON; missing elements and `null` are `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallResult<'a> {
+    /// First element of `resp`.
+    pub error: Option<&'a [u8]>,
+    /// Second element.
+    pub value: Option<&'a [u8]>,
 }
 
 /// The answers in one payload: a single object or, from a peer that batches, an array of them.
@@ -179,15 +191,20 @@ mod tests {
         answers(payload).collect::<Result<_, _>>().unwrap()
     }
 
+    fn parts<'a>(answer: &Answer<'a>) -> (Option<&'a [u8]>, Option<&'a [u8]>) {
+        let result = answer.result().unwrap();
+        (result.error, result.value)
+    }
+
     #[test]
     fn answers_are_read_single_batched_and_in_any_key_order() {
         let one = all(b"{\"id\":7,\"resp\":[null,{\"a\":[1]},null]}");
         assert_eq!(one[0].id, Some(7));
-        assert_eq!(one[0].result().unwrap(), (None, Some(&b"{\"a\":[1]}"[..])));
+        assert_eq!(parts(&one[0]), (None, Some(&b"{\"a\":[1]}"[..])));
         let two = all(b" [{\"resp\":[],\"id\":1},{\"traceId\":\"x\",\"resp\":[\"no\"],\"id\":2}]");
         assert_eq!((two[0].id, two[1].id), (Some(1), Some(2)));
-        assert_eq!(two[0].result().unwrap(), (None, None));
-        assert_eq!(two[1].result().unwrap(), (Some(&b"\"no\""[..]), None));
+        assert_eq!(parts(&two[0]), (None, None));
+        assert_eq!(parts(&two[1]), (Some(&b"\"no\""[..]), None));
         assert_eq!(all(b"{\"resp\":[{\"stack\":\"Error\"}]}")[0].id, None);
     }
 
