@@ -218,6 +218,7 @@ fn two_threads(c: &mut Criterion) {
 criterion_group! {
     name = mesh;
     config = Criterion::default()
+        .without_plots()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));

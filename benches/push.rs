@@ -39,10 +39,9 @@ fn bench<T: PartialEq + Debug>(
 }
 
 fn outbox(framing: Framing) -> Outbox {
-    Outbox {
-        framing,
-        ..Outbox::default()
-    }
+    let mut outbox = Outbox::default();
+    outbox.framing = framing;
+    outbox
 }
 
 /// Bytes in front of a package.
@@ -187,6 +186,7 @@ fn buffer_scheduler(c: &mut Criterion) {
 criterion_group! {
     name = push;
     config = Criterion::default()
+        .without_plots()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));

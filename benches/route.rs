@@ -88,13 +88,13 @@ fn balance(c: &mut Criterion) {
             "default_route/pomelo, 24 characters",
             Dialect::Pomelo,
             "5f8d0d55b54764421b7156c9",
-            3,
+            1,
         ),
         (
             "default_route/pinus, 24 characters",
             Dialect::Pinus,
             "5f8d0d55b54764421b7156c9",
-            3,
+            1,
         ),
     ] {
         bench(c, name, index, || {
@@ -106,6 +106,7 @@ fn balance(c: &mut Criterion) {
 criterion_group! {
     name = route;
     config = Criterion::default()
+        .without_plots()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -182,7 +182,7 @@ fn is_exempt() -> bool {
 /// Makes and runs one executor. glommio panics where io_uring is missing, and it panics about the
 /// errno in words of its own, so the errno is picked up where the panic starts.
 fn probe() -> Result<()> {
-    let (send, receive) = crossbeam_channel::bounded(1);
+    let (send, receive) = mpsc::sync_channel(1);
     let hook = Arc::new(panic::take_hook());
     let usual = hook.clone();
     panic::set_hook(Box::new(move |info| {

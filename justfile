@@ -1,0 +1,49 @@
+# Recipes for people. What a commit has to pass is `just check`, the same as in CI.
+
+# Lists the recipes.
+default:
+    @just --list
+
+# Formats everything.
+fmt:
+    cargo fmt --all
+
+# Everything a commit has to pass.
+check:
+    .ci/run
+
+# All tests; some start a genuine Pomelo cluster and need Node.
+test *ARGS:
+    cargo test --workspace {{ARGS}}
+
+# The house rules alone.
+tidy:
+    cargo test --test tidy
+
+# Prints the files that a forwarded request passes.
+walk:
+    cargo test --test walk -- --nocapture
+
+# Licences and packages; needs cargo-deny.
+deny:
+    cargo deny check bans licenses sources
+
+# Did a function get slower? For example: just bench push, just bench --save-baseline before
+bench *ARGS:
+    cargo bench --bench '*' -- {{ARGS}}
+
+# Memory and CPU of sessions that do nothing.
+perf-idle *ARGS:
+    cargo build --release --workspace && cargo run --release -p tangelo-perf -- idle {{ARGS}}
+
+# Rate, latency and CPU per message of echo requests.
+perf-echo *ARGS:
+    cargo build --release --workspace && cargo run --release -p tangelo-perf -- echo {{ARGS}}
+
+# The gateway; without arguments with its built-in chat room.
+run *ARGS:
+    cargo run --release -- {{ARGS}}
+
+# The documentation, in a browser.
+doc:
+    cargo doc --workspace --no-deps --open

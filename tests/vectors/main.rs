@@ -1,0 +1,34 @@
+//! What genuine servers did with the same bytes. `README.md` says where those come from.
+//!
+//! `codec` and `rpc` ask the formats alone. The rest puts the reference application (`app`), as
+//! handlers in Rust, on a gateway of its own (`server`) and lets clients send what the reference got.
+//! `differences` is the list of what tangelo does otherwise.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test waits on the real clock and on other threads; the bans are for the gateway"
+)]
+
+mod codec;
+mod differences;
+mod file;
+mod rpc;
+
+#[cfg(feature = "runtime")]
+mod app;
+#[cfg(feature = "runtime")]
+mod backend;
+#[cfg(feature = "runtime")]
+#[path = "../e2e/client.rs"]
+#[allow(dead_code, reason = "written for more than is asked here")]
+mod client;
+#[cfg(feature = "runtime")]
+mod filters;
+#[cfg(feature = "runtime")]
+mod handshake;
+#[cfg(feature = "runtime")]
+mod malformed;
+#[cfg(feature = "runtime")]
+mod responses;
+#[cfg(feature = "runtime")]
+mod server;
