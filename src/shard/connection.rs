@@ -147,10 +147,15 @@ impl Shard {
                 }
             }
             Event::Connected(answer) => self.connected(sid, &answer),
-            Event::Ping(payload) => self.raw(sid, |out| {
-                out.extend_from_slice(websocket::header(Opcode::Pong, payload.len()).as_slice());
-                out.extend_from_slice(payload);
-            }),
+            Event::Ping(payload) => {
+                let header = websocket::header(Opcode::Pong, payload.len());
+                if self.has_room(sid, header.as_slice().len() + payload.len()) {
+                    self.raw(sid, |out| {
+                        out.extend_from_slice(header.as_slice());
+                        out.extend_from_slice(payload);
+                    });
+                }
+            }
             Event::Assembled(whole) => {
                 let event = self.connection(sid, |connection| {
                     connection.client.assembled(&self.rules, &whole)
@@ -178,7 +183,7 @@ impl Shard {
     fn connected(self: &Rc<Self>, sid: Sid, answer: &[u8]) {
         let fits = self.process_connections.enter();
         self.connection(sid, |connection| {
-            connection.counted = true;
+            connection.counted = fits;
             if connection.client.transport() == Transport::WebSocket {
                 connection.outbox.framing = Framing::WebSocket;
                 connection.silence.idle = None;
@@ -186,15 +191,19 @@ impl Shard {
         });
         self.raw(sid, |out| out.extend_from_slice(answer));
         if !fits {
+            self.process_connections.leave();
             tracing::warn!("the server has reached the max connections");
             self.close(sid, Fault::MaxConnections, None);
         }
     }
 
-    fn heartbeat(&self, sid: Sid) {
+    fn heartbeat(self: &Rc<Self>, sid: Sid) {
         let Some(timeout) = self.patience.heartbeat else {
             return;
         };
+        if !self.has_room(sid, package::HEAD_BYTES) {
+            return;
+        }
         self.control(sid, package::Kind::Heartbeat, b"");
         self.connection(sid, |connection| {
             connection.silence.heartbeat = Some(self.now.get() + timeout);
@@ -299,20 +308,18 @@ impl Shard {
         write: impl FnOnce(&mut Vec<u8>),
         shared: Option<&Bytes>,
     ) -> bool {
+        let is_working = self.connection(sid, |connection| {
+            connection.client.state() == State::Working
+        });
+        if is_working != Some(true) || !self.has_room(sid, bytes) {
+            return false;
+        }
         let sent = self.connection(sid, |connection| {
-            if connection.client.state() != State::Working {
-                return Ok(false);
-            }
             let outbox = &mut connection.outbox;
-            let waiting = outbox.bytes();
-            if waiting > 0 && waiting + bytes > self.config.client.outbox_bytes_max {
-                return Err(Fault::OutboxFull);
-            }
             let scheduler = &mut *self.scheduler.borrow_mut();
             if self.config.push.scheduler == SchedulerKind::Buffer {
                 outbox.collect(&mut scheduler.pool, write);
-                scheduler.mark_collecting(sid, outbox);
-                return Ok(true);
+                return scheduler.mark_collecting(sid, outbox);
             }
             match shared {
                 Some(package) => outbox.shared(&mut scheduler.pool, package),
@@ -321,16 +328,27 @@ impl Shard {
             if scheduler.mark(sid, outbox) {
                 self.turn.request();
             }
-            Ok(true)
         });
-        match sent {
-            Some(Ok(sent)) => sent,
-            Some(Err(fault)) => {
-                self.close(sid, fault, None);
-                false
-            }
-            None => false,
+        sent.is_some()
+    }
+
+    /// Whether `bytes` more may wait for a client. What only waits for the end of the turn is
+    /// written first; a client whose socket takes no more is closed.
+    fn has_room(self: &Rc<Self>, sid: Sid, bytes: usize) -> bool {
+        let is_full = |connection: &mut Connection| {
+            let waiting = connection.outbox.bytes();
+            waiting > 0 && waiting + bytes > self.config.client.outbox_bytes_max
+        };
+        if self.connection(sid, is_full) != Some(true) {
+            return true;
         }
+        self.connection(sid, |connection| connection.outbox.release());
+        self.flush(sid);
+        if self.connection(sid, is_full) != Some(true) {
+            return true;
+        }
+        self.close(sid, Fault::OutboxFull, None);
+        false
     }
 
     /// The buffer scheduler's interval is over for a session.
@@ -366,11 +384,15 @@ impl Shard {
                 };
                 let pool = &mut self.scheduler.borrow_mut().pool;
                 connection.outbox.advance(pool, written);
+                // As pomelo: bytes in either direction are a sign of life.
+                if connection.silence.idle.is_some() {
+                    connection.silence.idle = Some(self.now.get() + self.patience.idle);
+                }
                 if written < offered {
                     self.counters().add(Counter::FlushesBlocked, 1);
                     connection.outbox.blocked = true;
                     let socket = connection.socket.clone();
-                    glommio::spawn_local(flush_blocked(self.clone(), socket, sid)).detach();
+                    super::spawn_behind(flush_blocked(self.clone(), socket, sid));
                     return false;
                 }
             }
@@ -440,16 +462,26 @@ impl Shard {
         }
     }
 
-    /// Tells the handlers that asked. A panic there must not end the shard.
+    /// Tells the handlers that asked. A panic there must not end the shard. What they send may close
+    /// further sessions, whose turn comes after them: a recursion here would have no bound.
     fn tell_closed(self: &Rc<Self>, sid: Sid, identity: Rc<Identity>) {
         if !self.router.wants_close() {
             return;
         }
-        let session = Session::new(sid, identity, self.clone());
-        if catch_unwind(AssertUnwindSafe(|| self.router.closed(&session))).is_err() {
-            self.counters().add(Counter::Panics, 1);
-            tracing::error!(session = %sid, "a close handler panicked");
+        self.to_tell.borrow_mut().push_back((sid, identity));
+        if self.telling.replace(true) {
+            return;
         }
+        loop {
+            let next = self.to_tell.borrow_mut().pop_front();
+            let Some((sid, identity)) = next else { break };
+            let session = Session::new(sid, identity, self.clone());
+            if catch_unwind(AssertUnwindSafe(|| self.router.closed(&session))).is_err() {
+                self.counters().add(Counter::Panics, 1);
+                tracing::error!(session = %sid, "a close handler panicked");
+            }
+        }
+        self.telling.set(false);
     }
 
     /// The read task of a connection has ended.

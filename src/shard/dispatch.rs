@@ -1,6 +1,7 @@
 //! The switchboard: what a message, an answer or a parcel leads to.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Instant;
@@ -10,6 +11,7 @@ use futures_lite::FutureExt as _;
 
 use super::Shard;
 use super::mesh::{Batch, Parcel};
+use crate::client::State;
 use crate::config::Dialect;
 use crate::error::Fault;
 use crate::handler::filter::{self, Slot};
@@ -115,7 +117,8 @@ impl Shard {
             Ok(Answer::Now(outcome)) => self.finish(sid, request.id, outcome),
             Ok(Answer::Later(future)) => {
                 let (shard, id) = (self.clone(), request.id);
-                self.spawn(sid, id, async move { shard.finish(sid, id, future.await) });
+                let work = async move { shard.finish(sid, id, future.await) };
+                self.spawn(sid, id, Rc::default(), work);
             }
             Err(_) => self.panicked(sid, request.id, request.route),
         }
@@ -125,7 +128,8 @@ impl Shard {
     fn filtered(self: &Rc<Self>, sid: Sid, target: Target, request: &Request<'_>) {
         let incoming = Rc::new(Incoming::new(request));
         let (shard, router, id) = (self.clone(), self.router.clone(), request.id);
-        self.spawn(sid, id, async move {
+        let answered = Rc::new(Cell::new(false));
+        self.spawn(sid, id, answered.clone(), async move {
             let forward = async |incoming: Rc<Incoming>, server_type| {
                 let slot = Rc::new(Slot::default());
                 match shard.forward(server_type, &incoming.request(), Origin::Task(slot.clone())) {
@@ -136,20 +140,31 @@ impl Shard {
                     },
                 }
             };
-            let respond = |outcome| shard.finish(sid, id, outcome);
+            let respond = |outcome| {
+                answered.set(true);
+                shard.finish(sid, id, outcome);
+            };
             filter::handle(router, incoming, target, forward, respond).await;
         });
     }
 
     /// Runs the rest of a message beside others, within the session's bound. A panic costs this
-    /// message only.
-    fn spawn(self: &Rc<Self>, sid: Sid, id: u32, work: impl Future<Output = ()> + 'static) {
+    /// message only, and once it is `answered` not even that.
+    fn spawn(
+        self: &Rc<Self>,
+        sid: Sid,
+        id: u32,
+        answered: Rc<Cell<bool>>,
+        work: impl Future<Output = ()> + 'static,
+    ) {
         if !self.begin_in_flight(sid) {
             return self.finish(sid, id, Outcome::error("too many messages in flight"));
         }
         let shard = self.clone();
         glommio::spawn_local(async move {
             if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                // Id 0 has no response.
+                let id = if answered.get() { 0 } else { id };
                 shard.panicked(sid, id, "");
             }
             shard.end_in_flight(sid);
@@ -371,11 +386,17 @@ impl Shard {
         sid: Sid,
         change: impl FnOnce(&mut Identity) -> Result<(), Failure>,
     ) -> Result<Rc<Identity>, Failure> {
-        self.connection(sid, |connection| {
-            change(Rc::make_mut(&mut connection.identity))?;
-            Ok(connection.identity.clone())
-        })
-        .unwrap_or_else(|| Err(Failure::new(format!("session does not exist, sid: {sid}"))))
+        let changed = self.connection(sid, |connection| {
+            // Its handlers have been told that it is gone.
+            if connection.client.state() == State::Closed {
+                return None;
+            }
+            let changed = change(Rc::make_mut(&mut connection.identity));
+            Some(changed.map(|()| connection.identity.clone()))
+        });
+        changed
+            .flatten()
+            .unwrap_or_else(|| Err(Failure::new(format!("session does not exist, sid: {sid}"))))
     }
 }
 

@@ -214,7 +214,7 @@ impl Shard {
             if written < offered {
                 outbox.blocked = true;
                 let task = flush_blocked(self.clone(), link.clone(), socket.clone());
-                glommio::spawn_local(task).detach();
+                super::spawn_behind(task);
                 return;
             }
         }

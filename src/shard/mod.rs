@@ -133,6 +133,9 @@ pub(crate) struct Shard {
     connections: RefCell<Slab<Connection>>,
     /// Who a session is before it is bound or has values.
     nobody: Rc<Identity>,
+    /// Closed sessions that the handlers have not been told of, and whether somebody is at it.
+    to_tell: RefCell<VecDeque<(Sid, Rc<Identity>)>>,
+    telling: Cell<bool>,
     scheduler: RefCell<Scheduler>,
     wheel: RefCell<Wheel>,
     /// Calls of this shard, by peer.
@@ -251,6 +254,8 @@ impl Shard {
             read_buffer: ReadBuffer::default(),
             connections: RefCell::new(Slab::new(seed.id)),
             nobody: Rc::default(),
+            to_tell: RefCell::default(),
+            telling: Cell::default(),
             scheduler: RefCell::default(),
             wheel: RefCell::new(Wheel::new(now)),
             calls: RefCell::new(
@@ -290,6 +295,14 @@ impl Shard {
             self.close(sid, crate::error::Fault::Stopping, None);
         }
     }
+}
+
+/// Starts a task behind this one. `glommio::spawn_local` would poll it at once, within whatever its
+/// starter has borrowed.
+fn spawn_behind(task: impl Future<Output = ()> + 'static) {
+    let queue = glommio::executor().current_task_queue();
+    let task = glommio::spawn_local_into(task, queue);
+    task.expect("the queue of a running task exists").detach();
 }
 
 /// Ends each turn: one write for each dirty session, each own link and each other shard.

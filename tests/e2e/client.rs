@@ -147,6 +147,14 @@ impl Client {
         }
     }
 
+    /// The socket under everything, for bytes that are no packages or no frames.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        match &self.wire {
+            Wire::Tcp { stream, .. } => stream,
+            Wire::WebSocket(socket) => socket.get_ref(),
+        }
+    }
+
     pub(crate) fn send_package(&mut self, kind: u8, body: &[u8]) {
         self.send_raw(&encode_package(kind, body));
     }
@@ -155,6 +163,13 @@ impl Client {
     pub(crate) fn next_package(&mut self) -> Option<Package> {
         self.package_within(RECEIVE_TIMEOUT)
             .unwrap_or_else(|TimedOut| self.give_up("any package"))
+    }
+
+    /// All packages of the next WebSocket message. Nothing may wait from the one before.
+    pub(crate) fn next_batch(&mut self) -> Vec<Package> {
+        assert!(self.packages.is_empty(), "not taken: {:?}", self.packages);
+        let first = self.next_package();
+        first.into_iter().chain(self.packages.drain(..)).collect()
     }
 
     /// Panics when a package or the end comes within `period`. A slow machine cannot make this

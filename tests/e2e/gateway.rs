@@ -17,6 +17,9 @@ const COUNTERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long [`Gateway::wait_counter`] waits; above all timers that tests set.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 
+const TANGELO: &[&str] = &[env!("CARGO_BIN_EXE_tangelo")];
+const ANY_PORT: &str = "127.0.0.1:0";
+
 /// A running gateway. Dropping it kills it.
 pub(crate) struct Gateway {
     process: Process,
@@ -27,18 +30,48 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts the gateway on a free port of the loopback and waits until it listens.
     pub(crate) fn start(args: &[&str]) -> Self {
-        Self::start_in(Turn::take(false), args)
+        Self::start_in(Turn::take(false), TANGELO, ANY_PORT, args)
+    }
+
+    /// The same, on an address of the test's own.
+    pub(crate) fn start_on(listen: &str, args: &[&str]) -> Self {
+        Self::start_in(Turn::take(false), TANGELO, listen, args)
+    }
+
+    /// The same, with so many files open at most.
+    pub(crate) fn start_with_files(files: u32, args: &[&str]) -> Self {
+        let limit = format!("--nofile={files}");
+        let program = ["prlimit", &limit, "--", TANGELO[0]];
+        Self::start_in(Turn::take(false), &program, ANY_PORT, args)
     }
 
     /// The same, while no other gateway of this test binary runs: for tests that measure time.
     pub(crate) fn start_alone(args: &[&str]) -> Self {
-        Self::start_in(Turn::take(true), args)
+        Self::start_in(Turn::take(true), TANGELO, ANY_PORT, args)
     }
 
-    fn start_in(turn: Turn, args: &[&str]) -> Self {
-        let listen = ["--listen", "127.0.0.1:0"];
-        let args: Vec<&str> = listen.iter().chain(args).copied().collect();
-        let program = env!("CARGO_BIN_EXE_tangelo");
+    /// Starts a gateway that is to refuse. Its exit code and all it printed.
+    pub(crate) fn refused(args: &[&str]) -> (Option<i32>, String) {
+        let _turn = Turn::take(false);
+        let mut process = Process::start("tangelo", Path::new("/"), TANGELO[0], args);
+        let Some(status) = process.wait_exit(START_TIMEOUT) else {
+            panic!("it does not refuse\n{}", process.transcript());
+        };
+        // The readers may be a little behind the end of the program.
+        let deadline = Instant::now() + COUNTERS_TIMEOUT;
+        while process.lines_printed() == 0 && Instant::now() < deadline {
+            thread::sleep(POLL_INTERVAL);
+        }
+        (status.code(), process.transcript())
+    }
+
+    fn start_in(turn: Turn, program: &[&str], listen: &str, args: &[&str]) -> Self {
+        let [program, wrapped @ ..] = program else {
+            panic!("no program");
+        };
+        let listen = ["--listen", listen];
+        let args = wrapped.iter().chain(&listen).chain(args).copied();
+        let args: Vec<&str> = args.collect();
         let mut process = Process::start("tangelo", Path::new("/"), program, &args);
         let what = "line with `listening on ADDRESS:PORT`";
         let address = process.wait_for_line(what, 0, START_TIMEOUT, |line| {

@@ -109,3 +109,18 @@ fn a_panic_is_an_error_of_its_own_request_only() {
         }
     }
 }
+
+#[test]
+fn a_panic_after_the_response_sends_no_second_one() {
+    for dialect in [Dialect::Pomelo, Dialect::Pinus] {
+        for (transport, mut client) in open_clients(server("c-filter", dialect).address) {
+            for filter in ["GA2", "GA1"] {
+                let response = client.request_text(ECHO, with("{}", "throw", filter));
+                assert_ne!(response, FAILED, "{transport} {filter}");
+                send_probe(&mut client);
+                let next = client.next_package().expect("an answer");
+                assert!(is_probe_answer(&next), "{transport} {filter}: {next:?}");
+            }
+        }
+    }
+}

@@ -54,3 +54,17 @@ fn an_outcome_becomes_the_bytes_that_the_reference_sends() {
     differences.all_used();
     failures.none();
 }
+
+/// Two more lines of the reference's table of outcomes: a response that is no object takes no code,
+/// and one that is false is none.
+#[test]
+fn a_response_that_is_no_object_stays_as_it_is() {
+    let server = server("c-plain", Dialect::Pomelo);
+    for (transport, mut client) in open_clients(server.address) {
+        let outcomes = [("errStrResp", "\"hello\""), ("falseResp", "{}")];
+        for (method, response) in outcomes {
+            let got = client.request_text(&*format!("connector.entryHandler.{method}"), "{}");
+            assert_eq!(got, response, "{transport} {method}");
+        }
+    }
+}
