@@ -13,7 +13,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::{Answer, Failure, Incoming, LocalFuture, Outcome, Router};
+use super::{Answer, Failure, Incoming, LocalFuture, Outcome, Router, reply};
 use crate::route::Target;
 
 /// A result now or later.
@@ -92,7 +92,8 @@ pub async fn handle(
             _ => Outcome::error(format!("no server serves {}", incoming.route)),
         },
     };
-    let (error, response) = (outcome.error.clone(), outcome.response.clone());
+    let error = outcome.error.clone();
+    let response = reply::with_code(incoming.id, &outcome);
     respond(outcome);
     run_after(&filters.global_after, error, &incoming, response.as_deref()).await;
 }

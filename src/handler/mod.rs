@@ -393,14 +393,14 @@ impl Router {
     }
 
     /// Tells everybody who asked that a session has closed.
-    pub(crate) fn closed(&self, session: &Session) {
+    pub fn closed(&self, session: &Session) {
         for f in &self.on_close {
             f(session);
         }
     }
 
     /// True when somebody asked.
-    pub(crate) fn wants_close(&self) -> bool {
+    pub fn wants_close(&self) -> bool {
         !self.on_close.is_empty()
     }
 }

@@ -28,6 +28,17 @@ pub fn compose<'a>(message_id: u32, outcome: Outcome<'a>) -> Option<Cow<'a, [u8]
     Some(Cow::Owned(text))
 }
 
+/// The response as global after filters see it: with the code that it is sent with (C35).
+pub fn with_code(message_id: u32, outcome: &Outcome<'_>) -> Option<Vec<u8>> {
+    let response = outcome.response.as_deref()?;
+    if message_id == 0 || outcome.error.is_none() {
+        return Some(response.to_vec());
+    }
+    let mut text = Vec::with_capacity(response.len() + 16);
+    json::with_error_code(&mut text, response);
+    Some(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
