@@ -33,31 +33,18 @@ fn handlers() -> Vec<String> {
 
 fn resolve(c: &mut Criterion) {
     let handlers = handlers();
-    let routes = Routes::new(
-        "connector",
-        handlers.iter().map(String::as_str),
-        ["gate", "chat", "area", "auth", "manager"],
-    );
+    let routes = Routes::new("connector", handlers.iter().map(String::as_str));
     for (name, route, target) in [
         (
             "resolve/local",
             "connector.e4Handler.query",
             Target::Local(22),
         ),
-        (
-            "resolve/forward",
-            "chat.chatHandler.send",
-            Target::Forward(1),
-        ),
+        ("resolve/remote", "chat.chatHandler.send", Target::Remote),
         (
             "resolve/no such handler",
             "connector.e4Handler.absent",
             Target::NoHandler,
-        ),
-        (
-            "resolve/no such server",
-            "absent.chatHandler.send",
-            Target::NoServer,
         ),
         ("resolve/malformed", "chat.chatHandler", Target::Malformed),
     ] {

@@ -2,14 +2,18 @@
 //! `gateway/load.rs`.
 //!
 //! The names are the keys of `tangelo.toml`: field `heartbeat` of [`Client`] is `client.heartbeat`
-//! there and in `--set client.heartbeat=3s`. One exception: `servers` is written as `[[server]]`,
-//! with the keys `id`, `type`, `host` and `port`. Durations carry their unit (`3s`, `20ms`), sizes
-//! are bytes or carry theirs (`64KiB`). A value outside its range is an error when read from a file
+//! there and in `--set client.heartbeat=3s`. Three exceptions: `servers` is written `[[server]]`,
+//! with the keys `id`, `type`, `host`, `port` and `weight`; `routes` is `[route]`, with server
+//! types as keys; `master` comes from a project only. Durations carry their unit (`3s`, `20ms`),
+//! sizes are bytes or carry theirs (`64KiB`). A value outside its range is an error when read from a file
 //! or a flag; whoever fills these structs by hand keeps to the ranges.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::session::binding::DuplicateLogin;
 
 /// The whole configuration of one tangelo process.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,20 +39,32 @@ pub struct Config {
     pub pin: bool,
     /// Game clients.
     pub client: Client,
+    /// Users and their sessions.
+    pub session: Session,
     /// Push scheduler.
     pub push: Push,
-    /// Calls to other servers.
+    /// Calls to and from other servers.
     pub rpc: Rpc,
+    /// How the server of a forwarded message is chosen: server type, or `default` for all that are
+    /// not named, to a text for `route::balance::Strategy::parse`. Default none: by the uid, as
+    /// Pomelo does. Pomelo: `app.route`, `routerType`.
+    pub routes: BTreeMap<String, String>,
+    /// Being part of a cluster.
+    pub cluster: Cluster,
     /// Logging.
     pub log: Log,
-    /// The other servers of the cluster, in the order that routing counts them. At most
-    /// `limits::SERVERS_MAX`. Pomelo: `servers.json`.
+    /// The master to join; tells who the other servers are. `None` without a project and with
+    /// `cluster.join = false`. Pomelo: `master.json`.
+    pub master: Option<Master>,
+    /// The other servers, in the order that routing counts them. Counts only where there is no
+    /// `master` to ask. At most `limits::SERVERS_MAX`. Pomelo: `servers.json`.
     pub servers: Vec<Server>,
     /// The user dictionary: routes that get a code after the handlers' own. Pomelo:
     /// `config/dictionary.json`.
     pub dictionary: Vec<String>,
     /// Pomelo project folder the rest was read from, if any. In `tangelo.toml` it is relative to
-    /// that file, in a flag to the working directory. File and flags win over the project.
+    /// that file, in a flag to the working directory; a main script on the command line names its
+    /// own folder. File and flags win over the project.
     pub app_dir: Option<PathBuf>,
     /// True when neither a configuration file nor a project was named: tangelo then serves the
     /// built-in chat room.
@@ -92,6 +108,18 @@ pub struct Client {
     pub calls_in_flight_max: usize,
 }
 
+/// What is kept of users and their sessions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Session {
+    /// What happens when a uid is bound that another session has: `allow` keeps both, `refuse`
+    /// fails the second bind, `newest-wins` kicks the first. Default `allow`. Pomelo:
+    /// `sessionConfig.singleSession`, which refuses.
+    pub duplicate_login: DuplicateLogin,
+    /// What a session kicked by `newest-wins` is told. Default `kick`, as Pomelo tells any kicked
+    /// session without a reason of its own.
+    pub duplicate_login_reason: String,
+}
+
 /// When queued packages are written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Push {
@@ -111,7 +139,7 @@ pub enum Scheduler {
     Buffer,
 }
 
-/// Calls to other servers.
+/// Calls to and from other servers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rpc {
     /// A call without an answer for this long fails with code 500. Default 30 s, range
@@ -130,6 +158,56 @@ pub struct Rpc {
     /// Calls to one server that one shard may have waiting. Default 10 000, range 1..=1 000 000.
     /// One more is answered with code 500 at once. Pomelo: `pendingSize`.
     pub calls_in_flight_max: usize,
+    /// Where the other servers' calls arrive. Default: the own `host` and `port` in `servers.json`,
+    /// where the others look for it whatever this says; set it where that address is not one of
+    /// this machine, or to listen on all (`[::]:3150`). `None` outside a cluster, even when set, and
+    /// for a server without `port`: no such listener. Unlike pomelo: one address instead of all.
+    pub listen: Option<SocketAddr>,
+    /// Who may call. Default `any`: calls carry no credentials, so the address in `listen` must not
+    /// be reachable from outside.
+    pub allow: RpcAllow,
+}
+
+/// Who may open a connection to `rpc.listen`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RpcAllow {
+    /// Everybody, as Pomelo.
+    Any,
+    /// Hosts of servers that the master knows at that moment.
+    Cluster,
+}
+
+/// Being part of a cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// Register with the project's master and follow what it says about the others. Default true.
+    /// When false, the servers of `servers.json` are taken as they are and nobody can call back:
+    /// backends reach no session here. Without a project it changes nothing.
+    pub join: bool,
+    /// First pause before a lost master is dialled again; doubles up to `reconnect_max`. Default
+    /// 1 s, range 10 ms..=1 min, not longer than `reconnect_max`.
+    pub reconnect_min: Duration,
+    /// Longest pause between two dials. Default 60 s, range 10 ms..=10 min. Longer delays coming
+    /// back after a restart of the master, which forgets this server until then.
+    pub reconnect_max: Duration,
+}
+
+/// The master of a cluster, and what it is told about this server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Master {
+    /// Its host name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// What proves this server's type: the first entry of that type in `adminServer.json`, null
+    /// where there is none, `"ok"` where there is no such file.
+    pub token: serde_json::Value,
+    /// This server as all others see it: what a genuine server parses from its command line, every
+    /// key of its entry in `servers.json` included.
+    pub info: serde_json::Map<String, serde_json::Value>,
+    /// Environment, as in [`Config::env`].
+    pub env: String,
 }
 
 /// Logging.
@@ -163,6 +241,8 @@ pub struct Server {
     pub host: String,
     /// Its RPC port.
     pub port: u16,
+    /// Its share of what the strategy `wrr` sends to its type. Default none: no share.
+    pub weight: Option<u32>,
 }
 
 impl Default for Config {
@@ -176,9 +256,13 @@ impl Default for Config {
             shards: None,
             pin: true,
             client: Client::default(),
+            session: Session::default(),
             push: Push::default(),
             rpc: Rpc::default(),
+            routes: BTreeMap::new(),
+            cluster: Cluster::default(),
             log: Log::default(),
+            master: None,
             servers: Vec::new(),
             dictionary: Vec::new(),
             app_dir: None,
@@ -201,6 +285,15 @@ impl Default for Client {
     }
 }
 
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            duplicate_login: DuplicateLogin::Allow,
+            duplicate_login_reason: "kick".into(),
+        }
+    }
+}
+
 impl Default for Push {
     fn default() -> Self {
         Self {
@@ -219,6 +312,18 @@ impl Default for Rpc {
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(2),
             calls_in_flight_max: 10_000,
+            listen: None,
+            allow: RpcAllow::Any,
+        }
+    }
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            join: true,
+            reconnect_min: Duration::from_secs(1),
+            reconnect_max: Duration::from_secs(60),
         }
     }
 }

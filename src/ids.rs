@@ -17,12 +17,12 @@ impl ShardId {
 
 /// Index of another server in the cluster's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PeerIndex(pub u16);
+pub struct PeerIndex(pub u32);
 
 impl PeerIndex {
     /// As an index into a table with one entry per server.
     pub fn index(self) -> usize {
-        usize::from(self.0)
+        self.0 as usize
     }
 }
 
@@ -47,6 +47,14 @@ impl Sid {
                 | (u64::from(slot) << SHARD_BITS)
                 | u64::from(shard.0),
         )
+    }
+
+    /// The id of a number from the wire, if it could be one.
+    pub fn from_wire(number: u64) -> Option<Self> {
+        let sid = Self(number);
+        let generation = number >> (SLOT_BITS + SHARD_BITS);
+        let known = 1..=u64::from(GENERATIONS_MAX);
+        known.contains(&generation).then_some(sid)
     }
 
     /// The number itself, for the wire.

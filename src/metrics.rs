@@ -78,6 +78,16 @@ counters! {
     LinksUp = "rpc_links_up",
     /// Links lost or not to be opened.
     LinksDown = "rpc_links_down",
+    /// Links that peers opened.
+    PeersAccepted = "peers_accepted",
+    /// Links of peers that are not in the cluster.
+    PeersRefused = "peers_refused",
+    /// Calls of peers.
+    PeerCalls = "peer_calls",
+    /// Calls of peers that could not be read, or that nobody serves.
+    BadCalls = "peer_bad_calls",
+    /// Messages of the master that mean nothing here.
+    MasterIgnored = "master_ignored",
     /// Batches sent to other shards.
     MeshBatches = "mesh_batches",
     /// Parcels in them.

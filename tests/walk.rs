@@ -124,6 +124,7 @@ fn the_hops_of_a_forwarded_request_are_those_of_the_architecture() {
             server_type: "chat".into(),
             host: backend.ip().to_string(),
             port: backend.port(),
+            weight: None,
         }],
         ..Config::default()
     })

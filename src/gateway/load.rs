@@ -3,13 +3,18 @@
 //! Layers, each over the one before: the defaults, the Pomelo project (`--app-dir`), `tangelo.toml`
 //! (`--config`), every `--set` in order, the other flags. All but the project go through one table,
 //! `keys::KEYS`, so a key has the same checks and the same error wherever it was written.
+//!
+//! A command line as a master writes it (`launch`) names the project by its main script and stands
+//! in for the own entry of `servers.json`. Who this server is, it alone decides: id, type and
+//! environment of `tangelo.toml` do not count then, and flags for them are refused.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use toml::de::{DeTable, DeValue};
 
 use crate::config::Config;
@@ -17,9 +22,11 @@ use crate::error::Error;
 use crate::limits;
 
 mod keys;
+mod launch;
 mod project;
 
 use keys::{Given, KEYS, in_order};
+use launch::Launch;
 use project::Project;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
@@ -29,6 +36,7 @@ impl Config {
     /// Pomelo project there is read as well.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         Layers {
+            launch: None,
             file: Some(File::read(path.as_ref())?),
             flags: Vec::new(),
         }
@@ -39,10 +47,20 @@ impl Config {
 /// Reads the command line, program name first, and the files it names.
 pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Config, ArgsError> {
     let args = Args::try_parse_from(args)?;
+    let launch = args.launch()?;
     let file = args.config.as_deref().map(File::read).transpose()?;
+    let flags = args.flags()?;
+    if launch.is_some() {
+        let says_who = |flag: &&Flag| ["id", "server_type", "env"].contains(&flag.key.as_str());
+        if let Some(Flag { name, .. }) = flags.iter().find(says_who) {
+            let what = "not together with key=value words, which say that themselves";
+            return Err(Error::Config(format!("{name}: {what}")).into());
+        }
+    }
     Ok(Layers {
+        launch,
         file,
-        flags: args.flags()?,
+        flags,
     }
     .config()?)
 }
@@ -82,13 +100,15 @@ impl std::error::Error for ArgsError {}
 
 /// A gateway that replaces the frontend server of a Pomelo or Pinus game cluster.
 ///
-/// Without --config or --app-dir it serves a built-in chat room, to try it out.
+/// Without --config, --app-dir or a main script it serves a built-in chat room, to try it out.
 #[derive(Parser)]
 #[command(name = "tangelo", version)]
 struct Args {
-    /// Changes nothing: to serve is all that tangelo does
-    #[arg(value_name = "run", value_parser = ["run"], hide_possible_values = true)]
-    run: Option<String>,
+    /// What a Pomelo master starts a server with: the main script, then all that servers.json says
+    /// of the server, as in game/app.js env=production id=connector-1 port=3150 ...; or just `run`,
+    /// which changes nothing
+    #[arg(value_name = "MAIN.js KEY=VALUE")]
+    words: Vec<String>,
     /// Read this tangelo.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -99,7 +119,7 @@ struct Args {
     #[arg(long, value_name = "N")]
     shards: Option<String>,
     /// Folder of the Pomelo project whose frontend this is; it holds config/servers.json
-    #[arg(long, value_name = "DIR", requires = "id")]
+    #[arg(long, value_name = "DIR")]
     app_dir: Option<String>,
     /// Own server id, as in servers.json
     #[arg(long, value_name = "ID")]
@@ -116,6 +136,28 @@ struct Args {
 }
 
 impl Args {
+    /// The line as a master wrote it, if one did. Checks what clap cannot see.
+    fn launch(&self) -> Result<Option<Launch>, clap::Error> {
+        let launch = Launch::from_words(&self.words, std::env::var("NODE_ENV").ok());
+        let refused = |kind, text: String| Err(Self::command().error(kind, text));
+        if launch.is_some() {
+            return Ok(launch);
+        }
+        if let Some(word) = self.words.iter().find(|word| *word != "run") {
+            let what =
+                "accepted: run, or a main script with key=value words such as id=connector-1";
+            return refused(
+                ErrorKind::UnknownArgument,
+                format!("'{word}' means nothing alone; {what}"),
+            );
+        }
+        if self.app_dir.is_some() && self.id.is_none() {
+            let text = "--app-dir needs --id <ID>: which server of the project this is".into();
+            return refused(ErrorKind::MissingRequiredArgument, text);
+        }
+        Ok(None)
+    }
+
     /// Everything but the file, weakest first.
     fn flags(self) -> Result<Vec<Flag>> {
         let mut flags = Vec::new();
@@ -155,6 +197,7 @@ impl Args {
 
 /// What was given on top of the defaults and the project.
 struct Layers {
+    launch: Option<Launch>,
     file: Option<File>,
     flags: Vec<Flag>,
 }
@@ -162,25 +205,56 @@ struct Layers {
 impl Layers {
     fn config(&self) -> Result<Config> {
         let mut config = Config::default();
+        if let Some(launch) = &self.launch {
+            config.app_dir = launch.app_dir();
+            config.env = launch.node_env.clone().unwrap_or(config.env);
+        }
         self.apply(&mut config)?;
-        if let Some(app_dir) = config.app_dir.take() {
-            // The layers said which project and which of its servers; now they go on top of it.
-            let (id, env) = (config.id, config.env);
-            config = Config {
-                id,
-                env,
-                app_dir: Some(app_dir.clone()),
-                ..Config::default()
-            };
-            Project {
-                dir: app_dir.join("config"),
-                env: config.env.clone(),
+        match config.app_dir.take() {
+            Some(app_dir) => config = self.project(config, app_dir)?,
+            None if self.launch.is_some() => {
+                return Err(Error::Config(
+                    "no project; put its main script before the key=value words, as in \
+                     game/app.js id=connector-1, or name its folder with --app-dir"
+                        .into(),
+                ));
             }
-            .apply(&mut config)?;
-            self.apply(&mut config)?;
+            None => config.rpc.listen = None,
         }
         config.embedded = self.file.is_none() && config.app_dir.is_none();
         check(&config)?;
+        Ok(config)
+    }
+
+    /// The layers said which project and which of its servers; now they go on top of it.
+    fn project(&self, layers: Config, app_dir: PathBuf) -> Result<Config> {
+        let mut config = Config {
+            id: layers.id,
+            env: layers.env,
+            cluster: layers.cluster,
+            app_dir: Some(app_dir.clone()),
+            ..Config::default()
+        };
+        let launched = self.launch.as_ref();
+        let launched = launched.map(|launch| launch.entry(&app_dir)).transpose()?;
+        if let Some(own) = &launched {
+            own.identify(&mut config)?;
+        }
+        let project = Project {
+            dir: app_dir.join("config"),
+            env: config.env.clone(),
+            env_knob: if launched.is_some() { "env=" } else { "--env" },
+        };
+        let own = project.apply(&mut config, launched)?;
+        self.apply(&mut config)?;
+        if self.launch.is_some() {
+            own.identify(&mut config)?;
+        }
+        if config.cluster.join {
+            project.join(&mut config, &own, &launch::usual_main(&app_dir))?;
+        } else {
+            config.rpc.listen = None;
+        }
         Ok(config)
     }
 
@@ -200,6 +274,14 @@ fn check(config: &Config) -> Result<()> {
             "rpc.backoff_min: {} is longer than rpc.backoff_max, {}",
             humantime::format_duration(rpc.backoff_min),
             humantime::format_duration(rpc.backoff_max),
+        )));
+    }
+    let cluster = &config.cluster;
+    if cluster.reconnect_min > cluster.reconnect_max {
+        return Err(Error::Config(format!(
+            "cluster.reconnect_min: {} is longer than cluster.reconnect_max, {}",
+            humantime::format_duration(cluster.reconnect_min),
+            humantime::format_duration(cluster.reconnect_max),
         )));
     }
     if config.servers.len() > limits::SERVERS_MAX {
@@ -355,6 +437,10 @@ fn assign(
             source.error(wrong.at.unwrap_or(at), &key, &wrong.what)
         });
     }
+    if let Some(server_type) = below(ROUTE, key).filter(|name| keys::is_server_type(name)) {
+        return keys::route(config, server_type, given)
+            .map_err(|wrong| source.error(at, key, &wrong.what));
+    }
     if !is_section(key) {
         return Err(source.error(at, key, &unknown(key)));
     }
@@ -369,6 +455,9 @@ fn assign(
         }
     }
 }
+
+/// The section whose keys are not in the table: server types.
+const ROUTE: &str = "route";
 
 fn is_section(key: &str) -> bool {
     KEYS.iter().any(|(name, _)| below(key, name).is_some())
@@ -390,6 +479,9 @@ fn unknown(key: &str) -> String {
 
 /// Names of keys and sections directly in `section`; `""` is the top.
 fn known(section: &str) -> String {
+    if section == ROUTE {
+        return "default and any server type".into();
+    }
     let mut names: Vec<&str> = Vec::new();
     for (key, _) in KEYS {
         let Some(rest) = (if section.is_empty() {
@@ -411,9 +503,12 @@ fn known(section: &str) -> String {
 mod tests {
     use super::project::tests::Folder;
     use super::*;
-    use crate::config::{Dialect, LogFormat, Scheduler, Server};
+    use crate::config::{Dialect, LogFormat, RpcAllow, Scheduler, Server};
+    use crate::session::binding::DuplicateLogin;
     use std::net::SocketAddr;
     use std::time::Duration;
+
+    const MASTER: &str = r#"{"development": {"host": "127.0.0.1", "port": 3005}}"#;
 
     fn args(line: &[&str]) -> Result<Config, ArgsError> {
         from_args(
@@ -557,6 +652,7 @@ mod tests {
                 server_type: kind.into(),
                 host: host.into(),
                 port,
+                weight: None,
             })
             .into();
         assert_eq!(Config::load(folder.path("tangelo.toml")).unwrap(), expected);
@@ -570,7 +666,7 @@ mod tests {
              max_connections, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
         );
         let top = "unknown key; known keys here: id, server_type, env, dialect, listen, shards, pin, \
-                   app_dir, dictionary, server, client, push, rpc, log";
+                   app_dir, dictionary, server, client, session, push, rpc, route, cluster, log";
         refused_file(
             "id = 'a'\n[clinet]\nheartbeat = '3s'\n",
             &format!(":2: clinet: {top}"),
@@ -607,7 +703,7 @@ mod tests {
         refused(
             &["--set", "=1"],
             "--set =1: unknown key; known keys here: id, server_type, env, dialect, listen, shards, pin, \
-             app_dir, dictionary, server, client, push, rpc, log",
+             app_dir, dictionary, server, client, session, push, rpc, route, cluster, log",
         );
     }
 
@@ -697,6 +793,7 @@ mod tests {
             server_type: "t".into(),
             host: "h".into(),
             port: 1,
+            weight: None,
         };
         config.servers = vec![server; limits::SERVERS_MAX + 1];
         assert_eq!(
@@ -725,9 +822,11 @@ mod tests {
     #[test]
     fn a_project_is_the_lowest_layer() {
         let servers = r#"{"development": {"connector": [
-            {"id": "c-1", "host": "h", "port": 1, "clientPort": 3010, "frontend": true, "max-connections": 9}]}}"#;
+            {"id": "c-1", "host": "127.0.0.1", "port": 1, "clientPort": 3010, "frontend": true,
+             "max-connections": 9}]}}"#;
         let folder = Folder::new(&[
             ("game/config/servers.json", servers),
+            ("game/config/master.json", MASTER),
             (
                 "tangelo.toml",
                 "app_dir = 'game'\nid = 'c-1'\nclient.max_connections = 7\nshards = 3",
@@ -761,5 +860,341 @@ mod tests {
             (1, Some(7))
         );
         assert_eq!(config.app_dir, Some(game.into()));
+    }
+    /// A project of one connector `c-1` and one backend.
+    fn project() -> Folder {
+        let servers = r#"{"development": {
+            "connector": [{"id":"c-1","host":"127.0.0.1","port":3150,"clientPort":3010,
+                           "frontend":true}],
+            "chat": [{"id":"chat-1","host":"127.0.0.1","port":6050}]}}"#;
+        Folder::new(&[
+            ("config/servers.json", servers),
+            ("config/master.json", MASTER),
+            ("app.js", ""),
+        ])
+    }
+
+    fn ids(config: &Config) -> Vec<&str> {
+        config
+            .servers
+            .iter()
+            .map(|server| server.id.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn a_project_has_a_master_to_join_and_a_port_for_calls() {
+        let folder = project();
+        let dir = folder.path("").display().to_string();
+        let config = args(&["--app-dir", &dir, "--id=c-1"]).unwrap();
+        let master = config.master.as_ref().unwrap();
+        assert_eq!((master.host.as_str(), master.port), ("127.0.0.1", 3005));
+        assert_eq!(
+            master.info["main"],
+            folder.path("app.js").display().to_string()
+        );
+        assert_eq!(master.info["port"], 3150);
+        assert_eq!(config.rpc.listen, Some("127.0.0.1:3150".parse().unwrap()));
+        assert_eq!(ids(&config), ["chat-1"]);
+    }
+
+    #[test]
+    fn whoever_does_not_join_has_the_listed_servers_and_no_port_for_calls() {
+        let folder = project();
+        std::fs::remove_file(folder.path("config/master.json")).unwrap();
+        let dir = folder.path("").display().to_string();
+        let line = ["--app-dir", &dir, "--id=c-1"];
+        let config = folder.path("config").display().to_string();
+        refused(
+            &line,
+            &format!(
+                "{config}/master.json: not found, nor {config}/development/master.json; it names \
+                 the master to join, which cluster.join = false does without"
+            ),
+        );
+        let stays = ["--set=cluster.join=false", "--set=rpc.listen=[::]:1"];
+        let config = args(&[&line[..], &stays].concat()).unwrap();
+        assert_eq!((config.master, config.rpc.listen), (None, None));
+        assert_eq!(config.servers[0].id, "chat-1");
+
+        let config = args(&["--set=rpc.listen=[::]:1"]).unwrap();
+        assert_eq!((config.master, config.rpc.listen), (None, None));
+    }
+
+    #[test]
+    fn a_set_address_for_calls_wins_and_the_host_need_not_be_known_here() {
+        let folder = project();
+        let servers = r#"{"connector": [{"id":"c-1","host":"no..host","port":3150,
+            "clientPort":3010,"frontend":true}]}"#;
+        std::fs::write(folder.path("config/servers.json"), servers).unwrap();
+        let dir = folder.path("").display().to_string();
+        let line = ["--app-dir", &dir, "--id=c-1", "--set=rpc.listen=[::]:4150"];
+        let config = args(&line).unwrap();
+        assert_eq!(config.rpc.listen, Some("[::]:4150".parse().unwrap()));
+        let info = config.master.unwrap().info;
+        assert_eq!(
+            (&info["host"], &info["port"]),
+            (&"no..host".into(), &3150.into())
+        );
+    }
+
+    #[test]
+    fn a_server_type_set_over_the_project_is_the_one_told_and_proved() {
+        let folder = project();
+        let admin = r#"[{"type":"connector","token":"a"},{"type":"gate","token":"b"}]"#;
+        std::fs::write(folder.path("config/adminServer.json"), admin).unwrap();
+        let dir = folder.path("").display().to_string();
+        let config = args(&["--app-dir", &dir, "--id=c-1", "--set=server_type=gate"]).unwrap();
+        let master = config.master.unwrap();
+        assert_eq!(master.info["serverType"], "gate");
+        assert_eq!(master.token, "b");
+    }
+
+    /// A command line as the master of `project` writes it, for a server that it does not list.
+    const WORDS: [&str; 8] = [
+        "env=development",
+        "id=c-7",
+        "host=127.0.0.1",
+        "port=3157",
+        "clientPort=3017",
+        "frontend=true",
+        "args=[ 'launcher.js' ]",
+        "serverType=connector",
+    ];
+
+    #[test]
+    fn a_launched_server_is_what_its_words_say() {
+        let folder = project();
+        let main = folder.path("app.js").display().to_string();
+        let line = [&[main.as_str()], &WORDS[..], &["--shards", "2"]].concat();
+        let config = args(&line).unwrap();
+        assert_eq!((config.id.as_str(), config.shards), ("c-7", Some(2)));
+        assert_eq!(config.server_type, "connector");
+        assert_eq!(config.listen.to_string(), "[::]:3017");
+        assert_eq!(config.rpc.listen, Some("127.0.0.1:3157".parse().unwrap()));
+        assert_eq!(ids(&config), ["c-1", "chat-1"]);
+        assert_eq!(
+            config.app_dir,
+            Some(folder.path("").canonicalize().unwrap())
+        );
+        assert!(!config.embedded);
+        let info = config.master.unwrap().info;
+        let expected = serde_json::json!({
+            "main": main,
+            "env": "development",
+            "id": "c-7",
+            "host": "127.0.0.1",
+            "port": 3157,
+            "clientPort": 3017,
+            "frontend": "true",
+            "args": "[ 'launcher.js' ]",
+            "serverType": "connector",
+        });
+        let order = |json: &serde_json::Value| json.to_string();
+        assert_eq!(order(&info.into()), order(&expected));
+    }
+
+    #[test]
+    fn a_launched_server_and_one_named_by_its_id_tell_the_same() {
+        let folder = project();
+        let main = folder.path("app.js").display().to_string();
+        let dir = folder.path("").display().to_string();
+        let named = args(&["--app-dir", &dir, "--id=c-1"]).unwrap();
+        let words = "env=development id=c-1 host=127.0.0.1 port=3150 clientPort=3010 frontend=true \
+                     serverType=connector";
+        let line: Vec<&str> = [main.as_str()]
+            .into_iter()
+            .chain(words.split(' '))
+            .collect();
+        let launched = args(&line).unwrap();
+        assert_eq!(launched.master, named.master);
+        assert_eq!(launched.servers, named.servers);
+        assert_eq!(launched.rpc, named.rpc);
+        // By hand, the folder is as good as the script in it.
+        let line = [&["run", "--app-dir", &dir], &line[1..]].concat();
+        assert_eq!(args(&line).unwrap().master, named.master);
+    }
+
+    #[test]
+    fn words_say_alone_who_a_launched_server_is() {
+        let folder = project();
+        let text = "id = 'x'\nenv = 'y'\nserver_type = 'z'\nshards = 3\n";
+        let toml = folder.path("tangelo.toml");
+        std::fs::write(&toml, text).unwrap();
+        let main = folder.path("app.js").display().to_string();
+        let line = [&[main.as_str()], &WORDS[..]].concat();
+        let toml = toml.display().to_string();
+        let config = args(&[&line[..], &["--config", &toml]].concat()).unwrap();
+        assert_eq!(config.shards, Some(3));
+        let who = [config.id, config.env, config.server_type];
+        assert_eq!(who, ["c-7", "development", "connector"]);
+        for (flag, shown) in [
+            ("--id=c-7", "--id c-7"),
+            ("--env=production", "--env production"),
+            ("--set=server_type=gate", "--set server_type=gate"),
+        ] {
+            refused(
+                &[&line[..], &[flag]].concat(),
+                &format!("{shown}: not together with key=value words, which say that themselves"),
+            );
+        }
+    }
+
+    #[test]
+    fn a_launched_server_without_env_asks_node_env_and_tells_no_env() {
+        let folder = project();
+        let text = "{\"production\": {\"host\": \"10.0.0.9\", \"port\": 1}}";
+        std::fs::write(folder.path("config/master.json"), text).unwrap();
+        std::fs::remove_file(folder.path("config/servers.json")).unwrap();
+        let main = folder.path("app.js").display().to_string();
+        let words: Vec<String> = std::iter::once(main.as_str())
+            .chain(WORDS[1..].iter().copied())
+            .map(String::from)
+            .collect();
+        let layers = Layers {
+            launch: Launch::from_words(&words, Some("production".into())),
+            file: None,
+            flags: Vec::new(),
+        };
+        let config = layers.config().unwrap();
+        assert_eq!((config.env.as_str(), ids(&config)), ("production", vec![]));
+        let master = config.master.unwrap();
+        assert_eq!(
+            (master.host.as_str(), master.env.as_str()),
+            ("10.0.0.9", "production")
+        );
+        assert_eq!(master.info.get("env"), None);
+    }
+
+    #[test]
+    fn a_launched_server_that_misses_a_word_is_told_which() {
+        let folder = project();
+        let main = folder.path("app.js").display().to_string();
+        let without = |key: &str| -> Vec<&str> {
+            let words = WORDS.into_iter().filter(|word| !word.starts_with(key));
+            std::iter::once(main.as_str()).chain(words).collect()
+        };
+        refused(
+            &without("id="),
+            "command line: id: missing; accepted: id=TEXT",
+        );
+        refused(
+            &without("serverType="),
+            "command line c-7: serverType: missing; accepted: serverType=TEXT",
+        );
+        refused(
+            &without("frontend="),
+            "command line c-7: frontend: must be true: tangelo replaces frontend servers",
+        );
+        refused(
+            &without("clientPort="),
+            "command line c-7: clientPort: missing; accepted: a number from 1 to 65535",
+        );
+        refused(
+            &WORDS,
+            "no project; put its main script before the key=value words, as in game/app.js \
+             id=connector-1, or name its folder with --app-dir",
+        );
+        let config = folder.path("").canonicalize().unwrap().join("config");
+        refused(
+            &[&[main.as_str(), "env=stage"], &WORDS[1..]].concat(),
+            &format!(
+                "{}/servers.json: no environment \"stage\"; there: development; choose one with \
+                 env=",
+                config.display()
+            ),
+        );
+    }
+
+    #[test]
+    fn an_id_that_is_a_number_is_taken_for_its_text() {
+        let folder = project();
+        let main = folder.path("app.js").display().to_string();
+        let config = args(&[&[main.as_str(), "id=007"], &WORDS[2..]].concat()).unwrap();
+        assert_eq!(config.id, "7");
+        assert_eq!(config.master.unwrap().info["id"], 7);
+    }
+
+    #[test]
+    fn any_server_type_has_a_strategy() {
+        let text = "[route]\nchat = 'rr'\ndefault = 'la'\n'🍊' = 'random'\n";
+        let folder = Folder::new(&[("tangelo.toml", text)]);
+        let path = folder.path("tangelo.toml").display().to_string();
+        let line = [
+            "--config",
+            &path,
+            "--set=route.chat=wrr",
+            "--set=route={area='ch'}",
+        ];
+        let config = args(&line).unwrap();
+        let routes: Vec<(&str, &str)> = config
+            .routes
+            .iter()
+            .map(|(kind, strategy)| (kind.as_str(), strategy.as_str()))
+            .collect();
+        let expected = [
+            ("area", "ch"),
+            ("chat", "wrr"),
+            ("default", "la"),
+            ("🍊", "random"),
+        ];
+        assert_eq!(routes, expected);
+    }
+
+    #[test]
+    fn a_strategy_that_is_none_names_its_place() {
+        let accepted = crate::route::balance::Strategy::parse("rrr").unwrap_err();
+        refused(
+            &["--set=route.chat=rrr"],
+            &format!("--set route.chat=rrr: {accepted}"),
+        );
+        refused_file(
+            "[route]\ndefault = 'rr'\nchat = 'rrr'\n",
+            &format!(":3: route.chat: {accepted}"),
+        );
+        refused_file(
+            "route.chat = 7",
+            ":1: route.chat: 7 is no text; accepted: a text in quotes",
+        );
+        let unknown = "unknown key; known keys here: default and any server type";
+        refused(
+            &["--set=route.chat.send=rr"],
+            &format!("--set route.chat.send=rr: {unknown}"),
+        );
+        refused_file(
+            "[route]\n'chat.send' = 'rr'",
+            &format!(":2: route.chat.send: {unknown}"),
+        );
+        refused_file(
+            "route = 'rr'",
+            ":1: route: \"rr\" is no section; accepted: [route] with keys default and any server \
+             type",
+        );
+    }
+
+    #[test]
+    fn cluster_and_session_keys_reach_their_knobs() {
+        let config = args(&[
+            "--set=cluster.reconnect_min=50ms",
+            "--set=cluster.reconnect_max=2s",
+            "--set=cluster.join=false",
+            "--set=rpc.allow=cluster",
+            "--set=session.duplicate_login=newest-wins",
+            "--set=session.duplicate_login_reason=elsewhere",
+        ])
+        .unwrap();
+        assert_eq!(config.cluster.reconnect_min, Duration::from_millis(50));
+        assert_eq!(config.cluster.reconnect_max, Duration::from_secs(2));
+        assert!(!config.cluster.join);
+        assert_eq!(config.rpc.allow, RpcAllow::Cluster);
+        assert_eq!(config.session.duplicate_login, DuplicateLogin::NewestWins);
+        assert_eq!(config.session.duplicate_login_reason, "elsewhere");
+        refused(
+            &[
+                "--set=cluster.reconnect_min=1m",
+                "--set=cluster.reconnect_max=2s",
+            ],
+            "cluster.reconnect_min: 1m is longer than cluster.reconnect_max, 2s",
+        );
     }
 }

@@ -8,8 +8,8 @@
 //! **Where to start reading**: [`Gateway::start`].
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use glommio::Placement;
@@ -66,6 +66,12 @@ impl Gateway {
         let cores = preflight::cores();
         let shards = preflight::shards(&self.config);
         let listeners = preflight::bind(&self.config, shards)?;
+        let mut rpc_listener = self
+            .config
+            .rpc
+            .listen
+            .map(preflight::bind_rpc)
+            .transpose()?;
         let sockets_max = preflight::sockets_max(&self.config);
         let connections_max = self.config.client.max_connections.unwrap_or(sockets_max);
         let sockets = Arc::new(Gauge::new(sockets_max));
@@ -75,6 +81,7 @@ impl Gateway {
         let bells: Vec<_> = inboxes.iter().map(|inbox| inbox.bell.clone()).collect();
         let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
         let stop = Arc::new(AtomicBool::new(false));
+        let failure = Arc::new(OnceLock::new());
         let stopper = Stopper {
             stop: stop.clone(),
             bells,
@@ -87,7 +94,8 @@ impl Gateway {
                 id: ShardId(index as u16),
                 shards,
                 config: config.clone(),
-                listener,
+                listener: Some(listener),
+                rpc_listener: rpc_listener.take(),
                 inbox,
                 outlets: outlets.clone(),
                 counters: counters.clone(),
@@ -95,6 +103,15 @@ impl Gateway {
                 sockets: sockets.clone(),
                 connections: connections.clone(),
                 stop: stop.clone(),
+                stopper: {
+                    let (stopper, failure) = (stopper.clone(), failure.clone());
+                    Arc::new(move |error| {
+                        if let Some(error) = error {
+                            let _ = failure.set(error);
+                        }
+                        stopper.stop();
+                    })
+                },
                 page: self.page,
             };
             let placement = if pin {
@@ -109,6 +126,7 @@ impl Gateway {
             shards,
             threads,
             stopper,
+            failure,
             counters,
             _lock: listeners.lock,
         })
@@ -147,6 +165,8 @@ pub struct Running {
     shards: usize,
     threads: Vec<JoinHandle<()>>,
     stopper: Stopper,
+    /// Why a shard stopped the gateway.
+    failure: Arc<OnceLock<Error>>,
     counters: Arc<[Counters]>,
     /// Held so that no second gateway takes the same port.
     _lock: Option<std::fs::File>,
@@ -187,7 +207,10 @@ impl Running {
                 result = Err(Error::Shard(format!("shard {index} ended by a panic")));
             }
         }
-        result
+        match self.failure.get() {
+            Some(error) => Err(error.clone()),
+            None => result,
+        }
     }
 }
 

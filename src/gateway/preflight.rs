@@ -29,6 +29,8 @@ const SHARD_FILES: usize = 8;
 const SPARE_FILES: usize = 64;
 /// Connections that the kernel keeps for a shard that is busy.
 const BACKLOG: i32 = 4096;
+/// The same for calls from other servers, of which each opens one connection; as node.
+const RPC_BACKLOG: i32 = 512;
 /// Tries to make an executor, and the pause between them. A process that has just ended gives its
 /// locked memory back late (up to 60 ms was seen), and it counts for all processes of one user.
 const TRIES: u32 = 20;
@@ -128,7 +130,9 @@ fn files_max(limit: Option<u64>) -> usize {
 
 /// Descriptors that are not for clients.
 fn reserve(config: &Config, shards: usize) -> usize {
-    SPARE_FILES + shards * SHARD_FILES + config.servers.len()
+    // A link to each, and in a cluster one from each.
+    let links = if config.rpc.listen.is_some() { 2 } else { 1 };
+    SPARE_FILES + shards * SHARD_FILES + links * config.servers.len()
 }
 
 fn files_fit(limit: Option<u64>, config: &Config, shards: usize) -> Result<()> {
@@ -257,7 +261,7 @@ pub struct Listeners {
 /// Opens one listener per shard.
 pub fn bind(config: &Config, shards: usize) -> Result<Listeners> {
     let mut address = usable(config.listen);
-    let failed = |error| cannot_listen(config.listen, &error);
+    let failed = |error| cannot_listen(Port::Clients, config.listen, &error);
     let mut lock = None;
     if address.port() != 0 {
         // With SO_REUSEPORT a second instance would start and silently take half of the clients.
@@ -279,16 +283,31 @@ pub fn bind(config: &Config, shards: usize) -> Result<Listeners> {
     })
 }
 
-/// Binds once without SO_REUSEPORT, which finds any other listener. One that has just been killed
-/// still shows for a moment: the kernel ends its io_uring, and with it its sockets, after the process.
+/// Opens the listener for calls from other servers. There is one: who accepts is one shard's task.
+pub fn bind_rpc(address: SocketAddr) -> Result<TcpListener> {
+    let listen = || {
+        let socket = socket(usable(address), false)?;
+        socket.listen(RPC_BACKLOG)?;
+        Ok(socket.into())
+    };
+    patiently(listen).map_err(|error| cannot_listen(Port::Rpc, address, &error))
+}
+
+/// Binds once without SO_REUSEPORT, which finds any other listener.
 fn probe_port(address: SocketAddr) -> io::Result<()> {
+    patiently(|| socket(address, false).map(drop))
+}
+
+/// Waits for a listener that has just been killed and still shows for a moment: the kernel ends its
+/// io_uring, and with it its sockets, after the process.
+fn patiently<T>(listen: impl Fn() -> io::Result<T>) -> io::Result<T> {
     for _ in 1..TRIES {
-        match socket(address, false) {
+        match listen() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(PAUSE),
-            other => return other.map(drop),
+            other => return other,
         }
     }
-    socket(address, false).map(drop)
+    listen()
 }
 
 /// As node: where there is no IPv6, all addresses are all IPv4 addresses.
@@ -342,34 +361,59 @@ fn lock_port(address: SocketAddr) -> Result<Option<File>> {
     }
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Err(cannot_listen(address, &Errno::ADDRINUSE.into())),
+        Err(TryLockError::WouldBlock) => {
+            let in_use = Errno::ADDRINUSE.into();
+            Err(cannot_listen(Port::Clients, address, &in_use))
+        }
         // A file system without locks; the probe is left.
         Err(TryLockError::Error(_)) => Ok(None),
     }
 }
 
-fn cannot_listen(address: SocketAddr, error: &io::Error) -> Error {
+/// What a port is for.
+enum Port {
+    Clients,
+    Rpc,
+}
+
+fn cannot_listen(port: Port, address: SocketAddr, error: &io::Error) -> Error {
+    // The other servers dial what servers.json says: another port here needs a change there.
+    let (what, other_port, other_host) = match port {
+        Port::Clients => (
+            "",
+            "choose another --listen",
+            "choose another --listen".into(),
+        ),
+        Port::Rpc => (
+            " (rpc.listen)",
+            "choose another `port` for this server in servers.json",
+            format!(
+                "set rpc.listen to one that it has, such as 0.0.0.0:{}",
+                address.port()
+            ),
+        ),
+    };
     let why = match error.kind() {
-        io::ErrorKind::AddrInUse => String::from(
-            "another process (another tangelo?) already listens there; stop it or choose another \
-             --listen",
+        io::ErrorKind::AddrInUse => format!(
+            "another process (another tangelo?) already listens there; stop it or {other_port}"
         ),
         io::ErrorKind::PermissionDenied => format!(
             "{error}; a port below 1024 needs CAP_NET_BIND_SERVICE (setcap \
              cap_net_bind_service=+ep on the binary, AmbientCapabilities= of systemd); give it or \
-             choose another --listen"
+             {other_port}"
         ),
         io::ErrorKind::AddrNotAvailable => {
-            format!("{error}; this machine does not have that address; choose another --listen")
+            format!("{error}; this machine does not have that address; {other_host}")
         }
         _ => error.to_string(),
     };
-    Error::Host(format!("cannot listen on {address}: {why}"))
+    Error::Host(format!("cannot listen on {address}{what}: {why}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Server;
     use std::io::Write;
 
     fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
@@ -439,13 +483,33 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_bounded_by_files() {
-        let config = Config {
+    fn sockets_are_bounded_by_files_and_not_by_the_connections_wanted() {
+        let mut config = Config {
             shards: Some(1),
             ..Config::default()
         };
-        let files = usize::try_from(files_max(getrlimit(Resource::Nofile).current)).unwrap();
-        assert!(sockets_max(&config) < files.min(SESSIONS_PER_SHARD_MAX + 1));
+        let files = sockets_max(&config);
+        assert!(files <= SESSIONS_PER_SHARD_MAX);
+        config.client.max_connections = Some(5);
+        assert_eq!(sockets_max(&config), files, "some never say a word");
+    }
+
+    #[test]
+    fn links_to_and_from_the_other_servers_are_reserved() {
+        let server = Server {
+            id: "a".into(),
+            server_type: "t".into(),
+            host: "h".into(),
+            port: 1,
+            weight: None,
+        };
+        let mut config = Config {
+            servers: vec![server; 10],
+            ..Config::default()
+        };
+        assert_eq!(reserve(&config, 2), 90);
+        config.rpc.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 3150)));
+        assert_eq!(reserve(&config, 2), 100);
     }
 
     #[test]
@@ -538,7 +602,11 @@ mod tests {
     fn a_port_that_is_not_allowed_names_the_capability() {
         let address = "127.0.0.1:80".parse().unwrap();
         assert_eq!(
-            text::<()>(Err(cannot_listen(address, &Errno::ACCESS.into()))),
+            text::<()>(Err(cannot_listen(
+                Port::Clients,
+                address,
+                &Errno::ACCESS.into()
+            ))),
             "cannot listen on 127.0.0.1:80: Permission denied (os error 13); a port below 1024 \
              needs CAP_NET_BIND_SERVICE (setcap cap_net_bind_service=+ep on the binary, \
              AmbientCapabilities= of systemd); give it or choose another --listen",
@@ -551,6 +619,58 @@ mod tests {
             text(bind(&config("203.0.113.7:0"), 1)),
             "cannot listen on 203.0.113.7:0: Cannot assign requested address (os error 99); this \
              machine does not have that address; choose another --listen",
+        );
+    }
+    #[test]
+    fn the_listener_for_calls_is_one_that_does_not_share_its_port() {
+        let listener = bind_rpc("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert_eq!(
+            listener.accept().unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        let address = listener.local_addr().unwrap();
+        let expected = format!(
+            "cannot listen on {address} (rpc.listen): another process (another tangelo?) already \
+             listens there; stop it or choose another `port` for this server in servers.json"
+        );
+        assert_eq!(text(bind_rpc(address)), expected);
+        let sharing = socket(address, true);
+        assert_eq!(sharing.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_listener_for_calls_that_just_closed_is_no_obstacle() {
+        let listener = bind_rpc("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        // Leaves a connection in TIME_WAIT behind.
+        let client = std::net::TcpStream::connect(address).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        drop(listener.accept().unwrap());
+        let closing = thread::Builder::new().spawn(move || {
+            thread::sleep(2 * PAUSE);
+            drop(listener);
+        });
+        bind_rpc(address).unwrap();
+        closing.unwrap().join().unwrap();
+        drop(client);
+    }
+
+    #[test]
+    fn a_listener_for_calls_that_cannot_be_names_rpc_listen_and_what_to_change() {
+        assert_eq!(
+            text(bind_rpc("203.0.113.7:3150".parse().unwrap())),
+            "cannot listen on 203.0.113.7:3150 (rpc.listen): Cannot assign requested address (os \
+             error 99); this machine does not have that address; set rpc.listen to one that it \
+             has, such as 0.0.0.0:3150",
+        );
+        let address = "127.0.0.1:80".parse().unwrap();
+        let refused = text::<()>(Err(cannot_listen(
+            Port::Rpc,
+            address,
+            &Errno::ACCESS.into(),
+        )));
+        assert!(
+            refused.ends_with("give it or choose another `port` for this server in servers.json")
         );
     }
 }

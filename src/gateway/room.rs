@@ -47,27 +47,34 @@ impl Room {
 
     fn enter<'a>(&self, request: &Request<'_>) -> Answer<'a> {
         let message = request.message();
-        let name = message["name"].as_str().unwrap_or_default().trim();
+        let name = message["name"]
+            .as_str()
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
         if name.is_empty() || name.chars().count() > NAME_CHARS_MAX {
             return refuse(400, "a name has 1 to 32 characters");
         }
         if request.session.uid().is_some() {
             return refuse(409, "you are in the room already");
         }
-        if !self.with_names(|names| names.insert(name.to_owned())) {
+        if !self.with_names(|names| names.insert(name.clone())) {
             return refuse(409, "name is taken");
         }
-        // Those who are in hear of it; the newcomer reads the list instead.
-        let frontend = request.session.frontend();
-        let body = json!({ "user": name }).to_string();
-        let told = frontend.clone().broadcast("onAdd", body.as_bytes(), true);
-        let bound = request.session.clone().bind(Uid::from_text(name));
-        if let Err(failure) = told.and(bound) {
-            self.with_names(|names| names.remove(name));
-            return Answer::now(Outcome::error(failure.0));
-        }
-        let users: Vec<String> = self.with_names(|names| names.iter().cloned().collect());
-        reply(&json!({ "code": 200, "name": name, "users": users }))
+        let (room, mut session) = (self.clone(), request.session.clone());
+        Answer::later(async move {
+            // Those who are in hear of it; the newcomer reads the list instead.
+            let body = json!({ "user": name }).to_string();
+            let frontend = session.frontend().clone();
+            let told = frontend.broadcast("onAdd", body.as_bytes(), true);
+            let bound = session.bind(Uid::from_text(&name)).await;
+            if let Err(failure) = told.and(bound) {
+                room.with_names(|names| names.remove(&name));
+                return Outcome::error(failure.0);
+            }
+            let users: Vec<String> = room.with_names(|names| names.iter().cloned().collect());
+            Outcome::value(&json!({ "code": 200, "name": name, "users": users }))
+        })
     }
 
     fn leave(&self, session: &Session) {

@@ -80,7 +80,7 @@ pub async fn handle(
     router: Rc<Router>,
     incoming: Rc<Incoming>,
     target: Target,
-    forward: impl AsyncFnOnce(Rc<Incoming>, usize) -> Outcome<'static>,
+    forward: impl AsyncFnOnce(Rc<Incoming>) -> Outcome<'static>,
     respond: impl FnOnce(Outcome<'static>),
 ) {
     let filters = &router.filters;
@@ -88,8 +88,7 @@ pub async fn handle(
         Err(stopped) => on_error(&filters.global_error_handler, stopped, &incoming).await,
         Ok(()) => match target {
             Target::Local(_) | Target::NoHandler => local(&router, &incoming, target).await,
-            Target::Forward(server_type) => forward(incoming.clone(), server_type).await,
-            _ => Outcome::error(format!("no server serves {}", incoming.route)),
+            _ => forward(incoming.clone()).await,
         },
     };
     let error = outcome.error.clone();

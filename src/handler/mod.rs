@@ -217,7 +217,7 @@ pub trait Frontend {
     /// Exported form of a session.
     fn export(&self, sid: Sid, identity: &Identity) -> Vec<u8>;
     /// Binds a session of this shard.
-    fn bind(self: Rc<Self>, sid: Sid, uid: Uid) -> Result<Rc<Identity>, Failure>;
+    fn bind(self: Rc<Self>, sid: Sid, uid: Uid) -> LocalFuture<Result<Rc<Identity>, Failure>>;
     /// Unbinds a session of this shard.
     fn unbind(self: Rc<Self>, sid: Sid, uid: &Uid) -> Result<Rc<Identity>, Failure>;
     /// Sets session values.
@@ -288,8 +288,8 @@ impl Session {
     }
 
     /// Binds the session to a uid; on success the snapshot has it too (C82).
-    pub fn bind(&mut self, uid: Uid) -> Result<(), Failure> {
-        self.identity = self.frontend.clone().bind(self.id, uid)?;
+    pub async fn bind(&mut self, uid: Uid) -> Result<(), Failure> {
+        self.identity = self.frontend.clone().bind(self.id, uid).await?;
         Ok(())
     }
 

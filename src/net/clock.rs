@@ -14,6 +14,13 @@ pub fn unix_ms() -> u128 {
     since.unwrap_or_default().as_millis()
 }
 
+/// Resident memory of this process, bytes; 0 when the kernel does not say.
+pub fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
 /// Lets other tasks run and the reactor look at sockets. Yielding alone does not poll them.
 pub async fn breathe() {
     glommio::timer::sleep(Duration::from_micros(1)).await;

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -74,6 +74,11 @@ impl Socket {
     /// Ends both directions; a task that waits for bytes wakes up.
     pub fn shutdown(&self) {
         let _ = SockRef::from(&self.fd()).shutdown(Shutdown::Both);
+    }
+
+    /// Address of the other side, while it is there.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.stream.borrow().peer_addr().ok()
     }
 
     /// Acknowledges at once what has arrived. The kernel forgets it, so it is said again after each

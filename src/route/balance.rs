@@ -1,6 +1,191 @@
-//! Which server of a type: the default route of both dialects.
+//! Which server of a type: the default route of both dialects, and the strategies that may take its
+//! place.
+//!
+//! **Invariants**: a server is chosen from the list given with the call and from no other, so one
+//! that left is never chosen; what is kept of servers is bounded by that list; choosing allocates
+//! nothing while the list stays the same.
+//!
+//! **Absent**: who is in the list, what becomes of a call for which nobody is chosen.
+//!
+//! **Where to start reading**: [`Balancer::choose`].
+
+use std::borrow::Cow;
 
 use crate::config::Dialect;
+
+mod known;
+mod least;
+mod ring;
+mod weighted;
+
+/// How the server of a call is chosen; one per server type.
+///
+/// Unlike pomelo: `routerType` is one choice for all types and switches custom routes off; here
+/// each type has its own, and the usual custom routes are strategies too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// By the uid, as [`default_route`]. Text: `default`.
+    #[default]
+    Default,
+    /// One after the other. Text: `rr`.
+    RoundRobin,
+    /// One after the other, as often as its weight says; a server without a weight never.
+    /// Text: `wrr`.
+    WeightedRoundRobin,
+    /// The one called least often; ties at random. Text: `la`.
+    ///
+    /// As pomelo: `la` reads "least active", but an answer is not counted back. Unlike pomelo: a
+    /// server that comes late starts level with the least called, so it does not get every call.
+    LeastActive,
+    /// By the uid on a ring, so that a server that comes or goes moves only its own share of the
+    /// uids. Text: `ch`.
+    ///
+    /// Unlike pomelo: without a `hashFieldIndex` that hashes the whole call, and no uid stays where
+    /// it was.
+    ConsistentHash,
+    /// Any, all with the same chance. Text: `random`.
+    Random,
+    /// The server with this id. Text: `fixed:chat-1`.
+    Fixed(String),
+    /// The server whose id is the value of this setting of the session. Text: `setting:room`.
+    SettingServer(String),
+    /// As `Default`, with the value of this setting of the session in place of the uid.
+    /// Text: `hash:room`.
+    SettingHash(String),
+}
+
+impl Strategy {
+    /// From its text in the configuration; the error says what is accepted.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let strategy = match text.split_once(':') {
+            None => match text {
+                "default" => Self::Default,
+                "rr" => Self::RoundRobin,
+                "wrr" => Self::WeightedRoundRobin,
+                "la" => Self::LeastActive,
+                "ch" => Self::ConsistentHash,
+                "random" => Self::Random,
+                _ => return Err(refusal(text)),
+            },
+            Some((_, "")) => return Err(refusal(text)),
+            Some(("fixed", id)) => Self::Fixed(id.into()),
+            Some(("setting", key)) => Self::SettingServer(key.into()),
+            Some(("hash", key)) => Self::SettingHash(key.into()),
+            Some(_) => return Err(refusal(text)),
+        };
+        Ok(strategy)
+    }
+}
+
+fn refusal(text: &str) -> String {
+    format!(
+        "{text:?} is no strategy; accepted: default, rr, wrr, la, ch, random, fixed:SERVER_ID, \
+         setting:SETTINGS_KEY, hash:SETTINGS_KEY"
+    )
+}
+
+/// The servers of one type, as the caller has them.
+///
+/// Bound: at most `limits::SERVERS_MAX`, ids unique, in the order in which they became known.
+pub trait Servers {
+    /// How many; an `index` is below this.
+    fn count(&self) -> usize;
+    /// Id of one.
+    fn id(&self, index: usize) -> &str;
+    /// Weight of one; 0: none given.
+    fn weight(&self, index: usize) -> u32;
+    /// Another number whenever ids or their order may have changed. One too many costs a comparison
+    /// of the ids; one too few leaves a strategy with servers of the past.
+    fn generation(&self) -> u64;
+}
+
+/// A strategy and what it remembers, for one server type on one shard.
+///
+/// Shards do not share it: `rr` and `wrr` go round, and `la` counts, on each shard alone.
+#[derive(Debug)]
+pub struct Balancer {
+    dialect: Dialect,
+    random: Random,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Default,
+    RoundRobin { turn: u64 },
+    WeightedRoundRobin(weighted::Weighted),
+    LeastActive(least::LeastCalled),
+    ConsistentHash(ring::Ring),
+    Random,
+    Fixed(String),
+    SettingServer(String),
+    SettingHash(String),
+}
+
+impl Balancer {
+    /// With nothing remembered. Another seed on each shard, such as its number, lets `rr` start at
+    /// another server on each, and `random` and `la` draw differently; with 0 `rr` starts at the
+    /// first server, as pomelo does.
+    pub fn new(strategy: Strategy, dialect: Dialect, seed: u64) -> Self {
+        let state = match strategy {
+            Strategy::Default => State::Default,
+            Strategy::RoundRobin => State::RoundRobin { turn: seed },
+            Strategy::WeightedRoundRobin => State::WeightedRoundRobin(Default::default()),
+            Strategy::LeastActive => State::LeastActive(Default::default()),
+            Strategy::ConsistentHash => State::ConsistentHash(Default::default()),
+            Strategy::Random => State::Random,
+            Strategy::Fixed(id) => State::Fixed(id),
+            Strategy::SettingServer(key) => State::SettingServer(key),
+            Strategy::SettingHash(key) => State::SettingHash(key),
+        };
+        Self {
+            dialect,
+            random: Random(seed),
+            state,
+        }
+    }
+
+    /// Index into `servers` for one call. `None`: nobody may be chosen, because the list is empty,
+    /// no server has a weight, the server is not in the list, or the session lacks the setting.
+    ///
+    /// `uid` is its text, `""` when unbound; `setting` gives a value of the session as JavaScript's
+    /// `String(value)`, `None` when absent.
+    ///
+    /// Cost: `default`, `rr`, `random` and `hash` as much with many servers as with few; `ch` the
+    /// logarithm of their count; the others a few looks at each. No allocation, unless the list
+    /// changed and the strategy is `la` or `ch`.
+    pub fn choose<'a>(
+        &mut self,
+        servers: &impl Servers,
+        uid: &str,
+        setting: impl FnOnce(&str) -> Option<Cow<'a, str>>,
+    ) -> Option<usize> {
+        hop!();
+        let count = servers.count();
+        if count == 0 {
+            return None;
+        }
+        match &mut self.state {
+            State::Default => Some(hashed(self.dialect, uid, count)),
+            State::RoundRobin { turn } => {
+                let index = *turn % count as u64;
+                *turn = turn.wrapping_add(1);
+                Some(index as usize)
+            }
+            State::WeightedRoundRobin(weighted) => weighted.choose(servers),
+            State::LeastActive(least) => Some(least.choose(servers, &mut self.random)),
+            State::ConsistentHash(ring) => Some(ring.choose(servers, uid)),
+            State::Random => Some(self.random.below(count)),
+            State::Fixed(id) => find(servers, id),
+            State::SettingServer(key) => find(servers, &setting(key)?),
+            State::SettingHash(key) => Some(hashed(self.dialect, &setting(key)?, count)),
+        }
+    }
+}
+
+fn find(servers: &impl Servers, id: &str) -> Option<usize> {
+    (0..servers.count()).find(|index| servers.id(*index) == id)
+}
 
 /// Index into a list of `count` servers for a session with this uid text (`""` when unbound).
 ///
@@ -10,18 +195,26 @@ use crate::config::Dialect;
 /// Bound: `count > 0`.
 pub fn default_route(dialect: Dialect, uid: &str, count: usize) -> usize {
     hop!();
+    hashed(dialect, uid, count)
+}
+
+fn hashed(dialect: Dialect, text: &str, count: usize) -> usize {
     debug_assert!(count > 0);
-    if uid.is_empty() || count == 1 {
+    if text.is_empty() || count == 1 {
         return 0;
     }
     let mut hasher = crc32fast::Hasher::new();
     let hash = match dialect {
         Dialect::Pinus => {
-            hasher.update(uid.as_bytes());
+            hasher.update(text.as_bytes());
             hasher.finalize()
         }
+        Dialect::Pomelo if text.is_ascii() => {
+            hasher.update(text.as_bytes());
+            (hasher.finalize() as i32).unsigned_abs()
+        }
         Dialect::Pomelo => {
-            for unit in uid.encode_utf16() {
+            for unit in text.encode_utf16() {
                 hasher.update(&[unit as u8]);
             }
             (hasher.finalize() as i32).unsigned_abs()
@@ -30,9 +223,106 @@ pub fn default_route(dialect: Dialect, uid: &str, count: usize) -> usize {
     hash as usize % count
 }
 
+/// Random enough to spread load, too weak to keep a secret: splitmix64.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    /// A number below `bound`, all with the same chance (to one in 2⁶⁴ / `bound`).
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        ((u128::from(bits) * bound as u128) >> 64) as usize
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A list for tests: ids, the same weight for all unless given, a generation.
+    #[derive(Debug, Clone)]
+    pub(super) struct List {
+        pub(super) ids: Vec<String>,
+        pub(super) weights: Vec<u32>,
+        pub(super) generation: u64,
+    }
+
+    impl List {
+        pub(super) fn new(ids: &[&str]) -> Self {
+            Self {
+                ids: ids.iter().map(|id| id.to_string()).collect(),
+                weights: vec![1; ids.len()],
+                generation: 0,
+            }
+        }
+
+        pub(super) fn weighted(weights: &[u32]) -> Self {
+            Self {
+                ids: (1..=weights.len()).map(|n| format!("chat-{n}")).collect(),
+                weights: weights.to_vec(),
+                generation: 0,
+            }
+        }
+
+        /// The list that comes after this one.
+        pub(super) fn change(&mut self, ids: &[&str]) {
+            let generation = self.generation + 1;
+            *self = Self::new(ids);
+            self.generation = generation;
+        }
+    }
+
+    impl Servers for List {
+        fn count(&self) -> usize {
+            self.ids.len()
+        }
+
+        fn id(&self, index: usize) -> &str {
+            &self.ids[index]
+        }
+
+        fn weight(&self, index: usize) -> u32 {
+            self.weights[index]
+        }
+
+        fn generation(&self) -> u64 {
+            self.generation
+        }
+    }
+
+    pub(super) fn balancer(text: &str) -> Balancer {
+        Balancer::new(Strategy::parse(text).unwrap(), Dialect::Pomelo, 0)
+    }
+
+    /// The choice for a session without settings.
+    pub(super) fn choose(balancer: &mut Balancer, list: &List, uid: &str) -> Option<usize> {
+        balancer.choose(list, uid, |_| None)
+    }
+
+    /// How often each server of the list is chosen in so many calls.
+    pub(super) fn shares(balancer: &mut Balancer, list: &List, calls: usize) -> Vec<usize> {
+        let mut shares = vec![0; list.count()];
+        for _ in 0..calls {
+            shares[choose(balancer, list, "").unwrap()] += 1;
+        }
+        shares
+    }
+
+    const EVERY_STRATEGY: [&str; 9] = [
+        "default",
+        "rr",
+        "wrr",
+        "la",
+        "ch",
+        "random",
+        "fixed:chat-1",
+        "setting:room",
+        "hash:room",
+    ];
 
     #[test]
     fn both_dialects_choose_what_the_reference_chooses() {
@@ -48,9 +338,183 @@ mod tests {
             ("张三", [1, 1, 3], [0, 1, 1]),
             ("😀", [1, 1, 2], [0, 1, 1]),
         ] {
-            let choose = |dialect| [2, 3, 5].map(|count| default_route(dialect, uid, count));
-            assert_eq!(choose(Dialect::Pomelo), pomelo, "pomelo {uid}");
-            assert_eq!(choose(Dialect::Pinus), pinus, "pinus {uid}");
+            for (dialect, expected) in [(Dialect::Pomelo, pomelo), (Dialect::Pinus, pinus)] {
+                let choose = |count| default_route(dialect, uid, count);
+                assert_eq!([2, 3, 5].map(choose), expected, "{dialect:?} {uid}");
+                for (count, index) in [2, 3, 5].into_iter().zip(expected) {
+                    let list = List::weighted(&vec![1; count]);
+                    let mut by_uid = Balancer::new(Strategy::Default, dialect, 7);
+                    assert_eq!(by_uid.choose(&list, uid, |_| None), Some(index));
+                    let by_setting = Strategy::SettingHash("room".into());
+                    let mut by_setting = Balancer::new(by_setting, dialect, 7);
+                    let chosen = by_setting
+                        .choose(&list, "else", |key| (key == "room").then_some(uid.into()));
+                    assert_eq!(chosen, Some(index), "{dialect:?} {uid} as a setting");
+                }
+            }
         }
+    }
+
+    #[test]
+    fn a_text_names_a_strategy_or_is_told_what_would() {
+        for (text, strategy) in [
+            ("default", Strategy::Default),
+            ("rr", Strategy::RoundRobin),
+            ("wrr", Strategy::WeightedRoundRobin),
+            ("la", Strategy::LeastActive),
+            ("ch", Strategy::ConsistentHash),
+            ("random", Strategy::Random),
+            ("fixed:chat-1", Strategy::Fixed("chat-1".into())),
+            ("setting:a:b", Strategy::SettingServer("a:b".into())),
+            ("hash:room", Strategy::SettingHash("room".into())),
+        ] {
+            assert_eq!(Strategy::parse(text), Ok(strategy));
+        }
+        for text in [
+            "", "RR", "rr ", "rr:", "fixed", "fixed:", "setting:", "hash:", ":x", "x:y",
+        ] {
+            assert_eq!(
+                Strategy::parse(text),
+                Err(format!(
+                    "\"{text}\" is no strategy; accepted: default, rr, wrr, la, ch, random, \
+                     fixed:SERVER_ID, setting:SETTINGS_KEY, hash:SETTINGS_KEY"
+                ))
+            );
+        }
+        assert_eq!(Strategy::default(), Strategy::Default);
+    }
+
+    #[test]
+    fn of_no_servers_none_is_chosen() {
+        for text in EVERY_STRATEGY {
+            let mut balancer = balancer(text);
+            let setting = |_: &str| Some("chat-1".into());
+            let mut list = List::new(&[]);
+            assert_eq!(balancer.choose(&list, "alice", setting), None, "{text}");
+            list.change(&["chat-1"]);
+            assert_eq!(balancer.choose(&list, "alice", setting), Some(0), "{text}");
+            list.change(&[]);
+            assert_eq!(balancer.choose(&list, "alice", setting), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_keeps_changing_only_yields_servers_that_are_in_it() {
+        for text in EVERY_STRATEGY {
+            let mut balancer = balancer(text);
+            let mut random = Random(1);
+            let mut list = List::new(&[]);
+            for round in 0..300 {
+                let mut ids = ["chat-1", "chat-2", "chat-3", "chat-4", "chat-5"].to_vec();
+                for place in 0..5 {
+                    ids.swap(place, random.below(5));
+                }
+                ids.truncate(random.below(6));
+                list.change(&ids);
+                list.weights.fill_with(|| random.below(4) as u32);
+                for call in 0..7 {
+                    let uid = format!("{round}.{call}");
+                    let id = format!("chat-{call}");
+                    let chosen = balancer.choose(&list, &uid, |_| Some(id.as_str().into()));
+                    assert!(chosen.is_none_or(|index| index < list.count()), "{text}");
+                    let always = ["default", "rr", "la", "ch", "random", "hash:room"];
+                    if always.contains(&text) {
+                        assert_eq!(chosen.is_some(), list.count() > 0, "{text}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn round_robin_starts_at_its_seed_and_goes_on_when_the_list_changes() {
+        let mut list = List::weighted(&[1, 1, 1]);
+        for seed in [0, 1, 2, u64::MAX] {
+            let mut balancer = Balancer::new(Strategy::RoundRobin, Dialect::Pinus, seed);
+            let start = (seed % 3) as usize;
+            assert_eq!(choose(&mut balancer, &list, "alice"), Some(start));
+        }
+        let mut balancer = balancer("rr");
+        let turns = |balancer: &mut Balancer, list: &List, calls: usize| -> Vec<usize> {
+            (0..calls)
+                .filter_map(|_| choose(balancer, list, "alice"))
+                .collect()
+        };
+        assert_eq!(turns(&mut balancer, &list, 5), [0, 1, 2, 0, 1]);
+        list.change(&["chat-1", "chat-3"]);
+        assert_eq!(turns(&mut balancer, &list, 3), [1, 0, 1]);
+        assert_eq!(
+            shares(&mut balancer, &List::weighted(&[1; 7]), 7000),
+            [1000; 7]
+        );
+    }
+
+    #[test]
+    fn random_gives_each_server_its_share() {
+        for seed in 0..4 {
+            let mut balancer = Balancer::new(Strategy::Random, Dialect::Pomelo, seed);
+            for share in shares(&mut balancer, &List::weighted(&[1; 5]), 50_000) {
+                // Five standard deviations.
+                assert!(
+                    (9553..=10_447).contains(&share),
+                    "{share} of 50000 with seed {seed}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn shards_with_neighbouring_seeds_draw_differently() {
+        let list = List::weighted(&[1; 5]);
+        let draw = |seed| -> Vec<_> {
+            let mut balancer = Balancer::new(Strategy::Random, Dialect::Pomelo, seed);
+            (0..1000)
+                .map(|_| choose(&mut balancer, &list, ""))
+                .collect()
+        };
+        let (one, other) = (draw(0), draw(1));
+        let same = one
+            .iter()
+            .zip(&other)
+            .filter(|(one, other)| one == other)
+            .count();
+        assert!((130..=270).contains(&same), "{same} of 1000");
+        assert_eq!(one, draw(0));
+    }
+
+    #[test]
+    fn a_fixed_server_is_chosen_wherever_it_stands_and_no_other_in_its_place() {
+        let mut balancer = balancer("fixed:chat-2");
+        let mut list = List::new(&["chat-1", "chat-2"]);
+        assert_eq!(choose(&mut balancer, &list, "alice"), Some(1));
+        list.change(&["chat-2", "chat-1"]);
+        assert_eq!(choose(&mut balancer, &list, "alice"), Some(0));
+        list.change(&["chat-1", "chat-22"]);
+        assert_eq!(choose(&mut balancer, &list, "alice"), None);
+    }
+
+    #[test]
+    fn a_setting_names_the_server_or_nobody_is_chosen() {
+        let list = List::new(&["chat-1", "chat-2"]);
+        let mut balancer = balancer("setting:room");
+        for (value, chosen) in [
+            (Some("chat-2"), Some(1)),
+            (Some("chat-3"), None),
+            (Some(""), None),
+            (None, None),
+        ] {
+            let setting = |key: &str| value.filter(|_| key == "room").map(Cow::Borrowed);
+            assert_eq!(
+                balancer.choose(&list, "alice", setting),
+                chosen,
+                "{value:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_setting_that_is_absent_is_not_hashed() {
+        let list = List::new(&["chat-1", "chat-2"]);
+        assert_eq!(choose(&mut balancer("hash:room"), &list, "alice"), None);
     }
 }

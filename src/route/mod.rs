@@ -3,7 +3,7 @@
 //! **Invariants**: the whole table is built at start; a request costs one hash of its route, or
 //! none when it came as a dictionary code.
 //!
-//! **Absent**: which server of a type ([`balance`] decides that later), handlers themselves.
+//! **Absent**: who the servers of a type are (`cluster` knows; [`balance`] chooses), handlers themselves.
 //!
 //! **Where to start reading**: [`Routes::resolve`].
 
@@ -28,10 +28,13 @@ pub enum Target {
     Local(usize),
     /// A type that is handled here, but no such handler: code 500.
     NoHandler,
-    /// A server of this type, an index into the cluster's types.
-    Forward(usize),
-    /// A type that nobody serves: code 500.
-    NoServer,
+    /// Another server's: the type is the first part.
+    Remote,
+}
+
+/// First part of a route.
+pub fn server_type(route: &[u8]) -> &[u8] {
+    &route[..memchr(b'.', route).unwrap_or(route.len())]
 }
 
 /// All routes of one shard.
@@ -39,17 +42,12 @@ pub enum Target {
 pub struct Routes {
     handlers: HashMap<Box<[u8]>, usize, RandomState>,
     local_types: Vec<Box<[u8]>>,
-    remote_types: HashMap<Box<[u8]>, usize, RandomState>,
 }
 
 impl Routes {
-    /// Routes of the handlers, in index order; the server's own type; the other types of the
-    /// cluster, in index order. A type with a handler here is served here.
-    pub fn new<'a>(
-        own_type: &str,
-        handlers: impl IntoIterator<Item = &'a str>,
-        remote_types: impl IntoIterator<Item = &'a str>,
-    ) -> Self {
+    /// The server's own type; routes of the handlers, in index order. A type with a handler here is
+    /// served here.
+    pub fn new<'a>(own_type: &str, handlers: impl IntoIterator<Item = &'a str>) -> Self {
         let mut routes = Self::default();
         routes.local_types.push(own_type.as_bytes().into());
         for (index, route) in handlers.into_iter().enumerate() {
@@ -58,11 +56,6 @@ impl Routes {
                 routes.local_types.push(server_type.as_bytes().into());
             }
             routes.handlers.insert(route.as_bytes().into(), index);
-        }
-        for (index, server_type) in remote_types.into_iter().enumerate() {
-            routes
-                .remote_types
-                .insert(server_type.as_bytes().into(), index);
         }
         routes
     }
@@ -95,10 +88,7 @@ impl Routes {
         if self.is_local(server_type) {
             return Target::NoHandler;
         }
-        match self.remote_types.get(server_type) {
-            Some(index) => Target::Forward(*index),
-            None => Target::NoServer,
-        }
+        Target::Remote
     }
 }
 
@@ -111,7 +101,6 @@ mod tests {
         let routes = Routes::new(
             "connector",
             ["connector.entryHandler.enter", "room.roomHandler.join"],
-            ["chat", "area"],
         );
         for (route, target) in [
             ("connector.entryHandler.enter", Target::Local(0)),
@@ -120,10 +109,9 @@ mod tests {
             ("connector.entryHandler.", Target::NoHandler),
             ("connector..x", Target::NoHandler),
             ("connector.constructor.x", Target::NoHandler),
-            ("Connector.entryHandler.enter", Target::NoServer),
+            ("Connector.entryHandler.enter", Target::Remote),
             ("connector.entryHandler.enter ", Target::NoHandler),
-            ("area.a.b", Target::Forward(1)),
-            ("x.y.z", Target::NoServer),
+            ("x.y.z", Target::Remote),
             ("x.y.constructor", Target::Attack),
             ("connector.x.constructor", Target::Attack),
             ("connector.", Target::Malformed),
@@ -136,6 +124,6 @@ mod tests {
         ] {
             assert_eq!(routes.resolve(route.as_bytes()), target, "{route}");
         }
-        assert_eq!(routes.resolve(b"a\xff.b."), Target::NoServer);
+        assert_eq!(routes.resolve(b"a\xff.b."), Target::Remote);
     }
 }

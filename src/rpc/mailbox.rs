@@ -31,6 +31,8 @@ pub enum LinkFault {
     NoPong,
     /// More bytes wait for the peer than its queue holds.
     QueueFull,
+    /// The server is not in the list any more.
+    Removed,
 }
 
 impl LinkFault {
@@ -43,6 +45,7 @@ impl LinkFault {
             Self::Bytes => "the server sent bytes that are not the protocol",
             Self::NoPong => "the server stopped answering pings",
             Self::QueueFull => "the server takes no more bytes",
+            Self::Removed => "the server has left the cluster",
         }
     }
 }

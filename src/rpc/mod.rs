@@ -20,8 +20,10 @@
 //!
 //! **Where to start reading**: [`pending::Calls`].
 
+pub mod acceptor;
 pub mod mailbox;
 pub mod pending;
+pub mod sysrpc;
 
 /// Number of a link's life; raised when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -9,6 +9,7 @@
 
 use crate::wire::json;
 
+pub mod binding;
 pub mod slab;
 
 /// The part of a session that handlers and backends see, beside its id. Cloned on write: a message

@@ -211,6 +211,15 @@ impl Shard {
         });
     }
 
+    /// `ip:port` of a client, as Node prints it.
+    pub(super) fn address_of(&self, sid: Sid) -> Box<str> {
+        let address = self.connection(sid, |connection| connection.socket.peer_address());
+        let text = address
+            .flatten()
+            .map(|address| format!("{}:{}", address.ip(), address.port()));
+        text.unwrap_or_default().into()
+    }
+
     /// Calls `f` with a connection that is still there.
     pub(super) fn connection<T>(
         &self,
@@ -456,6 +465,9 @@ impl Shard {
             return;
         };
         self.counters().closed(fault);
+        if identity.uid.is_some() {
+            self.report_unbound(sid);
+        }
         if counted {
             self.process_connections.leave();
             self.tell_closed(sid, identity);

@@ -11,15 +11,18 @@ use futures_lite::FutureExt as _;
 
 use super::Shard;
 use super::mesh::{Batch, Parcel};
-use crate::client::State;
+use super::remote::{ReplyTo, SWITCH};
 use crate::config::Dialect;
 use crate::error::Fault;
 use crate::handler::filter::{self, Slot};
-use crate::handler::{Answer, Failure, Frontend, Incoming, Outcome, Request, Session, reply};
+use crate::handler::{
+    Answer, Failure, Frontend, Incoming, LocalFuture, Outcome, Request, Session, reply,
+};
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::metrics::Counter;
-use crate::route::{Target, balance};
+use crate::route::{self, Target};
 use crate::rpc::pending::{Calls, Refused};
+use crate::rpc::sysrpc::javascript_text;
 use crate::session::{Identity, Uid};
 use crate::wire::message::{self, Message, Route};
 use crate::wire::{json, rpc};
@@ -34,8 +37,8 @@ pub(super) enum Origin {
 }
 
 /// The shard that owns the link to a server.
-pub(super) fn owner(server: usize, shards: usize) -> ShardId {
-    ShardId((server % shards) as u16)
+pub(super) fn owner(peer: PeerIndex, shards: usize) -> ShardId {
+    ShardId((peer.index() % shards) as u16)
 }
 
 impl Shard {
@@ -66,7 +69,7 @@ impl Shard {
                 tracing::warn!(session = %sid, "attack session: a route names a constructor");
                 return self.close(sid, Fault::Kicked, Some("attack"));
             }
-            Target::Local(_) | Target::NoHandler | Target::Forward(_) | Target::NoServer => {}
+            Target::Local(_) | Target::NoHandler | Target::Remote => {}
         }
         let Some(identity) = self.connection(sid, |connection| connection.identity.clone()) else {
             return;
@@ -84,12 +87,7 @@ impl Shard {
         };
         let filters = &self.router.filters;
         match target {
-            Target::Forward(server_type) if filters.none_global() => {
-                self.forward_client(sid, server_type, &request);
-            }
-            Target::NoServer if filters.none_global() => {
-                self.finish(sid, request.id, Outcome::error("no server of this type"));
-            }
+            Target::Remote if filters.none_global() => self.forward_client(sid, &request),
             Target::Local(index) if filters.none_local() => self.call(sid, index, &request),
             Target::NoHandler if filters.none_local() => {
                 self.finish(sid, request.id, Outcome::error("fail to find handler"));
@@ -130,9 +128,9 @@ impl Shard {
         let (shard, router, id) = (self.clone(), self.router.clone(), request.id);
         let answered = Rc::new(Cell::new(false));
         self.spawn(sid, id, answered.clone(), async move {
-            let forward = async |incoming: Rc<Incoming>, server_type| {
+            let forward = async |incoming: Rc<Incoming>| {
                 let slot = Rc::new(Slot::default());
-                match shard.forward(server_type, &incoming.request(), Origin::Task(slot.clone())) {
+                match shard.forward(&incoming.request(), Origin::Task(slot.clone())) {
                     Ok(()) => slot.take().await,
                     Err(failure) => Outcome {
                         error: Some(failure),
@@ -205,7 +203,7 @@ impl Shard {
         }
     }
 
-    fn forward_client(self: &Rc<Self>, sid: Sid, server_type: usize, request: &Request<'_>) {
+    fn forward_client(self: &Rc<Self>, sid: Sid, request: &Request<'_>) {
         if !self.begin_in_flight(sid) {
             return self.finish(sid, request.id, Outcome::error("too many calls in flight"));
         }
@@ -213,7 +211,7 @@ impl Shard {
             sid,
             id: request.id,
         };
-        if let Err(failure) = self.forward(server_type, request, origin) {
+        if let Err(failure) = self.forward(request, origin) {
             self.end_in_flight(sid);
             self.finish(
                 sid,
@@ -230,18 +228,28 @@ impl Shard {
     /// into the batch of the shard that owns the link.
     ///
     /// Cost: no allocation; the body is copied once, and once more when another shard owns the link.
-    fn forward(
-        self: &Rc<Self>,
-        server_type: usize,
-        request: &Request<'_>,
-        origin: Origin,
-    ) -> Result<(), Failure> {
-        let servers = &self.cluster.types()[server_type].servers;
+    fn forward(self: &Rc<Self>, request: &Request<'_>, origin: Origin) -> Result<(), Failure> {
+        let cluster = self.cluster.borrow();
+        let server_type = route::server_type(request.route.as_bytes());
+        let Some(server_type) = cluster.of_type(server_type) else {
+            return Err(Failure::new("no server of this type"));
+        };
         let uid = request.session.uid();
-        let uid_text = uid.map_or("", Uid::text);
-        let chosen = balance::default_route(self.config.dialect, uid_text, servers.len());
-        let peer = servers[chosen];
-        let owner = owner(peer.index(), self.shards);
+        let chosen = self.balancers.borrow_mut()[server_type.index].choose(
+            &cluster.candidates(server_type),
+            uid.map_or("", Uid::text),
+            |key| {
+                request
+                    .session
+                    .get(key)
+                    .map(|value| javascript_text(value).into())
+            },
+        );
+        let Some(chosen) = chosen else {
+            return Err(Failure::new("routing chose no server"));
+        };
+        let peer = server_type.servers[chosen];
+        let owner = owner(peer, self.shards);
         let mut mesh = self.mesh.borrow_mut();
         if owner != self.id && mesh.batch_for_work(owner).is_none() {
             self.counters().add(Counter::MeshFull, 1);
@@ -258,7 +266,7 @@ impl Shard {
         })?;
         self.counters().add(Counter::Calls, 1);
         let frame = rpc::Forward {
-            server_type: &self.server_types_json[server_type],
+            server_type: &cluster.peer(peer).type_json,
             message_id: request.id,
             kind: request.kind,
             compressed: request.compressed,
@@ -272,8 +280,11 @@ impl Shard {
                 settings: request.session.settings_json(),
             },
         };
-        match &self.links[peer.index()] {
-            Some(link) => self.send_frames(link, |out| rpc::write_forward(out, id, &frame)),
+        match &self.links.borrow()[peer.index()] {
+            Some(link) => {
+                self.send_to_peer(&link.pipe, |out| rpc::write_forward(out, id, &frame));
+                link.want();
+            }
             None => {
                 let write = |out: &mut Vec<u8>| rpc::write_forward(out, id, &frame);
                 mesh.batch(owner).frames(peer, calls.epoch(), write);
@@ -334,7 +345,8 @@ impl Shard {
 
     /// Fails the calls whose deadline has passed.
     pub(super) fn expire_calls(self: &Rc<Self>, now: Instant) {
-        for peer in 0..self.links.len() {
+        let peers = self.links.borrow().len();
+        for peer in 0..peers {
             let origins = self.calls.borrow_mut()[peer].expire(now);
             self.counters()
                 .add(Counter::CallTimeouts, origins.len() as u64);
@@ -374,29 +386,37 @@ impl Shard {
                 Parcel::Broadcast {
                     package,
                     bound_only,
-                } => {
-                    self.push_to_all(package, *bound_only);
+                } => self.push_to_all(package, *bound_only),
+                Parcel::Push { package, sids } => {
+                    for sid in &batch.sids[sids.clone()] {
+                        self.push_package(*sid, package);
+                    }
+                }
+                Parcel::Cluster(cluster) => self.apply_cluster(cluster.clone()),
+                Parcel::Kick { sid, reason } => {
+                    self.close(*sid, Fault::Kicked, reason.as_deref());
+                }
+                Parcel::Ask { ticket, sid, ask } => {
+                    let told = self.tell(*sid, (**ask).clone());
+                    self.report(Parcel::Told {
+                        ticket: *ticket,
+                        told,
+                    });
+                }
+                Parcel::Told { ticket, told } => self.told(*ticket, told.clone()),
+                Parcel::Bound { sid, uid, address } => self.bound(*sid, uid, address),
+                Parcel::Unbound { sid } => self.unbound(*sid),
+                Parcel::Bind { ticket, sid, uid } => {
+                    let reply = ReplyTo::Shard(sid.shard(), *ticket);
+                    self.bind_at_switch(reply, *sid, uid.clone());
+                }
+                Parcel::BindDone { ticket, told } => {
+                    if let Some(slot) = self.binds.borrow_mut().try_remove(*ticket as usize) {
+                        slot.put(told.clone());
+                    }
                 }
             }
         }
-    }
-
-    fn change_identity(
-        &self,
-        sid: Sid,
-        change: impl FnOnce(&mut Identity) -> Result<(), Failure>,
-    ) -> Result<Rc<Identity>, Failure> {
-        let changed = self.connection(sid, |connection| {
-            // Its handlers have been told that it is gone.
-            if connection.client.state() == State::Closed {
-                return None;
-            }
-            let changed = change(Rc::make_mut(&mut connection.identity));
-            Some(changed.map(|()| connection.identity.clone()))
-        });
-        changed
-            .flatten()
-            .unwrap_or_else(|| Err(Failure::new(format!("session does not exist, sid: {sid}"))))
     }
 }
 
@@ -410,45 +430,26 @@ impl Frontend for Shard {
     }
 
     fn export(&self, sid: Sid, identity: &Identity) -> Vec<u8> {
-        let mut out = Vec::new();
-        rpc::Session {
-            id: sid.get(),
-            frontend_id: &self.server_id_json,
-            uid: identity.uid.as_ref().map_or("null", Uid::json),
-            settings: identity.settings.json(),
-        }
-        .write(&mut out);
-        out
+        self.export_session(sid, identity)
     }
 
-    fn bind(self: Rc<Self>, sid: Sid, uid: Uid) -> Result<Rc<Identity>, Failure> {
-        let word = match self.config.dialect {
-            Dialect::Pomelo => "bind",
-            Dialect::Pinus => "bound",
-        };
-        self.change_identity(sid, |identity| match &identity.uid {
-            Some(known) if *known != uid => Err(Failure::new(format!(
-                "session has already {word} with {}",
-                known.text()
-            ))),
-            _ => {
-                identity.uid = Some(uid);
-                Ok(())
-            }
+    fn bind(self: Rc<Self>, sid: Sid, uid: Uid) -> LocalFuture<Result<Rc<Identity>, Failure>> {
+        let slot = Rc::new(Slot::default());
+        if self.id == SWITCH {
+            self.bind_at_switch(ReplyTo::Here(slot.clone()), sid, uid);
+        } else {
+            let ticket = self.binds.borrow_mut().insert(slot.clone()) as u64;
+            self.report(Parcel::Bind { ticket, sid, uid });
+        }
+        Box::pin(async move {
+            slot.take().await.map_err(Failure::new)?;
+            // Unchanged: the identity as it is after the bind.
+            self.change_identity(sid, |_| Ok(()))
         })
     }
 
     fn unbind(self: Rc<Self>, sid: Sid, uid: &Uid) -> Result<Rc<Identity>, Failure> {
-        self.change_identity(sid, |identity| match &identity.uid {
-            Some(known) if known == uid => {
-                identity.uid = None;
-                Ok(())
-            }
-            other => {
-                let other = other.as_ref().map_or("null", Uid::text);
-                Err(Failure::new(format!("session has not bind with {other}")))
-            }
-        })
+        self.unbind_here(sid, uid)
     }
 
     fn import(
@@ -476,6 +477,35 @@ impl Frontend for Shard {
         body: &[u8],
         bound_only: bool,
     ) -> Result<(), Failure> {
+        self.broadcast_everywhere(route, body, bound_only)
+    }
+
+    fn kick(self: Rc<Self>, sid: Sid, reason: Option<&str>) {
+        self.close(sid, Fault::Kicked, reason);
+    }
+}
+
+impl Shard {
+    /// What backends get to know of a session.
+    pub(super) fn export_session(&self, sid: Sid, identity: &Identity) -> Vec<u8> {
+        let mut out = Vec::new();
+        rpc::Session {
+            id: sid.get(),
+            frontend_id: &self.server_id_json,
+            uid: identity.uid.as_ref().map_or("null", Uid::json),
+            settings: identity.settings.json(),
+        }
+        .write(&mut out);
+        out
+    }
+
+    /// Pushes to all sessions of the process, or the bound ones.
+    pub(super) fn broadcast_everywhere(
+        self: &Rc<Self>,
+        route: &str,
+        body: &[u8],
+        bound_only: bool,
+    ) -> Result<(), Failure> {
         let package = self.encode_push(route, body)?;
         self.push_to_all(&package, bound_only);
         let mut mesh = self.mesh.borrow_mut();
@@ -495,14 +525,19 @@ impl Frontend for Shard {
         Ok(())
     }
 
-    fn kick(self: Rc<Self>, sid: Sid, reason: Option<&str>) {
-        self.close(sid, Fault::Kicked, reason);
+    /// Tells every other shard.
+    pub(super) fn tell_others(&self, parcel: impl Fn() -> Parcel) {
+        let mut mesh = self.mesh.borrow_mut();
+        for shard in (0..self.shards).map(|shard| ShardId(shard as u16)) {
+            if shard != self.id {
+                mesh.batch(shard).parcels.push(parcel());
+            }
+        }
+        self.turn.request();
     }
-}
 
-impl Shard {
     /// Encodes a push once for everybody who gets it.
-    fn encode_push(&self, route: &str, body: &[u8]) -> Result<Bytes, Failure> {
+    pub(super) fn encode_push(&self, route: &str, body: &[u8]) -> Result<Bytes, Failure> {
         let code = if self.config.client.use_dict {
             self.dictionary.code(route)
         } else {

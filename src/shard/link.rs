@@ -1,51 +1,54 @@
-//! A link to another server: the task that dials and reads it, and the queue in front of it.
+//! A link to another server: the task that dials and reads it.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::IoSlice;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use super::Shard;
 use super::mesh::Parcel;
-use crate::config::Server;
-use crate::ids::{PeerIndex, ShardId};
-use crate::limits::{LINK_QUEUE_BYTES_MAX, WRITE_SLICES_MAX};
+use super::pipe::Pipe;
+use crate::cluster::Peer;
+use crate::ids::PeerIndex;
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::dial::{DialError, dial};
 use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::Socket;
-use crate::push::Outbox;
 use crate::rpc::Epoch;
 use crate::rpc::mailbox::{Backoff, Event, LinkFault, Mailbox};
 use crate::wire::mqtt;
 
 /// One link, on the shard that owns it.
 pub(super) struct Link {
-    peer: PeerIndex,
-    server: Server,
-    epoch: Cell<Epoch>,
-    outbox: RefCell<Outbox>,
+    index: PeerIndex,
+    peer: Arc<Peer>,
+    pub(super) epoch: Cell<Epoch>,
+    pub(super) pipe: Rc<Pipe>,
     /// While the link is up.
-    open: RefCell<Option<(Rc<Socket>, Mailbox)>>,
+    mailbox: RefCell<Option<Mailbox>>,
     /// Why the link has to end, where that is found outside its read loop.
     fault: Cell<Option<LinkFault>>,
-    /// Somebody has called: dial.
+    /// The server is in the list.
+    listed: Cell<bool>,
+    /// Somebody has called since it was listed: dial.
     wanted: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Link {
-    pub(super) fn new(index: usize, server: Server) -> Self {
+    pub(super) fn new(index: PeerIndex, peer: Arc<Peer>) -> Self {
         Self {
-            peer: PeerIndex(index as u16),
-            server,
+            index,
+            peer,
             epoch: Cell::default(),
-            outbox: RefCell::default(),
-            open: RefCell::default(),
+            pipe: Rc::default(),
+            mailbox: RefCell::default(),
             fault: Cell::default(),
+            listed: Cell::new(true),
             wanted: Cell::default(),
             waker: RefCell::default(),
         }
@@ -54,7 +57,7 @@ impl Link {
     /// Waits for the first call. Pomelo opens a mailbox by the first call too.
     async fn wanted(&self) {
         poll_fn(|cx| {
-            if self.wanted.get() {
+            if self.wanted.get() && self.listed.get() {
                 return Poll::Ready(());
             }
             *self.waker.borrow_mut() = Some(cx.waker().clone());
@@ -63,7 +66,7 @@ impl Link {
         .await;
     }
 
-    fn want(&self) {
+    pub(super) fn want(&self) {
         if !self.wanted.replace(true)
             && let Some(waker) = self.waker.borrow_mut().take()
         {
@@ -73,27 +76,28 @@ impl Link {
 
     /// Ends the link from outside its read loop.
     fn fail(&self, fault: LinkFault) {
-        if let Some((socket, _)) = &*self.open.borrow() {
-            self.fault.set(Some(fault));
-            socket.shutdown();
-        }
+        self.fault.set(Some(fault));
+        self.pipe.shutdown();
     }
 }
 
-/// Keeps a link for ever: dials when it is first wanted, and again after each end.
+/// Keeps a link for ever: dials when it is first wanted, and again after each end while the server
+/// is listed.
 pub(super) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
     let rpc = &shard.config.rpc;
+    let server = &link.peer.server;
     let mut backoff = Backoff::new(rpc.backoff_min, rpc.backoff_max);
-    link.wanted().await;
     loop {
-        let fault = match dial(&link.server.host, link.server.port, rpc.connect_timeout).await {
+        link.wanted().await;
+        let fault = match dial(&server.host, server.port, rpc.connect_timeout).await {
+            Ok(_) if !link.listed.get() => continue,
             Ok(socket) => {
                 backoff.reset();
                 talk(&shard, &link, Rc::new(socket)).await
             }
             Err(DialError::Timeout) => LinkFault::ConnectTimeout,
             Err(DialError::Io(error)) => {
-                tracing::debug!(server = link.server.id, %error, "connecting failed");
+                tracing::debug!(server = server.id, %error, "connecting failed");
                 LinkFault::Socket
             }
         };
@@ -110,8 +114,8 @@ async fn talk(shard: &Rc<Shard>, link: &Rc<Link>, socket: Rc<Socket>) -> LinkFau
     if !matches!(socket.write(&[IoSlice::new(&connect)]), Ok(n) if n == connect.len()) {
         return LinkFault::Socket;
     }
-    let mailbox = Mailbox::new(clock::now(), shard.config.rpc.keepalive);
-    *link.open.borrow_mut() = Some((socket.clone(), mailbox));
+    *link.mailbox.borrow_mut() = Some(Mailbox::new(clock::now(), shard.config.rpc.keepalive));
+    shard.open_pipe(&link.pipe, socket.clone());
     shard.link_opened(link);
     let receiver = LinkReceiver {
         shard,
@@ -119,9 +123,9 @@ async fn talk(shard: &Rc<Shard>, link: &Rc<Link>, socket: Rc<Socket>) -> LinkFau
         socket: &socket,
     };
     let end = drive::read(&socket, &shard.read_buffer, &receiver).await;
-    socket.shutdown();
     match (link.fault.take(), end) {
         (Some(fault), _) => fault,
+        (None, _) if link.pipe.has_overflowed() => LinkFault::QueueFull,
         (None, End::Failed(_)) => LinkFault::Socket,
         (None, End::Eof | End::Enough) => LinkFault::Left,
     }
@@ -136,12 +140,14 @@ struct LinkReceiver<'a> {
 impl Receiver for LinkReceiver<'_> {
     fn receive(&self, input: &mut [u8]) -> Option<usize> {
         self.socket.quick_ack();
+        // What other shards sent before the peer wrote this answer comes first: a push before the
+        // response that it belongs to.
+        self.shard.receive_waiting_batches();
         let mut at = 0;
         loop {
             let received = {
-                let mut open = self.link.open.borrow_mut();
-                let (_, mailbox) = open.as_mut()?;
-                mailbox.receive(&input[at..])
+                let mut mailbox = self.link.mailbox.borrow_mut();
+                mailbox.as_mut()?.receive(&input[at..])
             };
             match received {
                 Ok((0, _)) => return Some(at),
@@ -149,9 +155,9 @@ impl Receiver for LinkReceiver<'_> {
                     at += used;
                     match event {
                         Some(Event::Payload(payload)) => {
-                            self.shard.payload(self.link.peer, payload);
+                            self.shard.payload(self.link.index, payload);
                         }
-                        Some(Event::Ping) => self.shard.send_frames(self.link, |out| {
+                        Some(Event::Ping) => self.shard.send_to_peer(&self.link.pipe, |out| {
                             out.extend_from_slice(&mqtt::PINGRESP);
                         }),
                         Some(Event::Disconnect) => return None,
@@ -168,67 +174,59 @@ impl Receiver for LinkReceiver<'_> {
 }
 
 impl Shard {
-    /// Appends frames to a link's queue; they leave at the end of the turn.
-    pub(super) fn send_frames(&self, link: &Link, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut outbox = link.outbox.borrow_mut();
-        write(outbox.raw(&mut self.scheduler.borrow_mut().pool));
-        if outbox.bytes() > LINK_QUEUE_BYTES_MAX {
-            // A server that takes nothing for so long is hung; its calls fail with the link.
-            link.fail(LinkFault::QueueFull);
-        }
-        drop(outbox);
-        link.want();
-        self.turn.request();
-    }
-
     /// Frames that another shard wrote for a link of this one.
     pub(super) fn frames_of_another(&self, peer: PeerIndex, epoch: Epoch, frames: &[u8]) {
-        let Some(link) = &self.links[peer.index()] else {
+        let links = self.links.borrow();
+        let Some(link) = links.get(peer.index()) else {
+            // The other shard knows of a server that this one is about to hear of.
+            self.early_frames
+                .borrow_mut()
+                .push((peer, epoch, frames.to_vec()));
             return;
         };
+        let Some(link) = link else { return };
         if link.epoch.get() != epoch {
             // Their calls have failed, or are about to, with the link they were written for.
             return self.counters().add(Counter::FramesStale, 1);
         }
-        self.send_frames(link, |out| out.extend_from_slice(frames));
+        self.send_to_peer(&link.pipe, |out| out.extend_from_slice(frames));
+        link.want();
     }
 
-    /// Writes what waits for a link: one write if the socket takes it.
-    pub(super) fn flush_link(self: &Rc<Self>, link: &Rc<Link>) {
-        let open = link.open.borrow();
-        let Some((socket, _)) = &*open else { return };
-        let mut outbox = link.outbox.borrow_mut();
-        if outbox.blocked {
-            return;
-        }
-        while outbox.has_wire_bytes() {
-            hop!();
-            let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
-            let used = outbox.slices(&mut slices);
-            let offered: usize = slices[..used].iter().map(|slice| slice.len()).sum();
-            let Ok(written) = socket.write(&slices[..used]) else {
-                // The read loop finds out why.
-                return socket.shutdown();
-            };
-            outbox.advance(&mut self.scheduler.borrow_mut().pool, written);
-            if written < offered {
-                outbox.blocked = true;
-                let task = flush_blocked(self.clone(), link.clone(), socket.clone());
-                super::spawn_behind(task);
-                return;
+    /// The list of servers has changed: what is gone ends, what is back opens.
+    pub(super) fn relist_links(self: &Rc<Self>) {
+        let links: Vec<Rc<Link>> = self.links.borrow().iter().flatten().cloned().collect();
+        for link in links {
+            let listed = self.cluster.borrow().is_listed(link.index);
+            if link.listed.replace(listed) == listed {
+                continue;
+            }
+            if listed {
+                // Calls are taken again at once; they wait until the link is open.
+                self.announce_up(&link);
+                link.want();
+            } else {
+                link.wanted.set(false);
+                if link.pipe.is_open() {
+                    link.fail(LinkFault::Removed);
+                } else {
+                    self.link_ended(&link, LinkFault::Removed);
+                }
             }
         }
     }
 
     /// Sends pings that are due; ends links that do not answer them.
     pub(super) fn ping_links(&self, now: Instant) {
-        for link in self.links.iter().flatten() {
-            let due = match &mut *link.open.borrow_mut() {
-                Some((_, mailbox)) => mailbox.ping_due(now),
+        for link in self.links.borrow().iter().flatten() {
+            let due = match &mut *link.mailbox.borrow_mut() {
+                Some(mailbox) => mailbox.ping_due(now),
                 None => continue,
             };
             match due {
-                Ok(true) => self.send_frames(link, |out| out.extend_from_slice(&mqtt::PINGREQ)),
+                Ok(true) => self.send_to_peer(&link.pipe, |out| {
+                    out.extend_from_slice(&mqtt::PINGREQ);
+                }),
                 Ok(false) => {}
                 Err(fault) => link.fail(fault),
             }
@@ -237,76 +235,36 @@ impl Shard {
 
     fn link_opened(self: &Rc<Self>, link: &Link) {
         self.counters().add(Counter::LinksUp, 1);
-        let server = &link.server;
+        let server = &link.peer.server;
         tracing::info!(
             server = server.id,
             host = server.host,
             port = server.port,
             "link is up"
         );
-        let (peer, epoch) = (link.peer, link.epoch.get());
+        self.announce_up(link);
+    }
+
+    fn announce_up(self: &Rc<Self>, link: &Link) {
+        let (peer, epoch) = (link.index, link.epoch.get());
         self.link_is_up(peer, epoch);
         self.tell_others(|| Parcel::LinkUp { peer, epoch });
     }
 
     fn link_ended(self: &Rc<Self>, link: &Link, fault: LinkFault) {
         self.counters().add(Counter::LinksDown, 1);
-        let server = &link.server;
-        tracing::warn!(server = server.id, reason = fault.text(), "link is down");
-        link.open.take();
+        tracing::warn!(
+            server = link.peer.server.id,
+            reason = fault.text(),
+            "link is down"
+        );
+        link.mailbox.take();
         link.fault.take();
+        self.close_pipe(&link.pipe);
         let next = link.epoch.get().next();
         link.epoch.set(next);
-        {
-            let mut outbox = link.outbox.borrow_mut();
-            outbox.clear(&mut self.scheduler.borrow_mut().pool);
-            outbox.blocked = false;
-        }
-        let peer = link.peer;
+        let peer = link.index;
         self.link_is_down(peer, next);
         self.tell_others(|| Parcel::LinkDown { peer, next });
     }
-
-    fn tell_others(&self, parcel: impl Fn() -> Parcel) {
-        let mut mesh = self.mesh.borrow_mut();
-        for shard in (0..self.shards).map(|shard| ShardId(shard as u16)) {
-            if shard != self.id {
-                mesh.batch(shard).parcels.push(parcel());
-            }
-        }
-        self.turn.request();
-    }
-}
-
-/// Waits until the socket of a link takes more, and writes the rest.
-async fn flush_blocked(shard: Rc<Shard>, link: Rc<Link>, socket: Rc<Socket>) {
-    let epoch = link.epoch.get();
-    loop {
-        let done = poll_fn(|cx| {
-            if link.epoch.get() != epoch {
-                return Poll::Ready(None);
-            }
-            let mut outbox = link.outbox.borrow_mut();
-            let mut slices = [IoSlice::new(&[]); 3];
-            if outbox.slices(&mut slices) == 0 {
-                return Poll::Ready(Some(true));
-            }
-            match socket.poll_write(cx, &slices[0]) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Err(_)) => Poll::Ready(None),
-                Poll::Ready(Ok(written)) => {
-                    let pool = &mut shard.scheduler.borrow_mut().pool;
-                    Poll::Ready(Some(outbox.advance(pool, written)))
-                }
-            }
-        })
-        .await;
-        match done {
-            Some(false) => {}
-            Some(true) => break,
-            // The link has ended, or is about to: its read loop sees the same.
-            None => return,
-        }
-    }
-    link.outbox.borrow_mut().blocked = false;
 }

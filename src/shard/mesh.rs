@@ -18,10 +18,13 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use crate::ids::{PeerIndex, ShardId};
+use super::remote::{Ask, Told};
+use crate::cluster::Cluster;
+use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::{LINK_QUEUE_BYTES_MAX, MESH_BATCHES_MAX, MESH_PARCELS_MAX};
 use crate::metrics::{Counter, Counters};
 use crate::rpc::Epoch;
+use crate::session::Uid;
 
 /// One thing for another shard. Ranges are into the batch's bytes.
 #[derive(Debug)]
@@ -58,6 +61,68 @@ pub enum Parcel {
         /// The life that comes next.
         next: Epoch,
     },
+    /// The list of servers has changed.
+    Cluster(Arc<Cluster>),
+    /// A package for some sessions.
+    Push {
+        /// The package, encoded once for everybody.
+        package: Bytes,
+        /// Where their ids are in the batch's list.
+        sids: Range<usize>,
+    },
+    /// Kick a session.
+    Kick {
+        /// Which.
+        sid: Sid,
+        /// Goes out in a kick package.
+        reason: Option<Box<str>>,
+    },
+    /// The switch wants something of a session.
+    Ask {
+        /// Comes back with the answer.
+        ticket: u64,
+        /// Which session.
+        sid: Sid,
+        /// What.
+        ask: Box<Ask>,
+    },
+    /// The answer to the switch.
+    Told {
+        /// Of the question.
+        ticket: u64,
+        /// What came of it.
+        told: Told,
+    },
+    /// A session was bound.
+    Bound {
+        /// Which.
+        sid: Sid,
+        /// To whom.
+        uid: Uid,
+        /// `ip:port` of its client.
+        address: Box<str>,
+    },
+    /// A bound session was unbound or has closed.
+    Unbound {
+        /// Which.
+        sid: Sid,
+    },
+    /// A handler wants a session bound.
+    Bind {
+        /// Comes back with the outcome.
+        ticket: u64,
+        /// Which.
+        sid: Sid,
+        /// To whom.
+        uid: Uid,
+    },
+    /// The outcome for the handler.
+    BindDone {
+        /// Of the wish.
+        ticket: u64,
+        /// What came of it.
+        told: Told,
+    },
     /// A package for all working sessions, or the bound ones.
     Broadcast {
         /// The package, encoded once for everybody.
@@ -74,11 +139,14 @@ pub struct Batch {
     pub parcels: Vec<Parcel>,
     /// What their ranges point into.
     pub bytes: Vec<u8>,
+    /// Receivers of pushes.
+    pub sids: Vec<Sid>,
 }
 
 impl Batch {
     fn is_full(&self) -> bool {
-        self.parcels.len() >= MESH_PARCELS_MAX || self.bytes.len() >= LINK_QUEUE_BYTES_MAX
+        self.parcels.len() + self.sids.len() >= MESH_PARCELS_MAX
+            || self.bytes.len() >= LINK_QUEUE_BYTES_MAX
     }
 
     /// Appends frames for a link; frames for the same life of the same link become one parcel.
@@ -100,6 +168,26 @@ impl Batch {
             peer,
             epoch,
             bytes: start..end,
+        });
+    }
+
+    /// Appends one receiver of a package; the receivers of one package are one parcel.
+    pub fn push(&mut self, package: &Bytes, sid: Sid) {
+        let at = self.sids.len();
+        self.sids.push(sid);
+        if let Some(Parcel::Push {
+            package: last,
+            sids,
+        }) = self.parcels.last_mut()
+            && sids.end == at
+            && last.as_ptr() == package.as_ptr()
+        {
+            sids.end += 1;
+            return;
+        }
+        self.parcels.push(Parcel::Push {
+            package: package.clone(),
+            sids: at..at + 1,
         });
     }
 
@@ -260,6 +348,7 @@ impl Mesh {
         if self.spare.len() < SPARE_BATCHES_MAX && batch.bytes.capacity() <= SPARE_BYTES_MAX {
             batch.parcels.clear();
             batch.bytes.clear();
+            batch.sids.clear();
             self.spare.push(batch);
         }
     }

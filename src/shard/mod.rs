@@ -29,15 +29,19 @@ use crate::client::handshake::Handshake;
 use crate::client::heartbeat::{Patience, Wheel};
 use crate::cluster::Cluster;
 use crate::config::{Config, Scheduler as SchedulerKind};
+use crate::error::Error;
 use crate::handler::Router;
-use crate::ids::{ShardId, Sid};
+use crate::handler::filter::Slot;
+use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::SESSIONS_PER_SHARD_MAX;
 use crate::metrics::Counters;
 use crate::net::clock;
 use crate::net::drive::ReadBuffer;
 use crate::push::Scheduler;
 use crate::route::Routes;
+use crate::route::balance::{Balancer, Strategy};
 use crate::route::dictionary::Dictionary;
+use crate::rpc::Epoch;
 use crate::rpc::pending::Calls;
 use crate::session::Identity;
 use crate::session::slab::Slab;
@@ -47,12 +51,18 @@ mod accept;
 mod connection;
 mod dispatch;
 mod link;
+mod master;
 pub mod mesh;
+mod pipe;
+mod remote;
 
 use connection::Connection;
 use dispatch::Origin;
 use link::Link;
+use master::MasterLink;
 use mesh::{Inbox, Mesh, Outlets};
+use pipe::Pipe;
+use remote::{SWITCH, Switch, Told};
 
 /// Everything a shard is made of, before it has a thread.
 pub struct Seed {
@@ -63,7 +73,9 @@ pub struct Seed {
     /// Configuration of the process.
     pub config: Arc<Config>,
     /// Its own listening socket.
-    pub listener: std::net::TcpListener,
+    pub listener: Option<std::net::TcpListener>,
+    /// Where peers connect, on the switch.
+    pub rpc_listener: Option<std::net::TcpListener>,
     /// Where it receives from other shards.
     pub inbox: Inbox,
     /// Where it sends.
@@ -78,6 +90,8 @@ pub struct Seed {
     pub connections: Arc<Gauge>,
     /// Set when the process is to end; the doorbell is rung too.
     pub stop: Arc<AtomicBool>,
+    /// Ends the process: the master may want that, or refuse this server.
+    pub stopper: Arc<dyn Fn(Option<Error>) + Send + Sync>,
     /// What `GET /` gets.
     pub page: Option<&'static [u8]>,
 }
@@ -103,6 +117,11 @@ impl Gauge {
         self.count.fetch_add(1, Ordering::AcqRel) < self.max
     }
 
+    /// How many there are.
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
     /// One less.
     fn leave(&self) {
         self.count.fetch_sub(1, Ordering::AcqRel);
@@ -117,6 +136,7 @@ pub(crate) struct Shard {
     counters: Arc<[Counters]>,
     process_sockets: Arc<Gauge>,
     process_connections: Arc<Gauge>,
+    stop: Arc<dyn Fn(Option<Error>) + Send + Sync>,
     /// Time of the last tick: close enough for timeouts, and free to read.
     now: Cell<Instant>,
     rules: Rules,
@@ -125,10 +145,11 @@ pub(crate) struct Shard {
     router: Rc<Router>,
     routes: Routes,
     dictionary: Dictionary,
-    cluster: Cluster,
-    /// JSON texts, quotes included.
+    cluster: RefCell<Arc<Cluster>>,
+    /// State of routing, by server type.
+    balancers: RefCell<Vec<Balancer>>,
+    /// Own id as JSON text, quotes included.
     server_id_json: String,
-    server_types_json: Vec<String>,
     read_buffer: ReadBuffer,
     connections: RefCell<Slab<Connection>>,
     /// Who a session is before it is bound or has values.
@@ -141,7 +162,16 @@ pub(crate) struct Shard {
     /// Calls of this shard, by peer.
     calls: RefCell<Vec<Calls<Origin>>>,
     /// Links that this shard owns; `None` for those of others.
-    links: Vec<Option<Rc<Link>>>,
+    links: RefCell<Vec<Option<Rc<Link>>>>,
+    /// Frames for servers that this shard has not heard of yet.
+    early_frames: RefCell<Vec<(PeerIndex, Epoch, Vec<u8>)>>,
+    dirty_pipes: RefCell<Vec<Rc<Pipe>>>,
+    /// Used by the switch only.
+    switch: Switch,
+    master: RefCell<Option<Rc<MasterLink>>>,
+    /// Binds that handlers of this shard wait for.
+    binds: RefCell<slab::Slab<Rc<Slot<Told>>>>,
+    inbox: Inbox,
     mesh: RefCell<Mesh>,
     turn: Turn,
 }
@@ -192,52 +222,47 @@ const INBOX_BUDGET: usize = 64;
 const STOP_GRACE: Duration = Duration::from_millis(250);
 
 /// Runs a shard until the process is told to stop. Call inside its executor.
-pub async fn run(seed: Seed) {
-    let shard = Rc::new(Shard::new(&seed));
-    for link in shard.links.iter().flatten() {
-        glommio::spawn_local(link::run(shard.clone(), link.clone())).detach();
+pub async fn run(mut seed: Seed) {
+    let (listener, rpc_listener) = (seed.listener.take(), seed.rpc_listener.take());
+    let stop = seed.stop.clone();
+    let shard = Rc::new(Shard::new(seed));
+    shard.apply_static_cluster();
+    if shard.id == SWITCH {
+        master::start(&shard, rpc_listener);
     }
-    glommio::spawn_local(accept::run(shard.clone(), seed.listener)).detach();
+    if let Some(listener) = listener {
+        glommio::spawn_local(accept::run(shard.clone(), listener)).detach();
+    }
     glommio::spawn_local(flush_turns(shard.clone())).detach();
     glommio::spawn_local(tick(shard.clone())).detach();
     if shard.config.push.scheduler == SchedulerKind::Buffer {
         glommio::spawn_local(release_collected(shard.clone())).detach();
     }
-    receive_mesh(&shard, &seed.inbox, &seed.stop).await;
+    receive_mesh(&shard, &stop).await;
+    shard.leave_cluster();
     shard.close_everything();
     glommio::timer::sleep(STOP_GRACE).await;
 }
 
 impl Shard {
-    fn new(seed: &Seed) -> Self {
+    fn new(seed: Seed) -> Self {
         let config = &seed.config;
         let router = (seed.make_router)(seed.id);
-        let cluster = Cluster::new(&config.servers);
-        let routes = Routes::new(
-            &config.server_type,
-            router.routes(),
-            cluster
-                .types()
-                .iter()
-                .map(|server_type| server_type.name.as_str()),
-        );
+        let routes = Routes::new(&config.server_type, router.routes());
         let dictionary = Dictionary::new(
             router.routes(),
             config.dictionary.iter().map(String::as_str),
         );
-        let quoted = |text: &str| {
-            let mut json = Vec::new();
-            json::write_string(&mut json, text);
-            String::from_utf8(json).expect("write_string writes UTF-8")
-        };
+        let mut server_id_json = Vec::new();
+        json::write_string(&mut server_id_json, &config.id);
         let now = clock::now();
-        let peers = cluster.servers().iter().enumerate();
         Self {
             id: seed.id,
             shards: seed.shards,
-            counters: seed.counters.clone(),
-            process_sockets: seed.sockets.clone(),
-            process_connections: seed.connections.clone(),
+            counters: seed.counters,
+            process_sockets: seed.sockets,
+            process_connections: seed.connections,
+            stop: seed.stopper,
             now: Cell::new(now),
             rules: Rules::new(config, seed.page),
             handshake: Handshake::new(config, &dictionary),
@@ -245,12 +270,9 @@ impl Shard {
             router: Rc::new(router),
             routes,
             dictionary,
-            server_id_json: quoted(&config.id),
-            server_types_json: cluster
-                .types()
-                .iter()
-                .map(|known| quoted(&known.name))
-                .collect(),
+            cluster: RefCell::default(),
+            balancers: RefCell::default(),
+            server_id_json: String::from_utf8(server_id_json).expect("write_string writes UTF-8"),
             read_buffer: ReadBuffer::default(),
             connections: RefCell::new(Slab::new(seed.id)),
             nobody: Rc::default(),
@@ -258,25 +280,68 @@ impl Shard {
             telling: Cell::default(),
             scheduler: RefCell::default(),
             wheel: RefCell::new(Wheel::new(now)),
-            calls: RefCell::new(
-                peers
-                    .clone()
-                    .map(|_| {
-                        let rpc = &config.rpc;
-                        Calls::new(seed.id, seed.shards, rpc.calls_in_flight_max, rpc.timeout)
-                    })
-                    .collect(),
-            ),
-            links: peers
-                .map(|(index, server)| {
-                    let owned = dispatch::owner(index, seed.shards) == seed.id;
-                    owned.then(|| Rc::new(Link::new(index, server.clone())))
-                })
-                .collect(),
-            mesh: RefCell::new(Mesh::new(seed.outlets.clone())),
+            calls: RefCell::default(),
+            links: RefCell::default(),
+            early_frames: RefCell::default(),
+            dirty_pipes: RefCell::default(),
+            switch: Switch::default(),
+            master: RefCell::default(),
+            binds: RefCell::default(),
+            inbox: seed.inbox,
+            mesh: RefCell::new(Mesh::new(seed.outlets)),
             turn: Turn::default(),
-            cluster,
-            config: config.clone(),
+            config: seed.config,
+        }
+    }
+
+    /// The servers of now: links and call tables for new ones, an end for those that left.
+    fn apply_cluster(self: &Rc<Self>, cluster: Arc<Cluster>) {
+        let rpc = &self.config.rpc;
+        // Asked before the loop: what a loop's head borrows, it borrows to its end.
+        let (links, balancers) = (self.links.borrow().len(), self.balancers.borrow().len());
+        for index in links..cluster.peer_count() {
+            self.calls.borrow_mut().push(Calls::new(
+                self.id,
+                self.shards,
+                rpc.calls_in_flight_max,
+                rpc.timeout,
+            ));
+            let peer = PeerIndex(index as u32);
+            let link = (dispatch::owner(peer, self.shards) == self.id)
+                .then(|| Rc::new(Link::new(peer, cluster.peer(peer).clone())));
+            if let Some(link) = &link {
+                glommio::spawn_local(link::run(self.clone(), link.clone())).detach();
+            }
+            self.links.borrow_mut().push(link);
+        }
+        for name in &cluster.type_names()[balancers..] {
+            let balancer = self.balancer(name);
+            self.balancers.borrow_mut().push(balancer);
+        }
+        *self.cluster.borrow_mut() = cluster;
+        self.relist_links();
+        let early = std::mem::take(&mut *self.early_frames.borrow_mut());
+        for (peer, epoch, frames) in early {
+            self.frames_of_another(peer, epoch, &frames);
+        }
+    }
+
+    /// How servers of a type are chosen: `route.<type>`, else `route.default`.
+    fn balancer(&self, server_type: &str) -> Balancer {
+        let routes = &self.config.routes;
+        let text = routes.get(server_type).or_else(|| routes.get("default"));
+        // Checked when the configuration was read.
+        let strategy = text
+            .and_then(|text| Strategy::parse(text).ok())
+            .unwrap_or_default();
+        Balancer::new(strategy, self.config.dialect, u64::from(self.id.0))
+    }
+
+    /// Takes what waits in the inbox now.
+    fn receive_waiting_batches(self: &Rc<Self>) {
+        while let Some(batch) = self.inbox.next() {
+            self.receive_batch(&batch);
+            self.mesh.borrow_mut().recycle(batch);
         }
     }
 
@@ -308,15 +373,17 @@ fn spawn_behind(task: impl Future<Output = ()> + 'static) {
 /// Ends each turn: one write for each dirty session, each own link and each other shard.
 async fn flush_turns(shard: Rc<Shard>) {
     let mut dirty = VecDeque::with_capacity(64);
+    let mut pipes = Vec::with_capacity(16);
     loop {
         shard.turn.requested().await;
         loop {
-            for link in shard.links.iter().flatten() {
-                shard.flush_link(link);
-            }
-            if shard.mesh.borrow_mut().flush(shard.counters()) {
-                // No room there now; the tick asks again.
+            let mesh_waits = shard.mesh.borrow_mut().flush(shard.counters());
+            if mesh_waits {
+                // No room there now; the tick asks again. Answers to peers wait too: they must not
+                // arrive before the pushes that went ahead of them.
                 tracing::debug!(shard = shard.id.0, "a mesh inbox is full");
+            } else {
+                shard.flush_pipes(&mut pipes);
             }
             shard.scheduler.borrow_mut().take_dirty(&mut dirty);
             for turn in 0..FLUSH_BUDGET {
@@ -351,6 +418,7 @@ async fn tick(shard: Rc<Shard>) {
         }
         shard.expire_calls(now);
         shard.ping_links(now);
+        shard.tick_master(now);
         shard.turn.request();
     }
 }
@@ -367,15 +435,15 @@ async fn release_collected(shard: Rc<Shard>) {
 }
 
 /// Takes what other shards sent, until the process stops.
-async fn receive_mesh(shard: &Rc<Shard>, inbox: &Inbox, stop: &AtomicBool) {
+async fn receive_mesh(shard: &Rc<Shard>, stop: &AtomicBool) {
     let mut budget = INBOX_BUDGET;
     loop {
         let batch = poll_fn(|cx| {
-            inbox.bell.listen(cx);
+            shard.inbox.bell.listen(cx);
             if stop.load(Ordering::Acquire) {
                 return Poll::Ready(None);
             }
-            match inbox.next() {
+            match shard.inbox.next() {
                 Some(batch) => Poll::Ready(Some(batch)),
                 None => Poll::Pending,
             }

@@ -107,14 +107,34 @@ pub fn write_connect(out: &mut Vec<u8>, client_id: &str) {
     out.extend_from_slice(id);
 }
 
+/// Length bytes that a PUBLISH is written with at first: two fit nearly every one, another size moves
+/// the payload by a byte or two.
+const LENGTH_BYTES_GUESS: usize = 2;
+
 /// Writes a PUBLISH on topic `rpc` whose payload `write` appends: one frame, in place.
 pub fn write_publish(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    // Two length bytes fit nearly every call; another size moves the payload by a byte or two.
-    const GUESS: usize = 2;
     let start = out.len();
     out.extend_from_slice(&[0x30, 0, 0, 0, RPC_TOPIC.len() as u8]);
     out.extend_from_slice(RPC_TOPIC);
     write(out);
+    write_length(out, start);
+}
+
+/// As [`write_publish`], on any topic.
+pub fn write_publish_on(out: &mut Vec<u8>, topic: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+    debug_assert!(topic.len() <= usize::from(u16::MAX));
+    let start = out.len();
+    out.extend_from_slice(&[0x30, 0, 0]);
+    out.extend_from_slice(&(topic.len() as u16).to_be_bytes());
+    out.extend_from_slice(topic);
+    write(out);
+    write_length(out, start);
+}
+
+/// Sets the length of the packet from `start` to the end.
+#[inline]
+fn write_length(out: &mut Vec<u8>, start: usize) {
+    const GUESS: usize = LENGTH_BYTES_GUESS;
     let length = out.len() - start - 1 - GUESS;
     let mut head = [0; LENGTH_BYTES_MAX];
     let mut used = 0;

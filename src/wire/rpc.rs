@@ -1,5 +1,7 @@
 //! Calls between servers: the JSON inside an MQTT publish.
 
+use std::borrow::Cow;
+
 use super::json::{self, JsonError};
 use super::mqtt;
 
@@ -101,7 +103,21 @@ pub struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
+    /// The form that genuine servers write, cut without a scan of `resp`, which [`Answer::result`]
+    /// does anyway.
+    fn usual(object: &'a [u8]) -> Option<Self> {
+        let rest = object.strip_prefix(b"{\"id\":")?;
+        let (id, rest) = rest.split_at(memchr::memchr(b',', rest)?);
+        let resp = rest.strip_prefix(b",\"resp\":")?.strip_suffix(b"}")?;
+        let id = Some(integer(id)?);
+        let is_array = resp.starts_with(b"[") && resp.ends_with(b"]");
+        is_array.then_some(Self { id, resp })
+    }
+
     fn parse(object: &'a [u8]) -> Result<Self, JsonError> {
+        if let Some(usual) = Self::usual(object) {
+            return Ok(usual);
+        }
         let mut answer = Self {
             id: None,
             resp: b"[]",
@@ -141,41 +157,119 @@ pub struct CallResult<'a> {
     pub value: Option<&'a [u8]>,
 }
 
-/// The answers in one payload: a single object or, from a peer that batches, an array of them.
-pub fn answers(payload: &[u8]) -> Answers<'_> {
-    let payload = json::trim(payload);
-    if payload.first() == Some(&b'[') {
-        match json::elements(payload) {
-            Ok(elements) => Answers::Batch(elements),
-            Err(error) => Answers::Failed(Some(error)),
+/// A call of another server, a view into the read buffer.
+///
+/// Shape:  `{"id":N,"msg":{"namespace":…,"service":…,"method":…,"args":[…]}}`, keys in any order,
+///         `serverType` and the keys of tracing are ignored
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call<'a> {
+    /// Raw text of the call id, given back as it came; `null` when there was none.
+    pub id: &'a [u8],
+    /// `sys` or `user`.
+    pub namespace: Cow<'a, str>,
+    /// Name of the remote.
+    pub service: Cow<'a, str>,
+    /// Method of the remote.
+    pub method: Cow<'a, str>,
+    /// Raw text of the `args` array.
+    pub args: &'a [u8],
+}
+
+impl<'a> Call<'a> {
+    fn parse(object: &'a [u8]) -> Result<Self, JsonError> {
+        let mut call = Self {
+            id: b"null",
+            namespace: Cow::Borrowed(""),
+            service: Cow::Borrowed(""),
+            method: Cow::Borrowed(""),
+            args: b"[]",
+        };
+        for member in json::members(object)? {
+            match member? {
+                (b"id", value) => call.id = value,
+                (b"msg", message) => {
+                    for member in json::members(message)? {
+                        match member? {
+                            (b"namespace", value) => call.namespace = text(value),
+                            (b"service", value) => call.service = text(value),
+                            (b"method", value) => call.method = text(value),
+                            (b"args", value) => call.args = value,
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
         }
-    } else {
-        Answers::Single(Some(payload))
+        Ok(call)
     }
 }
 
-/// Iterator of [`answers`].
-#[derive(Debug)]
-pub enum Answers<'a> {
-    /// One object.
+/// Writes the frame that answers a call; `resp` writes the array.
+pub fn write_answer(out: &mut Vec<u8>, id: &[u8], resp: impl FnOnce(&mut Vec<u8>)) {
+    mqtt::write_publish(out, |out| {
+        out.extend_from_slice(b"{\"id\":");
+        out.extend_from_slice(id);
+        out.extend_from_slice(b",\"resp\":");
+        resp(out);
+        out.push(b'}');
+    });
+}
+
+/// Writes `[{"stack":"Error: …"}]`: what callers log of an error.
+pub fn write_error(out: &mut Vec<u8>, message: &str) {
+    out.extend_from_slice(b"[{\"stack\":");
+    json::write_string(out, &format!("Error: {message}\n    at tangelo"));
+    out.extend_from_slice(b"}]");
+}
+
+/// The answers in one payload: a single object or, from a peer that batches, an array of them.
+pub fn answers(payload: &[u8]) -> impl Iterator<Item = Result<Answer<'_>, JsonError>> {
+    Objects::new(payload).map(|object| object.and_then(Answer::parse))
+}
+
+/// The calls in one payload, as [`answers`].
+pub fn calls(payload: &[u8]) -> impl Iterator<Item = Result<Call<'_>, JsonError>> {
+    Objects::new(payload).map(|object| object.and_then(Call::parse))
+}
+
+/// The objects of a payload.
+enum Objects<'a> {
     Single(Option<&'a [u8]>),
-    /// An array.
     Batch(json::Elements<'a>),
-    /// Not JSON.
     Failed(Option<JsonError>),
 }
 
-impl<'a> Iterator for Answers<'a> {
-    type Item = Result<Answer<'a>, JsonError>;
+impl<'a> Objects<'a> {
+    fn new(payload: &'a [u8]) -> Self {
+        let payload = json::trim(payload);
+        if payload.first() != Some(&b'[') {
+            return Self::Single(Some(payload));
+        }
+        match json::elements(payload) {
+            Ok(elements) => Self::Batch(elements),
+            Err(error) => Self::Failed(Some(error)),
+        }
+    }
+}
+
+impl<'a> Iterator for Objects<'a> {
+    type Item = Result<&'a [u8], JsonError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         match self {
-            Self::Single(object) => object.take().map(Answer::parse),
-            Self::Batch(elements) => elements
-                .next()
-                .map(|element| element.and_then(Answer::parse)),
+            Self::Single(object) => object.take().map(Ok),
+            Self::Batch(elements) => elements.next(),
             Self::Failed(error) => error.take().map(Err),
         }
+    }
+}
+
+/// Text of a JSON string; anything else is empty.
+fn text(value: &[u8]) -> Cow<'_, str> {
+    match value {
+        [b'"', inner @ .., b'"'] => json::unescape(inner),
+        _ => Cow::Borrowed(""),
     }
 }
 

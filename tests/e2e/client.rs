@@ -257,6 +257,29 @@ impl Client {
         }
     }
 
+    /// The body of the response to `id`, if it comes within `period`.
+    pub(crate) fn response_within(&mut self, id: u32, period: Duration) -> Option<Vec<u8>> {
+        let deadline = Instant::now() + period;
+        loop {
+            let arrived = self.responses.get_mut(&id).and_then(VecDeque::pop_front);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if arrived.is_some() || left.is_zero() {
+                return arrived;
+            }
+            match self.package_within(left) {
+                Ok(Some(Package { kind: DATA, body })) => {
+                    let message = self.decode_message(&body);
+                    self.put_aside(message);
+                }
+                Ok(Some(Package {
+                    kind: HEARTBEAT, ..
+                }))
+                | Err(TimedOut) => {}
+                other => panic!("waited for the response to {id}: {:?}", other.ok()),
+            }
+        }
+    }
+
     /// Whether a response to `id` was put aside: a second one, if the first has been taken.
     pub(crate) fn has_response(&self, id: u32) -> bool {
         self.responses
@@ -281,11 +304,20 @@ impl Client {
         route: impl Into<Route<'a>>,
         body: impl AsRef<[u8]>,
     ) -> String {
+        let id = self.request_fresh(route, body);
+        String::from_utf8(self.wait_response(id)).expect("responses are UTF-8")
+    }
+
+    /// Sends a request with an id of its own, and returns that.
+    pub(crate) fn request_fresh<'a>(
+        &mut self,
+        route: impl Into<Route<'a>>,
+        body: impl AsRef<[u8]>,
+    ) -> u32 {
         // Far from the ids that tests choose themselves.
         self.last_id = self.last_id.max(1_000_000) + 1;
-        let id = self.last_id;
-        self.request(id, route, body);
-        String::from_utf8(self.wait_response(id)).expect("responses are UTF-8")
+        self.request(self.last_id, route, body);
+        self.last_id
     }
 
     /// The reason of the kick that must come next, and that the server closes after it.

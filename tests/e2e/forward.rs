@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::{Client, End, Message};
+use crate::frontend::{Transport, wait_until_serving};
 use crate::gateway::Gateway;
-use crate::pomelo::{BACKENDS, Cluster};
+use crate::peers::{BACKENDS, Cluster, Connector, Dialect};
 
 const CODE_500: &str = r#"{"code":500}"#;
 
@@ -19,15 +20,10 @@ const CODE_500: &str = r#"{"code":500}"#;
 const SHORT_TIMEOUT: [&str; 2] = ["--set", "rpc.timeout=300ms"];
 const LATE_MS: u32 = 1500;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Transport {
-    Tcp,
-    WebSocket,
-}
-
 /// One of the four ways to play.
 struct Setup<'a> {
     gateway: &'a mut Gateway,
+    frontend_id: &'a str,
     transport: Transport,
     shards: usize,
 }
@@ -54,12 +50,21 @@ impl fmt::Display for Setup<'_> {
     }
 }
 
-fn in_every_setup(app_dir: &str, extra: &[&str], mut test: impl FnMut(&mut Setup<'_>)) {
+fn in_every_setup(cluster: &Cluster, extra: &[&str], mut test: impl FnMut(&mut Setup<'_>)) {
     for shards in [1, 4] {
-        let mut gateway = Gateway::start(&args(app_dir, &shards.to_string(), extra));
+        let connector = cluster.take_connector();
+        let args = args(
+            cluster,
+            &connector,
+            if shards == 1 { "1" } else { "4" },
+            extra,
+        );
+        let mut gateway = Gateway::start(&args);
+        wait_until_serving(gateway.address(), shards);
         for transport in [Transport::Tcp, Transport::WebSocket] {
             let mut setup = Setup {
                 gateway: &mut gateway,
+                frontend_id: connector.id(),
                 transport,
                 shards,
             };
@@ -70,12 +75,17 @@ fn in_every_setup(app_dir: &str, extra: &[&str], mut test: impl FnMut(&mut Setup
     }
 }
 
-fn args<'a>(app_dir: &'a str, shards: &'a str, extra: &[&'a str]) -> Vec<&'a str> {
+fn args<'a>(
+    cluster: &'a Cluster,
+    connector: &Connector<'a>,
+    shards: &'a str,
+    extra: &[&'a str],
+) -> Vec<&'a str> {
     let own = [
         "--app-dir",
-        app_dir,
+        cluster.app_dir(),
         "--id",
-        "connector-1",
+        connector.id(),
         "--shards",
         shards,
     ];
@@ -123,7 +133,7 @@ fn assert_nothing_before_next_answer(client: &mut Client) {
 
 #[test]
 fn a_request_reaches_the_backend_and_its_answer_the_client() {
-    in_every_setup(Cluster::shared().app_dir(), &[], |setup| {
+    in_every_setup(Cluster::shared(Dialect::Pomelo), &[], |setup| {
         let mut sids = Vec::new();
         for mut client in setup.clients() {
             let answer = client.request_text("chat.chatHandler.send", r#"{"b":1,"a":"é😀"}"#);
@@ -134,9 +144,9 @@ fn a_request_reaches_the_backend_and_its_answer_the_client() {
             let expected = format!(
                 concat!(
                     r#"{{"got":{{"b":1,"a":"é😀","__route__":"chat.chatHandler.send"}},"#,
-                    r#""sess":{{"id":{},"frontendId":"connector-1","uid":null,"settings":{{}}}}}}"#
+                    r#""sess":{{"id":{},"frontendId":"{}","uid":null,"settings":{{}}}}}}"#
                 ),
-                sid
+                sid, setup.frontend_id
             );
             assert_eq!(answer, expected);
             assert!((1..1 << 53).contains(&sid), "{sid}");
@@ -164,7 +174,7 @@ fn a_request_reaches_the_backend_and_its_answer_the_client() {
 
 #[test]
 fn a_body_reaches_the_backend_as_javascript_reads_it() {
-    in_every_setup(Cluster::shared().app_dir(), &[], |setup| {
+    in_every_setup(Cluster::shared(Dialect::Pomelo), &[], |setup| {
         let mut client = setup.client();
         let bodies: [(&[u8], &str); 12] = [
             (b"{}", "{}"),
@@ -216,7 +226,7 @@ fn what_a_handler_answers_is_what_the_client_gets() {
         ("numResp", "42"),
         ("arrResp", "[1,2,3]"),
     ];
-    in_every_setup(Cluster::shared().app_dir(), &[], |setup| {
+    in_every_setup(Cluster::shared(Dialect::Pomelo), &[], |setup| {
         for mut client in setup.clients() {
             for (method, expected) in rows {
                 let answer = client.request_text(chat(method).as_str(), "{}");
@@ -244,7 +254,7 @@ fn a_route_that_leads_nowhere_is_answered_with_500() {
         // Listed, but no one listens there.
         "ghost.chatHandler.echo",
     ];
-    in_every_setup(Cluster::shared().app_dir(), &[], |setup| {
+    in_every_setup(Cluster::shared(Dialect::Pomelo), &[], |setup| {
         for mut client in setup.clients() {
             for route in routes {
                 assert_eq!(client.request_text(route, "{}"), CODE_500, "{route}");
@@ -260,7 +270,7 @@ fn a_route_that_leads_nowhere_is_answered_with_500() {
 
 #[test]
 fn a_route_without_a_server_type_gets_no_answer() {
-    in_every_setup(Cluster::shared().app_dir(), &[], |setup| {
+    in_every_setup(Cluster::shared(Dialect::Pomelo), &[], |setup| {
         let mut client = setup.client();
         for (id, route) in (1..).zip(["nodot", "", ".", "..", ".chatHandler.echo"]) {
             client.request(id, route, "{}");
@@ -272,7 +282,7 @@ fn a_route_without_a_server_type_gets_no_answer() {
 
 #[test]
 fn a_call_of_a_constructor_is_an_attack() {
-    in_every_setup(Cluster::shared().app_dir(), &[], |setup| {
+    in_every_setup(Cluster::shared(Dialect::Pomelo), &[], |setup| {
         for route in [
             "chat.chatHandler.constructor",
             "x.y.constructor",
@@ -305,7 +315,7 @@ fn a_call_of_a_constructor_is_an_attack() {
 
 #[test]
 fn notifies_arrive_in_the_order_sent() {
-    in_every_setup(Cluster::shared().app_dir(), &[], |setup| {
+    in_every_setup(Cluster::shared(Dialect::Pomelo), &[], |setup| {
         let list = fresh_list();
         let mut clients = setup.clients();
         for n in 0..100 {
@@ -324,7 +334,7 @@ fn notifies_arrive_in_the_order_sent() {
 
 #[test]
 fn five_hundred_pipelined_messages_of_a_session_arrive_in_order() {
-    in_every_setup(Cluster::shared().app_dir(), &[], |setup| {
+    in_every_setup(Cluster::shared(Dialect::Pomelo), &[], |setup| {
         let list = fresh_list();
         let mut client = setup.client();
         for n in 1..=500 {
@@ -348,7 +358,7 @@ fn five_hundred_pipelined_messages_of_a_session_arrive_in_order() {
 
 #[test]
 fn each_session_gets_its_own_answers() {
-    in_every_setup(Cluster::shared().app_dir(), &[], |setup| {
+    in_every_setup(Cluster::shared(Dialect::Pomelo), &[], |setup| {
         let body = |who: usize, id: u32| json!({"who": who, "id": id}).to_string();
         let mut clients = setup.clients();
         for id in 1..=50 {
@@ -366,7 +376,7 @@ fn each_session_gets_its_own_answers() {
 
 #[test]
 fn answers_overtake_each_other() {
-    in_every_setup(Cluster::shared().app_dir(), &[], |setup| {
+    in_every_setup(Cluster::shared(Dialect::Pomelo), &[], |setup| {
         let mut client = setup.client();
         client.request(1, "chat.chatHandler.slow", r#"{"ms":1000,"tag":"a"}"#);
         client.request(2, "chat.chatHandler.echo", "{}");
@@ -382,7 +392,7 @@ fn answers_overtake_each_other() {
 
 #[test]
 fn a_backend_that_blocks_for_a_while_loses_nothing() {
-    in_every_setup(Cluster::shared().app_dir(), &[], |setup| {
+    in_every_setup(Cluster::shared(Dialect::Pomelo), &[], |setup| {
         let mut client = setup.client();
         client.request(1, "chat.chatHandler.hang", r#"{"ms":500}"#);
         for id in 2..=20 {
@@ -400,7 +410,7 @@ fn a_backend_that_blocks_for_a_while_loses_nothing() {
 
 #[test]
 fn a_client_that_left_harms_no_one() {
-    in_every_setup(Cluster::shared().app_dir(), &[], |setup| {
+    in_every_setup(Cluster::shared(Dialect::Pomelo), &[], |setup| {
         let mut staying = setup.client();
         for mut leaving in setup.clients() {
             leaving.request(1, "chat.chatHandler.slow", r#"{"ms":200}"#);
@@ -417,7 +427,7 @@ fn a_client_that_left_harms_no_one() {
 
 #[test]
 fn a_body_of_200_kb_passes_each_way() {
-    in_every_setup(Cluster::shared().app_dir(), &[], |setup| {
+    in_every_setup(Cluster::shared(Dialect::Pomelo), &[], |setup| {
         let text = "y".repeat(200_000);
         let big = json!({"s": "x".repeat(200_000)}).to_string();
         for mut client in setup.clients() {
@@ -437,7 +447,7 @@ fn a_body_of_200_kb_passes_each_way() {
 
 #[test]
 fn a_late_answer_is_dropped_and_counted() {
-    in_every_setup(Cluster::shared().app_dir(), &SHORT_TIMEOUT, |setup| {
+    in_every_setup(Cluster::shared(Dialect::Pomelo), &SHORT_TIMEOUT, |setup| {
         let before = setup.gateway.wait_counter("rpc_late_answers", 0);
         let mut clients = setup.clients();
         for client in &mut clients {
@@ -467,9 +477,8 @@ fn a_late_answer_is_dropped_and_counted() {
 
 #[test]
 fn calls_to_a_killed_backend_fail_at_once_and_are_never_replayed() {
-    let mut cluster = Cluster::start();
-    let app_dir = cluster.app_dir().to_owned();
-    in_every_setup(&app_dir, &[], |setup| {
+    let cluster = Cluster::start(Dialect::Pomelo);
+    in_every_setup(&cluster, &[], |setup| {
         let mut clients = setup.clients();
         for client in &mut clients {
             for id in 1..=3 {
@@ -509,9 +518,8 @@ fn calls_to_a_killed_backend_fail_at_once_and_are_never_replayed() {
 
 #[test]
 fn a_backend_that_ends_within_a_call_fails_that_call() {
-    let mut cluster = Cluster::start();
-    let app_dir = cluster.app_dir().to_owned();
-    in_every_setup(&app_dir, &[], |setup| {
+    let cluster = Cluster::start(Dialect::Pomelo);
+    in_every_setup(&cluster, &[], |setup| {
         let mut client = setup.client();
         assert_eq!(request_until_answered(&mut client, "strResp"), r#""hello""#);
         client.request(1, "chat.chatHandler.never", "{}");
@@ -526,9 +534,8 @@ fn a_backend_that_ends_within_a_call_fails_that_call() {
 
 #[test]
 fn calls_to_a_backend_that_hangs_fail_at_their_deadline() {
-    let mut cluster = Cluster::start();
-    let app_dir = cluster.app_dir().to_owned();
-    in_every_setup(&app_dir, &SHORT_TIMEOUT, |setup| {
+    let cluster = Cluster::start(Dialect::Pomelo);
+    in_every_setup(&cluster, &SHORT_TIMEOUT, |setup| {
         let before = setup.gateway.wait_counter("rpc_late_answers", 0);
         let mut clients = setup.clients();
         for client in &mut clients {
@@ -559,9 +566,11 @@ fn calls_to_a_backend_that_hangs_fail_at_their_deadline() {
 /// delays its acknowledgements makes this 44 ms instead of half of one.
 #[test]
 fn median_of_200_sequential_forwards_is_below_2_ms() {
-    let cluster = Cluster::shared();
+    let cluster = Cluster::shared(Dialect::Pomelo);
+    let connector = cluster.take_connector();
     for shards in ["1", "4"] {
-        let gateway = Gateway::start_alone(&args(cluster.app_dir(), shards, &[]));
+        let gateway = Gateway::start_alone(&args(cluster, &connector, shards, &[]));
+        wait_until_serving(gateway.address(), 4);
         for connect in [Client::tcp, Client::websocket] {
             let mut client = connect(gateway.address()).open();
             let medians: Vec<Duration> = (0..3).map(|_| median_of_200(&mut client)).collect();

@@ -8,6 +8,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::peers::{Cluster, Dialect};
 use crate::process::{POLL_INTERVAL, Process};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,11 +58,7 @@ impl Gateway {
         let Some(status) = process.wait_exit(START_TIMEOUT) else {
             panic!("it does not refuse\n{}", process.transcript());
         };
-        // The readers may be a little behind the end of the program.
-        let deadline = Instant::now() + COUNTERS_TIMEOUT;
-        while process.lines_printed() == 0 && Instant::now() < deadline {
-            thread::sleep(POLL_INTERVAL);
-        }
+        process.wait_output_end();
         (status.code(), process.transcript())
     }
 
@@ -116,13 +113,31 @@ impl Gateway {
         }
     }
 
-    /// SIGTERM. Its exit code (`None` when a signal ended it) and all it printed.
-    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
-        self.process.signal("TERM");
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub(crate) fn has_exited(&mut self) -> bool {
+        self.process.has_exited().is_some()
+    }
+
+    /// Its exit code once it has ended by itself (`None` when a signal ended it).
+    pub(crate) fn wait_exit(&mut self) -> Option<i32> {
         let Some(status) = self.process.wait_exit(STOP_TIMEOUT) else {
             panic!("tangelo does not stop within {STOP_TIMEOUT:?}");
         };
-        (status.code(), self.process.transcript())
+        status.code()
+    }
+
+    /// SIGTERM, and no waiting.
+    pub(crate) fn terminate(&mut self) {
+        self.process.signal("TERM");
+    }
+
+    /// SIGTERM. Its exit code (`None` when a signal ended it) and all it printed.
+    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
+        self.terminate();
+        (self.wait_exit(), self.process.transcript())
     }
 
     /// SIGKILL.
@@ -157,8 +172,8 @@ fn counter(pair: &str) -> (String, u64) {
     parsed.unwrap_or_else(|| panic!("not NAME=VALUE: {pair:?}"))
 }
 
-/// The right to run a gateway: many at a time, or one alone.
-struct Turn {
+/// The right to run a gateway, or a genuine connector: many at a time, or one alone.
+pub(crate) struct Turn {
     alone: bool,
 }
 
@@ -174,6 +189,10 @@ static RUNNING: Mutex<Running> = Mutex::new(Running {
 static FINISHED: Condvar = Condvar::new();
 
 impl Turn {
+    pub(crate) fn shared() -> Self {
+        Self::take(false)
+    }
+
     /// One alone waits until nobody runs, without holding up others: a test with a second gateway
     /// to start would otherwise wait for one that waits for it.
     fn take(alone: bool) -> Self {
@@ -205,8 +224,9 @@ impl Drop for Turn {
 
 #[test]
 fn a_gateway_stops_on_sigterm_with_status_0() {
-    let cluster = crate::pomelo::Cluster::shared();
-    let args = ["--app-dir", cluster.app_dir(), "--id", "connector-1"];
+    let cluster = Cluster::shared(Dialect::Pomelo);
+    let connector = cluster.take_connector();
+    let args = ["--app-dir", cluster.app_dir(), "--id", connector.id()];
     let mut gateway = Gateway::start(&args);
     assert!(gateway.rss_bytes() > 0);
     gateway.counters();

@@ -513,16 +513,18 @@ fn a_session_that_is_over_cannot_be_bound() {
     let handlers = || {
         Router::new().route("connector.testHandler.kickAndBind", |request| {
             let mut session = request.session.clone();
-            session.kick(None);
-            let bound = session.bind(Uid::from_text("u"));
-            let text = bound.err().map(|Failure(text)| text.into_owned());
-            let pushed = session.push("onX", b"1");
-            let log = format!("{text:?} {pushed:?}");
-            let frontend = session.frontend().clone();
-            frontend
-                .broadcast("onLog", Value::from(log).to_string().as_bytes(), false)
-                .expect("it fits");
-            Answer::now(Outcome::default())
+            Answer::later(async move {
+                session.kick(None);
+                let bound = session.bind(Uid::from_text("u")).await;
+                let text = bound.err().map(|Failure(text)| text.into_owned());
+                let pushed = session.push("onX", b"1");
+                let log = format!("{text:?} {pushed:?}");
+                let frontend = session.frontend().clone();
+                frontend
+                    .broadcast("onLog", Value::from(log).to_string().as_bytes(), false)
+                    .expect("it fits");
+                Outcome::default()
+            })
         })
     };
     on_one_shard_and_on_four(&Config::default(), handlers, |inside| {

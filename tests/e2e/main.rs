@@ -1,8 +1,8 @@
 //! The promises of the binary, tried against the genuine servers it works with.
 //!
-//! `process` starts and stops programs; `pomelo` is a cluster made of them; `gateway` is tangelo
-//! itself; `client` is the player, `frames` what no player sends, `bystander` who must not notice.
-//! The other files are named after what they prove.
+//! `process` starts and stops programs; `peers` is a cluster made of them; `gateway` is tangelo
+//! itself, `frontend` either that or the genuine connector in its place; `client` is the player,
+//! `rpc` another server. The other files are named after what they prove.
 #![cfg(feature = "runtime")]
 #![allow(
     clippy::disallowed_methods,
@@ -13,14 +13,17 @@
 mod bystander;
 mod client;
 mod clients;
+mod cluster;
 mod flood;
 mod forward;
 mod frames;
+mod frontend;
 mod gateway;
 mod handlers;
 mod hostile;
 mod inside;
-mod pomelo;
+mod peers;
 mod process;
 mod random;
 mod room;
+mod rpc;

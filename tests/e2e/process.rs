@@ -7,6 +7,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::thread;
@@ -125,6 +126,24 @@ impl Process {
         }
     }
 
+    /// Waits for it to end by itself. Its exit status, and all of its standard output.
+    pub(crate) fn finish(mut self, timeout: Duration) -> (ExitStatus, String) {
+        let Some(status) = self.wait_exit(timeout) else {
+            panic!(
+                "{} does not end within {timeout:?}\n{}",
+                self.name,
+                self.transcript()
+            );
+        };
+        self.wait_output_end();
+        (status, self.output.stdout())
+    }
+
+    /// Waits until all that a program, which has ended, printed was read.
+    pub(crate) fn wait_output_end(&self) {
+        self.output.wait_end();
+    }
+
     /// Sends a signal by name. The shell's own `kill` does it, so no further package is needed.
     pub(crate) fn signal(&mut self, signal: &str) {
         // A child that has been waited for is no longer ours; its id may be somebody else's.
@@ -211,6 +230,9 @@ enum Stream {
 #[derive(Default)]
 struct Output {
     lines: Mutex<Vec<(Stream, String)>>,
+    /// How many of the two streams were read to their end. Written under the lock of `lines`.
+    ended: AtomicU8,
+    /// Lines were added, or a stream has ended.
     grew: Condvar,
 }
 
@@ -226,6 +248,22 @@ impl Output {
             .skip(from)
             .filter(|(stream, _)| *stream == Stream::Stdout)
             .find_map(|(_, line)| find(line))
+    }
+
+    /// Until both streams have ended. What a child of the program still holds is not waited for
+    /// long.
+    fn wait_end(&self) {
+        let unread = |_: &mut Vec<_>| self.ended.load(Ordering::Relaxed) < 2;
+        let ended = self
+            .grew
+            .wait_timeout_while(self.lock(), REAP_TIMEOUT, unread);
+        drop(ended.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn stdout(&self) -> String {
+        let lines = self.lock();
+        let stdout = lines.iter().filter(|(s, _)| *s == Stream::Stdout);
+        stdout.map(|(_, line)| format!("{line}\n")).collect()
     }
 
     fn wait(&self, timeout: Duration) {
@@ -247,6 +285,10 @@ fn collect(stream: Stream, source: impl Read + Send + 'static, output: Arc<Outpu
             drop(lines);
             output.grew.notify_all();
         }
+        let lines = output.lock();
+        output.ended.fetch_add(1, Ordering::Relaxed);
+        drop(lines);
+        output.grew.notify_all();
     });
 }
 
@@ -283,4 +325,14 @@ fn a_program_that_ends_too_early_shows_what_it_said() {
     ] {
         assert!(text.contains(part), "{part:?} is missing from {text:?}");
     }
+}
+
+#[test]
+fn all_that_a_program_printed_is_there_at_its_end() {
+    let script = ["-c", "seq 5000; echo no >&2; exit 3"];
+    let shell = Process::start("shell", Path::new("/"), "sh", &script);
+    let (status, printed) = shell.finish(Duration::from_secs(30));
+    assert_eq!(status.code(), Some(3));
+    let numbers: String = (1..=5000).map(|n| format!("{n}\n")).collect();
+    assert_eq!(printed, numbers);
 }

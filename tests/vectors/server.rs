@@ -54,6 +54,7 @@ fn start(name: &'static str, dialect: Dialect) -> Server {
             server_type: "chat".into(),
             host: backend.ip().to_string(),
             port: backend.port(),
+            weight: None,
         }],
         ..Config::default()
     };

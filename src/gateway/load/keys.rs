@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::Result;
 use crate::config::{Config, Server};
 use crate::limits;
+use crate::route::balance::Strategy;
 
 /// Checks a value and puts it where it belongs.
 pub(super) type Set = fn(&mut Config, Given<'_>) -> Result<(), Wrong>;
@@ -59,6 +60,13 @@ pub(super) const KEYS: &[(&str, Set)] = &[
     ("client.calls_in_flight_max", |c, v| {
         v.count(&mut c.client.calls_in_flight_max, 1..=1_000_000)
     }),
+    ("session.duplicate_login", |c, v| {
+        let words = "allow, refuse, newest-wins";
+        v.word(&mut c.session.duplicate_login, words)
+    }),
+    ("session.duplicate_login_reason", |c, v| {
+        v.text(&mut c.session.duplicate_login_reason)
+    }),
     ("push.scheduler", |c, v| {
         v.word(&mut c.push.scheduler, "direct, buffer")
     }),
@@ -83,6 +91,25 @@ pub(super) const KEYS: &[(&str, Set)] = &[
     ("rpc.calls_in_flight_max", |c, v| {
         v.count(&mut c.rpc.calls_in_flight_max, 1..=1_000_000)
     }),
+    ("rpc.listen", |c, v| {
+        let mut address = SocketAddr::from(([0; 4], 0));
+        v.address(&mut address)?;
+        if address.port() == 0 {
+            // The others dial what servers.json says, whichever port the kernel chose.
+            return Err(v.wrong("has port 0", "ADDR:PORT with the port in servers.json"));
+        }
+        c.rpc.listen = Some(address);
+        Ok(())
+    }),
+    ("rpc.allow", |c, v| v.word(&mut c.rpc.allow, "any, cluster")),
+    (DEFAULT_ROUTE, |c, v| route(c, "default", v)),
+    ("cluster.join", |c, v| v.switch(&mut c.cluster.join)),
+    ("cluster.reconnect_min", |c, v| {
+        v.duration(&mut c.cluster.reconnect_min, 10 * MILLISECOND..=MINUTE)
+    }),
+    ("cluster.reconnect_max", |c, v| {
+        v.duration(&mut c.cluster.reconnect_max, 10 * MILLISECOND..=10 * MINUTE)
+    }),
     ("log.level", |c, v| {
         v.text(&mut c.log.level)?;
         crate::log::filter(&c.log.level)?;
@@ -90,6 +117,12 @@ pub(super) const KEYS: &[(&str, Set)] = &[
     }),
     ("log.format", |c, v| v.word(&mut c.log.format, "text, json")),
 ];
+
+/// Stands for all of `[route]`: beside it, any server type is a key.
+const DEFAULT_ROUTE: &str = "route.default";
+
+/// A larger share than this of one server type is as good as all of it.
+pub(super) const WEIGHT_MAX: u32 = 1_000_000;
 
 /// More than the sessions of all shards can never be open.
 pub(super) const CONNECTIONS_MAX: usize = limits::SHARDS_MAX * limits::SESSIONS_PER_SHARD_MAX;
@@ -221,6 +254,13 @@ impl Given<'_> {
         Ok(())
     }
 
+    fn weight(self, into: &mut Option<u32>) -> Result<(), Wrong> {
+        let mut number = 0_usize;
+        self.count(&mut number, 0..=WEIGHT_MAX as usize)?;
+        *into = Some(number as u32);
+        Ok(())
+    }
+
     fn bytes(self, into: &mut usize, range: RangeInclusive<usize>) -> Result<(), Wrong> {
         let (low, high) = (range.start(), range.end());
         let accepted = format!(r#"{low} to {high} bytes, such as 65536, "64KiB" or "4MiB""#);
@@ -306,6 +346,21 @@ fn parse_bytes(text: &str) -> Option<usize> {
     Some(number.saturating_mul(factor))
 }
 
+/// A key of `[route]`, a server type: whether one can be called that.
+pub(super) fn is_server_type(name: &str) -> bool {
+    // A route names its server type before its first dot.
+    !name.is_empty() && !name.contains('.')
+}
+
+/// How the server of a type is chosen.
+pub(super) fn route(c: &mut Config, server_type: &str, given: Given<'_>) -> Result<(), Wrong> {
+    let mut strategy = String::new();
+    given.text(&mut strategy)?;
+    Strategy::parse(&strategy)?;
+    c.routes.insert(server_type.into(), strategy);
+    Ok(())
+}
+
 /// Entries of a table in the order they were written.
 pub(super) fn in_order<'a, 'i>(
     table: &'a DeTable<'i>,
@@ -315,10 +370,12 @@ pub(super) fn in_order<'a, 'i>(
     entries
 }
 
+const SERVER: &str = "[[server]] with keys id, type, host, port, weight";
+
 /// The `[[server]]` sections.
 fn servers(into: &mut Vec<Server>, given: Given<'_>) -> Result<(), Wrong> {
     let Some(array) = given.toml.as_array() else {
-        return Err(given.wrong("is no list", "[[server]] with keys id, type, host, port"));
+        return Err(given.wrong("is no list", SERVER));
     };
     let mut servers: Vec<Server> = Vec::new();
     for (index, item) in array.iter().enumerate() {
@@ -348,14 +405,14 @@ fn server(index: usize, item: &Spanned<DeValue<'_>>) -> Result<Server, Wrong> {
         typed: None,
     };
     let Some(table) = item.get_ref().as_table() else {
-        let accepted = "[[server]] with keys id, type, host, port";
-        return Err(at("", whole.wrong("is no server", accepted), start));
+        return Err(at("", whole.wrong("is no server", SERVER), start));
     };
     let mut server = Server {
         id: String::new(),
         server_type: String::new(),
         host: String::new(),
         port: 0,
+        weight: None,
     };
     for (name, value) in in_order(table) {
         let given = Given {
@@ -367,7 +424,10 @@ fn server(index: usize, item: &Spanned<DeValue<'_>>) -> Result<Server, Wrong> {
             "type" => given.text(&mut server.server_type),
             "host" => given.text(&mut server.host),
             "port" => given.port(&mut server.port),
-            _ => Err(String::from("unknown key; known keys here: id, type, host, port").into()),
+            "weight" => given.weight(&mut server.weight),
+            _ => Err(
+                String::from("unknown key; known keys here: id, type, host, port, weight").into(),
+            ),
         };
         let key = format!(".{}", name.get_ref());
         stored.map_err(|wrong| at(&key, wrong, name.span().start))?;
@@ -396,8 +456,10 @@ mod tests {
             section = match line {
                 "pub struct Config {" => "top",
                 "pub struct Client {" => "client",
+                "pub struct Session {" => "session",
                 "pub struct Push {" => "push",
                 "pub struct Rpc {" => "rpc",
+                "pub struct Cluster {" => "cluster",
                 "pub struct Log {" => "log",
                 "}" => "",
                 _ => section,
@@ -416,16 +478,16 @@ mod tests {
 
     #[test]
     fn every_knob_has_a_key() {
-        let sections = ["client", "push", "rpc", "log"];
+        let sections = ["client", "session", "push", "rpc", "cluster", "log"];
+        let no_keys = ["embedded", "master"];
         let expected: Vec<String> = fields()
             .into_iter()
-            .filter(|field| field != "embedded" && !sections.contains(&field.as_str()))
-            .map(|field| {
-                if field == "servers" {
-                    "server".into()
-                } else {
-                    field
-                }
+            .filter(|field| !no_keys.contains(&field.as_str()))
+            .filter(|field| !sections.contains(&field.as_str()))
+            .map(|field| match field.as_str() {
+                "servers" => "server".into(),
+                "routes" => DEFAULT_ROUTE.into(),
+                _ => field,
             })
             .collect();
         assert!(expected.len() > 20, "{expected:?}");
@@ -468,6 +530,21 @@ mod tests {
             (
                 "rpc.calls_in_flight_max",
                 c.rpc.calls_in_flight_max.to_string(),
+            ),
+            ("session.duplicate_login", "allow".into()),
+            (
+                "session.duplicate_login_reason",
+                c.session.duplicate_login_reason.clone(),
+            ),
+            ("rpc.allow", "any".into()),
+            ("cluster.join", c.cluster.join.to_string()),
+            (
+                "cluster.reconnect_min",
+                format!("{:?}", c.cluster.reconnect_min),
+            ),
+            (
+                "cluster.reconnect_max",
+                format!("{:?}", c.cluster.reconnect_max),
             ),
             ("log.level", c.log.level.clone()),
             ("listen", c.listen.to_string()),
@@ -639,7 +716,7 @@ mod tests {
 
     #[test]
     fn a_refused_server_names_its_place() {
-        let keys = "[[server]] with keys id, type, host, port";
+        let keys = "[[server]] with keys id, type, host, port, weight";
         refused("server", "7", &format!("7 is no list; accepted: {keys}"));
         refused(
             "server",
@@ -665,7 +742,7 @@ mod tests {
         refused(
             "server",
             r#"[{id="a", tipe="chat"}]"#,
-            "[0].tipeunknown key; known keys here: id, type, host, port",
+            "[0].tipeunknown key; known keys here: id, type, host, port, weight",
         );
         for key in ["id", "type", "host", "port"] {
             let fields = [r#"id="a""#, r#"type="b""#, r#"host="c""#, "port=1"];
@@ -676,6 +753,64 @@ mod tests {
                 &format!("[0].{key}missing; every server needs id, type, host and port"),
             );
         }
+    }
+
+    #[test]
+    fn a_weight_is_optional_and_may_be_zero() {
+        let mut config = Config::default();
+        let whole = r#"[{id="a", type="chat", host="h", port=1},
+            {id="b", type="chat", host="h", port=1, weight=0},
+            {id="c", type="chat", host="h", port=1, weight=1000000}]"#;
+        assert_eq!(try_set(&mut config, "server", whole), Ok(()));
+        let weights: Vec<Option<u32>> = config.servers.iter().map(|s| s.weight).collect();
+        assert_eq!(weights, [None, Some(0), Some(1_000_000)]);
+        refused(
+            "server",
+            r#"[{id="a", type="chat", host="h", port=1, weight=1000001}]"#,
+            "[0].weight1000001 is out of range; accepted: a number from 0 to 1000000",
+        );
+        refused(
+            "server",
+            r#"[{id="a", type="chat", host="h", port=1, weight=1.5}]"#,
+            "[0].weight1.5 is no whole number; accepted: a number from 0 to 1000000",
+        );
+    }
+
+    #[test]
+    fn a_refused_cluster_value_says_what_is_accepted() {
+        refused(
+            "rpc.listen",
+            "0.0.0.0:0",
+            r#""0.0.0.0:0" has port 0; accepted: ADDR:PORT with the port in servers.json"#,
+        );
+        refused(
+            "rpc.listen",
+            "localhost:3150",
+            concat!(
+                r#""localhost:3150" is no address with a port; accepted: ADDR:PORT, such as "#,
+                "127.0.0.1:3010, or [::]:3010 for all addresses",
+            ),
+        );
+        refused(
+            "rpc.allow",
+            "none",
+            r#""none" is not known; accepted: any, cluster"#,
+        );
+        refused(
+            "session.duplicate_login",
+            "kick",
+            r#""kick" is not known; accepted: allow, refuse, newest-wins"#,
+        );
+        refused(
+            "cluster.join",
+            "no",
+            r#""no" is no switch; accepted: true, false"#,
+        );
+        refused(
+            "cluster.reconnect_min",
+            "5ms",
+            r#""5ms" is out of range; accepted: 10ms to 1m, such as "3s" or "250ms""#,
+        );
     }
 
     #[test]

@@ -1,17 +1,18 @@
-//! A Pomelo project's `config` folder → [`Config`]: `servers.json`, `master.json`,
-//! `dictionary.json`.
+//! A Pomelo project's `config` folder → [`Config`]: `servers.json`, `dictionary.json`, and to join
+//! the cluster `master.json` and `adminServer.json`.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use super::keys::CONNECTIONS_MAX;
-use crate::config::{Config, Server};
+use super::keys::{CONNECTIONS_MAX, WEIGHT_MAX};
+use super::launch::{self, Info};
+use crate::config::{Config, Dialect, Master, Server};
 use crate::error::{Error, Result};
 use crate::limits;
 
@@ -19,15 +20,18 @@ use crate::limits;
 pub(super) struct Project {
     pub(super) dir: PathBuf,
     pub(super) env: String,
+    /// What the environment was chosen with, for errors.
+    pub(super) env_knob: &'static str,
 }
 
 impl Project {
-    /// Fills in what the project says about `config.id` and about everybody else.
-    pub(super) fn apply(&self, config: &mut Config) -> Result<()> {
-        self.servers(config)?;
-        self.master()?;
+    /// Fills in what the project says about this server and about everybody else. Returns the own
+    /// entry: the launched one if there is one, else that of `config.id` in `servers.json`.
+    pub(super) fn apply(&self, config: &mut Config, launched: Option<Entry>) -> Result<Entry> {
+        let own = self.servers(config, launched)?;
+        own.own(config)?;
         let Some((file, routes)) = self.section("dictionary.json", Json::is_array)? else {
-            return Ok(());
+            return Ok(own);
         };
         config.dictionary = Vec::<String>::deserialize(routes).map_err(|_| {
             Error::Config(format!(
@@ -35,24 +39,53 @@ impl Project {
                 file.display()
             ))
         })?;
+        Ok(own)
+    }
+
+    /// Fills in what it takes to be part of the cluster. `config` is complete but for that.
+    pub(super) fn join(&self, config: &mut Config, own: &Entry, main: &Path) -> Result<()> {
+        let (host, port) = self.master()?;
+        if config.rpc.listen.is_none() {
+            config.rpc.listen = own.rpc_address()?;
+        }
+        let mut info = own.info(&config.env, main);
+        if own.text("serverType")? != config.server_type {
+            info.insert("serverType".into(), config.server_type.as_str().into());
+        }
+        config.master = Some(Master {
+            host,
+            port,
+            token: self.token(config)?,
+            info,
+            env: config.env.clone(),
+        });
         Ok(())
     }
 
-    fn servers(&self, config: &mut Config) -> Result<()> {
+    /// The other servers into `config`, and the own entry.
+    fn servers(&self, config: &mut Config, launched: Option<Entry>) -> Result<Entry> {
         let name = "servers.json";
         let by_type = |json: &Json| {
             json.as_object()
                 .is_some_and(|o| o.values().all(Json::is_array))
         };
-        let Some((file, types)) = self.section(name, by_type)? else {
-            return Err(Error::Config(format!(
-                "{}: not found, nor {}; --app-dir must name the folder that holds config/{name}",
-                self.dir.join(name).display(),
-                self.dir.join(&self.env).join(name).display(),
-            )));
+        let (file, mut entries) = match (self.section(name, by_type)?, &launched) {
+            (Some((file, types)), _) => {
+                let entries = entries(&file, &types)?;
+                (file, entries)
+            }
+            // A launched server knows itself, and the master knows the others.
+            (None, Some(_)) if config.cluster.join => Default::default(),
+            (None, _) => {
+                return Err(Error::Config(format!(
+                    "{}; --app-dir must name the folder that holds config/{name}",
+                    self.not_found(name),
+                )));
+            }
         };
-        let entries = entries(&file, &types)?;
-        let Some(own) = entries.iter().position(|entry| entry.id == config.id) else {
+        let listed = entries.iter().position(|entry| entry.id == config.id);
+        let listed = listed.map(|at| entries.remove(at));
+        let Some(own) = launched.or(listed) else {
             let frontends = entries.iter().filter(|entry| entry.is_frontend());
             let ids: Vec<&str> = frontends.map(|entry| entry.id.as_str()).collect();
             return Err(Error::Config(format!(
@@ -63,21 +96,22 @@ impl Project {
                 ids.join(", "),
             )));
         };
-        for (index, entry) in entries.iter().enumerate() {
-            if index == own {
-                entry.own(config)?;
-            } else if !entry.is_frontend() || entry.fields.contains_key("port") {
-                config.servers.push(entry.server()?);
-            } // As pomelo: a frontend without `port`, such as a gate, takes no calls.
-        }
-        Ok(())
+        // As pomelo: a frontend without `port`, such as a gate, takes no calls.
+        let callable = |entry: &&Entry| !entry.is_frontend() || entry.fields.contains_key("port");
+        let others = entries.iter().filter(callable).map(Entry::server);
+        config.servers = others.collect::<Result<_>>()?;
+        Ok(own)
     }
 
-    /// Nothing of it is used yet, but a file that a cluster could not start from is told early.
-    fn master(&self) -> Result<()> {
+    /// The master's host and port.
+    fn master(&self) -> Result<(String, u16)> {
+        let name = "master.json";
         let is_master = |json: &Json| json.get("host").is_some() || json.get("port").is_some();
-        let Some((file, master)) = self.section("master.json", is_master)? else {
-            return Ok(());
+        let Some((file, master)) = self.section(name, is_master)? else {
+            return Err(Error::Config(format!(
+                "{}; it names the master to join, which cluster.join = false does without",
+                self.not_found(name),
+            )));
         };
         let Json::Object(fields) = master else {
             return Err(Error::Config(format!(
@@ -89,10 +123,59 @@ impl Project {
             place: format!("{}: master", file.display()),
             id: String::new(),
             fields,
+            is_launched: false,
         };
-        entry.host()?;
-        entry.port("port")?;
-        Ok(())
+        Ok((entry.host()?, entry.port("port")?))
+    }
+
+    /// As pomelo-admin (`lib/util/utils.js`, `defaultAuthServerMonitor`): this file has no members
+    /// for environments.
+    fn token(&self, config: &Config) -> Result<Json> {
+        let [plain, nested] = self.paths("adminServer.json");
+        let mut found = read_json(&plain)?.map(|json| (plain, json));
+        if found.is_none() {
+            found = read_json(&nested)?.map(|json| (nested, json));
+        }
+        let Some((file, json)) = found else {
+            let script = self
+                .paths("adminServer.js")
+                .into_iter()
+                .find(|path| path.exists());
+            return match script.filter(|_| config.dialect == Dialect::Pinus) {
+                Some(script) => Err(Error::Config(format!(
+                    "{}: only JSON is read; put the same list into adminServer.json beside it",
+                    script.display(),
+                ))),
+                None => Ok("ok".into()),
+            };
+        };
+        let Json::Array(entries) = json else {
+            return Err(Error::Config(format!(
+                "{}: accepted: a list of objects with type and token",
+                file.display()
+            )));
+        };
+        let is_own = |entry: &Json| entry.get("type") == Some(&config.server_type.as_str().into());
+        let Some(at) = entries.iter().position(is_own) else {
+            return Ok(Json::Null);
+        };
+        entries[at].get("token").cloned().ok_or_else(|| {
+            Error::Config(format!(
+                "{}: [{at}] {}: token: missing; accepted: a text in quotes",
+                file.display(),
+                config.server_type,
+            ))
+        })
+    }
+
+    /// A file's two places: plain, and in the folder of the environment.
+    fn paths(&self, name: &str) -> [PathBuf; 2] {
+        [self.dir.join(name), self.dir.join(&self.env).join(name)]
+    }
+
+    fn not_found(&self, name: &str) -> String {
+        let [plain, nested] = self.paths(name);
+        format!("{}: not found, nor {}", plain.display(), nested.display())
     }
 
     /// One file's part for this environment, and the file it was in.
@@ -101,8 +184,7 @@ impl Project {
     /// environment if there is one; else the file in the environment's folder. Unlike pomelo: a
     /// plain file that only knows other environments does not count (`whole` tells that apart).
     fn section(&self, name: &str, whole: fn(&Json) -> bool) -> Result<Option<(PathBuf, Json)>> {
-        let plain = self.dir.join(name);
-        let nested = self.dir.join(&self.env).join(name);
+        let [plain, nested] = self.paths(name);
         let plain_json = read_json(&plain)?;
         if let Some(mut json) = plain_json {
             if let Some(member) = json.get_mut(&self.env) {
@@ -114,10 +196,11 @@ impl Project {
             if !nested.exists() {
                 let names = json.as_object().into_iter().flat_map(Map::keys);
                 return Err(Error::Config(format!(
-                    "{}: no environment {:?}; there: {}; choose one with --env",
+                    "{}: no environment {:?}; there: {}; choose one with {}",
                     plain.display(),
                     self.env,
                     names.map(String::as_str).collect::<Vec<_>>().join(", "),
+                    self.env_knob,
                 )));
             }
         }
@@ -177,6 +260,7 @@ fn entries(file: &Path, types: &Json) -> Result<Vec<Entry>> {
                 place,
                 id: String::new(),
                 fields: fields.clone(),
+                is_launched: false,
             };
             entry
                 .fields
@@ -211,15 +295,65 @@ fn entries(file: &Path, types: &Json) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// One server of `servers.json`.
-struct Entry {
-    /// File, type and index.
+/// One server of `servers.json`, or the one that a command line is about.
+pub(super) struct Entry {
+    /// File, type and index, or the command line.
     place: String,
-    id: String,
-    fields: Map<String, Json>,
+    pub(super) id: String,
+    fields: Info,
+    /// From the command line: `fields` are parsed words, `main` and `env` among them.
+    is_launched: bool,
 }
 
 impl Entry {
+    pub(super) fn launched(info: Info) -> Result<Self> {
+        let mut entry = Self {
+            place: "command line".into(),
+            id: String::new(),
+            fields: info,
+            is_launched: true,
+        };
+        entry.id = entry.text("id")?;
+        Ok(entry)
+    }
+
+    /// Takes over who the entry says this process is.
+    pub(super) fn identify(&self, config: &mut Config) -> Result<()> {
+        config.id.clone_from(&self.id);
+        config.server_type = self.text("serverType")?;
+        if self.fields.contains_key("env") {
+            config.env = self.text("env")?;
+        }
+        Ok(())
+    }
+
+    /// What the entry makes a genuine server know of itself and tell its master.
+    fn info(&self, env: &str, main: &Path) -> Info {
+        if self.is_launched {
+            return self.fields.clone();
+        }
+        launch::parse(main, &launch::words(env, &self.fields))
+    }
+
+    /// Where the other servers' calls arrive. As pomelo: nowhere without `port`.
+    fn rpc_address(&self) -> Result<Option<SocketAddr>> {
+        if !self.fields.contains_key("port") {
+            return Ok(None);
+        }
+        let (host, port) = (self.host()?, self.port("port")?);
+        let found = (host.as_str(), port).to_socket_addrs();
+        let found: Vec<SocketAddr> = found.map(Iterator::collect).map_err(|error| {
+            let what = format!(
+                "{host:?} cannot be resolved: {error}; accepted: an address or a name that this \
+                 machine knows, or set rpc.listen"
+            );
+            self.wrong("host", &what)
+        })?;
+        // As node for a long time: a name of both kinds, such as localhost, is dialled by IPv4.
+        let first = found.iter().find(|address| address.is_ipv4());
+        Ok(first.or(found.first()).copied())
+    }
+
     fn wrong(&self, key: &str, what: &str) -> Error {
         let (place, id) = (&self.place, &self.id);
         let space = if id.is_empty() { "" } else { " " };
@@ -263,6 +397,19 @@ impl Entry {
             server_type: self.text("serverType")?,
             host: self.host()?,
             port: self.port("port")?,
+            weight: self.weight()?,
+        })
+    }
+
+    fn weight(&self) -> Result<Option<u32>> {
+        let Some(value) = self.fields.get("weight") else {
+            return Ok(None);
+        };
+        let weight = number(value).and_then(|weight| u32::try_from(weight).ok());
+        let weight = weight.filter(|weight| *weight <= WEIGHT_MAX);
+        weight.map(Some).ok_or_else(|| {
+            let accepted = format!("accepted: a number from 0 to {WEIGHT_MAX}");
+            self.wrong("weight", &format!("{value} is out of range; {accepted}"))
         })
     }
 
@@ -271,13 +418,16 @@ impl Entry {
     }
 
     fn text(&self, key: &str) -> Result<String> {
+        let accepted = match self.is_launched {
+            true => format!("accepted: {key}=TEXT"),
+            false => "accepted: a text in quotes".into(),
+        };
         match self.fields.get(key) {
             Some(Json::String(text)) if !text.is_empty() => Ok(text.clone()),
-            Some(other) => Err(self.wrong(
-                key,
-                &format!("{other} is no text; accepted: a text in quotes"),
-            )),
-            None => Err(self.wrong(key, "missing; accepted: a text in quotes")),
+            // A word has no quotes: `id=7` is a number by then.
+            Some(Json::Number(number)) if self.is_launched => Ok(launch::text(number)),
+            Some(other) => Err(self.wrong(key, &format!("{other} is no text; {accepted}"))),
+            None => Err(self.wrong(key, &format!("missing; {accepted}"))),
         }
     }
 
@@ -320,10 +470,13 @@ impl Entry {
                 *value = base.saturating_add(n).into();
             }
         }
+        let id = format!("cluster-server-{kind}-{serial}");
+        fields.insert("id".into(), id.as_str().into());
         Self {
             place: self.place.clone(),
-            id: format!("cluster-server-{kind}-{serial}"),
+            id,
             fields,
+            is_launched: false,
         }
     }
 }
@@ -378,11 +531,17 @@ pub(super) mod tests {
         let project = Project {
             dir: folder.0.clone(),
             env: env.into(),
+            env_knob: "--env",
         };
+        let joins = files.iter().any(|(name, _)| name.ends_with("master.json"));
+        let loaded = project
+            .apply(&mut config, None)
+            .and_then(|own| match joins {
+                true => project.join(&mut config, &own, Path::new("/srv/app/app.js")),
+                false => Ok(()),
+            });
         let path = format!("{}/", folder.0.display());
-        project
-            .apply(&mut config)
-            .map_err(|e| e.to_string().replace(&path, ""))?;
+        loaded.map_err(|e| e.to_string().replace(&path, ""))?;
         Ok(config)
     }
 
@@ -669,6 +828,195 @@ pub(super) mod tests {
         refused(
             &[servers, ("master.json", r#"{"development": 7}"#)],
             "master.json: accepted: an object",
+        );
+    }
+
+    const MASTER: (&str, &str) = ("master.json", r#"{"host":"127.0.0.1","port":3005}"#);
+
+    /// This entry of `c-1`, next to a master and these files.
+    fn joined(entry: &str, files: &[(&str, &str)]) -> Result<Config, String> {
+        let servers = format!(r#"{{"connector": [{entry}]}}"#);
+        let own = [("servers.json", servers.as_str()), MASTER];
+        load("c-1", "development", &[&own, files].concat())
+    }
+
+    fn shown(value: Json) -> String {
+        let mut text = Vec::new();
+        crate::wire::json::write_value(&mut text, &value);
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn the_master_is_told_what_a_genuine_server_tells_it() {
+        // The rpc vector `pomelo-master-startup`, and what its cluster was started from.
+        let registered = concat!(
+            r#"{"info":{"main":"/srv/app/app.js","env":"development","id":"connector-1","#,
+            r#""host":"127.0.0.1","port":21120,"clientHost":"127.0.0.1","clientPort":21020,"#,
+            r#""frontend":"true","serverType":"connector"},"#,
+            r#""token":"agarxhqb98rpajloaxn34ga8xrunpagkjwlaw3ruxnpaagl29w4rxn"}"#,
+        );
+        let servers = r#"{"development": {
+            "connector": [
+                {"id":"connector-1","host":"127.0.0.1","port":21120,
+                 "clientHost":"127.0.0.1","clientPort":21020,"frontend":true},
+                {"id":"connector-2","host":"127.0.0.1","port":21121,
+                 "clientHost":"127.0.0.1","clientPort":21021,"frontend":true}
+            ],
+            "chat": [
+                {"id":"chat-1","host":"127.0.0.1","port":21110},
+                {"id":"chat-2","host":"127.0.0.1","port":21111}
+            ]
+        }}"#;
+        let master = r#"{"development": {"id":"master-server-1","host":"127.0.0.1","port":21005}}"#;
+        let admin = r#"[
+            {"type":"chat","token":"x"},
+            {"type":"connector","token":"agarxhqb98rpajloaxn34ga8xrunpagkjwlaw3ruxnpaagl29w4rxn"}
+        ]"#;
+        let files = [
+            ("servers.json", servers),
+            ("master.json", master),
+            ("adminServer.json", admin),
+        ];
+        let config = load("connector-1", "development", &files).unwrap();
+        let master = config.master.unwrap();
+        assert_eq!((master.host.as_str(), master.port), ("127.0.0.1", 21005));
+        assert_eq!(master.env, "development");
+        let told = serde_json::json!({"info": master.info, "token": master.token});
+        assert_eq!(shown(told), registered);
+    }
+
+    #[test]
+    fn every_key_of_the_own_entry_is_told_in_its_order_and_as_the_words_make_it() {
+        let config = joined(
+            r#"{"zone":"eu","id":"c-1","host":"127.0.0.1","port":"3150","clientPort":3010,
+                "frontend":"true","args":["launcher.js"],"auto-restart":true,"rate":1.5,"cpu":2}"#,
+            &[],
+        );
+        assert_eq!(
+            shown(config.unwrap().master.unwrap().info.into()),
+            concat!(
+                r#"{"main":"/srv/app/app.js","env":"development","zone":"eu","id":"c-1","#,
+                r#""host":"127.0.0.1","port":3150,"clientPort":3010,"frontend":"true","#,
+                r#""args":"[ 'launcher.js' ]","auto-restart":"true","rate":"1.5","cpu":2,"#,
+                r#""serverType":"connector"}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn a_server_of_a_cluster_count_tells_its_number_and_ports() {
+        let servers = r#"{"connector": [{"clusterCount":2,"host":"127.0.0.1","port":"3150++",
+            "clientPort":"3010++","frontend":true}]}"#;
+        let files = [("servers.json", servers), MASTER];
+        let config = load("cluster-server-connector-1", "development", &files).unwrap();
+        assert_eq!(
+            shown(config.master.unwrap().info.into()),
+            concat!(
+                r#"{"main":"/srv/app/app.js","env":"development","clusterCount":2,"#,
+                r#""host":"127.0.0.1","port":3151,"clientPort":3011,"frontend":"true","#,
+                r#""serverType":"connector","id":"cluster-server-connector-1"}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn the_token_is_that_of_the_first_entry_of_the_own_type() {
+        let token = |files: &[(&str, &str)]| {
+            let config = joined(CONNECTOR, files)?;
+            Ok::<Json, String>(config.master.unwrap().token)
+        };
+        let own = r#"[{"type":"chat","token":"a"},{"type":"connector","token":"b"},
+            {"type":"connector","token":"c"}]"#;
+        let other = r#"[{"type":"chat","token":"a"}]"#;
+        assert_eq!(token(&[]), Ok("ok".into()));
+        assert_eq!(token(&[("adminServer.json", own)]), Ok("b".into()));
+        assert_eq!(token(&[("adminServer.json", other)]), Ok(Json::Null));
+        let nested = ("development/adminServer.json", own);
+        assert_eq!(token(&[nested]), Ok("b".into()));
+        assert_eq!(
+            token(&[nested, ("adminServer.json", other)]),
+            Ok(Json::Null)
+        );
+        assert_eq!(
+            token(&[("adminServer.json", r#"{"development": []}"#)]),
+            Err("adminServer.json: accepted: a list of objects with type and token".into())
+        );
+        assert_eq!(
+            token(&[("adminServer.json", r#"[{"type":"connector"}]"#)]),
+            Err(
+                "adminServer.json: [0] connector: token: missing; accepted: a text in quotes"
+                    .into()
+            )
+        );
+    }
+
+    #[test]
+    fn tokens_in_a_script_are_refused_where_the_master_would_read_it() {
+        let script = ("development/adminServer.js", "module.exports = []");
+        let config = joined(CONNECTOR, &[script]).unwrap();
+        assert_eq!(
+            config.master.unwrap().token,
+            "ok",
+            "pomelo reads no scripts"
+        );
+
+        let folder = Folder::new(&[script]);
+        let project = Project {
+            dir: folder.0.clone(),
+            env: "development".into(),
+            env_knob: "--env",
+        };
+        let config = Config {
+            dialect: Dialect::Pinus,
+            ..Config::default()
+        };
+        assert_eq!(
+            project.token(&config).unwrap_err().to_string(),
+            format!(
+                "{}: only JSON is read; put the same list into adminServer.json beside it",
+                folder.path(script.0).display()
+            ),
+        );
+        fs::write(folder.path("adminServer.json"), "[]").unwrap();
+        assert_eq!(project.token(&config), Ok(Json::Null));
+    }
+
+    #[test]
+    fn calls_arrive_at_the_own_host_and_port() {
+        let listen = |host: &str, port: &str| {
+            let entry = format!(
+                r#"{{"id":"c-1","host":"{host}"{port},"clientPort":3010,"frontend":true}}"#
+            );
+            let address = joined(&entry, &[])?.rpc.listen;
+            Ok::<_, String>(address.map(|address| address.to_string()))
+        };
+        let port = r#","port":3150"#;
+        assert_eq!(listen("127.0.0.1", port), Ok(Some("127.0.0.1:3150".into())));
+        assert_eq!(listen("::1", port), Ok(Some("[::1]:3150".into())));
+        assert_eq!(listen("localhost", port), Ok(Some("127.0.0.1:3150".into())));
+        assert_eq!(listen("127.0.0.1", ""), Ok(None), "as pomelo");
+        let error = listen("no..host", port).unwrap_err();
+        let start = "servers.json: connector[0] c-1: host: \"no..host\" cannot be resolved: ";
+        assert!(error.starts_with(start), "{error}");
+        let end = "; accepted: an address or a name that this machine knows, or set rpc.listen";
+        assert!(error.ends_with(end), "{error}");
+    }
+
+    #[test]
+    fn weights_are_read() {
+        let text = format!(
+            r#"{{"connector":[{CONNECTOR}],"chat":[
+                {{"id":"a","host":"h","port":1,"weight":3}},
+                {{"id":"b","host":"h","port":1,"weight":"2"}},
+                {{"id":"c","host":"h","port":1}}]}}"#
+        );
+        let config = load("c-1", "development", &[("servers.json", &text)]).unwrap();
+        let weights: Vec<Option<u32>> = config.servers.iter().map(|s| s.weight).collect();
+        assert_eq!(weights, [Some(3), Some(2), None]);
+        refused_chat(
+            r#"{"id":"a","host":"h","port":1,"weight":-1}"#,
+            "servers.json: chat[0] a: weight: -1 is out of range; accepted: a number from 0 to \
+             1000000",
         );
     }
 }

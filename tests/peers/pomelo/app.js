@@ -16,6 +16,8 @@ app.set('name', 'tangelo-peer');
 
 app.configure('development', 'connector', () => {
   app.set('connectorConfig', { connector: pomelo.connectors.hybridconnector });
+  // One more argument on the command line, as everything in this object is.
+  app.set('sessionConfig', { singleSession: app.getCurServer().singleSession === 'true' });
 });
 
 app.start((err) => {

@@ -116,7 +116,121 @@ Handler.prototype.notes = function (m, session, next) {
   next(null, { notes: this.lists.get(listKey(m, session)) || [] });
 };
 
+// What this server knows of the cluster.
+
+Handler.prototype.servers = function (m, session, next) {
+  next(null, { ids: Object.keys(this.app.getServers()) });
+};
+
+// The session at its frontend. `err` is the first line of the error's stack, or null.
+
+const text = (err) => (err ? String(err.stack || err).split('\n')[0] : null);
+
+Handler.prototype.bind = function (m, session, next) {
+  session.bind(m.uid, (err) => next(null, { err: text(err), uid: session.uid }));
+};
+
+Handler.prototype.unbind = function (m, session, next) {
+  session.unbind(m.uid, (err) => next(null, { err: text(err), uid: session.uid }));
+};
+
+Handler.prototype.setOnly = function (m, session, next) {
+  session.set(m.k, m.v);
+  next(null, exported(session));
+};
+
+Handler.prototype.setPush = function (m, session, next) {
+  session.set(m.k, m.v);
+  session.push(m.k, (err) => next(null, { err: text(err) }));
+};
+
+Handler.prototype.pushAll = function (m, session, next) {
+  Object.keys(m.kv).forEach((key) => session.set(key, m.kv[key]));
+  session.pushAll((err) => next(null, { err: text(err) }));
+};
+
+// Any session of a frontend, which is the asking one's if the message names none.
+
+const frontend = (m, session) => m.frontendId || session.frontendId;
+
+Handler.prototype.bySid = function (m, session, next) {
+  this.app.get('backendSessionService').get(frontend(m, session), m.sid, (err, found) => {
+    next(null, { err: text(err), session: found ? exported(found) : null });
+  });
+};
+
+Handler.prototype.byUid = function (m, session, next) {
+  this.app.get('backendSessionService').getByUid(frontend(m, session), m.uid, (err, found) => {
+    next(null, { err: text(err), sessions: found ? found.map(exported) : null });
+  });
+};
+
+// Without a `reason` in the message, none is in the call either; null is one.
+
+Handler.prototype.kickSid = function (m, session, next) {
+  const service = this.app.get('backendSessionService');
+  const args = [frontend(m, session), m.sid].concat('reason' in m ? [m.reason] : []);
+  service.kickBySid(...args, (err) => next(null, { err: text(err) }));
+};
+
+Handler.prototype.kickUid = function (m, session, next) {
+  const service = this.app.get('backendSessionService');
+  const args = [frontend(m, session), m.uid].concat('reason' in m ? [m.reason] : []);
+  service.kickByUid(...args, (err) => next(null, { err: text(err) }));
+};
+
+// Pushes. Each answers when the frontends have, and the other at once.
+
+Handler.prototype.pushUids = function (m, session, next) {
+  const service = this.app.get('channelService');
+  service.pushMessageByUids(m.route, m.msg, m.uids, m.opts, (err, fails) => {
+    next(null, { err: text(err), fails });
+  });
+};
+
+Handler.prototype.pushUidsNoWait = function (m, session, next) {
+  const service = this.app.get('channelService');
+  service.pushMessageByUids(m.route, m.msg, m.uids, m.opts, () => {});
+  next(null, { pushed: true });
+};
+
+Handler.prototype.join = function (m, session, next) {
+  const channel = this.app.get('channelService').getChannel(m.channel, true);
+  next(null, { joined: channel.add(m.uid || session.uid, session.frontendId) });
+};
+
+Handler.prototype.leave = function (m, session, next) {
+  const channel = this.app.get('channelService').getChannel(m.channel, true);
+  next(null, { left: channel.leave(m.uid || session.uid, session.frontendId) });
+};
+
+Handler.prototype.channelPush = function (m, session, next) {
+  const channel = this.app.get('channelService').getChannel(m.channel, true);
+  channel.pushMessage(m.route, m.msg, m.opts, (err, fails) => {
+    next(null, { err: text(err), fails });
+  });
+};
+
+Handler.prototype.bcast = function (m, session, next) {
+  const service = this.app.get('channelService');
+  service.broadcast('connector', m.route, m.msg, m.opts, (err) => next(null, { err: text(err) }));
+};
+
+// Any call of a frontend, as it comes: the values behind the error are in `values`.
+
+Handler.prototype.remoteRaw = function (m, session, next) {
+  const { namespace, service, method, args } = m;
+  this.app.rpcInvoke(frontend(m, session), { namespace, service, method, args }, (err, ...values) =>
+    next(null, { err: text(err), values }),
+  );
+};
+
 // Misfortune.
+
+Handler.prototype.twice = function (m, session, next) {
+  next(null, { n: 1 });
+  next(null, { n: 2 });
+};
 
 Handler.prototype.exit = function () {
   process.exit(3);

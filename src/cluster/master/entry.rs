@@ -1,0 +1,317 @@
+//! What is known of a server: the entries of the master's list, and the own one.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+
+use crate::config::Server;
+use crate::limits::SERVERS_MAX;
+use crate::wire::json;
+
+/// One server as the master describes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerInfo {
+    /// Server id.
+    pub id: String,
+    /// Server type.
+    pub server_type: String,
+    /// Host name or address of its RPC port.
+    pub host: String,
+    /// Its RPC port.
+    pub port: u16,
+    /// It has clients of its own.
+    pub frontend: bool,
+    /// Its share when servers are chosen by weight.
+    pub weight: Option<f64>,
+    /// The whole entry.
+    pub raw: Value,
+}
+
+impl ServerInfo {
+    /// Reads one entry; `None` when it lacks what a call needs. Numbers written as text count.
+    pub fn new(raw: Value) -> Option<Self> {
+        let member = |name| raw.get(name).filter(|value| !value.is_null());
+        let port = number(member("port")?)?;
+        // A cast takes what is out of range to its end, and a NaN to 0.
+        let port = Some(port as u16).filter(|p| f64::from(*p) == port && *p > 0)?;
+        Some(Self {
+            id: text(member("id")?)?,
+            server_type: text(member("serverType")?)?,
+            host: text(member("host")?)?,
+            port,
+            frontend: member("frontend").is_some_and(|value| *value == true || *value == "true"),
+            weight: member("weight").and_then(number),
+            raw,
+        })
+    }
+
+    /// What calls need of it.
+    pub fn server(&self) -> Server {
+        Server {
+            id: self.id.clone(),
+            server_type: self.server_type.clone(),
+            host: self.host.clone(),
+            port: self.port,
+            weight: self.weight.map(|weight| weight as u32),
+        }
+    }
+}
+
+/// All servers that the master knows.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ServerList {
+    /// The others, in the master's order.
+    pub servers: Vec<ServerInfo>,
+    /// This server: to be looked at, never to be called.
+    pub own: Option<ServerInfo>,
+    /// Entries without id, type, host or port.
+    pub unusable: usize,
+    /// Entries past `limits::SERVERS_MAX`.
+    pub over_limit: usize,
+}
+
+impl ServerList {
+    /// Reads a list; of entries with the same id the last one counts, at the place of the first.
+    pub(super) fn new(entries: Map<String, Value>, own_id: &str) -> Self {
+        let mut list = Self::default();
+        let mut places = HashMap::new();
+        for (_, entry) in entries {
+            let Some(server) = ServerInfo::new(entry) else {
+                list.unusable += 1;
+                continue;
+            };
+            if server.id == own_id {
+                list.own = Some(server);
+            } else if let Some(place) = places.get(&server.id) {
+                list.servers[*place] = server;
+            } else if list.servers.len() < SERVERS_MAX {
+                places.insert(server.id.clone(), list.servers.len());
+                list.servers.push(server);
+            } else {
+                list.over_limit += 1;
+            }
+        }
+        list
+    }
+}
+
+/// What all other servers are told of this one, from its entry in `servers.json`.
+///
+/// As pomelo: a server knows its entry from its command line, `main` and `env` first, `serverType`
+/// last, and so tells of `true` as `"true"`, of `"3150"` as 3150 and of 1.5 as `"1.5"`
+/// (`master/starter.js`, `util/appUtil.js`). `frontend` has to be that text, for others compare
+/// with it; so it is added if it is missing.
+/// Unlike pomelo: the id stays a text even if it looks like a number.
+pub fn info(
+    entry: &Map<String, Value>,
+    main: Option<&str>,
+    env: &str,
+    id: &str,
+    server_type: &str,
+) -> Value {
+    let mut info = Map::new();
+    if let Some(main) = main {
+        info.insert("main".into(), main.into());
+    }
+    info.insert("env".into(), env.into());
+    for (name, value) in entry {
+        if name != "serverType" {
+            info.insert(name.clone(), argument(value));
+        }
+    }
+    info.insert("id".into(), id.into());
+    info.insert("frontend".into(), "true".into());
+    info.insert("serverType".into(), server_type.into());
+    Value::Object(info)
+}
+
+/// The token to register with, from the text of `adminServer.json`, if there is such a file.
+///
+/// As pomelo: `"ok"` without a file; of the entries with this type the first one counts, and `null`
+/// stands for none (pomelo-admin `util/utils.js`). A file that is not JSON has no entries.
+pub fn token_for(text: Option<&str>, server_type: &str) -> Value {
+    let Some(text) = text else {
+        return "ok".into();
+    };
+    // Node skips a byte order mark, too.
+    let entries = json::parse(text.trim_start_matches('\u{feff}').as_bytes());
+    entries
+        .as_ref()
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .find(|entry| entry.get("type").is_some_and(|kind| *kind == server_type))
+        .and_then(|entry| entry.get("token"))
+        .cloned()
+        .unwrap_or_default()
+}
+
+/// A text that is not empty, or a number as text: an id such as `7` became one on its way.
+pub(super) fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        Value::Number(_) => {
+            let mut text = Vec::new();
+            json::write_value(&mut text, value);
+            String::from_utf8(text).ok()
+        }
+        _ => None,
+    }
+}
+
+/// A number, or a text that is one.
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::String(text) => decimal(text),
+        value => value.as_f64(),
+    }
+}
+
+/// The number that a decimal text is to JavaScript.
+fn decimal(text: &str) -> Option<f64> {
+    let text = text.trim();
+    // Rust also takes `inf` and `nan`.
+    let digits = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
+    if !text.bytes().all(digits) {
+        return None;
+    }
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// A value after its way over a command line.
+fn argument(value: &Value) -> Value {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Null | Value::Bool(_) => value.to_string(),
+        Value::Number(_) => text(value).unwrap_or_default(),
+        Value::Array(_) | Value::Object(_) => return value.clone(),
+    };
+    if text.contains('.') {
+        return text.into();
+    }
+    let empty = text.trim().is_empty();
+    match decimal(&text).or(empty.then_some(0.0)) {
+        // The reader of our JSON numbers: whole ones stay whole.
+        Some(number) => {
+            let mut digits = Vec::new();
+            json::write_number(&mut digits, number);
+            json::parse(&digits).unwrap_or_default()
+        }
+        None => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn entry(change: &str, value: Value) -> Option<ServerInfo> {
+        let mut entry = json!({"id": "chat-1", "serverType": "chat", "host": "h", "port": 3150});
+        entry[change] = value;
+        ServerInfo::new(entry)
+    }
+
+    #[test]
+    fn an_entry_without_what_a_call_needs_is_none() {
+        for name in ["id", "serverType", "host", "port"] {
+            for value in [json!(null), json!(""), json!({}), json!(true)] {
+                assert_eq!(entry(name, value.clone()), None, "{name} {value}");
+            }
+        }
+        for port in [
+            json!(0),
+            json!(65536),
+            json!(-1),
+            json!(1.5),
+            json!("x"),
+            json!("inf"),
+        ] {
+            assert_eq!(entry("port", port.clone()), None, "{port}");
+        }
+        assert_eq!(ServerInfo::new(json!("chat-1")), None);
+    }
+
+    #[test]
+    fn numbers_and_texts_stand_for_each_other() {
+        assert_eq!(entry("port", json!("3151")).unwrap().port, 3151);
+        assert_eq!(entry("id", json!(7)).unwrap().id, "7");
+        for (weight, read) in [
+            (json!(2), Some(2.0)),
+            (json!("1.5"), Some(1.5)),
+            (json!("much"), None),
+        ] {
+            assert_eq!(entry("weight", weight).unwrap().weight, read);
+        }
+        for (frontend, read) in [
+            (json!("true"), true),
+            (json!(true), true),
+            (json!("false"), false),
+        ] {
+            assert_eq!(entry("frontend", frontend).unwrap().frontend, read);
+        }
+    }
+
+    #[test]
+    fn a_list_is_in_the_order_of_javascript_and_without_this_server() {
+        let text = br#"{"b":{"id":"b","serverType":"s","host":"h","port":1},
+            "own":{"id":"own","serverType":"s","host":"h","port":2},
+            "10":{"id":10,"serverType":"s","host":"h","port":3},
+            "x":{"id":"x"}, "9":{"id":"9","serverType":"s","host":"h","port":4},
+            "c":{"id":"b","serverType":"s","host":"h","port":5}}"#;
+        let Some(Value::Object(entries)) = json::parse(text) else {
+            panic!()
+        };
+        let list = ServerList::new(entries, "own");
+        let servers: Vec<(&str, u16)> = list
+            .servers
+            .iter()
+            .map(|server| (server.id.as_str(), server.port))
+            .collect();
+        assert_eq!(servers, [("9", 4), ("10", 3), ("b", 5)]);
+        assert_eq!(list.own.map(|own| own.port), Some(2));
+        assert_eq!((list.unusable, list.over_limit), (1, 0));
+    }
+
+    #[test]
+    fn a_list_holds_no_more_servers_than_there_may_be() {
+        let servers = (0..SERVERS_MAX + 2).map(|n| {
+            let server = json!({"id": n, "serverType": "s", "host": "h", "port": 1});
+            (n.to_string(), server)
+        });
+        let list = ServerList::new(servers.collect(), "own");
+        assert_eq!((list.servers.len(), list.over_limit), (SERVERS_MAX, 2));
+    }
+
+    #[test]
+    fn info_is_what_a_command_line_makes_of_the_entry() {
+        let entry = json!({"serverType": "other", "host": "10.0.0.1", "port": "3150",
+            "auto-restart": true, "weight": 1.5, "note": "", "cpu": 2, "none": null,
+            "args": ["launcher.js"], "big": "1e3", "frontend": true});
+        let info = info(
+            entry.as_object().unwrap(),
+            None,
+            "production",
+            "7",
+            "connector",
+        );
+        assert_eq!(
+            info.to_string(),
+            r#"{"env":"production","host":"10.0.0.1","port":3150,"auto-restart":"true","weight":"1.5","note":0,"cpu":2,"none":"null","args":["launcher.js"],"big":1000,"frontend":"true","id":"7","serverType":"connector"}"#
+        );
+    }
+
+    #[test]
+    fn the_token_is_the_first_of_its_type() {
+        let file =
+            "\u{feff}[{\"type\":\"chat\",\"token\":\"a\"},{\"type\":\"connector\",\"token\":\"b\"},
+            {\"type\":\"connector\",\"token\":\"c\"},{\"type\":\"gate\"}]";
+        assert_eq!(token_for(Some(file), "connector"), "b");
+        for server_type in ["gate", "area"] {
+            assert_eq!(token_for(Some(file), server_type), Value::Null);
+        }
+        assert_eq!(token_for(Some("not JSON"), "connector"), Value::Null);
+        assert_eq!(token_for(Some("{}"), "connector"), Value::Null);
+        assert_eq!(token_for(None, "connector"), "ok");
+    }
+}

@@ -1,0 +1,179 @@
+//! What the master asks of this server, by module.
+
+use serde_json::{Value, json};
+
+use super::{Asked, Event, FiguresQuestion, Master, ServerInfo, ServerList, StatisticsQuestion};
+use super::{ONLINE_USER, entry};
+use crate::config::Dialect;
+use crate::wire::admin::{self, Call};
+use crate::wire::json;
+
+/// Answers of the watcher: done, and a member is missing.
+pub(super) const DONE: &[u8] = b"1";
+const MISSING: &[u8] = b"0";
+
+impl Master {
+    /// A request, or without `id` a notify.
+    pub(super) fn call(
+        &mut self,
+        id: Option<&Value>,
+        call: &Call,
+        out: &mut Vec<u8>,
+    ) -> Option<Event> {
+        let body = &call.body;
+        match (call.module.as_str(), id) {
+            ("__monitorwatcher__", _) => Some(self.watcher(id, body, out)),
+            ("__console__", _) => Some(self.console(id, body, out)),
+            ("watchServer", Some(id)) => self.watch(id, body, out),
+            (ONLINE_USER, None) => Some(Event::AskStatistics(StatisticsQuestion {
+                to: None,
+                connection: self.connection,
+            })),
+            ("RestartNotifyModule", Some(id)) => self.restart_notify(id, body, out),
+            // They come every 300 s; an answer that is not complete throws in the master.
+            ("systemInfo" | "nodeInfo", None) => None,
+            (module, Some(id)) => {
+                let mut error = Vec::new();
+                json::write_string(&mut error, &format!("unknown moduleId:{module}"));
+                admin::write_response(out, id, &error, None);
+                Some(Event::Ignored("a request that no module takes"))
+            }
+            (_, None) => Some(Event::Ignored("a notify that no module takes")),
+        }
+    }
+
+    /// Who comes and goes. The answer, always in `error`, says whether the member was there.
+    fn watcher(&mut self, id: Option<&Value>, body: &Value, out: &mut Vec<u8>) -> Event {
+        let member = |name| body.get(name).filter(|value| admin::is_truthy(value));
+        let known = match member("action").and_then(Value::as_str) {
+            Some("addServer") => member("server").map(|server| self.added(server)),
+            Some("removeServer") => member("id").map(|id| self.removed(id)),
+            Some("replaceServer") => member("servers").map(|servers| match servers {
+                Value::Object(servers) => {
+                    Event::Replaced(ServerList::new(servers.clone(), &self.config.id))
+                }
+                _ => Event::Ignored("a list of servers that is no object"),
+            }),
+            Some("startOver") => Some(Event::StartOver),
+            _ => return Event::Ignored("an unknown action of the watcher"),
+        };
+        if let Some(id) = id {
+            let answer = if known.is_some() { DONE } else { MISSING };
+            admin::write_response(out, id, answer, None);
+        }
+        known.unwrap_or(Event::Ignored(
+            "a message of the watcher without its member",
+        ))
+    }
+
+    fn added(&self, server: &Value) -> Event {
+        match ServerInfo::new(server.clone()) {
+            Some(server) if server.id == self.config.id => Event::AddedSelf(server),
+            Some(server) => Event::Added(server),
+            None => Event::Ignored("a server without id, type, host or port"),
+        }
+    }
+
+    fn removed(&mut self, id: &Value) -> Event {
+        match entry::text(id) {
+            Some(id) if id == self.config.id => {
+                self.anew = true;
+                Event::RegisterAnew
+            }
+            Some(id) => Event::Removed(id),
+            None => Event::Ignored("a server id that is no text"),
+        }
+    }
+
+    /// What an operator wants. As pomelo: also of a notify where a request is usual, and the other
+    /// way round; an unknown signal has no answer (`modules/console.js`).
+    fn console(&self, id: Option<&Value>, body: &Value, out: &mut Vec<u8>) -> Event {
+        let signal = body.get("signal").and_then(Value::as_str);
+        match (signal, id) {
+            (Some("list"), Some(id)) => Event::AskFigures(FiguresQuestion {
+                to: self.asked(id),
+                watch: false,
+            }),
+            (Some("stop"), _) => Event::Stop,
+            (Some("kill"), _) => {
+                self.answer_value(id, &json!(self.config.id), out);
+                Event::Kill
+            }
+            (Some("restart"), _) => {
+                self.answer_value(id, &self.config.info, out);
+                Event::Restart
+            }
+            (Some("blacklist"), _) => Event::Blacklist(match body.get("blacklist") {
+                Some(Value::Array(list)) => list.iter().filter_map(string).collect(),
+                Some(one) => string(one).into_iter().collect(),
+                None => Vec::new(),
+            }),
+            (Some("addCron" | "removeCron"), _) => Event::Ignored("a cron, which is JavaScript"),
+            _ => Event::Ignored("an unknown signal of the console"),
+        }
+    }
+
+    /// What the shell of an administrator shows.
+    fn watch(&self, id: &Value, body: &Value, out: &mut Vec<u8>) -> Option<Event> {
+        match body.get("comd").and_then(Value::as_str) {
+            Some("servers") => Some(Event::AskFigures(FiguresQuestion {
+                to: self.asked(id),
+                watch: true,
+            })),
+            Some("connections" | "logins") => Some(Event::AskStatistics(StatisticsQuestion {
+                to: Some(self.asked(id)),
+                connection: self.connection,
+            })),
+            // The rest shows or changes what only a JavaScript server has. Unlike pomelo: an
+            // unknown command is answered, too, for without an answer the shell hangs.
+            _ => {
+                admin::write_response(out, id, b"null", Some(b"\"not supported\""));
+                None
+            }
+        }
+    }
+
+    /// Pinus' master wants to know when a server that it has restarted is up.
+    fn restart_notify(&mut self, id: &Value, body: &Value, out: &mut Vec<u8>) -> Option<Event> {
+        if body.get("action").and_then(Value::as_str) != Some("afterStartCallback") {
+            return Some(Event::Ignored("an unknown action of RestartNotifyModule"));
+        }
+        if self.recorded {
+            admin::write_response(out, id, DONE, None);
+        } else {
+            // As pinus: only the last one is answered (`modules/restartNotifyModule.ts`).
+            self.awaits_start = Some(id.clone());
+        }
+        None
+    }
+
+    fn asked(&self, request: &Value) -> Asked {
+        Asked {
+            request: request.clone(),
+            connection: self.connection,
+        }
+    }
+
+    fn answer_value(&self, id: Option<&Value>, value: &Value, out: &mut Vec<u8>) {
+        if let Some(id) = id {
+            let mut text = Vec::new();
+            json::write_value(&mut text, value);
+            admin::write_response(out, id, &text, None);
+        }
+    }
+
+    /// A Pomelo master takes the result out of `error`, a Pinus master out of `body`, and each
+    /// throws when it is in the other one.
+    pub(super) fn answer_watch(&self, to: &Asked, result: &[u8], out: &mut Vec<u8>) {
+        if self.expects(to.connection) {
+            match self.config.dialect {
+                Dialect::Pomelo => admin::write_response(out, &to.request, result, None),
+                Dialect::Pinus => admin::write_response(out, &to.request, b"null", Some(result)),
+            }
+        }
+    }
+}
+
+fn string(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}

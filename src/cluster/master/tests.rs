@@ -1,0 +1,740 @@
+use super::figures::LOGINS_BYTES_MAX;
+use super::*;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+mod transcripts;
+
+// The pure rooms have no clock; a test of one may start from the real one.
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
+
+fn config(dialect: Dialect) -> MasterConfig {
+    MasterConfig {
+        id: "connector-1".into(),
+        server_type: "connector".into(),
+        pid: 4040,
+        info: json!({"id": "connector-1", "host": "127.0.0.1", "port": 3150, "frontend": "true"}),
+        token: json!("secret"),
+        started_ms: 1_795_412_213_934,
+        dialect,
+    }
+}
+
+/// A machine and what it has sent.
+struct Monitor {
+    master: Master,
+    out: Vec<u8>,
+    now: Instant,
+}
+
+impl Monitor {
+    fn new(config: MasterConfig) -> Self {
+        Self {
+            master: Master::new(config),
+            out: Vec::new(),
+            now: now(),
+        }
+    }
+
+    /// One that has just joined as connector-1.
+    fn joined(dialect: Dialect) -> Self {
+        let mut monitor = Self::new(config(dialect));
+        monitor.join();
+        monitor
+    }
+
+    /// Connects and registers; an empty list.
+    fn join(&mut self) {
+        self.open();
+        self.register();
+        let request = self.master.next_request - 1;
+        let answer = json!({"respId": request, "error": null, "body": {}});
+        assert!(matches!(self.monitor(&answer), Some(Event::Subscribed(_))));
+        self.out.clear();
+    }
+
+    fn open(&mut self) {
+        self.master.connected(self.now, &mut self.out);
+        assert_eq!(self.take(&CONNACK), Ok(None));
+    }
+
+    fn register(&mut self) {
+        let yes = publish(admin::REGISTER, b"{\"code\":1,\"msg\":\"ok\"}");
+        assert_eq!(self.take(&yes), Ok(Some(Event::Accepted)));
+    }
+
+    /// One whole packet.
+    fn take(&mut self, packet: &[u8]) -> Result<Option<Event>, Fault> {
+        let (bytes, event) = self.master.receive(self.now, packet, &mut self.out)?;
+        assert_eq!(bytes, packet.len());
+        Ok(event)
+    }
+
+    /// One message, as a notify is sent.
+    #[track_caller]
+    fn monitor(&mut self, message: &Value) -> Option<Event> {
+        self.take(&publish(admin::MONITOR, message.to_string().as_bytes()))
+            .unwrap()
+    }
+
+    /// A request with id 9 to a module.
+    #[track_caller]
+    fn ask(&mut self, module: &str, body: Value) -> Option<Event> {
+        self.monitor(&json!({"reqId": 9, "moduleId": module, "body": body}))
+    }
+
+    /// A notify to a module. It has no answer.
+    #[track_caller]
+    fn tell(&mut self, module: &str, body: Value) -> Option<Event> {
+        let event = self.monitor(&json!({"moduleId": module, "body": body}));
+        assert_eq!(self.sent(), Vec::<String>::new());
+        event
+    }
+
+    /// What was sent since the last time: topic and payload, those that are encoded twice once
+    /// decoded; other packets by name.
+    fn sent(&mut self) -> Vec<String> {
+        let mut sent = Vec::new();
+        let mut rest = &self.out[..];
+        while let Some((packet, bytes)) = mqtt::decode(rest, RPC_FRAME_BYTES_MAX).unwrap() {
+            rest = &rest[bytes..];
+            sent.push(match packet {
+                Packet::Publish { topic, payload } => {
+                    let text = match json::parse(payload).unwrap() {
+                        Value::String(text) => text,
+                        _ => String::from_utf8(payload.to_vec()).unwrap(),
+                    };
+                    format!("{} {text}", topic.escape_ascii())
+                }
+                other => format!("{other:?}"),
+            });
+        }
+        self.out.clear();
+        sent
+    }
+
+    #[track_caller]
+    fn answers(&mut self, expected: &str) {
+        assert_eq!(self.sent(), [format!("monitor {expected}")]);
+    }
+}
+
+fn publish(topic: &[u8], payload: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    mqtt::write_publish_on(&mut packet, topic, |out| out.extend_from_slice(payload));
+    packet
+}
+
+fn ignored(event: Option<Event>) -> bool {
+    matches!(event, Some(Event::Ignored(_)))
+}
+
+#[test]
+fn a_server_joins_step_by_step() {
+    let mut monitor = Monitor::new(config(Dialect::Pomelo));
+    monitor.master.connected(monitor.now, &mut monitor.out);
+    assert_eq!(monitor.sent(), ["Connect"]);
+    monitor.take(&CONNACK).unwrap();
+    assert_eq!(
+        monitor.sent(),
+        [
+            r#"register {"id":"connector-1","type":"monitor","serverType":"connector","pid":4040,"info":{"id":"connector-1","host":"127.0.0.1","port":3150,"frontend":"true"},"token":"secret"}"#
+        ]
+    );
+    assert_eq!(monitor.take(&CONNACK), Ok(None), "a second one is nothing");
+    assert!(
+        ignored(monitor.tell("__console__", json!({"signal": "stop"}))),
+        "too early"
+    );
+    monitor.register();
+    monitor.answers(
+        r#"{"reqId":1,"moduleId":"__masterwatcher__","body":{"action":"subscribe","id":"connector-1"}}"#,
+    );
+    assert!(
+        ignored(monitor.monitor(&json!({"respId": 2, "body": {}}))),
+        "another request's"
+    );
+    let chat = json!({"id": "chat-1", "serverType": "chat", "host": "h", "port": 1});
+    let own = json!({"id": "connector-1", "serverType": "connector", "host": "h", "port": 2});
+    let answer =
+        json!({"respId": "1", "error": null, "body": {"chat-1": chat, "connector-1": own}});
+    let Some(Event::Subscribed(list)) = monitor.monitor(&answer) else {
+        panic!()
+    };
+    assert_eq!((list.servers.len(), &*list.servers[0].id), (1, "chat-1"));
+    assert_eq!(list.own.map(|own| own.port), Some(2));
+    monitor.answers(
+        r#"{"moduleId":"__masterwatcher__","body":{"action":"record","id":"connector-1"}}"#,
+    );
+    assert!(ignored(monitor.monitor(&answer)), "answered already");
+}
+
+#[test]
+fn a_refused_registration_is_final() {
+    let mut monitor = Monitor::new(config(Dialect::Pinus));
+    monitor.open();
+    monitor.out.clear();
+    let no = publish(
+        admin::REGISTER,
+        br#"{"code":-1,"msg":"server auth failed"}"#,
+    );
+    assert_eq!(
+        monitor.take(&no),
+        Ok(Some(Event::Refused("server auth failed".into())))
+    );
+    assert_eq!(monitor.take(&mqtt::DISCONNECT), Ok(None));
+    monitor.master.disconnect(&mut monitor.out);
+    assert!(monitor.out.is_empty());
+}
+
+#[test]
+fn a_list_that_is_refused_ends_the_connection() {
+    for answer in [
+        json!({"respId": 1, "error": {"message": "m"}, "body": {}}),
+        json!({"respId": 1, "error": null, "body": [1]}),
+    ] {
+        let mut monitor = Monitor::new(config(Dialect::Pomelo));
+        monitor.open();
+        monitor.register();
+        let answer = publish(admin::MONITOR, answer.to_string().as_bytes());
+        assert_eq!(monitor.take(&answer), Err(Fault::NoList));
+    }
+}
+
+#[test]
+fn a_server_comes_back_without_record_and_without_token() {
+    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    assert_eq!(monitor.take(&mqtt::DISCONNECT), Err(Fault::Left));
+    for attempt in 0..2 {
+        monitor.open();
+        assert_eq!(
+            monitor.sent(),
+            [
+                "Connect",
+                r#"reconnect {"id":"connector-1","type":"monitor","info":{"id":"connector-1","host":"127.0.0.1","port":3150,"frontend":"true"},"pid":4040,"serverType":"connector"}"#
+            ]
+        );
+        let text = br#"{"code":-1,"msg":"id has been registered. id:connector-1"}"#;
+        let no = publish(admin::RECONNECT_OK, text);
+        if attempt == 0 {
+            assert_eq!(monitor.take(&no), Err(Fault::StillConnected));
+        }
+    }
+    let yes = publish(admin::RECONNECT_OK, br#"{"code":1,"msg":"ok"}"#);
+    assert_eq!(monitor.take(&yes), Ok(Some(Event::Accepted)));
+    let replace = json!({"action": "replaceServer", "servers": {}});
+    let event = monitor.ask("__monitorwatcher__", replace);
+    assert_eq!(event, Some(Event::Replaced(ServerList::default())));
+    monitor.answers(r#"{"respId":9,"error":1}"#);
+}
+
+#[test]
+fn a_server_that_never_joined_registers_again() {
+    let mut monitor = Monitor::new(config(Dialect::Pomelo));
+    for request in 1..3 {
+        monitor.open();
+        assert!(monitor.sent()[1].starts_with("register "));
+        monitor.register();
+        let subscribe = format!("monitor {{\"reqId\":{request},");
+        assert!(monitor.sent()[0].starts_with(&subscribe));
+    }
+}
+
+#[test]
+fn a_server_that_the_master_has_lost_registers_once_more_but_records_only_once() {
+    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    let event = monitor.ask(
+        "__monitorwatcher__",
+        json!({"action": "removeServer", "id": "connector-1"}),
+    );
+    assert_eq!(event, Some(Event::RegisterAnew));
+    monitor.answers(r#"{"respId":9,"error":1}"#);
+    monitor.master.disconnect(&mut monitor.out);
+    assert_eq!(monitor.sent(), ["Disconnect"]);
+    monitor.open();
+    assert!(monitor.sent()[1].starts_with("register "));
+    monitor.register();
+    monitor.out.clear();
+    let answer = json!({"respId": 2, "error": null, "body": {}});
+    assert!(matches!(
+        monitor.monitor(&answer),
+        Some(Event::Subscribed(_))
+    ));
+    assert_eq!(monitor.sent(), Vec::<String>::new(), "no record");
+    monitor.open();
+    assert!(
+        monitor.sent()[1].starts_with("reconnect "),
+        "from now on again"
+    );
+    monitor.master.register_anew();
+    monitor.open();
+    assert!(monitor.sent()[1].starts_with("register "));
+}
+
+#[test]
+fn a_ping_goes_out_each_minute_and_two_minutes_of_silence_end_the_link() {
+    let second = Duration::from_secs(1);
+    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    let start = monitor.now;
+    let Monitor { master, out, .. } = &mut monitor;
+    for (at, sent) in [(59, false), (60, true)] {
+        out.clear();
+        assert_eq!(master.tick(start + at * second, out), Ok(()));
+        assert_eq!(!out.is_empty(), sent, "{at}");
+    }
+    assert_eq!(out[..], mqtt::PINGREQ);
+    assert_eq!(master.receive(start, &mqtt::PINGRESP, out), Ok((2, None)));
+    for (at, sent) in [(119, false), (120, true), (180, false), (239, false)] {
+        out.clear();
+        assert_eq!(master.tick(start + at * second, out), Ok(()));
+        assert_eq!(!out.is_empty(), sent, "{at}");
+    }
+    assert_eq!(master.tick(start + 240 * second, out), Err(Fault::NoPong));
+    assert_eq!(master.tick(start + 999 * second, out), Ok(()), "it is over");
+    out.clear();
+    master.connected(start + 300 * second, out);
+    let ping = mqtt::PINGREQ;
+    assert_eq!(master.receive(start, &ping, out), Ok((2, None)));
+    assert_eq!(
+        out[out.len() - 2..],
+        mqtt::PINGRESP,
+        "the master may ask, too"
+    );
+}
+
+#[test]
+fn joining_may_not_take_for_ever() {
+    let mut monitor = Monitor::new(config(Dialect::Pomelo));
+    let Monitor { master, out, now } = &mut monitor;
+    assert_eq!(master.tick(*now, out), Ok(()));
+    master.connected(*now, out);
+    assert_eq!(master.tick(*now + JOIN_MAX / 2, out), Ok(()));
+    assert_eq!(master.tick(*now + JOIN_MAX, out), Err(Fault::JoinTimeout));
+}
+
+#[test]
+fn what_comes_and_goes_is_told_and_answered() {
+    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    let watcher = "__monitorwatcher__";
+    let chat = json!({"id": "chat-1", "serverType": "chat", "host": "h", "port": 1});
+    let info = ServerInfo::new(chat.clone()).unwrap();
+
+    let event = monitor.ask(watcher, json!({"action": "addServer", "server": chat}));
+    assert_eq!(event, Some(Event::Added(info)));
+    monitor.answers(r#"{"respId":9,"error":1}"#);
+
+    let own = json!({"id": "connector-1", "serverType": "x", "host": "h", "port": 1});
+    let event = monitor.ask(watcher, json!({"action": "addServer", "server": own}));
+    assert!(matches!(event, Some(Event::AddedSelf(_))));
+    monitor.answers(r#"{"respId":9,"error":1}"#);
+
+    for id in [json!("7"), json!(7)] {
+        let event = monitor.ask(watcher, json!({"action": "removeServer", "id": id}));
+        assert_eq!(event, Some(Event::Removed("7".into())));
+        monitor.answers(r#"{"respId":9,"error":1}"#);
+    }
+    assert_eq!(
+        monitor.ask(watcher, json!({"action": "startOver"})),
+        Some(Event::StartOver)
+    );
+    monitor.answers(r#"{"respId":9,"error":1}"#);
+
+    for body in [
+        json!({"action": "addServer"}),
+        json!({"action": "addServer", "server": null}),
+        json!({"action": "removeServer", "id": ""}),
+        json!({"action": "replaceServer", "servers": 0}),
+    ] {
+        assert!(ignored(monitor.ask(watcher, body)));
+        monitor.answers(r#"{"respId":9,"error":0}"#);
+    }
+    // What is there, but of no use, is no failure to a genuine server.
+    for body in [
+        json!({"action": "addServer", "server": {"id": "chat-2"}}),
+        json!({"action": "removeServer", "id": {}}),
+        json!({"action": "replaceServer", "servers": "all"}),
+    ] {
+        assert!(ignored(monitor.ask(watcher, body)));
+        monitor.answers(r#"{"respId":9,"error":1}"#);
+    }
+    for body in [
+        json!({"action": "other"}),
+        json!({}),
+        json!(null),
+        json!("addServer"),
+    ] {
+        assert!(ignored(monitor.ask(watcher, body)));
+        assert_eq!(monitor.sent(), Vec::<String>::new());
+    }
+    let event = monitor.tell(watcher, json!({"action": "removeServer", "id": "chat-1"}));
+    assert_eq!(event, Some(Event::Removed("chat-1".into())));
+}
+
+#[test]
+fn an_operator_is_obeyed() {
+    let mut monitor = Monitor::joined(Dialect::Pinus);
+    let console = "__console__";
+    let signal = |signal| json!({"signal": signal});
+    assert_eq!(monitor.tell(console, signal("stop")), Some(Event::Stop));
+    assert_eq!(monitor.ask(console, signal("stop")), Some(Event::Stop));
+    assert_eq!(monitor.sent(), Vec::<String>::new(), "as pomelo: no answer");
+
+    assert_eq!(monitor.ask(console, signal("kill")), Some(Event::Kill));
+    monitor.answers(r#"{"respId":9,"error":"connector-1"}"#);
+    assert_eq!(
+        monitor.ask(console, signal("restart")),
+        Some(Event::Restart)
+    );
+    monitor.answers(
+        r#"{"respId":9,"error":{"id":"connector-1","host":"127.0.0.1","port":3150,"frontend":"true"}}"#,
+    );
+    let body = json!({"signal": "blacklist", "blacklist": ["10.0.0.1", 7, "^127"]});
+    let list = vec!["10.0.0.1".to_owned(), "^127".to_owned()];
+    assert_eq!(monitor.tell(console, body), Some(Event::Blacklist(list)));
+    for body in [
+        signal("addCron"),
+        signal("removeCron"),
+        signal("dance"),
+        json!(null),
+    ] {
+        assert!(ignored(monitor.tell(console, body.clone())));
+        assert!(ignored(monitor.ask(console, body)));
+        assert_eq!(monitor.sent(), Vec::<String>::new());
+    }
+}
+
+const FIGURES: Figures = Figures {
+    rss_bytes: 69_553_095,
+    heap_total_bytes: 32_579_256,
+    heap_used_bytes: 14_323_549,
+    uptime: Duration::from_millis(12_600),
+};
+
+fn statistics() -> Statistics {
+    Statistics {
+        connections: 2,
+        logged_in: 1,
+        logins: vec![Login {
+            time_ms: 1_795_414_050_123,
+            uid: "\"zed\"".into(),
+            address: "::ffff:127.0.0.1:45154".into(),
+        }],
+    }
+}
+
+#[test]
+fn figures_are_answered_where_the_master_looks_for_them() {
+    for dialect in [Dialect::Pomelo, Dialect::Pinus] {
+        let mut monitor = Monitor::joined(dialect);
+        let watch = |result: &str| match dialect {
+            Dialect::Pomelo => format!("{{\"respId\":9,\"error\":{result}}}"),
+            Dialect::Pinus => format!("{{\"respId\":9,\"error\":null,\"body\":{result}}}"),
+        };
+        let Some(Event::AskFigures(question)) =
+            monitor.ask("__console__", json!({"signal": "list"}))
+        else {
+            panic!()
+        };
+        monitor
+            .master
+            .answer_figures(question, &FIGURES, &mut monitor.out);
+        monitor.answers(
+            r#"{"respId":9,"error":{"serverId":"connector-1","body":{"serverId":"connector-1","serverType":"connector","pid":4040,"rss":"66.33","heapTotal":"31.07","heapUsed":"13.66","uptime":"0.21"}}}"#,
+        );
+        let Some(Event::AskFigures(question)) =
+            monitor.ask("watchServer", json!({"comd": "servers"}))
+        else {
+            panic!()
+        };
+        monitor
+            .master
+            .answer_figures(question, &FIGURES, &mut monitor.out);
+        monitor.answers(&watch(
+            r#"{"serverId":"connector-1","body":{"serverId":"connector-1","serverType":"connector","host":"127.0.0.1","port":3150,"pid":4040,"heapUsed":"14.32","uptime":"0.21"}}"#,
+        ));
+        for comd in ["connections", "logins"] {
+            let Some(Event::AskStatistics(question)) =
+                monitor.ask("watchServer", json!({"comd": comd}))
+            else {
+                panic!()
+            };
+            monitor
+                .master
+                .answer_statistics(question, &statistics(), &mut monitor.out);
+            monitor.answers(&watch(
+                r#"{"serverId":"connector-1","body":{"serverId":"connector-1","totalConnCount":2,"loginedCount":1,"loginedList":[{"loginTime":1795414050123,"uid":"zed","address":"::ffff:127.0.0.1:45154"}]}}"#,
+            ));
+        }
+        for body in [
+            json!({"comd": "run", "param": "1+1"}),
+            json!({"comd": "dance"}),
+            json!(1),
+        ] {
+            assert_eq!(monitor.ask("watchServer", body), None);
+            monitor.answers(r#"{"respId":9,"error":null,"body":"not supported"}"#);
+        }
+    }
+}
+
+#[test]
+fn online_users_are_told_by_a_notify() {
+    let mut monitor = Monitor::joined(Dialect::Pinus);
+    let event = monitor.monitor(&json!({"moduleId": "onlineUser"}));
+    let Some(Event::AskStatistics(question)) = event else {
+        panic!()
+    };
+    monitor
+        .master
+        .answer_statistics(question, &Statistics::default(), &mut monitor.out);
+    monitor.answers(
+        r#"{"moduleId":"onlineUser","body":{"serverId":"connector-1","totalConnCount":0,"loginedCount":0,"loginedList":[]}}"#,
+    );
+}
+
+#[test]
+fn an_answer_never_goes_to_a_later_connection() {
+    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    let Some(Event::AskFigures(list)) = monitor.ask("__console__", json!({"signal": "list"}))
+    else {
+        panic!()
+    };
+    let Some(Event::AskStatistics(online)) = monitor.tell("onlineUser", json!(null)) else {
+        panic!()
+    };
+    assert_eq!(monitor.take(&[0xff]), Err(Fault::Bytes));
+    for _ in 0..2 {
+        monitor.out.clear();
+        monitor
+            .master
+            .answer_figures(list.clone(), &FIGURES, &mut monitor.out);
+        monitor
+            .master
+            .answer_statistics(online.clone(), &statistics(), &mut monitor.out);
+        assert!(monitor.out.is_empty());
+        monitor.open();
+    }
+}
+
+#[test]
+fn a_list_of_logins_fits_a_frame() {
+    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    let login = statistics().logins.remove(0);
+    let many = Statistics {
+        logged_in: 200_000,
+        logins: vec![login; 200_000],
+        connections: 0,
+    };
+    let Some(Event::AskStatistics(question)) =
+        monitor.ask("watchServer", json!({"comd": "logins"}))
+    else {
+        panic!()
+    };
+    monitor
+        .master
+        .answer_statistics(question, &many, &mut monitor.out);
+    assert!(monitor.out.len() > LOGINS_BYTES_MAX / 2 && monitor.out.len() < LOGINS_BYTES_MAX * 2);
+    let sent = monitor.sent().remove(0);
+    let answer = json::parse(&sent.as_bytes()["monitor ".len()..]).unwrap();
+    let body = &answer["error"]["body"];
+    assert_eq!(body["loginedCount"], 200_000);
+    assert!(body["loginedList"].as_array().unwrap().len() > 50_000);
+}
+
+#[test]
+fn a_restart_is_reported_once_this_server_has_started() {
+    let ask = json!({"action": "afterStartCallback"});
+    let mut monitor = Monitor::new(config(Dialect::Pinus));
+    monitor.open();
+    monitor.register();
+    monitor.out.clear();
+    assert_eq!(monitor.ask("RestartNotifyModule", ask.clone()), None);
+    assert_eq!(monitor.sent(), Vec::<String>::new());
+    monitor.monitor(&json!({"respId": 1, "error": null, "body": {}}));
+    let sent = monitor.sent();
+    assert!(sent[0].contains("record"));
+    assert_eq!(sent[1], r#"monitor {"respId":9,"error":1}"#);
+    assert_eq!(monitor.ask("RestartNotifyModule", ask), None);
+    monitor.answers(r#"{"respId":9,"error":1}"#);
+    assert!(ignored(monitor.ask("RestartNotifyModule", json!({}))));
+}
+
+#[test]
+fn what_only_javascript_can_do_is_refused_or_ignored() {
+    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    for module in [
+        "scripts",
+        "monitorLog",
+        "profiler",
+        "onlineUser",
+        "systemInfo",
+    ] {
+        assert!(ignored(
+            monitor.ask(module, json!({"script": "process.exit()"}))
+        ));
+        monitor.answers(&format!(
+            r#"{{"respId":9,"error":"unknown moduleId:{module}"}}"#
+        ));
+        if !["onlineUser", "systemInfo"].contains(&module) {
+            assert!(ignored(monitor.tell(module, json!({}))));
+        }
+    }
+    for module in ["systemInfo", "nodeInfo"] {
+        assert_eq!(monitor.monitor(&json!({"moduleId": module})), None);
+    }
+    let command = json!({"command": "enable", "reqId": 1, "moduleId": "watchServer", "body": {}});
+    assert!(ignored(monitor.monitor(&command)));
+    assert_eq!(monitor.sent(), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_no_message_is_counted_and_ignored() {
+    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    for (topic, payload) in [
+        (admin::MONITOR, &b"{"[..]),
+        (admin::MONITOR, b"[1]"),
+        (admin::MONITOR, b"{\"respId\":77}"),
+        (admin::REGISTER, b"{\"code\":-1}"),
+        (admin::CLIENT, b"{}"),
+        (b"", b""),
+    ] {
+        assert!(ignored(monitor.take(&publish(topic, payload)).unwrap()));
+    }
+    assert!(monitor.out.is_empty());
+    let mut registering = Monitor::new(config(Dialect::Pomelo));
+    registering.open();
+    assert!(ignored(
+        registering.take(&publish(admin::REGISTER, b"no")).unwrap()
+    ));
+    registering.register();
+}
+
+/// Words that the machine knows; the first 17 name members.
+const WORDS: &[&str] = &[
+    "reqId",
+    "respId",
+    "moduleId",
+    "command",
+    "body",
+    "error",
+    "action",
+    "signal",
+    "comd",
+    "server",
+    "servers",
+    "id",
+    "serverType",
+    "host",
+    "port",
+    "code",
+    "addServer",
+    "removeServer",
+    "replaceServer",
+    "startOver",
+    "list",
+    "kill",
+    "restart",
+    "blacklist",
+    "connections",
+    "afterStartCallback",
+    "connector-1",
+    "__monitorwatcher__",
+    "__console__",
+    "watchServer",
+    "onlineUser",
+    "RestartNotifyModule",
+    "scripts",
+    "1",
+    "",
+];
+
+/// JSON made of these words.
+fn message() -> impl Strategy<Value = Value> {
+    let word = proptest::sample::select(WORDS);
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        Just(json!(1)),
+        any::<f64>().prop_map(Value::from),
+        word.clone().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    let keys = proptest::sample::select(&WORDS[..17]);
+    leaf.prop_recursive(4, 24, 8, move |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            vec((keys.clone(), inner), 0..8).prop_map(|members| {
+                members
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect()
+            }),
+        ]
+    })
+}
+
+/// Feeds everything, in pieces of these sizes, and answers what is asked.
+fn feed(monitor: &mut Monitor, bytes: &[u8], piece: usize) {
+    let mut input = Vec::new();
+    for piece in bytes.chunks(piece) {
+        input.extend_from_slice(piece);
+        loop {
+            let Ok((used, event)) = monitor
+                .master
+                .receive(monitor.now, &input, &mut monitor.out)
+            else {
+                return;
+            };
+            match event {
+                Some(Event::AskFigures(question)) => {
+                    monitor
+                        .master
+                        .answer_figures(question, &FIGURES, &mut monitor.out);
+                }
+                Some(Event::AskStatistics(question)) => {
+                    monitor
+                        .master
+                        .answer_statistics(question, &statistics(), &mut monitor.out);
+                }
+                _ => {}
+            }
+            if used == 0 {
+                break;
+            }
+            input.drain(..used);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_never_panic(bytes in vec(any::<u8>(), 0..200), piece in 1..50usize) {
+        feed(&mut Monitor::new(config(Dialect::Pomelo)), &bytes, piece);
+        feed(&mut Monitor::joined(Dialect::Pinus), &bytes, piece);
+    }
+
+    #[test]
+    fn random_messages_never_panic_and_every_answer_is_a_frame(
+        messages in vec((0..5usize, any::<bool>(), message()), 1..8),
+        joined in any::<bool>(),
+    ) {
+        let mut monitor = Monitor::joined(Dialect::Pinus);
+        if !joined {
+            monitor.open();
+        }
+        let topics = [admin::MONITOR, admin::MONITOR, admin::REGISTER, admin::RECONNECT_OK, b"x"];
+        for (topic, twice, message) in messages {
+            let mut payload = message.to_string();
+            if twice {
+                payload = Value::from(payload).to_string();
+            }
+            feed(&mut monitor, &publish(topics[topic], payload.as_bytes()), 7);
+            // Reads each packet back, whatever was sent.
+            monitor.sent();
+        }
+    }
+}

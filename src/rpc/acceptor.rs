@@ -1,0 +1,35 @@
+//! A link that a peer opened to call us.
+
+use crate::limits::RPC_FRAME_BYTES_MAX;
+use crate::rpc::mailbox::LinkFault;
+use crate::wire::mqtt::{self, Packet};
+
+/// What came over an accepted link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// JSON with one call or an array of them; [`crate::wire::rpc::calls`] reads it.
+    Payload(&'a [u8]),
+    /// Answer with PINGRESP.
+    Ping,
+    /// The peer is about to close.
+    Disconnect,
+}
+
+/// Takes the next whole packet off the front of `input`: bytes used, 0 for "wait for more", and what
+/// it means to the owner. As the genuine server: CONNECT is not insisted on.
+pub fn receive(input: &[u8]) -> Result<(usize, Option<Event<'_>>), LinkFault> {
+    let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| LinkFault::Bytes)?;
+    let Some((packet, bytes)) = decoded else {
+        return Ok((0, None));
+    };
+    let event = match packet {
+        Packet::Publish {
+            topic: mqtt::RPC_TOPIC,
+            payload,
+        } => Some(Event::Payload(payload)),
+        Packet::PingReq => Some(Event::Ping),
+        Packet::Disconnect => Some(Event::Disconnect),
+        Packet::Publish { .. } | Packet::Connect | Packet::Connack | Packet::PingResp => None,
+    };
+    Ok((bytes, event))
+}

@@ -1,0 +1,336 @@
+//! The calls that a frontend serves: `sessionRemote` and `channelRemote`, typed.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::config::Dialect;
+use crate::session::Uid;
+use crate::wire::json;
+use crate::wire::rpc::Call;
+
+/// A call that is understood. Session ids are as the peer gave them: maybe nobody's.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SysCall<'a> {
+    /// `sessionRemote.bind(sid, uid)`
+    Bind(SidArg, Uid),
+    /// `sessionRemote.unbind(sid, uid)`
+    Unbind(SidArg, Uid),
+    /// `sessionRemote.push(sid, key, value)` and `pushAll(sid, values)`
+    Import(SidArg, Vec<(String, Value)>),
+    /// `sessionRemote.getBackendSessionBySid(sid)`
+    SessionBySid(SidArg),
+    /// `sessionRemote.getBackendSessionsByUid(uid)`: text of the uid
+    SessionsByUid(String),
+    /// `sessionRemote.kickBySid(sid, reason)`
+    KickBySid(SidArg, Reason),
+    /// `sessionRemote.kickByUid(uid, reason)`: text of the uid
+    KickByUid(String, Reason),
+    /// `channelRemote.pushMessage(route, message, uids, options)`
+    PushMessage {
+        /// Route of the push.
+        route: Cow<'a, str>,
+        /// Raw JSON text of the message.
+        message: &'a [u8],
+        /// Raw JSON text of the uids.
+        uids: &'a [u8],
+    },
+    /// `channelRemote.broadcast(route, message, options)`
+    Broadcast {
+        /// Route of the push.
+        route: Cow<'a, str>,
+        /// Raw JSON text of the message.
+        message: &'a [u8],
+        /// Only sessions with a uid.
+        bound_only: bool,
+    },
+}
+
+/// A session id from a peer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SidArg {
+    /// The number, when it is one that could be an id.
+    pub number: Option<u64>,
+    /// As JavaScript prints it in an error.
+    pub text: String,
+}
+
+/// Reason of a kick.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// Goes out in a kick package.
+    Text(String),
+    /// Not given at all: Pomelo then says `kick`, Pinus nothing.
+    Missing,
+    /// Given, but not a string: no kick package.
+    Silent,
+}
+
+impl<'a> SysCall<'a> {
+    /// Reads a call. The error is the text that the caller gets.
+    pub fn parse(call: &Call<'a>, dialect: Dialect) -> Result<Self, String> {
+        // A Pinus frontend has the namespace of the application's remotes, if empty.
+        if call.namespace == "user" && dialect == Dialect::Pinus {
+            return Err(format!("no such service:{}", call.service));
+        }
+        if call.namespace != "sys" {
+            return Err(format!("no such namespace:{}", call.namespace));
+        }
+        let args: Vec<&'a [u8]> = json::elements(call.args)
+            .and_then(Iterator::collect)
+            .map_err(|_| "args is not an array".to_owned())?;
+        let args = Args(args);
+        match (&*call.service, &*call.method) {
+            ("sessionRemote", method) => args.session_call(method),
+            ("channelRemote", method) => args.channel_call(method),
+            (service, _) => Err(format!("no such service:{service}")),
+        }
+        .and_then(|known| known.ok_or_else(|| format!("no such method:{}", call.method)))
+    }
+}
+
+struct Args<'a>(Vec<&'a [u8]>);
+
+impl<'a> Args<'a> {
+    fn raw(&self, index: usize) -> &'a [u8] {
+        self.0.get(index).copied().unwrap_or(b"null")
+    }
+
+    fn value(&self, index: usize) -> Value {
+        json::parse(self.raw(index)).unwrap_or_default()
+    }
+
+    fn sid(&self, index: usize) -> SidArg {
+        let value = self.value(index);
+        SidArg {
+            number: value.as_u64(),
+            text: javascript_text(&value),
+        }
+    }
+
+    /// A uid to bind. Whatever is not a string or a number is bound as its text.
+    fn uid(&self, index: usize) -> Uid {
+        let value = self.value(index);
+        Uid::from_json(&value).unwrap_or_else(|| Uid::from_text(&javascript_text(&value)))
+    }
+
+    fn uid_text(&self, index: usize) -> String {
+        javascript_text(&self.value(index))
+    }
+
+    fn reason(&self, index: usize) -> Reason {
+        match self.0.get(index).map(|_| self.value(index)) {
+            None => Reason::Missing,
+            Some(Value::String(text)) => Reason::Text(text),
+            Some(_) => Reason::Silent,
+        }
+    }
+
+    fn session_call(&self, method: &str) -> Result<Option<SysCall<'a>>, String> {
+        Ok(Some(match method {
+            "bind" => SysCall::Bind(self.sid(0), self.uid(1)),
+            "unbind" => SysCall::Unbind(self.sid(0), self.uid(1)),
+            // A key that is an object is merged, as in the genuine session.
+            "push" if self.raw(1).first() == Some(&b'{') => self.import(1),
+            "push" => SysCall::Import(self.sid(0), vec![(self.uid_text(1), self.value(2))]),
+            "pushAll" => self.import(1),
+            "getBackendSessionBySid" => SysCall::SessionBySid(self.sid(0)),
+            "getBackendSessionsByUid" => SysCall::SessionsByUid(self.uid_text(0)),
+            "kickBySid" => SysCall::KickBySid(self.sid(0), self.reason(1)),
+            "kickByUid" => SysCall::KickByUid(self.uid_text(0), self.reason(1)),
+            _ => return Ok(None),
+        }))
+    }
+
+    fn import(&self, index: usize) -> SysCall<'a> {
+        let values = match self.value(index) {
+            Value::Object(members) => members.into_iter().collect(),
+            _ => Vec::new(),
+        };
+        SysCall::Import(self.sid(0), values)
+    }
+
+    fn channel_call(&self, method: &str) -> Result<Option<SysCall<'a>>, String> {
+        let route = match self.raw(0) {
+            [b'"', inner @ .., b'"'] => json::unescape(inner),
+            _ => Cow::Borrowed(""),
+        };
+        let message = self.raw(1);
+        let options = self.raw(if method == "broadcast" { 2 } else { 3 });
+        // Genuine callers never ask for a broadcast with pushMessage; a genuine frontend does it.
+        let is_broadcast = member(options, b"type") == Some(b"\"broadcast\"");
+        match method {
+            "pushMessage" if !json::is_truthy(message) => {
+                Err("can not send empty message.".to_owned())
+            }
+            "pushMessage" if !is_broadcast => Ok(Some(SysCall::PushMessage {
+                route,
+                message,
+                uids: self.raw(2),
+            })),
+            "pushMessage" | "broadcast" => {
+                let user_options = member(options, b"userOptions").unwrap_or(b"null");
+                let bound_only = member(user_options, b"binded").is_some_and(json::is_truthy);
+                Ok(Some(SysCall::Broadcast {
+                    route,
+                    message,
+                    bound_only,
+                }))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Value of a key of an object; the last one counts.
+fn member<'a>(object: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let members = json::members(object).ok()?;
+    members
+        .flatten()
+        .filter(|(key, _)| *key == name)
+        .last()
+        .map(|(_, value)| value)
+}
+
+/// `String(value)` for what is used as an id.
+pub fn javascript_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "null".to_owned(),
+        other => {
+            let mut text = Vec::new();
+            json::write_value(&mut text, other);
+            String::from_utf8_lossy(&text).into_owned()
+        }
+    }
+}
+
+/// The uids of a push: raw JSON text of each, and the text it is looked up by. As the genuine
+/// server, a string counts as the list of its characters.
+pub fn uids(raw: &[u8]) -> Vec<(Cow<'_, [u8]>, String)> {
+    if let [b'"', inner @ .., b'"'] = raw {
+        let quoted = |text: &str| {
+            let mut out = Vec::new();
+            json::write_string(&mut out, text);
+            out
+        };
+        let text = json::unescape(inner).into_owned();
+        return text
+            .chars()
+            .map(|one| (Cow::Owned(quoted(&one.to_string())), one.to_string()))
+            .collect();
+    }
+    let Ok(elements) = json::elements(raw) else {
+        return Vec::new();
+    };
+    elements
+        .flatten()
+        .map(|element| {
+            let text = match element {
+                [b'"', inner @ .., b'"'] => json::unescape(inner).into_owned(),
+                other => javascript_text(&json::parse(other).unwrap_or_default()),
+            };
+            (Cow::Borrowed(element), text)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::rpc;
+
+    fn parse(text: &str) -> Result<SysCall<'_>, String> {
+        SysCall::parse(
+            &rpc::calls(text.as_bytes()).next().unwrap().unwrap(),
+            Dialect::Pomelo,
+        )
+    }
+
+    fn call(service: &str, method: &str, args: &str) -> String {
+        format!(
+            r#"{{"id":3,"msg":{{"namespace":"sys","service":"{service}","method":"{method}","args":{args}}}}}"#
+        )
+    }
+
+    #[test]
+    fn what_is_not_served_is_said_in_the_words_of_the_reference() {
+        let user = r#"{"id":1,"msg":{"namespace":"user","service":"a","method":"b","args":[]}}"#;
+        assert_eq!(parse(user).unwrap_err(), "no such namespace:user");
+        let service = call("nosuch", "x", "[]");
+        assert_eq!(parse(&service).unwrap_err(), "no such service:nosuch");
+        for remote in ["sessionRemote", "channelRemote"] {
+            let method = call(remote, "nosuch", "[]");
+            assert_eq!(parse(&method).unwrap_err(), "no such method:nosuch");
+        }
+        let empty = call("channelRemote", "pushMessage", r#"["r",null,["a"],{}]"#);
+        assert_eq!(parse(&empty).unwrap_err(), "can not send empty message.");
+    }
+
+    #[test]
+    fn session_calls_are_typed() {
+        let sid = SidArg {
+            number: Some(5),
+            text: "5".into(),
+        };
+        let bind = call("sessionRemote", "bind", "[5,10001]");
+        let uid = Uid::from_json(&serde_json::json!(10001)).unwrap();
+        assert_eq!(parse(&bind), Ok(SysCall::Bind(sid.clone(), uid)));
+        for (args, reason) in [
+            ("[5]", Reason::Missing),
+            ("[5,null]", Reason::Silent),
+            ("[5,\"x\"]", Reason::Text("x".into())),
+        ] {
+            let kick = call("sessionRemote", "kickBySid", args);
+            assert_eq!(parse(&kick), Ok(SysCall::KickBySid(sid.clone(), reason)));
+        }
+        let push = call("sessionRemote", "push", r#"[5,{"a":1,"b":null}]"#);
+        let merged = call("sessionRemote", "pushAll", r#"[5,{"a":1,"b":null}]"#);
+        assert_eq!(parse(&push), parse(&merged));
+        let odd = call("sessionRemote", "getBackendSessionBySid", "[\"x\"]");
+        let Ok(SysCall::SessionBySid(odd)) = parse(&odd) else {
+            panic!("{odd}")
+        };
+        assert_eq!((odd.number, &*odd.text), (None, "x"));
+    }
+
+    #[test]
+    fn a_broadcast_reads_its_options() {
+        for (options, bound) in [
+            (r#"{"type":"broadcast","userOptions":{}}"#, false),
+            (
+                r#"{"type":"broadcast","userOptions":{"binded":true}}"#,
+                true,
+            ),
+            ("null", false),
+        ] {
+            let text = call(
+                "channelRemote",
+                "broadcast",
+                &format!("[\"r\",{{\"a\":1}},{options}]"),
+            );
+            let Ok(SysCall::Broadcast {
+                route,
+                message,
+                bound_only,
+            }) = parse(&text)
+            else {
+                panic!("{text}")
+            };
+            assert_eq!(
+                (&*route, message, bound_only),
+                ("r", &b"{\"a\":1}"[..], bound)
+            );
+        }
+    }
+
+    #[test]
+    fn uids_keep_their_form_and_a_string_is_its_characters() {
+        let list = uids(br#"["bob",10001,"a\"b"]"#);
+        let texts: Vec<&str> = list.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(texts, ["bob", "10001", "a\"b"]);
+        assert_eq!(&*list[1].0, b"10001");
+        assert_eq!(uids(b"\"no\"").len(), 2);
+        assert!(uids(b"null").is_empty());
+    }
+}

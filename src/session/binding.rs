@@ -1,0 +1,203 @@
+//! Who is logged in where: uid → sessions of the whole process.
+//!
+//! One shard keeps it. The shard that owns a session is the one that knows whether it lives; it
+//! reports each bind and each unbind or close in order, so nothing here outlives its session.
+
+use std::collections::HashMap;
+
+use foldhash::quality::RandomState;
+use smallvec::SmallVec;
+
+use super::Uid;
+use crate::ids::Sid;
+
+/// What a second login of a uid does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DuplicateLogin {
+    /// Both stay.
+    #[default]
+    Allow,
+    /// The second is refused. Pomelo: `singleSession`.
+    Refuse,
+    /// The first is kicked.
+    NewestWins,
+}
+
+/// The uid index and the login list of the process.
+///
+/// Bound: one entry per bound session, so at most as many as there are connections.
+/// Cost:  one hash of the uid's text per look-up.
+#[derive(Debug, Default)]
+pub struct Binding {
+    sessions: HashMap<Box<str>, SmallVec<[Sid; 1]>, RandomState>,
+    /// The same from the other side.
+    uids: HashMap<Sid, Box<str>, RandomState>,
+    /// A session about to be bound where only one may be.
+    reserved: HashMap<Box<str>, Sid, RandomState>,
+    logins: Logins,
+}
+
+/// Logged-in users, one entry per uid, in the order of their first login.
+#[derive(Debug, Default)]
+struct Logins {
+    by_uid: HashMap<Box<str>, Login, RandomState>,
+    next: u64,
+}
+
+/// One entry of the login list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Milliseconds since 1970.
+    pub login_time_ms: u64,
+    /// As it was bound.
+    pub uid: Uid,
+    /// `ip:port` of the client.
+    pub address: Box<str>,
+    order: u64,
+}
+
+impl Binding {
+    /// Sessions of a uid, in the order they were bound.
+    pub fn sessions(&self, uid_text: &str) -> &[Sid] {
+        self.sessions.get(uid_text).map_or(&[], SmallVec::as_slice)
+    }
+
+    /// Takes the place of a uid's only session; false when another session has it or is about to.
+    pub fn reserve(&mut self, uid_text: &str, sid: Sid) -> bool {
+        let taken = self.sessions(uid_text).iter().any(|other| *other != sid)
+            || self
+                .reserved
+                .get(uid_text)
+                .is_some_and(|other| *other != sid);
+        if !taken {
+            self.reserved.insert(uid_text.into(), sid);
+        }
+        !taken
+    }
+
+    /// The bind that a place was reserved for has succeeded or failed.
+    pub fn release(&mut self, uid_text: &str, sid: Sid) {
+        if self.reserved.get(uid_text) == Some(&sid) {
+            self.reserved.remove(uid_text);
+        }
+    }
+
+    /// A session was bound; returns the uid's other sessions.
+    pub fn bound(&mut self, sid: Sid, uid: &Uid, address: &str, now_ms: u64) -> SmallVec<[Sid; 1]> {
+        let sessions = self.sessions.entry(uid.text().into()).or_default();
+        let others = sessions
+            .iter()
+            .copied()
+            .filter(|other| *other != sid)
+            .collect();
+        if self.uids.insert(sid, uid.text().into()).is_none() {
+            sessions.push(sid);
+        }
+        self.logins.add(uid, address, now_ms);
+        others
+    }
+
+    /// A bound session was unbound or closed. Only that session is removed, whoever else has the
+    /// uid; as pomelo, the login entry of the uid goes all the same (C14).
+    pub fn unbound(&mut self, sid: Sid) {
+        let Some(uid) = self.uids.remove(&sid) else {
+            return;
+        };
+        self.logins.by_uid.remove(&uid);
+        if let Some(sessions) = self.sessions.get_mut(&uid) {
+            sessions.retain(|other| *other != sid);
+            if sessions.is_empty() {
+                self.sessions.remove(&uid);
+            }
+        }
+    }
+
+    /// Uids that have a session.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// True when nobody is bound.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.uids.is_empty() && self.reserved.is_empty()
+    }
+
+    /// The login list, oldest first.
+    pub fn logins(&self) -> Vec<&Login> {
+        let mut logins: Vec<_> = self.logins.by_uid.values().collect();
+        logins.sort_by_key(|login| login.order);
+        logins
+    }
+}
+
+impl Logins {
+    fn add(&mut self, uid: &Uid, address: &str, login_time_ms: u64) {
+        let order = self
+            .by_uid
+            .get(uid.text())
+            .map_or(self.next, |known| known.order);
+        self.next += 1;
+        let login = Login {
+            login_time_ms,
+            uid: uid.clone(),
+            address: address.into(),
+            order,
+        };
+        self.by_uid.insert(uid.text().into(), login);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ShardId;
+
+    fn sid(slot: u32) -> Sid {
+        Sid::new(ShardId(0), slot, 1)
+    }
+
+    #[test]
+    fn only_the_session_that_ends_is_removed() {
+        let mut binding = Binding::default();
+        let uid = Uid::from_text("ann");
+        assert!(binding.bound(sid(1), &uid, "a:1", 5).is_empty());
+        assert_eq!(binding.bound(sid(2), &uid, "a:2", 6).as_slice(), [sid(1)]);
+        assert_eq!(binding.logins().len(), 1);
+        assert_eq!(&*binding.logins()[0].address, "a:2");
+        binding.unbound(sid(3));
+        assert_eq!(binding.sessions("ann"), [sid(1), sid(2)]);
+        binding.unbound(sid(1));
+        assert_eq!(
+            (binding.sessions("ann"), binding.logins().len()),
+            (&[sid(2)][..], 0)
+        );
+        binding.unbound(sid(2));
+        assert!(binding.is_empty());
+    }
+
+    #[test]
+    fn a_number_is_found_by_its_text() {
+        let mut binding = Binding::default();
+        let uid = Uid::from_json(&serde_json::json!(10001)).unwrap();
+        binding.bound(sid(1), &uid, "", 0);
+        assert_eq!(binding.sessions("10001"), [sid(1)]);
+    }
+
+    #[test]
+    fn one_of_two_reservations_wins() {
+        let mut binding = Binding::default();
+        assert!(binding.reserve("ann", sid(1)) && binding.reserve("ann", sid(1)));
+        assert!(!binding.reserve("ann", sid(2)));
+        binding.release("ann", sid(2));
+        assert!(
+            !binding.reserve("ann", sid(2)),
+            "only its owner gives it back"
+        );
+        binding.release("ann", sid(1));
+        assert!(binding.reserve("ann", sid(2)));
+        binding.bound(sid(2), &Uid::from_text("ann"), "", 0);
+        binding.release("ann", sid(2));
+        assert!(!binding.reserve("ann", sid(1)));
+    }
+}

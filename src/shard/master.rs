@@ -1,0 +1,379 @@
+//! What the switch does for the cluster: keeps the link to the master, makes its list of servers
+//! known to all shards, says good-bye.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::mesh::Parcel;
+use super::pipe::Pipe;
+use super::{Shard, remote};
+use crate::cluster::master::{
+    Event, Figures, Login, Master, MasterConfig, ServerInfo, ServerList, Statistics,
+};
+use crate::cluster::{Cluster, Directory};
+use crate::config::{self, Config};
+use crate::error::Error;
+use crate::metrics::Counter;
+use crate::net::clock;
+use crate::net::dial::{DialError, dial};
+use crate::net::drive::{self, Receiver};
+use crate::net::socket::Socket;
+use crate::rpc::mailbox::Backoff;
+use crate::wire::mqtt;
+
+/// How long connecting to the master may take, as in the reference.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server stays in the list that a master, back after a restart, does not name yet. Its
+/// servers come back one by one; a client must not notice.
+const RETURN_GRACE: Duration = Duration::from_secs(15);
+/// Time between the answer to `kill` and the end, as in the reference.
+const KILL_DELAY: Duration = Duration::from_secs(2);
+/// Exit status after `kill`, as in the reference.
+const KILL_STATUS: i32 = 255;
+
+/// The link to the master.
+pub(super) struct MasterLink {
+    machine: RefCell<Master>,
+    pipe: Rc<Pipe>,
+    directory: RefCell<Directory>,
+    /// Servers that the master has not named since it came back, and until when they stay.
+    unnamed: RefCell<HashMap<String, Instant>>,
+    started: Instant,
+    /// When the machine looks at the clock again.
+    next_tick: Cell<Instant>,
+}
+
+/// Starts the tasks of the switch.
+pub(super) fn start(shard: &Rc<Shard>, rpc_listener: Option<std::net::TcpListener>) {
+    if let Some(listener) = rpc_listener {
+        glommio::spawn_local(remote::run(shard.clone(), listener)).detach();
+    }
+    if let Some(master) = &shard.config.master {
+        let link = Rc::new(MasterLink::new(shard, master));
+        *shard.master.borrow_mut() = Some(link.clone());
+        glommio::spawn_local(run(shard.clone(), link, master.clone())).detach();
+    }
+}
+
+/// The servers of the configuration.
+fn configured(config: &Config) -> Directory {
+    let mut directory = Directory::default();
+    for server in &config.servers {
+        directory.add(server);
+    }
+    // Types get their places here, so that every shard has them at the same ones.
+    directory.snapshot();
+    directory
+}
+
+impl MasterLink {
+    fn new(shard: &Shard, master: &config::Master) -> Self {
+        let now = clock::now();
+        let config = MasterConfig {
+            id: shard.config.id.clone(),
+            server_type: shard.config.server_type.clone(),
+            pid: std::process::id(),
+            info: serde_json::Value::Object(master.info.clone()),
+            token: master.token.clone(),
+            started_ms: clock::unix_ms() as u64,
+            dialect: shard.config.dialect,
+        };
+        Self {
+            machine: RefCell::new(Master::new(config)),
+            pipe: Rc::default(),
+            directory: RefCell::new(configured(&shard.config)),
+            unnamed: RefCell::default(),
+            started: now,
+            next_tick: Cell::new(now),
+        }
+    }
+
+    fn add(&self, server: &ServerInfo) {
+        self.unnamed.borrow_mut().remove(&server.id);
+        if !self.directory.borrow_mut().add(&server.server()) {
+            tracing::error!(
+                server = server.id,
+                "too many servers; this one is not called"
+            );
+        }
+    }
+
+    fn remove(&self, id: &str) {
+        self.unnamed.borrow_mut().remove(id);
+        self.directory.borrow_mut().remove(id);
+    }
+
+    /// A whole list: in its order, with those at the end that may still come back.
+    fn replace(&self, list: &ServerList, stay_until: Option<Instant>) {
+        let known = self.directory.borrow().listed();
+        self.directory.borrow_mut().clear();
+        for server in &list.servers {
+            self.add(server);
+        }
+        let Some(until) = stay_until else { return };
+        let mut directory = self.directory.borrow_mut();
+        let mut unnamed = self.unnamed.borrow_mut();
+        for peer in known {
+            if !directory.has(&peer.server.id) {
+                directory.add(&peer.server);
+                unnamed.entry(peer.server.id.clone()).or_insert(until);
+            }
+        }
+    }
+
+    /// Removes servers that did not come back in time; true when there were any.
+    fn remove_unnamed(&self, now: Instant) -> bool {
+        let mut unnamed = self.unnamed.borrow_mut();
+        let before = unnamed.len();
+        unnamed.retain(|id, until| {
+            let stays = now < *until;
+            if !stays {
+                self.directory.borrow_mut().remove(id);
+            }
+            stays
+        });
+        unnamed.len() < before
+    }
+}
+
+/// Keeps the link for ever. A master that is missing harms nobody: the list stays as it was.
+async fn run(shard: Rc<Shard>, link: Rc<MasterLink>, master: config::Master) {
+    let cluster = &shard.config.cluster;
+    let mut backoff = Backoff::new(cluster.reconnect_min, cluster.reconnect_max);
+    loop {
+        match dial(&master.host, master.port, CONNECT_TIMEOUT).await {
+            Ok(socket) => {
+                if talk(&shard, &link, Rc::new(socket)).await {
+                    backoff.reset();
+                }
+            }
+            Err(DialError::Timeout) => tracing::warn!("connecting to the master took too long"),
+            Err(DialError::Io(error)) => tracing::warn!(%error, "the master is not reachable"),
+        }
+        // All servers of a cluster lose their master together; they should not return together.
+        let pause = backoff.pause();
+        let jitter = pause.mul_f64((clock::unix_ms() % 100) as f64 / 400.0);
+        glommio::timer::sleep(pause + jitter).await;
+    }
+}
+
+/// One connection; true when this server was part of the cluster through it.
+async fn talk(shard: &Rc<Shard>, link: &Rc<MasterLink>, socket: Rc<Socket>) -> bool {
+    shard.open_pipe(&link.pipe, socket.clone());
+    shard.send_to_peer(&link.pipe, |out| {
+        link.machine.borrow_mut().connected(clock::now(), out);
+    });
+    let receiver = MasterReceiver {
+        shard,
+        link,
+        accepted: Cell::new(false),
+    };
+    drive::read(&socket, &shard.read_buffer, &receiver).await;
+    shard.flush_pipe(&link.pipe);
+    shard.close_pipe(&link.pipe);
+    let accepted = receiver.accepted.get();
+    if accepted {
+        tracing::warn!("the connection to the master has ended");
+    }
+    accepted
+}
+
+struct MasterReceiver<'a> {
+    shard: &'a Rc<Shard>,
+    link: &'a Rc<MasterLink>,
+    accepted: Cell<bool>,
+}
+
+impl Receiver for MasterReceiver<'_> {
+    fn receive(&self, input: &mut [u8]) -> Option<usize> {
+        let mut at = 0;
+        loop {
+            let mut out = Vec::new();
+            let received =
+                self.link
+                    .machine
+                    .borrow_mut()
+                    .receive(clock::now(), &input[at..], &mut out);
+            if !out.is_empty() {
+                self.shard
+                    .send_to_peer(&self.link.pipe, |bytes| bytes.append(&mut out));
+            }
+            match received {
+                Ok((0, _)) => return Some(at),
+                Ok((used, event)) => {
+                    at += used;
+                    let ends = event == Some(Event::RegisterAnew);
+                    if event == Some(Event::Accepted) {
+                        self.accepted.set(true);
+                    }
+                    if let Some(event) = event {
+                        self.shard.master_event(self.link, event);
+                    }
+                    if ends {
+                        return None;
+                    }
+                }
+                Err(fault) => {
+                    tracing::warn!(reason = fault.text(), "the link to the master ends");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// The servers of the configuration, until a master says who there is. Every shard comes to the
+    /// same list by itself.
+    pub(super) fn apply_static_cluster(self: &Rc<Self>) {
+        self.apply_cluster(configured(&self.config).snapshot());
+    }
+
+    /// Makes a new list known to all shards.
+    fn publish(self: &Rc<Self>, link: &MasterLink) {
+        let cluster: Arc<Cluster> = link.directory.borrow_mut().snapshot();
+        self.tell_others(|| Parcel::Cluster(cluster.clone()));
+        self.apply_cluster(cluster);
+    }
+
+    fn master_event(self: &Rc<Self>, link: &Rc<MasterLink>, event: Event) {
+        match event {
+            Event::Accepted => tracing::info!("part of the cluster"),
+            Event::Refused(text) => {
+                let text = format!("the master refused this server: {text}");
+                (self.stop)(Some(Error::Config(text)));
+            }
+            Event::Subscribed(list) => {
+                link.replace(&list, None);
+                self.publish(link);
+            }
+            Event::Replaced(list) => {
+                link.replace(&list, Some(clock::now() + RETURN_GRACE));
+                self.publish(link);
+            }
+            Event::Added(server) => {
+                tracing::info!(server = server.id, "a server has joined");
+                link.add(&server);
+                self.publish(link);
+            }
+            Event::AddedSelf(_) => {
+                tracing::warn!("another process has registered with this server's id");
+            }
+            Event::Removed(id) => {
+                tracing::info!(server = id, "a server has left");
+                link.remove(&id);
+                self.publish(link);
+            }
+            Event::RegisterAnew => tracing::warn!("the master has lost this server"),
+            Event::StartOver => tracing::info!("all servers of the cluster have started"),
+            Event::AskFigures(question) => {
+                let rss_bytes = clock::resident_bytes();
+                let figures = Figures {
+                    rss_bytes,
+                    heap_total_bytes: rss_bytes,
+                    heap_used_bytes: rss_bytes,
+                    uptime: clock::now() - link.started,
+                };
+                self.send_to_peer(&link.pipe, |out| {
+                    link.machine
+                        .borrow()
+                        .answer_figures(question, &figures, out);
+                });
+            }
+            Event::AskStatistics(question) => {
+                let statistics = self.statistics();
+                self.send_to_peer(&link.pipe, |out| {
+                    link.machine
+                        .borrow()
+                        .answer_statistics(question, &statistics, out);
+                });
+            }
+            Event::Stop | Event::Restart => {
+                tracing::info!("the master stops this server");
+                (self.stop)(None);
+            }
+            Event::Kill => {
+                tracing::warn!("the master kills this server");
+                glommio::spawn_local(async {
+                    glommio::timer::sleep(KILL_DELAY).await;
+                    std::process::exit(KILL_STATUS);
+                })
+                .detach();
+            }
+            Event::Blacklist(_) => {
+                tracing::warn!("the master's blacklist is not used: there is no host filter yet");
+            }
+            Event::Ignored(text) => {
+                self.counters().add(Counter::MasterIgnored, 1);
+                tracing::debug!(text, "a message of the master is ignored");
+            }
+        }
+    }
+
+    /// Connection statistics of the process (C11–C14).
+    fn statistics(&self) -> Statistics {
+        // As the reference: connections are counted only where they are limited.
+        let counted = self.config.client.max_connections.is_some();
+        let binding = self.switch.binding.borrow();
+        let logins: Vec<Login> = binding
+            .logins()
+            .into_iter()
+            .map(|login| Login {
+                time_ms: login.login_time_ms,
+                uid: login.uid.json().to_owned(),
+                address: login.address.to_string(),
+            })
+            .collect();
+        Statistics {
+            connections: if counted {
+                self.process_connections.count() as u64
+            } else {
+                0
+            },
+            logged_in: logins.len() as u64,
+            logins,
+        }
+    }
+
+    /// Looks at the clock for the master's sake.
+    pub(super) fn tick_master(self: &Rc<Self>, now: Instant) {
+        let Some(link) = self.master.borrow().clone() else {
+            return;
+        };
+        if now < link.next_tick.get() {
+            return;
+        }
+        link.next_tick.set(now + Duration::from_secs(1));
+        if link.remove_unnamed(now) {
+            self.publish(&link);
+        }
+        if !link.pipe.is_open() {
+            return;
+        }
+        let mut out = Vec::new();
+        let alive = link.machine.borrow_mut().tick(now, &mut out);
+        if !out.is_empty() {
+            self.send_to_peer(&link.pipe, |bytes| bytes.append(&mut out));
+        }
+        if let Err(fault) = alive {
+            tracing::warn!(reason = fault.text(), "the link to the master ends");
+            link.pipe.shutdown();
+        }
+    }
+
+    /// Says good-bye to the master, then to everybody who might call.
+    pub(super) fn leave_cluster(self: &Rc<Self>) {
+        if let Some(link) = &*self.master.borrow() {
+            let mut out = Vec::new();
+            link.machine.borrow_mut().disconnect(&mut out);
+            self.send_to_peer(&link.pipe, |bytes| bytes.append(&mut out));
+            self.flush_pipe(&link.pipe);
+        }
+        for pipe in self.served_pipes() {
+            self.send_to_peer(&pipe, |out| out.extend_from_slice(&mqtt::DISCONNECT));
+        }
+    }
+}

@@ -1,0 +1,639 @@
+//! Calls from other servers: sessions and channels of the whole process.
+//!
+//! Shard 0 is the switch: it accepts the peers' links, keeps the uid index and sends each call on to
+//! the shards whose sessions it is about. A session's own shard decides whether it lives, and reports
+//! every bind and its end in order, so the index never holds a session that has ended.
+//!
+//! ```text
+//!   peer ──call──▶ switch ──Ask──▶ session's shard ──Bound──▶ switch (index)
+//!        ◀─answer─        ◀─Told──                             the same way, in order
+//! ```
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use glommio::net::TcpStream;
+use slab::Slab;
+
+use super::Shard;
+use super::mesh::Parcel;
+use super::pipe::Pipe;
+use crate::client::State;
+use crate::config::{Dialect, RpcAllow};
+use crate::error::Fault;
+use crate::handler::Failure;
+use crate::handler::filter::Slot;
+use crate::ids::{ShardId, Sid};
+use crate::metrics::Counter;
+use crate::net::clock;
+use crate::net::drive::{self, Receiver};
+use crate::net::socket::{self, Socket};
+use crate::rpc::acceptor::{self, Event};
+use crate::rpc::sysrpc::{self, Reason, SidArg, SysCall};
+use crate::session::binding::{Binding, DuplicateLogin};
+use crate::session::{Identity, Uid};
+use crate::wire::rpc::{self, Call};
+use crate::wire::{json, mqtt};
+
+/// The shard that keeps the index and talks to the cluster.
+pub(super) const SWITCH: ShardId = ShardId(0);
+
+/// What the switch keeps.
+#[derive(Default)]
+pub(super) struct Switch {
+    pub(super) binding: RefCell<Binding>,
+    tickets: RefCell<Slab<Ticket>>,
+    /// Links of peers.
+    served: RefCell<Slab<Rc<Pipe>>>,
+}
+
+/// What the switch wants of a session on its own shard.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// Bind it, unless its uid is taken elsewhere.
+    Bind { uid: Uid, allowed: bool },
+    /// Unbind it.
+    Unbind(Uid),
+    /// Set values.
+    Import(Vec<(String, serde_json::Value)>),
+    /// Its exported form.
+    Export,
+}
+
+/// What came of it: text for the answer, or an error for it. `None`: nothing to say.
+pub type Told = Result<Option<Vec<u8>>, String>;
+
+/// Whom the outcome is for.
+#[derive(Debug)]
+pub(super) enum ReplyTo {
+    /// A call of a peer: where it came from, and its id.
+    Peer(Rc<Pipe>, Box<[u8]>),
+    /// A handler on the switch.
+    Here(Rc<Slot<Told>>),
+    /// A handler on another shard.
+    Shard(ShardId, u64),
+}
+
+struct Ticket {
+    reply: ReplyTo,
+    purpose: Purpose,
+}
+
+enum Purpose {
+    /// One session; the outcome is the answer.
+    One,
+    /// A bind that holds a reservation.
+    Reserved(Sid, Uid),
+    /// One of several exports that make a list.
+    Part(Rc<Gather>, usize),
+}
+
+/// Exports that are on their way.
+struct Gather {
+    parts: RefCell<Vec<Option<Vec<u8>>>>,
+    missing: std::cell::Cell<usize>,
+}
+
+impl std::fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pipe")
+    }
+}
+
+/// Accepts the links of peers, for ever.
+pub(super) async fn run(shard: Rc<Shard>, listener: std::net::TcpListener) {
+    let listener = socket::listener(listener);
+    loop {
+        match listener.accept().await {
+            Ok(stream) if shard.may_call(&stream) => {
+                shard.counters().add(Counter::PeersAccepted, 1);
+                glommio::spawn_local(serve(shard.clone(), stream)).detach();
+            }
+            Ok(_) => shard.counters().add(Counter::PeersRefused, 1),
+            Err(error) => {
+                shard.counters().add(Counter::AcceptErrors, 1);
+                tracing::warn!(%error, "accepting a peer failed");
+                glommio::timer::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Serves one peer to the end of its link.
+async fn serve(shard: Rc<Shard>, stream: TcpStream) {
+    let socket = Rc::new(Socket::new(stream));
+    socket.quick_ack();
+    let pipe = Rc::new(Pipe::to(socket.clone()));
+    let place = shard.switch().served.borrow_mut().insert(pipe.clone());
+    let receiver = PeerReceiver {
+        shard: &shard,
+        pipe: &pipe,
+        socket: &socket,
+    };
+    drive::read(&socket, &shard.read_buffer, &receiver).await;
+    // A genuine caller does not notice a FIN; it does notice DISCONNECT.
+    shard.send_to_peer(&pipe, |out| out.extend_from_slice(&mqtt::DISCONNECT));
+    shard.flush_pipe(&pipe);
+    shard.close_pipe(&pipe);
+    shard.switch().served.borrow_mut().remove(place);
+}
+
+struct PeerReceiver<'a> {
+    shard: &'a Rc<Shard>,
+    pipe: &'a Rc<Pipe>,
+    socket: &'a Socket,
+}
+
+impl Receiver for PeerReceiver<'_> {
+    fn receive(&self, input: &mut [u8]) -> Option<usize> {
+        self.socket.quick_ack();
+        let mut at = 0;
+        loop {
+            match acceptor::receive(&input[at..]) {
+                Ok((0, _)) => return Some(at),
+                Ok((used, event)) => {
+                    at += used;
+                    match event {
+                        Some(Event::Payload(payload)) => {
+                            self.shard.serve_payload(self.pipe, payload);
+                        }
+                        Some(Event::Ping) => self.shard.send_to_peer(self.pipe, |out| {
+                            out.extend_from_slice(&mqtt::PINGRESP);
+                        }),
+                        Some(Event::Disconnect) => return None,
+                        None => {}
+                    }
+                }
+                Err(_) => {
+                    self.shard.counters().add(Counter::BadCalls, 1);
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+impl Shard {
+    fn switch(&self) -> &Switch {
+        debug_assert_eq!(self.id, SWITCH);
+        &self.switch
+    }
+
+    /// Links that peers opened.
+    pub(super) fn served_pipes(&self) -> Vec<Rc<Pipe>> {
+        let served = self.switch.served.borrow();
+        served.iter().map(|(_, pipe)| pipe.clone()).collect()
+    }
+
+    /// With `rpc.allow = "cluster"` only addresses of listed servers may call.
+    fn may_call(&self, stream: &TcpStream) -> bool {
+        if self.config.rpc.allow == RpcAllow::Any {
+            return true;
+        }
+        let Ok(address) = stream.peer_addr() else {
+            return false;
+        };
+        let ip = address.ip().to_canonical();
+        let is_local = ip.is_loopback() && self.cluster.borrow().has_host("localhost");
+        is_local || self.cluster.borrow().has_host(&IpAddr::to_string(&ip))
+    }
+
+    fn serve_payload(self: &Rc<Self>, pipe: &Rc<Pipe>, payload: &[u8]) {
+        for call in rpc::calls(payload) {
+            self.counters().add(Counter::PeerCalls, 1);
+            match call {
+                Ok(call) => self.serve_call(pipe, &call),
+                Err(_) => {
+                    self.counters().add(Counter::BadCalls, 1);
+                    self.send_to_peer(pipe, |out| {
+                        mqtt::write_publish(out, |out| {
+                            out.extend_from_slice(b"{\"resp\":");
+                            rpc::write_error(out, "the payload is not JSON");
+                            out.push(b'}');
+                        });
+                    });
+                    return;
+                }
+            }
+        }
+    }
+
+    fn serve_call(self: &Rc<Self>, pipe: &Rc<Pipe>, call: &Call<'_>) {
+        let reply = ReplyTo::Peer(pipe.clone(), call.id.into());
+        let call = match SysCall::parse(call, self.config.dialect) {
+            Ok(call) => call,
+            Err(text) => {
+                self.counters().add(Counter::BadCalls, 1);
+                return self.reply(reply, Err(text));
+            }
+        };
+        match call {
+            SysCall::Bind(sid, uid) => match self.sid_of(&sid) {
+                Some(sid) => self.bind_at_switch(reply, sid, uid),
+                None => self.reply(reply, Err(no_session(&sid.text))),
+            },
+            SysCall::Unbind(sid, uid) => self.ask_one(reply, &sid, Ask::Unbind(uid)),
+            SysCall::Import(sid, values) => self.ask_one(reply, &sid, Ask::Import(values)),
+            SysCall::SessionBySid(sid) => match self.sid_of(&sid) {
+                Some(sid) => self.ask(reply, Purpose::One, sid, Ask::Export),
+                None => self.reply(reply, Ok(None)),
+            },
+            SysCall::SessionsByUid(uid) => self.export_all(reply, &uid),
+            SysCall::KickBySid(sid, reason) => {
+                if let Some(sid) = self.sid_of(&sid) {
+                    self.kick_anywhere(sid, self.reason_text(&reason));
+                }
+                self.reply(reply, Ok(None));
+            }
+            SysCall::KickByUid(uid, reason) => {
+                let sids = self.switch().binding.borrow().sessions(&uid).to_vec();
+                for sid in sids {
+                    self.kick_anywhere(sid, self.reason_text(&reason));
+                }
+                self.reply(reply, Ok(None));
+            }
+            SysCall::PushMessage {
+                route,
+                message,
+                uids,
+            } => {
+                let outcome = self.push_to_uids(&route, message, uids);
+                self.reply(
+                    reply,
+                    outcome.map(Some).map_err(|failure| failure.0.into_owned()),
+                );
+            }
+            SysCall::Broadcast {
+                route,
+                message,
+                bound_only,
+            } => {
+                let outcome = self.broadcast_everywhere(&route, message, bound_only);
+                self.reply(
+                    reply,
+                    outcome
+                        .map(|()| None)
+                        .map_err(|failure| failure.0.into_owned()),
+                );
+            }
+        }
+    }
+
+    /// What a kick package says; as pomelo, not pinus, one without a reason says `kick`.
+    fn reason_text<'a>(&self, reason: &'a Reason) -> Option<&'a str> {
+        match (reason, self.config.dialect) {
+            (Reason::Text(text), _) => Some(text),
+            (Reason::Missing, Dialect::Pomelo) => Some("kick"),
+            (Reason::Missing, Dialect::Pinus) | (Reason::Silent, _) => None,
+        }
+    }
+
+    /// The session id of an argument, if it could be one of this process.
+    fn sid_of(&self, sid: &SidArg) -> Option<Sid> {
+        Sid::from_wire(sid.number?).filter(|sid| sid.shard().index() < self.shards)
+    }
+
+    fn ask_one(self: &Rc<Self>, reply: ReplyTo, sid: &SidArg, ask: Ask) {
+        match self.sid_of(sid) {
+            Some(sid) => self.ask(reply, Purpose::One, sid, ask),
+            None => self.reply(reply, Err(no_session(&sid.text))),
+        }
+    }
+
+    /// Binds a session, wherever it is, under the rule for duplicate logins.
+    pub(super) fn bind_at_switch(self: &Rc<Self>, reply: ReplyTo, sid: Sid, uid: Uid) {
+        let refuse = self.config.session.duplicate_login == DuplicateLogin::Refuse;
+        let allowed = !refuse || self.switch().binding.borrow_mut().reserve(uid.text(), sid);
+        let purpose = if refuse && allowed {
+            Purpose::Reserved(sid, uid.clone())
+        } else {
+            Purpose::One
+        };
+        self.ask(reply, purpose, sid, Ask::Bind { uid, allowed });
+    }
+
+    /// Asks the shard of a session. At most one message there and one back.
+    fn ask(self: &Rc<Self>, reply: ReplyTo, purpose: Purpose, sid: Sid, ask: Ask) {
+        let ticket = self
+            .switch()
+            .tickets
+            .borrow_mut()
+            .insert(Ticket { reply, purpose }) as u64;
+        if sid.shard() == self.id {
+            let told = self.tell(sid, ask);
+            return self.told(ticket, told);
+        }
+        let mut mesh = self.mesh.borrow_mut();
+        mesh.batch(sid.shard()).parcels.push(Parcel::Ask {
+            ticket,
+            sid,
+            ask: Box::new(ask),
+        });
+        self.turn.request();
+    }
+
+    /// The shard of a session has answered.
+    pub(super) fn told(self: &Rc<Self>, ticket: u64, told: Told) {
+        let Some(ticket) = self
+            .switch()
+            .tickets
+            .borrow_mut()
+            .try_remove(ticket as usize)
+        else {
+            return;
+        };
+        match ticket.purpose {
+            Purpose::One => self.reply(ticket.reply, told),
+            Purpose::Reserved(sid, uid) => {
+                self.switch().binding.borrow_mut().release(uid.text(), sid);
+                self.reply(ticket.reply, told);
+            }
+            Purpose::Part(gather, index) => {
+                gather.parts.borrow_mut()[index] = told.ok().flatten();
+                gather.missing.set(gather.missing.get() - 1);
+                if gather.missing.get() == 0 {
+                    let parts = gather.parts.take();
+                    self.reply(ticket.reply, Ok(list(parts.into_iter().flatten())));
+                }
+            }
+        }
+    }
+
+    fn export_all(self: &Rc<Self>, reply: ReplyTo, uid: &str) {
+        let sids = self.switch().binding.borrow().sessions(uid).to_vec();
+        if sids.is_empty() {
+            return self.reply(reply, Ok(None));
+        }
+        let gather = Rc::new(Gather {
+            parts: RefCell::new(vec![None; sids.len()]),
+            missing: std::cell::Cell::new(sids.len()),
+        });
+        let ReplyTo::Peer(pipe, id) = reply else {
+            return;
+        };
+        for (index, sid) in sids.into_iter().enumerate() {
+            let reply = ReplyTo::Peer(pipe.clone(), id.clone());
+            self.ask(
+                reply,
+                Purpose::Part(gather.clone(), index),
+                sid,
+                Ask::Export,
+            );
+        }
+    }
+
+    /// Does what the switch asks of a session of this shard.
+    pub(super) fn tell(self: &Rc<Self>, sid: Sid, ask: Ask) -> Told {
+        let text = |failure: Failure| failure.0.into_owned();
+        match ask {
+            Ask::Bind { uid, allowed } => self.bind_here(sid, uid, allowed).map_err(text)?,
+            Ask::Unbind(uid) => {
+                self.unbind_here(sid, &uid).map_err(text)?;
+            }
+            Ask::Import(values) => {
+                self.change_identity(sid, |identity| {
+                    for (key, value) in values {
+                        identity.settings.set(&key, value);
+                    }
+                    Ok(())
+                })
+                .map_err(text)?;
+            }
+            Ask::Export => {
+                let identity = self.living(sid);
+                return Ok(identity.map(|identity| self.export_session(sid, &identity)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Binds a session of this shard and reports it.
+    fn bind_here(self: &Rc<Self>, sid: Sid, uid: Uid, allowed: bool) -> Result<(), Failure> {
+        let word = match self.config.dialect {
+            Dialect::Pomelo => "bind",
+            Dialect::Pinus => "bound",
+        };
+        let mut news = false;
+        self.change_identity(sid, |identity| match &identity.uid {
+            Some(known) if *known == uid => Ok(()),
+            Some(known) if !is_falsy(known) => {
+                let known = known.text();
+                Err(Failure::new(format!(
+                    "session has already {word} with {known}"
+                )))
+            }
+            _ if !allowed => {
+                let uid = uid.text();
+                let text = format!(
+                    "singleSession is enabled, and session has already {word} with uid: {uid}"
+                );
+                Err(Failure::new(text))
+            }
+            _ => {
+                identity.uid = Some(uid.clone());
+                news = true;
+                Ok(())
+            }
+        })?;
+        if news {
+            let address = self.address_of(sid);
+            if self.id == SWITCH {
+                self.bound(sid, &uid, &address);
+            } else {
+                self.report(Parcel::Bound { sid, uid, address });
+            }
+        }
+        Ok(())
+    }
+
+    /// Unbinds a session of this shard and reports it.
+    pub(super) fn unbind_here(
+        self: &Rc<Self>,
+        sid: Sid,
+        uid: &Uid,
+    ) -> Result<Rc<Identity>, Failure> {
+        let identity = self.change_identity(sid, |identity| match &identity.uid {
+            Some(known) if known == uid && !is_falsy(known) => {
+                identity.uid = None;
+                Ok(())
+            }
+            other => {
+                let other = other.as_ref().map_or("null", Uid::text);
+                Err(Failure::new(format!("session has not bind with {other}")))
+            }
+        })?;
+        self.report_unbound(sid);
+        Ok(identity)
+    }
+
+    /// A session of this shard is bound no longer.
+    pub(super) fn report_unbound(self: &Rc<Self>, sid: Sid) {
+        if self.id == SWITCH {
+            self.unbound(sid);
+        } else {
+            self.report(Parcel::Unbound { sid });
+        }
+    }
+
+    /// Sends something to the switch.
+    pub(super) fn report(&self, parcel: Parcel) {
+        self.mesh.borrow_mut().batch(SWITCH).parcels.push(parcel);
+        self.turn.request();
+    }
+
+    /// A session of the process was bound.
+    pub(super) fn bound(self: &Rc<Self>, sid: Sid, uid: &Uid, address: &str) {
+        let now_ms = clock::unix_ms() as u64;
+        let others = self
+            .switch()
+            .binding
+            .borrow_mut()
+            .bound(sid, uid, address, now_ms);
+        if self.config.session.duplicate_login == DuplicateLogin::NewestWins {
+            for other in others {
+                let reason = &self.config.session.duplicate_login_reason;
+                self.kick_anywhere(other, Some(reason));
+            }
+        }
+    }
+
+    /// A session of the process is bound no longer.
+    pub(super) fn unbound(&self, sid: Sid) {
+        self.switch().binding.borrow_mut().unbound(sid);
+    }
+
+    /// Kicks a session, wherever it is. It is out of the index before anybody is answered.
+    fn kick_anywhere(self: &Rc<Self>, sid: Sid, reason: Option<&str>) {
+        self.unbound(sid);
+        if sid.shard() == self.id {
+            return self.close(sid, Fault::Kicked, reason);
+        }
+        self.mesh
+            .borrow_mut()
+            .batch(sid.shard())
+            .parcels
+            .push(Parcel::Kick {
+                sid,
+                reason: reason.map(Into::into),
+            });
+        self.turn.request();
+    }
+
+    /// Pushes to every session of the uids: one message per shard. Answers with the uids that have
+    /// none.
+    fn push_to_uids(
+        self: &Rc<Self>,
+        route: &str,
+        message: &[u8],
+        uids: &[u8],
+    ) -> Result<Vec<u8>, Failure> {
+        let package = self.encode_push(route, message)?;
+        let mut here = Vec::new();
+        let mut fails: Vec<Cow<'_, [u8]>> = Vec::new();
+        let mut mesh = self.mesh.borrow_mut();
+        let binding = self.switch().binding.borrow();
+        for (raw, text) in sysrpc::uids(uids) {
+            let sids = binding.sessions(&text);
+            let mut reached = false;
+            for sid in sids {
+                if sid.shard() == self.id {
+                    here.push(*sid);
+                    reached = true;
+                } else if let Some(batch) = mesh.batch_for_work(sid.shard()) {
+                    batch.push(&package, *sid);
+                    reached = true;
+                } else {
+                    self.counters().add(Counter::MeshFull, 1);
+                }
+            }
+            if !reached {
+                fails.push(raw);
+            }
+        }
+        drop((mesh, binding));
+        self.turn.request();
+        for sid in here {
+            self.push_package(sid, &package);
+        }
+        Ok(list(fails.into_iter().map(Cow::into_owned)).unwrap_or_else(|| b"[]".to_vec()))
+    }
+
+    /// Answers whoever asked.
+    fn reply(self: &Rc<Self>, reply: ReplyTo, told: Told) {
+        match reply {
+            ReplyTo::Peer(pipe, id) => self.send_to_peer(&pipe, |out| {
+                rpc::write_answer(out, &id, |out| match &told {
+                    Ok(Some(value)) => {
+                        out.extend_from_slice(b"[null,");
+                        out.extend_from_slice(value);
+                        out.push(b']');
+                    }
+                    Ok(None) => out.extend_from_slice(match self.config.dialect {
+                        Dialect::Pomelo => b"[]",
+                        Dialect::Pinus => b"[null,null]",
+                    }),
+                    Err(text) => rpc::write_error(out, text),
+                });
+            }),
+            ReplyTo::Here(slot) => slot.put(told),
+            ReplyTo::Shard(shard, ticket) => {
+                let mut mesh = self.mesh.borrow_mut();
+                mesh.batch(shard)
+                    .parcels
+                    .push(Parcel::BindDone { ticket, told });
+                self.turn.request();
+            }
+        }
+    }
+
+    /// The identity of a session that has not closed.
+    fn living(&self, sid: Sid) -> Option<Rc<Identity>> {
+        self.connection(sid, |connection| {
+            (connection.client.state() != State::Closed).then(|| connection.identity.clone())
+        })
+        .flatten()
+    }
+
+    /// Changes who a session is; an error when it is gone.
+    pub(super) fn change_identity(
+        &self,
+        sid: Sid,
+        change: impl FnOnce(&mut Identity) -> Result<(), Failure>,
+    ) -> Result<Rc<Identity>, Failure> {
+        self.connection(sid, |connection| {
+            if connection.client.state() == State::Closed {
+                return None;
+            }
+            let changed = change(Rc::make_mut(&mut connection.identity));
+            Some(changed.map(|()| connection.identity.clone()))
+        })
+        .flatten()
+        .unwrap_or_else(|| Err(Failure::new(no_session(&sid.to_string()))))
+    }
+}
+
+fn no_session(sid: &str) -> String {
+    format!("session does not exist, sid: {sid}")
+}
+
+/// A falsy uid counts as none.
+fn is_falsy(uid: &Uid) -> bool {
+    uid.text().is_empty() || uid.json() == "0"
+}
+
+/// A JSON array of texts; `None` when there are none.
+fn list(parts: impl Iterator<Item = Vec<u8>>) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    for part in parts {
+        out.push(if out.is_empty() { b'[' } else { b',' });
+        out.extend_from_slice(&part);
+    }
+    if out.is_empty() {
+        return None;
+    }
+    out.push(b']');
+    debug_assert!(json::validate(&out).is_ok());
+    Some(out)
+}

@@ -1,0 +1,35 @@
+// One server of the test cluster. Which one is told on the command line, as Pinus does it:
+//   node app.js env=development type=master
+//   node app.js env=development id=chat-1 host=127.0.0.1 port=6050 serverType=chat
+// The files under config/ are written by the harness, next to a copy of this file.
+'use strict';
+
+// As the stock template does: the loader of handlers and remotes asks it about every export.
+require('reflect-metadata');
+const { pinus } = require('pinus');
+
+// As the stock template does too.
+process.on('uncaughtException', (err) => {
+  console.error('uncaught exception: ' + err.stack);
+});
+process.on('unhandledRejection', (err) => {
+  console.error('unhandled rejection: ' + ((err && err.stack) || err));
+});
+
+const app = pinus.createApp();
+app.set('name', 'tangelo-peer');
+
+app.configure('development', 'connector', () => {
+  app.set('connectorConfig', { connector: pinus.connectors.hybridconnector });
+  // One more argument on the command line, as everything in this object is.
+  app.set('sessionConfig', { singleSession: app.getCurServer().singleSession === 'true' });
+});
+
+app.start((err) => {
+  if (err) {
+    console.error('server does not start: ' + (err.stack || err));
+    process.exit(1);
+  }
+  // Said last of all: by now this server listens and the master knows it. The harness waits for it.
+  console.log('peer ' + app.getServerId() + ' is up');
+});
