@@ -13,8 +13,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::session::binding::DuplicateLogin;
-
 /// The whole configuration of one tangelo process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -228,6 +226,19 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// What a second login of a uid does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DuplicateLogin {
+    /// Both stay.
+    #[default]
+    Allow,
+    /// The second is refused. Pomelo: `singleSession`.
+    Refuse,
+    /// The first is kicked.
+    NewestWins,
 }
 
 /// Another server of the cluster.

@@ -60,8 +60,12 @@ const REGISTRIES: &[&str] = &[
 ];
 
 /// Fields of `Config` with a key of another name; `None`: not a knob.
-const KEYS_BY_OTHER_NAMES: &[(&str, Option<&str>)] =
-    &[("servers", Some("server")), ("embedded", None)];
+const KEYS_BY_OTHER_NAMES: &[(&str, Option<&str>)] = &[
+    ("servers", Some("server")),
+    ("routes", None),
+    ("master", None),
+    ("embedded", None),
+];
 
 #[test]
 fn rooms_import_only_downwards() {

@@ -9,20 +9,8 @@ use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
 use super::Uid;
+pub use crate::config::DuplicateLogin;
 use crate::ids::Sid;
-
-/// What a second login of a uid does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DuplicateLogin {
-    /// Both stay.
-    #[default]
-    Allow,
-    /// The second is refused. Pomelo: `singleSession`.
-    Refuse,
-    /// The first is kicked.
-    NewestWins,
-}
 
 /// The uid index and the login list of the process.
 ///

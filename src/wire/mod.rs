@@ -10,7 +10,7 @@
 //! | WebSocket, server side | [`websocket`] | RFC 6455 | its examples |
 //! | MQTT subset | [`mqtt`] | pomelo-rpc 1.0.7 | `rpc/*.jsonl` |
 //! | calls between servers | [`rpc`] | pomelo-rpc 1.0.7 | `rpc/*.jsonl` |
-//! | talk with the master | [`admin`] | pomelo-admin 1.0.1 | `rpc/*master*.jsonl` |
+//! | talk with the master | [`admin`] | pomelo-admin 1.0.1 | `rpc/pomelo-master-startup.jsonl` |
 //!
 //! **Invariants**: no input panics; decoding allocates nothing and borrows from the input; "not
 //! enough bytes yet" is `Ok(None)`, an error means the sender is wrong; errors are `Copy`.

@@ -233,7 +233,9 @@ mod a_burst_over_a_new_link_is_answered {
             Transport::WebSocket => packages.for_each(|package| client.send_raw(&package)),
         }
         for id in 1..=300 {
-            assert!(client.wait_response(id) == body.as_bytes(), "{id}");
+            let answer = client.wait_response(id);
+            let text = String::from_utf8_lossy(&answer[..answer.len().min(80)]);
+            assert!(answer == body.as_bytes(), "{id}: {text}");
         }
     }
 
