@@ -12,6 +12,8 @@ pub enum Event<'a> {
     Payload(&'a [u8]),
     /// The peer asks whether we live.
     Ping,
+    /// The peer lives.
+    Pong,
     /// The peer is about to close.
     Disconnect,
 }
@@ -69,6 +71,11 @@ impl Mailbox {
         }
     }
 
+    /// A ping went out beside the schedule.
+    pub fn note_ping(&mut self, now: Instant) {
+        self.pinged = Some(now);
+    }
+
     /// Takes the next whole packet off the front of `input`: bytes used, 0 for "wait for more", and
     /// what it means to the owner.
     pub fn receive<'a>(
@@ -87,7 +94,7 @@ impl Mailbox {
             } => Some(Event::Payload(payload)),
             Packet::PingResp => {
                 self.pinged = None;
-                None
+                Some(Event::Pong)
             }
             Packet::PingReq => Some(Event::Ping),
             Packet::Disconnect => Some(Event::Disconnect),
@@ -161,7 +168,7 @@ mod tests {
         let mut mailbox = Mailbox::new(start, 10 * second);
         assert_eq!(mailbox.ping_due(start + 9 * second), Ok(false));
         assert_eq!(mailbox.ping_due(start + 10 * second), Ok(true));
-        assert_eq!(mailbox.receive(&mqtt::PINGRESP), Ok((2, None)));
+        assert_eq!(mailbox.receive(&mqtt::PINGRESP), Ok((2, Some(Event::Pong))));
         assert_eq!(mailbox.ping_due(start + 20 * second), Ok(true));
         assert_eq!(
             mailbox.ping_due(start + 30 * second),

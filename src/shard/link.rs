@@ -12,6 +12,7 @@ use super::Shard;
 use super::mesh::Parcel;
 use super::pipe::Pipe;
 use crate::cluster::Peer;
+use crate::config::Dialect;
 use crate::ids::PeerIndex;
 use crate::metrics::Counter;
 use crate::net::clock;
@@ -110,12 +111,23 @@ pub(super) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
 async fn talk(shard: &Rc<Shard>, link: &Rc<Link>, socket: Rc<Socket>) -> LinkFault {
     let mut connect = Vec::new();
     mqtt::write_connect(&mut connect, &format!("MQTT_RPC_{}", clock::unix_ms()));
+    // A Pinus server loses the part of a frame that it reads together with the CONNECT; a whole
+    // ping is safe, and its answer says that the CONNECT has been read.
+    let waits_for_pong = shard.config.dialect == Dialect::Pinus;
+    if waits_for_pong {
+        connect.extend_from_slice(&mqtt::PINGREQ);
+    }
     socket.quick_ack();
     if !matches!(socket.write(&[IoSlice::new(&connect)]), Ok(n) if n == connect.len()) {
         return LinkFault::Socket;
     }
-    *link.mailbox.borrow_mut() = Some(Mailbox::new(clock::now(), shard.config.rpc.keepalive));
-    shard.open_pipe(&link.pipe, socket.clone());
+    let mut mailbox = Mailbox::new(clock::now(), shard.config.rpc.keepalive);
+    if waits_for_pong {
+        mailbox.note_ping(clock::now());
+    } else {
+        shard.open_pipe(&link.pipe, socket.clone());
+    }
+    *link.mailbox.borrow_mut() = Some(mailbox);
     shard.link_opened(link);
     let receiver = LinkReceiver {
         shard,
@@ -134,7 +146,7 @@ async fn talk(shard: &Rc<Shard>, link: &Rc<Link>, socket: Rc<Socket>) -> LinkFau
 struct LinkReceiver<'a> {
     shard: &'a Rc<Shard>,
     link: &'a Link,
-    socket: &'a Socket,
+    socket: &'a Rc<Socket>,
 }
 
 impl Receiver for LinkReceiver<'_> {
@@ -160,8 +172,11 @@ impl Receiver for LinkReceiver<'_> {
                         Some(Event::Ping) => self.shard.send_to_peer(&self.link.pipe, |out| {
                             out.extend_from_slice(&mqtt::PINGRESP);
                         }),
+                        Some(Event::Pong) if !self.link.pipe.is_open() => {
+                            self.shard.open_pipe(&self.link.pipe, self.socket.clone());
+                        }
                         Some(Event::Disconnect) => return None,
-                        None => {}
+                        Some(Event::Pong) | None => {}
                     }
                 }
                 Err(fault) => {
