@@ -28,6 +28,9 @@ fn serve(mut stream: TcpStream, dialect: Dialect) {
             let answer = answer(dialect, &body);
             stream.write_all(&answer).expect("the caller reads");
         }
+        if kind == 0xc0 {
+            stream.write_all(&[0xd0, 0]).expect("the caller reads");
+        }
     }
 }
 
