@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::{Client, End, Message};
-use crate::frontend::{Transport, wait_until_serving};
+use crate::frontend::Transport;
 use crate::gateway::Gateway;
 use crate::peers::{BACKENDS, Cluster, Connector, Dialect};
 
@@ -60,7 +60,6 @@ fn in_every_setup(cluster: &Cluster, extra: &[&str], mut test: impl FnMut(&mut S
             extra,
         );
         let mut gateway = Gateway::start(&args);
-        wait_until_serving(gateway.address(), shards);
         for transport in [Transport::Tcp, Transport::WebSocket] {
             let mut setup = Setup {
                 gateway: &mut gateway,
@@ -570,7 +569,6 @@ fn median_of_200_sequential_forwards_is_below_2_ms() {
     let connector = cluster.take_connector();
     for shards in ["1", "4"] {
         let gateway = Gateway::start_alone(&args(cluster, &connector, shards, &[]));
-        wait_until_serving(gateway.address(), 4);
         for connect in [Client::tcp, Client::websocket] {
             let mut client = connect(gateway.address()).open();
             let medians: Vec<Duration> = (0..3).map(|_| median_of_200(&mut client)).collect();

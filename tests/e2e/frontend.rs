@@ -80,15 +80,10 @@ enum Program {
 }
 
 impl<'a> Frontend<'a> {
-    /// Starts it and waits until every backend knows it, and all of it knows the backends.
+    /// Starts it and waits until every backend knows it.
     pub(crate) fn start(cluster: &'a Cluster, kind: Kind, knobs: Knobs) -> Self {
         let mut frontend = Self::listening(cluster, kind, knobs);
         frontend.wait_until_joined();
-        if let Kind::Tangelo { shards } = kind
-            && cluster.has_backends()
-        {
-            wait_until_serving(frontend.address, shards);
-        }
         frontend
     }
 
@@ -210,26 +205,6 @@ impl<'a> Frontend<'a> {
                 ended.expect("a genuine connector stops").code()
             }
         }
-    }
-}
-
-/// Waits until a gateway finds a backend whichever of its shards is asked: a shard is not chosen
-/// by the client, so many are asked. That this takes no time is shown by
-/// `cluster::life::the_first_request_is_answered`; other tests need not fail with it.
-pub(crate) fn wait_until_serving(gateway: SocketAddr, shards: usize) {
-    let deadline = Instant::now() + JOIN_TIMEOUT;
-    let mut clients: Vec<Client> = (0..6 * shards)
-        .map(|_| Client::tcp(gateway).open())
-        .collect();
-    while let Some(client) = clients.last_mut() {
-        let answer = client.request_text("chat.chatHandler.strResp", "{}");
-        if answer == r#""hello""# {
-            clients.pop();
-            continue;
-        }
-        let late = Instant::now() >= deadline;
-        assert!(!late, "no backend is found: {answer}");
-        thread::sleep(2 * POLL_INTERVAL);
     }
 }
 

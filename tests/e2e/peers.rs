@@ -298,12 +298,6 @@ impl Cluster {
         without_colours(&printed)
     }
 
-    /// Whether any backend serves.
-    pub(crate) fn has_backends(&self) -> bool {
-        let mut servers = self.servers();
-        servers.iter_mut().any(|s| s.id != MASTER && s.is_serving())
-    }
-
     pub(crate) fn is_listed(&self, id: &str) -> bool {
         let list = rpc::list(self.rpc_address(MASTER));
         list.is_ok_and(|list| list.get(id).is_some())
