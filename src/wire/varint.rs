@@ -32,7 +32,7 @@ pub fn decode(input: &[u8], bytes_max: usize) -> Result<(u32, usize), VarintErro
     Err(VarintError::TooLong)
 }
 
-/// Bytes that [`write`] writes, 1..=5.
+/// Bytes that [`fn@write`] writes, 1..=5.
 pub fn len(value: u32) -> usize {
     (32 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
