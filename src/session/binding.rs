@@ -8,6 +8,9 @@ use std::collections::HashMap;
 use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
+#[cfg(test)]
+mod races;
+
 use super::Uid;
 pub use crate::config::DuplicateLogin;
 use crate::ids::Sid;
@@ -21,8 +24,8 @@ pub struct Binding {
     sessions: HashMap<Box<str>, SmallVec<[Sid; 1]>, RandomState>,
     /// The same from the other side.
     uids: HashMap<Sid, Box<str>, RandomState>,
-    /// A session about to be bound where only one may be.
-    reserved: HashMap<Box<str>, Sid, RandomState>,
+    /// Sessions about to be bound where only one may be, and how many times over.
+    reserved: HashMap<Box<str>, (Sid, u32), RandomState>,
     logins: Logins,
 }
 
@@ -52,36 +55,40 @@ impl Binding {
     }
 
     /// Takes the place of a uid's only session; false when another session has it or is about to.
+    /// [`Binding::release`] must follow each that was true.
     pub fn reserve(&mut self, uid_text: &str, sid: Sid) -> bool {
-        let taken = self.sessions(uid_text).iter().any(|other| *other != sid)
-            || self
-                .reserved
-                .get(uid_text)
-                .is_some_and(|other| *other != sid);
-        if !taken {
-            self.reserved.insert(uid_text.into(), sid);
+        if self.sessions(uid_text).iter().any(|other| *other != sid) {
+            return false;
         }
-        !taken
+        match self.reserved.get_mut(uid_text) {
+            Some((owner, _)) if *owner != sid => return false,
+            Some((_, times)) => *times += 1,
+            None => {
+                self.reserved.insert(uid_text.into(), (sid, 1));
+            }
+        }
+        true
     }
 
-    /// The bind that a place was reserved for has succeeded or failed.
+    /// A bind that a place was reserved for has succeeded or failed.
     pub fn release(&mut self, uid_text: &str, sid: Sid) {
-        if self.reserved.get(uid_text) == Some(&sid) {
-            self.reserved.remove(uid_text);
+        match self.reserved.get_mut(uid_text) {
+            Some((owner, times)) if *owner == sid && *times > 1 => *times -= 1,
+            Some((owner, _)) if *owner == sid => {
+                self.reserved.remove(uid_text);
+            }
+            _ => {}
         }
     }
 
     /// A session was bound; returns the uid's other sessions.
     pub fn bound(&mut self, sid: Sid, uid: &Uid, address: &str, now_ms: u64) -> SmallVec<[Sid; 1]> {
+        // From a uid that counts as none a session is bound to another one without an unbind.
+        self.unbound(sid);
+        self.uids.insert(sid, uid.text().into());
         let sessions = self.sessions.entry(uid.text().into()).or_default();
-        let others = sessions
-            .iter()
-            .copied()
-            .filter(|other| *other != sid)
-            .collect();
-        if self.uids.insert(sid, uid.text().into()).is_none() {
-            sessions.push(sid);
-        }
+        let others = sessions.clone();
+        sessions.push(sid);
         self.logins.add(uid, address, now_ms);
         others
     }
@@ -165,6 +172,18 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_is_bound_again_leaves_nothing_behind() {
+        let mut binding = Binding::default();
+        for uid in ["", "ann"] {
+            binding.bound(sid(1), &Uid::from_text(uid), "", 0);
+        }
+        assert!(binding.sessions("").is_empty());
+        assert_eq!(binding.sessions("ann"), [sid(1)]);
+        binding.unbound(sid(1));
+        assert!(binding.is_empty());
+    }
+
+    #[test]
     fn a_number_is_found_by_its_text() {
         let mut binding = Binding::default();
         let uid = Uid::from_json(&serde_json::json!(10001)).unwrap();
@@ -182,6 +201,8 @@ mod tests {
             !binding.reserve("ann", sid(2)),
             "only its owner gives it back"
         );
+        binding.release("ann", sid(1));
+        assert!(!binding.reserve("ann", sid(2)), "it was taken twice");
         binding.release("ann", sid(1));
         assert!(binding.reserve("ann", sid(2)));
         binding.bound(sid(2), &Uid::from_text("ann"), "", 0);

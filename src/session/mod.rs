@@ -7,6 +7,7 @@
 //!
 //! **Where to start reading**: [`Identity`].
 
+use crate::config::Dialect;
 use crate::wire::json;
 
 pub mod binding;
@@ -20,6 +21,64 @@ pub struct Identity {
     pub uid: Option<Uid>,
     /// Values pushed so far.
     pub settings: Settings,
+}
+
+impl Identity {
+    /// Binds to a uid, if that is `free` for this session; false when it is bound to it already.
+    pub fn bind(&mut self, uid: &Uid, free: bool) -> Result<bool, BindError> {
+        match &self.uid {
+            Some(known) if known == uid => Ok(false),
+            Some(known) if !known.is_falsy() => Err(BindError::Bound(known.clone())),
+            _ if !free => Err(BindError::Taken(uid.clone())),
+            _ => {
+                self.uid = Some(uid.clone());
+                Ok(true)
+            }
+        }
+    }
+
+    /// Unbinds from a uid.
+    pub fn unbind(&mut self, uid: &Uid) -> Result<(), BindError> {
+        match &self.uid {
+            Some(known) if known == uid && !known.is_falsy() => {
+                self.uid = None;
+                Ok(())
+            }
+            other => Err(BindError::NotBound(other.clone())),
+        }
+    }
+}
+
+/// Why a session was not bound or unbound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindError {
+    /// It is bound to this uid.
+    Bound(Uid),
+    /// Another session is bound to this uid, and only one may be.
+    Taken(Uid),
+    /// It is not bound to the uid but to this one, or to none.
+    NotBound(Option<Uid>),
+}
+
+impl BindError {
+    /// In the words of the reference.
+    pub fn text(&self, dialect: Dialect) -> String {
+        let word = match dialect {
+            Dialect::Pomelo => "bind",
+            Dialect::Pinus => "bound",
+        };
+        match self {
+            Self::Bound(uid) => format!("session has already {word} with {}", uid.text()),
+            Self::Taken(uid) => format!(
+                "singleSession is enabled, and session has already {word} with uid: {}",
+                uid.text()
+            ),
+            Self::NotBound(uid) => {
+                let uid = uid.as_ref().map_or("null", Uid::text);
+                format!("session has not bind with {uid}")
+            }
+        }
+    }
 }
 
 /// A uid: a string or a number, kept as it was given.
@@ -68,6 +127,11 @@ impl Uid {
     /// As JavaScript's `String(uid)`: what routing and look-ups use.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// A falsy uid counts as none.
+    fn is_falsy(&self) -> bool {
+        self.text.is_empty() || &*self.json == "0"
     }
 }
 

@@ -33,7 +33,7 @@ use crate::net::socket::{self, Socket};
 use crate::rpc::acceptor::{self, Event};
 use crate::rpc::sysrpc::{self, Reason, SidArg, SysCall};
 use crate::session::binding::{Binding, DuplicateLogin};
-use crate::session::{Identity, Uid};
+use crate::session::{BindError, Identity, Uid};
 use crate::wire::rpc::{self, Call};
 use crate::wire::{json, mqtt};
 
@@ -411,31 +411,10 @@ impl Shard {
 
     /// Binds a session of this shard and reports it.
     fn bind_here(self: &Rc<Self>, sid: Sid, uid: Uid, allowed: bool) -> Result<(), Failure> {
-        let word = match self.config.dialect {
-            Dialect::Pomelo => "bind",
-            Dialect::Pinus => "bound",
-        };
         let mut news = false;
-        self.change_identity(sid, |identity| match &identity.uid {
-            Some(known) if *known == uid => Ok(()),
-            Some(known) if !is_falsy(known) => {
-                let known = known.text();
-                Err(Failure::new(format!(
-                    "session has already {word} with {known}"
-                )))
-            }
-            _ if !allowed => {
-                let uid = uid.text();
-                let text = format!(
-                    "singleSession is enabled, and session has already {word} with uid: {uid}"
-                );
-                Err(Failure::new(text))
-            }
-            _ => {
-                identity.uid = Some(uid.clone());
-                news = true;
-                Ok(())
-            }
+        self.change_identity(sid, |identity| {
+            news = identity.bind(&uid, allowed)?;
+            Ok(())
         })?;
         if news {
             let address = self.address_of(sid);
@@ -454,16 +433,7 @@ impl Shard {
         sid: Sid,
         uid: &Uid,
     ) -> Result<Rc<Identity>, Failure> {
-        let identity = self.change_identity(sid, |identity| match &identity.uid {
-            Some(known) if known == uid && !is_falsy(known) => {
-                identity.uid = None;
-                Ok(())
-            }
-            other => {
-                let other = other.as_ref().map_or("null", Uid::text);
-                Err(Failure::new(format!("session has not bind with {other}")))
-            }
-        })?;
+        let identity = self.change_identity(sid, |identity| identity.unbind(uid))?;
         self.report_unbound(sid);
         Ok(identity)
     }
@@ -600,27 +570,24 @@ impl Shard {
     pub(super) fn change_identity(
         &self,
         sid: Sid,
-        change: impl FnOnce(&mut Identity) -> Result<(), Failure>,
+        change: impl FnOnce(&mut Identity) -> Result<(), BindError>,
     ) -> Result<Rc<Identity>, Failure> {
-        self.connection(sid, |connection| {
+        let changed = self.connection(sid, |connection| {
             if connection.client.state() == State::Closed {
                 return None;
             }
             let changed = change(Rc::make_mut(&mut connection.identity));
             Some(changed.map(|()| connection.identity.clone()))
-        })
-        .flatten()
-        .unwrap_or_else(|| Err(Failure::new(no_session(&sid.to_string()))))
+        });
+        match changed.flatten() {
+            Some(changed) => changed.map_err(|error| Failure::new(error.text(self.config.dialect))),
+            None => Err(Failure::new(no_session(&sid.to_string()))),
+        }
     }
 }
 
 fn no_session(sid: &str) -> String {
     format!("session does not exist, sid: {sid}")
-}
-
-/// A falsy uid counts as none.
-fn is_falsy(uid: &Uid) -> bool {
-    uid.text().is_empty() || uid.json() == "0"
 }
 
 /// A JSON array of texts; `None` when there are none.

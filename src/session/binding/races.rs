@@ -1,0 +1,292 @@
+//! Binds that race with closes, kicks and unbinds over four shards, in a world of queues.
+//!
+//! The rules are the real ones: [`Slab`], [`Identity`] and [`Binding`]. What is played here is who
+//! tells whom, as in `shard/remote.rs`: an inbox per pair, in order, and any delay.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::*;
+use crate::ids::ShardId;
+use crate::session::Identity;
+use crate::session::slab::Slab;
+
+const SHARDS: usize = 4;
+const SESSIONS: usize = 12;
+/// So few that sessions meet. The first one counts as none.
+const UIDS: [&str; 4] = ["", "ann", "bob", "eve"];
+const STEPS: usize = 2_000;
+const CASES: u32 = 900;
+/// How often a session ends while a bind of it is under way, over all cases of a policy.
+const RACES: u64 = 100_000;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A backend or a handler wants a session bound: the one asks the switch, the other its shard.
+    Bind(usize, usize, bool),
+    Unbind(usize, usize),
+    Kick(usize),
+    /// A client leaves; another one comes.
+    Close(usize),
+    ToShard(usize),
+    ToSwitch(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (session, uid, shard) = (0..SESSIONS, 0..UIDS.len(), 0..SHARDS);
+    prop_oneof![
+        6 => (session.clone(), uid.clone(), any::<bool>())
+            .prop_map(|(session, uid, handler)| Step::Bind(session, uid, handler)),
+        1 => (session.clone(), uid).prop_map(|(session, uid)| Step::Unbind(session, uid)),
+        1 => session.clone().prop_map(Step::Kick),
+        4 => session.prop_map(Step::Close),
+        6 => shard.clone().prop_map(Step::ToShard),
+        6 => shard.prop_map(Step::ToSwitch),
+    ]
+}
+
+enum ToShard {
+    Bind(Sid, Uid, bool),
+    Kick(Sid),
+}
+
+enum ToSwitch {
+    Bind(Sid, Uid),
+    Bound(Sid, Uid),
+    Unbound(Sid),
+    Told(Sid, Uid, bool),
+}
+
+struct World {
+    policy: DuplicateLogin,
+    binding: Binding,
+    shards: Vec<Slab<Identity>>,
+    to_shard: Vec<VecDeque<ToShard>>,
+    to_switch: Vec<VecDeque<ToSwitch>>,
+    sessions: Vec<Sid>,
+    /// Binds that have no outcome yet.
+    under_way: HashMap<Sid, u32>,
+    races: u64,
+}
+
+impl World {
+    fn new(policy: DuplicateLogin) -> Self {
+        let mut world = Self {
+            policy,
+            binding: Binding::default(),
+            shards: (0..SHARDS as u16)
+                .map(|id| Slab::new(ShardId(id)))
+                .collect(),
+            to_shard: (0..SHARDS).map(|_| VecDeque::new()).collect(),
+            to_switch: (0..SHARDS).map(|_| VecDeque::new()).collect(),
+            sessions: Vec::new(),
+            under_way: HashMap::new(),
+            races: 0,
+        };
+        for session in 0..SESSIONS {
+            let sid = world.open(session % SHARDS);
+            world.sessions.push(sid);
+        }
+        world
+    }
+
+    fn open(&mut self, shard: usize) -> Sid {
+        let sid = self.shards[shard].insert(|_| Identity::default());
+        sid.expect("a slab has room for a few")
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Bind(session, uid, handler) => {
+                let (sid, uid) = (self.sessions[session], Uid::from_text(UIDS[uid]));
+                *self.under_way.entry(sid).or_default() += 1;
+                if handler {
+                    self.tell_switch(sid.shard(), ToSwitch::Bind(sid, uid));
+                } else {
+                    self.ask(sid, uid);
+                }
+            }
+            Step::Unbind(session, uid) => {
+                let sid = self.sessions[session];
+                let identity = self.shards[sid.shard().index()].get_mut(sid);
+                let uid = Uid::from_text(UIDS[uid]);
+                if identity.is_some_and(|identity| identity.unbind(&uid).is_ok()) {
+                    self.tell_switch(sid.shard(), ToSwitch::Unbound(sid));
+                }
+            }
+            Step::Kick(session) => self.kick(self.sessions[session]),
+            Step::Close(session) => {
+                let sid = self.sessions[session];
+                self.close(sid);
+                self.sessions[session] = self.open(sid.shard().index());
+            }
+            Step::ToShard(shard) => {
+                if let Some(message) = self.to_shard[shard].pop_front() {
+                    self.at_shard(message);
+                }
+            }
+            Step::ToSwitch(shard) => {
+                if let Some(message) = self.to_switch[shard].pop_front() {
+                    self.at_switch(message);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, sid: Sid, uid: Uid) {
+        let allowed =
+            self.policy != DuplicateLogin::Refuse || self.binding.reserve(uid.text(), sid);
+        self.tell_shard(sid.shard(), ToShard::Bind(sid, uid, allowed));
+    }
+
+    fn kick(&mut self, sid: Sid) {
+        self.binding.unbound(sid);
+        self.tell_shard(sid.shard(), ToShard::Kick(sid));
+    }
+
+    /// The switch and its own sessions need no queue.
+    fn tell_shard(&mut self, shard: ShardId, message: ToShard) {
+        match shard.index() {
+            0 => self.at_shard(message),
+            shard => self.to_shard[shard].push_back(message),
+        }
+    }
+
+    fn tell_switch(&mut self, shard: ShardId, message: ToSwitch) {
+        match shard.index() {
+            0 => self.at_switch(message),
+            shard => self.to_switch[shard].push_back(message),
+        }
+    }
+
+    fn at_shard(&mut self, message: ToShard) {
+        match message {
+            ToShard::Bind(sid, uid, allowed) => {
+                let identity = self.shards[sid.shard().index()].get_mut(sid);
+                let news =
+                    identity.is_some_and(|identity| identity.bind(&uid, allowed) == Ok(true));
+                if news {
+                    self.tell_switch(sid.shard(), ToSwitch::Bound(sid, uid.clone()));
+                }
+                self.tell_switch(sid.shard(), ToSwitch::Told(sid, uid, allowed));
+            }
+            ToShard::Kick(sid) => self.close(sid),
+        }
+    }
+
+    fn at_switch(&mut self, message: ToSwitch) {
+        match message {
+            ToSwitch::Bind(sid, uid) => self.ask(sid, uid),
+            ToSwitch::Bound(sid, uid) => {
+                let others = self.binding.bound(sid, &uid, "", 0);
+                if self.policy == DuplicateLogin::NewestWins {
+                    others.into_iter().for_each(|other| self.kick(other));
+                }
+            }
+            ToSwitch::Unbound(sid) => self.binding.unbound(sid),
+            ToSwitch::Told(sid, uid, allowed) => {
+                *self.under_way.get_mut(&sid).expect("it was asked") -= 1;
+                if self.policy == DuplicateLogin::Refuse && allowed {
+                    self.binding.release(uid.text(), sid);
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, sid: Sid) {
+        let Some(identity) = self.shards[sid.shard().index()].remove(sid) else {
+            return;
+        };
+        self.races += u64::from(self.under_way.get(&sid).is_some_and(|binds| *binds > 0));
+        if identity.uid.is_some() {
+            self.tell_switch(sid.shard(), ToSwitch::Unbound(sid));
+        }
+    }
+
+    fn deliver_all(&mut self) {
+        loop {
+            let before: usize = self.waiting();
+            for shard in 0..SHARDS {
+                self.step(&Step::ToShard(shard));
+                self.step(&Step::ToSwitch(shard));
+            }
+            if before == 0 {
+                return;
+            }
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        let to_shard = self.to_shard.iter().map(VecDeque::len).sum::<usize>();
+        to_shard + self.to_switch.iter().map(VecDeque::len).sum::<usize>()
+    }
+
+    /// With nothing under way the index is what the shards know.
+    fn check(&mut self) {
+        assert!(self.binding.reserved.is_empty());
+        let mut bound = 0;
+        for shard in &mut self.shards {
+            for (sid, identity) in shard.iter_mut() {
+                let Some(uid) = &identity.uid else { continue };
+                let sessions = self.binding.sessions(uid.text());
+                assert!(
+                    sessions.contains(&sid),
+                    "{sid} is bound and not in the index"
+                );
+                let alone = self.policy == DuplicateLogin::Allow || sessions.len() == 1;
+                assert!(alone, "{:?}: {sessions:?}", self.policy);
+                bound += 1;
+            }
+        }
+        assert_eq!(
+            self.binding.uids.len(),
+            bound,
+            "a session that has ended is in the index"
+        );
+    }
+}
+
+fn run(policy: DuplicateLogin) {
+    let races = Cell::new(0);
+    let steps = proptest::collection::vec(step(), STEPS);
+    let config = Config {
+        failure_persistence: None,
+        max_shrink_iters: 4_000,
+        ..Config::with_cases(CASES)
+    };
+    let outcome = TestRunner::new(config).run(&steps, |steps| {
+        let mut world = World::new(policy);
+        for step in &steps {
+            world.step(step);
+        }
+        world.deliver_all();
+        world.check();
+        for sid in world.sessions.clone() {
+            world.close(sid);
+        }
+        world.deliver_all();
+        assert!(world.binding.is_empty() && world.binding.logins().is_empty());
+        races.set(races.get() + world.races);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    assert!(races.get() >= RACES, "only {} races", races.get());
+}
+
+#[test]
+fn many_sessions_may_have_a_uid() {
+    run(DuplicateLogin::Allow);
+}
+
+#[test]
+fn the_first_session_keeps_its_uid() {
+    run(DuplicateLogin::Refuse);
+}
+
+#[test]
+fn the_newest_session_has_its_uid() {
+    run(DuplicateLogin::NewestWins);
+}
