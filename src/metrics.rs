@@ -30,6 +30,8 @@ counters! {
     Accepted = "connections_accepted",
     /// Connections of now.
     Connections = "connections",
+    /// Bound sessions of now, as the uid index knows them.
+    SessionsBound = "sessions_bound",
     /// Accept calls that failed for want of descriptors or memory.
     AcceptErrors = "accept_errors",
     /// Packages that the state of their connection ignores.
@@ -127,6 +129,11 @@ impl Counters {
     pub fn sub(&self, counter: Counter, n: u64) {
         let cell = &self.counts[counter as usize];
         cell.store(cell.load(Relaxed).saturating_sub(n), Relaxed);
+    }
+
+    /// Sets a gauge. Only the owning shard may call it.
+    pub fn set(&self, counter: Counter, value: u64) {
+        self.counts[counter as usize].store(value, Relaxed);
     }
 
     /// Counts the end of a connection.

@@ -108,12 +108,12 @@ impl Binding {
         }
     }
 
-    /// Uids that have a session.
+    /// Bound sessions.
     pub fn len(&self) -> usize {
-        self.sessions.len()
+        self.uids.len()
     }
 
-    /// True when nobody is bound.
+    /// True when nobody is bound, nor about to be.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty() && self.uids.is_empty() && self.reserved.is_empty()
     }

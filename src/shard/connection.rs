@@ -211,6 +211,13 @@ impl Shard {
         });
     }
 
+    /// Ends the sockets of clients that are still there.
+    pub(super) fn hang_up(&self) {
+        for (_, connection) in self.connections.borrow_mut().iter_mut() {
+            connection.socket.shutdown();
+        }
+    }
+
     /// `ip:port` of a client, as Node prints it.
     pub(super) fn address_of(&self, sid: Sid) -> Box<str> {
         let address = self.connection(sid, |connection| connection.socket.peer_address());

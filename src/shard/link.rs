@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use super::Shard;
 use super::mesh::Parcel;
 use super::pipe::Pipe;
@@ -29,7 +31,9 @@ pub(super) struct Link {
     peer: Arc<Peer>,
     pub(super) epoch: Cell<Epoch>,
     pub(super) pipe: Rc<Pipe>,
-    /// While the link is up.
+    /// While there is a connection; the pipe may open later.
+    socket: RefCell<Option<Rc<Socket>>>,
+    /// As long.
     mailbox: RefCell<Option<Mailbox>>,
     /// Why the link has to end, where that is found outside its read loop.
     fault: Cell<Option<LinkFault>>,
@@ -47,6 +51,7 @@ impl Link {
             peer,
             epoch: Cell::default(),
             pipe: Rc::default(),
+            socket: RefCell::default(),
             mailbox: RefCell::default(),
             fault: Cell::default(),
             listed: Cell::new(true),
@@ -73,12 +78,6 @@ impl Link {
         {
             waker.wake();
         }
-    }
-
-    /// Ends the link from outside its read loop.
-    fn fail(&self, fault: LinkFault) {
-        self.fault.set(Some(fault));
-        self.pipe.shutdown();
     }
 }
 
@@ -121,6 +120,7 @@ async fn talk(shard: &Rc<Shard>, link: &Rc<Link>, socket: Rc<Socket>) -> LinkFau
     if !matches!(socket.write(&[IoSlice::new(&connect)]), Ok(n) if n == connect.len()) {
         return LinkFault::Socket;
     }
+    *link.socket.borrow_mut() = Some(socket.clone());
     let mut mailbox = Mailbox::new(clock::now(), shard.config.rpc.keepalive);
     if waits_for_pong {
         mailbox.note_ping(clock::now());
@@ -222,18 +222,19 @@ impl Shard {
                 link.want();
             } else {
                 link.wanted.set(false);
-                if link.pipe.is_open() {
-                    link.fail(LinkFault::Removed);
-                } else {
-                    self.link_ended(&link, LinkFault::Removed);
-                }
+                self.end_link(&link, LinkFault::Removed);
             }
         }
     }
 
-    /// Sends pings that are due; ends links that do not answer them.
-    pub(super) fn ping_links(&self, now: Instant) {
-        for link in self.links.borrow().iter().flatten() {
+    /// Sends pings that are due; ends links that do not answer them, or take no bytes.
+    pub(super) fn ping_links(self: &Rc<Self>, now: Instant) {
+        let links: SmallVec<[Rc<Link>; 16]> =
+            self.links.borrow().iter().flatten().cloned().collect();
+        for link in links {
+            if link.pipe.has_overflowed() {
+                self.end_link(&link, LinkFault::QueueFull);
+            }
             let due = match &mut *link.mailbox.borrow_mut() {
                 Some(mailbox) => mailbox.ping_due(now),
                 None => continue,
@@ -243,9 +244,18 @@ impl Shard {
                     out.extend_from_slice(&mqtt::PINGREQ);
                 }),
                 Ok(false) => {}
-                Err(fault) => link.fail(fault),
+                Err(fault) => self.end_link(&link, fault),
             }
         }
+    }
+
+    /// Ends a link from outside its read loop, which sees the end of its socket.
+    fn end_link(self: &Rc<Self>, link: &Link, fault: LinkFault) {
+        let Some(socket) = link.socket.borrow().clone() else {
+            return self.link_ended(link, fault);
+        };
+        link.fault.set(Some(fault));
+        socket.shutdown();
     }
 
     fn link_opened(self: &Rc<Self>, link: &Link) {
@@ -274,6 +284,7 @@ impl Shard {
             "link is down"
         );
         link.mailbox.take();
+        link.socket.take();
         link.fault.take();
         self.close_pipe(&link.pipe);
         let next = link.epoch.get().next();

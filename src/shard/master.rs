@@ -29,6 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server stays in the list that a master, back after a restart, does not name yet. Its
 /// servers come back one by one; a client must not notice.
 const RETURN_GRACE: Duration = Duration::from_secs(15);
+/// A connection that lasted so long was a good one: the next is dialled at once.
+const STABLE: Duration = Duration::from_secs(5);
 /// Time between the answer to `kill` and the end, as in the reference.
 const KILL_DELAY: Duration = Duration::from_secs(2);
 /// Exit status after `kill`, as in the reference.
@@ -49,12 +51,12 @@ pub(super) struct MasterLink {
 /// Starts the tasks of the switch.
 pub(super) fn start(shard: &Rc<Shard>, rpc_listener: Option<std::net::TcpListener>) {
     if let Some(listener) = rpc_listener {
-        glommio::spawn_local(remote::run(shard.clone(), listener)).detach();
+        shard.keep(remote::run(shard.clone(), listener));
     }
     if let Some(master) = &shard.config.master {
         let link = Rc::new(MasterLink::new(shard, master));
         *shard.master.borrow_mut() = Some(link.clone());
-        glommio::spawn_local(run(shard.clone(), link, master.clone())).detach();
+        shard.keep(run(shard.clone(), link, master.clone()));
     }
 }
 
@@ -160,7 +162,8 @@ async fn run(shard: Rc<Shard>, link: Rc<MasterLink>, master: config::Master) {
     }
 }
 
-/// One connection; true when this server was part of the cluster through it.
+/// One connection; true when this server was part of the cluster through it, and for a while: two
+/// servers with one id throw each other out.
 async fn talk(shard: &Rc<Shard>, link: &Rc<MasterLink>, socket: Rc<Socket>) -> bool {
     shard.open_pipe(&link.pipe, socket.clone());
     shard.send_to_peer(&link.pipe, |out| {
@@ -169,22 +172,23 @@ async fn talk(shard: &Rc<Shard>, link: &Rc<MasterLink>, socket: Rc<Socket>) -> b
     let receiver = MasterReceiver {
         shard,
         link,
-        accepted: Cell::new(false),
+        accepted: Cell::new(None),
     };
     drive::read(&socket, &shard.read_buffer, &receiver).await;
     shard.flush_pipe(&link.pipe);
     shard.close_pipe(&link.pipe);
-    let accepted = receiver.accepted.get();
-    if accepted {
-        tracing::warn!("the connection to the master has ended");
-    }
-    accepted
+    let Some(since) = receiver.accepted.get() else {
+        return false;
+    };
+    tracing::warn!("the connection to the master has ended");
+    clock::now() >= since + STABLE
 }
 
 struct MasterReceiver<'a> {
     shard: &'a Rc<Shard>,
     link: &'a Rc<MasterLink>,
-    accepted: Cell<bool>,
+    /// Since when this server is part of the cluster.
+    accepted: Cell<Option<Instant>>,
 }
 
 impl Receiver for MasterReceiver<'_> {
@@ -207,7 +211,7 @@ impl Receiver for MasterReceiver<'_> {
                     at += used;
                     let ends = event == Some(Event::RegisterAnew);
                     if event == Some(Event::Accepted) {
-                        self.accepted.set(true);
+                        self.accepted.set(Some(clock::now()));
                     }
                     if let Some(event) = event {
                         self.shard.master_event(self.link, event);

@@ -174,6 +174,8 @@ pub(crate) struct Shard {
     inbox: Inbox,
     mesh: RefCell<Mesh>,
     turn: Turn,
+    /// Tasks that live as long as the shard.
+    kept: RefCell<Vec<glommio::Task<()>>>,
 }
 
 /// Says that something waits for the end of the turn.
@@ -231,17 +233,18 @@ pub async fn run(mut seed: Seed) {
         master::start(&shard, rpc_listener);
     }
     if let Some(listener) = listener {
-        glommio::spawn_local(accept::run(shard.clone(), listener)).detach();
+        shard.keep(accept::run(shard.clone(), listener));
     }
-    glommio::spawn_local(flush_turns(shard.clone())).detach();
-    glommio::spawn_local(tick(shard.clone())).detach();
+    shard.keep(flush_turns(shard.clone()));
+    shard.keep(tick(shard.clone()));
     if shard.config.push.scheduler == SchedulerKind::Buffer {
-        glommio::spawn_local(release_collected(shard.clone())).detach();
+        shard.keep(release_collected(shard.clone()));
     }
     receive_mesh(&shard, &stop).await;
     shard.leave_cluster();
     shard.close_everything();
     glommio::timer::sleep(STOP_GRACE).await;
+    shard.end().await;
 }
 
 impl Shard {
@@ -290,8 +293,28 @@ impl Shard {
             inbox: seed.inbox,
             mesh: RefCell::new(Mesh::new(seed.outlets)),
             turn: Turn::default(),
+            kept: RefCell::default(),
             config: seed.config,
         }
+    }
+
+    /// Runs a task until the shard ends.
+    fn keep(&self, task: impl Future<Output = ()> + 'static) {
+        let task = glommio::spawn_local(task);
+        self.kept.borrow_mut().push(task);
+    }
+
+    /// Ends every task, so that sockets and rings go with the shard.
+    async fn end(self: &Rc<Self>) {
+        self.hang_up();
+        for pipe in self.served_pipes() {
+            pipe.shutdown();
+        }
+        for task in self.kept.take() {
+            task.cancel().await;
+        }
+        // Those that read a socket see its end.
+        clock::breathe().await;
     }
 
     /// The servers of now: links and call tables for new ones, an end for those that left.
@@ -310,7 +333,7 @@ impl Shard {
             let link = (dispatch::owner(peer, self.shards) == self.id)
                 .then(|| Rc::new(Link::new(peer, cluster.peer(peer).clone())));
             if let Some(link) = &link {
-                glommio::spawn_local(link::run(self.clone(), link.clone())).detach();
+                self.keep(link::run(self.clone(), link.clone()));
             }
             self.links.borrow_mut().push(link);
         }

@@ -456,11 +456,11 @@ impl Shard {
     /// A session of the process was bound.
     pub(super) fn bound(self: &Rc<Self>, sid: Sid, uid: &Uid, address: &str) {
         let now_ms = clock::unix_ms() as u64;
-        let others = self
-            .switch()
-            .binding
-            .borrow_mut()
-            .bound(sid, uid, address, now_ms);
+        let mut binding = self.switch().binding.borrow_mut();
+        let others = binding.bound(sid, uid, address, now_ms);
+        self.counters()
+            .set(Counter::SessionsBound, binding.len() as u64);
+        drop(binding);
         if self.config.session.duplicate_login == DuplicateLogin::NewestWins {
             for other in others {
                 let reason = &self.config.session.duplicate_login_reason;
@@ -471,7 +471,10 @@ impl Shard {
 
     /// A session of the process is bound no longer.
     pub(super) fn unbound(&self, sid: Sid) {
-        self.switch().binding.borrow_mut().unbound(sid);
+        let mut binding = self.switch().binding.borrow_mut();
+        binding.unbound(sid);
+        self.counters()
+            .set(Counter::SessionsBound, binding.len() as u64);
     }
 
     /// Kicks a session, wherever it is. It is out of the index before anybody is answered.

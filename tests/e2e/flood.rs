@@ -358,3 +358,30 @@ fn a_backend_that_does_not_read_costs_its_own_calls_only() {
     }
     fs::remove_file(&path).expect("our own file");
 }
+
+#[test]
+fn a_backend_that_never_answers_a_ping_loses_its_link() {
+    // The kernel accepts for it; nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = silent.local_addr().expect("it is bound").port();
+    let path = std::env::temp_dir().join(format!("tangelo-e2e-silent-{}.toml", std::process::id()));
+    let server = "[[server]]\nid = \"chat-1\"\ntype = \"chat\"\nhost = \"127.0.0.1\"\n";
+    fs::write(&path, format!("{server}port = {port}\n")).expect("a temporary file");
+    let file = path.to_str().expect("a path in UTF-8");
+    for dialect in ["pomelo", "pinus"] {
+        let set = ["--set", "rpc.keepalive=100ms"];
+        let args = ["--config", file, "--dialect", dialect];
+        let mut gateway = Gateway::start(&[&args[..], &set].concat());
+        let mut client = Client::tcp(gateway.address()).open();
+        // Long before its deadline of half a minute.
+        assert_eq!(
+            client.request_text("chat.chatHandler.send", "{}"),
+            r#"{"code":500}"#,
+            "{dialect}"
+        );
+        let counters = gateway.counters();
+        assert_eq!(counters.get("rpc_timeouts"), None, "{dialect}");
+        assert_eq!(counters.get("rpc_link_failed"), Some(&1), "{dialect}");
+    }
+    fs::remove_file(&path).expect("our own file");
+}

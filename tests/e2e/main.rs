@@ -24,6 +24,7 @@ mod hostile;
 mod inside;
 mod peers;
 mod process;
+mod races;
 mod random;
 mod room;
 mod rpc;
