@@ -49,6 +49,8 @@ pub const MESH_PARCELS_MAX: usize = 64 << 10;
 pub const LINK_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Largest MQTT packet taken from a peer.
 pub const RPC_FRAME_BYTES_MAX: usize = 32 << 20;
+/// Callers of which the names of listed servers are looked up at one time; one more is refused.
+pub const CALLERS_LOOKED_UP_MAX: usize = 64;
 /// Other servers that the configuration may name.
 pub const SERVERS_MAX: usize = 4096;
 

@@ -8,7 +8,7 @@
 //!
 //! **Where to start reading**: [`Directory`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -97,12 +97,10 @@ impl Cluster {
         server_type.is_some_and(|known| known.servers.contains(&peer))
     }
 
-    /// True when a server listed now has this address.
-    pub fn has_host(&self, host: &str) -> bool {
-        self.types
-            .values()
-            .flat_map(|known| &known.servers)
-            .any(|peer| self.peer(*peer).server.host == host)
+    /// Hosts of the servers listed now, as the list has them: addresses and names, each once.
+    pub fn hosts(&self) -> BTreeSet<&str> {
+        let listed = self.types.values().flat_map(|known| &known.servers);
+        listed.map(|peer| &*self.peer(*peer).server.host).collect()
     }
 }
 

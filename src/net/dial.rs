@@ -1,7 +1,7 @@
 //! Connecting to another server.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
 use glommio::net::TcpStream;
@@ -31,13 +31,23 @@ pub async fn dial(host: &str, port: u16, timeout: Duration) -> Result<Socket, Di
 }
 
 async fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
+    let addresses = addresses(host).await?;
+    let first = addresses.first().copied();
+    let first = first.ok_or_else(|| io::Error::other("the name has no address"))?;
+    Ok(SocketAddr::new(first, port))
+}
+
+/// All addresses of a name, or the one that it is.
+pub async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
     if let Ok(address) = host.parse() {
-        return Ok(SocketAddr::new(address, port));
+        return Ok(vec![address]);
     }
     // Asking the resolver blocks; not on a shard.
     let name = host.to_owned();
-    let addresses = glommio::executor()
-        .spawn_blocking(move || (name, port).to_socket_addrs().map(|mut found| found.next()))
-        .await?;
-    addresses.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+    let ask = move || {
+        (name, 0)
+            .to_socket_addrs()
+            .map(|found| found.map(|a| a.ip()).collect())
+    };
+    glommio::executor().spawn_blocking(ask).await
 }

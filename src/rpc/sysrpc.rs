@@ -100,11 +100,13 @@ impl<'a> Args<'a> {
         json::parse(self.raw(index)).unwrap_or_default()
     }
 
+    /// As pomelo, where sessions are properties: the text of an id finds what the id finds.
     fn sid(&self, index: usize) -> SidArg {
-        let value = self.value(index);
+        let text = javascript_text(&self.value(index));
+        let number = text.parse().ok();
         SidArg {
-            number: value.as_u64(),
-            text: javascript_text(&value),
+            number: number.filter(|number: &u64| number.to_string() == text),
+            text,
         }
     }
 
@@ -287,11 +289,21 @@ mod tests {
         let push = call("sessionRemote", "push", r#"[5,{"a":1,"b":null}]"#);
         let merged = call("sessionRemote", "pushAll", r#"[5,{"a":1,"b":null}]"#);
         assert_eq!(parse(&push), parse(&merged));
-        let odd = call("sessionRemote", "getBackendSessionBySid", "[\"x\"]");
-        let Ok(SysCall::SessionBySid(odd)) = parse(&odd) else {
-            panic!("{odd}")
-        };
-        assert_eq!((odd.number, &*odd.text), (None, "x"));
+        for (args, number, text) in [
+            (r#"["5"]"#, Some(5), "5"),
+            (r#"["05"]"#, None, "05"),
+            (r#"["+5"]"#, None, "+5"),
+            (r#"["x"]"#, None, "x"),
+            ("[-5]", None, "-5"),
+            ("[5.5]", None, "5.5"),
+            ("[]", None, "null"),
+        ] {
+            let odd = call("sessionRemote", "getBackendSessionBySid", args);
+            let Ok(SysCall::SessionBySid(odd)) = parse(&odd) else {
+                panic!("{odd}")
+            };
+            assert_eq!((odd.number, &*odd.text), (number, text));
+        }
     }
 
     #[test]

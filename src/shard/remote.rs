@@ -10,7 +10,7 @@
 //! ```
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -26,8 +26,10 @@ use crate::error::Fault;
 use crate::handler::Failure;
 use crate::handler::filter::Slot;
 use crate::ids::{ShardId, Sid};
+use crate::limits::CALLERS_LOOKED_UP_MAX;
 use crate::metrics::Counter;
 use crate::net::clock;
+use crate::net::dial;
 use crate::net::drive::{self, Receiver};
 use crate::net::socket::{self, Socket};
 use crate::rpc::acceptor::{self, Event};
@@ -45,6 +47,8 @@ pub(super) const SWITCH: ShardId = ShardId(0);
 pub(super) struct Switch {
     pub(super) binding: RefCell<Binding>,
     tickets: RefCell<Slab<Ticket>>,
+    /// Callers for whom names are being looked up.
+    looking_up: Cell<usize>,
     /// Links of peers.
     served: RefCell<Slab<Rc<Pipe>>>,
 }
@@ -93,7 +97,7 @@ enum Purpose {
 /// Exports that are on their way.
 struct Gather {
     parts: RefCell<Vec<Option<Vec<u8>>>>,
-    missing: std::cell::Cell<usize>,
+    missing: Cell<usize>,
 }
 
 impl std::fmt::Debug for Pipe {
@@ -107,11 +111,21 @@ pub(super) async fn run(shard: Rc<Shard>, listener: std::net::TcpListener) {
     let listener = socket::listener(listener);
     loop {
         match listener.accept().await {
-            Ok(stream) if shard.may_call(&stream) => {
-                shard.counters().add(Counter::PeersAccepted, 1);
-                glommio::spawn_local(serve(shard.clone(), stream)).detach();
+            Ok(stream) => {
+                let shard = shard.clone();
+                glommio::spawn_local(async move {
+                    let counter = if shard.may_call(&stream).await {
+                        Counter::PeersAccepted
+                    } else {
+                        Counter::PeersRefused
+                    };
+                    shard.counters().add(counter, 1);
+                    if counter == Counter::PeersAccepted {
+                        serve(shard, stream).await;
+                    }
+                })
+                .detach();
             }
-            Ok(_) => shard.counters().add(Counter::PeersRefused, 1),
             Err(error) => {
                 shard.counters().add(Counter::AcceptErrors, 1);
                 tracing::warn!(%error, "accepting a peer failed");
@@ -187,17 +201,36 @@ impl Shard {
         served.iter().map(|(_, pipe)| pipe.clone()).collect()
     }
 
-    /// With `rpc.allow = "cluster"` only addresses of listed servers may call.
-    fn may_call(&self, stream: &TcpStream) -> bool {
+    /// With `rpc.allow = "cluster"` only listed servers may call. Names in the list are looked up for
+    /// each caller whose address is not in it.
+    async fn may_call(&self, stream: &TcpStream) -> bool {
         if self.config.rpc.allow == RpcAllow::Any {
             return true;
         }
-        let Ok(address) = stream.peer_addr() else {
+        let Ok(caller) = stream.peer_addr() else {
             return false;
         };
-        let ip = address.ip().to_canonical();
-        let is_local = ip.is_loopback() && self.cluster.borrow().has_host("localhost");
-        is_local || self.cluster.borrow().has_host(&IpAddr::to_string(&ip))
+        let caller = caller.ip().to_canonical();
+        let cluster = self.cluster.borrow().clone();
+        let (addresses, names): (Vec<_>, Vec<_>) = cluster
+            .hosts()
+            .into_iter()
+            .partition(|host| host.parse::<IpAddr>().is_ok());
+        if addresses.iter().any(|host| host.parse() == Ok(caller)) {
+            return true;
+        }
+        let looking_up = self.switch().looking_up.get();
+        if looking_up >= CALLERS_LOOKED_UP_MAX {
+            return false;
+        }
+        self.switch().looking_up.set(looking_up + 1);
+        let mut is_listed = false;
+        for name in names {
+            let found = dial::addresses(name).await.unwrap_or_default();
+            is_listed |= found.iter().any(|address| address.to_canonical() == caller);
+        }
+        self.switch().looking_up.update(|callers| callers - 1);
+        is_listed
     }
 
     fn serve_payload(self: &Rc<Self>, pipe: &Rc<Pipe>, payload: &[u8]) {
@@ -368,7 +401,7 @@ impl Shard {
         }
         let gather = Rc::new(Gather {
             parts: RefCell::new(vec![None; sids.len()]),
-            missing: std::cell::Cell::new(sids.len()),
+            missing: Cell::new(sids.len()),
         });
         let ReplyTo::Peer(pipe, id) = reply else {
             return;

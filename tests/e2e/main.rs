@@ -11,6 +11,7 @@
 )]
 
 mod bystander;
+mod callers;
 mod client;
 mod clients;
 mod cluster;

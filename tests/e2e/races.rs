@@ -1,7 +1,7 @@
 //! Sessions that end while they are being bound, from both sides, over four shards.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -14,6 +14,7 @@ use tangelo::config::{self, DuplicateLogin};
 use tangelo::handler::{Answer, Outcome, Request, Router};
 use tangelo::session::Uid;
 
+use crate::callers::free_address;
 use crate::client::{Client, DATA, Route, encode_message, encode_package};
 use crate::frames::{ack, handshake};
 use crate::inside::Inside;
@@ -103,10 +104,7 @@ fn come_and_go(address: SocketAddr, number: usize) {
 #[test]
 fn sessions_that_end_while_they_are_bound_leave_nothing_behind() {
     for duplicate_login in [DuplicateLogin::Allow, DuplicateLogin::Refuse] {
-        let rpc_address = {
-            let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            free.local_addr().expect("it is bound")
-        };
+        let rpc_address = free_address();
         let (tell, sids) = channel();
         let mut config = Config::default();
         config.session.duplicate_login = duplicate_login;
