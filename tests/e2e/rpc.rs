@@ -242,6 +242,12 @@ fn fresh() -> u32 {
 
 /// What the servers say of themselves, by id, as `pomelo list` shows it.
 pub(crate) fn list(master: SocketAddr) -> io::Result<Value> {
+    let answer = ask_master(master, "__console__", &json!({"signal": "list"}))?;
+    Ok(answer["msg"].clone())
+}
+
+/// Asks a module of the master, as its command line tool does.
+pub(crate) fn ask_master(master: SocketAddr, module: &str, body: &Value) -> io::Result<Value> {
     let mut mqtt = Mqtt::connect(master, "MQTT_ADMIN_e2e")?;
     let packet = mqtt.next()?;
     if packet != Some(Packet::ConnAck) {
@@ -249,15 +255,15 @@ pub(crate) fn list(master: SocketAddr) -> io::Result<Value> {
     }
     // The MD5 of the password of adminUser.json.
     let register = json!({
-        "type": "client", "id": format!("e2e_list_{}", fresh()), "username": "admin",
+        "type": "client", "id": format!("e2e_client_{}", fresh()), "username": "admin",
         "password": "21232f297a57a5a743894a0e4a801fc3", "md5": true,
     });
     mqtt.publish("register", register.to_string().as_bytes())?;
-    let request = json!({"reqId": 1, "moduleId": "__console__", "body": {"signal": "list"}});
+    let request = json!({"reqId": 1, "moduleId": module, "body": body});
     loop {
         let packet = mqtt.next()?;
         let Some(Packet::Publish { topic, payload }) = packet else {
-            return Err(Error::other(format!("instead of a list: {packet:?}")));
+            return Err(Error::other(format!("instead of an answer: {packet:?}")));
         };
         let mut payload: Value = serde_json::from_slice(&payload)?;
         if let Some(inner) = payload.as_str() {
@@ -270,7 +276,7 @@ pub(crate) fn list(master: SocketAddr) -> io::Result<Value> {
             let text = json!(request.to_string()).to_string();
             mqtt.publish("client", text.as_bytes())?;
         } else if payload["respId"] == 1 {
-            return Ok(payload["body"]["msg"].clone());
+            return Ok(payload["body"].clone());
         }
     }
 }

@@ -378,3 +378,75 @@ mod a_gateway_without_the_right_token_is_refused {
         promise(Dialect::Pinus);
     }
 }
+
+mod connections_and_logins_are_counted {
+    use super::*;
+    use crate::rpc;
+
+    const KNOBS: Knobs = Knobs {
+        tangelo: &["--set", "client.max_connections=3"],
+        genuine: &[],
+    };
+
+    /// A genuine connector loses a place for each client that it refuses.
+    fn promise(dialect: Dialect) {
+        for kind in Kind::TANGELOS {
+            let mut frontend = Frontend::start(Cluster::shared(dialect), kind, KNOBS);
+            let mut clients: Vec<Client> =
+                (0..3).map(|_| frontend.client(Transport::Tcp)).collect();
+            for _ in 0..5 {
+                let mut refused = frontend.connect(Transport::Tcp);
+                refused.send_package(crate::client::HANDSHAKE, b"{}");
+                assert!(refused.next_package().is_none());
+            }
+            assert_eq!(logins(&frontend, 3), Vec::<Value>::new());
+            bind(&mut clients[0], &json!("ann"));
+            bind(&mut clients[1], &json!(7));
+            bind(&mut clients[2], &json!("ann"));
+            assert_eq!(logins(&frontend, 3), [json!("ann"), json!(7)]);
+            let unbound = ask(&mut clients[1], "unbind", &json!({"uid": 7}));
+            assert_eq!(unbound["err"], Value::Null);
+            assert_eq!(logins(&frontend, 3), [json!("ann")]);
+            drop(clients);
+            let gateway = frontend.gateway().expect("it is tangelo");
+            gateway.wait_counter("closed_left", 3);
+            assert_eq!(logins(&frontend, 0), Vec::<Value>::new());
+            for _ in 0..3 {
+                frontend.client(Transport::WebSocket);
+            }
+        }
+    }
+
+    /// The uids of the login list, and that there are so many connections.
+    fn logins(frontend: &Frontend<'_>, connections: usize) -> Vec<Value> {
+        let (id, cluster) = (frontend.id(), Cluster::shared(frontend.dialect()));
+        let question = json!({"comd": "logins", "context": id});
+        let answer = rpc::ask_master(cluster.rpc_address(MASTER), "watchServer", &question);
+        let answer = answer.expect("the master asks the frontend");
+        println!("{answer}");
+        let statistics = &answer["msg"][id];
+        assert_eq!(statistics["totalConnCount"], connections, "{answer}");
+        let list = statistics["loginedList"].as_array().expect("a list");
+        assert_eq!(statistics["loginedCount"], list.len(), "{answer}");
+        for login in list {
+            let address = login["address"].as_str().expect("a text");
+            assert!(address.contains("127.0.0.1:"), "{login}");
+            assert!(
+                login["loginTime"]
+                    .as_u64()
+                    .is_some_and(|time| time > 1_700_000_000_000)
+            );
+        }
+        list.iter().map(|login| login["uid"].clone()).collect()
+    }
+
+    #[test]
+    fn in_pomelo() {
+        promise(Dialect::Pomelo);
+    }
+
+    #[test]
+    fn in_pinus() {
+        promise(Dialect::Pinus);
+    }
+}
