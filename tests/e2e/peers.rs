@@ -142,6 +142,11 @@ impl Cluster {
         loopback(self.ports.of(id))
     }
 
+    /// Where a connector takes clients.
+    pub(crate) fn client_address(&self, id: &str) -> SocketAddr {
+        loopback(self.ports.client(id))
+    }
+
     // Servers.
 
     pub(crate) fn start_master(&self) {
@@ -216,19 +221,19 @@ impl Cluster {
 
     /// Starts a genuine connector, which the caller owns.
     pub(crate) fn start_connector(&self, id: &str, extra: &[&str]) -> (Process, SocketAddr) {
-        let client_port = self.ports.client(id);
+        let client_address = self.client_address(id);
         let args = [
             format!("id={id}"),
             "host=127.0.0.1".to_owned(),
             format!("port={}", self.ports.of(id)),
             "clientHost=127.0.0.1".to_owned(),
-            format!("clientPort={client_port}"),
+            format!("clientPort={}", client_address.port()),
             "frontend=true".to_owned(),
             "serverType=connector".to_owned(),
         ];
         let extra = extra.iter().map(|arg| (*arg).to_owned());
         let args: Vec<String> = args.into_iter().chain(extra).collect();
-        (self.start_process(id, &args), loopback(client_port))
+        (self.start_process(id, &args), client_address)
     }
 
     fn start_server(&self, id: &str, args: &[String]) {
@@ -413,7 +418,7 @@ impl Drop for Connector<'_> {
     }
 }
 
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + SPREAD_TIMEOUT;
     loop {
         if let Some(found) = look() {

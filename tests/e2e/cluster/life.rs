@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::peers::{BACKENDS, MASTER};
+use crate::peers::{BACKENDS, MASTER, wait_for};
 
 promises! { shared:
     the_first_request_is_answered,
@@ -438,6 +438,77 @@ mod connections_and_logins_are_counted {
             );
         }
         list.iter().map(|login| login["uid"].clone()).collect()
+    }
+
+    #[test]
+    fn in_pomelo() {
+        promise(Dialect::Pomelo);
+    }
+
+    #[test]
+    fn in_pinus() {
+        promise(Dialect::Pinus);
+    }
+}
+
+mod a_master_starts_and_restarts_it {
+    use super::*;
+    use crate::gateway::Turn;
+
+    /// What an entry of servers.json names in `args`: the master runs it with the command line of the
+    /// server behind it. It ends with its master.
+    fn launcher(dialect: Dialect) -> String {
+        format!(
+            "const {{ spawn }} = require('child_process');\n\
+             const args = [...process.argv.slice(2), '--dialect', '{}', '--shards', '1'];\n\
+             const tangelo = spawn('{}', args, {{ stdio: 'inherit' }});\n\
+             tangelo.on('exit', (code) => process.exit(code === null ? 1 : code));\n\
+             const master = process.ppid;\n\
+             setInterval(() => process.ppid === master || tangelo.kill(), 100);\n",
+            dialect.name(),
+            env!("CARGO_BIN_EXE_tangelo"),
+        )
+    }
+
+    fn promise(dialect: Dialect) {
+        let cluster = Cluster::start(dialect);
+        let path = std::path::Path::new(cluster.app_dir()).join("launcher.js");
+        std::fs::write(path, launcher(dialect)).expect("a file of our own");
+        let connector = cluster.take_connector();
+        let (id, address) = (connector.id(), cluster.client_address(connector.id()));
+        let _turn = Turn::shared();
+        let words = [
+            format!("id={id}"),
+            "serverType=connector".to_owned(),
+            "host=127.0.0.1".to_owned(),
+            format!("port={}", cluster.rpc_address(id).port()),
+            format!("clientPort={}", address.port()),
+            "frontend=true".to_owned(),
+            "args=launcher.js".to_owned(),
+        ];
+        let words = words.iter().map(String::as_str);
+        cluster.cli(&std::iter::once("add").chain(words).collect::<Vec<_>>());
+
+        let listed = cluster.wait_until_listed(id);
+        cluster.wait_until_known(id);
+        let mut client = Client::tcp(address).open();
+        bind(&mut client, &json!("ann"));
+        assert_eq!(whoami(&mut client)["uid"], "ann");
+
+        cluster.cli(&["restart", "-i", id]);
+        while client.next_package().is_some() {}
+        wait_for("another process", || {
+            let again = cluster.wait_until_listed(id);
+            (again["pid"] != listed["pid"]).then_some(())
+        });
+        cluster.wait_until_known(id);
+        let mut client = Client::tcp(address).open();
+        assert_eq!(whoami(&mut client)["uid"], Value::Null);
+
+        cluster.cli(&["stop", id]);
+        while client.next_package().is_some() {}
+        cluster.wait_until_forgotten(id);
+        cluster.wait_until_unlisted(id);
     }
 
     #[test]
