@@ -4,14 +4,14 @@
 
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::buffer::spare_capacity;
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
+use crate::broadcast::{ROUTE as PUSH_ROUTE, TRIGGER_ROUTE};
 use crate::session::accept_value;
-use crate::stream::{EVENTS_MAX, READ_BUFFER_BYTES, Stream};
+use crate::stream::{Events, READ_BUFFER_BYTES, Stream};
 use crate::wire::{self, Framing, Packages, Transport, refused};
 
 const LISTENER: u64 = u64::MAX;
@@ -42,25 +42,17 @@ pub(crate) fn run(listen: SocketAddr, seconds: u64) -> io::Result<()> {
     let mut free = Vec::new();
     let mut buffer = vec![0; READ_BUFFER_BYTES];
     let mut out = Vec::new();
-    let mut events = Vec::with_capacity(EVENTS_MAX);
+    let mut events = Events::new();
     while Instant::now() < end {
-        events.clear();
-        let second = Timespec {
-            tv_sec: 1,
-            tv_nsec: 0,
-        };
-        match epoll::wait(&epoll, spare_capacity(&mut events), Some(&second)) {
-            Err(rustix::io::Errno::INTR) => continue,
-            other => other?,
-        };
         let mut freed = Vec::new();
-        for event in &events {
-            let token = event.data.u64();
+        let mut pushes = Vec::new();
+        for token in events.wait(&epoll, Duration::from_secs(1))? {
             if token == LISTENER {
                 accept(&listener, &epoll, &mut connections, &mut free)?;
             } else if let Some(connection) = &mut connections[token as usize] {
                 let was_blocked = connection.stream.is_blocked();
-                if connection.serve(&mut buffer, &mut out).is_err() {
+                let served = connection.serve(&mut buffer, &mut out, &mut pushes);
+                if served.is_err() {
                     connections[token as usize] = None;
                     freed.push(token as usize);
                 } else if connection.stream.is_blocked() != was_blocked {
@@ -68,6 +60,9 @@ pub(crate) fn run(listen: SocketAddr, seconds: u64) -> io::Result<()> {
                     connection
                         .stream
                         .watch_again(&epoll, token, EventFlags::OUT)?;
+                }
+                for push in pushes.drain(..) {
+                    broadcast(&epoll, &mut connections, token as usize, &push)?;
                 }
             }
         }
@@ -79,7 +74,7 @@ pub(crate) fn run(listen: SocketAddr, seconds: u64) -> io::Result<()> {
 
 fn accept(
     listener: &TcpListener,
-    epoll: &impl std::os::fd::AsFd,
+    epoll: &OwnedFd,
     connections: &mut Vec<Option<Connection>>,
     free: &mut Vec<usize>,
 ) -> io::Result<()> {
@@ -104,6 +99,40 @@ fn accept(
     Ok(())
 }
 
+/// One plain write to every session but the one that asked for it.
+fn broadcast(
+    epoll: &OwnedFd,
+    connections: &mut [Option<Connection>],
+    from: usize,
+    body: &[u8],
+) -> io::Result<()> {
+    let encoded = [Transport::Tcp, Transport::Websocket].map(|transport| {
+        let framing = Framing {
+            transport,
+            client: false,
+        };
+        let mut out = Vec::new();
+        wire::without_id(framing, &mut out, wire::PUSH, PUSH_ROUTE, body);
+        out
+    });
+    for (slot, connection) in connections.iter_mut().enumerate() {
+        let Some(connection) = connection.as_mut().filter(|_| slot != from) else {
+            continue;
+        };
+        let Some(transport) = connection.transport else {
+            continue;
+        };
+        let was_blocked = connection.stream.is_blocked();
+        let written = connection.stream.write(&encoded[transport as usize]);
+        // A broken one is dropped when its event comes.
+        if written.is_ok() && connection.stream.is_blocked() != was_blocked {
+            let flags = EventFlags::OUT;
+            connection.stream.watch_again(epoll, slot as u64, flags)?;
+        }
+    }
+    Ok(())
+}
+
 struct Connection {
     stream: Stream,
     /// Decided by the first bytes.
@@ -112,7 +141,12 @@ struct Connection {
 
 impl Connection {
     /// An error closes the connection.
-    fn serve(&mut self, buffer: &mut [u8], out: &mut Vec<u8>) -> io::Result<()> {
+    fn serve(
+        &mut self,
+        buffer: &mut [u8],
+        out: &mut Vec<u8>,
+        pushes: &mut Vec<Vec<u8>>,
+    ) -> io::Result<()> {
         if self.stream.is_blocked() {
             return self.stream.flush();
         }
@@ -129,7 +163,12 @@ impl Connection {
         };
         let mut packages = Packages::new(transport, bytes);
         while let Some((kind, body)) = packages.next()? {
-            answer(framing, out, kind, body)?;
+            match wire::routed(wire::NOTIFY, body) {
+                Some((route, body)) if kind == wire::DATA && route == TRIGGER_ROUTE.as_bytes() => {
+                    pushes.push(body.to_vec());
+                }
+                _ => answer(framing, out, kind, body)?,
+            }
         }
         self.stream.keep(packages.rest())?;
         if out.is_empty() {

@@ -6,8 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cores::{self, Cores};
+use crate::process::{Memory, sessions_max};
 use crate::session;
-use crate::target::{Memory, Start, Target, sessions_max};
+use crate::target::{Around, Start, Target};
 use crate::wire::Transport;
 
 /// How long the idle server's CPU is watched.
@@ -34,8 +35,8 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
             options.sessions
         );
     }
-    let cores = Cores::plan(&cores::available()?, options.start.shards);
-    let target = options.start.run(&cores)?;
+    let cores = Cores::plan(&cores::available()?, options.start.cores());
+    let target = options.start.run(Around::Nothing, &cores)?;
     println!(
         "{} ({cores}), {sessions} sessions, {}",
         target.name, options.transport
@@ -80,7 +81,7 @@ fn open_all(target: &Target, transport: Transport, sessions: u32) -> io::Result<
     let start = Instant::now();
     let mut sockets = Vec::new();
     for index in 0..sessions {
-        let socket = session::open(target.address, transport).map_err(|error| {
+        let socket = session::open(target.address, transport, false).map_err(|error| {
             io::Error::new(
                 error.kind(),
                 format!("after {index} of {sessions} sessions: {error}"),

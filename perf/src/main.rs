@@ -18,10 +18,18 @@
     reason = "the bans keep clocks and threads out of the gateway's rooms; measuring needs both"
 )]
 
+mod backend;
+mod broadcast;
 mod ceiling;
+mod clients;
 mod cores;
-mod echo;
+mod exchange;
 mod idle;
+mod load;
+mod measure;
+mod peers;
+mod process;
+mod rpc;
 mod session;
 mod stream;
 mod target;
@@ -46,8 +54,10 @@ struct Arguments {
 enum Command {
     /// Memory per idle session, and the CPU that idle sessions cost
     Idle(idle::Options),
-    /// Closed loop of echo requests: rate, latency, server CPU per message
-    Echo(echo::Options),
+    /// Rate, latency and server CPU of one kind of work
+    Load(load::Options),
+    /// Answer what frontends forward
+    Backend(backend::Options),
     /// Serve as the comparison: a bare epoll loop that only frames
     Ceiling {
         /// Where to listen; loopback only
@@ -60,10 +70,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    target::raise_file_limit();
+    process::raise_file_limit();
     let result = match Arguments::parse().command {
         Command::Idle(options) => idle::run(&options),
-        Command::Echo(options) => echo::run(&options),
+        Command::Load(options) => load::run(&options),
+        Command::Backend(options) => backend::run(&options),
         Command::Ceiling { listen, seconds } => ceiling::run(listen, seconds),
     };
     match result {

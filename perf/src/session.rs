@@ -18,11 +18,17 @@ const SESSIONS_PER_SOURCE: u32 = 10_000;
 const REPLY_BYTES_MAX: usize = 16 << 10;
 const UPGRADE_KEY: &str = "dGFuZ2Vsby1wZXJmLWtleQ==";
 
-/// Route of the request that every measurement sends.
+/// Route of a request that the server answers itself, and of one that a backend answers.
 pub(crate) const ECHO_ROUTE: &str = "connector.entryHandler.echo";
+pub(crate) const FORWARD_ROUTE: &str = "chat.chatHandler.echo";
 
-/// Connects and comes back with a blocking socket whose session is working.
-pub(crate) fn open(address: SocketAddr, transport: Transport) -> io::Result<TcpStream> {
+/// Connects and comes back with a blocking socket whose session is working. `heartbeats`: whether
+/// the server is to ask for them; a load that sends none would be cut off in the middle.
+pub(crate) fn open(
+    address: SocketAddr,
+    transport: Transport,
+    heartbeats: bool,
+) -> io::Result<TcpStream> {
     let mut socket = connect(address)?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(STEP_TIMEOUT))?;
@@ -39,10 +45,18 @@ pub(crate) fn open(address: SocketAddr, transport: Transport) -> io::Result<TcpS
     framing.package(&mut out, wire::HANDSHAKE, request);
     socket.write_all(&out)?;
     let (kind, reply) = next_package(&mut socket, transport)?;
-    check_handshake(kind, &reply)?;
+    check_handshake(kind, &reply, heartbeats)?;
     out.clear();
     framing.package(&mut out, wire::ACK, b"");
     socket.write_all(&out)?;
+    if heartbeats {
+        let (kind, _) = next_package(&mut socket, transport)?;
+        if kind != wire::HEARTBEAT {
+            return Err(wire::refused(format!(
+                "the ack answered with package {kind}"
+            )));
+        }
+    }
     Ok(socket)
 }
 
@@ -73,30 +87,41 @@ fn source() -> Ipv4Addr {
 
 /// One echo on a session from [`open`]: proves that it is still there and working.
 pub(crate) fn check(socket: &mut TcpStream, transport: Transport, id: u32) -> io::Result<()> {
-    let mut out = Vec::new();
+    let framing = Framing {
+        transport,
+        client: true,
+    };
     let body = format!(r#"{{"n":{id}}}"#);
-    wire::request(
-        Framing {
-            transport,
-            client: true,
-        },
-        &mut out,
-        id,
-        ECHO_ROUTE,
-        body.as_bytes(),
-    );
-    socket.write_all(&out)?;
-    let (kind, message) = next_package(socket, transport)?;
-    if kind != wire::DATA || wire::response(&message)? != (id, body.as_bytes()) {
-        return Err(wire::refused(format!(
-            "echo {id} answered with {}",
-            wire::shown(&message)
-        )));
+    let answer = ask(socket, framing, id, ECHO_ROUTE, body.as_bytes())?;
+    if answer != body.as_bytes() {
+        let text = format!("echo {id} answered with {}", wire::shown(&answer));
+        return Err(wire::refused(text));
     }
     Ok(())
 }
 
-fn check_handshake(kind: u8, reply: &[u8]) -> io::Result<()> {
+/// One request on a session from [`open`].
+pub(crate) fn ask(
+    socket: &mut TcpStream,
+    framing: Framing,
+    id: u32,
+    route: &str,
+    body: &[u8],
+) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    wire::request(framing, &mut out, id, route, body);
+    socket.write_all(&out)?;
+    let (kind, message) = next_package(socket, framing.transport)?;
+    match wire::response(&message) {
+        Ok((answered, answer)) if kind == wire::DATA && answered == id => Ok(answer.to_vec()),
+        _ => {
+            let text = format!("request {id} answered with {}", wire::shown(&message));
+            Err(wire::refused(text))
+        }
+    }
+}
+
+pub(crate) fn check_handshake(kind: u8, reply: &[u8], heartbeats: bool) -> io::Result<()> {
     let text = std::str::from_utf8(reply).unwrap_or_default();
     if kind != wire::HANDSHAKE || !text.starts_with(r#"{"code":200,"#) {
         return Err(wire::refused(format!(
@@ -104,10 +129,12 @@ fn check_handshake(kind: u8, reply: &[u8]) -> io::Result<()> {
             wire::shown(reply)
         )));
     }
-    if text.contains(r#""heartbeat":"#) {
-        return Err(wire::refused(
-            "the server asks for heartbeats, which this load does not send",
-        ));
+    if text.contains(r#""heartbeat":"#) != heartbeats {
+        return Err(wire::refused(if heartbeats {
+            "the server asks for no heartbeats"
+        } else {
+            "the server asks for heartbeats, which this load does not send"
+        }));
     }
     Ok(())
 }

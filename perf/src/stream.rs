@@ -3,14 +3,49 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::net::sockopt;
 
 /// The buffer that one thread reads all its sockets into.
 pub(crate) const READ_BUFFER_BYTES: usize = 64 << 10;
 
 /// Events taken from one epoll wait.
-pub(crate) const EVENTS_MAX: usize = 1024;
+const EVENTS_MAX: usize = 1024;
+
+/// Room for the events of one wait.
+pub(crate) struct Events {
+    events: Vec<epoll::Event>,
+}
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        Self {
+            events: Vec::with_capacity(EVENTS_MAX),
+        }
+    }
+
+    /// The tokens of all that is ready now or becomes ready within `timeout`; none when it passes.
+    pub(crate) fn wait(
+        &mut self,
+        epoll: impl AsFd,
+        timeout: Duration,
+    ) -> io::Result<impl Iterator<Item = u64> + '_> {
+        self.events.clear();
+        let timeout = Timespec {
+            tv_sec: timeout.as_secs() as i64,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        match epoll::wait(epoll, spare_capacity(&mut self.events), Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(self.events.iter().map(|event| event.data.u64()))
+    }
+}
 
 pub(crate) struct Stream {
     socket: TcpStream,
@@ -44,6 +79,12 @@ impl Stream {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Has the kernel acknowledge the next bytes without delay. It forgets this now and then, so it
+    /// has to be said before each read.
+    pub(crate) fn acknowledge_at_once(&self) -> io::Result<()> {
+        Ok(sockopt::set_tcp_quickack(&self.socket, true)?)
     }
 
     /// Keeps `rest` for the next read. A package has to fit into the read buffer.

@@ -10,9 +10,11 @@ pub(crate) const ACK: u8 = 2;
 pub(crate) const HEARTBEAT: u8 = 3;
 pub(crate) const DATA: u8 = 4;
 
-/// Message flag of a request with a plain route, and of a response.
+/// Message flags, each with a plain route where there is one.
 pub(crate) const REQUEST: u8 = 0x00;
+pub(crate) const NOTIFY: u8 = 0x02;
 pub(crate) const RESPONSE: u8 = 0x04;
+pub(crate) const PUSH: u8 = 0x06;
 
 /// The masking key of every frame we send as a client. A fixed one costs the server what a random
 /// one costs it.
@@ -250,6 +252,21 @@ pub(crate) fn request(framing: Framing, out: &mut Vec<u8>, id: u32, route: &str,
     out.extend_from_slice(route.as_bytes());
     out.extend_from_slice(body);
     framing.end(out, start);
+}
+
+/// A notify or push of `route` as one data package.
+pub(crate) fn without_id(framing: Framing, out: &mut Vec<u8>, flag: u8, route: &str, body: &[u8]) {
+    let start = framing.begin(out, DATA, 2 + route.len() + body.len());
+    out.extend_from_slice(&[flag, route.len() as u8]);
+    out.extend_from_slice(route.as_bytes());
+    out.extend_from_slice(body);
+    framing.end(out, start);
+}
+
+/// Route and body of a notify or push message; `None` if it is another message.
+pub(crate) fn routed(flag: u8, message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&route_bytes, rest) = message.strip_prefix(&[flag])?.split_first()?;
+    rest.split_at_checked(usize::from(route_bytes))
 }
 
 /// Id and body of a response message.

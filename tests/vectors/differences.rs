@@ -39,6 +39,10 @@ pub(crate) enum Tangelo {
     ClosesWithHttp(&'static str),
     /// The first answer is the only one.
     AnswersOnce,
+    /// A new connection is tried with a ping before it is used.
+    PingsFirst,
+    /// A call of another server fails with this text.
+    FailsWith(&'static str),
 }
 
 const BOTH: Option<Dialect> = None;
@@ -64,6 +68,8 @@ const fn row(
 const UNKNOWN_TYPE: &str = "the connection ends in both; there is nothing to hand on";
 const SHORT: &str = "the rest may follow on raw TCP; a WebSocket message like that closes";
 const ID: &str = "the reference computes ids with 32-bit shifts and hangs on a negative one";
+const NO_REMOTES: &str =
+    "remotes of the application are JavaScript; a frontend without any says so";
 const WEDGED: &str = "the reference stays open, but deaf";
 
 #[rustfmt::skip]
@@ -86,6 +92,13 @@ static TABLE: &[Difference] = &[
 
     row("rpc", "*-buffered-*", BOTH, Tangelo::WritesPlain, "receivers take a call alone or in an array"),
     row("rpc", "*-traced-*", BOTH, Tangelo::WritesPlain, "nothing depends on the trace keys"),
+
+    row("replay", "* mailbox", PINUS, Tangelo::PingsFirst,
+        "a Pinus backend loses what comes in one segment with the CONNECT"),
+    row("replay", "pomelo-frontend-remotes user.*", POMELO,
+        Tangelo::FailsWith("no such namespace:user"), NO_REMOTES),
+    row("replay", "pinus-frontend-remotes user.infoRemote.*", PINUS,
+        Tangelo::FailsWith("no such service:infoRemote"), NO_REMOTES),
 
     row("responses", "* connector.entryHandler.twice *", BOTH, Tangelo::AnswersOnce,
         "a handler in Rust returns, and can do that only once; a second answer to an id is of no use"),
@@ -157,7 +170,6 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
 }
 
 /// Dialect of a framework's name.
-#[cfg(feature = "runtime")]
 pub(crate) fn dialect_of(framework: &str) -> Dialect {
     match framework {
         "pomelo" => Dialect::Pomelo,

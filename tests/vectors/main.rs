@@ -1,7 +1,8 @@
 //! What genuine servers did with the same bytes. `README.md` says where those come from.
 //!
 //! `codec` and `rpc` ask the formats alone. The rest puts the reference application (`app`), as
-//! handlers in Rust, on a gateway of its own (`server`) and lets clients send what the reference got.
+//! handlers in Rust, on a gateway of its own (`server`) and lets clients send what the reference got;
+//! `replay` puts a gateway into the place of the frontend of a captured cluster.
 //! `differences` is the list of what tangelo does otherwise.
 #![allow(
     clippy::disallowed_methods,
@@ -13,6 +14,7 @@ mod codec;
 mod differences;
 mod file;
 mod rpc;
+mod transcript;
 
 #[cfg(feature = "runtime")]
 mod app;
@@ -28,6 +30,8 @@ mod filters;
 mod handshake;
 #[cfg(feature = "runtime")]
 mod malformed;
+#[cfg(feature = "runtime")]
+mod replay;
 #[cfg(feature = "runtime")]
 mod responses;
 #[cfg(feature = "runtime")]

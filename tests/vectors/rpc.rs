@@ -1,96 +1,24 @@
 //! Calls between servers against transcripts of genuine clusters.
 
-use serde::Deserialize;
 use serde_json::Value;
 use tangelo::session::Uid;
 use tangelo::wire::mqtt::{self, Packet};
 use tangelo::wire::{json, rpc};
 
 use super::differences::{Differences, Tangelo};
-use super::file::{Hex, lines};
-
-macro_rules! transcripts {
-    ($($name:literal),* $(,)?) => {
-        /// Names and texts.
-        const TRANSCRIPTS: &[(&str, &str)] =
-            &[$(($name, include_str!(concat!("rpc/", $name, ".jsonl")))),*];
-    };
-}
-
-transcripts!(
-    "pinus-forward-request",
-    "pinus-handler-error",
-    "pinus-push-uids",
-    "pinus-session-bind",
-    "pinus-traced-forward-request",
-    "pomelo-buffered-forward-request",
-    "pomelo-forward-notify",
-    "pomelo-forward-request",
-    "pomelo-handler-error",
-    "pomelo-keepalive",
-    "pomelo-session-bind",
-    "pomelo-session-push",
-    "pomelo-traced-forward-request",
-);
-
-/// Far more than any packet here.
-const BYTES_MAX: usize = 1 << 20;
-
-#[derive(Deserialize)]
-struct Line {
-    kind: String,
-    hex: Option<Hex>,
-    json: Option<Value>,
-}
-
-/// One captured packet.
-struct Captured {
-    transcript: &'static str,
-    kind: String,
-    bytes: Vec<u8>,
-    json: Value,
-}
-
-impl Captured {
-    /// The calls or answers in a publish, one or an array of them.
-    fn objects(&self) -> &[Value] {
-        match &self.json {
-            Value::Array(objects) => objects,
-            object => std::slice::from_ref(object),
-        }
-    }
-
-    fn payload(&self) -> &[u8] {
-        match mqtt::decode(&self.bytes, BYTES_MAX) {
-            Ok(Some((Packet::Publish { payload, .. }, _))) => payload,
-            other => panic!("{}: {other:?}", self.transcript),
-        }
-    }
-}
+use super::file::Hex;
+use super::transcript::{BYTES_MAX, Captured, transcripts};
 
 fn packets(kind: &str) -> Vec<Captured> {
-    let mut packets = Vec::new();
-    for (transcript, text) in TRANSCRIPTS {
-        for line in lines::<Line>(text) {
-            if let Some(bytes) = line.hex
-                && line.kind == kind
-            {
-                packets.push(Captured {
-                    transcript,
-                    kind: line.kind,
-                    bytes: bytes.0,
-                    json: line.json.unwrap_or_default(),
-                });
-            }
-        }
-    }
+    let packets = transcripts().flat_map(|transcript| transcript.packets);
+    let packets: Vec<_> = packets.filter(|packet| packet.kind == kind).collect();
     assert!(!packets.is_empty(), "no {kind}");
     packets
 }
 
 /// The packet at the front of the bytes, if every shorter piece of them waits for more.
 fn decode_at_every_split(captured: &Captured) -> Packet<'_> {
-    let Captured { bytes, kind, .. } = captured;
+    let (bytes, kind) = (captured.bytes(), &captured.kind);
     for end in 0..bytes.len() {
         let piece = mqtt::decode(&bytes[..end], BYTES_MAX);
         assert_eq!(piece, Ok(None), "{} {kind} at {end}", captured.transcript);
@@ -112,7 +40,7 @@ fn a_forward_has_the_bytes_of_a_genuine_frontend() {
             assert_eq!(captured.objects().len(), 1, "{}", captured.transcript);
             let difference = differences.find(captured.transcript);
             let expected = match difference.map(|row| row.tangelo) {
-                None => captured.bytes.clone(),
+                None => captured.bytes().to_vec(),
                 Some(Tangelo::WritesPlain) => plain(captured.payload()),
                 Some(other) => panic!("{other:?} is nothing that a forward can do"),
             };
@@ -210,14 +138,14 @@ fn the_first_packet_and_the_keep_alive_have_the_bytes_of_the_reference() {
         let mut out = Vec::new();
         let client_id = captured.json["clientId"].as_str().expect("a text");
         mqtt::write_connect(&mut out, client_id);
-        assert_eq!(Hex(out), Hex(captured.bytes));
+        assert_eq!(out, captured.bytes());
     }
     for captured in packets("mqtt-pingreq") {
         assert_eq!(decode_at_every_split(&captured), Packet::PingReq);
-        assert_eq!(captured.bytes, mqtt::PINGREQ);
+        assert_eq!(captured.bytes(), mqtt::PINGREQ);
     }
     for captured in packets("mqtt-pingresp") {
         assert_eq!(decode_at_every_split(&captured), Packet::PingResp);
-        assert_eq!(captured.bytes, mqtt::PINGRESP);
+        assert_eq!(captured.bytes(), mqtt::PINGRESP);
     }
 }
