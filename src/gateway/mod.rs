@@ -8,6 +8,7 @@
 //! **Where to start reading**: [`Gateway::start`].
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -142,10 +143,12 @@ fn start_shard(placement: Placement, seed: Seed, stopper: Stopper) -> Result<Joi
         .name(format!("shard-{}", seed.id.0))
         .spawn(move || {
             let _stop_all = stop_all;
-            match preflight::executor(&placement) {
-                Ok(executor) => {
+            let made = preflight::executor(&placement)
+                .and_then(|executor| Ok((executor, preflight::poller()?)));
+            match made {
+                Ok((executor, poller)) => {
                     let _ = ready.send(Ok(()));
-                    executor.run(shard::run(seed));
+                    executor.run(shard::run(seed, Rc::new(poller)));
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));

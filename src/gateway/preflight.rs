@@ -19,11 +19,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
+use crate::net::poller::Poller;
 
 /// Memory that one executor locks, rounded up: 504 KiB on Linux 6.14 and newer, where the rings
 /// count, 192 KiB before. glommio asks for this much, whatever the kernel charges.
 const LOCKED_BYTES: u64 = 512 << 10;
-/// Descriptors of one shard: three rings, an eventfd, the listener, and some to spare.
+/// Descriptors of one shard: three rings, an eventfd, the epoll instance and a copy of it, the
+/// listener, and one to spare.
 const SHARD_FILES: usize = 8;
 /// Descriptors kept free for logs, files read at start and for refusing what comes too much.
 const SPARE_FILES: usize = 64;
@@ -96,6 +98,11 @@ pub fn executor(placement: &Placement) -> Result<LocalExecutor> {
         }
     }
     make().map_err(|error| refused(&error, sysctl().as_deref()))
+}
+
+/// What tells a shard which of its sockets are ready.
+pub fn poller() -> Result<Poller> {
+    Poller::new().map_err(|error| Error::Host(format!("cannot create an epoll instance: {error}")))
 }
 
 fn shards_fit(shards: usize) -> Result<()> {

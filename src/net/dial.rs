@@ -2,10 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::rc::Rc;
 use std::time::Duration;
 
-use glommio::net::TcpStream;
-
+use super::poller::Poller;
 use super::socket::Socket;
 
 /// Why there is no connection.
@@ -18,16 +18,23 @@ pub enum DialError {
 }
 
 /// Connects; the first address that the name has.
-pub async fn dial(host: &str, port: u16, timeout: Duration) -> Result<Socket, DialError> {
+pub async fn dial(
+    host: &str,
+    port: u16,
+    timeout: Duration,
+    poller: &Rc<Poller>,
+) -> Result<Socket, DialError> {
     let address = resolve(host, port).await.map_err(DialError::Io)?;
-    match TcpStream::connect_timeout(address, timeout).await {
-        Ok(stream) => Ok(Socket::new(stream)),
-        Err(glommio::GlommioError::TimedOut(_)) => Err(DialError::Timeout),
-        Err(error) => match io::Error::from(error) {
-            error if error.kind() == io::ErrorKind::TimedOut => Err(DialError::Timeout),
-            error => Err(DialError::Io(error)),
-        },
-    }
+    let connected = async {
+        Socket::connect(address, poller)
+            .await
+            .map_err(DialError::Io)
+    };
+    let late = async {
+        glommio::timer::sleep(timeout).await;
+        Err(DialError::Timeout)
+    };
+    futures_lite::future::or(connected, late).await
 }
 
 async fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {

@@ -4,46 +4,50 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use glommio::net::TcpStream;
-
 use super::Shard;
 use super::connection::Connection;
 use crate::error::Fault;
 use crate::ids::Sid;
 use crate::metrics::Counter;
+use crate::net::clock;
 use crate::net::drive::{self, End, Receiver};
-use crate::net::socket::{self, Socket};
+use crate::net::socket::{Listener, Socket};
 
 /// Pause after an accept call that failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Connections accepted before others run.
+const BUDGET: usize = 64;
 
 /// Accepts connections for ever.
-pub(super) async fn run(shard: Rc<Shard>, listener: std::net::TcpListener) {
-    let listener = socket::listener(listener);
+pub(super) async fn run(shard: Rc<Shard>, listener: Listener) {
+    let mut budget = BUDGET;
     loop {
         match listener.accept().await {
-            Ok(stream) => admit(&shard, stream),
-            Err(error) => match io::Error::from(error) {
-                // The client was gone before its turn came.
-                error if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                error => {
-                    shard.counters().add(Counter::AcceptErrors, 1);
-                    tracing::warn!(%error, "accept failed");
-                    glommio::timer::sleep(PAUSE).await;
-                }
-            },
+            Ok(socket) => admit(&shard, socket),
+            // The client was gone before its turn came.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                shard.counters().add(Counter::AcceptErrors, 1);
+                tracing::warn!(%error, "accept failed");
+                glommio::timer::sleep(PAUSE).await;
+            }
+        }
+        budget -= 1;
+        if budget == 0 {
+            clock::breathe().await;
+            budget = BUDGET;
         }
     }
 }
 
 /// Gives a connection its place and its task.
-fn admit(shard: &Rc<Shard>, stream: TcpStream) {
+fn admit(shard: &Rc<Shard>, socket: Socket) {
     shard.counters().add(Counter::Accepted, 1);
     if !shard.process_sockets.enter() {
         shard.process_sockets.leave();
         return shard.counters().closed(Fault::MaxConnections);
     }
-    let socket = Rc::new(Socket::new(stream));
+    let socket = Rc::new(socket);
     let place = shard
         .connections
         .borrow_mut()

@@ -89,7 +89,14 @@ pub(super) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
     let mut backoff = Backoff::new(rpc.backoff_min, rpc.backoff_max);
     loop {
         link.wanted().await;
-        let fault = match dial(&server.host, server.port, rpc.connect_timeout).await {
+        let fault = match dial(
+            &server.host,
+            server.port,
+            rpc.connect_timeout,
+            &shard.poller,
+        )
+        .await
+        {
             Ok(_) if !link.listed.get() => continue,
             Ok(socket) => {
                 backoff.reset();

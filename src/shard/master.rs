@@ -20,7 +20,7 @@ use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::dial::{DialError, dial};
 use crate::net::drive::{self, Receiver};
-use crate::net::socket::Socket;
+use crate::net::socket::{Listener, Socket};
 use crate::rpc::mailbox::Backoff;
 use crate::wire::mqtt;
 
@@ -49,7 +49,7 @@ pub(super) struct MasterLink {
 }
 
 /// Starts the tasks of the switch.
-pub(super) fn start(shard: &Rc<Shard>, rpc_listener: Option<std::net::TcpListener>) {
+pub(super) fn start(shard: &Rc<Shard>, rpc_listener: Option<Listener>) {
     if let Some(listener) = rpc_listener {
         shard.keep(remote::run(shard.clone(), listener));
     }
@@ -146,7 +146,7 @@ async fn run(shard: Rc<Shard>, link: Rc<MasterLink>, master: config::Master) {
     let cluster = &shard.config.cluster;
     let mut backoff = Backoff::new(cluster.reconnect_min, cluster.reconnect_max);
     loop {
-        match dial(&master.host, master.port, CONNECT_TIMEOUT).await {
+        match dial(&master.host, master.port, CONNECT_TIMEOUT, &shard.poller).await {
             Ok(socket) => {
                 if talk(&shard, &link, Rc::new(socket)).await {
                     backoff.reset();

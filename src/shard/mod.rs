@@ -37,6 +37,8 @@ use crate::limits::SESSIONS_PER_SHARD_MAX;
 use crate::metrics::Counters;
 use crate::net::clock;
 use crate::net::drive::ReadBuffer;
+use crate::net::poller::Poller;
+use crate::net::socket::Listener;
 use crate::push::Scheduler;
 use crate::route::Routes;
 use crate::route::balance::{Balancer, Strategy};
@@ -150,6 +152,7 @@ pub(crate) struct Shard {
     balancers: RefCell<Vec<Balancer>>,
     /// Own id as JSON text, quotes included.
     server_id_json: String,
+    poller: Rc<Poller>,
     read_buffer: ReadBuffer,
     connections: RefCell<Slab<Connection>>,
     /// Who a session is before it is bound or has values.
@@ -214,7 +217,7 @@ impl Turn {
     }
 }
 
-/// Longest distance between two looks at the clock; also heals glommio's lost accept wake-ups.
+/// Longest distance between two looks at the clock.
 const TICK: Duration = Duration::from_millis(50);
 /// Sessions flushed before others run: a write to a socket is about 9 µs.
 const FLUSH_BUDGET: usize = 256;
@@ -222,17 +225,20 @@ const FLUSH_BUDGET: usize = 256;
 const INBOX_BUDGET: usize = 64;
 /// How long a stopping shard waits for last bytes to leave.
 const STOP_GRACE: Duration = Duration::from_millis(250);
+/// Looks at the sockets after which a stopping shard waits for no more ends.
+const END_BREATHS_MAX: usize = 1000;
 
 /// Runs a shard until the process is told to stop. Call inside its executor.
-pub async fn run(mut seed: Seed) {
+pub async fn run(mut seed: Seed, poller: Rc<Poller>) {
     let (listener, rpc_listener) = (seed.listener.take(), seed.rpc_listener.take());
     let stop = seed.stop.clone();
-    let shard = Rc::new(Shard::new(seed));
+    let shard = Rc::new(Shard::new(seed, poller.clone()));
+    shard.keep(async move { poller.run().await });
     shard.apply_static_cluster();
     if shard.id == SWITCH {
-        master::start(&shard, rpc_listener);
+        master::start(&shard, shard.listen(rpc_listener));
     }
-    if let Some(listener) = listener {
+    if let Some(listener) = shard.listen(listener) {
         shard.keep(accept::run(shard.clone(), listener));
     }
     shard.keep(flush_turns(shard.clone()));
@@ -248,7 +254,7 @@ pub async fn run(mut seed: Seed) {
 }
 
 impl Shard {
-    fn new(seed: Seed) -> Self {
+    fn new(seed: Seed, poller: Rc<Poller>) -> Self {
         let config = &seed.config;
         let router = (seed.make_router)(seed.id);
         let routes = Routes::new(&config.server_type, router.routes());
@@ -273,6 +279,7 @@ impl Shard {
             router: Rc::new(router),
             routes,
             dictionary,
+            poller,
             cluster: RefCell::default(),
             balancers: RefCell::default(),
             server_id_json: String::from_utf8(server_id_json).expect("write_string writes UTF-8"),
@@ -298,6 +305,18 @@ impl Shard {
         }
     }
 
+    /// Watches a listening socket; the process ends where that cannot be done.
+    fn listen(&self, socket: Option<std::net::TcpListener>) -> Option<Listener> {
+        match Listener::new(socket?, &self.poller) {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                let text = format!("cannot watch the listening socket: {error}");
+                (self.stop)(Some(Error::Host(text)));
+                None
+            }
+        }
+    }
+
     /// Runs a task until the shard ends.
     fn keep(&self, task: impl Future<Output = ()> + 'static) {
         let task = glommio::spawn_local(task);
@@ -310,11 +329,16 @@ impl Shard {
         for pipe in self.served_pipes() {
             pipe.shutdown();
         }
+        // The tasks that read these sockets see their ends.
+        for _ in 0..END_BREATHS_MAX {
+            if self.connections.borrow().is_empty() && self.served_pipes().is_empty() {
+                break;
+            }
+            clock::breathe().await;
+        }
         for task in self.kept.take() {
             task.cancel().await;
         }
-        // Those that read a socket see its end.
-        clock::breathe().await;
     }
 
     /// The servers of now: links and call tables for new ones, an end for those that left.

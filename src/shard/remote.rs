@@ -14,7 +14,6 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use glommio::net::TcpStream;
 use slab::Slab;
 
 use super::Shard;
@@ -31,7 +30,7 @@ use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::dial;
 use crate::net::drive::{self, Receiver};
-use crate::net::socket::{self, Socket};
+use crate::net::socket::{Listener, Socket};
 use crate::rpc::acceptor::{self, Event};
 use crate::rpc::sysrpc::{self, Reason, SidArg, SysCall};
 use crate::session::binding::{Binding, DuplicateLogin};
@@ -107,21 +106,20 @@ impl std::fmt::Debug for Pipe {
 }
 
 /// Accepts the links of peers, for ever.
-pub(super) async fn run(shard: Rc<Shard>, listener: std::net::TcpListener) {
-    let listener = socket::listener(listener);
+pub(super) async fn run(shard: Rc<Shard>, listener: Listener) {
     loop {
         match listener.accept().await {
-            Ok(stream) => {
+            Ok(socket) => {
                 let shard = shard.clone();
                 glommio::spawn_local(async move {
-                    let counter = if shard.may_call(&stream).await {
+                    let counter = if shard.may_call(&socket).await {
                         Counter::PeersAccepted
                     } else {
                         Counter::PeersRefused
                     };
                     shard.counters().add(counter, 1);
                     if counter == Counter::PeersAccepted {
-                        serve(shard, stream).await;
+                        serve(shard, socket).await;
                     }
                 })
                 .detach();
@@ -136,8 +134,8 @@ pub(super) async fn run(shard: Rc<Shard>, listener: std::net::TcpListener) {
 }
 
 /// Serves one peer to the end of its link.
-async fn serve(shard: Rc<Shard>, stream: TcpStream) {
-    let socket = Rc::new(Socket::new(stream));
+async fn serve(shard: Rc<Shard>, socket: Socket) {
+    let socket = Rc::new(socket);
     socket.quick_ack();
     let pipe = Rc::new(Pipe::to(socket.clone()));
     let place = shard.switch().served.borrow_mut().insert(pipe.clone());
@@ -203,11 +201,11 @@ impl Shard {
 
     /// With `rpc.allow = "cluster"` only listed servers may call. Names in the list are looked up for
     /// each caller whose address is not in it.
-    async fn may_call(&self, stream: &TcpStream) -> bool {
+    async fn may_call(&self, socket: &Socket) -> bool {
         if self.config.rpc.allow == RpcAllow::Any {
             return true;
         }
-        let Ok(caller) = stream.peer_addr() else {
+        let Some(caller) = socket.peer_address() else {
             return false;
         };
         let caller = caller.ip().to_canonical();
