@@ -32,13 +32,9 @@ deny:
 bench *ARGS:
     cargo bench --bench '*' -- {{ARGS}}
 
-# Memory and CPU of sessions that do nothing.
-perf-idle *ARGS:
-    cargo build --release --workspace && cargo run --release -p tangelo-perf -- idle {{ARGS}}
-
-# Rate, latency and CPU per message of echo requests.
-perf-echo *ARGS:
-    cargo build --release --workspace && cargo run --release -p tangelo-perf -- echo {{ARGS}}
+# What does an operator get? For example: just perf compare, just perf load --depth 1, just perf idle
+perf *ARGS:
+    cargo build --release --workspace && cargo run --release -p tangelo-perf -- {{ARGS}}
 
 # The gateway; without arguments with its built-in chat room.
 run *ARGS:

@@ -19,7 +19,21 @@ const LISTENER: u64 = u64::MAX;
 /// Connections taken per wake-up, so that a storm of new ones does not starve the others.
 const ACCEPTS_MAX: usize = 64;
 
-pub(crate) fn run(listen: SocketAddr, seconds: u64) -> io::Result<()> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Where to listen; loopback only
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Heartbeat interval to ask for, in seconds; by default none
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    heartbeat: Option<u16>,
+    /// Ends by itself after this long
+    #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+}
+
+pub(crate) fn run(options: &Options) -> io::Result<()> {
+    let listen = options.listen;
     if !listen.ip().is_loopback() {
         return Err(io::Error::other(format!(
             "{listen} is not a loopback address"
@@ -37,7 +51,7 @@ pub(crate) fn run(listen: SocketAddr, seconds: u64) -> io::Result<()> {
     println!("tangelo listening on {}", listener.local_addr()?);
     io::stdout().flush()?;
 
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let end = Instant::now() + Duration::from_secs(options.seconds);
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut free = Vec::new();
     let mut buffer = vec![0; READ_BUFFER_BYTES];
@@ -48,7 +62,8 @@ pub(crate) fn run(listen: SocketAddr, seconds: u64) -> io::Result<()> {
         let mut pushes = Vec::new();
         for token in events.wait(&epoll, Duration::from_secs(1))? {
             if token == LISTENER {
-                accept(&listener, &epoll, &mut connections, &mut free)?;
+                let heartbeat = options.heartbeat;
+                accept(&listener, &epoll, heartbeat, &mut connections, &mut free)?;
             } else if let Some(connection) = &mut connections[token as usize] {
                 let was_blocked = connection.stream.is_blocked();
                 let served = connection.serve(&mut buffer, &mut out, &mut pushes);
@@ -75,6 +90,7 @@ pub(crate) fn run(listen: SocketAddr, seconds: u64) -> io::Result<()> {
 fn accept(
     listener: &TcpListener,
     epoll: &OwnedFd,
+    heartbeat: Option<u16>,
     connections: &mut Vec<Option<Connection>>,
     free: &mut Vec<usize>,
 ) -> io::Result<()> {
@@ -92,6 +108,7 @@ fn accept(
         let connection = Connection {
             stream: Stream::new(socket)?,
             transport: None,
+            heartbeat,
         };
         connection.stream.watch(epoll, slot as u64)?;
         connections[slot] = Some(connection);
@@ -137,6 +154,8 @@ struct Connection {
     stream: Stream,
     /// Decided by the first bytes.
     transport: Option<Transport>,
+    /// The interval that it is told.
+    heartbeat: Option<u16>,
 }
 
 impl Connection {
@@ -154,9 +173,18 @@ impl Connection {
             return Ok(());
         };
         out.clear();
-        let Some(transport) = self.transport else {
-            return self.begin(bytes, out);
+        // The first bytes: an upgrade to answer, or packages already.
+        let transport = match self.transport {
+            Some(transport) => transport,
+            None if !bytes.starts_with(b"GET ") => Transport::Tcp,
+            None if bytes.ends_with(b"\r\n\r\n") => {
+                self.transport = Some(Transport::Websocket);
+                upgrade(bytes, out)?;
+                return self.stream.write(out);
+            }
+            None => return self.stream.keep(bytes),
         };
+        self.transport = Some(transport);
         let framing = Framing {
             transport,
             client: false,
@@ -167,7 +195,7 @@ impl Connection {
                 Some((route, body)) if kind == wire::DATA && route == TRIGGER_ROUTE.as_bytes() => {
                     pushes.push(body.to_vec());
                 }
-                _ => answer(framing, out, kind, body)?,
+                _ => answer(framing, out, kind, body, self.heartbeat)?,
             }
         }
         self.stream.keep(packages.rest())?;
@@ -177,35 +205,23 @@ impl Connection {
             self.stream.write(out)
         }
     }
-
-    /// The first bytes: an upgrade to answer, or packages already.
-    fn begin(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) -> io::Result<()> {
-        if !bytes.starts_with(b"GET ") {
-            self.transport = Some(Transport::Tcp);
-            let framing = Framing {
-                transport: Transport::Tcp,
-                client: false,
-            };
-            let mut packages = Packages::new(Transport::Tcp, bytes);
-            while let Some((kind, body)) = packages.next()? {
-                answer(framing, out, kind, body)?;
-            }
-            self.stream.keep(packages.rest())?;
-        } else if bytes.ends_with(b"\r\n\r\n") {
-            self.transport = Some(Transport::Websocket);
-            upgrade(bytes, out)?;
-        } else {
-            self.stream.keep(bytes)?;
-        }
-        self.stream.write(out)
-    }
 }
 
-fn answer(framing: Framing, out: &mut Vec<u8>, kind: u8, body: &[u8]) -> io::Result<()> {
-    match kind {
-        wire::HANDSHAKE => framing.package(out, kind, br#"{"code":200,"sys":{}}"#),
-        wire::HEARTBEAT => framing.package(out, kind, b""),
-        wire::DATA => echo(framing, out, body).ok_or_else(|| refused("not a request"))?,
+fn answer(
+    framing: Framing,
+    out: &mut Vec<u8>,
+    kind: u8,
+    body: &[u8],
+    heartbeat: Option<u16>,
+) -> io::Result<()> {
+    match (kind, heartbeat) {
+        (wire::HANDSHAKE, None) => framing.package(out, kind, br#"{"code":200,"sys":{}}"#),
+        (wire::HANDSHAKE, Some(seconds)) => {
+            let reply = format!(r#"{{"code":200,"sys":{{"heartbeat":{seconds}}}}}"#);
+            framing.package(out, kind, reply.as_bytes());
+        }
+        (wire::HEARTBEAT, _) | (wire::ACK, Some(_)) => framing.package(out, wire::HEARTBEAT, b""),
+        (wire::DATA, _) => echo(framing, out, body).ok_or_else(|| refused("not a request"))?,
         _ => {} // an ack
     }
     Ok(())

@@ -5,11 +5,11 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cores::{self, Cores};
-use crate::process::{Memory, sessions_max};
-use crate::session;
+use crate::cores::Cores;
+use crate::process::{Memory, check_stop, sessions_max};
+use crate::session::{self, ECHO_ROUTE};
 use crate::target::{Around, Start, Target};
-use crate::wire::Transport;
+use crate::wire::{Framing, Transport};
 
 /// How long the idle server's CPU is watched.
 const WATCH: Duration = Duration::from_secs(3);
@@ -27,7 +27,25 @@ pub(crate) struct Options {
     transport: Transport,
 }
 
-pub(crate) fn run(options: &Options) -> io::Result<()> {
+pub(crate) struct Idle {
+    /// Before the first session.
+    base: Memory,
+    full: Memory,
+    sessions: u32,
+}
+
+impl Idle {
+    pub(crate) fn base_mib(&self) -> f64 {
+        self.base.resident as f64 / f64::from(1 << 20)
+    }
+
+    pub(crate) fn bytes_per_session(&self) -> f64 {
+        let grown = self.full.resident.saturating_sub(self.base.resident);
+        grown as f64 / f64::from(self.sessions)
+    }
+}
+
+pub(crate) fn run(options: &Options, available: &[usize]) -> io::Result<Idle> {
     let sessions = options.sessions.min(sessions_max());
     if sessions < options.sessions {
         println!(
@@ -35,7 +53,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
             options.sessions
         );
     }
-    let cores = Cores::plan(&cores::available()?, options.start.cores());
+    let cores = Cores::plan(available, options.start.cores());
     let target = options.start.run(Around::Nothing, &cores)?;
     println!(
         "{} ({cores}), {sessions} sessions, {}",
@@ -63,17 +81,21 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
 
     // Last, because it changes what was measured above: sessions that have once sent something
     // may keep a buffer. It also proves that all of them were alive and past their ack.
+    let framing = Framing {
+        transport: options.transport,
+        client: true,
+    };
     for socket in &mut sockets {
-        session::check(socket, options.transport, 1)?;
+        session::check(socket, framing, ECHO_ROUTE, br#"{"n":1}"#)?;
     }
     target.wait_until_quiet()?;
-    print_per_session(
-        "per session, after one request each",
+    let after = target.memory()?;
+    print_per_session("per session, after one request each", base, after, sessions);
+    Ok(Idle {
         base,
-        target.memory()?,
+        full,
         sessions,
-    );
-    Ok(())
+    })
 }
 
 /// One after the other: each is verified before the next, and no listen queue overflows.
@@ -88,6 +110,7 @@ fn open_all(target: &Target, transport: Transport, sessions: u32) -> io::Result<
             )
         })?;
         sockets.push(socket);
+        check_stop()?;
         if start.elapsed() > OPEN_MAX {
             let text = format!("{OPEN_MAX:?} were not enough for {sessions} sessions");
             return Err(io::Error::other(text));

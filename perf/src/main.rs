@@ -2,11 +2,16 @@
 //! bounded in count and in time. `perf/README.md` says what each command measures and how.
 //!
 //! ```text
-//!  idle ─┐                      ┌─ session   opens one client session, verified
-//!        ├─ target  the server ─┤
-//!  echo ─┘  under test, its     └─ stream    one non-blocking socket    wire  packages as bytes
-//!           CPU and memory                        │
-//!                              ceiling  ──────────┘  the least a server could do
+//!  compare   many runs in turn, a table    idle      memory of sessions that do nothing
+//!     │                                    load      one kind of work, one run:
+//!     └─▶ load, idle                         exchange   clients ask, somebody answers
+//!                                            broadcast  a backend sends, all clients receive
+//!  target    the server under test and       connect    new connections
+//!            what it needs: peers, backend       │
+//!  measure   drives a load, counts, looks        ▼
+//!            at CPU times                  clients   many sessions ─▶ session, stream, wire, rpc
+//!
+//!  ceiling   the least a server could do   backend   the other end of a forwarded message
 //! ```
 //!
 //! **Absent**: anything of the gateway's own code. The two sides of a measurement should not share
@@ -22,20 +27,25 @@ mod backend;
 mod broadcast;
 mod ceiling;
 mod clients;
+mod compare;
+mod connect;
 mod cores;
 mod exchange;
 mod idle;
 mod load;
 mod measure;
 mod peers;
+mod plot;
 mod process;
+mod report;
+mod rows;
 mod rpc;
 mod session;
 mod stream;
 mod target;
 mod wire;
 
-use std::net::SocketAddr;
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -56,32 +66,36 @@ enum Command {
     Idle(idle::Options),
     /// Rate, latency and server CPU of one kind of work
     Load(load::Options),
+    /// Every row of the targets, all sides in turn; writes a table, JSON and a plot
+    Compare(compare::Options),
     /// Answer what frontends forward
     Backend(backend::Options),
     /// Serve as the comparison: a bare epoll loop that only frames
-    Ceiling {
-        /// Where to listen; loopback only
-        #[arg(long, default_value = "127.0.0.1:0")]
-        listen: SocketAddr,
-        /// Ends by itself after this long
-        #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=3600))]
-        seconds: u64,
-    },
+    Ceiling(ceiling::Options),
 }
 
 fn main() -> ExitCode {
     process::raise_file_limit();
-    let result = match Arguments::parse().command {
-        Command::Idle(options) => idle::run(&options),
-        Command::Load(options) => load::run(&options),
-        Command::Backend(options) => backend::run(&options),
-        Command::Ceiling { listen, seconds } => ceiling::run(listen, seconds),
-    };
-    match result {
+    match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tangelo-perf: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(command: Command) -> io::Result<()> {
+    // Before anything is pinned.
+    let available = cores::available()?;
+    if !matches!(command, Command::Backend(_) | Command::Ceiling(_)) {
+        process::handle_stop()?;
+    }
+    match command {
+        Command::Idle(options) => idle::run(&options, &available).map(drop),
+        Command::Load(options) => load::run(&options, &available),
+        Command::Compare(options) => compare::run(&options, &available),
+        Command::Backend(options) => backend::run(&options),
+        Command::Ceiling(options) => ceiling::run(&options),
     }
 }

@@ -17,6 +17,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 const SESSIONS_PER_SOURCE: u32 = 10_000;
 const REPLY_BYTES_MAX: usize = 16 << 10;
 const UPGRADE_KEY: &str = "dGFuZ2Vsby1wZXJmLWtleQ==";
+pub(crate) const HANDSHAKE_BODY: &[u8] = br#"{"sys":{"type":"tangelo-perf","version":"0.1.0"}}"#;
 
 /// Route of a request that the server answers itself, and of one that a backend answers.
 pub(crate) const ECHO_ROUTE: &str = "connector.entryHandler.echo";
@@ -41,8 +42,7 @@ pub(crate) fn open(
         client: true,
     };
     let mut out = Vec::new();
-    let request = br#"{"sys":{"type":"tangelo-perf","version":"0.1.0"}}"#;
-    framing.package(&mut out, wire::HANDSHAKE, request);
+    framing.package(&mut out, wire::HANDSHAKE, HANDSHAKE_BODY);
     socket.write_all(&out)?;
     let (kind, reply) = next_package(&mut socket, transport)?;
     check_handshake(kind, &reply, heartbeats)?;
@@ -60,7 +60,7 @@ pub(crate) fn open(
     Ok(socket)
 }
 
-fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() {
         AddressFamily::INET
     } else {
@@ -85,16 +85,17 @@ fn source() -> Ipv4Addr {
     Ipv4Addr::from_bits(0x7f80_0000 | (process::id() & 0xffff) << 7 | block & 0x7f)
 }
 
-/// One echo on a session from [`open`]: proves that it is still there and working.
-pub(crate) fn check(socket: &mut TcpStream, transport: Transport, id: u32) -> io::Result<()> {
-    let framing = Framing {
-        transport,
-        client: true,
-    };
-    let body = format!(r#"{{"n":{id}}}"#);
-    let answer = ask(socket, framing, id, ECHO_ROUTE, body.as_bytes())?;
-    if answer != body.as_bytes() {
-        let text = format!("echo {id} answered with {}", wire::shown(&answer));
+/// One request on a session from [`open`], answered with its body: proves that the session is still
+/// there and working.
+pub(crate) fn check(
+    socket: &mut TcpStream,
+    framing: Framing,
+    route: &str,
+    body: &[u8],
+) -> io::Result<()> {
+    let answer = ask(socket, framing, route, body)?;
+    if answer != body {
+        let text = format!("{route} answered with {}", wire::shown(&answer));
         return Err(wire::refused(text));
     }
     Ok(())
@@ -104,18 +105,17 @@ pub(crate) fn check(socket: &mut TcpStream, transport: Transport, id: u32) -> io
 pub(crate) fn ask(
     socket: &mut TcpStream,
     framing: Framing,
-    id: u32,
     route: &str,
     body: &[u8],
 ) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
-    wire::request(framing, &mut out, id, route, body);
+    wire::request(framing, &mut out, 1, route, body);
     socket.write_all(&out)?;
     let (kind, message) = next_package(socket, framing.transport)?;
     match wire::response(&message) {
-        Ok((answered, answer)) if kind == wire::DATA && answered == id => Ok(answer.to_vec()),
+        Ok((answered, answer)) if kind == wire::DATA && answered == 1 => Ok(answer.to_vec()),
         _ => {
-            let text = format!("request {id} answered with {}", wire::shown(&message));
+            let text = format!("{route} answered with {}", wire::shown(&message));
             Err(wire::refused(text))
         }
     }
@@ -141,24 +141,29 @@ pub(crate) fn check_handshake(kind: u8, reply: &[u8], heartbeats: bool) -> io::R
 
 fn upgrade(socket: &mut TcpStream, address: SocketAddr) -> io::Result<()> {
     // One write: a head in pieces would make the server keep its first part.
-    let request = format!(
-        "GET / HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {UPGRADE_KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    );
-    socket.write_all(request.as_bytes())?;
+    socket.write_all(upgrade_request(address).as_bytes())?;
     let mut reply = Vec::new();
     read_until(socket, &mut reply, |reply| Ok(reply.ends_with(b"\r\n\r\n")))?;
-    let text = String::from_utf8_lossy(&reply);
+    check_upgrade(&reply)
+}
+
+pub(crate) fn upgrade_request(address: SocketAddr) -> String {
+    format!(
+        "GET / HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {UPGRADE_KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+}
+
+pub(crate) fn check_upgrade(reply: &[u8]) -> io::Result<()> {
+    let text = String::from_utf8_lossy(reply);
     let accept = text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("sec-websocket-accept")
             .then(|| value.trim())
     });
     if !text.starts_with("HTTP/1.1 101 ") || accept != Some(&accept_value(UPGRADE_KEY)) {
-        return Err(wire::refused(format!(
-            "upgrade answered with {}",
-            wire::shown(&reply)
-        )));
+        let text = format!("upgrade answered with {}", wire::shown(reply));
+        return Err(wire::refused(text));
     }
     Ok(())
 }

@@ -156,6 +156,9 @@ impl Start {
         let mut command = if self.server == Kind::Ceiling {
             let mut command = Command::new(beside);
             command.arg("ceiling");
+            if let Some(seconds) = self.heartbeat {
+                command.args(["--heartbeat", &seconds.to_string()]);
+            }
             command
         } else {
             let path = self.tangelo.clone();

@@ -1,0 +1,254 @@
+//! `compare`: every row of the targets, all sides of a row in turn: A B C A B C.
+
+use std::io;
+use std::path::PathBuf;
+
+use clap::Parser as _;
+
+use crate::process::check_stop;
+use crate::report::{CheckResult, Machine, Numbers, Results, Round, RowResult, SideResult, Spread};
+use crate::rows::{Check, Metric, ROWS, Row, Side, Target};
+use crate::{Arguments, Command, idle, load};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How often each side runs
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=50))]
+    rounds: u16,
+    /// Length of each measurement
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=120))]
+    seconds: u64,
+    /// Length of the warm-up before it, in seconds
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=60))]
+    warm_up: u64,
+    /// Only these rows, separated by commas; --list names them
+    #[arg(long, value_delimiter = ',', value_name = "ROW")]
+    rows: Vec<String>,
+    /// Say what the rows are and which commands they run
+    #[arg(long)]
+    list: bool,
+    /// The gateway's binary; by default the one beside this program
+    #[arg(long)]
+    tangelo: Option<PathBuf>,
+    /// Folder for the table, the JSON and the plot
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"), hide_default_value = true)]
+    results: PathBuf,
+}
+
+pub(crate) fn run(options: &Options, available: &[usize]) -> io::Result<()> {
+    let rows = options.selected()?;
+    if options.list {
+        for row in rows {
+            println!("{}: {}", row.name, row.work);
+            for side in row.sides {
+                println!("  {:14} tangelo-perf {}", side.name, side.command);
+            }
+        }
+        return Ok(());
+    }
+    let mut results = Results {
+        machine: Machine::this(options.command(), available.len()),
+        rows: Vec::new(),
+    };
+    let mut failures = 0;
+    for row in rows {
+        let row = options.measure(row, available)?;
+        failures += row.failures();
+        results.rows.push(row);
+        // After each row: what is measured is not lost with what comes.
+        results.write(&options.results)?;
+    }
+    print!("\n{}", results.checks_table());
+    println!("written to {}", options.results.display());
+    if failures > 0 {
+        return Err(io::Error::other(format!("runs that failed: {failures}")));
+    }
+    Ok(())
+}
+
+impl Options {
+    fn selected(&self) -> io::Result<Vec<&'static Row>> {
+        let wrong = |name: &&String| ROWS.iter().all(|row| row.name != name.as_str());
+        if let Some(name) = self.rows.iter().find(wrong) {
+            let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+            let text = format!("no row `{name}`; there are {}", names.join(", "));
+            return Err(io::Error::other(text));
+        }
+        let is_wanted =
+            |row: &&Row| self.rows.is_empty() || self.rows.iter().any(|name| name == row.name);
+        Ok(ROWS.iter().filter(is_wanted).collect())
+    }
+
+    /// What to type for the same again.
+    fn command(&self) -> String {
+        let mut command = format!(
+            "tangelo-perf compare --rounds {} --seconds {} --warm-up {}",
+            self.rounds, self.seconds, self.warm_up
+        );
+        if !self.rows.is_empty() {
+            command.push_str(&format!(" --rows {}", self.rows.join(",")));
+        }
+        command
+    }
+
+    fn measure(&self, row: &Row, available: &[usize]) -> io::Result<RowResult> {
+        println!("\n{}: {}", row.name, row.work);
+        let mut sides: Vec<SideResult> = row.sides.iter().map(SideResult::new).collect();
+        for round in 1..=self.rounds {
+            for (side, result) in row.sides.iter().zip(&mut sides) {
+                println!("{} {round}/{}: {}", row.name, self.rounds, side.command);
+                // One that fails does not end all of them.
+                let round = match self.run_side(side, available) {
+                    Ok(numbers) => Round::Measured(numbers),
+                    Err(error) => {
+                        check_stop()?;
+                        println!("  failed: {error}");
+                        let failed = error.to_string();
+                        Round::Failed { failed }
+                    }
+                };
+                result.rounds.push(round);
+            }
+        }
+        Ok(RowResult {
+            name: row.name,
+            work: row.work,
+            checks: row.checks.iter().map(|c| judge(c, &sides)).collect(),
+            sides,
+        })
+    }
+
+    fn run_side(&self, side: &Side, available: &[usize]) -> io::Result<Numbers> {
+        let mut words = vec!["tangelo-perf".to_owned()];
+        words.extend(side.command.split_whitespace().map(str::to_owned));
+        if let Some(path) = &self.tangelo {
+            words.push(format!("--tangelo={}", path.display()));
+        }
+        if words[1] == "load" {
+            words.push(format!("--seconds={}", self.seconds));
+            words.push(format!("--warm-up={}", self.warm_up));
+        }
+        let arguments = Arguments::try_parse_from(words);
+        match arguments.map_err(io::Error::other)?.command {
+            Command::Load(options) => {
+                let measured = load::run_once(&options, available)?;
+                measured.print();
+                Ok(Numbers::from([
+                    (Metric::CpuUs, measured.cpu_us()),
+                    (Metric::Rate, measured.rate()),
+                    (Metric::P50Ms, measured.latency_ms(0.5)),
+                    (Metric::P99Ms, measured.latency_ms(0.99)),
+                    (Metric::ServerPercent, measured.percent(measured.server)),
+                    (Metric::LoadPercent, measured.percent(measured.own)),
+                    (Metric::OthersPercent, measured.percent(measured.others)),
+                ]))
+            }
+            Command::Idle(options) => {
+                let idle = idle::run(&options, available)?;
+                Ok(Numbers::from([
+                    (Metric::SessionBytes, idle.bytes_per_session()),
+                    (Metric::BaseMib, idle.base_mib()),
+                ]))
+            }
+            _ => Err(io::Error::other("not a command that measures")),
+        }
+    }
+}
+
+/// The ratio of each round, or the number itself, and whether the middle one keeps the target.
+fn judge(check: &Check, sides: &[SideResult]) -> CheckResult {
+    let values = |name: &str| -> Vec<Option<f64>> {
+        let side = sides.iter().find(|side| side.name == name);
+        let rounds = side.into_iter().flat_map(|side| &side.rounds);
+        rounds
+            .map(|round| round.numbers()?.get(&check.metric).copied())
+            .collect()
+    };
+    let ours = values(check.of);
+    let (against, bound, higher_is_better) = match check.target {
+        Target::Within(bound, other) => (Some(other), bound, false),
+        Target::Better(bound, other) => (Some(other), bound, true),
+        Target::AtMost(bound) => (None, bound, false),
+    };
+    let judged: Vec<f64> = match against {
+        None => ours.into_iter().flatten().collect(),
+        Some(other) => ours
+            .into_iter()
+            .zip(values(other))
+            .filter_map(|(ours, theirs)| Some((ours?, theirs?)))
+            .map(|(ours, theirs)| match check.metric {
+                Metric::Rate => ours / theirs,
+                _ if higher_is_better => theirs / ours,
+                _ => ours / theirs,
+            })
+            .collect(),
+    };
+    let spread = Spread::of(judged);
+    let is_met = spread.map(|spread| match higher_is_better {
+        true => spread.median >= bound,
+        false => spread.median <= bound,
+    });
+    CheckResult {
+        of: check.of,
+        metric: check.metric,
+        against,
+        bound,
+        higher_is_better,
+        spread,
+        is_met,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn side(name: &'static str, metric: Metric, values: &[f64]) -> SideResult {
+        SideResult {
+            name,
+            command: "",
+            rounds: values
+                .iter()
+                .map(|&value| Round::Measured(Numbers::from([(metric, value)])))
+                .collect(),
+        }
+    }
+
+    fn judged(metric: Metric, target: Target, ours: &[f64], theirs: &[f64]) -> CheckResult {
+        let of = "a";
+        let check = Check { of, metric, target };
+        judge(
+            &check,
+            &[side("a", metric, ours), side("b", metric, theirs)],
+        )
+    }
+
+    #[test]
+    fn a_target_is_kept_by_the_middle_round() {
+        let cpu = |target| judged(Metric::CpuUs, target, &[1.0, 2.0, 1.0], &[2.0, 2.0, 1.5]);
+        let within = cpu(Target::Within(0.6, "b"));
+        let spread = within.spread.unwrap();
+        assert_eq!((spread.min, spread.max), (0.5, 1.0));
+        assert_eq!(within.is_met, Some(false));
+        assert_eq!(cpu(Target::Within(0.7, "b")).is_met, Some(true));
+        assert_eq!(cpu(Target::Better(1.5, "b")).is_met, Some(true));
+        assert_eq!(cpu(Target::Better(1.6, "b")).is_met, Some(false));
+        assert_eq!(cpu(Target::AtMost(1.0)).is_met, Some(true));
+        let rate = judged(Metric::Rate, Target::Better(4.0, "b"), &[8.0], &[2.0]);
+        assert_eq!(rate.is_met, Some(true));
+        assert_eq!(
+            judged(Metric::Rate, Target::AtMost(4.0), &[], &[]).is_met,
+            None
+        );
+    }
+
+    #[test]
+    fn every_row_is_a_command() {
+        for side in ROWS.iter().flat_map(|row| row.sides) {
+            let words = format!("tangelo-perf {}", side.command);
+            let arguments = Arguments::try_parse_from(words.split(' '));
+            let command = arguments.unwrap_or_else(|e| panic!("{words}: {e}")).command;
+            assert!(matches!(command, Command::Load(_) | Command::Idle(_)));
+        }
+    }
+}

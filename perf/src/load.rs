@@ -1,0 +1,204 @@
+//! `load`: clients that do one kind of work, in a closed loop or at a fixed rate, against one
+//! server or against two in turn.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::broadcast::Broadcast;
+use crate::clients::Body;
+use crate::connect::Connect;
+use crate::cores::Cores;
+use crate::exchange::{Exchange, NOTIFIES};
+use crate::measure::{Measured, measure};
+use crate::target::{Around, Backend, Kind, Start, Target, check_sessions};
+use crate::wire::Transport;
+
+/// Rounds of a comparison: A B A B.
+const ROUNDS: usize = 2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Work {
+    /// Requests that the server answers itself
+    Request,
+    /// Requests that a backend answers
+    Forward,
+    /// Notifies to a backend, sixteen at a time with a request behind the last
+    Notify,
+    /// New connections, each closed after its handshake
+    Connect,
+    /// Heartbeats, which the server answers
+    Heartbeat,
+    /// A backend's push to the users of all sessions
+    Push,
+    /// A backend's broadcast to all sessions
+    Broadcast,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) start: Start,
+    /// What the clients do
+    #[arg(long, value_enum, default_value_t = Work::Request)]
+    pub(crate) kind: Work,
+    /// Connections, each with a session of its own; with connecting, so many at a time
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub(crate) connections: u32,
+    /// How many are in flight at most: per connection; of pushes and broadcasts, in all
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) depth: u32,
+    /// Open loop: so many a second over all connections, and latency from the time at which each
+    /// was to be sent; without it, an answer sends the next one
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rate: Option<u32>,
+    /// Length of the measurement
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=120))]
+    seconds: u64,
+    /// Length of the warm-up before it, in seconds
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=60))]
+    warm_up: u64,
+    /// Bytes of the JSON body
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(Body::BYTES_MIN..=32_768))]
+    pub(crate) body: u32,
+    #[arg(long, value_enum, default_value_t = Transport::Tcp)]
+    pub(crate) transport: Transport,
+    /// More connections, each of which keeps 1024 requests in flight; they are not measured
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) flood: u32,
+    /// Use a server that runs already; needs --pid
+    #[arg(long, requires = "pid")]
+    address: Option<SocketAddr>,
+    /// Process of that server, for its CPU time
+    #[arg(long, requires = "address")]
+    pid: Option<u32>,
+    /// Where that server takes calls of backends; for pushes and broadcasts
+    #[arg(long, requires = "address")]
+    rpc: Option<SocketAddr>,
+    /// Run against this server too, in turn, and print the ratio of CPU
+    #[arg(long, value_enum)]
+    against: Option<Kind>,
+}
+
+pub(crate) fn run(options: &Options, available: &[usize]) -> io::Result<()> {
+    println!("load: {options}");
+    let Some(against) = options.against else {
+        return print(options, available).map(drop);
+    };
+    let other = Options {
+        start: options.start.with_server(against),
+        // A comparison always starts its other side; a given server is only the first.
+        address: None,
+        ..options.clone()
+    };
+    let (mut ours, mut theirs) = (0.0, 0.0);
+    for _ in 0..ROUNDS {
+        let (a, b) = (print(options, available)?, print(&other, available)?);
+        println!("  ratio of CPU: {:.2}", a / b);
+        (ours, theirs) = (ours + a, theirs + b);
+    }
+    println!("ratio of CPU over {ROUNDS} rounds: {:.2}", ours / theirs);
+    Ok(())
+}
+
+fn print(options: &Options, available: &[usize]) -> io::Result<f64> {
+    let measured = run_once(options, available)?;
+    measured.print();
+    Ok(measured.cpu_us())
+}
+
+/// One run against one server.
+pub(crate) fn run_once(options: &Options, available: &[usize]) -> io::Result<Measured> {
+    if let Some(wrong) = options.contradiction() {
+        return Err(io::Error::other(wrong));
+    }
+    check_sessions(options.connections + options.flood)?;
+    let target = options.target(available)?;
+    let warm_up = Duration::from_secs(options.warm_up);
+    let time = Duration::from_secs(options.seconds);
+    match options.kind {
+        Work::Push | Work::Broadcast => {
+            let mut load = Broadcast::open(options, &target)?;
+            measure(
+                &target,
+                &mut load,
+                ["delivery", "deliveries"],
+                warm_up,
+                time,
+            )
+        }
+        Work::Connect => {
+            let mut load = Connect::open(options, target.address)?;
+            measure(&target, &mut load, ["session", "sessions"], warm_up, time)
+        }
+        _ => {
+            let mut load = Exchange::open(options, target.address)?;
+            measure(&target, &mut load, ["message", "messages"], warm_up, time)
+        }
+    }
+}
+
+impl Options {
+    /// What does not go together, if anything.
+    fn contradiction(&self) -> Option<&'static str> {
+        let pushes = matches!(self.kind, Work::Push | Work::Broadcast);
+        let ceiling = self.start.server == Kind::Ceiling;
+        match self.kind {
+            Work::Heartbeat if self.start.heartbeat.is_none() => {
+                Some("heartbeats need --heartbeat")
+            }
+            Work::Heartbeat if self.depth != 1 => Some("heartbeats need --depth 1"),
+            // With more, a frontend answers some with an error at once.
+            Work::Notify if self.connections * self.depth > 10_000 / NOTIFIES as u32 => {
+                Some("notifies need fewer connections, or less depth: each is sixteen calls")
+            }
+            _ if self.flood > 0 && pushes => Some("--flood goes with what clients send"),
+            Work::Connect if self.rate.is_some() || self.flood > 0 => {
+                Some("connecting goes with neither --rate nor --flood")
+            }
+            Work::Push if ceiling => Some("the ceiling has no users to push to"),
+            Work::Push if self.start.backend == Backend::Genuine => {
+                Some("pushes need the synthetic backend, which tells the ids of sessions")
+            }
+            _ => None,
+        }
+    }
+
+    fn target(&self, available: &[usize]) -> io::Result<Target> {
+        if let Some((address, pid)) = self.address.zip(self.pid) {
+            let target = Target::running(address, pid, self.rpc)?;
+            println!("{} (not pinned)", target.name);
+            return Ok(target);
+        }
+        let cores = Cores::plan(available, self.start.cores());
+        let around = match self.kind {
+            Work::Request | Work::Connect | Work::Heartbeat => Around::Nothing,
+            Work::Broadcast => Around::Master,
+            // A backend tells which session is whose.
+            Work::Forward | Work::Notify | Work::Push => Around::Backend,
+        };
+        let target = self.start.run(around, &cores)?;
+        println!("{} ({cores})", target.name);
+        Ok(target)
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?}, {} connections, {}, ",
+            self.kind, self.connections, self.transport
+        )?;
+        match self.rate {
+            Some(rate) => write!(f, "{rate} a second, at most {} in flight", self.depth)?,
+            None => write!(f, "{} in flight", self.depth)?,
+        }
+        write!(
+            f,
+            ", {}-byte bodies, {} s after {} s of warm-up",
+            self.body, self.seconds, self.warm_up
+        )
+    }
+}

@@ -1,0 +1,245 @@
+//! Genuine Pomelo 2.2.7 and Pinus 1.7.4 servers. The applications are `perf/peers/`; their packages
+//! are installed once, under the target directory, and each run has a copy with ports of its own.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::process::{Process, free_ports};
+
+const SOURCE_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Id of the frontend under test, and of the one backend.
+pub(crate) const CONNECTOR: &str = "connector-1";
+pub(crate) const BACKEND: &str = "chat-1";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Pomelo,
+    Pinus,
+}
+
+impl Dialect {
+    /// As packages and folders are called.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pomelo => "pomelo",
+            Self::Pinus => "pinus",
+        }
+    }
+}
+
+/// The files and ports of one cluster, and its running master.
+pub(crate) struct Cluster {
+    dialect: Dialect,
+    app: AppDir,
+    ports: Ports,
+    _master: Process,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    master: u16,
+    backend: u16,
+    connector: u16,
+    clients: u16,
+}
+
+impl Cluster {
+    pub(crate) fn start(dialect: Dialect) -> io::Result<Self> {
+        let [master, backend, connector, clients] = free_ports()?;
+        let ports = Ports {
+            master,
+            backend,
+            connector,
+            clients,
+        };
+        let app = AppDir::create(dialect, &ports)?;
+        let master = start(&app, "master-server-1", &["type=master".to_owned()])?;
+        Ok(Self {
+            dialect,
+            app,
+            ports,
+            _master: master,
+        })
+    }
+
+    /// What `tangelo --app-dir` takes.
+    pub(crate) fn app_dir(&self) -> &Path {
+        &self.app.path
+    }
+
+    pub(crate) fn master(&self) -> SocketAddr {
+        loopback(self.ports.master)
+    }
+
+    /// Where the backend listens, be it genuine or not.
+    pub(crate) fn backend(&self) -> SocketAddr {
+        loopback(self.ports.backend)
+    }
+
+    /// Where the frontend takes calls of backends.
+    pub(crate) fn connector(&self) -> SocketAddr {
+        loopback(self.ports.connector)
+    }
+
+    /// Where a genuine frontend takes clients.
+    pub(crate) fn clients(&self) -> SocketAddr {
+        loopback(self.ports.clients)
+    }
+
+    /// What a synthetic backend says of itself beside its address.
+    pub(crate) fn remotes(&self) -> Option<PathBuf> {
+        let folder = "node_modules/pinus/dist/lib/common/remote/backend/";
+        (self.dialect == Dialect::Pinus).then(|| self.app.path.join(folder))
+    }
+
+    pub(crate) fn start_backend(&self) -> io::Result<Process> {
+        let args = server_args(BACKEND, "chat", self.ports.backend);
+        start(&self.app, BACKEND, &args)
+    }
+
+    /// `extra`: more words for the command line of its application.
+    pub(crate) fn start_connector(&self, extra: &[String]) -> io::Result<Process> {
+        let mut args = server_args(CONNECTOR, "connector", self.ports.connector);
+        args.push("clientHost=127.0.0.1".to_owned());
+        args.push(format!("clientPort={}", self.ports.clients));
+        args.push("frontend=true".to_owned());
+        args.extend_from_slice(extra);
+        start(&self.app, CONNECTOR, &args)
+    }
+}
+
+fn server_args(id: &str, server_type: &str, port: u16) -> Vec<String> {
+    vec![
+        format!("id={id}"),
+        "host=127.0.0.1".to_owned(),
+        format!("port={port}"),
+        format!("serverType={server_type}"),
+    ]
+}
+
+fn start(app: &AppDir, id: &str, args: &[String]) -> io::Result<Process> {
+    let mut command = Command::new("node");
+    command
+        .args(["--no-warnings", "app.js", "env=development"])
+        .args(args)
+        .current_dir(&app.path);
+    let up = format!("peer {id} is up");
+    let (process, ()) = Process::start(id, &mut command, START_TIMEOUT, |line| {
+        (line == up).then_some(())
+    })?;
+    Ok(process)
+}
+
+/// A copy of the application that one cluster runs; removed when dropped.
+struct AppDir {
+    path: PathBuf,
+}
+
+impl AppDir {
+    fn create(dialect: Dialect, ports: &Ports) -> io::Result<Self> {
+        let source = Path::new(SOURCE_DIR).join(dialect.name());
+        let program = std::env::current_exe()?;
+        let target = program.parent().unwrap_or(Path::new("."));
+        let home = target.join("perf-peers").join(dialect.name());
+        fs::create_dir_all(&home)?;
+        let node_modules = install(&source, &home)?;
+        let path = home.join(format!("run-{}-{}", std::process::id(), ports.master));
+        let app = Self { path };
+        let path = &app.path;
+        fs::create_dir(path)?;
+        copy(&source.join("app.js"), &path.join("app.js"))?;
+        copy(&source.join("app"), &path.join("app"))?;
+        symlink(node_modules, path.join("node_modules"))?;
+        fs::create_dir(path.join("config"))?;
+        for (name, content) in config(dialect, ports) {
+            fs::write(path.join("config").join(name), content.to_string())?;
+        }
+        Ok(app)
+    }
+}
+
+impl Drop for AppDir {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            eprintln!("tangelo-perf: {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn config(dialect: Dialect, ports: &Ports) -> [(&'static str, Value); 4] {
+    let server = |id: &str, port: u16| json!({"id": id, "host": "127.0.0.1", "port": port});
+    let mut connector = server(CONNECTOR, ports.connector);
+    connector["clientHost"] = json!("127.0.0.1");
+    connector["clientPort"] = json!(ports.clients);
+    connector["frontend"] = json!(true);
+    let servers = json!({"connector": [connector], "chat": [server(BACKEND, ports.backend)]});
+    let log = match dialect {
+        Dialect::Pomelo => json!({"appenders": [{"type": "console"}], "levels": {"[all]": "WARN"}}),
+        Dialect::Pinus => json!({
+            "appenders": {"console": {"type": "console"}},
+            "categories": {"default": {"appenders": ["console"], "level": "warn"}},
+        }),
+    };
+    let master = server("master-server-1", ports.master);
+    [
+        ("master.json", json!({"development": master})),
+        ("servers.json", json!({"development": servers})),
+        ("adminUser.json", json!([])),
+        ("log4js.json", log),
+    ]
+}
+
+/// Installs the packages, unless this very list of them is installed already; where to.
+fn install(source: &Path, home: &Path) -> io::Result<PathBuf> {
+    let wanted = fs::read_to_string(source.join("package.json"))?;
+    let dir = home.join("install");
+    let stamp = dir.join("installed.json");
+    let node_modules = dir.join("node_modules");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(node_modules);
+    }
+    eprintln!("installing the packages of {}", source.display());
+    fs::create_dir_all(&dir)?;
+    fs::write(dir.join("package.json"), &wanted)?;
+    let mut command = Command::new("npm");
+    command
+        .args(["install", "--no-audit", "--no-fund", "--no-package-lock"])
+        .args(["--ignore-scripts", "--loglevel", "error"])
+        .current_dir(&dir);
+    let (mut npm, _) = Process::spawn("npm", &mut command)?;
+    if !npm.succeeds(INSTALL_TIMEOUT)? {
+        let text = format!("npm cannot install the packages of {}", source.display());
+        return Err(io::Error::other(text));
+    }
+    // The stamp comes last: an installation that broke off does not count.
+    fs::write(stamp, wanted)?;
+    Ok(node_modules)
+}
+
+/// Copies a file, or a directory with all in it.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    if !from.is_dir() {
+        fs::copy(from, to)?;
+        return Ok(());
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let name = entry?.file_name();
+        copy(&from.join(&name), &to.join(&name))?;
+    }
+    Ok(())
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
