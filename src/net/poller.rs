@@ -14,7 +14,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use slab::Slab;
 
-use super::socket;
+use super::socket::Readable;
 
 /// Descriptors that one look at the epoll instance may name; the rest comes with the next one.
 const EVENTS_MAX: usize = 512;
@@ -111,16 +111,31 @@ impl Poller {
     pub async fn run(&self) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         loop {
-            socket::readable(self.epoll.as_fd()).await;
-            events.clear();
-            // An interrupted look is repeated: what was ready is so still.
-            let now = Some(&Timespec::default());
-            let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), now);
-            let mut watched = self.watched.borrow_mut();
-            for Event { flags, data } in events.iter().copied() {
-                if let Some(watched) = watched.get_mut(data.u64() as usize) {
-                    watched.event(flags);
-                }
+            let Some(ready) = Readable::of(self.epoll.as_fd()).await else {
+                // Out of descriptors.
+                super::clock::breathe().await;
+                continue;
+            };
+            self.look(&mut events);
+            // Asked again behind those who read and the turn's writes: what arrives meanwhile
+            // interrupts nobody.
+            for _ in 0..2 {
+                futures_lite::future::yield_now().await;
+            }
+            drop(ready);
+        }
+    }
+
+    /// Wakes whoever waits for what has happened by now.
+    fn look(&self, events: &mut Vec<Event>) {
+        events.clear();
+        // An interrupted look is repeated: what was ready is so still.
+        let now = Some(&Timespec::default());
+        let _ = epoll::wait(&self.epoll, spare_capacity(events), now);
+        let mut watched = self.watched.borrow_mut();
+        for Event { flags, data } in events.iter().copied() {
+            if let Some(watched) = watched.get_mut(data.u64() as usize) {
+                watched.event(flags);
             }
         }
     }

@@ -185,16 +185,22 @@ impl Listener {
     }
 }
 
-/// Waits until a descriptor of any kind is readable.
+/// A descriptor of any kind that has become readable.
 ///
 /// glommio has no name for this, but its stream asks the ring for it as it is made, whatever it is
 /// made of. What it then reads is an error if that was no socket, and of no interest.
-pub(super) async fn readable(fd: BorrowedFd<'_>) {
-    let Ok(fd) = fd.try_clone_to_owned() else {
-        // Out of descriptors: look again soon.
-        return super::clock::breathe().await;
-    };
-    // SAFETY: `into_raw_fd` gives up the descriptor, so the stream is its only owner.
-    let mut stream = unsafe { glommio::net::TcpStream::from_raw_fd(fd.into_raw_fd()) };
-    let _ = poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut [0])).await;
+pub(super) struct Readable {
+    /// Closed when this goes, which need not be at once.
+    _stream: glommio::net::TcpStream,
+}
+
+impl Readable {
+    /// Waits for it; `None` when there is no descriptor for the copy that this needs.
+    pub(super) async fn of(fd: BorrowedFd<'_>) -> Option<Self> {
+        let copy = fd.try_clone_to_owned().ok()?.into_raw_fd();
+        // SAFETY: `into_raw_fd` gave up the descriptor, so the stream is its only owner.
+        let mut stream = unsafe { glommio::net::TcpStream::from_raw_fd(copy) };
+        let _ = poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut [0])).await;
+        Some(Self { _stream: stream })
+    }
 }
