@@ -34,7 +34,7 @@ pub struct Poller {
 struct Watched {
     is_readable: bool,
     is_writable: bool,
-    /// Both sides, or the other one, have ended: reading says so and never blocks.
+    /// The other side has ended: reading says so behind the last bytes and never blocks.
     has_ended: bool,
     /// Its events name it writable too.
     watches_writes: bool,
@@ -75,22 +75,27 @@ impl Poller {
     /// Whether reading may find something; if not, the task is woken when it may.
     pub fn may_read(&self, key: Key, cx: &Context<'_>) -> bool {
         let watched = &mut self.watched.borrow_mut()[key as usize];
-        let ready = watched.is_readable || watched.has_ended;
-        if !ready {
+        if !watched.is_readable {
             set(&mut watched.reader, cx);
         }
-        ready
+        watched.is_readable
     }
 
-    /// Reading found less than it asked for: nothing more until the next event.
+    /// Reading found less than it asked for: nothing more until the next event, but perhaps the end.
     pub fn drained(&self, key: Key) {
+        let watched = &mut self.watched.borrow_mut()[key as usize];
+        watched.is_readable = watched.has_ended;
+    }
+
+    /// Reading found nothing, not even the end.
+    pub fn emptied(&self, key: Key) {
         self.watched.borrow_mut()[key as usize].is_readable = false;
     }
 
     /// Whether writing may find room; if not, the task is woken when it may.
     pub fn may_write(&self, key: Key, fd: BorrowedFd<'_>, cx: &Context<'_>) -> io::Result<bool> {
         let watched = &mut self.watched.borrow_mut()[key as usize];
-        if watched.is_writable || watched.has_ended {
+        if watched.is_writable {
             return Ok(true);
         }
         set(&mut watched.writer, cx);
@@ -143,15 +148,16 @@ impl Poller {
 
 impl Watched {
     fn event(&mut self, flags: EventFlags) {
-        let ended = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
-        self.has_ended |= ended;
-        if ended || flags.contains(EventFlags::IN) {
+        let failed = EventFlags::HUP | EventFlags::ERR;
+        self.has_ended |= flags.intersects(failed | EventFlags::RDHUP);
+        if self.has_ended || flags.contains(EventFlags::IN) {
             self.is_readable = true;
             if let Some(reader) = &self.reader {
                 reader.wake_by_ref();
             }
         }
-        if ended || flags.contains(EventFlags::OUT) {
+        // Whoever has ended only his side may still be reading.
+        if flags.intersects(failed | EventFlags::OUT) {
             self.is_writable = true;
             if let Some(writer) = &self.writer {
                 writer.wake_by_ref();

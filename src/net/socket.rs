@@ -87,7 +87,7 @@ impl Socket {
                     }
                     return Poll::Ready(Ok(received));
                 }
-                Err(Errno::AGAIN) => poller.drained(*key),
+                Err(Errno::AGAIN) => poller.emptied(*key),
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
@@ -174,7 +174,7 @@ impl Listener {
             while poller.may_read(*key, cx) {
                 match accept_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                     Ok(fd) => return Poll::Ready(Watched::new(fd, poller).map(Socket::new)),
-                    Err(Errno::AGAIN) => poller.drained(*key),
+                    Err(Errno::AGAIN) => poller.emptied(*key),
                     Err(Errno::INTR) => {}
                     Err(error) => return Poll::Ready(Err(error.into())),
                 }

@@ -36,6 +36,11 @@ pub(super) enum Origin {
     Task(Rc<Slot<Outcome<'static>>>),
 }
 
+/// As UTF-8. Asked first whether it is: what the standard library does for what is not, takes longer.
+fn lossy(text: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
+}
+
 /// The shard that owns the link to a server.
 pub(super) fn owner(peer: PeerIndex, shards: usize) -> ShardId {
     ShardId((peer.index() % shards) as u16)
@@ -81,7 +86,7 @@ impl Shard {
             kind: message.kind.number(),
             compressed,
             gzip: message.gzip,
-            route: &String::from_utf8_lossy(route),
+            route: &lossy(route),
             body: &body,
             session: &session,
         };

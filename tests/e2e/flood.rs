@@ -86,6 +86,27 @@ fn a_client_that_asks_and_never_reads_is_cut_off() {
 }
 
 #[test]
+fn a_client_that_says_goodbye_before_it_has_read_costs_nobody_else() {
+    const CLIENTS: u64 = 8;
+    on_one_shard_and_on_four(&[], |attacked| {
+        attacked.attack("half-closed", &[("closed_left", CLIENTS)], |address| {
+            // More than its socket takes, less than makes it a slow reader.
+            let piece = request(1, ECHO, &[b'7'; 60_000]).repeat(8);
+            let clients = (0..CLIENTS).map(|_| open_narrow(address, false));
+            let clients: Vec<_> = clients.collect();
+            for client in &clients {
+                assert!(frames::write_anyway(client, &piece), "closed at once");
+            }
+            for client in &clients {
+                frames::half_close_and_drain(client);
+            }
+        });
+        let counters = attacked.gateway().counters();
+        assert!(counters.contains_key("flushes_blocked"), "{counters:?}");
+    });
+}
+
+#[test]
 fn a_client_that_pings_and_never_reads_is_cut_off() {
     on_one_shard_and_on_four(&[], |attacked| {
         let piece = frame(FIN | PING, &[b'p'; 125]).repeat(500);
