@@ -51,14 +51,21 @@ pub async fn read(socket: &Socket, lent: &ReadBuffer, receiver: &impl Receiver) 
     loop {
         let step = poll_fn(|cx| {
             if tail.len() > TAIL_LENT_MAX {
-                return read_into_tail(cx, socket, &mut tail, receiver);
+                let read = read_into_tail(cx, socket, &mut tail, receiver);
+                if read.is_pending() {
+                    budget = READ_BUDGET_BYTES;
+                }
+                return read;
             }
             let mut lent = lent.0.borrow_mut();
             let received = match socket.poll_read(cx, &mut lent[tail.len()..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Eof)),
                 Poll::Ready(Ok(received)) => received,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Failed(error))),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    budget = READ_BUDGET_BYTES;
+                    return Poll::Pending;
+                }
             };
             hop!();
             let input = &mut lent[..tail.len() + received];

@@ -492,7 +492,10 @@ async fn receive_mesh(shard: &Rc<Shard>, stop: &AtomicBool) {
             }
             match shard.inbox.next() {
                 Some(batch) => Poll::Ready(Some(batch)),
-                None => Poll::Pending,
+                None => {
+                    budget = INBOX_BUDGET;
+                    Poll::Pending
+                }
             }
         })
         .await;

@@ -1,0 +1,309 @@
+//! Instructions of the five pure functions that every forwarded request passes, held against the
+//! baseline in `benches/instructions.json`.
+//!
+//! The other benches say how long something takes, here and today. What callgrind counts does not
+//! depend on who else uses the machine, so it can fail: what costs more is found, and what costs less
+//! is written down with `cargo bench --bench instructions -- --save`. The bench runs itself under
+//! callgrind, with some rounds and with twice as many: the difference is without the start.
+//!
+//! Counts are those of one toolchain (`rust-toolchain.toml`) and of a processor with AVX2.
+
+use std::hint::black_box;
+use std::io::{ErrorKind, IoSlice};
+use std::process::{Command, ExitCode, Stdio};
+use std::{env, fs, io};
+
+use serde_json::{Value, json};
+use tangelo::Config;
+use tangelo::client::{Client, Event, Rules};
+use tangelo::handler::{Outcome, reply};
+use tangelo::limits::{RPC_FRAME_BYTES_MAX, WRITE_SLICES_MAX};
+use tangelo::push::{Framing, Outbox, Pool};
+use tangelo::wire::message::{self, Message, Route};
+use tangelo::wire::mqtt::{self, Packet};
+use tangelo::wire::package::{self, Kind};
+use tangelo::wire::rpc::{self, Forward, Session};
+use tangelo::wire::websocket::{self, Opcode};
+
+// Not mimalloc: where it puts a buffer differs from run to run.
+
+/// Runs a function so many times.
+type Rounds = fn(u64);
+
+/// What is counted, in the order in which a request passes it.
+const FUNCTIONS: &[(&str, Rounds)] = &[
+    ("client: a WebSocket frame to a message", receive),
+    ("wire: a body is validated", validate),
+    ("wire: a forward is written", forward),
+    ("handler: an answer to what the client gets", answer),
+    ("push: a response into an outbox and out of it", respond),
+];
+
+/// Two starts differ by some thousands of instructions: less than one per round.
+const ROUNDS: u64 = 10_000;
+const TOLERANCE_PERCENT: f64 = 5.0;
+const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.json");
+
+const MESSAGE_ID: u32 = 300;
+const ROUTE: &str = "chat.chatHandler.send";
+/// 300 bytes with every kind of value.
+const BODY: &[u8] = br#"{"rid":"room-1017","from":{"uid":"10001","name":"alice","level":17,"vip":true},"to":null,"content":"a line of chat as people write it, with a \"quote\" and a smile \u263a","position":[12.5,-3,24.7],"items":[{"id":1001,"count":3},{"id":1002,"count":1}],"flags":[],"time":1400000000000,"checked":false}"#;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    if let [flag, name, rounds] = &args[..]
+        && flag == "--rounds-of"
+    {
+        run(name, rounds.parse().expect("a number of rounds"));
+        return ExitCode::SUCCESS;
+    }
+    if cfg!(debug_assertions) {
+        // `cargo test --benches`: each function still holds its result against what it should be.
+        FUNCTIONS.iter().for_each(|(_, function)| function(1));
+        return ExitCode::SUCCESS;
+    }
+    need_valgrind();
+    let counts = FUNCTIONS.iter().map(|(name, _)| (*name, count(name)));
+    if args.iter().any(|arg| arg == "--save") {
+        save(counts.collect());
+        return ExitCode::SUCCESS;
+    }
+    compare(counts)
+}
+
+/// Prints each count beside its baseline; fails at the end when one is too far from it.
+fn compare(counts: impl Iterator<Item = (&'static str, u64)>) -> ExitCode {
+    let baseline = baseline();
+    let mut outcome = ExitCode::SUCCESS;
+    for (name, count) in counts {
+        let Some(before) = baseline[env::consts::ARCH][name].as_u64() else {
+            eprintln!("{name}: {count} instructions and no baseline for this architecture");
+            outcome = ExitCode::FAILURE;
+            continue;
+        };
+        let percent = 100.0 * (count as f64 / before as f64 - 1.0);
+        println!("{name:46} {count:6} instructions, baseline {before:6}, {percent:+.1} %");
+        if percent.abs() > TOLERANCE_PERCENT {
+            eprintln!("{name}: more than {TOLERANCE_PERCENT} % from the baseline");
+            outcome = ExitCode::FAILURE;
+        }
+    }
+    if outcome == ExitCode::FAILURE {
+        eprintln!(
+            "Where that is meant, update the baseline: cargo bench --bench instructions -- --save"
+        );
+    }
+    outcome
+}
+
+/// Counts by architecture and name.
+fn baseline() -> Value {
+    let text = fs::read_to_string(BASELINE).unwrap_or_else(|error| panic!("{BASELINE}: {error}"));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{BASELINE}: {error}"))
+}
+
+/// Writes the counts of this architecture; those of others stay.
+fn save(counts: Vec<(&str, u64)>) {
+    let mut baseline = match fs::exists(BASELINE) {
+        Ok(true) => baseline(),
+        _ => json!({}),
+    };
+    let named = counts.iter().map(|(name, count)| {
+        println!("{name:46} {count:6} instructions, saved");
+        ((*name).to_owned(), Value::from(*count))
+    });
+    baseline[env::consts::ARCH] = named.collect::<serde_json::Map<_, _>>().into();
+    fs::write(BASELINE, format!("{baseline:#}\n")).expect("the baseline can be written");
+}
+
+/// Instructions of one round.
+fn count(name: &str) -> u64 {
+    let rounds = instructions(name, 2 * ROUNDS) - instructions(name, ROUNDS);
+    (rounds + ROUNDS / 2) / ROUNDS
+}
+
+/// Instructions of a process that runs a function so many times.
+fn instructions(name: &str, rounds: u64) -> u64 {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(env::current_exe().expect("a running program has a path"))
+        .args(["--rounds-of", name, &rounds.to_string()])
+        .output()
+        .expect("valgrind is there");
+    let text = String::from_utf8_lossy(&output.stderr);
+    let collected = text.lines().find_map(|line| line.split_once("Collected :"));
+    match collected.and_then(|(_, number)| number.trim().parse().ok()) {
+        Some(instructions) if output.status.success() => instructions,
+        _ => panic!("{name}: valgrind, {}:\n{text}", output.status),
+    }
+}
+
+/// Finds valgrind, or brings it.
+fn need_valgrind() {
+    let asked = Command::new("valgrind")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status();
+    match asked {
+        Ok(status) => return assert!(status.success(), "valgrind --version: {status}"),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "valgrind: {error}"),
+    }
+    let apt_get = |args: &[&str]| -> io::Result<bool> {
+        let mut command = Command::new("apt-get");
+        command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+        Ok(command.status()?.success())
+    };
+    let install = || apt_get(&["install", "-y", "--no-install-recommends", "valgrind"]);
+    let installed = install()
+        .and_then(|done| Ok(done || (apt_get(&["update"])? && install()?)))
+        .unwrap_or_default();
+    assert!(
+        installed,
+        "valgrind is needed and could not be installed; on Debian: apt-get install valgrind"
+    );
+}
+
+fn run(name: &str, rounds: u64) {
+    let function = FUNCTIONS.iter().find(|(known, _)| *known == name);
+    let (_, function) = function.unwrap_or_else(|| panic!("no function {name:?}"));
+    function(rounds);
+}
+
+// ---- The functions: each holds its result against what it should be, then runs `rounds` times ----
+
+fn receive(rounds: u64) {
+    let rules = Rules::new(&Config::default(), None);
+    let mut client = working_client(&rules);
+    let request = Message {
+        id: MESSAGE_ID,
+        kind: message::Kind::Request,
+        route: Route::Text(ROUTE.as_bytes()),
+        gzip: false,
+        body: BODY,
+    };
+    let mut body = Vec::new();
+    assert_eq!(message::write(&mut body, &request), Ok(()));
+    let mut frame = client_frame(Kind::Data, &body);
+    let expected = (frame.len(), Some(Event::Message(request)));
+    assert_eq!(client.receive(&rules, &mut frame), Ok(expected));
+    for _ in 0..rounds {
+        let _ = black_box(client.receive(&rules, black_box(&mut frame)));
+    }
+}
+
+/// A client that has upgraded and shaken hands.
+fn working_client(rules: &Rules) -> Client {
+    let mut client = Client::default();
+    let mut upgrade =
+        *b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    let received = client.receive(rules, &mut upgrade);
+    assert!(matches!(received, Ok((_, Some(Event::Connected(_))))));
+    let mut handshake = client_frame(Kind::Handshake, b"{}");
+    let received = client.receive(rules, &mut handshake);
+    assert!(matches!(received, Ok((_, Some(Event::Handshake(b"{}"))))));
+    client.accept();
+    let mut ack = client_frame(Kind::Ack, b"");
+    let received = client.receive(rules, &mut ack);
+    assert!(matches!(received, Ok((_, Some(Event::Acked)))));
+    client
+}
+
+/// A package in a frame. Its mask is zero, so that it can be unmasked again and again.
+fn client_frame(kind: Kind, body: &[u8]) -> Vec<u8> {
+    let header = websocket::header(Opcode::Binary, package::HEAD_BYTES + body.len());
+    let mut frame = header.as_slice().to_vec();
+    frame[1] |= 0x80;
+    frame.extend_from_slice(&[0; 4]);
+    assert!(package::write(&mut frame, kind, body));
+    frame
+}
+
+fn validate(rounds: u64) {
+    assert_eq!(tangelo::wire::json::validate(BODY), Ok(()));
+    assert!(tangelo::wire::json::validate(&BODY[1..]).is_err());
+    for _ in 0..rounds {
+        let _ = black_box(tangelo::wire::json::validate(black_box(BODY)));
+    }
+}
+
+fn forward(rounds: u64) {
+    let forward = Forward {
+        server_type: "\"chat\"",
+        message_id: MESSAGE_ID,
+        kind: 0,
+        compressed: false,
+        route: ROUTE,
+        body: BODY,
+        gzip: false,
+        session: Session {
+            id: 1 << 40,
+            frontend_id: "\"connector-1\"",
+            uid: "\"10001\"",
+            settings: r#"{"rid":"room-1017","chat":"chat-server-1"}"#,
+        },
+    };
+    let mut out = Vec::new();
+    rpc::write_forward(&mut out, 7, &forward);
+    let call: Value = serde_json::from_slice(payload(&out)).expect("a forward is JSON");
+    let body: Value = serde_json::from_slice(BODY).expect("the body is JSON");
+    assert_eq!(call["msg"]["args"][0]["body"], body);
+    assert_eq!(call["msg"]["args"][1]["uid"], "10001");
+    for _ in 0..rounds {
+        out.clear();
+        rpc::write_forward(black_box(&mut out), black_box(7), black_box(&forward));
+    }
+}
+
+fn answer(rounds: u64) {
+    let mut frame = Vec::new();
+    rpc::write_answer(&mut frame, b"7", |out| {
+        out.extend_from_slice(b"[null,");
+        out.extend_from_slice(BODY);
+        out.extend_from_slice(b",null]");
+    });
+    // As in `shard/dispatch.rs`.
+    let response = |payload| {
+        let answer = rpc::answers(payload).next()?.ok()?;
+        let result = answer.result().ok()?;
+        let outcome = result.value.filter(|_| result.error.is_none());
+        reply::compose(MESSAGE_ID, Outcome::json(outcome?))
+    };
+    let payload = payload(&frame);
+    assert_eq!(response(payload).as_deref(), Some(BODY));
+    for _ in 0..rounds {
+        black_box(response(black_box(payload)));
+    }
+}
+
+/// The payload of the RPC frame that the bytes are.
+fn payload(frame: &[u8]) -> &[u8] {
+    match mqtt::decode(frame, RPC_FRAME_BYTES_MAX) {
+        Ok(Some((Packet::Publish { payload, .. }, bytes))) if bytes == frame.len() => payload,
+        other => panic!("not one frame: {other:?}"),
+    }
+}
+
+fn respond(rounds: u64) {
+    let mut pool = Pool::default();
+    let mut outbox = Outbox::default();
+    outbox.framing = Framing::WebSocket;
+    let mut respond = |body: &[u8]| {
+        let bytes = message::response_bytes(MESSAGE_ID, body.len());
+        outbox.package(&mut pool, bytes, |out| {
+            message::write_response(out, MESSAGE_ID, body);
+        });
+        let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
+        let used = outbox.slices(&mut slices);
+        // The socket takes everything.
+        let written = black_box(&slices[..used]).iter().map(|slice| slice.len());
+        let written = written.sum();
+        (written, outbox.advance(&mut pool, written))
+    };
+    let bytes = message::response_bytes(MESSAGE_ID, BODY.len());
+    let header = websocket::header(Opcode::Binary, bytes).as_slice().len();
+    assert_eq!(respond(BODY), (header + bytes, true));
+    for _ in 0..rounds {
+        black_box(respond(black_box(BODY)));
+    }
+}
