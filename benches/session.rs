@@ -1,4 +1,4 @@
-//! The session table: an arrival, a look-up and a departure among 10 000 sessions.
+//! The session table and the uid index: an arrival, a look-up and a departure among 10 000 sessions.
 
 use std::fmt::Debug;
 use std::hint::black_box;
@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tangelo::ids::{ShardId, Sid};
+use tangelo::session::Uid;
+use tangelo::session::binding::Binding;
 use tangelo::session::slab::Slab;
 
 #[cfg(feature = "runtime")]
@@ -130,6 +132,47 @@ fn slab(c: &mut Criterion) {
     );
 }
 
+/// An index with all sessions, one uid each, and the uids in the order of the sids.
+fn indexed(sids: &[Sid]) -> (Binding, Vec<Uid>) {
+    let mut binding = Binding::default();
+    let uids = sids.iter().map(|sid| Uid::from_text(&format!("u{sid}")));
+    let uids: Vec<Uid> = uids.collect();
+    for (sid, uid) in sids.iter().zip(&uids) {
+        binding.bound(*sid, uid, "127.0.0.1:50000", 0);
+    }
+    (binding, uids)
+}
+
+fn binding(c: &mut Criterion) {
+    let (_, sids) = filled();
+    let (binding, uids) = indexed(&sids);
+    bench(
+        c,
+        "binding/sessions of a uid",
+        SESSIONS,
+        || (),
+        |()| {
+            let found = black_box(&uids)
+                .iter()
+                .map(|uid| binding.sessions(uid.text()).len());
+            found.sum()
+        },
+    );
+    bench(
+        c,
+        "binding/unbound and bound again",
+        SESSIONS,
+        || indexed(&sids),
+        |(binding, uids)| {
+            for (sid, uid) in sids.iter().zip(&*uids) {
+                binding.unbound(*sid);
+                binding.bound(*sid, uid, "127.0.0.1:50000", 0);
+            }
+            binding.len()
+        },
+    );
+}
+
 criterion_group! {
     name = session;
     config = Criterion::default()
@@ -137,6 +180,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = slab
+    targets = slab, binding
 }
 criterion_main!(session);
