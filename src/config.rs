@@ -95,6 +95,16 @@ pub struct Client {
     /// many as the file limit allows. At least 1; more than the file limit allows is refused at
     /// start. Pomelo: `max-connections`.
     pub max_connections: Option<usize>,
+    /// Regular expressions; a client whose address one of them is found in is closed as it comes. An
+    /// IPv4 client of a listener on `[::]` has the address `::ffff:a.b.c.d`. Default none, at most
+    /// `limits::BLACKLIST_MAX` with those of `blacklist_file` and of the console. Pomelo:
+    /// `blacklistFun`.
+    pub blacklist: Vec<String>,
+    /// More of them, one a line, read again within seconds when the file changes; a file that cannot
+    /// be used is then reported and the lines before stay. Default none.
+    pub blacklist_file: Option<PathBuf>,
+    /// Also take those that the master's console sends. Default false. Pomelo: `useHostFilter`.
+    pub blacklist_console: bool,
     /// Largest package body from a client, bytes. Default 4 MiB, range 1 KiB..=16 MiB − 1. A
     /// larger one closes that connection.
     pub package_bytes_max: usize,
@@ -289,6 +299,9 @@ impl Default for Client {
             timeout: None,
             use_dict: false,
             max_connections: None,
+            blacklist: Vec::new(),
+            blacklist_file: None,
+            blacklist_console: false,
             package_bytes_max: 4 << 20,
             outbox_bytes_max: 1 << 20,
             calls_in_flight_max: 1024,

@@ -70,6 +70,8 @@ pub enum Fault {
     MaxConnections,
     /// tangelo is stopping.
     Stopping,
+    /// Its address is on a blacklist.
+    Blacklisted,
 }
 
 impl Fault {
@@ -77,7 +79,7 @@ impl Fault {
     pub const COUNT: usize = Self::NAMES.len();
 
     /// Names of the counters, by [`Fault::index`].
-    pub const NAMES: [&'static str; 18] = [
+    pub const NAMES: [&'static str; 19] = [
         "closed_left",
         "closed_socket",
         "closed_package_type",
@@ -96,6 +98,7 @@ impl Fault {
         "closed_kicked",
         "closed_max_connections",
         "closed_stopping",
+        "closed_blacklisted",
     ];
 
     /// Its place in [`Fault::NAMES`].
@@ -119,6 +122,7 @@ impl Fault {
             Self::Kicked => 15,
             Self::MaxConnections => 16,
             Self::Stopping => 17,
+            Self::Blacklisted => 18,
         }
     }
 

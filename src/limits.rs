@@ -30,6 +30,11 @@ const _: () = assert!(
     "a session id must be a safe JavaScript integer"
 );
 
+/// Regular expressions that refuse clients by address, all lists together.
+pub const BLACKLIST_MAX: usize = 10_000;
+/// Memory for them once they are compiled.
+pub const BLACKLIST_BYTES_MAX: usize = 10 << 20;
+
 /// The read buffer that a shard lends to its connections; larger than the usual burst, so that one
 /// read drains a socket.
 pub const READ_BUFFER_BYTES: usize = 64 << 10;

@@ -30,6 +30,7 @@ use crate::wire::websocket;
 
 pub mod handshake;
 pub mod heartbeat;
+pub mod host_filter;
 pub mod transport;
 
 use transport::{Frame, Http, Transport};

@@ -66,6 +66,7 @@ impl Gateway {
         preflight::check(&self.config)?;
         let cores = preflight::cores();
         let shards = preflight::shards(&self.config);
+        let host_filter = Arc::new(preflight::host_filter(&self.config.client)?);
         let listeners = preflight::bind(&self.config, shards)?;
         let mut rpc_listener = self
             .config
@@ -113,6 +114,7 @@ impl Gateway {
                         stopper.stop();
                     })
                 },
+                host_filter: host_filter.clone(),
                 page: self.page,
             };
             let placement = if pin {

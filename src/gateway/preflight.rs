@@ -16,10 +16,12 @@ use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_getaffinity};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::Config;
+use crate::client::host_filter::HostFilter;
+use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
 use crate::net::poller::Poller;
+use crate::shard::host_filter;
 
 /// Memory that one executor locks, rounded up: 504 KiB on Linux 6.14 and newer, where the rings
 /// count, 192 KiB before. glommio asks for this much, whatever the kernel charges.
@@ -98,6 +100,22 @@ pub fn executor(placement: &Placement) -> Result<LocalExecutor> {
         }
     }
     make().map_err(|error| refused(&error, sysctl().as_deref()))
+}
+
+/// Who may not connect.
+pub fn host_filter(client: &config::Client) -> Result<HostFilter> {
+    let wrong = |key: &str, text: String| Error::Config(format!("client.{key}: {text}"));
+    let filter = HostFilter::new(&client.blacklist);
+    let filter = filter.map_err(|error| wrong("blacklist", error.to_string()))?;
+    let Some(path) = &client.blacklist_file else {
+        return Ok(filter);
+    };
+    let in_file = |error: &dyn std::fmt::Display| {
+        wrong("blacklist_file", format!("{}: {error}", path.display()))
+    };
+    let read = host_filter::read(path, None).map_err(|error| in_file(&error))?;
+    let text = read.map_or_else(String::new, |(_, text)| text);
+    filter.with_file(&text).map_err(|error| in_file(&error))
 }
 
 /// What tells a shard which of its sockets are ready.

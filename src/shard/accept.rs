@@ -43,6 +43,9 @@ pub(super) async fn run(shard: Rc<Shard>, listener: Listener) {
 /// Gives a connection its place and its task.
 fn admit(shard: &Rc<Shard>, socket: Socket) {
     shard.counters().add(Counter::Accepted, 1);
+    if shard.refuses(&socket) {
+        return shard.counters().closed(Fault::Blacklisted);
+    }
     if !shard.process_sockets.enter() {
         shard.process_sockets.leave();
         return shard.counters().closed(Fault::MaxConnections);

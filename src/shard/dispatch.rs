@@ -397,6 +397,7 @@ impl Shard {
                         self.push_package(*sid, package);
                     }
                 }
+                Parcel::HostFilter(filter) => *self.host_filter.borrow_mut() = filter.clone(),
                 Parcel::Cluster(cluster) => self.apply_cluster(cluster.clone()),
                 Parcel::Kick { sid, reason } => {
                     self.close(*sid, Fault::Kicked, reason.as_deref());

@@ -307,9 +307,7 @@ impl Shard {
                 })
                 .detach();
             }
-            Event::Blacklist(_) => {
-                tracing::warn!("the master's blacklist is not used: there is no host filter yet");
-            }
+            Event::Blacklist(more) => self.console_blacklist(more),
             Event::Ignored(text) => {
                 self.counters().add(Counter::MasterIgnored, 1);
                 tracing::debug!(text, "a message of the master is ignored");

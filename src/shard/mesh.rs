@@ -19,6 +19,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::remote::{Ask, Told};
+use crate::client::host_filter::HostFilter;
 use crate::cluster::Cluster;
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::{LINK_QUEUE_BYTES_MAX, MESH_BATCHES_MAX, MESH_PARCELS_MAX};
@@ -63,6 +64,8 @@ pub enum Parcel {
     },
     /// The list of servers has changed.
     Cluster(Arc<Cluster>),
+    /// Who may not connect from now on.
+    HostFilter(Arc<HostFilter>),
     /// A package for some sessions.
     Push {
         /// The package, encoded once for everybody.

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use crate::client::Rules;
 use crate::client::handshake::Handshake;
 use crate::client::heartbeat::{Patience, Wheel};
+use crate::client::host_filter::HostFilter;
 use crate::cluster::Cluster;
 use crate::config::{Config, Scheduler as SchedulerKind};
 use crate::error::Error;
@@ -52,6 +53,7 @@ use crate::wire::json;
 mod accept;
 mod connection;
 mod dispatch;
+pub mod host_filter;
 mod link;
 mod master;
 pub mod mesh;
@@ -94,6 +96,8 @@ pub struct Seed {
     pub stop: Arc<AtomicBool>,
     /// Ends the process: the master may want that, or refuse this server.
     pub stopper: Arc<dyn Fn(Option<Error>) + Send + Sync>,
+    /// Who may not connect, at the start.
+    pub host_filter: Arc<HostFilter>,
     /// What `GET /` gets.
     pub page: Option<&'static [u8]>,
 }
@@ -152,6 +156,7 @@ pub(crate) struct Shard {
     balancers: RefCell<Vec<Balancer>>,
     /// Own id as JSON text, quotes included.
     server_id_json: String,
+    host_filter: RefCell<Arc<HostFilter>>,
     poller: Rc<Poller>,
     read_buffer: ReadBuffer,
     connections: RefCell<Slab<Connection>>,
@@ -237,6 +242,9 @@ pub async fn run(mut seed: Seed, poller: Rc<Poller>) {
     shard.apply_static_cluster();
     if shard.id == SWITCH {
         master::start(&shard, shard.listen(rpc_listener));
+        if let Some(path) = shard.config.client.blacklist_file.clone() {
+            shard.keep(host_filter::watch(shard.clone(), path));
+        }
     }
     if let Some(listener) = shard.listen(listener) {
         shard.keep(accept::run(shard.clone(), listener));
@@ -279,6 +287,7 @@ impl Shard {
             router: Rc::new(router),
             routes,
             dictionary,
+            host_filter: RefCell::new(seed.host_filter),
             poller,
             cluster: RefCell::default(),
             balancers: RefCell::default(),

@@ -162,6 +162,11 @@ impl<'a> Frontend<'a> {
         }
     }
 
+    /// Where it serves clients.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Where it serves the backends.
     pub(crate) fn rpc_address(&self) -> SocketAddr {
         self.cluster.rpc_address(self.id())

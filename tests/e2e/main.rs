@@ -10,6 +10,7 @@
     reason = "a test waits on the real clock and on other processes; the bans are for the gateway"
 )]
 
+mod blacklist;
 mod bystander;
 mod callers;
 mod client;

@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Result;
+use crate::client::host_filter::HostFilter;
 use crate::config::{Config, Server};
 use crate::limits;
 use crate::route::balance::Strategy;
@@ -47,6 +48,20 @@ pub(super) const KEYS: &[(&str, Set)] = &[
     ("client.use_dict", |c, v| v.switch(&mut c.client.use_dict)),
     ("client.max_connections", |c, v| {
         v.count(&mut c.client.max_connections, 1..=CONNECTIONS_MAX)
+    }),
+    ("client.blacklist", |c, v| {
+        v.texts(&mut c.client.blacklist)?;
+        HostFilter::new(&c.client.blacklist).map_err(|error| error.to_string())?;
+        Ok(())
+    }),
+    ("client.blacklist_file", |c, v| {
+        let mut file = String::new();
+        v.text(&mut file)?;
+        c.client.blacklist_file = Some(file.into());
+        Ok(())
+    }),
+    ("client.blacklist_console", |c, v| {
+        v.switch(&mut c.client.blacklist_console)
     }),
     ("client.package_bytes_max", |c, v| {
         v.bytes(

@@ -1,0 +1,207 @@
+//! Which addresses may connect: lists of regular expressions.
+//!
+//! As the reference's `useHostFilter`: an expression is searched anywhere in the address, which is
+//! `::ffff:a.b.c.d` for an IPv4 client of a listener on `[::]` (C2, C3). Unlike there, an expression
+//! runs in time linear in the address, and look-around and back-references do not exist.
+
+use std::fmt;
+
+use regex::{RegexSet, RegexSetBuilder};
+
+use crate::limits::{BLACKLIST_BYTES_MAX, BLACKLIST_MAX};
+
+/// Expressions of the configuration, of its file and of the master's console, compiled once.
+///
+/// Bound: `limits::BLACKLIST_MAX` expressions, `limits::BLACKLIST_BYTES_MAX` compiled.
+/// Cost:  one pass over the address for all of them.
+#[derive(Debug, Clone, Default)]
+pub struct HostFilter {
+    configured: Vec<String>,
+    file: Vec<String>,
+    console: Vec<String>,
+    /// All of them.
+    set: RegexSet,
+}
+
+/// An expression, or a number of them, that cannot be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadExpression {
+    /// Line in the file, from 1; 0 where there is none.
+    pub line: usize,
+    /// What is wrong, the expression included.
+    pub text: String,
+}
+
+impl fmt::Display for BadExpression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.text),
+            line => write!(f, "line {line}: {}", self.text),
+        }
+    }
+}
+
+impl HostFilter {
+    /// Expressions of the configuration.
+    pub fn new(configured: &[String]) -> Result<Self, BadExpression> {
+        configured
+            .iter()
+            .try_for_each(|expression| check(expression, 0))?;
+        let configured = configured.to_vec();
+        Self {
+            configured,
+            ..Self::default()
+        }
+        .compiled()
+    }
+
+    /// The same with a file in place of the one before: an expression per line; empty lines and those
+    /// that begin with `#` say nothing.
+    pub fn with_file(&self, text: &str) -> Result<Self, BadExpression> {
+        let mut file = Vec::new();
+        for (line, expression) in text.lines().map(str::trim).enumerate() {
+            if !expression.is_empty() && !expression.starts_with('#') {
+                check(expression, line + 1)?;
+                file.push(expression.to_owned());
+            }
+        }
+        Self {
+            file,
+            ..self.clone()
+        }
+        .compiled()
+    }
+
+    /// The same with what the console adds. Bad ones are left out and come back beside it.
+    pub fn with_console(
+        &self,
+        more: &[String],
+    ) -> (Result<Self, BadExpression>, Vec<BadExpression>) {
+        let mut bad = Vec::new();
+        let mut filter = self.clone();
+        for expression in more {
+            match check(expression, 0) {
+                Ok(()) if filter.console.contains(expression) => {}
+                Ok(()) => filter.console.push(expression.clone()),
+                Err(error) => bad.push(error),
+            }
+        }
+        (filter.compiled(), bad)
+    }
+
+    fn compiled(mut self) -> Result<Self, BadExpression> {
+        let all = self
+            .configured
+            .iter()
+            .chain(&self.file)
+            .chain(&self.console);
+        let count = all.clone().count();
+        let too_much = |text: String| BadExpression { line: 0, text };
+        if count > BLACKLIST_MAX {
+            let text = format!("{count} expressions; accepted: up to {BLACKLIST_MAX}");
+            return Err(too_much(text));
+        }
+        let set = RegexSetBuilder::new(all)
+            .size_limit(BLACKLIST_BYTES_MAX)
+            .build();
+        self.set = set.map_err(|error| too_much(format!("{count} expressions: {error}")))?;
+        Ok(self)
+    }
+
+    /// Whether a client with this address, without its port, is to be closed.
+    pub fn refuses(&self, address: &str) -> bool {
+        !self.set.is_empty() && self.set.is_match(address)
+    }
+
+    /// True when nobody can be refused.
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty()
+    }
+}
+
+fn check(expression: &str, line: usize) -> Result<(), BadExpression> {
+    let Err(error) = regex::RegexBuilder::new(expression)
+        .size_limit(BLACKLIST_BYTES_MAX)
+        .build()
+    else {
+        return Ok(());
+    };
+    // Its last line says what is wrong; those before draw it.
+    let error = error.to_string();
+    let reason = error.lines().last().unwrap_or_default();
+    let reason = reason.trim_start_matches("error: ");
+    let text = format!("{expression:?} is no regular expression that can be used: {reason}");
+    Err(BadExpression { line, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(expressions: &[&str]) -> Result<HostFilter, BadExpression> {
+        let expressions: Vec<String> = expressions.iter().map(|text| (*text).into()).collect();
+        HostFilter::new(&expressions)
+    }
+
+    #[test]
+    fn an_expression_is_searched_anywhere() {
+        for (expression, mapped, plain) in [
+            (r"127\.0\.0\.1", true, true),
+            ("127.0", true, true),
+            ("^127", false, true),
+            ("", true, true),
+            (r"^::ffff:10\.", false, false),
+            (r"\.1$", true, true),
+            ("FFFF", false, false),
+        ] {
+            let filter = filter(&[expression]).unwrap();
+            let found = ["::ffff:127.0.0.1", "127.0.0.1"].map(|address| filter.refuses(address));
+            assert_eq!(found, [mapped, plain], "{expression}");
+        }
+        assert!(!HostFilter::default().refuses("127.0.0.1"));
+        assert!(filter(&["10.0", "^::1$"]).unwrap().refuses("::1"));
+    }
+
+    #[test]
+    fn a_bad_expression_is_refused_with_its_text() {
+        for (expression, reason) in [
+            ("(", "unclosed group"),
+            (
+                "a(?=b)",
+                "look-around, including look-ahead and look-behind, is not supported",
+            ),
+            (r"(a)\1", "backreferences are not supported"),
+            (
+                "(a{1000}){1000}",
+                "Compiled regex exceeds size limit of 10485760 bytes.",
+            ),
+        ] {
+            let error = filter(&["10.0", expression]).unwrap_err();
+            let text =
+                format!("{expression:?} is no regular expression that can be used: {reason}");
+            assert_eq!(error, BadExpression { line: 0, text });
+        }
+        let many = vec!["1"; BLACKLIST_MAX + 1];
+        assert_eq!(
+            filter(&many).unwrap_err().to_string(),
+            "10001 expressions; accepted: up to 10000"
+        );
+    }
+
+    #[test]
+    fn a_file_replaces_the_one_before_and_the_console_adds() {
+        let filter = filter(&["^1$"]).unwrap();
+        let filter = filter.with_file("# a list\n\n ^2$ \n^3$").unwrap();
+        let error = filter.with_file("^4$\n[").unwrap_err();
+        assert!(
+            error.to_string().starts_with("line 2: \"[\" is no"),
+            "{error}"
+        );
+        let (added, bad) = filter.with_console(&["^4$".into(), "*".into(), "^4$".into()]);
+        let filter = added.unwrap();
+        assert_eq!(bad.len(), 1, "{bad:?}");
+        let filter = filter.with_file("^5$").unwrap();
+        let refused = ["1", "2", "3", "4", "5"].map(|address| filter.refuses(address));
+        assert_eq!(refused, [true, false, false, true, true]);
+    }
+}

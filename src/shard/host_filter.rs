@@ -1,0 +1,122 @@
+//! Who may connect, on every shard: the switch follows the file and the console, the others are told.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::Shard;
+use super::mesh::Parcel;
+use crate::client::host_filter::{BadExpression, HostFilter};
+use crate::limits::BLACKLIST_BYTES_MAX;
+use crate::net::socket::Socket;
+
+/// Distance between two looks at the file.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Shard {
+    /// Whether a client has to go as it comes.
+    pub(super) fn refuses(&self, socket: &Socket) -> bool {
+        let filter = self.host_filter.borrow();
+        let refuses = |filter: &HostFilter| {
+            let address = socket.peer_address();
+            address.is_some_and(|address| filter.refuses(&address.ip().to_string()))
+        };
+        !filter.is_empty() && refuses(&filter)
+    }
+
+    /// The console adds to the blacklist.
+    pub(super) fn console_blacklist(self: &Rc<Self>, more: Vec<String>) {
+        if !self.config.client.blacklist_console {
+            tracing::warn!(
+                "the console's blacklist is not used: client.blacklist_console is false"
+            );
+            return;
+        }
+        let shard = self.clone();
+        glommio::spawn_local(async move {
+            let count = more.len();
+            let changed = shard.change_host_filter(move |filter| {
+                let (filter, bad) = filter.with_console(&more);
+                for error in bad {
+                    tracing::warn!(%error, "a part of the console's blacklist is not used");
+                }
+                filter
+            });
+            match changed.await {
+                Ok(()) => tracing::info!(count, "the console has added to the blacklist"),
+                Err(error) => tracing::warn!(%error, "the console's blacklist is not used"),
+            }
+        })
+        .detach();
+    }
+
+    /// Changes the filter of all shards. Compiling it takes a while, so that is not done on a shard.
+    async fn change_host_filter(
+        self: &Rc<Self>,
+        change: impl Fn(&HostFilter) -> Result<HostFilter, BadExpression> + Clone + Send + 'static,
+    ) -> Result<(), BadExpression> {
+        loop {
+            let before = self.host_filter.borrow().clone();
+            let (from, change) = (before.clone(), change.clone());
+            let changed = glommio::executor().spawn_blocking(move || change(&from));
+            let changed = Arc::new(changed.await?);
+            // Somebody else may have changed it meanwhile.
+            if Arc::ptr_eq(&before, &self.host_filter.borrow()) {
+                *self.host_filter.borrow_mut() = changed.clone();
+                self.tell_others(|| Parcel::HostFilter(changed.clone()));
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Reads `client.blacklist_file` again whenever it has changed, for ever.
+pub(super) async fn watch(shard: Rc<Shard>, path: PathBuf) {
+    let mut seen = None;
+    let mut complaint = String::new();
+    loop {
+        glommio::timer::sleep(LOOK).await;
+        let file = path.clone();
+        let read = glommio::executor()
+            .spawn_blocking(move || read(&file, seen))
+            .await;
+        let problem = match read {
+            Ok(None) => continue,
+            Ok(Some((changed, text))) => {
+                seen = Some(changed);
+                let outcome = shard.change_host_filter(move |filter| filter.with_file(&text));
+                outcome.await.err().map(|error| error.to_string())
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        let problem = problem.unwrap_or_default();
+        let file = path.display();
+        match (problem.is_empty(), problem == complaint) {
+            (true, _) => tracing::info!(%file, "the blacklist has been read"),
+            (false, false) => tracing::warn!(%file, problem, "the blacklist stays as it was"),
+            (false, true) => {}
+        }
+        complaint = problem;
+    }
+}
+
+/// When the file was changed and what is in it; `None` when that was `seen` before.
+pub(crate) fn read(
+    path: &Path,
+    seen: Option<SystemTime>,
+) -> std::io::Result<Option<(SystemTime, String)>> {
+    let metadata = std::fs::metadata(path)?;
+    let changed = metadata.modified()?;
+    if Some(changed) == seen {
+        return Ok(None);
+    }
+    if metadata.len() > BLACKLIST_BYTES_MAX as u64 {
+        let text = format!(
+            "{} bytes; accepted: up to {BLACKLIST_BYTES_MAX}",
+            metadata.len()
+        );
+        return Err(std::io::Error::other(text));
+    }
+    Ok(Some((changed, std::fs::read_to_string(path)?)))
+}

@@ -1,0 +1,150 @@
+//! Clients whose address is on a blacklist: of the configuration, of its file, of the console.
+
+use std::fs;
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::json;
+use socket2::{Domain, Socket, Type};
+use tangelo::handler::Router;
+use tangelo::{Config, config};
+
+use crate::client::Client;
+use crate::frames::handshake;
+use crate::frontend::{Frontend, Kind, Knobs};
+use crate::inside::Inside;
+use crate::peers::{Cluster, Dialect, MASTER};
+use crate::process::POLL_INTERVAL;
+use crate::rpc;
+
+/// Until a changed file has been read: it is looked at each second.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Whether a client from this address gets an answer to its handshake; else it gets no byte.
+fn is_served(gateway: SocketAddr, from: Ipv4Addr) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket
+        .bind(&SocketAddr::from((from, 0)).into())
+        .expect("an address of the loopback");
+    socket.connect(&gateway.into()).expect("it listens");
+    let mut stream = TcpStream::from(socket);
+    // A refused client may be gone before it has written.
+    let _ = std::io::Write::write_all(&mut stream, &handshake());
+    stream.read(&mut [0]).is_ok_and(|count| count > 0)
+}
+
+fn wait_until(gateway: SocketAddr, from: Ipv4Addr, served: bool) {
+    let deadline = Instant::now() + READ_TIMEOUT;
+    while is_served(gateway, from) != served {
+        assert!(Instant::now() < deadline, "{from}: served={served} in vain");
+        thread::sleep(POLL_INTERVAL);
+    }
+}
+
+const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
+const NINE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
+
+#[test]
+fn a_listed_address_gets_no_byte() {
+    for shards in [1, 4] {
+        let client = config::Client {
+            blacklist: vec![r"^127\.0\.0\.9$".into(), "^10\\.".into()],
+            max_connections: Some(1),
+            ..config::Client::default()
+        };
+        let inside = Inside::start(
+            shards,
+            Config {
+                client,
+                ..Config::default()
+            },
+            Router::new,
+        );
+        for _ in 0..10 {
+            assert!(!is_served(inside.address(), NINE));
+        }
+        // None of them took the only place.
+        Client::tcp(inside.address()).open();
+        inside.wait_counter("closed_blacklisted", 10);
+        inside.stop();
+    }
+}
+
+#[test]
+fn a_file_is_read_again_when_it_changes() {
+    let path = std::env::temp_dir().join(format!("tangelo-e2e-blacklist-{}", std::process::id()));
+    let mut changed = SystemTime::now();
+    let mut write = |text: &str| {
+        fs::write(&path, text).expect("a temporary file");
+        // Two writes within one tick of the file system's clock would look like one.
+        changed += Duration::from_secs(2);
+        let file = fs::File::options().write(true).open(&path);
+        file.and_then(|file| file.set_modified(changed))
+            .expect("our own file");
+    };
+    write("# nobody yet\n");
+    let client = config::Client {
+        blacklist_file: Some(path.clone()),
+        ..config::Client::default()
+    };
+    let inside = Inside::start(
+        4,
+        Config {
+            client,
+            ..Config::default()
+        },
+        Router::new,
+    );
+    // Each client may meet another shard.
+    let all = |from, served| (0..16).for_each(|_| wait_until(inside.address(), from, served));
+    all(NINE, true);
+    write("^127\\.0\\.0\\.9$\n");
+    all(NINE, false);
+    assert!(is_served(inside.address(), ONE));
+    write("^127\\.0\\.0\\.9$\n^127\\.0\\.0\\.1$\n(\n");
+    thread::sleep(Duration::from_secs(3));
+    assert!(
+        is_served(inside.address(), ONE),
+        "a bad file changes nothing"
+    );
+    fs::remove_file(&path).expect("our own file");
+    all(NINE, false);
+    write("");
+    all(NINE, true);
+    inside.stop();
+    fs::remove_file(&path).expect("our own file");
+}
+
+/// The genuine master hands the list to every frontend.
+fn the_console_adds(dialect: Dialect) {
+    const KNOBS: Knobs = Knobs {
+        tangelo: &["--set", "client.blacklist_console=true"],
+        genuine: &[],
+    };
+    let cluster = Cluster::shared(dialect);
+    for kind in Kind::TANGELOS {
+        let frontend = Frontend::start(cluster, kind, KNOBS);
+        let address = frontend.address();
+        assert!(is_served(address, NINE));
+        // The others of this cluster do not listen to the console.
+        let list = json!({"signal": "blacklist", "args": ["127.0.0.9"]});
+        let answer = rpc::ask_master(cluster.rpc_address(MASTER), "__console__", &list);
+        println!("{answer:?}");
+        for _ in 0..16 {
+            wait_until(address, NINE, false);
+        }
+        assert!(is_served(address, ONE));
+    }
+}
+
+#[test]
+fn the_console_adds_in_pomelo() {
+    the_console_adds(Dialect::Pomelo);
+}
+
+#[test]
+fn the_console_adds_in_pinus() {
+    the_console_adds(Dialect::Pinus);
+}
