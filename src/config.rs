@@ -95,6 +95,10 @@ pub struct Client {
     /// many as the file limit allows. At least 1; more than the file limit allows is refused at
     /// start. Pomelo: `max-connections`.
     pub max_connections: Option<usize>,
+    /// Kinds and versions of clients that are taken, others get code 501: rules for
+    /// `client::check::ClientCheck`, such as `js-websocket >=0.3.1 <2`, `* >=1.2` or `!old-client`.
+    /// Default none: all. Pomelo: `checkClient`.
+    pub accept: Vec<String>,
     /// Regular expressions; a client whose address one of them is found in is closed as it comes. An
     /// IPv4 client of a listener on `[::]` has the address `::ffff:a.b.c.d`. Default none, at most
     /// `limits::BLACKLIST_MAX` with those of `blacklist_file` and of the console. Pomelo:
@@ -299,6 +303,7 @@ impl Default for Client {
             timeout: None,
             use_dict: false,
             max_connections: None,
+            accept: Vec::new(),
             blacklist: Vec::new(),
             blacklist_file: None,
             blacklist_console: false,

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::check::ClientCheck;
 use crate::config::{Config, Dialect};
 use crate::route::dictionary::Dictionary;
 use crate::wire::handshake::{self, Request};
@@ -14,6 +15,7 @@ pub struct Handshake {
     /// `sys` for a client whose dictionary is up to date.
     cached: Bytes,
     dict_version: Option<String>,
+    check: ClientCheck,
 }
 
 /// The body of the reply, and whether the client is in.
@@ -56,17 +58,27 @@ impl Handshake {
             full: body(members),
             cached: body(cached),
             dict_version,
+            // Checked when the configuration was read.
+            check: ClientCheck::parse(&config.client.accept).unwrap_or_default(),
         }
     }
 
     /// Answers a handshake body.
     pub fn answer(&self, body: &[u8]) -> Answer {
-        let Some(request) = Request::parse(body) else {
-            return Answer {
-                body: Bytes::from_static(handshake::FAILED),
-                accepted: false,
-            };
+        let refused = |body| Answer {
+            body: Bytes::from_static(body),
+            accepted: false,
         };
+        let Some(request) = Request::parse(body) else {
+            return refused(handshake::FAILED);
+        };
+        if !self.check.is_empty()
+            && !self
+                .check
+                .accepts(&request.client_type(), &request.client_version())
+        {
+            return refused(handshake::REFUSED);
+        }
         let known = self.dict_version.is_some() && request.dict_version() == self.dict_version;
         let body = if known {
             self.cached.clone()

@@ -28,6 +28,7 @@ use crate::wire::message::{self, Message, MessageError, Route};
 use crate::wire::package::{self, HEAD_BYTES, Kind, Package, PackageError};
 use crate::wire::websocket;
 
+pub mod check;
 pub mod handshake;
 pub mod heartbeat;
 pub mod host_filter;

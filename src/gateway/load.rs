@@ -663,8 +663,8 @@ mod tests {
         refused_file(
             "id = 'a'\n\n[client]\nuse_dict = true\nheartbeet = '3s'\n",
             ":5: client.heartbeet: unknown key; known keys here: heartbeat, timeout, use_dict, \
-             max_connections, blacklist, blacklist_file, blacklist_console, package_bytes_max, \
-             outbox_bytes_max, calls_in_flight_max",
+             max_connections, accept, blacklist, blacklist_file, blacklist_console, \
+             package_bytes_max, outbox_bytes_max, calls_in_flight_max",
         );
         let top = "unknown key; known keys here: id, server_type, env, dialect, listen, shards, pin, \
                    app_dir, dictionary, server, client, session, push, rpc, route, cluster, log";
@@ -717,8 +717,8 @@ mod tests {
         refused_file(
             "\nclient = 3\n",
             ":2: client: 3 is no section; accepted: [client] with keys heartbeat, timeout, use_dict, \
-             max_connections, blacklist, blacklist_file, blacklist_console, package_bytes_max, \
-             outbox_bytes_max, calls_in_flight_max",
+             max_connections, accept, blacklist, blacklist_file, blacklist_console, \
+             package_bytes_max, outbox_bytes_max, calls_in_flight_max",
         );
         refused_file(
             "id = 'a'\n[[server]]\nid = 'b'\ntype = 'chat'\nhost = 'h'\nport = 70000\n",

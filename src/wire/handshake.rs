@@ -17,6 +17,22 @@ impl<'a> Request<'a> {
         json::is_truthy(sys).then_some(Self { sys })
     }
 
+    /// Kind of client, such as `js-websocket`; empty when it does not say.
+    pub fn client_type(&self) -> String {
+        self.text("type")
+    }
+
+    /// Its version; empty when it does not say.
+    pub fn client_version(&self) -> String {
+        self.text("version")
+    }
+
+    /// A member of `sys`: a string without its quotes, anything else as it is written.
+    fn text(&self, name: &str) -> String {
+        let raw = last_member(self.sys, name).unwrap_or_default();
+        serde_json::from_slice(raw).unwrap_or_else(|_| String::from_utf8_lossy(raw).into_owned())
+    }
+
     /// Dictionary version that the client has cached.
     pub fn dict_version(&self) -> Option<String> {
         serde_json::from_slice(last_member(self.sys, "dictVersion")?).ok()
@@ -43,6 +59,9 @@ pub fn accepted(sys: &[u8]) -> Vec<u8> {
 
 /// Body for a request that is not one, or that the application refused: code 500.
 pub const FAILED: &[u8] = b"{\"code\":500}";
+
+/// Body for a client of a kind or version that is not taken: code 501.
+pub const REFUSED: &[u8] = b"{\"code\":501}";
 
 /// Body of a kick package.
 pub fn kick(reason: &str) -> Vec<u8> {

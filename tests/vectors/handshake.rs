@@ -18,7 +18,6 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("* c-dict: wrong versions, *", "protobuf"),
     ("* c-dict: user value returned", "handshake callback"),
     ("* c-dict: user handshake error", "handshake callback"),
-    ("* c-dict: checkClient false", "checkClient"),
     ("* c-crypto: *", "crypto"),
 ];
 

@@ -58,6 +58,8 @@ fn start(name: &'static str, dialect: Dialect) -> Server {
         }],
         ..Config::default()
     };
+    // As c-dict of the reference application, whose refusals c-plain is asked for.
+    config.client.accept = vec!["!bad".into()];
     match name {
         "c-hb" => config.client.heartbeat = Some(Duration::from_secs(1)),
         "c-plain" | "c-filter" | "c-err" => {}

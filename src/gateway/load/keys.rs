@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Result;
+use crate::client::check::ClientCheck;
 use crate::client::host_filter::HostFilter;
 use crate::config::{Config, Server};
 use crate::limits;
@@ -48,6 +49,11 @@ pub(super) const KEYS: &[(&str, Set)] = &[
     ("client.use_dict", |c, v| v.switch(&mut c.client.use_dict)),
     ("client.max_connections", |c, v| {
         v.count(&mut c.client.max_connections, 1..=CONNECTIONS_MAX)
+    }),
+    ("client.accept", |c, v| {
+        v.texts(&mut c.client.accept)?;
+        ClientCheck::parse(&c.client.accept)?;
+        Ok(())
     }),
     ("client.blacklist", |c, v| {
         v.texts(&mut c.client.blacklist)?;
