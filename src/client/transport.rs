@@ -40,35 +40,42 @@ pub enum Http {
 
 /// Reads an HTTP request. `page` is what `GET /` gets, if anything.
 pub fn http(input: &[u8], page: Option<&[u8]>) -> Result<Http, Fault> {
+    const TEXT: &str = "text/plain";
     let request = match websocket::parse_request(input) {
         Ok(Some(request)) => request,
         Ok(None) => return Ok(Http::Wait),
         Err(HttpError::BadUpgrade) => {
-            let mut out = Vec::new();
             let body = b"this is not a WebSocket upgrade of version 13\n";
-            websocket::write_response(&mut out, "400 Bad Request", "text/plain", body);
-            return Ok(Http::Answered(out));
+            return Ok(answered(input, "400 Bad Request", TEXT, body));
         }
         Err(_) => return Err(Fault::Http),
     };
-    let mut out = Vec::new();
     if let Some(upgrade) = &request.upgrade {
+        let mut out = Vec::new();
         websocket::write_switching_protocols(&mut out, upgrade);
         return Ok(Http::Upgraded(request.end, out));
     }
-    match page {
-        Some(page) if request.method == "GET" && request.path == "/" => {
-            websocket::write_response(&mut out, "200 OK", "text/html; charset=utf-8", page);
+    let gets = matches!(request.method, "GET" | "HEAD");
+    Ok(match page {
+        Some(page) if gets && request.path == "/" => {
+            answered(input, "200 OK", "text/html; charset=utf-8", page)
         }
-        Some(_) if request.method == "GET" => {
-            websocket::write_response(&mut out, "404 Not Found", "text/plain", b"not here\n");
-        }
+        Some(_) if gets => answered(input, "404 Not Found", TEXT, b"not here\n"),
         _ => {
             let body = b"this port speaks WebSocket and raw TCP\n";
-            websocket::write_response(&mut out, "426 Upgrade Required", "text/plain", body);
+            answered(input, "426 Upgrade Required", TEXT, body)
         }
+    })
+}
+
+/// The answer to a request, without its body for one that asks for the head only.
+fn answered(request: &[u8], status: &str, content_type: &str, body: &[u8]) -> Http {
+    let mut out = Vec::new();
+    websocket::write_response(&mut out, status, content_type, body);
+    if request.starts_with(b"HEAD ") {
+        out.truncate(out.len() - body.len());
     }
-    Ok(Http::Answered(out))
+    Http::Answered(out)
 }
 
 /// What a WebSocket frame means.

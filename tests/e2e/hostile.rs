@@ -293,9 +293,13 @@ fn http_attacks() -> Vec<(String, &'static str, &'static str)> {
     ] {
         attacks.push((broken, "HTTP/1.1 400 ", answered));
     }
-    for method in ["POST", "PUT", "HEAD"] {
+    for (method, answer) in [
+        ("POST", "HTTP/1.1 426 "),
+        ("PUT", "HTTP/1.1 426 "),
+        ("HEAD", "HTTP/1.1 200 "),
+    ] {
         let request = format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n");
-        attacks.push((request, "HTTP/1.1 426 ", answered));
+        attacks.push((request, answer, answered));
     }
     for path in [
         "/nowhere",
@@ -342,6 +346,9 @@ fn http_that_is_no_upgrade_is_answered_or_closed() {
                     let text = String::from_utf8_lossy(&text);
                     assert!(text.starts_with(answer), "{request:?}: {text:?}");
                     assert_eq!(text.is_empty(), answer.is_empty(), "{request:?}: {text:?}");
+                    if request.starts_with("HEAD ") {
+                        assert!(text.ends_with("\r\n\r\n"), "{request:?}: {text:?}");
+                    }
                 }
             });
         }
