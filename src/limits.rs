@@ -11,6 +11,30 @@ pub const MESSAGE_ID_MAX: u32 = i32::MAX as u32;
 pub const MESSAGE_ID_BYTES_MAX: usize = 5;
 /// Deepest nesting of a JSON body; a deeper one counts as invalid.
 pub const JSON_DEPTH_MAX: usize = 512;
+/// Fields of one protobuf message; a schema with more is refused.
+pub const PROTOBUF_FIELDS_MAX: usize = 1024;
+/// Definitions of one protobuf schema: their index is two bytes.
+pub const PROTOBUF_MESSAGES_MAX: usize = 1 << 14;
+/// Largest protobuf tag: with the wire type it is a positive 32-bit integer to JavaScript.
+pub const PROTOBUF_TAG_MAX: u32 = (1 << 28) - 1;
+/// Deepest nesting of protobuf messages, in a schema and in a body; a deeper body is an error.
+pub const PROTOBUF_DEPTH_MAX: usize = 64;
+/// Fields and elements of one protobuf body, nested ones included; more of them are an error.
+pub const PROTOBUF_ELEMENTS_MAX: usize = 1 << 20;
+/// JSON that one protobuf body may become. Names stand in the schema and not in the body, so the
+/// text can be many times as long.
+pub const PROTOBUF_JSON_BYTES_MAX: usize = 16 << 20;
+
+const _: () = assert!(
+    2 * PROTOBUF_DEPTH_MAX <= JSON_DEPTH_MAX,
+    "each message may stand in an array, and all are read as JSON again"
+);
+const _: () = assert!(
+    PROTOBUF_FIELDS_MAX.is_multiple_of(64),
+    "sets of fields are made of words"
+);
+const _: () = assert!(PROTOBUF_MESSAGES_MAX <= u16::MAX as usize);
+
 /// Largest HTTP request head before a WebSocket upgrade.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
 /// HTTP headers looked at in one request.
@@ -64,4 +88,5 @@ pub const LOG_LINES_MAX: usize = 8192;
 
 const _: () = assert!(PACKAGE_BODY_BYTES_MAX < RPC_FRAME_BYTES_MAX);
 const _: () = assert!(RPC_FRAME_BYTES_MAX <= LINK_QUEUE_BYTES_MAX);
+const _: () = assert!(PROTOBUF_JSON_BYTES_MAX < RPC_FRAME_BYTES_MAX);
 const _: () = assert!(READ_BUFFER_BYTES > HTTP_HEAD_BYTES_MAX);

@@ -19,7 +19,8 @@ use self::scan::{
     COMMA_OR_END, Visitor, byte_at, code_unit, expect_end, is_space, member_name, scan, skip_space,
     unexpected, visit,
 };
-use self::write::{has_index_names, index_rank, is_safe_integer};
+pub(super) use self::write::index_rank;
+use self::write::{has_index_names, is_safe_integer};
 pub use self::write::{string_bytes, with_error_code, write_number, write_string, write_value};
 
 /// Why a text is no JSON.

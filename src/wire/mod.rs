@@ -7,6 +7,7 @@
 //! | handshake and kick bodies | [`handshake`] | Pomelo 2.2.7 | `client/handshake.json` |
 //! | variable-length integers | [`varint`] | pomelo-protocol, MQTT 3.1.1 | with the above |
 //! | JSON, scanned and spliced | [`json`] | ECMAScript `JSON` | `client/malformed.json` |
+//! | compressed bodies | [`protobuf`] | pomelo-protobuf 0.4.0, pinus-protobuf 1.7.4 | `client/protobuf-*.json` |
 //! | WebSocket, server side | [`websocket`] | RFC 6455 | its examples |
 //! | MQTT subset | [`mqtt`] | pomelo-rpc 1.0.7 | `rpc/*.jsonl` |
 //! | calls between servers | [`rpc`] | pomelo-rpc 1.0.7 | `rpc/*.jsonl` |
@@ -25,6 +26,7 @@ pub mod json;
 pub mod message;
 pub mod mqtt;
 pub mod package;
+pub mod protobuf;
 pub mod rpc;
 pub mod varint;
 pub mod websocket;

@@ -33,6 +33,10 @@ pub(crate) enum Tangelo {
     WritesBare,
     /// One object per frame, without the keys of the tracing option.
     WritesPlain,
+    /// The encoder writes however much it is; what it wrote is read back.
+    WritesAll,
+    /// What JavaScript holds as a `Map` is an object.
+    MapIsObject,
     /// The connection ends; nothing has come but the answer to the handshake.
     Closes,
     /// The connection ends with this HTTP status.
@@ -70,6 +74,9 @@ const SHORT: &str = "the rest may follow on raw TCP; a WebSocket message like th
 const ID: &str = "the reference computes ids with 32-bit shifts and hangs on a negative one";
 const NO_REMOTES: &str =
     "remotes of the application are JavaScript; a frontend without any says so";
+const SCRATCH: &str = "the reference writes into a buffer of twice the JSON text";
+const NO_MAPS: &str =
+    "JSON has no maps: the reference forwards `{}`, and cannot encode what it gets";
 const WEDGED: &str = "the reference stays open, but deaf";
 
 #[rustfmt::skip]
@@ -89,6 +96,11 @@ static TABLE: &[Difference] = &[
         "only a decoder makes such a message; the gateway writes responses and pushes"),
     row("message", "id 2^31 (negative in the reference)", BOTH, Tangelo::Refuses, ID),
     row("message", "id six bytes 2^35 (wraps*", BOTH, Tangelo::Refuses, ID),
+
+    row("protobuf-pomelo", "short decimals overflow *", BOTH, Tangelo::WritesAll, SCRATCH),
+    row("protobuf-pinus", "short decimals: *", BOTH, Tangelo::WritesAll, SCRATCH),
+    row("protobuf-pinus", "*\"__map__\"*", BOTH, Tangelo::MapIsObject, NO_MAPS),
+    row("protobuf-pinus", "decode *map #*", BOTH, Tangelo::MapIsObject, NO_MAPS),
 
     row("rpc", "*-buffered-*", BOTH, Tangelo::WritesPlain, "receivers take a call alone or in an array"),
     row("rpc", "*-traced-*", BOTH, Tangelo::WritesPlain, "nothing depends on the trace keys"),

@@ -1,6 +1,6 @@
 //! What genuine servers did with the same bytes. `README.md` says where those come from.
 //!
-//! `codec` and `rpc` ask the formats alone. The rest puts the reference application (`app`), as
+//! `codec`, `protobuf` and `rpc` ask the formats alone. The rest puts the reference application (`app`), as
 //! handlers in Rust, on a gateway of its own (`server`) and lets clients send what the reference got;
 //! `replay` puts a gateway into the place of the frontend of a captured cluster.
 //! `differences` is the list of what tangelo does otherwise.
@@ -13,6 +13,7 @@
 mod codec;
 mod differences;
 mod file;
+mod protobuf;
 mod rpc;
 mod transcript;
 

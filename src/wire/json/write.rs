@@ -187,7 +187,7 @@ pub(super) fn has_index_names(map: &Map<String, Value>) -> bool {
 }
 
 /// Sort key of a member name: an array index by its value, every other name after them all.
-pub(super) fn index_rank(name: &str) -> u32 {
+pub(in crate::wire) fn index_rank(name: &str) -> u32 {
     match name.as_bytes() {
         b"0" => 0,
         [b'1'..=b'9', ..] => name.parse().unwrap_or(u32::MAX),
