@@ -56,7 +56,7 @@ const _: () = assert!(
 
 /// Regular expressions that refuse clients by address, all lists together.
 pub const BLACKLIST_MAX: usize = 10_000;
-/// Memory for them once they are compiled.
+/// Memory for them once they are compiled; a file of them is no larger either.
 pub const BLACKLIST_BYTES_MAX: usize = 10 << 20;
 
 /// The read buffer that a shard lends to its connections; larger than the usual burst, so that one

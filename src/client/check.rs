@@ -63,9 +63,12 @@ impl ClientCheck {
     /// Whether a client is taken. One that does not tell its type or version has an empty one, which
     /// no name and no bound matches; neither does a version that is not made of numbers.
     pub fn accepts(&self, kind: &str, version: &str) -> bool {
-        let (refusing, taking): (Vec<_>, Vec<_>) = self.0.iter().partition(|rule| rule.refuses);
-        let matches = |rule: &&Rule| rule.matches(kind, version);
-        !refusing.iter().any(matches) && (taking.is_empty() || taking.iter().any(matches))
+        let any = |refuses: bool| {
+            let mut rules = self.0.iter().filter(|rule| rule.refuses == refuses);
+            rules.any(|rule| rule.matches(kind, version))
+        };
+        let all_refuse = self.0.iter().all(|rule| rule.refuses);
+        !any(true) && (all_refuse || any(false))
     }
 
     /// True when everybody is taken.

@@ -58,7 +58,7 @@ impl Handshake {
             full: body(members),
             cached: body(cached),
             dict_version,
-            // Checked when the configuration was read.
+            // Checked at start.
             check: ClientCheck::parse(&config.client.accept).unwrap_or_default(),
         }
     }

@@ -16,6 +16,7 @@ use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_getaffinity};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::client::check::ClientCheck;
 use crate::client::host_filter::HostFilter;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
@@ -46,6 +47,8 @@ const PROBE_THREAD: &str = "tangelo-probe";
 /// Takes part in the start of the process: it replaces the panic hook for a moment, and must run
 /// once, before any shard.
 pub fn check(config: &Config) -> Result<()> {
+    ClientCheck::parse(&config.client.accept)
+        .map_err(|text| Error::Config(format!("client.accept: {text}")))?;
     let shards = shards(config);
     shards_fit(shards)?;
     let (files, memory) = (raise(Resource::Nofile), raise(Resource::Memlock));
@@ -484,6 +487,15 @@ mod tests {
         assert_eq!(shards(&config), cores().len().min(SHARDS_MAX));
         config.shards = Some(3);
         assert_eq!(shards(&config), 3);
+    }
+
+    #[test]
+    fn a_rule_for_clients_that_cannot_be_read_is_refused() {
+        let mut config = Config::default();
+        config.client.accept = vec!["js-socket 1.0".into()];
+        let text = text(check(&config));
+        let start = "client.accept: \"js-socket 1.0\" is no rule for clients; accepted: ";
+        assert!(text.starts_with(start), "{text}");
     }
 
     #[test]

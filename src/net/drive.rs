@@ -50,36 +50,15 @@ pub async fn read(socket: &Socket, lent: &ReadBuffer, receiver: &impl Receiver) 
     let mut budget = READ_BUDGET_BYTES;
     loop {
         let step = poll_fn(|cx| {
-            if tail.len() > TAIL_LENT_MAX {
-                let read = read_into_tail(cx, socket, &mut tail, receiver);
-                if read.is_pending() {
-                    budget = READ_BUDGET_BYTES;
-                }
-                return read;
-            }
-            let mut lent = lent.0.borrow_mut();
-            let received = match socket.poll_read(cx, &mut lent[tail.len()..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Eof)),
-                Poll::Ready(Ok(received)) => received,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Failed(error))),
-                Poll::Pending => {
-                    budget = READ_BUDGET_BYTES;
-                    return Poll::Pending;
-                }
+            let step = if tail.len() > TAIL_LENT_MAX {
+                read_into_tail(cx, socket, &mut tail, receiver)
+            } else {
+                read_into_lent(cx, socket, lent, &mut tail, receiver)
             };
-            hop!();
-            let input = &mut lent[..tail.len() + received];
-            input[..tail.len()].copy_from_slice(&tail);
-            let Some(used) = receiver.receive(input) else {
-                return Poll::Ready(Err(End::Enough));
-            };
-            if used < input.len() {
-                tail.clear();
-                tail.extend_from_slice(&input[used..]);
-            } else if tail.capacity() > 0 {
-                tail = Vec::new();
+            if step.is_pending() {
+                budget = READ_BUDGET_BYTES;
             }
-            Poll::Ready(Ok(received))
+            step
         })
         .await;
         match step {
@@ -91,6 +70,36 @@ pub async fn read(socket: &Socket, lent: &ReadBuffer, receiver: &impl Receiver) 
             Err(end) => return end,
         }
     }
+}
+
+#[inline]
+fn read_into_lent(
+    cx: &mut std::task::Context<'_>,
+    socket: &Socket,
+    lent: &ReadBuffer,
+    tail: &mut Vec<u8>,
+    receiver: &impl Receiver,
+) -> Poll<Result<usize, End>> {
+    let mut lent = lent.0.borrow_mut();
+    let received = match socket.poll_read(cx, &mut lent[tail.len()..]) {
+        Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Eof)),
+        Poll::Ready(Ok(received)) => received,
+        Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Failed(error))),
+        Poll::Pending => return Poll::Pending,
+    };
+    hop!();
+    let input = &mut lent[..tail.len() + received];
+    input[..tail.len()].copy_from_slice(tail);
+    let Some(used) = receiver.receive(input) else {
+        return Poll::Ready(Err(End::Enough));
+    };
+    if used < input.len() {
+        tail.clear();
+        tail.extend_from_slice(&input[used..]);
+    } else if tail.capacity() > 0 {
+        *tail = Vec::new();
+    }
+    Poll::Ready(Ok(received))
 }
 
 fn read_into_tail(

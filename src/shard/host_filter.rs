@@ -18,11 +18,10 @@ impl Shard {
     /// Whether a client has to go as it comes.
     pub(super) fn refuses(&self, socket: &Socket) -> bool {
         let filter = self.host_filter.borrow();
-        let refuses = |filter: &HostFilter| {
-            let address = socket.peer_address();
-            address.is_some_and(|address| filter.refuses(&address.ip().to_string()))
-        };
-        !filter.is_empty() && refuses(&filter)
+        !filter.is_empty()
+            && socket
+                .peer_address()
+                .is_some_and(|address| filter.refuses(&address.ip().to_string()))
     }
 
     /// The console adds to the blacklist.

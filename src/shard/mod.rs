@@ -9,7 +9,7 @@
 //! ```
 //!
 //! **Invariants**: nothing here is shared with another shard but counters and the mesh; no borrow of
-//! a table lives across a call into a handler; a pending task is never dropped, it is told to end.
+//! a table lives across a call into a handler; no pending task is dropped before the shard ends.
 //!
 //! **Absent**: decoding and encoding.
 //!

@@ -52,6 +52,22 @@ macro_rules! promises {
 }
 use promises;
 
+/// A function of a dialect, as one test for each.
+macro_rules! in_both_dialects {
+    ($promise:ident) => {
+        #[test]
+        fn in_pomelo() {
+            $promise(Dialect::Pomelo);
+        }
+
+        #[test]
+        fn in_pinus() {
+            $promise(Dialect::Pinus);
+        }
+    };
+}
+use in_both_dialects;
+
 /// A frontend in the shared cluster, and the transport of its clients.
 struct Setup<'a> {
     frontend: &'a mut Frontend<'static>,

@@ -328,15 +328,7 @@ mod a_gateway_may_be_there_before_its_master {
         (json!("alice"), client)
     }
 
-    #[test]
-    fn in_pomelo() {
-        promise(Dialect::Pomelo);
-    }
-
-    #[test]
-    fn in_pinus() {
-        promise(Dialect::Pinus);
-    }
+    in_both_dialects!(promise);
 }
 
 mod a_gateway_without_the_right_token_is_refused {
@@ -368,15 +360,7 @@ mod a_gateway_without_the_right_token_is_refused {
         }
     }
 
-    #[test]
-    fn in_pomelo() {
-        promise(Dialect::Pomelo);
-    }
-
-    #[test]
-    fn in_pinus() {
-        promise(Dialect::Pinus);
-    }
+    in_both_dialects!(promise);
 }
 
 mod connections_and_logins_are_counted {
@@ -440,15 +424,7 @@ mod connections_and_logins_are_counted {
         list.iter().map(|login| login["uid"].clone()).collect()
     }
 
-    #[test]
-    fn in_pomelo() {
-        promise(Dialect::Pomelo);
-    }
-
-    #[test]
-    fn in_pinus() {
-        promise(Dialect::Pinus);
-    }
+    in_both_dialects!(promise);
 }
 
 mod a_master_starts_and_restarts_it {
@@ -511,13 +487,5 @@ mod a_master_starts_and_restarts_it {
         cluster.wait_until_unlisted(id);
     }
 
-    #[test]
-    fn in_pomelo() {
-        promise(Dialect::Pomelo);
-    }
-
-    #[test]
-    fn in_pinus() {
-        promise(Dialect::Pinus);
-    }
+    in_both_dialects!(promise);
 }
