@@ -493,7 +493,9 @@ mod tests {
     fn a_rule_for_clients_that_cannot_be_read_is_refused() {
         let mut config = Config::default();
         config.client.accept = vec!["js-socket 1.0".into()];
-        let text = text(check(&config));
+        let Err(Error::Config(text)) = check(&config) else {
+            panic!("it is no configuration");
+        };
         let start = "client.accept: \"js-socket 1.0\" is no rule for clients; accepted: ";
         assert!(text.starts_with(start), "{text}");
     }
