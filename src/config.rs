@@ -57,9 +57,13 @@ pub struct Config {
     /// The other servers, in the order that routing counts them. Counts only where there is no
     /// `master` to ask. At most `limits::SERVERS_MAX`. Pomelo: `servers.json`.
     pub servers: Vec<Server>,
-    /// The user dictionary: routes that get a code after the handlers' own. Pomelo:
+    /// The user dictionary: routes that get a code after the handlers'. Pomelo:
     /// `config/dictionary.json`.
     pub dictionary: Vec<String>,
+    /// Routes of handlers in other servers that get a code too, sorted together with those of the
+    /// handlers here. Default none: such routes then travel as text. Pomelo finds them in the
+    /// project's JavaScript.
+    pub handler_routes: Vec<String>,
     /// Pomelo project folder the rest was read from, if any. In `tangelo.toml` it is relative to
     /// that file, in a flag to the working directory; a main script on the command line names its
     /// own folder. File and flags win over the project.
@@ -91,6 +95,17 @@ pub struct Client {
     pub timeout: Option<Duration>,
     /// Send route codes and accept them. Default false. Pomelo: `useDict`.
     pub use_dict: bool,
+    /// Bodies travel as protobuf where their route has a proto. Default false. Pomelo: `useProtobuf`.
+    pub use_protobuf: bool,
+    /// Protos of what clients get: JSON, read at start. Default: `serverProtos.json` of the project.
+    pub server_protos: Option<PathBuf>,
+    /// Protos of what clients send. Default: `clientProtos.json` of the project.
+    pub client_protos: Option<PathBuf>,
+    /// Take a protobuf body that lacks a required field as null. Default false: take it as it is.
+    /// Pinus: `decodeCheckMsg`.
+    pub protobuf_check: bool,
+    /// Take signed messages only. Default false. Pomelo: `useCrypto`.
+    pub use_crypto: bool,
     /// Connections this process accepts at one time; one more is closed at once. Default none: as
     /// many as the file limit allows. At least 1; more than the file limit allows is refused at
     /// start. Pomelo: `max-connections`.
@@ -290,6 +305,7 @@ impl Default for Config {
             master: None,
             servers: Vec::new(),
             dictionary: Vec::new(),
+            handler_routes: Vec::new(),
             app_dir: None,
             embedded: false,
         }
@@ -302,6 +318,11 @@ impl Default for Client {
             heartbeat: None,
             timeout: None,
             use_dict: false,
+            use_protobuf: false,
+            server_protos: None,
+            client_protos: None,
+            protobuf_check: false,
+            use_crypto: false,
             max_connections: None,
             accept: Vec::new(),
             blacklist: Vec::new(),

@@ -50,6 +50,8 @@ pub enum Fault {
     MessageCut,
     /// Message id over 2^31 - 1.
     MessageId,
+    /// A body that the proto of its route cannot read.
+    MessageBody,
     /// Bytes that are not WebSocket; the close code that says so.
     WebSocket(u16),
     /// Bytes that are not HTTP.
@@ -79,7 +81,7 @@ impl Fault {
     pub const COUNT: usize = Self::NAMES.len();
 
     /// Names of the counters, by [`Fault::index`].
-    pub const NAMES: [&'static str; 19] = [
+    pub const NAMES: [&'static str; 20] = [
         "closed_left",
         "closed_socket",
         "closed_package_type",
@@ -88,6 +90,7 @@ impl Fault {
         "closed_package_kick",
         "closed_message_cut",
         "closed_message_id",
+        "closed_message_body",
         "closed_websocket",
         "closed_http",
         "closed_http_answered",
@@ -112,17 +115,18 @@ impl Fault {
             Self::PackageKick => 5,
             Self::MessageCut => 6,
             Self::MessageId => 7,
-            Self::WebSocket(_) => 8,
-            Self::Http => 9,
-            Self::HttpAnswered => 10,
-            Self::Handshake => 11,
-            Self::HeartbeatTimeout => 12,
-            Self::IdleTimeout => 13,
-            Self::OutboxFull => 14,
-            Self::Kicked => 15,
-            Self::MaxConnections => 16,
-            Self::Stopping => 17,
-            Self::Blacklisted => 18,
+            Self::MessageBody => 8,
+            Self::WebSocket(_) => 9,
+            Self::Http => 10,
+            Self::HttpAnswered => 11,
+            Self::Handshake => 12,
+            Self::HeartbeatTimeout => 13,
+            Self::IdleTimeout => 14,
+            Self::OutboxFull => 15,
+            Self::Kicked => 16,
+            Self::MaxConnections => 17,
+            Self::Stopping => 18,
+            Self::Blacklisted => 19,
         }
     }
 

@@ -35,6 +35,11 @@ const _: () = assert!(
 );
 const _: () = assert!(PROTOBUF_MESSAGES_MAX <= u16::MAX as usize);
 
+/// Smallest RSA key that a client may sign with: a smaller one has no room for a signature.
+pub const RSA_KEY_BITS_MIN: usize = 360;
+/// Largest one; a client with a larger one has each of its messages dropped.
+pub const RSA_KEY_BITS_MAX: usize = 4096;
+
 /// Largest HTTP request head before a WebSocket upgrade.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
 /// HTTP headers looked at in one request.

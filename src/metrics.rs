@@ -42,6 +42,10 @@ counters! {
     Messages = "messages",
     /// JSON bodies that did not parse and became `{}`.
     BodiesInvalid = "bodies_invalid",
+    /// Messages dropped for want of a good signature.
+    MessagesUnsigned = "messages_unsigned",
+    /// Responses and pushes that did not fit the proto of their route.
+    BodiesUnencodable = "bodies_unencodable",
     /// Responses written.
     Responses = "responses",
     /// Responses to a notify or to a session that is gone.

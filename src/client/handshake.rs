@@ -3,91 +3,109 @@
 use bytes::Bytes;
 
 use super::check::ClientCheck;
+use super::coder::Protos;
+use super::crypto::PublicKey;
 use crate::config::{Config, Dialect};
 use crate::route::dictionary::Dictionary;
 use crate::wire::handshake::{self, Request};
+use crate::wire::json;
 
 /// Replies, made once at start.
 #[derive(Debug)]
 pub struct Handshake {
-    /// `sys` with everything.
-    full: Bytes,
-    /// `sys` for a client whose dictionary is up to date.
-    cached: Bytes,
+    /// By what the client has kept: the dictionary, the protos.
+    replies: [[Bytes; 2]; 2],
     dict_version: Option<String>,
+    proto_version: Option<String>,
     check: ClientCheck,
+    use_crypto: bool,
 }
 
-/// The body of the reply, and whether the client is in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Body of the handshake package.
-    pub body: Bytes,
-    /// False: the connection is closed after the reply.
-    pub accepted: bool,
+/// A client that may come in, as far as the configuration has a say.
+#[derive(Debug)]
+pub struct Greeting<'a> {
+    /// What it says of itself.
+    pub request: Request<'a>,
+    /// What it signs its messages with. With `client.use_crypto` one without a usable key comes in,
+    /// too, and has its messages dropped.
+    pub key: Option<Box<PublicKey>>,
 }
 
 impl Handshake {
-    /// From the heartbeat option and, with `use_dict`, the dictionary.
-    pub fn new(config: &Config, dictionary: &Dictionary) -> Self {
-        let mut members = Vec::new();
-        if let Some(heartbeat) = config.client.heartbeat {
-            members.push(format!("\"heartbeat\":{}", heartbeat.as_secs()));
-        }
-        let mut cached = members.clone();
-        let mut dict_version = None;
-        if config.client.use_dict {
-            let version = dictionary.version();
-            members.push(format!("\"dict\":{}", dictionary.routes_json()));
-            // As pomelo, not pinus: the map goes out three times; old C clients insist on it.
-            if config.dialect == Dialect::Pomelo {
-                members.push(format!("\"routeToCode\":{}", dictionary.routes_json()));
-                members.push(format!("\"codeToRoute\":{}", dictionary.codes_json()));
+    /// From the heartbeat option and, where they are in use, the dictionary and the protos.
+    pub fn new(config: &Config, dictionary: &Dictionary, protos: &Protos) -> Self {
+        let client = &config.client;
+        let (use_dict, use_protobuf) = (client.use_dict, client.use_protobuf);
+        let reply = |has_dict: bool, has_protos: bool| {
+            let mut members = Vec::new();
+            if let Some(heartbeat) = client.heartbeat {
+                members.push(format!("\"heartbeat\":{}", heartbeat.as_secs()));
             }
-            members.push(format!("\"dictVersion\":\"{version}\""));
-            members.push("\"useDict\":true".into());
-            cached.push("\"useDict\":true".into());
-            dict_version = Some(version);
-        }
-        let body = |members: Vec<String>| {
-            Bytes::from(handshake::accepted(
-                format!("{{{}}}", members.join(",")).as_bytes(),
-            ))
+            if use_dict && !has_dict {
+                write_dictionary(&mut members, config.dialect, dictionary);
+            }
+            if use_dict {
+                members.push("\"useDict\":true".into());
+            }
+            if use_protobuf && !has_protos {
+                members.push(format!("\"protos\":{}", protos.json()));
+            }
+            if use_protobuf {
+                members.push("\"useProto\":true".into());
+            }
+            let sys = format!("{{{}}}", members.join(","));
+            Bytes::from(handshake::accepted(sys.as_bytes()))
         };
         Self {
-            full: body(members),
-            cached: body(cached),
-            dict_version,
+            replies: [false, true].map(|dict| [false, true].map(|protos| reply(dict, protos))),
+            dict_version: use_dict.then(|| dictionary.version()),
+            proto_version: use_protobuf.then(|| protos.version().to_owned()),
             // Checked at start.
-            check: ClientCheck::parse(&config.client.accept).unwrap_or_default(),
+            check: ClientCheck::parse(&client.accept).unwrap_or_default(),
+            use_crypto: client.use_crypto,
         }
     }
 
-    /// Answers a handshake body.
-    pub fn answer(&self, body: &[u8]) -> Answer {
-        let refused = |body| Answer {
-            body: Bytes::from_static(body),
-            accepted: false,
-        };
-        let Some(request) = Request::parse(body) else {
-            return refused(handshake::FAILED);
-        };
-        if !self.check.is_empty()
-            && !self
+    /// Reads a handshake body. `also` has a say, too, on kind and version of the client. The error is
+    /// the body of the reply, after which the connection is closed.
+    pub fn examine<'a>(
+        &self,
+        body: &'a [u8],
+        also: impl FnOnce(&Request<'a>) -> bool,
+    ) -> Result<Greeting<'a>, &'static [u8]> {
+        let request = Request::parse(body).ok_or(handshake::FAILED)?;
+        let is_taken = self.check.is_empty()
+            || self
                 .check
-                .accepts(&request.client_type(), &request.client_version())
-        {
-            return refused(handshake::REFUSED);
+                .accepts(&request.client_type(), &request.client_version());
+        if !is_taken || !also(&request) {
+            return Err(handshake::REFUSED);
         }
-        let known = self.dict_version.is_some() && request.dict_version() == self.dict_version;
-        let body = if known {
-            self.cached.clone()
-        } else {
-            self.full.clone()
-        };
-        Answer {
-            body,
-            accepted: true,
+        let mut key = None;
+        if self.use_crypto {
+            let rsa = request.rsa().and_then(json::parse).unwrap_or_default();
+            if rsa.is_null() {
+                return Err(handshake::FAILED);
+            }
+            key = PublicKey::from_json(&rsa).map(Box::new);
         }
+        Ok(Greeting { request, key })
     }
+
+    /// Body of the reply to a client that is taken.
+    pub fn reply(&self, request: &Request<'_>) -> Bytes {
+        let dict = self.dict_version.is_some() && request.dict_version() == self.dict_version;
+        let protos = self.proto_version.is_some() && request.proto_version() == self.proto_version;
+        self.replies[usize::from(dict)][usize::from(protos)].clone()
+    }
+}
+
+fn write_dictionary(members: &mut Vec<String>, dialect: Dialect, dictionary: &Dictionary) {
+    members.push(format!("\"dict\":{}", dictionary.routes_json()));
+    // As pomelo, not pinus: the map goes out three times; old C clients insist on it.
+    if dialect == Dialect::Pomelo {
+        members.push(format!("\"routeToCode\":{}", dictionary.routes_json()));
+        members.push(format!("\"codeToRoute\":{}", dictionary.codes_json()));
+    }
+    members.push(format!("\"dictVersion\":\"{}\"", dictionary.version()));
 }

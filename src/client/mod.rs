@@ -29,6 +29,8 @@ use crate::wire::package::{self, HEAD_BYTES, Kind, Package, PackageError};
 use crate::wire::websocket;
 
 pub mod check;
+pub mod coder;
+pub mod crypto;
 pub mod handshake;
 pub mod heartbeat;
 pub mod host_filter;

@@ -663,11 +663,11 @@ mod tests {
         refused_file(
             "id = 'a'\n\n[client]\nuse_dict = true\nheartbeet = '3s'\n",
             ":5: client.heartbeet: unknown key; known keys here: heartbeat, timeout, use_dict, \
-             max_connections, accept, blacklist, blacklist_file, blacklist_console, \
+             use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
              package_bytes_max, outbox_bytes_max, calls_in_flight_max",
         );
         let top = "unknown key; known keys here: id, server_type, env, dialect, listen, shards, pin, \
-                   app_dir, dictionary, server, client, session, push, rpc, route, cluster, log";
+                   app_dir, dictionary, handler_routes, server, client, session, push, rpc, route, cluster, log";
         refused_file(
             "id = 'a'\n[clinet]\nheartbeat = '3s'\n",
             &format!(":2: clinet: {top}"),
@@ -704,7 +704,7 @@ mod tests {
         refused(
             &["--set", "=1"],
             "--set =1: unknown key; known keys here: id, server_type, env, dialect, listen, shards, pin, \
-             app_dir, dictionary, server, client, session, push, rpc, route, cluster, log",
+             app_dir, dictionary, handler_routes, server, client, session, push, rpc, route, cluster, log",
         );
     }
 
@@ -717,7 +717,7 @@ mod tests {
         refused_file(
             "\nclient = 3\n",
             ":2: client: 3 is no section; accepted: [client] with keys heartbeat, timeout, use_dict, \
-             max_connections, accept, blacklist, blacklist_file, blacklist_console, \
+             use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
              package_bytes_max, outbox_bytes_max, calls_in_flight_max",
         );
         refused_file(

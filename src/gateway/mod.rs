@@ -67,6 +67,7 @@ impl Gateway {
         let cores = preflight::cores();
         let shards = preflight::shards(&self.config);
         let host_filter = Arc::new(preflight::host_filter(&self.config.client)?);
+        let protos = Arc::new(preflight::protos(&self.config)?);
         let listeners = preflight::bind(&self.config, shards)?;
         let mut rpc_listener = self
             .config
@@ -115,6 +116,7 @@ impl Gateway {
                     })
                 },
                 host_filter: host_filter.clone(),
+                protos: protos.clone(),
                 page: self.page,
             };
             let placement = if pin {

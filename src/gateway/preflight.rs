@@ -6,6 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -17,12 +18,14 @@ use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_getaffinity};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::client::check::ClientCheck;
+use crate::client::coder::Protos;
 use crate::client::host_filter::HostFilter;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Dialect};
 use crate::error::{Error, Result};
 use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
 use crate::net::poller::Poller;
 use crate::shard::host_filter;
+use crate::wire::protobuf::{Flavour, Schema};
 
 /// Memory that one executor locks, rounded up: 504 KiB on Linux 6.14 and newer, where the rings
 /// count, 192 KiB before. glommio asks for this much, whatever the kernel charges.
@@ -103,6 +106,44 @@ pub fn executor(placement: &Placement) -> Result<LocalExecutor> {
         }
     }
     make().map_err(|error| refused(&error, sysctl().as_deref()))
+}
+
+/// Protos of both directions; empty without `client.use_protobuf`. What a human should look at in
+/// them is logged.
+pub fn protos(config: &Config) -> Result<Protos> {
+    let client = &config.client;
+    if !client.use_protobuf {
+        return Ok(Protos::default());
+    }
+    if client.server_protos.is_none() && client.client_protos.is_none() {
+        tracing::warn!("client.use_protobuf is on, but there are no protos");
+    }
+    let schema = |key: &str, path: &Option<PathBuf>| {
+        path.as_ref()
+            .map(|path| schema(config.dialect, path))
+            .transpose()
+            .map_err(|text| Error::Config(format!("client.{key}: {text}")))
+    };
+    let server = schema("server_protos", &client.server_protos)?;
+    let client = schema("client_protos", &client.client_protos)?;
+    Ok(Protos::new(server, client))
+}
+
+fn schema(dialect: Dialect, path: &Path) -> std::result::Result<Schema, String> {
+    let file = path.display();
+    let text = fs::read_to_string(path).map_err(|error| format!("{file}: {error}"))?;
+    // Node skips a byte order mark, too.
+    let json = serde_json::from_str(text.trim_start_matches('\u{feff}'));
+    let json = json.map_err(|error| format!("{file}: {error}"))?;
+    let flavour = match dialect {
+        Dialect::Pomelo => Flavour::Pomelo,
+        Dialect::Pinus => Flavour::Pinus,
+    };
+    let schema = Schema::parse(flavour, &json).map_err(|error| format!("{file}: {error}"))?;
+    for doubt in schema.doubts() {
+        tracing::warn!(%file, "{doubt}");
+    }
+    Ok(schema)
 }
 
 /// Who may not connect.

@@ -328,6 +328,10 @@ impl Session {
 
 /// Called when a session has closed.
 type OnClose = Box<dyn Fn(&Session)>;
+/// Has a say on a client's type and version.
+type CheckClient = Box<dyn Fn(&str, &str) -> bool>;
+/// Has something to say to a client that comes in.
+type OnHandshake = Box<dyn Fn(&Session, &serde_json::Value) -> Answer<'static>>;
 
 /// Routes, handlers and filters of one shard.
 #[derive(Default)]
@@ -336,6 +340,8 @@ pub struct Router {
     /// Filters and error handlers.
     pub(crate) filters: filter::Filters,
     on_close: Vec<OnClose>,
+    check_client: Option<CheckClient>,
+    on_handshake: Option<OnHandshake>,
 }
 
 impl Router {
@@ -380,6 +386,53 @@ impl Router {
     pub fn on_close(mut self, f: impl Fn(&Session) + 'static) -> Self {
         self.on_close.push(Box::new(f));
         self
+    }
+
+    /// Refuses clients with code 501 for whose `sys.type` and `sys.version` `f` says false; both are
+    /// empty when the client does not tell. Comes after the rules of `client.accept`. Pomelo:
+    /// `checkClient`.
+    #[must_use]
+    pub fn check_client(mut self, f: impl Fn(&str, &str) -> bool + 'static) -> Self {
+        self.check_client = Some(Box::new(f));
+        self
+    }
+
+    /// Asks `f` about each handshake, with the whole of what the client said. A truthy response goes
+    /// out as `user`; an error, or a panic, refuses the client with code 500. While the answer takes
+    /// its time the client is not in: what it sends is ignored but for further handshakes, of which
+    /// each is asked about, up to `client.calls_in_flight_max`. Pomelo: `handshake`.
+    #[must_use]
+    pub fn handshake<H>(mut self, f: H) -> Self
+    where
+        H: Fn(&Session, &serde_json::Value) -> Answer<'static> + 'static,
+    {
+        self.on_handshake = Some(Box::new(f));
+        self
+    }
+
+    /// Whether a client of this type and version is taken.
+    pub fn accepts_client(&self, client: impl FnOnce() -> (String, String)) -> bool {
+        self.check_client.as_ref().is_none_or(|check| {
+            let (kind, version) = client();
+            check(&kind, &version)
+        })
+    }
+
+    /// True when somebody has something to say to clients that come in.
+    pub fn wants_handshake(&self) -> bool {
+        self.on_handshake.is_some()
+    }
+
+    /// What the client gets to hear.
+    pub fn answer_handshake(
+        &self,
+        session: &Session,
+        message: &serde_json::Value,
+    ) -> Answer<'static> {
+        match &self.on_handshake {
+            Some(f) => f(session, message),
+            None => Answer::now(Outcome::default()),
+        }
     }
 
     /// All routes, in index order.

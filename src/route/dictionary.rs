@@ -9,7 +9,7 @@ use crate::wire::json;
 
 /// Routes and their codes.
 ///
-/// Codes: the handlers' routes, sorted by UTF-16 units, from 1; then the user's list in its own
+/// Codes: the handlers' routes, each once, sorted by UTF-16 units, from 1; then the user's list in its own
 /// order. A route that occurs again gets the later code; the old code stays readable.
 /// Bound:  codes fit two bytes; routes past 65 535 get none.
 /// Source: Pomelo 2.2.7 `dictionary` component; `tests/vectors/client/dictionary.json`
@@ -30,6 +30,7 @@ impl Dictionary {
     ) -> Self {
         let mut sorted: Vec<&str> = handlers.into_iter().collect();
         sorted.sort_by(|a, b| a.encode_utf16().cmp(b.encode_utf16()));
+        sorted.dedup();
         let mut dictionary = Self::default();
         for route in sorted.into_iter().chain(user).take(usize::from(u16::MAX)) {
             dictionary.routes.push(route.into());

@@ -10,6 +10,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::Shard;
+use super::dispatch::Asker;
+use crate::client::crypto::PublicKey;
 use crate::client::heartbeat::{LINGER, Silence};
 use crate::client::transport::Transport;
 use crate::client::{Client, Event, State};
@@ -32,6 +34,8 @@ pub(super) struct Connection {
     pub(super) identity: Rc<Identity>,
     /// Calls and handlers that have not answered yet.
     pub(super) in_flight: u32,
+    /// What it signs its messages with; boxed as hardly anybody does.
+    pub(super) key: Option<Box<PublicKey>>,
     outbox: Outbox,
     socket: Rc<Socket>,
     silence: Silence,
@@ -47,6 +51,7 @@ impl Connection {
             client: Client::default(),
             identity,
             in_flight: 0,
+            key: None,
             outbox: Outbox::default(),
             socket,
             silence: Silence::default(),
@@ -136,16 +141,7 @@ impl Shard {
         match event {
             Event::Message(message) => self.dispatch(sid, &message),
             Event::Heartbeat | Event::Acked => self.heartbeat(sid),
-            Event::Handshake(body) => {
-                let answer = self.handshake.answer(body);
-                if answer.accepted {
-                    self.connection(sid, |connection| connection.client.accept());
-                }
-                self.control(sid, package::Kind::Handshake, &answer.body);
-                if !answer.accepted {
-                    self.close(sid, Fault::Handshake, None);
-                }
-            }
+            Event::Handshake(body) => self.shake_hands(sid, body),
             Event::Connected(answer) => self.connected(sid, &answer),
             Event::Ping(payload) => {
                 let header = websocket::header(Opcode::Pong, payload.len());
@@ -248,7 +244,7 @@ impl Shard {
     }
 
     /// Writes a package that overtakes what the buffer scheduler holds.
-    fn control(&self, sid: Sid, kind: package::Kind, body: &[u8]) {
+    pub(super) fn control(&self, sid: Sid, kind: package::Kind, body: &[u8]) {
         debug_assert!(body.len() <= PACKAGE_BODY_BYTES_MAX);
         self.connection(sid, |connection| {
             let mut scheduler = self.scheduler.borrow_mut();
@@ -265,11 +261,18 @@ impl Shard {
         });
     }
 
-    /// Sends a response. Cost: the one copy of its body.
-    pub(super) fn respond(self: &Rc<Self>, sid: Sid, id: u32, body: &[u8]) {
+    /// Sends a response. Cost: the one copy of its body, which a proto makes two.
+    pub(super) fn respond(self: &Rc<Self>, asker: Asker, body: &[u8]) {
+        let Asker { sid, id, proto } = asker;
         // A body that no package can hold is an error of the handler.
         let fits = message::response_bytes(id, body.len()) <= PACKAGE_BODY_BYTES_MAX;
         let body = if fits { body } else { handshake::FAILED };
+        let mut scratch = Vec::new();
+        let (body, encoded) = self.coder.encode(proto, body, &mut scratch);
+        if let Err(error) = encoded {
+            self.counters().add(Counter::BodiesUnencodable, 1);
+            tracing::warn!(session = %sid, id, error = error.text(), "a response does not fit its proto");
+        }
         let bytes = message::response_bytes(id, body.len());
         let sent = self.send(
             sid,

@@ -12,6 +12,7 @@ use futures_lite::FutureExt as _;
 use super::Shard;
 use super::mesh::{Batch, Parcel};
 use super::remote::{ReplyTo, SWITCH};
+use crate::client::coder::PushError;
 use crate::config::Dialect;
 use crate::error::Fault;
 use crate::handler::filter::{self, Slot};
@@ -19,21 +20,32 @@ use crate::handler::{
     Answer, Failure, Frontend, Incoming, LocalFuture, Outcome, Request, Session, reply,
 };
 use crate::ids::{PeerIndex, ShardId, Sid};
+use crate::limits::READ_BUFFER_BYTES;
 use crate::metrics::Counter;
 use crate::route::{self, Target};
 use crate::rpc::pending::{Calls, Refused};
 use crate::rpc::sysrpc::javascript_text;
 use crate::session::{Identity, Uid};
-use crate::wire::message::{self, Message, Route};
+use crate::wire::message::Message;
+use crate::wire::protobuf::ProtoId;
 use crate::wire::{json, rpc};
 
 /// Whom the answer to a call is for.
 #[derive(Debug)]
 pub(super) enum Origin {
-    /// A client's request, or its notify with id 0.
-    Client { sid: Sid, id: u32 },
+    /// A client's message.
+    Client(Asker),
     /// A message that has filters to go through.
     Task(Rc<Slot<Outcome<'static>>>),
+}
+
+/// Whose message it is, and what its response has to look like.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker {
+    pub(super) sid: Sid,
+    /// 0 for a notify, which has no response.
+    pub(super) id: u32,
+    pub(super) proto: Option<ProtoId>,
 }
 
 /// As UTF-8. Asked first whether it is: what the standard library does for what is not, takes longer.
@@ -49,26 +61,36 @@ pub(super) fn owner(peer: PeerIndex, shards: usize) -> ShardId {
 impl Shard {
     /// A message of a working client.
     pub(super) fn dispatch(self: &Rc<Self>, sid: Sid, message: &Message<'_>) {
-        let counters = self.counters();
-        counters.add(Counter::Messages, 1);
-        let (route, compressed) = match message.route {
-            Route::Text(text) => (text, false),
-            Route::Code(code) => match self.dictionary.route(code) {
-                Some(text) if self.config.client.use_dict => (text.as_bytes(), true),
-                _ => return counters.add(Counter::MessagesDropped, 1),
-            },
-            Route::None => return counters.add(Counter::MessagesDropped, 1),
+        self.counters().add(Counter::Messages, 1);
+        let mut scratch = self.scratch.take();
+        scratch.clear();
+        self.dispatch_decoded(sid, message, &mut scratch);
+        // What one large body needed must not stay for ever.
+        if scratch.capacity() <= READ_BUFFER_BYTES {
+            self.scratch.set(scratch);
+        }
+    }
+
+    /// As pomelo: first the body, then the route.
+    fn dispatch_decoded(self: &Rc<Self>, sid: Sid, message: &Message<'_>, scratch: &mut Vec<u8>) {
+        let Some((route, compressed)) = self.coder.route(message.route) else {
+            return self.counters().add(Counter::MessagesDropped, 1);
         };
         hop!();
+        let text = &*lossy(route);
+        let Some(body) = self.body(sid, text, message.body, scratch) else {
+            return;
+        };
+        let asker = Asker {
+            sid,
+            id: message.id,
+            proto: self.coder.response_proto(text),
+        };
         let target = self.routes.resolve(route);
         match target {
-            Target::NoRoute => return counters.add(Counter::MessagesDropped, 1),
+            Target::NoRoute => return self.counters().add(Counter::MessagesDropped, 1),
             Target::Malformed => {
-                return self.finish(
-                    sid,
-                    message.id,
-                    Outcome::error("meet unknown route message"),
-                );
+                return self.finish(asker, Outcome::error("meet unknown route message"));
             }
             Target::Attack => {
                 tracing::warn!(session = %sid, "attack session: a route names a constructor");
@@ -80,59 +102,74 @@ impl Shard {
             return;
         };
         let session = Session::new(sid, identity, self.clone());
-        let body = self.json_body(message.body);
         let request = Request {
             id: message.id,
             kind: message.kind.number(),
             compressed,
             gzip: message.gzip,
-            route: &lossy(route),
+            route: text,
             body: &body,
             session: &session,
         };
         let filters = &self.router.filters;
         match target {
-            Target::Remote if filters.none_global() => self.forward_client(sid, &request),
-            Target::Local(index) if filters.none_local() => self.call(sid, index, &request),
+            Target::Remote if filters.none_global() => self.forward_client(asker, &request),
+            Target::Local(index) if filters.none_local() => self.call(asker, index, &request),
             Target::NoHandler if filters.none_local() => {
-                self.finish(sid, request.id, Outcome::error("fail to find handler"));
+                self.finish(asker, Outcome::error("fail to find handler"));
             }
-            _ => self.filtered(sid, target, &request),
+            _ => self.filtered(asker, target, &request),
         }
     }
 
-    /// A client's body as JSON text: `{}` when it does not parse, U+FFFD for what is not UTF-8.
-    fn json_body<'a>(&self, body: &'a [u8]) -> Cow<'a, [u8]> {
-        let text = json::or_empty_object(body);
-        if !std::ptr::eq(text, body) {
+    /// A client's body as JSON text; `None` when the message is dropped or its client closed.
+    fn body<'a>(
+        self: &Rc<Self>,
+        sid: Sid,
+        route: &str,
+        body: &'a [u8],
+        scratch: &'a mut Vec<u8>,
+    ) -> Option<Cow<'a, [u8]>> {
+        let Ok(body) = self.coder.decode(route, body, scratch) else {
+            self.close(sid, Fault::MessageBody, None);
+            return None;
+        };
+        if !body.valid {
             self.counters().add(Counter::BodiesInvalid, 1);
         }
-        match simdutf8::basic::from_utf8(text) {
-            Ok(_) => Cow::Borrowed(text),
-            Err(_) => Cow::Owned(String::from_utf8_lossy(text).into_owned().into_bytes()),
+        if !self.config.client.use_crypto {
+            return Some(Cow::Borrowed(body.text));
         }
+        let verified =
+            self.connection(sid, |connection| connection.key.as_ref()?.verify(body.text));
+        let verified = verified.flatten().map(Cow::Owned);
+        if verified.is_none() {
+            self.counters().add(Counter::MessagesUnsigned, 1);
+            tracing::debug!(session = %sid, route, "fail to verify the data received from client.");
+        }
+        verified
     }
 
     /// Straight to a handler. Cost: nothing allocated here when it answers at once.
-    fn call(self: &Rc<Self>, sid: Sid, index: usize, request: &Request<'_>) {
+    fn call(self: &Rc<Self>, asker: Asker, index: usize, request: &Request<'_>) {
         let answer = catch_unwind(AssertUnwindSafe(|| self.router.call(index, request)));
         match answer {
-            Ok(Answer::Now(outcome)) => self.finish(sid, request.id, outcome),
+            Ok(Answer::Now(outcome)) => self.finish(asker, outcome),
             Ok(Answer::Later(future)) => {
-                let (shard, id) = (self.clone(), request.id);
-                let work = async move { shard.finish(sid, id, future.await) };
-                self.spawn(sid, id, Rc::default(), work);
+                let shard = self.clone();
+                let work = async move { shard.finish(asker, future.await) };
+                self.spawn(asker, Rc::default(), work);
             }
-            Err(_) => self.panicked(sid, request.id, request.route),
+            Err(_) => self.panicked(asker, request.route),
         }
     }
 
     /// Through the filters; the message is copied out of the read buffer.
-    fn filtered(self: &Rc<Self>, sid: Sid, target: Target, request: &Request<'_>) {
+    fn filtered(self: &Rc<Self>, asker: Asker, target: Target, request: &Request<'_>) {
         let incoming = Rc::new(Incoming::new(request));
-        let (shard, router, id) = (self.clone(), self.router.clone(), request.id);
+        let (shard, router) = (self.clone(), self.router.clone());
         let answered = Rc::new(Cell::new(false));
-        self.spawn(sid, id, answered.clone(), async move {
+        self.spawn(asker, answered.clone(), async move {
             let forward = async |incoming: Rc<Incoming>| {
                 let slot = Rc::new(Slot::default());
                 match shard.forward(&incoming.request(), Origin::Task(slot.clone())) {
@@ -145,7 +182,7 @@ impl Shard {
             };
             let respond = |outcome| {
                 answered.set(true);
-                shard.finish(sid, id, outcome);
+                shard.finish(asker, outcome);
             };
             filter::handle(router, incoming, target, forward, respond).await;
         });
@@ -155,33 +192,34 @@ impl Shard {
     /// message only, and once it is `answered` not even that.
     fn spawn(
         self: &Rc<Self>,
-        sid: Sid,
-        id: u32,
+        mut asker: Asker,
         answered: Rc<Cell<bool>>,
         work: impl Future<Output = ()> + 'static,
     ) {
-        if !self.begin_in_flight(sid) {
-            return self.finish(sid, id, Outcome::error("too many messages in flight"));
+        if !self.begin_in_flight(asker.sid) {
+            return self.finish(asker, Outcome::error("too many messages in flight"));
         }
         let shard = self.clone();
         glommio::spawn_local(async move {
             if AssertUnwindSafe(work).catch_unwind().await.is_err() {
-                // Id 0 has no response.
-                let id = if answered.get() { 0 } else { id };
-                shard.panicked(sid, id, "");
+                if answered.get() {
+                    // Id 0 has no response.
+                    asker.id = 0;
+                }
+                shard.panicked(asker, "");
             }
-            shard.end_in_flight(sid);
+            shard.end_in_flight(asker.sid);
         })
         .detach();
     }
 
-    fn panicked(self: &Rc<Self>, sid: Sid, id: u32, route: &str) {
+    fn panicked(self: &Rc<Self>, asker: Asker, route: &str) {
         self.counters().add(Counter::Panics, 1);
-        tracing::error!(session = %sid, route, "a handler panicked");
-        self.finish(sid, id, Outcome::error("the handler panicked"));
+        tracing::error!(session = %asker.sid, route, "a handler panicked");
+        self.finish(asker, Outcome::error("the handler panicked"));
     }
 
-    fn begin_in_flight(&self, sid: Sid) -> bool {
+    pub(super) fn begin_in_flight(&self, sid: Sid) -> bool {
         let begun = self.connection(sid, |connection| {
             let room = (connection.in_flight as usize) < self.config.client.calls_in_flight_max;
             connection.in_flight += u32::from(room);
@@ -193,39 +231,32 @@ impl Shard {
         begun == Some(true)
     }
 
-    fn end_in_flight(&self, sid: Sid) {
+    pub(super) fn end_in_flight(&self, sid: Sid) {
         self.connection(sid, |connection| connection.in_flight -= 1);
     }
 
     /// Sends what the client gets for an outcome.
-    fn finish(self: &Rc<Self>, sid: Sid, id: u32, outcome: Outcome<'_>) {
+    fn finish(self: &Rc<Self>, asker: Asker, outcome: Outcome<'_>) {
         if outcome.error.is_some() {
             self.counters().add(Counter::Failed, 1);
         }
-        match reply::compose(id, outcome) {
-            Some(body) => self.respond(sid, id, &body),
+        match reply::compose(asker.id, outcome) {
+            Some(body) => self.respond(asker, &body),
             None => self.counters().add(Counter::ResponsesDropped, 1),
         }
     }
 
-    fn forward_client(self: &Rc<Self>, sid: Sid, request: &Request<'_>) {
-        if !self.begin_in_flight(sid) {
-            return self.finish(sid, request.id, Outcome::error("too many calls in flight"));
+    fn forward_client(self: &Rc<Self>, asker: Asker, request: &Request<'_>) {
+        if !self.begin_in_flight(asker.sid) {
+            return self.finish(asker, Outcome::error("too many calls in flight"));
         }
-        let origin = Origin::Client {
-            sid,
-            id: request.id,
-        };
-        if let Err(failure) = self.forward(request, origin) {
-            self.end_in_flight(sid);
-            self.finish(
-                sid,
-                request.id,
-                Outcome {
-                    error: Some(failure),
-                    response: None,
-                },
-            );
+        if let Err(failure) = self.forward(request, Origin::Client(asker)) {
+            self.end_in_flight(asker.sid);
+            let outcome = Outcome {
+                error: Some(failure),
+                response: None,
+            };
+            self.finish(asker, outcome);
         }
     }
 
@@ -340,9 +371,9 @@ impl Shard {
 
     fn deliver(self: &Rc<Self>, origin: Origin, outcome: Outcome<'_>) {
         match origin {
-            Origin::Client { sid, id } => {
-                self.end_in_flight(sid);
-                self.finish(sid, id, outcome);
+            Origin::Client(asker) => {
+                self.end_in_flight(asker.sid);
+                self.finish(asker, outcome);
             }
             Origin::Task(slot) => slot.put(outcome.into_owned()),
         }
@@ -544,21 +575,13 @@ impl Shard {
 
     /// Encodes a push once for everybody who gets it.
     pub(super) fn encode_push(&self, route: &str, body: &[u8]) -> Result<Bytes, Failure> {
-        let code = if self.config.client.use_dict {
-            self.dictionary.code(route)
-        } else {
-            None
-        };
-        let empty = route.is_empty() || !json::is_truthy(body);
-        if empty {
-            return Err(Failure::new(
-                "fail to send message for encode result is empty.",
-            ));
-        }
-        let route = code.map_or(Route::Text(route.as_bytes()), Route::Code);
-        match message::push_package(route, body) {
-            Ok(package) => Ok(package.into()),
-            Err(error) => Err(Failure::new(error.text())),
-        }
+        let package = self.coder.push(route, body).map_err(|error| {
+            if let PushError::Body(error) = error {
+                self.counters().add(Counter::BodiesUnencodable, 1);
+                tracing::warn!(route, error = error.text(), "a push does not fit its proto");
+            }
+            Failure::new(error.text())
+        })?;
+        Ok(package.into())
     }
 }

@@ -25,6 +25,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::client::Rules;
+use crate::client::coder::{Coder, Protos};
 use crate::client::handshake::Handshake;
 use crate::client::heartbeat::{Patience, Wheel};
 use crate::client::host_filter::HostFilter;
@@ -53,6 +54,7 @@ use crate::wire::json;
 mod accept;
 mod connection;
 mod dispatch;
+mod handshake;
 pub mod host_filter;
 mod link;
 mod master;
@@ -98,6 +100,8 @@ pub struct Seed {
     pub stopper: Arc<dyn Fn(Option<Error>) + Send + Sync>,
     /// Who may not connect, at the start.
     pub host_filter: Arc<HostFilter>,
+    /// Protos of both directions; empty without `client.use_protobuf`.
+    pub protos: Arc<Protos>,
     /// What `GET /` gets.
     pub page: Option<&'static [u8]>,
 }
@@ -147,10 +151,12 @@ pub(crate) struct Shard {
     now: Cell<Instant>,
     rules: Rules,
     handshake: Handshake,
+    coder: Coder,
+    /// Text of a message while it is looked at.
+    scratch: Cell<Vec<u8>>,
     patience: Patience,
     router: Rc<Router>,
     routes: Routes,
-    dictionary: Dictionary,
     cluster: RefCell<Arc<Cluster>>,
     /// State of routing, by server type.
     balancers: RefCell<Vec<Balancer>>,
@@ -266,10 +272,13 @@ impl Shard {
         let config = &seed.config;
         let router = (seed.make_router)(seed.id);
         let routes = Routes::new(&config.server_type, router.routes());
+        let handlers = config.handler_routes.iter().map(String::as_str);
         let dictionary = Dictionary::new(
-            router.routes(),
+            router.routes().chain(handlers),
             config.dictionary.iter().map(String::as_str),
         );
+        let handshake = Handshake::new(config, &dictionary, &seed.protos);
+        let dictionary = config.client.use_dict.then_some(dictionary);
         let mut server_id_json = Vec::new();
         json::write_string(&mut server_id_json, &config.id);
         let now = clock::now();
@@ -282,11 +291,12 @@ impl Shard {
             stop: seed.stopper,
             now: Cell::new(now),
             rules: Rules::new(config, seed.page),
-            handshake: Handshake::new(config, &dictionary),
+            handshake,
+            coder: Coder::new(dictionary, seed.protos, config.client.protobuf_check),
+            scratch: Cell::default(),
             patience: Patience::new(&config.client),
             router: Rc::new(router),
             routes,
-            dictionary,
             host_filter: RefCell::new(seed.host_filter),
             poller,
             cluster: RefCell::default(),

@@ -33,9 +33,19 @@ impl<'a> Request<'a> {
         serde_json::from_slice(raw).unwrap_or_else(|_| String::from_utf8_lossy(raw).into_owned())
     }
 
-    /// Dictionary version that the client has cached.
+    /// Dictionary version that the client has kept.
     pub fn dict_version(&self) -> Option<String> {
         serde_json::from_slice(last_member(self.sys, "dictVersion")?).ok()
+    }
+
+    /// Version of the protos that the client has kept.
+    pub fn proto_version(&self) -> Option<String> {
+        serde_json::from_slice(last_member(self.sys, "protoVersion")?).ok()
+    }
+
+    /// Raw text of what it signs its messages with.
+    pub fn rsa(&self) -> Option<&'a [u8]> {
+        last_member(self.sys, "rsa")
     }
 }
 
@@ -53,6 +63,15 @@ fn last_member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
 pub fn accepted(sys: &[u8]) -> Vec<u8> {
     let mut out = b"{\"code\":200,\"sys\":".to_vec();
     out.extend_from_slice(sys);
+    out.push(b'}');
+    out
+}
+
+/// The same with what the application has to say to this client, a JSON text.
+pub fn accepted_with_user(accepted: &[u8], user: &[u8]) -> Vec<u8> {
+    let mut out = accepted[..accepted.len() - 1].to_vec();
+    out.extend_from_slice(b",\"user\":");
+    out.extend_from_slice(user);
     out.push(b'}');
     out
 }

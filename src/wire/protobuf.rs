@@ -26,7 +26,7 @@ mod schema;
 
 pub use self::decode::DecodeError;
 pub use self::encode::EncodeError;
-pub use self::schema::{Doubt, Flavour, Proto, Schema, SchemaError, version};
+pub use self::schema::{Doubt, Flavour, Proto, ProtoId, Schema, SchemaError, version};
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use tangelo::handler::filter::{After, Before, Filters, Step};
 use tangelo::handler::{Answer, Failure, Incoming, Outcome, Request, Router};
 
 use super::client::RECEIVE_TIMEOUT;
+use super::handshake;
 
 /// Methods of `connector.entryHandler`.
 #[rustfmt::skip]
@@ -85,7 +86,12 @@ impl Logs {
 /// Handlers and filters of a server of the reference application.
 pub(crate) fn router(server: &str, dialect: Dialect, logs: &Logs) -> Router {
     let mut router = Router::new();
-    for method in METHODS {
+    // Each dialect's application lacks some; where codes are given, that shows.
+    let known = handshake::full_reply(dialect)["sys"]["dict"].clone();
+    let is_there = |method: &&&str| {
+        server != "c-dict" || !known[format!("connector.entryHandler.{method}")].is_null()
+    };
+    for method in METHODS.iter().filter(is_there) {
         let logs = logs.clone();
         router = router.route(
             &format!("connector.entryHandler.{method}"),
@@ -103,6 +109,20 @@ pub(crate) fn router(server: &str, dialect: Dialect, logs: &Logs) -> Router {
                 }
             },
         );
+    }
+    if server == "c-dict" {
+        router = router.handshake(move |_, message| {
+            let user = &message["user"];
+            let outcome = match &user["want"] {
+                _ if user["fail"] == true => Outcome::error("user.fail"),
+                Value::Null => Outcome::default(),
+                want => Outcome::value(&json!({"hello": want})),
+            };
+            match dialect {
+                Dialect::Pomelo => Answer::now(outcome),
+                Dialect::Pinus => Answer::later(later(outcome)),
+            }
+        });
     }
     router.filters(|filters| match server {
         "c-filter" => c_filter(filters, dialect, logs),

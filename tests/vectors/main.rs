@@ -11,6 +11,7 @@
 )]
 
 mod codec;
+mod crypto;
 mod differences;
 mod file;
 mod protobuf;

@@ -4,12 +4,64 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tangelo::config::{self, Config, Dialect};
 use tangelo::{Gateway, Running};
 
 use super::app::{self, Logs};
 use super::backend;
 use super::client::{Client, DATA, Package};
+use super::handshake;
+
+/// Dictionary and protos of the captured server: read from the reply to a client that has none.
+fn c_dict(config: &mut Config) {
+    let sys = handshake::full_reply(config.dialect)["sys"].clone();
+    let routes = sys["dict"].as_object().expect("a dictionary").keys();
+    let user = ["onChat", "onAdd", "onLeave", "chat.chatHandler.virtual"].map(String::from);
+    config.handler_routes = routes.filter(|r| !user.contains(r)).cloned().collect();
+    config.dictionary = user.to_vec();
+    let client = &mut config.client;
+    client.heartbeat = Some(Duration::from_secs(30));
+    client.accept = vec!["!bad".into()];
+    client.use_dict = true;
+    client.use_protobuf = true;
+    let folder = std::env::temp_dir().join(format!("tangelo-vectors-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder for protos");
+    let write = |side: &str| {
+        let path = folder.join(format!("{:?}-{side}.json", config.dialect));
+        let protos = unparsed(&sys["protos"][side]);
+        std::fs::write(&path, protos.to_string()).expect("a file of protos");
+        Some(path)
+    };
+    client.server_protos = write("server");
+    client.client_protos = write("client");
+}
+
+/// Definitions as they stand in a file, from the form that clients get.
+fn unparsed(definitions: &Value) -> Value {
+    let definitions = definitions.as_object().expect("definitions").iter();
+    let definition = |definition: &Value| {
+        let mut lines = Map::new();
+        for (name, line) in definition.as_object().expect("a definition") {
+            if name == "__messages" {
+                let nested = unparsed(line);
+                let nested = nested.as_object().expect("definitions").iter();
+                lines
+                    .extend(nested.map(|(name, lines)| (format!("message {name}"), lines.clone())));
+            } else if name != "__tags" {
+                let word = |word: &str| line[word].as_str().expect("a word").to_owned();
+                lines.insert(
+                    format!("{} {} {name}", word("option"), word("type")),
+                    line["tag"].clone(),
+                );
+            }
+        }
+        Value::Object(lines)
+    };
+    definitions
+        .map(|(name, lines)| (name.clone(), definition(lines)))
+        .collect()
+}
 
 /// Id of the request that tells whether a connection is open. The bytes of its answer follow.
 const PROBE_ID: u32 = 77;
@@ -58,10 +110,10 @@ fn start(name: &'static str, dialect: Dialect) -> Server {
         }],
         ..Config::default()
     };
-    // As c-dict of the reference application, whose refusals c-plain is asked for.
-    config.client.accept = vec!["!bad".into()];
     match name {
         "c-hb" => config.client.heartbeat = Some(Duration::from_secs(1)),
+        "c-dict" => c_dict(&mut config),
+        "c-crypto" => config.client.use_crypto = true,
         "c-plain" | "c-filter" | "c-err" => {}
         other => panic!("no server {other}"),
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -32,13 +33,9 @@ pub(super) const KEYS: &[(&str, Set)] = &[
         v.count(&mut c.shards, 1..=limits::SHARDS_MAX)
     }),
     ("pin", |c, v| v.switch(&mut c.pin)),
-    ("app_dir", |c, v| {
-        let mut dir = String::new();
-        v.text(&mut dir)?;
-        c.app_dir = Some(dir.into());
-        Ok(())
-    }),
+    ("app_dir", |c, v| v.path(&mut c.app_dir)),
     ("dictionary", |c, v| v.texts(&mut c.dictionary)),
+    ("handler_routes", |c, v| v.texts(&mut c.handler_routes)),
     ("server", |c, v| servers(&mut c.servers, v)),
     ("client.heartbeat", |c, v| {
         v.seconds(&mut c.client.heartbeat, SECOND..=HOUR)
@@ -47,6 +44,21 @@ pub(super) const KEYS: &[(&str, Set)] = &[
         v.duration(&mut c.client.timeout, 100 * MILLISECOND..=24 * HOUR)
     }),
     ("client.use_dict", |c, v| v.switch(&mut c.client.use_dict)),
+    ("client.use_protobuf", |c, v| {
+        v.switch(&mut c.client.use_protobuf)
+    }),
+    ("client.server_protos", |c, v| {
+        v.path(&mut c.client.server_protos)
+    }),
+    ("client.client_protos", |c, v| {
+        v.path(&mut c.client.client_protos)
+    }),
+    ("client.protobuf_check", |c, v| {
+        v.switch(&mut c.client.protobuf_check)
+    }),
+    ("client.use_crypto", |c, v| {
+        v.switch(&mut c.client.use_crypto)
+    }),
     ("client.max_connections", |c, v| {
         v.count(&mut c.client.max_connections, 1..=CONNECTIONS_MAX)
     }),
@@ -61,10 +73,7 @@ pub(super) const KEYS: &[(&str, Set)] = &[
         Ok(())
     }),
     ("client.blacklist_file", |c, v| {
-        let mut file = String::new();
-        v.text(&mut file)?;
-        c.client.blacklist_file = Some(file.into());
-        Ok(())
+        v.path(&mut c.client.blacklist_file)
     }),
     ("client.blacklist_console", |c, v| {
         v.switch(&mut c.client.blacklist_console)
@@ -207,6 +216,13 @@ impl Given<'_> {
             }
             None => Err(self.wrong("is no text", "a text in quotes")),
         }
+    }
+
+    fn path(self, into: &mut Option<PathBuf>) -> Result<(), Wrong> {
+        let mut path = String::new();
+        self.text(&mut path)?;
+        *into = Some(path.into());
+        Ok(())
     }
 
     fn texts(self, into: &mut Vec<String>) -> Result<(), Wrong> {

@@ -1,5 +1,5 @@
-//! A Pomelo project's `config` folder → [`Config`]: `servers.json`, `dictionary.json`, and to join
-//! the cluster `master.json` and `adminServer.json`.
+//! A Pomelo project's `config` folder → [`Config`]: `servers.json`, `dictionary.json`, where the protos
+//! are, and to join the cluster `master.json` and `adminServer.json`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -30,6 +30,9 @@ impl Project {
     pub(super) fn apply(&self, config: &mut Config, launched: Option<Entry>) -> Result<Entry> {
         let own = self.servers(config, launched)?;
         own.own(config)?;
+        let protos = |name| self.paths(name).into_iter().find(|path| path.exists());
+        config.client.server_protos = protos("serverProtos.json");
+        config.client.client_protos = protos("clientProtos.json");
         let Some((file, routes)) = self.section("dictionary.json", Json::is_array)? else {
             return Ok(own);
         };

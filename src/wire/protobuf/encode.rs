@@ -26,6 +26,21 @@ pub enum EncodeError {
     TooDeep,
 }
 
+impl EncodeError {
+    /// For logs.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Json(_) => "the body is no JSON",
+            Self::NotAnInteger => "an integer field has a value that is none",
+            Self::Negative => "an unsigned field has a negative value",
+            Self::NotAString => "a string field has a value that is none",
+            Self::NotAMap => "a map field has a value that is no object",
+            Self::NoSuchType => "elements of this type cannot be written",
+            Self::TooDeep => "messages nest too deep",
+        }
+    }
+}
+
 /// Why the walk ends.
 enum Stop {
     Error(EncodeError),

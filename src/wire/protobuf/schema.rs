@@ -1,6 +1,7 @@
 //! Protos as they stand in a file, and as they are used.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZero;
 use std::{error, fmt};
 
 use base64::Engine as _;
@@ -42,6 +43,10 @@ pub struct Proto<'a> {
     pub(super) schema: &'a Schema,
     pub(super) message: u16,
 }
+
+/// Which proto of a schema; to keep where a borrow cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProtoId(NonZero<u16>);
 
 /// Why protos cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,6 +197,19 @@ impl Schema {
             schema: self,
             message: *self.names.get(route)?,
         })
+    }
+
+    /// The same as a number.
+    pub fn proto_id(&self, route: &str) -> Option<ProtoId> {
+        NonZero::new(self.names.get(route)? + 1).map(ProtoId)
+    }
+
+    /// The proto of a number that [`Schema::proto_id`] of this schema gave.
+    pub fn proto_of(&self, id: ProtoId) -> Proto<'_> {
+        Proto {
+            schema: self,
+            message: id.0.get() - 1,
+        }
     }
 
     /// The parsed form that clients get in the handshake.

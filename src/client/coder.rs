@@ -1,0 +1,297 @@
+//! Messages as clients have them, and as handlers and servers do: route codes and protobuf.
+//!
+//! Pomelo: `decode` and `encode` of the connector component.
+
+use std::sync::Arc;
+
+use crate::route::dictionary::Dictionary;
+use crate::wire::message::{self, Route};
+use crate::wire::protobuf::{self, DecodeError, EncodeError, ProtoId, Schema};
+use crate::wire::{handshake, json};
+
+/// Protos of both directions, read once for all shards.
+#[derive(Debug, Default)]
+pub struct Protos {
+    server: Option<Schema>,
+    client: Option<Schema>,
+    version: String,
+}
+
+impl Protos {
+    /// Of what clients get and of what they send; `None` where there is no file.
+    pub fn new(server: Option<Schema>, client: Option<Schema>) -> Self {
+        let version = protobuf::version(client.as_ref(), server.as_ref());
+        Self {
+            server,
+            client,
+            version,
+        }
+    }
+
+    /// What clients compare with the version they have kept.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// `sys.protos` of the handshake.
+    pub fn json(&self) -> String {
+        let parsed = |schema: &Option<Schema>| match schema {
+            Some(schema) => schema.parsed_json().to_owned(),
+            None => "{}".to_owned(),
+        };
+        let (server, client) = (parsed(&self.server), parsed(&self.client));
+        let version = &self.version;
+        format!("{{\"server\":{server},\"client\":{client},\"version\":\"{version}\"}}")
+    }
+}
+
+/// What all clients of one shard send and get is put into words with this.
+#[derive(Debug, Default)]
+pub struct Coder {
+    /// `None` without `client.use_dict`.
+    dictionary: Option<Dictionary>,
+    protos: Arc<Protos>,
+    /// `client.protobuf_check`
+    check: bool,
+}
+
+/// A client's body as handlers and servers get it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Body<'a> {
+    /// Valid JSON text, in UTF-8.
+    pub text: &'a [u8],
+    /// False: the client's was not JSON, this is `{}`.
+    pub valid: bool,
+}
+
+/// Why there is nothing to push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushError {
+    /// No route, or a falsy body (C66).
+    Empty,
+    /// The package cannot be written.
+    Package(message::EncodeError),
+    /// The body does not fit the proto of its route.
+    Body(EncodeError),
+}
+
+impl PushError {
+    /// In the words of the reference, where it has some.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Empty => "fail to send message for encode result is empty.",
+            Self::Package(error) => error.text(),
+            Self::Body(error) => error.text(),
+        }
+    }
+}
+
+impl Coder {
+    /// With the dictionary, where there is one, and the protos, which are empty where there are none.
+    pub fn new(dictionary: Option<Dictionary>, protos: Arc<Protos>, check: bool) -> Self {
+        Self {
+            dictionary,
+            protos,
+            check,
+        }
+    }
+
+    /// Text of a message's route, and whether it came as a code; `None` for a code that means
+    /// nothing here (C22).
+    pub fn route<'a>(&'a self, route: Route<'a>) -> Option<(&'a [u8], bool)> {
+        match route {
+            Route::Text(text) => Some((text, false)),
+            Route::Code(code) => {
+                let text = self.dictionary.as_ref()?.route(code)?;
+                Some((text.as_bytes(), true))
+            }
+            Route::None => None,
+        }
+    }
+
+    /// A client's body as JSON text. Where its route has a proto it is decoded; else `{}` stands
+    /// for what does not parse, U+FFFD for what is not UTF-8 (C23).
+    ///
+    /// Cost: no allocation but for what `scratch` lacks; JSON is not copied
+    pub fn decode<'a>(
+        &self,
+        route: &str,
+        body: &'a [u8],
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<Body<'a>, DecodeError> {
+        let proto = self.protos.client.as_ref().and_then(|s| s.proto(route));
+        if let Some(proto) = proto {
+            let complete = proto.decode(body, scratch)?;
+            let text: &[u8] = if complete || !self.check {
+                scratch
+            } else {
+                b"null"
+            };
+            return Ok(Body { text, valid: true });
+        }
+        let text = json::or_empty_object(body);
+        let valid = std::ptr::eq(text, body);
+        if simdutf8::basic::from_utf8(text).is_ok() {
+            return Ok(Body { text, valid });
+        }
+        scratch.extend_from_slice(String::from_utf8_lossy(text).as_bytes());
+        Ok(Body {
+            text: scratch,
+            valid,
+        })
+    }
+
+    /// The proto of responses to requests of a route.
+    pub fn response_proto(&self, route: &str) -> Option<ProtoId> {
+        self.protos.server.as_ref()?.proto_id(route)
+    }
+
+    /// A response's body as its client gets it; empty where the proto has no place for what it says
+    /// (C65). A body that does not fit its proto is an error that the client is told as code 500.
+    pub fn encode<'a>(
+        &self,
+        proto: Option<ProtoId>,
+        body: &'a [u8],
+        scratch: &'a mut Vec<u8>,
+    ) -> (&'a [u8], Result<(), EncodeError>) {
+        let (Some(id), Some(schema)) = (proto, &self.protos.server) else {
+            return (body, Ok(()));
+        };
+        let proto = schema.proto_of(id);
+        let encoded = proto.encode(body, scratch);
+        if encoded.is_err() {
+            // What of this the proto does not know is left out.
+            let _ = proto.encode(handshake::FAILED, scratch);
+        }
+        (scratch, encoded.map(drop))
+    }
+
+    /// The package of a push: encoded once for everybody who gets it.
+    pub fn push(&self, route: &str, body: &[u8]) -> Result<Vec<u8>, PushError> {
+        if route.is_empty() || !json::is_truthy(body) {
+            return Err(PushError::Empty);
+        }
+        let proto = self.protos.server.as_ref().and_then(|s| s.proto(route));
+        let code = self.dictionary.as_ref().and_then(|d| d.code(route));
+        let route = code.map_or(Route::Text(route.as_bytes()), Route::Code);
+        let package = match proto {
+            None => message::push_package(route, body),
+            Some(proto) => {
+                let mut encoded = Vec::new();
+                proto.encode(body, &mut encoded).map_err(PushError::Body)?;
+                message::push_package(route, &encoded)
+            }
+        };
+        package.map_err(PushError::Package)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::wire::protobuf::Flavour;
+
+    fn coder(check: bool) -> Coder {
+        let schema = |value| Schema::parse(Flavour::Pinus, &value).unwrap();
+        let server = schema(json!({
+            "onMove": {"required uInt32 x": 1},
+            "a.b.c": {"optional uInt32 code": 1},
+        }));
+        let client = schema(json!({"a.b.c": {"required string s": 1, "optional uInt32 n": 2}}));
+        let dictionary = Dictionary::new(["a.b.c"], ["onMove"]);
+        let protos = Protos::new(Some(server), Some(client));
+        Coder::new(Some(dictionary), Arc::new(protos), check)
+    }
+
+    fn decoded(coder: &Coder, route: &str, body: &[u8]) -> Result<(String, bool), DecodeError> {
+        let mut scratch = Vec::new();
+        let body = coder.decode(route, body, &mut scratch)?;
+        Ok((String::from_utf8(body.text.to_vec()).unwrap(), body.valid))
+    }
+
+    #[test]
+    fn a_body_is_decoded_by_the_proto_of_its_route_or_is_json() {
+        let coder = coder(false);
+        let ok = |text: &str, valid| Ok((text.to_owned(), valid));
+        assert_eq!(
+            decoded(&coder, "a.b.c", b"\x0a\x01x"),
+            ok("{\"s\":\"x\"}", true)
+        );
+        assert_eq!(
+            decoded(&coder, "a.b.d", b"{\"s\":1}"),
+            ok("{\"s\":1}", true)
+        );
+        assert_eq!(decoded(&coder, "a.b.d", b"\x0a\x01x"), ok("{}", false));
+        assert_eq!(
+            decoded(&coder, "a.b.d", b"\"\xff\""),
+            ok("\"\u{fffd}\"", true)
+        );
+        assert_eq!(
+            decoded(&coder, "a.b.c", b"\x0a"),
+            Err(DecodeError::Truncated)
+        );
+    }
+
+    #[test]
+    fn a_body_that_lacks_a_field_is_null_where_that_is_checked() {
+        let only_n = b"\x10\x05";
+        let text = |check| decoded(&coder(check), "a.b.c", only_n).unwrap().0;
+        assert_eq!(
+            (text(false), text(true)),
+            ("{\"n\":5}".into(), "null".into())
+        );
+    }
+
+    #[test]
+    fn a_response_is_encoded_by_the_proto_of_its_request() {
+        let coder = coder(false);
+        let encoded = |route: &str, body: &str| {
+            let mut scratch = Vec::new();
+            let proto = coder.response_proto(route);
+            let (body, result) = coder.encode(proto, body.as_bytes(), &mut scratch);
+            (body.to_vec(), result.is_ok())
+        };
+        assert_eq!(
+            encoded("a.b.c", "{\"code\":7,\"x\":1}"),
+            (b"\x08\x07".to_vec(), true)
+        );
+        assert_eq!(encoded("a.b.c", "{\"x\":1}"), (Vec::new(), true));
+        assert_eq!(encoded("a.b.d", "{\"x\":1}"), (b"{\"x\":1}".to_vec(), true));
+        // What cannot be encoded is an error to the client, as far as the proto has a place for it.
+        assert_eq!(
+            encoded("a.b.c", "{\"code\":-1}"),
+            (b"\x08\xf4\x03".to_vec(), false)
+        );
+        assert_eq!(encoded("onMove", "{\"x\":-1}"), (Vec::new(), false));
+    }
+
+    #[test]
+    fn a_push_has_the_code_and_the_proto_of_its_route() {
+        let coder = coder(false);
+        let push = |route, body: &str| coder.push(route, body.as_bytes());
+        assert_eq!(
+            push("onMove", "{\"x\":3}").unwrap(),
+            b"\x04\0\0\x05\x07\0\x02\x08\x03"
+        );
+        assert_eq!(push("onMove", "{}").unwrap(), b"\x04\0\0\x03\x07\0\x02");
+        assert_eq!(push("onX", "{}").unwrap(), b"\x04\0\0\x07\x06\x03onX{}");
+        assert_eq!(push("", "{}"), Err(PushError::Empty));
+        assert_eq!(push("onX", "null"), Err(PushError::Empty));
+        assert_eq!(
+            push("onMove", "{\"x\":-1}"),
+            Err(PushError::Body(EncodeError::Negative))
+        );
+    }
+
+    #[test]
+    fn without_a_dictionary_no_code_means_anything() {
+        assert_eq!(Coder::default().route(Route::Code(1)), None);
+        assert_eq!(
+            coder(false).route(Route::Code(1)),
+            Some((&b"a.b.c"[..], true))
+        );
+        assert_eq!(coder(false).route(Route::Code(9)), None);
+    }
+}

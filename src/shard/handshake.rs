@@ -1,0 +1,119 @@
+//! A client's handshake: the checks, what the application says to it, and the reply.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures_lite::FutureExt as _;
+
+use super::Shard;
+use crate::client::State;
+use crate::client::crypto::PublicKey;
+use crate::error::Fault;
+use crate::handler::{Answer, Outcome, Session};
+use crate::ids::Sid;
+use crate::metrics::Counter;
+use crate::wire::{handshake, json, package};
+
+impl Shard {
+    /// A handshake of a client that had none yet. Whatever it was, there is one reply: while the
+    /// application makes up its mind the client may send more of them, and each is asked about.
+    pub(super) fn shake_hands(self: &Rc<Self>, sid: Sid, body: &[u8]) {
+        let examined = self.guarded(sid, || {
+            self.handshake.examine(body, |request| {
+                self.router
+                    .accepts_client(|| (request.client_type(), request.client_version()))
+            })
+        });
+        let greeting = match examined.unwrap_or(Err(handshake::FAILED)) {
+            Ok(greeting) => greeting,
+            Err(refusal) => return self.refuse(sid, refusal),
+        };
+        let reply = self.handshake.reply(&greeting.request);
+        if !self.router.wants_handshake() {
+            return self.welcome(sid, reply, greeting.key);
+        }
+        let Some(identity) = self.connection(sid, |connection| connection.identity.clone()) else {
+            return;
+        };
+        let session = Session::new(sid, identity, self.clone());
+        let message = json::parse(body).unwrap_or_default();
+        match self.guarded(sid, || self.router.answer_handshake(&session, &message)) {
+            None => self.refuse(sid, handshake::FAILED),
+            Some(Answer::Now(outcome)) => self.decided(sid, reply, greeting.key, outcome),
+            Some(Answer::Later(future)) => {
+                if !self.begin_in_flight(sid) {
+                    return self.refuse(sid, handshake::FAILED);
+                }
+                let (shard, key) = (self.clone(), greeting.key);
+                glommio::spawn_local(async move {
+                    let outcome = AssertUnwindSafe(future).catch_unwind().await;
+                    let outcome = outcome.unwrap_or_else(|_| {
+                        shard.handshake_panicked(sid);
+                        Outcome::error("the handshake panicked")
+                    });
+                    shard.end_in_flight(sid);
+                    shard.decided(sid, reply, key, outcome);
+                })
+                .detach();
+            }
+        }
+    }
+
+    /// Calls the application; `None` when it panicked.
+    fn guarded<T>(&self, sid: Sid, call: impl FnOnce() -> T) -> Option<T> {
+        let result = catch_unwind(AssertUnwindSafe(call));
+        if result.is_err() {
+            self.handshake_panicked(sid);
+        }
+        result.ok()
+    }
+
+    fn handshake_panicked(&self, sid: Sid) {
+        self.counters().add(Counter::Panics, 1);
+        tracing::error!(session = %sid, "a handshake handler panicked");
+    }
+
+    /// The application has made up its mind.
+    fn decided(
+        self: &Rc<Self>,
+        sid: Sid,
+        reply: Bytes,
+        key: Option<Box<PublicKey>>,
+        outcome: Outcome<'_>,
+    ) {
+        if let Some(error) = &outcome.error {
+            tracing::warn!(session = %sid, error = %error.0, "a handshake is refused");
+            return self.refuse(sid, handshake::FAILED);
+        }
+        let user = outcome.response.filter(|text| json::is_truthy(text));
+        let reply = match user {
+            None => reply,
+            Some(user) => handshake::accepted_with_user(&reply, &user).into(),
+        };
+        self.welcome(sid, reply, key);
+    }
+
+    fn welcome(self: &Rc<Self>, sid: Sid, reply: Bytes, key: Option<Box<PublicKey>>) {
+        let is_first = self.connection(sid, |connection| {
+            let is_first = connection.client.state() == State::Inited;
+            if is_first {
+                connection.client.accept();
+                connection.key = key;
+            }
+            is_first
+        });
+        if is_first == Some(true) {
+            self.control(sid, package::Kind::Handshake, &reply);
+        }
+    }
+
+    /// As pomelo: an error goes out in any state but the last.
+    fn refuse(self: &Rc<Self>, sid: Sid, body: &[u8]) {
+        let is_open = self.connection(sid, |connection| connection.client.state() != State::Closed);
+        if is_open == Some(true) {
+            self.control(sid, package::Kind::Handshake, body);
+            self.close(sid, Fault::Handshake, None);
+        }
+    }
+}
