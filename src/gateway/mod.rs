@@ -63,11 +63,11 @@ impl Gateway {
 
     /// Checks the machine, opens the port and starts all shards.
     pub fn start(self) -> Result<Running> {
+        let protos = Arc::new(preflight::protos(&self.config)?);
         preflight::check(&self.config)?;
         let cores = preflight::cores();
         let shards = preflight::shards(&self.config);
         let host_filter = Arc::new(preflight::host_filter(&self.config.client)?);
-        let protos = Arc::new(preflight::protos(&self.config)?);
         let listeners = preflight::bind(&self.config, shards)?;
         let mut rpc_listener = self
             .config
