@@ -59,7 +59,9 @@ impl Handshake {
         Self {
             replies: [false, true].map(|dict| [false, true].map(|protos| reply(dict, protos))),
             dict_version: use_dict.then(|| dictionary.version()),
-            proto_version: use_protobuf.then(|| protos.version().to_owned()),
+            // As pomelo: without any protos the version is empty, and an empty one is none.
+            proto_version: Some(protos.version().to_owned())
+                .filter(|version| use_protobuf && !version.is_empty()),
             // Checked at start.
             check: ClientCheck::parse(&client.accept).unwrap_or_default(),
             use_crypto: client.use_crypto,

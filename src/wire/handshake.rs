@@ -54,7 +54,7 @@ fn last_member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let members = json::members(object).ok()?;
     members
         .flatten()
-        .filter(|(key, _)| *key == name.as_bytes())
+        .filter(|(key, _)| json::unescape(key) == name)
         .last()
         .map(|(_, value)| value)
 }

@@ -3,7 +3,10 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+#[path = "../differential/random.rs"]
+mod generator;
 
 use crate::bystander::{Attacked, ECHO};
 use crate::client::{Client, DATA, encode_package};
@@ -11,6 +14,7 @@ use crate::frames::{
     self, ACCEPT, BINARY, CONTINUATION, FIN, PING, TEXT, UPGRADE, ack, binary, connect, frame,
     handshake, heartbeat, request,
 };
+use generator::Random;
 
 /// Connections with random bytes on each number of shards, for each transport.
 const CONNECTIONS: u64 = 600;
@@ -24,43 +28,14 @@ const PIECE_PAUSE: Duration = Duration::from_millis(10);
 /// Connections that wait for this pause together.
 const BATCH: usize = 400;
 
-/// SplitMix64: small, and good enough to choose bytes.
-struct Random(u64);
-
 impl Random {
-    /// Of the seed that is asked for, else of a new one; shown when the test fails.
-    fn from_seed() -> Self {
-        let given = std::env::var("E2E_SEED").ok();
-        let seed = given.map_or_else(
-            || {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH);
-                since.map_or(0, |since| since.as_nanos() as u64)
-            },
-            |text| text.parse().expect("E2E_SEED is a number"),
-        );
-        println!("E2E_SEED={seed}");
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
     fn byte(&mut self) -> u8 {
         self.next() as u8
     }
 
     /// Short as a rule, now and then longer than any buffer.
     fn bytes(&mut self) -> Vec<u8> {
-        let longest = [4, 16, 64, 300, 5_000, 140_000][self.below(6) as usize];
+        let longest = *self.pick(&[4, 16, 64, 300, 5_000, 140_000]);
         (0..self.below(longest)).map(|_| self.byte()).collect()
     }
 
@@ -77,7 +52,7 @@ impl Random {
     fn message(&mut self) -> Vec<u8> {
         let mut message = vec![self.byte()];
         message.extend((0..self.below(7)).map(|_| self.byte()));
-        if self.below(2) == 0 {
+        if self.one_in(2) {
             message.push(ECHO.len() as u8);
             message.extend(ECHO.as_bytes());
         }
@@ -106,7 +81,7 @@ impl Random {
             b" ",
         ];
         let count = self.below(40);
-        let mut pieces = (0..count).map(|_| PIECES[self.below(16) as usize]);
+        let mut pieces = (0..count).map(|_| PIECES[self.below(16)]);
         let mut bytes = Vec::new();
         pieces.by_ref().for_each(|piece| bytes.extend(piece));
         bytes
@@ -116,7 +91,7 @@ impl Random {
         let package = self.package();
         let first = match self.below(4) {
             0 => self.byte(),
-            1 => [TEXT, BINARY, CONTINUATION, FIN | CONTINUATION][self.below(4) as usize],
+            1 => [TEXT, BINARY, CONTINUATION, FIN | CONTINUATION][self.below(4)],
             _ => FIN | BINARY,
         };
         let short = &package[..package.len().min(125)];
@@ -125,7 +100,7 @@ impl Random {
 
     fn flip_some_bits(&mut self, bytes: &mut [u8]) {
         for _ in 0..1 + self.below(8) {
-            let at = self.below(bytes.len() as u64) as usize;
+            let at = self.below(bytes.len());
             bytes[at] ^= 1 << self.below(8);
         }
     }
@@ -133,7 +108,7 @@ impl Random {
 
 /// Sends a stream, in pieces or not, and waits until the connection has ended.
 fn send_and_end(random: &mut Random, client: &mut Client, bytes: &[u8]) {
-    let (first, second) = bytes.split_at(random.below(bytes.len() as u64 + 1) as usize);
+    let (first, second) = bytes.split_at(random.below(bytes.len() + 1));
     if frames::write_anyway(client.stream(), first) {
         frames::write_anyway(client.stream(), second);
     }
@@ -143,7 +118,7 @@ fn send_and_end(random: &mut Random, client: &mut Client, bytes: &[u8]) {
 }
 
 fn on_one_shard_and_on_four(mut test: impl FnMut(&mut Attacked, &mut Random)) {
-    let mut random = Random::from_seed();
+    let mut random = Random::from_seed("E2E_SEED");
     for shards in [1, 4] {
         let mut attacked = Attacked::start(shards, &["--set", "client.package_bytes_max=64KiB"]);
         test(&mut attacked, &mut random);

@@ -1,16 +1,11 @@
-//! Random schemas, bodies and bytes through tangelo's protobuf and the genuine packages.
-//!
-//! A failing seed is printed; `PROTOBUF_SEED=… cargo test --test differential` replays it. npm
-//! installs the packages once, under the target directory.
-
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+//! Schemas, bodies and bytes through tangelo's protobuf.
 
 use serde_json::{Map, Value, json};
 use tangelo::wire::json;
 use tangelo::wire::protobuf::{Flavour, Proto, Schema};
+
+use super::peer::{self, hex};
+use super::random::Random;
 
 /// Schemas for each flavour.
 const SCHEMAS: usize = 500;
@@ -18,8 +13,6 @@ const SCHEMAS: usize = 500;
 const BODIES: usize = 6;
 /// Bytes that are decoded, for each schema.
 const BYTES: usize = 12;
-
-const SOURCE_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/protobuf");
 
 #[test]
 fn pomelo_writes_and_reads_the_same() {
@@ -39,7 +32,7 @@ struct Case {
 }
 
 fn compare(flavour: Flavour, name: &str) {
-    let mut random = Random::from_seed();
+    let mut random = Random::from_seed("DIFFERENTIAL_SEED");
     let cases: Vec<Case> = (0..SCHEMAS).map(|_| case(&mut random, flavour)).collect();
     let (mut checked, mut written, mut read) = (0, 0, 0);
     for (case, expected) in cases.iter().zip(reference(name, &cases)) {
@@ -120,80 +113,17 @@ fn decode(proto: Proto<'_>, bytes: &[u8]) -> Value {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// What the genuine package makes of the cases.
 fn reference(flavour: &str, cases: &[Case]) -> Vec<Value> {
-    let home = install();
-    let file = home.join(format!("{flavour}-{}.jsonl", std::process::id()));
     let lines = cases.iter().map(|case| {
         let decode: Vec<_> = case.bytes.iter().map(|bytes| hex(bytes)).collect();
-        json!({"schema": case.schema, "encode": case.bodies, "decode": decode}).to_string() + "\n"
+        json!({"schema": case.schema, "encode": case.bodies, "decode": decode})
     });
-    fs::write(&file, lines.collect::<String>()).unwrap();
-    let node = Command::new("node")
-        .current_dir(&home)
-        .arg("codec.js")
-        .arg(flavour)
-        .arg(&file)
-        .output()
-        .expect("node is installed");
-    fs::remove_file(&file).unwrap();
-    assert!(
-        node.status.success(),
-        "{}",
-        String::from_utf8_lossy(&node.stderr)
-    );
-    let text = String::from_utf8(node.stdout).unwrap();
-    let answers: Vec<Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(answers.len(), cases.len());
-    answers
+    let lines: Vec<Value> = lines.collect();
+    peer::ask("protobuf", "codec.js", &[flavour], &lines)
 }
 
-/// Returns a directory with the packages and the program that calls them.
-fn install() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let home = target.join("peers/protobuf");
-    fs::create_dir_all(&home).unwrap();
-    let lock = File::create(home.join("lock")).unwrap();
-    lock.lock().unwrap();
-    fs::copy(
-        Path::new(SOURCE_DIR).join("codec.js"),
-        home.join("codec.js"),
-    )
-    .unwrap();
-    let wanted = fs::read_to_string(Path::new(SOURCE_DIR).join("package.json")).unwrap();
-    let stamp = home.join("installed.json");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return home;
-    }
-    fs::write(home.join("package.json"), &wanted).unwrap();
-    let npm = Command::new("npm")
-        .current_dir(&home)
-        .args([
-            "install",
-            "--no-audit",
-            "--no-fund",
-            "--no-package-lock",
-            "--ignore-scripts",
-        ])
-        .output()
-        .expect("npm is installed");
-    assert!(
-        npm.status.success(),
-        "{}",
-        String::from_utf8_lossy(&npm.stderr)
-    );
-    fs::write(stamp, wanted).unwrap();
-    home
-}
-
-struct Definition {
+pub(super) struct Definition {
     fields: Vec<Field>,
     nested: Vec<(String, Self)>,
 }
@@ -206,7 +136,7 @@ struct Field {
 }
 
 impl Definition {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let mut lines = Map::new();
         for (name, definition) in &self.nested {
             lines.insert(format!("message {name}"), definition.json());
@@ -228,16 +158,16 @@ impl Definition {
     }
 }
 
-struct Definitions {
+pub(super) struct Definitions {
     flavour: Flavour,
-    route: Definition,
-    shared: Vec<(String, Definition)>,
+    pub(super) route: Definition,
+    pub(super) shared: Vec<(String, Definition)>,
     /// Some fields are named as elements of an array are.
     index_names: bool,
 }
 
 impl Definitions {
-    fn random(random: &mut Random, flavour: Flavour) -> Self {
+    pub(super) fn random(random: &mut Random, flavour: Flavour) -> Self {
         let shared: Vec<_> = (0..random.below(3)).map(|n| format!("S{n}")).collect();
         let index_names = random.one_in(8);
         let mut made = Self {
@@ -451,44 +381,7 @@ fn made_of(fields: Vec<Field>) -> Definition {
     Definition { fields, nested }
 }
 
-/// SplitMix64: small, and good enough to choose bytes.
-struct Random(u64);
-
 impl Random {
-    /// Of the seed that is asked for, else of a new one; shown when the test fails.
-    fn from_seed() -> Self {
-        let given = std::env::var("PROTOBUF_SEED").ok();
-        let seed = given.map_or_else(
-            || {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH);
-                since.map_or(0, |since| since.as_nanos() as u64)
-            },
-            |text| text.parse().expect("PROTOBUF_SEED is a number"),
-        );
-        println!("PROTOBUF_SEED={seed}");
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len())]
-    }
-
     /// A JSON string of a text, with more escapes than it needs now and then.
     fn quoted(&mut self, text: &str) -> String {
         if self.one_in(12) {
