@@ -124,6 +124,16 @@ pub struct Client {
     pub blacklist_file: Option<PathBuf>,
     /// Also take those that the master's console sends. Default false. Pomelo: `useHostFilter`.
     pub blacklist_console: bool,
+    /// Take messages for other server types. Default true. When false a client that sends one is
+    /// closed. Pinus: `forwardMsg`.
+    pub forward: bool,
+    /// Header of a WebSocket upgrade that has the client's address, for a gateway behind a proxy: its
+    /// text counts for the blacklists and in statistics. Default none: the address of the socket.
+    /// Whoever can reach the port without the proxy can claim any address. Pinus: `realIPKey`.
+    pub real_ip_header: Option<String>,
+    /// Header that has the client's port, where the one above has its address; 0 without it. Pinus:
+    /// `realPortKey`.
+    pub real_port_header: Option<String>,
     /// Largest package body from a client, bytes. Default 4 MiB, range 1 KiB..=16 MiB − 1. A
     /// larger one closes that connection.
     pub package_bytes_max: usize,
@@ -328,6 +338,9 @@ impl Default for Client {
             blacklist: Vec::new(),
             blacklist_file: None,
             blacklist_console: false,
+            forward: true,
+            real_ip_header: None,
+            real_port_header: None,
             package_bytes_max: 4 << 20,
             outbox_bytes_max: 1 << 20,
             calls_in_flight_max: 1024,

@@ -52,6 +52,8 @@ pub enum Fault {
     MessageId,
     /// A body that the proto of its route cannot read.
     MessageBody,
+    /// A message for another server type, where such are not taken.
+    NotForwarded,
     /// Bytes that are not WebSocket; the close code that says so.
     WebSocket(u16),
     /// Bytes that are not HTTP.
@@ -81,7 +83,7 @@ impl Fault {
     pub const COUNT: usize = Self::NAMES.len();
 
     /// Names of the counters, by [`Fault::index`].
-    pub const NAMES: [&'static str; 20] = [
+    pub const NAMES: [&'static str; 21] = [
         "closed_left",
         "closed_socket",
         "closed_package_type",
@@ -91,6 +93,7 @@ impl Fault {
         "closed_message_cut",
         "closed_message_id",
         "closed_message_body",
+        "closed_not_forwarded",
         "closed_websocket",
         "closed_http",
         "closed_http_answered",
@@ -116,17 +119,18 @@ impl Fault {
             Self::MessageCut => 6,
             Self::MessageId => 7,
             Self::MessageBody => 8,
-            Self::WebSocket(_) => 9,
-            Self::Http => 10,
-            Self::HttpAnswered => 11,
-            Self::Handshake => 12,
-            Self::HeartbeatTimeout => 13,
-            Self::IdleTimeout => 14,
-            Self::OutboxFull => 15,
-            Self::Kicked => 16,
-            Self::MaxConnections => 17,
-            Self::Stopping => 18,
-            Self::Blacklisted => 19,
+            Self::NotForwarded => 9,
+            Self::WebSocket(_) => 10,
+            Self::Http => 11,
+            Self::HttpAnswered => 12,
+            Self::Handshake => 13,
+            Self::HeartbeatTimeout => 14,
+            Self::IdleTimeout => 15,
+            Self::OutboxFull => 16,
+            Self::Kicked => 17,
+            Self::MaxConnections => 18,
+            Self::Stopping => 19,
+            Self::Blacklisted => 20,
         }
     }
 

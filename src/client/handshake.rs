@@ -28,7 +28,7 @@ pub struct Greeting<'a> {
     pub request: Request<'a>,
     /// What it signs its messages with. With `client.use_crypto` one without a usable key comes in,
     /// too, and has its messages dropped.
-    pub key: Option<Box<PublicKey>>,
+    pub key: Option<PublicKey>,
 }
 
 impl Handshake {
@@ -89,7 +89,7 @@ impl Handshake {
             if rsa.is_null() {
                 return Err(handshake::FAILED);
             }
-            key = PublicKey::from_json(&rsa).map(Box::new);
+            key = PublicKey::from_json(&rsa);
         }
         Ok(Greeting { request, key })
     }

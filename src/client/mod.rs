@@ -47,6 +47,10 @@ pub struct Rules {
     pub package_bytes_max: usize,
     /// What `GET /` gets.
     pub page: Option<&'static [u8]>,
+    /// Headers of an upgrade with the client's own address and port.
+    pub real_ip_header: Option<String>,
+    /// Counts where the one above is there.
+    pub real_port_header: Option<String>,
 }
 
 impl Rules {
@@ -56,7 +60,22 @@ impl Rules {
             dialect: config.dialect,
             package_bytes_max: config.client.package_bytes_max,
             page,
+            real_ip_header: config.client.real_ip_header.clone(),
+            real_port_header: config.client.real_port_header.clone(),
         }
+    }
+}
+
+impl Rules {
+    /// Who sends an upgrade, where a proxy says so.
+    fn real_address(&self, upgrade: &[u8]) -> Option<RealAddress> {
+        let ip = websocket::http_header(upgrade, self.real_ip_header.as_ref()?)?;
+        let port = self.real_port_header.as_ref();
+        let port = port.and_then(|name| websocket::http_header(upgrade, name));
+        Some(RealAddress {
+            ip,
+            port: port.unwrap_or_else(|| "0".into()),
+        })
     }
 }
 
@@ -86,9 +105,8 @@ pub struct Client {
 /// What the owner has to act on.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The transport is decided, the connection counts from now on (C1); for WebSocket with the
-    /// answer to write.
-    Connected(Vec<u8>),
+    /// The transport is decided, the connection counts from now on (C1).
+    Connected(Connected),
     /// A handshake body: answer it, then [`Client::accept`] or [`Client::close`].
     Handshake(&'a [u8]),
     /// The ack: the connection is working, run the heartbeat step.
@@ -109,6 +127,24 @@ pub enum Event<'a> {
     Ignored,
     /// A message without a usable route.
     Dropped,
+}
+
+/// A connection whose transport is decided.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Connected {
+    /// What to write: the answer to a WebSocket upgrade.
+    pub answer: Vec<u8>,
+    /// Who it is, where a proxy says so.
+    pub real_address: Option<RealAddress>,
+}
+
+/// Address of a client as a proxy in front of the gateway tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RealAddress {
+    /// As it stands in the header.
+    pub ip: String,
+    /// Likewise; `0` without such a header.
+    pub port: String,
 }
 
 impl Client {
@@ -151,7 +187,7 @@ impl Client {
 
     /// Nothing is used yet: the owner counts the connection, then calls again.
     fn receive_raw_first<'a>(&mut self) -> Result<(usize, Option<Event<'a>>), Fault> {
-        Ok((0, Some(Event::Connected(Vec::new()))))
+        Ok((0, Some(Event::Connected(Connected::default()))))
     }
 
     fn receive_raw<'a>(
@@ -174,7 +210,11 @@ impl Client {
             Http::Wait => (0, None),
             Http::Upgraded(bytes, answer) => {
                 self.transport = Transport::WebSocket;
-                (bytes, Some(Event::Connected(answer)))
+                let connected = Connected {
+                    answer,
+                    real_address: rules.real_address(input),
+                };
+                (bytes, Some(Event::Connected(connected)))
             }
             Http::Answered(answer) => (input.len(), Some(Event::Answered(answer))),
         })

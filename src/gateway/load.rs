@@ -664,7 +664,7 @@ mod tests {
             "id = 'a'\n\n[client]\nuse_dict = true\nheartbeet = '3s'\n",
             ":5: client.heartbeet: unknown key; known keys here: heartbeat, timeout, use_dict, \
              use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
-             package_bytes_max, outbox_bytes_max, calls_in_flight_max",
+             forward, real_ip_header, real_port_header, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
         );
         let top = "unknown key; known keys here: id, server_type, env, dialect, listen, shards, pin, \
                    app_dir, dictionary, handler_routes, server, client, session, push, rpc, route, cluster, log";
@@ -718,7 +718,7 @@ mod tests {
             "\nclient = 3\n",
             ":2: client: 3 is no section; accepted: [client] with keys heartbeat, timeout, use_dict, \
              use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
-             package_bytes_max, outbox_bytes_max, calls_in_flight_max",
+             forward, real_ip_header, real_port_header, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
         );
         refused_file(
             "id = 'a'\n[[server]]\nid = 'b'\ntype = 'chat'\nhost = 'h'\nport = 70000\n",

@@ -60,6 +60,11 @@ impl Routes {
         routes
     }
 
+    /// Whether the first part of a route is a type that is served here.
+    pub fn is_served(&self, route: &[u8]) -> bool {
+        self.is_local(server_type(route))
+    }
+
     fn is_local(&self, server_type: &[u8]) -> bool {
         self.local_types.iter().any(|own| **own == *server_type)
     }

@@ -14,7 +14,7 @@ use super::dispatch::Asker;
 use crate::client::crypto::PublicKey;
 use crate::client::heartbeat::{LINGER, Silence};
 use crate::client::transport::Transport;
-use crate::client::{Client, Event, State};
+use crate::client::{Client, Connected, Event, RealAddress, State};
 use crate::config::Scheduler as SchedulerKind;
 use crate::error::Fault;
 use crate::handler::Session;
@@ -34,8 +34,8 @@ pub(super) struct Connection {
     pub(super) identity: Rc<Identity>,
     /// Calls and handlers that have not answered yet.
     pub(super) in_flight: u32,
-    /// What it signs its messages with; boxed as hardly anybody does.
-    pub(super) key: Option<Box<PublicKey>>,
+    /// Boxed as hardly anybody has any of it.
+    rare: Option<Box<Rare>>,
     outbox: Outbox,
     socket: Rc<Socket>,
     silence: Silence,
@@ -45,19 +45,61 @@ pub(super) struct Connection {
     counted: bool,
 }
 
+/// What few connections have.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// What the client signs its messages with.
+    pub(super) key: Option<PublicKey>,
+    pub(super) real_address: Option<RealAddress>,
+}
+
 impl Connection {
     pub(super) fn new(socket: Rc<Socket>, identity: Rc<Identity>) -> Self {
         Self {
             client: Client::default(),
             identity,
             in_flight: 0,
-            key: None,
+            rare: None,
             outbox: Outbox::default(),
             socket,
             silence: Silence::default(),
             in_wheel: false,
             counted: false,
         }
+    }
+
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// A signed message without its signature; `None` when it is not signed.
+    pub(super) fn verify(&self, body: &[u8]) -> Option<Vec<u8>> {
+        self.rare.as_ref()?.key.as_ref()?.verify(body)
+    }
+
+    /// Its address, without the port, as Node prints it.
+    pub(super) fn ip(&self) -> Option<String> {
+        if let Some(real) = self
+            .rare
+            .as_ref()
+            .and_then(|rare| rare.real_address.as_ref())
+        {
+            return Some(real.ip.clone());
+        }
+        Some(self.socket.peer_address()?.ip().to_string())
+    }
+
+    /// `ip:port`.
+    fn address(&self) -> Option<String> {
+        if let Some(real) = self
+            .rare
+            .as_ref()
+            .and_then(|rare| rare.real_address.as_ref())
+        {
+            return Some(format!("{}:{}", real.ip, real.port));
+        }
+        let address = self.socket.peer_address()?;
+        Some(format!("{}:{}", address.ip(), address.port()))
     }
 }
 
@@ -142,7 +184,7 @@ impl Shard {
             Event::Message(message) => self.dispatch(sid, &message),
             Event::Heartbeat | Event::Acked => self.heartbeat(sid),
             Event::Handshake(body) => self.shake_hands(sid, body),
-            Event::Connected(answer) => self.connected(sid, &answer),
+            Event::Connected(connected) => self.connected(sid, connected),
             Event::Ping(payload) => {
                 let header = websocket::header(Opcode::Pong, payload.len());
                 if self.has_room(sid, header.as_slice().len() + payload.len()) {
@@ -176,16 +218,22 @@ impl Shard {
     }
 
     /// The transport is decided: from now on the connection counts (C1, C7).
-    fn connected(self: &Rc<Self>, sid: Sid, answer: &[u8]) {
-        let fits = self.process_connections.enter();
+    fn connected(self: &Rc<Self>, sid: Sid, connected: Connected) {
         self.connection(sid, |connection| {
-            connection.counted = fits;
             if connection.client.transport() == Transport::WebSocket {
                 connection.outbox.framing = Framing::WebSocket;
                 connection.silence.idle = None;
             }
+            if connected.real_address.is_some() {
+                connection.rare().real_address = connected.real_address;
+            }
         });
-        self.raw(sid, |out| out.extend_from_slice(answer));
+        self.raw(sid, |out| out.extend_from_slice(&connected.answer));
+        if self.config.client.real_ip_header.is_some() && self.refuses_client(sid) {
+            return self.close(sid, Fault::Blacklisted, None);
+        }
+        let fits = self.process_connections.enter();
+        self.connection(sid, |connection| connection.counted = fits);
         if !fits {
             self.process_connections.leave();
             tracing::warn!("the server has reached the max connections");
@@ -216,11 +264,8 @@ impl Shard {
 
     /// `ip:port` of a client, as Node prints it.
     pub(super) fn address_of(&self, sid: Sid) -> Box<str> {
-        let address = self.connection(sid, |connection| connection.socket.peer_address());
-        let text = address
-            .flatten()
-            .map(|address| format!("{}:{}", address.ip(), address.port()));
-        text.unwrap_or_default().into()
+        let address = self.connection(sid, |connection| connection.address());
+        address.flatten().unwrap_or_default().into()
     }
 
     /// Calls `f` with a connection that is still there.

@@ -87,6 +87,9 @@ impl Shard {
             proto: self.coder.response_proto(text),
         };
         let target = self.routes.resolve(route);
+        if !self.config.client.forward && !self.routes.is_served(route) {
+            return self.close(sid, Fault::NotForwarded, None);
+        }
         match target {
             Target::NoRoute => return self.counters().add(Counter::MessagesDropped, 1),
             Target::Malformed => {
@@ -140,8 +143,7 @@ impl Shard {
         if !self.config.client.use_crypto {
             return Some(Cow::Borrowed(body.text));
         }
-        let verified =
-            self.connection(sid, |connection| connection.key.as_ref()?.verify(body.text));
+        let verified = self.connection(sid, |connection| connection.verify(body.text));
         let verified = verified.flatten().map(Cow::Owned);
         if verified.is_none() {
             self.counters().add(Counter::MessagesUnsigned, 1);

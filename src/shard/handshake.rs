@@ -79,7 +79,7 @@ impl Shard {
         self: &Rc<Self>,
         sid: Sid,
         reply: Bytes,
-        key: Option<Box<PublicKey>>,
+        key: Option<PublicKey>,
         outcome: Outcome<'_>,
     ) {
         if let Some(error) = &outcome.error {
@@ -94,12 +94,14 @@ impl Shard {
         self.welcome(sid, reply, key);
     }
 
-    fn welcome(self: &Rc<Self>, sid: Sid, reply: Bytes, key: Option<Box<PublicKey>>) {
+    fn welcome(self: &Rc<Self>, sid: Sid, reply: Bytes, key: Option<PublicKey>) {
         let is_first = self.connection(sid, |connection| {
             let is_first = connection.client.state() == State::Inited;
             if is_first {
                 connection.client.accept();
-                connection.key = key;
+                if key.is_some() {
+                    connection.rare().key = key;
+                }
             }
             is_first
         });

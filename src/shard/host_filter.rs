@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::Shard;
 use super::mesh::Parcel;
 use crate::client::host_filter::{BadExpression, HostFilter};
+use crate::ids::Sid;
 use crate::limits::BLACKLIST_BYTES_MAX;
 use crate::net::socket::Socket;
 
@@ -15,13 +16,21 @@ use crate::net::socket::Socket;
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Shard {
-    /// Whether a client has to go as it comes.
+    /// Whether a client has to go as it comes. Behind a proxy that is not known yet.
     pub(super) fn refuses(&self, socket: &Socket) -> bool {
         let filter = self.host_filter.borrow();
         !filter.is_empty()
+            && self.config.client.real_ip_header.is_none()
             && socket
                 .peer_address()
                 .is_some_and(|address| filter.refuses(&address.ip().to_string()))
+    }
+
+    /// Whether a client has to go now that it is known who it is.
+    pub(super) fn refuses_client(&self, sid: Sid) -> bool {
+        let filter = self.host_filter.borrow();
+        let ip = self.connection(sid, |connection| connection.ip());
+        !filter.is_empty() && ip.flatten().is_some_and(|ip| filter.refuses(&ip))
     }
 
     /// The console adds to the blacklist.

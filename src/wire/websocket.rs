@@ -370,6 +370,17 @@ pub fn parse_request(input: &[u8]) -> Result<Option<Request<'_>>, HttpError> {
     }))
 }
 
+/// Text of a header of a request that [`parse_request`] has read, as node has it: what stands in
+/// several headers of this name is one list.
+pub fn http_header(input: &[u8], name: &str) -> Option<String> {
+    let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
+    let mut head = httparse::Request::new(&mut headers);
+    head.parse(input).ok()?;
+    let texts = values(head.headers, name).map(|value| String::from_utf8_lossy(value).into_owned());
+    let texts: Vec<String> = texts.collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
+}
+
 fn asks_for_websocket(headers: &[httparse::Header<'_>]) -> bool {
     let lists = |name, token: &str| {
         values(headers, name)
@@ -414,7 +425,7 @@ fn is_key(key: &[u8]) -> bool {
 }
 
 /// `tchar` of RFC 9110 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
+pub fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

@@ -117,6 +117,44 @@ fn a_file_is_read_again_when_it_changes() {
     fs::remove_file(&path).expect("our own file");
 }
 
+#[test]
+fn behind_a_proxy_the_address_in_the_header_counts() {
+    let client = config::Client {
+        blacklist: vec!["^10\\.".into(), "^127\\.0\\.0\\.9$".into()],
+        real_ip_header: Some("X-Real-IP".into()),
+        ..config::Client::default()
+    };
+    let config = Config {
+        client,
+        ..Config::default()
+    };
+    let inside = Inside::start(2, config, Router::new);
+    let address = inside.address();
+    let refused = [
+        &[("x-real-ip", "10.0.0.1")][..],
+        // As node joins them.
+        &[("x-real-ip", "10.0.0.1"), ("X-REAL-IP", "192.168.0.1")],
+    ];
+    for headers in refused {
+        let mut client = Client::websocket_with(address, headers);
+        client.send_raw(&handshake());
+        assert_eq!(client.next_package(), None, "{headers:?}");
+    }
+    let taken = [
+        &[("x-real-ip", "192.168.0.1")][..],
+        &[("x-real-ip", "192.168.0.1"), ("x-real-ip", "10.0.0.1")],
+        &[("x-forwarded-for", "10.0.0.1")],
+    ];
+    for headers in taken {
+        Client::websocket_with(address, headers).open();
+    }
+    // Without a header it is the socket's.
+    assert!(!is_served(address, NINE));
+    assert!(is_served(address, ONE));
+    inside.wait_counter("closed_blacklisted", 3);
+    inside.stop();
+}
+
 /// The genuine master hands the list to every frontend.
 fn the_console_adds(dialect: Dialect) {
     const KNOBS: Knobs = Knobs {

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tungstenite::client::IntoClientRequest as _;
 use tungstenite::{Message as Frame, WebSocket};
 
 /// How long a client waits for something that must come.
@@ -96,11 +97,23 @@ impl Client {
 
     /// Connects and upgrades to WebSocket; no package is sent yet.
     pub(crate) fn websocket(address: SocketAddr) -> Self {
+        Self::websocket_with(address, &[])
+    }
+
+    /// The same with more headers in its upgrade.
+    pub(crate) fn websocket_with(address: SocketAddr, headers: &[(&'static str, &str)]) -> Self {
         let stream = connect(address);
         stream
             .set_read_timeout(Some(RECEIVE_TIMEOUT))
             .expect("not zero");
-        let (socket, _response) = tungstenite::client(format!("ws://{address}/"), stream)
+        let mut request = format!("ws://{address}/")
+            .into_client_request()
+            .expect("an address");
+        for (name, value) in headers {
+            let value = value.parse().expect("the value of a header");
+            request.headers_mut().append(*name, value);
+        }
+        let (socket, _response) = tungstenite::client(request, stream)
             .unwrap_or_else(|e| panic!("waited for the WebSocket upgrade: {e}"));
         Self::over(Wire::WebSocket(Box::new(socket)))
     }

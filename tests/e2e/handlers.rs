@@ -544,3 +544,32 @@ fn a_session_that_is_over_cannot_be_bound() {
         }
     });
 }
+
+#[test]
+fn a_frontend_that_does_not_forward_closes_who_asks_for_it() {
+    for dialect in [config::Dialect::Pomelo, config::Dialect::Pinus] {
+        let mut config = Config {
+            dialect,
+            ..Config::default()
+        };
+        config.client.forward = false;
+        let inside = Inside::start(1, config, router);
+        let mut bystander = Client::tcp(inside.address()).open();
+        let routes = ["chat.chatHandler.send", "a.b", "x.y.constructor"];
+        for route in routes {
+            let clients = [
+                Client::tcp(inside.address()).open(),
+                Client::websocket(inside.address()).open(),
+            ];
+            for mut client in clients {
+                assert_eq!(client.request_text(OK, "{}"), r#"{"ok":1}"#);
+                client.request(1, route, "{}");
+                // Nothing is said, not even why.
+                assert_eq!(client.next_package(), None, "{route}");
+            }
+        }
+        assert_eq!(bystander.request_text(OK, "{}"), r#"{"ok":1}"#);
+        inside.wait_counter("closed_not_forwarded", 2 * routes.len() as u64);
+        inside.stop();
+    }
+}

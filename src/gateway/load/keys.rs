@@ -18,6 +18,7 @@ use crate::client::host_filter::HostFilter;
 use crate::config::{Config, Server};
 use crate::limits;
 use crate::route::balance::Strategy;
+use crate::wire::websocket::is_token_byte;
 
 /// Checks a value and puts it where it belongs.
 pub(super) type Set = fn(&mut Config, Given<'_>) -> Result<(), Wrong>;
@@ -77,6 +78,13 @@ pub(super) const KEYS: &[(&str, Set)] = &[
     }),
     ("client.blacklist_console", |c, v| {
         v.switch(&mut c.client.blacklist_console)
+    }),
+    ("client.forward", |c, v| v.switch(&mut c.client.forward)),
+    ("client.real_ip_header", |c, v| {
+        v.header(&mut c.client.real_ip_header)
+    }),
+    ("client.real_port_header", |c, v| {
+        v.header(&mut c.client.real_port_header)
     }),
     ("client.package_bytes_max", |c, v| {
         v.bytes(
@@ -216,6 +224,19 @@ impl Given<'_> {
             }
             None => Err(self.wrong("is no text", "a text in quotes")),
         }
+    }
+
+    fn header(self, into: &mut Option<String>) -> Result<(), Wrong> {
+        let mut name = String::new();
+        self.text(&mut name)?;
+        if !name.bytes().all(is_token_byte) {
+            return Err(self.wrong(
+                "is no header",
+                r#"the name of a header, such as "X-Real-IP""#,
+            ));
+        }
+        *into = Some(name);
+        Ok(())
     }
 
     fn path(self, into: &mut Option<PathBuf>) -> Result<(), Wrong> {
