@@ -2,11 +2,12 @@
 //!
 //! Pomelo: `decode` and `encode` of the connector component.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::route::dictionary::Dictionary;
 use crate::wire::message::{self, Route};
-use crate::wire::protobuf::{self, DecodeError, EncodeError, ProtoId, Schema};
+use crate::wire::protobuf::{self, BadBody, DecodeError, ProtoId, Schema};
 use crate::wire::{handshake, json};
 
 /// Protos of both directions, read once for all shards.
@@ -66,22 +67,22 @@ pub struct Body<'a> {
 
 /// Why there is nothing to push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PushError {
+pub enum PushError<'a> {
     /// No route, or a falsy body (C66).
     Empty,
     /// The package cannot be written.
     Package(message::EncodeError),
     /// The body does not fit the proto of its route.
-    Body(EncodeError),
+    Body(BadBody<'a>),
 }
 
-impl PushError {
+impl fmt::Display for PushError<'_> {
     /// In the words of the reference, where it has some.
-    pub fn text(self) -> &'static str {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => "fail to send message for encode result is empty.",
-            Self::Package(error) => error.text(),
-            Self::Body(error) => error.text(),
+            Self::Empty => f.write_str("fail to send message for encode result is empty."),
+            Self::Package(error) => f.write_str(error.text()),
+            Self::Body(bad) => bad.fmt(f),
         }
     }
 }
@@ -149,11 +150,11 @@ impl Coder {
     /// A response's body as its client gets it; empty where the proto has no place for what it says
     /// (C65). A body that does not fit its proto is an error that the client is told as code 500.
     pub fn encode<'a>(
-        &self,
+        &'a self,
         proto: Option<ProtoId>,
         body: &'a [u8],
         scratch: &'a mut Vec<u8>,
-    ) -> (&'a [u8], Result<(), EncodeError>) {
+    ) -> (&'a [u8], Result<(), BadBody<'a>>) {
         let (Some(id), Some(schema)) = (proto, &self.protos.server) else {
             return (body, Ok(()));
         };
@@ -167,7 +168,7 @@ impl Coder {
     }
 
     /// The package of a push: encoded once for everybody who gets it.
-    pub fn push(&self, route: &str, body: &[u8]) -> Result<Vec<u8>, PushError> {
+    pub fn push(&self, route: &str, body: &[u8]) -> Result<Vec<u8>, PushError<'_>> {
         if route.is_empty() || !json::is_truthy(body) {
             return Err(PushError::Empty);
         }
@@ -191,7 +192,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::wire::protobuf::Flavour;
+    use crate::wire::protobuf::{EncodeError, Flavour};
 
     fn coder(check: bool) -> Coder {
         let schema = |value| Schema::parse(Flavour::Pinus, &value).unwrap();
@@ -281,7 +282,10 @@ mod tests {
         assert_eq!(push("onX", "null"), Err(PushError::Empty));
         assert_eq!(
             push("onMove", "{\"x\":-1}"),
-            Err(PushError::Body(EncodeError::Negative))
+            Err(PushError::Body(BadBody {
+                field: "x",
+                error: EncodeError::Negative
+            }))
         );
     }
 

@@ -316,7 +316,7 @@ impl Shard {
         let (body, encoded) = self.coder.encode(proto, body, &mut scratch);
         if let Err(error) = encoded {
             self.counters().add(Counter::BodiesUnencodable, 1);
-            tracing::warn!(session = %sid, id, error = error.text(), "a response does not fit its proto");
+            tracing::warn!(session = %sid, id, %error, "a response does not fit its proto");
         }
         let bytes = message::response_bytes(id, body.len());
         let sent = self.send(

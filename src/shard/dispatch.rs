@@ -578,11 +578,11 @@ impl Shard {
     /// Encodes a push once for everybody who gets it.
     pub(super) fn encode_push(&self, route: &str, body: &[u8]) -> Result<Bytes, Failure> {
         let package = self.coder.push(route, body).map_err(|error| {
-            if let PushError::Body(error) = error {
+            if let PushError::Body(error) = &error {
                 self.counters().add(Counter::BodiesUnencodable, 1);
-                tracing::warn!(route, error = error.text(), "a push does not fit its proto");
+                tracing::warn!(route, %error, "a push does not fit its proto");
             }
-            Failure::new(error.text())
+            Failure::new(error.to_string())
         })?;
         Ok(package.into())
     }

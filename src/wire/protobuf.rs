@@ -25,7 +25,7 @@ mod encode;
 mod schema;
 
 pub use self::decode::DecodeError;
-pub use self::encode::EncodeError;
+pub use self::encode::{BadBody, EncodeError};
 pub use self::schema::{Doubt, Flavour, Proto, ProtoId, Schema, SchemaError, version};
 
 #[cfg(test)]

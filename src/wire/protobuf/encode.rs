@@ -1,5 +1,7 @@
 //! JSON text → bytes, in one walk over the text.
 
+use std::fmt;
+
 use super::coerce::{integer_of, parse_int, to_number};
 use super::schema::{Field, FieldSet, Kind, Proto, Schema, Shape};
 use crate::limits::PROTOBUF_DEPTH_MAX;
@@ -27,17 +29,34 @@ pub enum EncodeError {
 }
 
 impl EncodeError {
-    /// For logs.
-    pub fn text(self) -> &'static str {
+    fn text(self) -> &'static str {
         match self {
             Self::Json(_) => "the body is no JSON",
-            Self::NotAnInteger => "an integer field has a value that is none",
-            Self::Negative => "an unsigned field has a negative value",
-            Self::NotAString => "a string field has a value that is none",
-            Self::NotAMap => "a map field has a value that is no object",
+            Self::NotAnInteger => "the value is no integer",
+            Self::Negative => "the value is negative",
+            Self::NotAString => "the value is no string",
+            Self::NotAMap => "the value is no object",
             Self::NoSuchType => "elements of this type cannot be written",
             Self::TooDeep => "messages nest too deep",
         }
+    }
+}
+
+/// A body that cannot be encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadBody<'a> {
+    /// The field whose value it is; empty where that is not known.
+    pub field: &'a str,
+    /// What is wrong.
+    pub error: EncodeError,
+}
+
+impl fmt::Display for BadBody<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.field.is_empty() {
+            write!(f, "field `{}`: ", self.field)?;
+        }
+        f.write_str(self.error.text())
     }
 }
 
@@ -54,7 +73,7 @@ impl From<JsonError> for Stop {
     }
 }
 
-impl Proto<'_> {
+impl<'a> Proto<'a> {
     /// Appends the bytes of a body.
     ///
     /// `false`: the reference sends an empty body, as a required field is missing, or nothing of
@@ -63,7 +82,7 @@ impl Proto<'_> {
     /// Cost:   no allocation, but for numbers of unusual size; a second walk with a list
     ///         of members per object where a name stands twice or is an array index
     /// Source: pomelo-protobuf `lib/encoder.js`
-    pub fn encode(self, body: &[u8], out: &mut Vec<u8>) -> Result<bool, EncodeError> {
+    pub fn encode(self, body: &[u8], out: &mut Vec<u8>) -> Result<bool, BadBody<'a>> {
         let start = out.len();
         let mut result = self.encode_walk(json::trim(body), out, false);
         if let Err(Stop::Reorder) = result {
@@ -71,8 +90,8 @@ impl Proto<'_> {
             result = self.encode_walk(json::trim(body), out, true);
         }
         let result = match result {
-            Ok(complete) => Ok(complete && out.len() > start),
-            Err(Stop::Error(error)) => Err(error),
+            Ok(walked) => walked.map(|complete| complete && out.len() > start),
+            Err(Stop::Error(error)) => Err(BadBody { field: "", error }),
             // What is ordered has each name once.
             Err(Stop::Reorder) => Ok(false),
         };
@@ -82,10 +101,15 @@ impl Proto<'_> {
         result
     }
 
-    fn encode_walk(self, body: &[u8], out: &mut Vec<u8>, ordered: bool) -> Result<bool, Stop> {
+    fn encode_walk(
+        self,
+        body: &[u8],
+        out: &mut Vec<u8>,
+        ordered: bool,
+    ) -> Result<Result<bool, BadBody<'a>>, Stop> {
         if !body.starts_with(b"{") {
             json::validate(body)?;
-            return Ok(false);
+            return Ok(Ok(false));
         }
         let mut encoder = Encoder {
             schema: self.schema,
@@ -93,30 +117,33 @@ impl Proto<'_> {
             ordered,
             complete: true,
             fault: None,
+            field: "",
             depth: 0,
         };
         encoder.message(self.message, body, true)?;
-        match encoder.fault {
+        Ok(match encoder.fault {
             // As pomelo: what is missing is found before anything is written.
-            Some(error) if encoder.complete => Err(Stop::Error(error)),
+            Some(bad) if encoder.complete => Err(bad),
             _ => Ok(encoder.complete),
-        }
+        })
     }
 }
 
-struct Encoder<'a> {
+struct Encoder<'a, 'out> {
     schema: &'a Schema,
-    out: &'a mut Vec<u8>,
+    out: &'out mut Vec<u8>,
     /// The second walk, in the order of JavaScript.
     ordered: bool,
     /// No required field is missing.
     complete: bool,
     /// The first value that cannot be written.
-    fault: Option<EncodeError>,
+    fault: Option<BadBody<'a>>,
+    /// The field that is written.
+    field: &'a str,
     depth: usize,
 }
 
-impl Encoder<'_> {
+impl<'a> Encoder<'a, '_> {
     /// `checked`: required fields have to be there. As pinus: nobody looks inside a map.
     fn message(&mut self, index: u16, text: &[u8], checked: bool) -> Result<(), Stop> {
         let message = &self.schema.messages[usize::from(index)];
@@ -145,7 +172,9 @@ impl Encoder<'_> {
                     return Err(Stop::Reorder);
                 }
                 guess = index + 1;
-                self.field(&message.fields[usize::from(index)], value, checked)
+                let field = &message.fields[usize::from(index)];
+                self.field = field.name();
+                self.field(field, value, checked)
             })?;
             self.depth -= 1;
         }
@@ -328,7 +357,8 @@ impl Encoder<'_> {
     }
 
     fn refuse(&mut self, error: EncodeError) {
-        self.fault.get_or_insert(error);
+        let field = self.field;
+        self.fault.get_or_insert(BadBody { field, error });
     }
 
     /// Keeps one byte for a length or count that is not known yet. Returns where.

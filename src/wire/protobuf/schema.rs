@@ -122,6 +122,12 @@ pub(super) enum Shape {
     },
 }
 
+impl Field {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// Type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {

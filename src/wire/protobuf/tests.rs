@@ -39,7 +39,8 @@ fn encode(schema: &Schema, body: &str) -> Result<Option<Vec<u8>>, EncodeError> {
     let written = schema
         .proto("route")
         .unwrap()
-        .encode(body.as_bytes(), &mut out)?;
+        .encode(body.as_bytes(), &mut out)
+        .map_err(|bad| bad.error)?;
     assert_eq!(written, !out.is_empty());
     Ok(written.then_some(out))
 }
@@ -283,4 +284,32 @@ proptest! {
         let bytes = encode(&schema, &printed).unwrap().unwrap();
         prop_assert_eq!(decode(&schema, &bytes), Ok(printed));
     }
+}
+
+#[test]
+fn a_value_that_cannot_be_written_names_its_field() {
+    let protos = json!({
+        "route": {
+            "message P": {"optional uInt32 n": 1},
+            "optional string s": 1,
+            "repeated P path": 2,
+            "repeated sInt32 nums": 3,
+        },
+    });
+    let schema = Schema::parse(Flavour::Pomelo, &protos).unwrap();
+    let said = |body: &str| {
+        let proto = schema.proto("route").unwrap();
+        let bad = proto.encode(body.as_bytes(), &mut Vec::new()).unwrap_err();
+        bad.to_string()
+    };
+    assert_eq!(said(r#"{"s":1}"#), "field `s`: the value is no string");
+    assert_eq!(
+        said(r#"{"path":[{"n":1},{"n":-1}]}"#),
+        "field `n`: the value is negative"
+    );
+    assert_eq!(
+        said(r#"{"s":"","nums":[1,"x"]}"#),
+        "field `nums`: the value is no integer"
+    );
+    assert_eq!(said("{"), "the body is no JSON");
 }
