@@ -117,16 +117,16 @@ impl Sessions {
     fn collect(&mut self, package: &Bytes) {
         for (sid, outbox) in self.sids.iter().zip(&mut self.outboxes) {
             let write = |out: &mut Vec<u8>| out.extend_from_slice(package);
-            outbox.collect(&mut self.scheduler.pool, write);
-            self.scheduler.mark_collecting(*sid, outbox);
+            outbox.collect(&mut self.scheduler.pool, 0, write);
+            self.scheduler.mark_collecting(*sid, outbox, 0);
         }
     }
 
     fn release(&mut self) {
-        for sid in self.scheduler.take_collecting() {
+        for sid in self.scheduler.take_collecting(0) {
             let outbox = &mut self.outboxes[sid.slot()];
-            outbox.unmark_collecting();
-            outbox.release();
+            outbox.unmark_collecting(0);
+            outbox.release(0);
             self.scheduler.mark(sid, outbox);
         }
     }

@@ -164,9 +164,31 @@ pub struct Push {
     pub scheduler: Scheduler,
     /// Interval of the buffer scheduler. Default 20 ms, range 1 ms..=10 s. Pomelo: `flushInterval`.
     pub flush_interval: Duration,
+    /// More schedulers; the one above has the id `default`. Default none, at most
+    /// `limits::PUSH_SCHEDULERS_MAX` with that one. As in the reference, the packages of one
+    /// scheduler stay in order, those of two need not. Pomelo: `pushSchedulerConfig.scheduler` as a
+    /// list.
+    pub schedulers: Vec<NamedScheduler>,
+    /// What goes to which scheduler, the first rule that matches: `response ID` for all responses, or
+    /// the route of pushes and broadcasts, such as `onMove ID`, or its beginning, such as
+    /// `chat.* ID`. What no rule matches goes to `default`. Default none, at most
+    /// `limits::PUSH_RULES_MAX`. Handlers in Rust may choose before them, by
+    /// `handler::Router::select_scheduler`. Pomelo: `pushSchedulerConfig.selector`.
+    pub select: Vec<String>,
 }
 
-/// The two push schedulers.
+/// One more push scheduler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedScheduler {
+    /// What rules call it: a text without spaces.
+    pub id: String,
+    /// Its kind.
+    pub scheduler: Scheduler,
+    /// As [`Push::flush_interval`].
+    pub flush_interval: Duration,
+}
+
+/// The two kinds of push schedulers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheduler {
@@ -357,11 +379,17 @@ impl Default for Session {
     }
 }
 
+/// Interval of a buffer scheduler that is not told another one. Pomelo:
+/// `lib/pushSchedulers/buffer.js`, `DEFAULT_FLUSH_INTERVAL`.
+pub const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
+
 impl Default for Push {
     fn default() -> Self {
         Self {
             scheduler: Scheduler::Direct,
-            flush_interval: Duration::from_millis(20),
+            flush_interval: FLUSH_INTERVAL,
+            schedulers: Vec::new(),
+            select: Vec::new(),
         }
     }
 }

@@ -74,6 +74,11 @@ pub const WRITE_SLICES_MAX: usize = 16;
 /// A push body from this size on is shared between outboxes instead of copied into each.
 pub const SHARED_BODY_BYTES_MIN: usize = 1024;
 
+/// Push schedulers, the default one included.
+pub const PUSH_SCHEDULERS_MAX: usize = 8;
+/// Rules that choose one of them; each push is held against all of them, once for all who get it.
+pub const PUSH_RULES_MAX: usize = 256;
+
 /// Batches in one shard's mesh inbox. Full: the sender keeps its batch open and tries again each turn.
 pub const MESH_BATCHES_MAX: usize = 1024;
 /// Parcels one open mesh batch may hold before forwards and pushes into it are refused.

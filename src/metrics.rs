@@ -52,12 +52,16 @@ counters! {
     ResponsesDropped = "responses_dropped",
     /// Requests and notifies that failed with code 500 before or instead of an answer.
     Failed = "messages_failed",
-    /// Handlers that panicked.
+    /// Handlers, filters and other functions of the application that panicked.
     Panics = "handler_panics",
     /// Packages pushed to sessions.
     Pushes = "pushes",
     /// Pushes to sessions that are gone or not yet working, or over a full mesh.
     PushesDropped = "pushes_dropped",
+    /// Packages lost because the application chose a push scheduler that there is not.
+    SchedulersUnknown = "push_schedulers_unknown",
+    /// Sessions that the broadcast filter kept a broadcast from.
+    BroadcastsFiltered = "broadcasts_filtered",
     /// Flushes of a session.
     Flushes = "flushes",
     /// Flushes that the socket did not take whole.

@@ -24,6 +24,7 @@ use crate::limits;
 mod keys;
 mod launch;
 mod project;
+mod sections;
 
 use keys::{Given, KEYS, in_order};
 use launch::Launch;
@@ -503,7 +504,7 @@ fn known(section: &str) -> String {
 mod tests {
     use super::project::tests::Folder;
     use super::*;
-    use crate::config::{Dialect, LogFormat, RpcAllow, Scheduler, Server};
+    use crate::config::{Dialect, LogFormat, NamedScheduler, RpcAllow, Scheduler, Server};
     use crate::session::binding::DuplicateLogin;
     use std::net::SocketAddr;
     use std::time::Duration;
@@ -625,6 +626,14 @@ mod tests {
             [push]
             scheduler = "buffer"
             flush_interval = "10ms"
+            select = ["response now", "onMove* slow"]
+            [[push.schedulers]]
+            id = "slow"
+            scheduler = "buffer"
+            flush_interval = "200ms"
+            [[push.schedulers]]
+            id = "now"
+            scheduler = "direct"
             [[server]]
             id = "chat-1"
             type = "chat"
@@ -646,6 +655,17 @@ mod tests {
         expected.client.package_bytes_max = 64 << 10;
         expected.push.scheduler = Scheduler::Buffer;
         expected.push.flush_interval = Duration::from_millis(10);
+        expected.push.select = vec!["response now".into(), "onMove* slow".into()];
+        expected.push.schedulers = [
+            ("slow", Scheduler::Buffer, 200),
+            ("now", Scheduler::Direct, 20),
+        ]
+        .map(|(id, scheduler, ms)| NamedScheduler {
+            id: id.into(),
+            scheduler,
+            flush_interval: Duration::from_millis(ms),
+        })
+        .into();
         expected.servers = [("chat", "10.0.0.2", 6050), ("area", "10.0.0.3", 6051)]
             .map(|(kind, host, port)| Server {
                 id: format!("{kind}-1"),
@@ -676,14 +696,14 @@ mod tests {
         refused_file("embedded = true\n", &format!(":1: embedded: {top}"));
         refused_file(
             "push.x.y = 1",
-            ":1: push.x: unknown key; known keys here: scheduler, flush_interval",
+            ":1: push.x: unknown key; known keys here: scheduler, flush_interval, schedulers, select",
         );
     }
 
     #[test]
     fn the_first_mistake_of_a_file_is_the_one_named() {
         refused_file("[push]\nb = 1\na = 2\n[client]\nc = 3", {
-            ":2: push.b: unknown key; known keys here: scheduler, flush_interval"
+            ":2: push.b: unknown key; known keys here: scheduler, flush_interval, schedulers, select"
         });
     }
 
@@ -691,15 +711,18 @@ mod tests {
     fn an_unknown_key_in_set_names_the_flag_and_the_known_keys() {
         refused(
             &["--set", "push.shceduler=direct"],
-            "--set push.shceduler=direct: unknown key; known keys here: scheduler, flush_interval",
+            "--set push.shceduler=direct: unknown key; known keys here: scheduler, flush_interval, \
+             schedulers, select",
         );
         refused(
             &["--set", "push.scheduler.x=1"],
-            "--set push.scheduler.x=1: unknown key; known keys here: scheduler, flush_interval",
+            "--set push.scheduler.x=1: unknown key; known keys here: scheduler, flush_interval, \
+             schedulers, select",
         );
         refused(
             &["--set", "push={x=1}"],
-            "--set push={x=1}: push.x: unknown key; known keys here: scheduler, flush_interval",
+            "--set push={x=1}: push.x: unknown key; known keys here: scheduler, flush_interval, \
+             schedulers, select",
         );
         refused(
             &["--set", "=1"],

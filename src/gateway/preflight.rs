@@ -24,6 +24,7 @@ use crate::config::{self, Config, Dialect};
 use crate::error::{Error, Result};
 use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
 use crate::net::poller::Poller;
+use crate::push::select::Selector;
 use crate::shard::host_filter;
 use crate::wire::protobuf::{Flavour, Schema};
 
@@ -52,6 +53,7 @@ const PROBE_THREAD: &str = "tangelo-probe";
 pub fn check(config: &Config) -> Result<()> {
     ClientCheck::parse(&config.client.accept)
         .map_err(|text| Error::Config(format!("client.accept: {text}")))?;
+    Selector::new(&config.push).map_err(Error::Config)?;
     let shards = shards(config);
     shards_fit(shards)?;
     let (files, memory) = (raise(Resource::Nofile), raise(Resource::Memlock));

@@ -7,11 +7,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::handler::{Answer, Outcome, Request, Router, Session};
+use crate::handler::{Answer, BroadcastOptions, Outcome, Request, Router, Session};
 use crate::session::Uid;
 
 /// The page with the client.
 pub const PAGE: &[u8] = include_bytes!("chat.html");
+
+/// Those who are in the room.
+const TO_BOUND: BroadcastOptions = BroadcastOptions {
+    bound_only: true,
+    filter_param: Value::Null,
+};
 
 /// Longest name, characters.
 const NAME_CHARS_MAX: usize = 32;
@@ -66,7 +72,7 @@ impl Room {
             // Those who are in hear of it; the newcomer reads the list instead.
             let body = json!({ "user": name }).to_string();
             let frontend = session.frontend().clone();
-            let told = frontend.broadcast("onAdd", body.as_bytes(), true);
+            let told = frontend.broadcast("onAdd", body.as_bytes(), TO_BOUND);
             let bound = session.bind(Uid::from_text(&name)).await;
             if let Err(failure) = told.and(bound) {
                 room.with_names(|names| names.remove(&name));
@@ -85,7 +91,7 @@ impl Room {
         let _ = session
             .frontend()
             .clone()
-            .broadcast("onLeave", body.as_bytes(), true);
+            .broadcast("onLeave", body.as_bytes(), TO_BOUND);
     }
 }
 
@@ -107,7 +113,7 @@ fn send<'a>(request: &Request<'a>) -> Answer<'a> {
         .session
         .frontend()
         .clone()
-        .broadcast("onChat", body.as_bytes(), true)
+        .broadcast("onChat", body.as_bytes(), TO_BOUND)
     {
         Ok(()) => reply(&json!({ "code": 200 })),
         Err(failure) => Answer::now(Outcome::error(failure.0)),

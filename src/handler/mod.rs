@@ -24,6 +24,9 @@ use crate::wire::json;
 
 pub mod filter;
 pub mod reply;
+mod send;
+
+pub use send::{BroadcastOptions, Sending};
 
 /// One client message, borrowed from the read buffer.
 #[derive(Debug, Clone, Copy)]
@@ -228,9 +231,13 @@ pub trait Frontend {
     ) -> Result<(), Failure>;
     /// Pushes to one session of this shard; false when it is gone or not working.
     fn push(self: Rc<Self>, sid: Sid, route: &str, body: &[u8]) -> Result<bool, Failure>;
-    /// Pushes to every session of the process, or to the bound ones.
-    fn broadcast(self: Rc<Self>, route: &str, body: &[u8], bound_only: bool)
-    -> Result<(), Failure>;
+    /// Pushes to every session of the process, or to those that the options say.
+    fn broadcast(
+        self: Rc<Self>,
+        route: &str,
+        body: &[u8],
+        options: BroadcastOptions,
+    ) -> Result<(), Failure>;
     /// Kicks a session of this shard; without a reason there is no kick package.
     fn kick(self: Rc<Self>, sid: Sid, reason: Option<&str>);
 }
@@ -342,6 +349,8 @@ pub struct Router {
     on_close: Vec<OnClose>,
     check_client: Option<CheckClient>,
     on_handshake: Option<OnHandshake>,
+    pub(crate) select_scheduler: Option<send::SelectScheduler>,
+    pub(crate) broadcast_filter: Option<send::BroadcastFilter>,
 }
 
 impl Router {
@@ -433,6 +442,39 @@ impl Router {
             Some(f) => f(session, message),
             None => Answer::now(Outcome::default()),
         }
+    }
+
+    /// Sets who chooses the push scheduler of each package: `select` gives the id of one, `default`
+    /// or another that the configuration has (`push.schedulers`), or `None` to leave it to the rules
+    /// in `push.select`. It is asked once for a push or broadcast, whoever gets it, on the shard
+    /// that encodes it, and once for each response. Pomelo: `pushSchedulerConfig.selector`.
+    ///
+    /// Where it names a scheduler that there is not, or panics, the package is lost, as in the
+    /// reference; that is counted and logged, and unlike there a push or broadcast is an error for
+    /// whoever made it.
+    #[must_use]
+    pub fn select_scheduler(
+        mut self,
+        select: impl for<'a> Fn(&Sending<'a>) -> Option<&'a str> + 'static,
+    ) -> Self {
+        self.select_scheduler = Some(Box::new(select));
+        self
+    }
+
+    /// Sets who says, for each session, whether it gets a broadcast: `filter` sees the session, the
+    /// encoded message (flag, route and body, without the package's head) and the broadcast's
+    /// [`filter_param`](BroadcastOptions::filter_param). On every shard it is asked for that shard's
+    /// working sessions, whether a handler or a backend broadcasts. Pomelo:
+    /// `channelConfig.broadcastFilter`.
+    ///
+    /// A session for which it panics is skipped; that is counted and logged.
+    #[must_use]
+    pub fn broadcast_filter(
+        mut self,
+        filter: impl Fn(&Session, &[u8], &serde_json::Value) -> bool + 'static,
+    ) -> Self {
+        self.broadcast_filter = Some(Box::new(filter));
+        self
     }
 
     /// All routes, in index order.

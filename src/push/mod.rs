@@ -1,13 +1,15 @@
-//! The push scheduler: what waits for a session, and when it is written.
+//! The push schedulers: what waits for a session, and when it is written.
 //!
-//! A package for a session goes into its [`Outbox`]. With the direct scheduler it is wire bytes at
-//! once and leaves at the end of the turn; with the buffer scheduler it is collected and turned
-//! into wire bytes every interval. Either way one write takes all that is there.
+//! A package for a session goes into its [`Outbox`]. With a direct scheduler it is wire bytes at
+//! once and leaves at the end of the turn; a buffer scheduler collects it and turns all it has into
+//! wire bytes every interval. Either way one write takes all that is there. Which scheduler takes a
+//! package says [`select`].
 //!
-//! **Invariants**: an outbox that holds nothing holds no buffer; a session is in the dirty list at
-//! most once; bytes leave in the order they came.
+//! **Invariants**: an outbox that holds nothing holds no buffer; a session is in each list at most
+//! once; what goes through one scheduler leaves in the order it came. As in the reference, nothing
+//! is promised between two schedulers.
 //!
-//! **Absent**: sockets; who receives a push (`shard/dispatch.rs`).
+//! **Absent**: sockets; who receives a push (`shard/push.rs`).
 //!
 //! **Where to start reading**: [`Outbox`].
 
@@ -17,8 +19,10 @@ use std::io::IoSlice;
 use bytes::{Buf as _, Bytes};
 
 use crate::ids::Sid;
-use crate::limits::{READ_BUFFER_BYTES, SHARED_BODY_BYTES_MIN};
+use crate::limits::{PUSH_SCHEDULERS_MAX, READ_BUFFER_BYTES, SHARED_BODY_BYTES_MIN};
 use crate::wire::websocket::{self, Opcode};
+
+pub mod select;
 
 /// How packages become wire bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,8 +44,8 @@ pub struct Outbox {
     pub framing: Framing,
     /// The session is in the scheduler's dirty list.
     dirty: bool,
-    /// The session is in the scheduler's collecting list.
-    collecting: bool,
+    /// The session is in the collecting list of the buffer scheduler with the index of each bit.
+    collecting: u8,
     /// The socket took only a part; somebody waits until it takes more.
     pub blocked: bool,
 }
@@ -54,13 +58,42 @@ struct Queue {
     /// Bodies that are not copied: each goes before the byte of `wire` with this index.
     shared: VecDeque<(usize, Bytes)>,
     shared_bytes: usize,
-    /// Packages that wait for the buffer scheduler's interval.
-    collected: Vec<u8>,
+    /// Packages that wait for the interval of a buffer scheduler, by its index.
+    collected: Vec<Vec<u8>>,
+    /// All of them together.
+    collected_bytes: usize,
 }
+
+const _: () = assert!(PUSH_SCHEDULERS_MAX <= u8::BITS as usize);
 
 impl Queue {
     fn wire_bytes(&self) -> usize {
         self.wire.len() - self.at + self.shared_bytes
+    }
+
+    /// Turns what one buffer scheduler has collected into wire bytes: one WebSocket message for all.
+    fn release(&mut self, framing: Framing, buffer: usize) {
+        let Some(collected) = self.collected.get_mut(buffer) else {
+            return;
+        };
+        if collected.is_empty() {
+            return;
+        }
+        self.collected_bytes -= collected.len();
+        if framing == Framing::WebSocket {
+            let header = websocket::header(Opcode::Binary, collected.len());
+            self.wire.extend_from_slice(header.as_slice());
+        }
+        if self.wire.is_empty() && self.shared.is_empty() {
+            std::mem::swap(&mut self.wire, collected);
+        } else {
+            self.wire.append(collected);
+        }
+    }
+
+    fn drop_collected(&mut self) {
+        self.collected.iter_mut().for_each(Vec::clear);
+        self.collected_bytes = 0;
     }
 }
 
@@ -82,11 +115,15 @@ impl Pool {
 
     fn give(&mut self, mut queue: Box<Queue>) {
         queue.wire.clear();
-        queue.collected.clear();
         queue.at = 0;
+        let mut capacity = queue.wire.capacity();
+        // Asked first, because most queues have never been collected into.
+        if !queue.collected.is_empty() {
+            queue.drop_collected();
+            capacity += queue.collected.iter().map(Vec::capacity).sum::<usize>();
+        }
         // A burst must not stay in memory for ever.
-        let small = queue.wire.capacity() + queue.collected.capacity() <= READ_BUFFER_BYTES;
-        if small && self.free.len() < POOL_QUEUES_MAX {
+        if capacity <= READ_BUFFER_BYTES && self.free.len() < POOL_QUEUES_MAX {
             self.free.push(queue);
         }
     }
@@ -97,7 +134,7 @@ impl Outbox {
     pub fn bytes(&self) -> usize {
         self.queue
             .as_ref()
-            .map_or(0, |queue| queue.wire_bytes() + queue.collected.len())
+            .map_or(0, |queue| queue.wire_bytes() + queue.collected_bytes)
     }
 
     /// True when something can be written now.
@@ -143,36 +180,39 @@ impl Outbox {
         queue.shared_bytes += package.len();
     }
 
-    /// Collects a package for the buffer scheduler.
-    pub fn collect(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
-        write(&mut self.queue.get_or_insert_with(|| pool.take()).collected);
+    /// Collects a package for the buffer scheduler of an index.
+    pub fn collect(&mut self, pool: &mut Pool, buffer: u8, write: impl FnOnce(&mut Vec<u8>)) {
+        let buffer = usize::from(buffer);
+        let queue = self.queue.get_or_insert_with(|| pool.take());
+        if queue.collected.len() <= buffer {
+            queue.collected.resize_with(buffer + 1, Vec::new);
+        }
+        let collected = &mut queue.collected[buffer];
+        let before = collected.len();
+        write(collected);
+        queue.collected_bytes += collected.len() - before;
     }
 
-    /// Turns everything collected into wire bytes: one WebSocket message for all.
-    pub fn release(&mut self) {
-        let framing = self.framing;
-        let Some(queue) = self
-            .queue
-            .as_mut()
-            .filter(|queue| !queue.collected.is_empty())
-        else {
-            return;
-        };
-        if framing == Framing::WebSocket {
-            let header = websocket::header(Opcode::Binary, queue.collected.len());
-            queue.wire.extend_from_slice(header.as_slice());
+    /// Turns what one buffer scheduler has collected into wire bytes: one WebSocket message for all.
+    pub fn release(&mut self, buffer: u8) {
+        if let Some(queue) = &mut self.queue {
+            queue.release(self.framing, buffer.into());
         }
-        if queue.wire.is_empty() && queue.shared.is_empty() {
-            std::mem::swap(&mut queue.wire, &mut queue.collected);
-        } else {
-            queue.wire.append(&mut queue.collected);
+    }
+
+    /// Turns everything collected into wire bytes, before any interval is over.
+    pub fn release_all(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            for buffer in 0..queue.collected.len() {
+                queue.release(self.framing, buffer);
+            }
         }
     }
 
     /// Drops what was collected and not yet released: a closing session loses it (C73).
     pub fn drop_collected(&mut self) {
         if let Some(queue) = &mut self.queue {
-            queue.collected.clear();
+            queue.drop_collected();
         }
     }
 
@@ -231,7 +271,7 @@ impl Outbox {
         }
         queue.wire.clear();
         queue.at = 0;
-        if queue.collected.is_empty()
+        if queue.collected_bytes == 0
             && let Some(queue) = self.queue.take()
         {
             pool.give(queue);
@@ -268,7 +308,8 @@ pub struct Scheduler {
     /// Buffers for outboxes.
     pub pool: Pool,
     dirty: Vec<Sid>,
-    collecting: Vec<Sid>,
+    /// By the index of the buffer scheduler.
+    collecting: [Vec<Sid>; PUSH_SCHEDULERS_MAX],
 }
 
 impl Scheduler {
@@ -282,11 +323,11 @@ impl Scheduler {
         self.dirty.len() == 1
     }
 
-    /// Notes that a session has collected packages.
-    pub fn mark_collecting(&mut self, sid: Sid, outbox: &mut Outbox) {
-        if !outbox.collecting {
-            outbox.collecting = true;
-            self.collecting.push(sid);
+    /// Notes that a session has collected packages for a buffer scheduler.
+    pub fn mark_collecting(&mut self, sid: Sid, outbox: &mut Outbox, buffer: u8) {
+        if outbox.collecting & 1 << buffer == 0 {
+            outbox.collecting |= 1 << buffer;
+            self.collecting[usize::from(buffer)].push(sid);
         }
     }
 
@@ -295,9 +336,9 @@ impl Scheduler {
         into.extend(self.dirty.drain(..));
     }
 
-    /// Takes the sessions whose collected packages are due.
-    pub fn take_collecting(&mut self) -> Vec<Sid> {
-        std::mem::take(&mut self.collecting)
+    /// Takes the sessions for which a buffer scheduler has collected.
+    pub fn take_collecting(&mut self, buffer: u8) -> Vec<Sid> {
+        std::mem::take(&mut self.collecting[usize::from(buffer)])
     }
 }
 
@@ -307,9 +348,9 @@ impl Outbox {
         self.dirty = false;
     }
 
-    /// The scheduler has taken the session off its collecting list.
-    pub fn unmark_collecting(&mut self) {
-        self.collecting = false;
+    /// The scheduler has taken the session off the collecting list of a buffer scheduler.
+    pub fn unmark_collecting(&mut self, buffer: u8) {
+        self.collecting &= !(1 << buffer);
     }
 }
 
@@ -367,11 +408,64 @@ mod tests {
         outbox.package(&mut pool, 2, |out| out.extend_from_slice(b"ab"));
         outbox.package(&mut pool, 1, |out| out.push(b'c'));
         assert_eq!(drain(&mut outbox, &mut pool, 100), b"\x82\x02ab\x82\x01c");
-        outbox.collect(&mut pool, |out| out.extend_from_slice(b"ab"));
-        outbox.collect(&mut pool, |out| out.push(b'c'));
+        outbox.collect(&mut pool, 0, |out| out.extend_from_slice(b"ab"));
+        outbox.collect(&mut pool, 0, |out| out.push(b'c'));
         assert!(!outbox.has_wire_bytes());
-        outbox.release();
+        outbox.release(0);
         assert_eq!(drain(&mut outbox, &mut pool, 100), b"\x82\x03abc");
+    }
+
+    #[test]
+    fn each_buffer_scheduler_releases_its_own() {
+        let mut pool = Pool::default();
+        let mut outbox = Outbox::default();
+        for (buffer, byte) in [(2, b'x'), (0, b'a'), (2, b'y'), (0, b'b'), (1, b'-')] {
+            outbox.collect(&mut pool, buffer, |out| out.push(byte));
+        }
+        outbox.package(&mut pool, 1, |out| out.push(b'!'));
+        assert_eq!(outbox.bytes(), 6, "the bound counts all");
+        assert_eq!(drain(&mut outbox, &mut pool, 100), b"!");
+        outbox.release(2);
+        outbox.release(5);
+        assert_eq!(outbox.bytes(), 5);
+        assert_eq!(drain(&mut outbox, &mut pool, 100), b"xy");
+        assert!(outbox.queue.is_some(), "two schedulers hold something");
+        outbox.release_all();
+        assert_eq!(drain(&mut outbox, &mut pool, 100), b"ab-");
+        assert_eq!((outbox.bytes(), outbox.queue.is_none()), (0, true));
+        outbox.collect(&mut pool, 1, |out| out.push(b'z'));
+        outbox.drop_collected();
+        outbox.release_all();
+        assert_eq!((outbox.bytes(), outbox.has_wire_bytes()), (0, false));
+    }
+
+    #[test]
+    fn a_pool_gives_out_empty_queues() {
+        let mut pool = Pool::default();
+        let mut outbox = Outbox::default();
+        outbox.collect(&mut pool, 1, |out| out.extend_from_slice(b"old"));
+        outbox.clear(&mut pool);
+        outbox.collect(&mut pool, 0, |out| out.extend_from_slice(b"new"));
+        assert_eq!(outbox.bytes(), 3);
+        outbox.release_all();
+        assert_eq!(drain(&mut outbox, &mut pool, 100), b"new");
+    }
+
+    #[test]
+    fn a_session_is_marked_once_an_interval_for_each_buffer_scheduler() {
+        let sid = Sid::new(crate::ids::ShardId(0), 0, 1);
+        let mut scheduler = Scheduler::default();
+        let mut outbox = Outbox::default();
+        for buffer in [0, 3, 0, 3, 3] {
+            scheduler.mark_collecting(sid, &mut outbox, buffer);
+        }
+        assert_eq!(scheduler.take_collecting(3), [sid]);
+        outbox.unmark_collecting(3);
+        scheduler.mark_collecting(sid, &mut outbox, 0);
+        scheduler.mark_collecting(sid, &mut outbox, 3);
+        assert_eq!(scheduler.take_collecting(0), [sid]);
+        assert_eq!(scheduler.take_collecting(3), [sid]);
+        assert_eq!(scheduler.take_collecting(1), []);
     }
 
     #[test]

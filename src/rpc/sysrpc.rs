@@ -43,6 +43,8 @@ pub enum SysCall<'a> {
         message: &'a [u8],
         /// Only sessions with a uid.
         bound_only: bool,
+        /// For the broadcast filter: JSON text.
+        filter_param: &'a [u8],
     },
 }
 
@@ -173,10 +175,12 @@ impl<'a> Args<'a> {
             "pushMessage" | "broadcast" => {
                 let user_options = member(options, b"userOptions").unwrap_or(b"null");
                 let bound_only = member(user_options, b"binded").is_some_and(json::is_truthy);
+                let filter_param = member(user_options, b"filterParam").unwrap_or(b"null");
                 Ok(Some(SysCall::Broadcast {
                     route,
                     message,
                     bound_only,
+                    filter_param,
                 }))
             }
             _ => Ok(None),
@@ -265,8 +269,13 @@ mod tests {
             let method = call(remote, "nosuch", "[]");
             assert_eq!(parse(&method).unwrap_err(), "no such method:nosuch");
         }
-        let empty = call("channelRemote", "pushMessage", r#"["r",null,["a"],{}]"#);
-        assert_eq!(parse(&empty).unwrap_err(), "can not send empty message.");
+        for falsy in ["null", "0", "-0.0", "false", "\"\""] {
+            let empty = format!("[\"r\",{falsy},[\"a\"],{{\"type\":\"broadcast\"}}]");
+            let empty = call("channelRemote", "pushMessage", &empty);
+            assert_eq!(parse(&empty).unwrap_err(), "can not send empty message.");
+        }
+        let missing = call("channelRemote", "pushMessage", "[]");
+        assert_eq!(parse(&missing).unwrap_err(), "can not send empty message.");
     }
 
     #[test]
@@ -308,13 +317,19 @@ mod tests {
 
     #[test]
     fn a_broadcast_reads_its_options() {
-        for (options, bound) in [
-            (r#"{"type":"broadcast","userOptions":{}}"#, false),
+        for (options, bound, param) in [
+            (r#"{"type":"broadcast","userOptions":{}}"#, false, "null"),
             (
-                r#"{"type":"broadcast","userOptions":{"binded":true}}"#,
+                r#"{"type":"broadcast","userOptions":{"binded":true,"filterParam":{"a":[1]}}}"#,
                 true,
+                r#"{"a":[1]}"#,
             ),
-            ("null", false),
+            (
+                r#"{"type":"broadcast","filterParam":1,"userOptions":{"filterParam":""}}"#,
+                false,
+                "\"\"",
+            ),
+            ("null", false, "null"),
         ] {
             let text = call(
                 "channelRemote",
@@ -325,13 +340,14 @@ mod tests {
                 route,
                 message,
                 bound_only,
+                filter_param,
             }) = parse(&text)
             else {
                 panic!("{text}")
             };
             assert_eq!(
-                (&*route, message, bound_only),
-                ("r", &b"{\"a\":1}"[..], bound)
+                (&*route, message, bound_only, filter_param),
+                ("r", &b"{\"a\":1}"[..], bound, param.as_bytes())
             );
         }
     }

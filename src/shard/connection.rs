@@ -15,13 +15,13 @@ use crate::client::crypto::PublicKey;
 use crate::client::heartbeat::{LINGER, Silence};
 use crate::client::transport::Transport;
 use crate::client::{Client, Connected, Event, RealAddress, State};
-use crate::config::Scheduler as SchedulerKind;
 use crate::error::Fault;
-use crate::handler::Session;
+use crate::handler::{Sending, Session};
 use crate::ids::Sid;
 use crate::limits::{PACKAGE_BODY_BYTES_MAX, WRITE_SLICES_MAX};
 use crate::metrics::Counter;
 use crate::net::socket::Socket;
+use crate::push::select::Via;
 use crate::push::{Framing, Outbox};
 use crate::session::Identity;
 use crate::wire::websocket::{self, Opcode};
@@ -288,7 +288,7 @@ impl Shard {
         });
     }
 
-    /// Writes a package that overtakes what the buffer scheduler holds.
+    /// Writes a package that overtakes what buffer schedulers hold.
     pub(super) fn control(&self, sid: Sid, kind: package::Kind, body: &[u8]) {
         debug_assert!(body.len() <= PACKAGE_BODY_BYTES_MAX);
         self.connection(sid, |connection| {
@@ -312,6 +312,7 @@ impl Shard {
         // A body that no package can hold is an error of the handler.
         let fits = message::response_bytes(id, body.len()) <= PACKAGE_BODY_BYTES_MAX;
         let body = if fits { body } else { handshake::FAILED };
+        let via = self.select(&Sending::Response { id, body });
         let mut scratch = Vec::new();
         let (body, encoded) = self.coder.encode(proto, body, &mut scratch);
         if let Err(error) = encoded {
@@ -319,12 +320,8 @@ impl Shard {
             tracing::warn!(session = %sid, id, %error, "a response does not fit its proto");
         }
         let bytes = message::response_bytes(id, body.len());
-        let sent = self.send(
-            sid,
-            bytes,
-            |out| message::write_response(out, id, body),
-            None,
-        );
+        let write = |out: &mut Vec<u8>| message::write_response(out, id, body);
+        let sent = via.is_ok_and(|via| self.send(sid, via, bytes, write, None));
         let counter = if sent {
             Counter::Responses
         } else {
@@ -333,41 +330,12 @@ impl Shard {
         self.counters().add(counter, 1);
     }
 
-    /// Pushes a package that was encoded once for all who get it.
-    pub(super) fn push_package(self: &Rc<Self>, sid: Sid, package: &Bytes) -> bool {
-        let copy = |out: &mut Vec<u8>| out.extend_from_slice(package);
-        let sent = self.send(sid, package.len(), copy, Some(package));
-        let counter = if sent {
-            Counter::Pushes
-        } else {
-            Counter::PushesDropped
-        };
-        self.counters().add(counter, 1);
-        sent
-    }
-
-    /// Pushes a package to all working sessions of this shard.
-    pub(super) fn push_to_all(self: &Rc<Self>, package: &Bytes, bound_only: bool) {
-        let sids: Vec<Sid> = self
-            .connections
-            .borrow_mut()
-            .iter_mut()
-            .filter(|(_, connection)| {
-                connection.client.state() == State::Working
-                    && (!bound_only || connection.identity.uid.is_some())
-            })
-            .map(|(sid, _)| sid)
-            .collect();
-        for sid in sids {
-            self.push_package(sid, package);
-        }
-    }
-
-    /// Hands a data package of `bytes` bytes to the push scheduler; false when the session is not
+    /// Hands a data package of `bytes` bytes to a push scheduler; false when the session is not
     /// working. `shared` is the same package where others get it too.
-    fn send(
+    pub(super) fn send(
         self: &Rc<Self>,
         sid: Sid,
+        via: Via,
         bytes: usize,
         write: impl FnOnce(&mut Vec<u8>),
         shared: Option<&Bytes>,
@@ -381,9 +349,9 @@ impl Shard {
         let sent = self.connection(sid, |connection| {
             let outbox = &mut connection.outbox;
             let scheduler = &mut *self.scheduler.borrow_mut();
-            if self.config.push.scheduler == SchedulerKind::Buffer {
-                outbox.collect(&mut scheduler.pool, write);
-                return scheduler.mark_collecting(sid, outbox);
+            if let Via::Buffer(buffer) = via {
+                outbox.collect(&mut scheduler.pool, buffer, write);
+                return scheduler.mark_collecting(sid, outbox, buffer);
             }
             match shared {
                 Some(package) => outbox.shared(&mut scheduler.pool, package),
@@ -406,7 +374,7 @@ impl Shard {
         if self.connection(sid, is_full) != Some(true) {
             return true;
         }
-        self.connection(sid, |connection| connection.outbox.release());
+        self.connection(sid, |connection| connection.outbox.release_all());
         self.flush(sid);
         if self.connection(sid, is_full) != Some(true) {
             return true;
@@ -415,11 +383,11 @@ impl Shard {
         false
     }
 
-    /// The buffer scheduler's interval is over for a session.
-    pub(super) fn release(&self, sid: Sid) {
+    /// The interval of a buffer scheduler is over for a session.
+    pub(super) fn release(&self, sid: Sid, buffer: u8) {
         self.connection(sid, |connection| {
-            connection.outbox.unmark_collecting();
-            connection.outbox.release();
+            connection.outbox.unmark_collecting(buffer);
+            connection.outbox.release(buffer);
             if self
                 .scheduler
                 .borrow_mut()
@@ -477,7 +445,7 @@ impl Shard {
             if state == State::Closed {
                 return None;
             }
-            // The queue of the buffer scheduler is lost, the kick package is not (C73).
+            // What buffer schedulers hold is lost, the kick package is not (C73).
             connection.outbox.drop_collected();
             if let Some(reason) = reason
                 && state == State::Working

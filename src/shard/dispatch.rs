@@ -6,18 +6,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use futures_lite::FutureExt as _;
 
 use super::Shard;
 use super::mesh::{Batch, Parcel};
 use super::remote::{ReplyTo, SWITCH};
-use crate::client::coder::PushError;
 use crate::config::Dialect;
 use crate::error::Fault;
 use crate::handler::filter::{self, Slot};
 use crate::handler::{
-    Answer, Failure, Frontend, Incoming, LocalFuture, Outcome, Request, Session, reply,
+    Answer, BroadcastOptions, Failure, Frontend, Incoming, LocalFuture, Outcome, Request, Sending,
+    Session, reply,
 };
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::READ_BUFFER_BYTES;
@@ -421,10 +420,7 @@ impl Shard {
                 }
                 Parcel::LinkUp { peer, epoch } => self.link_is_up(*peer, *epoch),
                 Parcel::LinkDown { peer, next } => self.link_is_down(*peer, *next),
-                Parcel::Broadcast {
-                    package,
-                    bound_only,
-                } => self.push_to_all(package, *bound_only),
+                Parcel::Broadcast { package, options } => self.push_to_all(package, options),
                 Parcel::Push { package, sids } => {
                     for sid in &batch.sids[sids.clone()] {
                         self.push_package(*sid, package);
@@ -506,7 +502,7 @@ impl Frontend for Shard {
     }
 
     fn push(self: Rc<Self>, sid: Sid, route: &str, body: &[u8]) -> Result<bool, Failure> {
-        let package = self.encode_push(route, body)?;
+        let package = self.outgoing(&Sending::Push { route, body })?;
         Ok(self.push_package(sid, &package))
     }
 
@@ -514,9 +510,9 @@ impl Frontend for Shard {
         self: Rc<Self>,
         route: &str,
         body: &[u8],
-        bound_only: bool,
+        options: BroadcastOptions,
     ) -> Result<(), Failure> {
-        self.broadcast_everywhere(route, body, bound_only)
+        self.broadcast_everywhere(route, body, options)
     }
 
     fn kick(self: Rc<Self>, sid: Sid, reason: Option<&str>) {
@@ -538,32 +534,6 @@ impl Shard {
         out
     }
 
-    /// Pushes to all sessions of the process, or the bound ones.
-    pub(super) fn broadcast_everywhere(
-        self: &Rc<Self>,
-        route: &str,
-        body: &[u8],
-        bound_only: bool,
-    ) -> Result<(), Failure> {
-        let package = self.encode_push(route, body)?;
-        self.push_to_all(&package, bound_only);
-        let mut mesh = self.mesh.borrow_mut();
-        for shard in (0..self.shards).map(|shard| ShardId(shard as u16)) {
-            if shard == self.id {
-                continue;
-            }
-            match mesh.batch_for_work(shard) {
-                Some(batch) => batch.parcels.push(Parcel::Broadcast {
-                    package: package.clone(),
-                    bound_only,
-                }),
-                None => self.counters().add(Counter::MeshFull, 1),
-            }
-        }
-        self.turn.request();
-        Ok(())
-    }
-
     /// Tells every other shard.
     pub(super) fn tell_others(&self, parcel: impl Fn() -> Parcel) {
         let mut mesh = self.mesh.borrow_mut();
@@ -573,17 +543,5 @@ impl Shard {
             }
         }
         self.turn.request();
-    }
-
-    /// Encodes a push once for everybody who gets it.
-    pub(super) fn encode_push(&self, route: &str, body: &[u8]) -> Result<Bytes, Failure> {
-        let package = self.coder.push(route, body).map_err(|error| {
-            if let PushError::Body(error) = &error {
-                self.counters().add(Counter::BodiesUnencodable, 1);
-                tracing::warn!(route, %error, "a push does not fit its proto");
-            }
-            Failure::new(error.to_string())
-        })?;
-        Ok(package.into())
     }
 }

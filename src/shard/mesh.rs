@@ -15,12 +15,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
+use super::push::Outgoing;
 use super::remote::{Ask, Told};
 use crate::client::host_filter::HostFilter;
 use crate::cluster::Cluster;
+use crate::handler::BroadcastOptions;
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::{LINK_QUEUE_BYTES_MAX, MESH_BATCHES_MAX, MESH_PARCELS_MAX};
 use crate::metrics::{Counter, Counters};
@@ -69,7 +70,7 @@ pub enum Parcel {
     /// A package for some sessions.
     Push {
         /// The package, encoded once for everybody.
-        package: Bytes,
+        package: Outgoing,
         /// Where their ids are in the batch's list.
         sids: Range<usize>,
     },
@@ -126,12 +127,12 @@ pub enum Parcel {
         /// What came of it.
         told: Told,
     },
-    /// A package for all working sessions, or the bound ones.
+    /// A package for all working sessions, or some of them.
     Broadcast {
         /// The package, encoded once for everybody.
-        package: Bytes,
-        /// Only sessions with a uid.
-        bound_only: bool,
+        package: Outgoing,
+        /// Which.
+        options: Arc<BroadcastOptions>,
     },
 }
 
@@ -175,7 +176,7 @@ impl Batch {
     }
 
     /// Appends one receiver of a package; the receivers of one package are one parcel.
-    pub fn push(&mut self, package: &Bytes, sid: Sid) {
+    pub fn push(&mut self, package: &Outgoing, sid: Sid) {
         let at = self.sids.len();
         self.sids.push(sid);
         if let Some(Parcel::Push {
@@ -183,7 +184,7 @@ impl Batch {
             sids,
         }) = self.parcels.last_mut()
             && sids.end == at
-            && last.as_ptr() == package.as_ptr()
+            && last.bytes.as_ptr() == package.bytes.as_ptr()
         {
             sids.end += 1;
             return;

@@ -30,7 +30,7 @@ use crate::client::handshake::Handshake;
 use crate::client::heartbeat::{Patience, Wheel};
 use crate::client::host_filter::HostFilter;
 use crate::cluster::Cluster;
-use crate::config::{Config, Scheduler as SchedulerKind};
+use crate::config::Config;
 use crate::error::Error;
 use crate::handler::Router;
 use crate::handler::filter::Slot;
@@ -42,6 +42,7 @@ use crate::net::drive::ReadBuffer;
 use crate::net::poller::Poller;
 use crate::net::socket::Listener;
 use crate::push::Scheduler;
+use crate::push::select::Selector;
 use crate::route::Routes;
 use crate::route::balance::{Balancer, Strategy};
 use crate::route::dictionary::Dictionary;
@@ -60,6 +61,7 @@ mod link;
 mod master;
 pub mod mesh;
 mod pipe;
+mod push;
 mod remote;
 
 use connection::Connection;
@@ -172,6 +174,8 @@ pub(crate) struct Shard {
     to_tell: RefCell<VecDeque<(Sid, Rc<Identity>)>>,
     telling: Cell<bool>,
     scheduler: RefCell<Scheduler>,
+    /// Which push scheduler takes what.
+    selector: Selector,
     wheel: RefCell<Wheel>,
     /// Calls of this shard, by peer.
     calls: RefCell<Vec<Calls<Origin>>>,
@@ -257,8 +261,8 @@ pub async fn run(mut seed: Seed, poller: Rc<Poller>) {
     }
     shard.keep(flush_turns(shard.clone()));
     shard.keep(tick(shard.clone()));
-    if shard.config.push.scheduler == SchedulerKind::Buffer {
-        shard.keep(release_collected(shard.clone()));
+    for buffer in 0..shard.selector.intervals().len() {
+        shard.keep(release_collected(shard.clone(), buffer));
     }
     receive_mesh(&shard, &stop).await;
     shard.leave_cluster();
@@ -308,6 +312,7 @@ impl Shard {
             to_tell: RefCell::default(),
             telling: Cell::default(),
             scheduler: RefCell::default(),
+            selector: Selector::new(&config.push).expect("the start has checked it"),
             wheel: RefCell::new(Wheel::new(now)),
             calls: RefCell::default(),
             links: RefCell::default(),
@@ -489,13 +494,15 @@ async fn tick(shard: Rc<Shard>) {
     }
 }
 
-/// The buffer scheduler's interval.
-async fn release_collected(shard: Rc<Shard>) {
+/// The interval of a buffer scheduler.
+async fn release_collected(shard: Rc<Shard>, buffer: usize) {
+    let interval = shard.selector.intervals()[buffer];
+    let buffer = buffer as u8;
     loop {
-        glommio::timer::sleep(shard.config.push.flush_interval).await;
-        let collecting = shard.scheduler.borrow_mut().take_collecting();
+        glommio::timer::sleep(interval).await;
+        let collecting = shard.scheduler.borrow_mut().take_collecting(buffer);
         for sid in collecting {
-            shard.release(sid);
+            shard.release(sid, buffer);
         }
     }
 }

@@ -22,8 +22,8 @@ use super::pipe::Pipe;
 use crate::client::State;
 use crate::config::{Dialect, RpcAllow};
 use crate::error::Fault;
-use crate::handler::Failure;
 use crate::handler::filter::Slot;
+use crate::handler::{BroadcastOptions, Failure, Sending};
 use crate::ids::{ShardId, Sid};
 use crate::limits::CALLERS_LOOKED_UP_MAX;
 use crate::metrics::Counter;
@@ -300,8 +300,13 @@ impl Shard {
                 route,
                 message,
                 bound_only,
+                filter_param,
             } => {
-                let outcome = self.broadcast_everywhere(&route, message, bound_only);
+                let options = BroadcastOptions {
+                    bound_only,
+                    filter_param: json::parse(filter_param).unwrap_or_default(),
+                };
+                let outcome = self.broadcast_everywhere(&route, message, options);
                 self.reply(
                     reply,
                     outcome
@@ -533,7 +538,10 @@ impl Shard {
         message: &[u8],
         uids: &[u8],
     ) -> Result<Vec<u8>, Failure> {
-        let package = self.encode_push(route, message)?;
+        let package = self.outgoing(&Sending::Push {
+            route,
+            body: message,
+        })?;
         let mut here = Vec::new();
         let mut fails: Vec<Cow<'_, [u8]>> = Vec::new();
         let mut mesh = self.mesh.borrow_mut();

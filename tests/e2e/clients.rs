@@ -379,6 +379,7 @@ fn with_scheduler(scheduler: Scheduler) -> Config {
         push: config::Push {
             scheduler,
             flush_interval: Duration::from_millis(100),
+            ..config::Push::default()
         },
         ..Config::default()
     }

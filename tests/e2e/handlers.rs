@@ -9,7 +9,7 @@ use serde_json::Value;
 use tangelo::Config;
 use tangelo::config;
 use tangelo::handler::filter::{Filters, Step};
-use tangelo::handler::{Answer, Failure, Incoming, Outcome, Request, Router};
+use tangelo::handler::{Answer, BroadcastOptions, Failure, Incoming, Outcome, Request, Router};
 use tangelo::session::Uid;
 
 use crate::client::{Client, Message};
@@ -474,7 +474,7 @@ fn a_close_handler_is_not_called_within_another() {
                 for _ in 0..100 {
                     let frontend = request.session.frontend().clone();
                     frontend
-                        .broadcast("onShout", body.as_bytes(), false)
+                        .broadcast("onShout", body.as_bytes(), BroadcastOptions::default())
                         .expect("it fits");
                 }
                 Answer::now(Outcome::default())
@@ -486,7 +486,7 @@ fn a_close_handler_is_not_called_within_another() {
                 let body = format!("\"{}\"", "x".repeat(2_000));
                 let frontend = session.frontend().clone();
                 frontend
-                    .broadcast("onLeave", body.as_bytes(), false)
+                    .broadcast("onLeave", body.as_bytes(), BroadcastOptions::default())
                     .expect("it fits");
                 DEPTH.set(depth - 1);
             })
@@ -521,7 +521,11 @@ fn a_session_that_is_over_cannot_be_bound() {
                 let log = format!("{text:?} {pushed:?}");
                 let frontend = session.frontend().clone();
                 frontend
-                    .broadcast("onLog", Value::from(log).to_string().as_bytes(), false)
+                    .broadcast(
+                        "onLog",
+                        Value::from(log).to_string().as_bytes(),
+                        BroadcastOptions::default(),
+                    )
                     .expect("it fits");
                 Outcome::default()
             })

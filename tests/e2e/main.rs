@@ -32,3 +32,4 @@ mod races;
 mod random;
 mod room;
 mod rpc;
+mod schedulers;

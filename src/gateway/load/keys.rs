@@ -13,10 +13,12 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Result;
+use super::sections::{schedulers, servers};
 use crate::client::check::ClientCheck;
 use crate::client::host_filter::HostFilter;
-use crate::config::{Config, Server};
+use crate::config::Config;
 use crate::limits;
+use crate::push::select;
 use crate::route::balance::Strategy;
 use crate::wire::websocket::is_token_byte;
 
@@ -109,7 +111,15 @@ pub(super) const KEYS: &[(&str, Set)] = &[
         v.word(&mut c.push.scheduler, "direct, buffer")
     }),
     ("push.flush_interval", |c, v| {
-        v.duration(&mut c.push.flush_interval, MILLISECOND..=10 * SECOND)
+        v.duration(&mut c.push.flush_interval, FLUSH_INTERVALS)
+    }),
+    ("push.schedulers", |c, v| {
+        schedulers(&mut c.push.schedulers, v)
+    }),
+    ("push.select", |c, v| {
+        v.texts(&mut c.push.select)?;
+        select::check_rules(&c.push.select)?;
+        Ok(())
     }),
     ("rpc.timeout", |c, v| {
         v.duration(&mut c.rpc.timeout, 100 * MILLISECOND..=10 * MINUTE)
@@ -165,6 +175,8 @@ pub(super) const WEIGHT_MAX: u32 = 1_000_000;
 /// More than the sessions of all shards can never be open.
 pub(super) const CONNECTIONS_MAX: usize = limits::SHARDS_MAX * limits::SESSIONS_PER_SHARD_MAX;
 
+pub(super) const FLUSH_INTERVALS: RangeInclusive<Duration> = MILLISECOND..=Duration::from_secs(10);
+
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -211,11 +223,11 @@ impl fmt::Display for Given<'_> {
 
 /// Each of these checks the value and, if it is right, stores it in `into`.
 impl Given<'_> {
-    fn wrong(self, what: &str, accepted: impl fmt::Display) -> Wrong {
+    pub(super) fn wrong(self, what: &str, accepted: impl fmt::Display) -> Wrong {
         format!("{self} {what}; accepted: {accepted}").into()
     }
 
-    fn text(self, into: &mut String) -> Result<(), Wrong> {
+    pub(super) fn text(self, into: &mut String) -> Result<(), Wrong> {
         match self.toml.as_str().or(self.typed) {
             Some("") => Err(self.wrong("is empty", "a text of at least one character")),
             Some(text) => {
@@ -265,7 +277,11 @@ impl Given<'_> {
     }
 
     /// One of the words of an enum.
-    fn word<T: for<'de> Deserialize<'de>>(self, into: &mut T, words: &str) -> Result<(), Wrong> {
+    pub(super) fn word<T: for<'de> Deserialize<'de>>(
+        self,
+        into: &mut T,
+        words: &str,
+    ) -> Result<(), Wrong> {
         let word = self.toml.as_str().unwrap_or("");
         let word = StrDeserializer::<serde::de::value::Error>::new(word);
         *into = T::deserialize(word).map_err(|_| self.wrong("is not known", words))?;
@@ -305,14 +321,14 @@ impl Given<'_> {
         Ok(())
     }
 
-    fn port(self, into: &mut u16) -> Result<(), Wrong> {
+    pub(super) fn port(self, into: &mut u16) -> Result<(), Wrong> {
         let mut number = 0_usize;
         self.count(&mut number, 1..=usize::from(u16::MAX))?;
         *into = number as u16;
         Ok(())
     }
 
-    fn weight(self, into: &mut Option<u32>) -> Result<(), Wrong> {
+    pub(super) fn weight(self, into: &mut Option<u32>) -> Result<(), Wrong> {
         let mut number = 0_usize;
         self.count(&mut number, 0..=WEIGHT_MAX as usize)?;
         *into = Some(number as u32);
@@ -337,7 +353,7 @@ impl Given<'_> {
         }
     }
 
-    fn duration<T: From<Duration>>(
+    pub(super) fn duration<T: From<Duration>>(
         self,
         into: &mut T,
         range: RangeInclusive<Duration>,
@@ -426,80 +442,6 @@ pub(super) fn in_order<'a, 'i>(
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
     entries
-}
-
-const SERVER: &str = "[[server]] with keys id, type, host, port, weight";
-
-/// The `[[server]]` sections.
-fn servers(into: &mut Vec<Server>, given: Given<'_>) -> Result<(), Wrong> {
-    let Some(array) = given.toml.as_array() else {
-        return Err(given.wrong("is no list", SERVER));
-    };
-    let mut servers: Vec<Server> = Vec::new();
-    for (index, item) in array.iter().enumerate() {
-        let server = server(index, item)?;
-        if servers.iter().any(|other| other.id == server.id) {
-            return Err(Wrong {
-                at: Some(item.span().start),
-                below: format!("[{index}].id"),
-                what: format!("{:?} is used twice", server.id),
-            });
-        }
-        servers.push(server);
-    }
-    *into = servers;
-    Ok(())
-}
-
-fn server(index: usize, item: &Spanned<DeValue<'_>>) -> Result<Server, Wrong> {
-    let at = |key: &str, wrong: Wrong, at: usize| Wrong {
-        at: Some(at),
-        below: format!("[{index}]{key}"),
-        ..wrong
-    };
-    let start = item.span().start;
-    let whole = Given {
-        toml: item.get_ref(),
-        typed: None,
-    };
-    let Some(table) = item.get_ref().as_table() else {
-        return Err(at("", whole.wrong("is no server", SERVER), start));
-    };
-    let mut server = Server {
-        id: String::new(),
-        server_type: String::new(),
-        host: String::new(),
-        port: 0,
-        weight: None,
-    };
-    for (name, value) in in_order(table) {
-        let given = Given {
-            toml: value.get_ref(),
-            typed: None,
-        };
-        let stored = match name.get_ref().as_ref() {
-            "id" => given.text(&mut server.id),
-            "type" => given.text(&mut server.server_type),
-            "host" => given.text(&mut server.host),
-            "port" => given.port(&mut server.port),
-            "weight" => given.weight(&mut server.weight),
-            _ => Err(
-                String::from("unknown key; known keys here: id, type, host, port, weight").into(),
-            ),
-        };
-        let key = format!(".{}", name.get_ref());
-        stored.map_err(|wrong| at(&key, wrong, name.span().start))?;
-    }
-    // None of them is empty or 0 once it was given.
-    let missing = match &server {
-        server if server.id.is_empty() => ".id",
-        server if server.server_type.is_empty() => ".type",
-        server if server.host.is_empty() => ".host",
-        server if server.port == 0 => ".port",
-        _ => return Ok(server),
-    };
-    let what = String::from("missing; every server needs id, type, host and port");
-    Err(at(missing, what.into(), start))
 }
 
 #[cfg(test)]
@@ -811,6 +753,55 @@ mod tests {
                 &format!("[0].{key}missing; every server needs id, type, host and port"),
             );
         }
+    }
+
+    #[test]
+    fn a_refused_push_scheduler_or_rule_says_what_is_accepted() {
+        refused(
+            "push.schedulers",
+            "7",
+            "7 is no list; accepted: [[push.schedulers]] with keys id, scheduler, flush_interval",
+        );
+        let id = "accepted: a text without spaces, not \"default\", which is the scheduler of \
+                  push.scheduler";
+        for name in ["default", "a b"] {
+            refused(
+                "push.schedulers",
+                &format!("[{{id={name:?}}}]"),
+                &format!("[0].id{name:?} cannot be an id; {id}"),
+            );
+        }
+        refused(
+            "push.schedulers",
+            r#"[{id="a", scheduler="later"}]"#,
+            r#"[0].scheduler"later" is not known; accepted: direct, buffer"#,
+        );
+        refused(
+            "push.schedulers",
+            r#"[{id="a", scheduler="buffer", flush_interval="11s"}]"#,
+            concat!(
+                r#"[0].flush_interval"11s" is out of range; accepted: 1ms to 10s, such as "3s" "#,
+                r#"or "250ms""#
+            ),
+        );
+        refused(
+            "push.schedulers",
+            r#"[{id="a"}]"#,
+            "[0].schedulermissing; every scheduler needs id and scheduler",
+        );
+        refused(
+            "push.schedulers",
+            r#"[{id="a", scheduler="direct"}, {id="a", scheduler="buffer"}]"#,
+            r#"[1].id"a" is used twice"#,
+        );
+        refused(
+            "push.select",
+            r#"["onMove* a", "on*Move a"]"#,
+            concat!(
+                r#""on*Move a" is no rule for pushes; accepted: "response ID", "onMove ID", "#,
+                r#""chat.* ID""#
+            ),
+        );
     }
 
     #[test]

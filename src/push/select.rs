@@ -1,0 +1,318 @@
+//! Which push schedulers there are, and which of them takes a package.
+//!
+//! Names and rules are read once, at start: a package carries a [`Via`] and no name.
+
+use std::time::Duration;
+
+use crate::config::{self, Scheduler as Kind};
+use crate::limits::{PUSH_RULES_MAX, PUSH_SCHEDULERS_MAX, ROUTE_BYTES_MAX};
+
+/// Id of the scheduler that `push.scheduler` and `push.flush_interval` describe. It takes what no
+/// rule names.
+pub const DEFAULT: &str = "default";
+/// What a rule calls all responses; in its place may be the route of a push.
+const RESPONSE: &str = "response";
+
+/// How a package leaves. Direct schedulers are all alike, so they are one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Via {
+    /// At the end of the turn.
+    #[default]
+    Direct,
+    /// With the next interval of the buffer scheduler of this index.
+    Buffer(u8),
+}
+
+/// The schedulers, and the rules of `push.select`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selector {
+    /// The default one first.
+    schedulers: Vec<(Box<str>, Via)>,
+    /// Of the buffer schedulers, by index.
+    intervals: Vec<Duration>,
+    response: Via,
+    pushes: Vec<(Pattern, Via)>,
+}
+
+impl Selector {
+    /// Reads the configuration. The error names the key below `push` and what would be accepted.
+    pub fn new(config: &config::Push) -> Result<Self, String> {
+        let count = config.schedulers.len() + 1;
+        if count > PUSH_SCHEDULERS_MAX {
+            return Err(format!(
+                "push.schedulers: {} are too many; accepted: at most {} beside {DEFAULT:?}",
+                count - 1,
+                PUSH_SCHEDULERS_MAX - 1
+            ));
+        }
+        let mut selector = Self {
+            schedulers: Vec::with_capacity(count),
+            intervals: Vec::new(),
+            response: Via::Direct,
+            pushes: Vec::new(),
+        };
+        selector.add(DEFAULT, config.scheduler, config.flush_interval);
+        for scheduler in &config.schedulers {
+            check_id(&scheduler.id).map_err(|text| format!("push.schedulers: {text}"))?;
+            if selector.by_id(&scheduler.id).is_some() {
+                return Err(format!("push.schedulers: {:?} is used twice", scheduler.id));
+            }
+            selector.add(&scheduler.id, scheduler.scheduler, scheduler.flush_interval);
+        }
+        selector
+            .read_rules(&config.select)
+            .map_err(|text| format!("push.select: {text}"))?;
+        Ok(selector)
+    }
+
+    fn add(&mut self, id: &str, kind: Kind, flush_interval: Duration) {
+        let via = match kind {
+            Kind::Direct => Via::Direct,
+            Kind::Buffer => {
+                self.intervals.push(flush_interval);
+                Via::Buffer(self.intervals.len() as u8 - 1)
+            }
+        };
+        self.schedulers.push((id.into(), via));
+    }
+
+    fn read_rules(&mut self, rules: &[String]) -> Result<(), String> {
+        let mut response = None;
+        for rule in parse(rules)? {
+            let via = self.by_id(rule.id).ok_or_else(|| {
+                let known: Vec<_> = self.schedulers.iter().map(|(id, _)| &**id).collect();
+                let known = known.join(", ");
+                format!("{:?} names no push scheduler; accepted: {known}", rule.text)
+            })?;
+            match rule.pattern {
+                None => response = response.or(Some(via)),
+                Some(pattern) => self.pushes.push((pattern, via)),
+            }
+        }
+        self.response = response.unwrap_or(self.default());
+        Ok(())
+    }
+
+    fn default(&self) -> Via {
+        self.schedulers[0].1
+    }
+
+    /// The scheduler of an id, the default one's included.
+    pub fn by_id(&self, id: &str) -> Option<Via> {
+        let mut schedulers = self.schedulers.iter();
+        let found = schedulers.find(|(known, _)| **known == *id);
+        found.map(|(_, via)| *via)
+    }
+
+    /// The scheduler that the rules choose for responses.
+    pub fn response(&self) -> Via {
+        self.response
+    }
+
+    /// The scheduler that the rules choose for a push. Cost: a comparison for each rule.
+    pub fn push(&self, route: &str) -> Via {
+        let mut rules = self.pushes.iter();
+        let found = rules.find(|(pattern, _)| pattern.matches(route));
+        found.map_or(self.default(), |(_, via)| *via)
+    }
+
+    /// How often each buffer scheduler releases what it has collected, by index.
+    pub fn intervals(&self) -> &[Duration] {
+        &self.intervals
+    }
+}
+
+/// Checks the form of rules, not the ids in them.
+pub fn check_rules(rules: &[String]) -> Result<(), String> {
+    parse(rules).map(|_| ())
+}
+
+/// Checks the form of a scheduler's id.
+pub fn check_id(id: &str) -> Result<(), String> {
+    if id != DEFAULT && !id.is_empty() && !id.contains(char::is_whitespace) {
+        return Ok(());
+    }
+    Err(format!(
+        "{id:?} cannot be an id; accepted: a text without spaces, not {DEFAULT:?}, which is the \
+         scheduler of push.scheduler"
+    ))
+}
+
+/// `response ID`, or the route of a push or its beginning with `*`, and an ID.
+struct Rule<'a> {
+    text: &'a str,
+    /// `None`: responses.
+    pattern: Option<Pattern>,
+    id: &'a str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pattern {
+    Route(Box<str>),
+    StartsWith(Box<str>),
+}
+
+impl Pattern {
+    fn matches(&self, route: &str) -> bool {
+        match self {
+            Self::Route(own) => **own == *route,
+            Self::StartsWith(start) => route.starts_with(&**start),
+        }
+    }
+}
+
+fn parse(rules: &[String]) -> Result<Vec<Rule<'_>>, String> {
+    if rules.len() > PUSH_RULES_MAX {
+        return Err(format!(
+            "{} are too many; accepted: at most {PUSH_RULES_MAX}",
+            rules.len()
+        ));
+    }
+    rules
+        .iter()
+        .map(|text| {
+            Rule::parse(text).ok_or_else(|| {
+                format!(
+                    "{text:?} is no rule for pushes; accepted: \"response ID\", \"onMove ID\", \
+                     \"chat.* ID\""
+                )
+            })
+        })
+        .collect()
+}
+
+impl<'a> Rule<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        // A route may have spaces, an id has none.
+        let (what, id) = text.trim().rsplit_once(char::is_whitespace)?;
+        let what = what.trim_end();
+        let (route, pattern) = match what.strip_suffix('*') {
+            Some(start) => (start, Pattern::StartsWith(start.into())),
+            None => (what, Pattern::Route(what.into())),
+        };
+        let fits = route.len() <= ROUTE_BYTES_MAX && !route.contains('*');
+        fits.then_some(Self {
+            text,
+            pattern: (what != RESPONSE).then_some(pattern),
+            id,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::NamedScheduler;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn named(id: &str, scheduler: Kind, ms: u32) -> NamedScheduler {
+        NamedScheduler {
+            id: id.into(),
+            scheduler,
+            flush_interval: ms * MS,
+        }
+    }
+
+    fn read(schedulers: &[NamedScheduler], select: &[&str]) -> Result<Selector, String> {
+        Selector::new(&config::Push {
+            schedulers: schedulers.into(),
+            select: select.iter().map(|rule| (*rule).into()).collect(),
+            ..config::Push::default()
+        })
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_chooses() {
+        let schedulers = [
+            named("slow", Kind::Buffer, 200),
+            named("now", Kind::Direct, 20),
+            named("fast", Kind::Buffer, 5),
+        ];
+        let rules = [
+            "onMoveBack now",
+            "onMove* slow",
+            "a route  fast",
+            "chat.*  fast ",
+            " response slow",
+            "response fast",
+            "* default",
+            "onNever slow",
+        ];
+        let selector = read(&schedulers, &rules).unwrap();
+        let (slow, fast) = (Via::Buffer(0), Via::Buffer(1));
+        assert_eq!(selector.intervals(), [200 * MS, 5 * MS]);
+        assert_eq!(selector.response(), slow);
+        for (route, via) in [
+            ("onMoveBack", Via::Direct),
+            ("onMove", slow),
+            ("onMoveBackwards", slow),
+            ("chat.", fast),
+            ("chat", Via::Direct),
+            ("a route", fast),
+            ("onNever", Via::Direct),
+            ("response", Via::Direct),
+        ] {
+            assert_eq!(selector.push(route), via, "{route}");
+        }
+        assert_eq!(selector.by_id("now"), Some(Via::Direct));
+        assert_eq!(selector.by_id("fast"), Some(fast));
+        assert_eq!(selector.by_id("nobody"), None);
+    }
+
+    #[test]
+    fn without_rules_everything_goes_to_the_default_one() {
+        let selector = Selector::new(&config::Push {
+            scheduler: Kind::Buffer,
+            ..config::Push::default()
+        });
+        let selector = selector.unwrap();
+        let vias = [
+            Some(selector.response()),
+            Some(selector.push("onX")),
+            selector.by_id(DEFAULT),
+        ];
+        assert_eq!(vias, [Some(Via::Buffer(0)); 3]);
+        assert_eq!(selector.intervals(), [20 * MS]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_and_told_what_could() {
+        let one = [named("slow", Kind::Buffer, 1)];
+        let form = "accepted: \"response ID\", \"onMove ID\", \"chat.* ID\"";
+        for rule in ["slow", "", " ", "*a slow", "a*b slow", "a** slow"] {
+            let text = format!("push.select: {rule:?} is no rule for pushes; {form}");
+            assert_eq!(read(&one, &[rule]), Err(text));
+        }
+        let unknown =
+            "push.select: \"response fast\" names no push scheduler; accepted: default, slow";
+        assert_eq!(
+            read(&one, &["* slow", "response fast"]),
+            Err(unknown.into())
+        );
+        for id in ["", "a b", "default"] {
+            let text = read(&[named(id, Kind::Direct, 1)], &[]).unwrap_err();
+            assert!(text.contains("cannot be an id; accepted: "), "{text}");
+        }
+        let twice = [one[0].clone(), one[0].clone()];
+        let text = "push.schedulers: \"slow\" is used twice";
+        assert_eq!(read(&twice, &[]), Err(text.into()));
+    }
+
+    #[test]
+    fn there_are_only_so_many() {
+        let schedulers = |count: usize| {
+            let ids = (0..count).map(|n| named(&n.to_string(), Kind::Buffer, 1));
+            ids.collect::<Vec<_>>()
+        };
+        let most = PUSH_SCHEDULERS_MAX - 1;
+        assert!(read(&schedulers(most), &[]).is_ok());
+        let text = read(&schedulers(most + 1), &[]).unwrap_err();
+        assert_eq!(
+            text,
+            "push.schedulers: 8 are too many; accepted: at most 7 beside \"default\""
+        );
+        assert!(read(&[], &["* default"; PUSH_RULES_MAX]).is_ok());
+        assert!(read(&[], &["* default"; PUSH_RULES_MAX + 1]).is_err());
+    }
+}
