@@ -117,8 +117,10 @@ pub(super) const KEYS: &[(&str, Set)] = &[
         schedulers(&mut c.push.schedulers, v)
     }),
     ("push.select", |c, v| {
-        v.texts(&mut c.push.select)?;
-        select::check_rules(&c.push.select)?;
+        let mut rules = Vec::new();
+        v.texts(&mut rules)?;
+        select::check_rules(&rules)?;
+        c.push.select = rules;
         Ok(())
     }),
     ("rpc.timeout", |c, v| {
