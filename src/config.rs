@@ -22,6 +22,12 @@ pub struct Config {
     /// Server type whose routes are handled here. Default `connector`. Pomelo: the key in
     /// `servers.json` above the entry.
     pub server_type: String,
+    /// Server type whose servers get the messages for the own type that no handler here takes, their
+    /// routes unchanged. Default none: such a message gets code 500. Pomelo looks for a handler by
+    /// the type in its route, so a backend of this type runs the connector's own handlers,
+    /// `app/servers/connector/handler`, as they are; README.md says what Pinus needs. It must not
+    /// be the own type.
+    pub delegate: Option<String>,
     /// Environment whose part of the project's files is read. Default `development`. Pomelo: `env`.
     pub env: String,
     /// Which framework's details to follow where they differ. Default `pomelo`.
@@ -322,6 +328,7 @@ impl Default for Config {
         Self {
             id: "connector-1".into(),
             server_type: "connector".into(),
+            delegate: None,
             env: "development".into(),
             dialect: Dialect::Pomelo,
             listen: SocketAddr::from(([127, 0, 0, 1], 3010)),

@@ -54,6 +54,13 @@ pub fn check(config: &Config) -> Result<()> {
     ClientCheck::parse(&config.client.accept)
         .map_err(|text| Error::Config(format!("client.accept: {text}")))?;
     Selector::new(&config.push).map_err(Error::Config)?;
+    if config.delegate.as_ref() == Some(&config.server_type) {
+        let text = format!(
+            "delegate: {:?} is the own server type; accepted: the type of servers that have its handlers",
+            config.server_type
+        );
+        return Err(Error::Config(text));
+    }
     let shards = shards(config);
     shards_fit(shards)?;
     let (files, memory) = (raise(Resource::Nofile), raise(Resource::Memlock));

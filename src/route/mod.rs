@@ -28,7 +28,7 @@ pub enum Target {
     Local(usize),
     /// A type that is handled here, but no such handler: code 500.
     NoHandler,
-    /// Another server's: the type is the first part.
+    /// Another server's: the type is the first part, or the delegate where that is the own one.
     Remote,
 }
 
@@ -41,7 +41,10 @@ pub fn server_type(route: &[u8]) -> &[u8] {
 #[derive(Debug, Default)]
 pub struct Routes {
     handlers: HashMap<Box<[u8]>, usize, RandomState>,
+    /// The first one is the own type.
     local_types: Vec<Box<[u8]>>,
+    /// Others take what of the own type has no handler here.
+    delegates: bool,
 }
 
 impl Routes {
@@ -58,6 +61,13 @@ impl Routes {
             routes.handlers.insert(route.as_bytes().into(), index);
         }
         routes
+    }
+
+    /// What of the own type has no handler here goes to other servers.
+    #[must_use]
+    pub fn delegating(mut self, delegates: bool) -> Self {
+        self.delegates = delegates;
+        self
     }
 
     /// Whether the first part of a route is a type that is served here.
@@ -89,6 +99,9 @@ impl Routes {
         }
         if method == b"constructor" {
             return Target::Attack;
+        }
+        if self.delegates && *self.local_types[0] == *server_type {
+            return Target::Remote;
         }
         if self.is_local(server_type) {
             return Target::NoHandler;
@@ -130,5 +143,20 @@ mod tests {
             assert_eq!(routes.resolve(route.as_bytes()), target, "{route}");
         }
         assert_eq!(routes.resolve(b"a\xff.b."), Target::Remote);
+    }
+
+    #[test]
+    fn what_has_no_handler_here_goes_to_the_delegate() {
+        let routes = Routes::new("connector", ["connector.a.b", "room.a.b"]).delegating(true);
+        for (route, target) in [
+            ("connector.a.b", Target::Local(0)),
+            ("connector.a.c", Target::Remote),
+            ("connector.a.constructor", Target::Attack),
+            ("connector.a", Target::Malformed),
+            // Another type that is served here is none of the delegate's business.
+            ("room.a.c", Target::NoHandler),
+        ] {
+            assert_eq!(routes.resolve(route.as_bytes()), target, "{route}");
+        }
     }
 }

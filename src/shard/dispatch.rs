@@ -267,7 +267,12 @@ impl Shard {
     /// Cost: no allocation; the body is copied once, and once more when another shard owns the link.
     fn forward(self: &Rc<Self>, request: &Request<'_>, origin: Origin) -> Result<(), Failure> {
         let cluster = self.cluster.borrow();
-        let server_type = route::server_type(request.route.as_bytes());
+        let server_type = match route::server_type(request.route.as_bytes()) {
+            own if own == self.config.server_type.as_bytes() => {
+                self.config.delegate.as_deref().map_or(own, str::as_bytes)
+            }
+            other => other,
+        };
         let Some(server_type) = cluster.of_type(server_type) else {
             return Err(Failure::new("no server of this type"));
         };

@@ -275,7 +275,8 @@ impl Shard {
     fn new(seed: Seed, poller: Rc<Poller>) -> Self {
         let config = &seed.config;
         let router = (seed.make_router)(seed.id);
-        let routes = Routes::new(&config.server_type, router.routes());
+        let routes =
+            Routes::new(&config.server_type, router.routes()).delegating(config.delegate.is_some());
         let handlers = config.handler_routes.iter().map(String::as_str);
         let dictionary = Dictionary::new(
             router.routes().chain(handlers),

@@ -16,6 +16,7 @@ mod callers;
 mod client;
 mod clients;
 mod cluster;
+mod delegate;
 mod flood;
 mod forward;
 mod frames;

@@ -29,6 +29,12 @@ pub(super) type Set = fn(&mut Config, Given<'_>) -> Result<(), Wrong>;
 pub(super) const KEYS: &[(&str, Set)] = &[
     ("id", |c, v| v.text(&mut c.id)),
     ("server_type", |c, v| v.text(&mut c.server_type)),
+    ("delegate", |c, v| {
+        let mut server_type = String::new();
+        v.text(&mut server_type)?;
+        c.delegate = Some(server_type);
+        Ok(())
+    }),
     ("env", |c, v| v.text(&mut c.env)),
     ("dialect", |c, v| v.word(&mut c.dialect, "pomelo, pinus")),
     ("listen", |c, v| v.address(&mut c.listen)),

@@ -30,6 +30,12 @@ app.start((err) => {
     console.error('server does not start: ' + (err.stack || err));
     process.exit(1);
   }
+  // A backend that a frontend delegates to: Pinus looks for handlers of its own type only.
+  if (app.getServerType() === 'chat') {
+    const handlers = require('path').join(app.getBase(), 'app/servers/connector/handler');
+    const service = app.components.__server__.server.handlerService;
+    service.addServer({ serverType: 'connector', handlerPaths: [handlers] });
+  }
   // Said last of all: by now this server listens and the master knows it. The harness waits for it.
   console.log('peer ' + app.getServerId() + ' is up');
 });
