@@ -9,11 +9,19 @@
 //!
 //! Before filters run in the order they were added, after filters in the reverse order. A forwarded
 //! message has the global ones only.
+//!
+//! Unlike pomelo, which answers nothing more on that connection: what panics is an error of its step.
+//! A handler's or before filter's goes the way of any other; an after filter's is what the next one
+//! sees; an error handler that panics has changed nothing.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::task::Poll;
 
 use super::{Answer, Failure, Incoming, LocalFuture, Outcome, Router, reply};
+use crate::metrics::Counter;
 use crate::route::Target;
 
 /// A result now or later.
@@ -22,15 +30,6 @@ pub enum Step<T> {
     Ready(T),
     /// Later.
     Later(LocalFuture<T>),
-}
-
-impl<T> Step<T> {
-    async fn get(self) -> T {
-        match self {
-            Self::Ready(value) => value,
-            Self::Later(future) => future.await,
-        }
-    }
 }
 
 /// Stops the message with an outcome, or lets it go on.
@@ -74,14 +73,12 @@ impl Filters {
     }
 }
 
-/// Runs one message through all filters. `forward` makes the call to a backend; `respond` sends the
-/// response.
+/// Runs one message through all filters and answers it. `forward` makes the call to a backend.
 pub async fn handle(
     router: Rc<Router>,
     incoming: Rc<Incoming>,
     target: Target,
     forward: impl AsyncFnOnce(Rc<Incoming>) -> Outcome<'static>,
-    respond: impl FnOnce(Outcome<'static>),
 ) {
     let filters = &router.filters;
     let outcome = match run_before(&filters.global_before, &incoming).await {
@@ -91,39 +88,42 @@ pub async fn handle(
             _ => forward(incoming.clone()).await,
         },
     };
+    if filters.global_after.is_empty() {
+        return incoming.answer(outcome);
+    }
     let error = outcome.error.clone();
     let response = reply::with_code(incoming.id, &outcome);
-    respond(outcome);
+    incoming.answer(outcome);
     run_after(&filters.global_after, error, &incoming, response.as_deref()).await;
 }
 
-async fn local(router: &Rc<Router>, incoming: &Rc<Incoming>, target: Target) -> Outcome<'static> {
+async fn local(router: &Router, incoming: &Rc<Incoming>, target: Target) -> Outcome<'static> {
     let filters = &router.filters;
-    let mut outcome = match (run_before(&filters.before, incoming).await, target) {
+    let outcome = match (run_before(&filters.before, incoming).await, target) {
         (Err(stopped), _) => stopped,
-        (Ok(()), Target::Local(index)) => {
-            let answer = match router.call(index, &incoming.request()) {
-                Answer::Now(outcome) => Ok(outcome.into_owned()),
-                Answer::Later(future) => Err(future),
-            };
-            match answer {
-                Ok(outcome) => outcome,
-                Err(future) => future.await,
-            }
-        }
+        (Ok(()), Target::Local(index)) => run_handler(router, index, incoming).await,
         (Ok(()), _) => Outcome::error(format!("fail to find handler for {}", incoming.route)),
     };
-    if outcome.error.is_some() {
-        outcome = on_error(&filters.error_handler, outcome, incoming).await;
-    }
+    let mut outcome = on_error(&filters.error_handler, outcome, incoming).await;
     let error = outcome.error.take();
     outcome.error = run_after(&filters.after, error, incoming, outcome.response.as_deref()).await;
     outcome
 }
 
+async fn run_handler(router: &Router, index: usize, incoming: &Rc<Incoming>) -> Outcome<'static> {
+    let answered = caught(incoming, "handler", || {
+        match router.call(index, &incoming.request()) {
+            Answer::Now(outcome) => Step::Ready(outcome.into_owned()),
+            Answer::Later(future) => Step::Later(future),
+        }
+    });
+    answered.await.unwrap_or_else(Outcome::failed)
+}
+
 async fn run_before(filters: &[Before], incoming: &Rc<Incoming>) -> Result<(), Outcome<'static>> {
     for filter in filters {
-        filter(incoming).get().await?;
+        let passed = caught(incoming, "before filter", || filter(incoming)).await;
+        passed.unwrap_or_else(|failure| Err(Outcome::failed(failure)))?;
     }
     Ok(())
 }
@@ -135,20 +135,52 @@ async fn run_after(
     response: Option<&[u8]>,
 ) -> Option<Failure> {
     for filter in filters.iter().rev() {
-        error = filter(error, incoming, response).get().await;
+        let seen = caught(incoming, "after filter", || {
+            filter(error, incoming, response)
+        });
+        error = seen.await.unwrap_or_else(Some);
     }
     error
 }
 
+/// An outcome without an error passes by.
 async fn on_error(
     handler: &Option<OnError>,
     outcome: Outcome<'static>,
     incoming: &Rc<Incoming>,
 ) -> Outcome<'static> {
-    match handler {
-        Some(handler) => handler(outcome, incoming).get().await,
-        None => outcome,
-    }
+    let Some(handler) = handler.as_ref().filter(|_| outcome.error.is_some()) else {
+        return outcome;
+    };
+    let replaced = caught(incoming, "error handler", || {
+        handler(outcome.clone(), incoming)
+    });
+    replaced.await.unwrap_or(outcome)
+}
+
+/// Takes a step of the application. When it panics, that is counted, logged and an error.
+async fn caught<T>(
+    incoming: &Incoming,
+    what: &'static str,
+    step: impl FnOnce() -> Step<T>,
+) -> Result<T, Failure> {
+    let result = match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(Step::Ready(value)) => Ok(value),
+        Ok(Step::Later(mut future)) => {
+            let polled = poll_fn(|cx| {
+                let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+                polled.map_or_else(|panic| Poll::Ready(Err(panic)), |poll| poll.map(Ok))
+            });
+            polled.await
+        }
+        Err(panic) => Err(panic),
+    };
+    result.map_err(|_| {
+        let session = &incoming.session;
+        session.frontend().count(Counter::Panics);
+        tracing::error!(session = %session.id(), route = &*incoming.route, "a {what} panicked");
+        Failure::new(format!("the {what} panicked"))
+    })
 }
 
 /// A value that one task hands to another on the same shard.

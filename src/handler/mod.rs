@@ -11,6 +11,7 @@
 //! **Where to start reading**: [`Router`], then [`filter`] for the order of things.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 
 use crate::config::Dialect;
 use crate::ids::Sid;
+use crate::metrics::Counter;
 use crate::session::{Identity, Uid};
 use crate::wire::json;
 
@@ -67,7 +69,7 @@ impl Request<'_> {
 }
 
 /// A client message that outlives the read buffer: what filters and asynchronous work get.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Incoming {
     /// Message id; 0 for a notify.
     pub id: u32,
@@ -83,6 +85,7 @@ pub struct Incoming {
     pub body: Bytes,
     /// The session as it was when the message arrived.
     pub session: Session,
+    answered: Cell<bool>,
 }
 
 impl Incoming {
@@ -96,7 +99,23 @@ impl Incoming {
             route: request.route.into(),
             body: Bytes::copy_from_slice(request.body),
             session: request.session.clone(),
+            answered: Cell::default(),
         }
+    }
+
+    /// Answers the message, now; only the first answer is sent. A notify gets none either way.
+    pub fn answer(&self, outcome: Outcome<'_>) {
+        let frontend = self.session.frontend().clone();
+        if self.answered.replace(true) {
+            frontend.count(Counter::ResponsesDropped);
+        } else {
+            frontend.answer(self, outcome);
+        }
+    }
+
+    /// True once somebody has answered.
+    pub fn is_answered(&self) -> bool {
+        self.answered.get()
     }
 
     /// As a request again.
@@ -151,8 +170,13 @@ impl<'a> Outcome<'a> {
 
     /// An error without a response.
     pub fn error(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::failed(Failure::new(text))
+    }
+
+    /// A failure without a response.
+    pub fn failed(failure: Failure) -> Self {
         Self {
-            error: Some(Failure::new(text)),
+            error: Some(failure),
             response: None,
         }
     }
@@ -240,6 +264,10 @@ pub trait Frontend {
     ) -> Result<(), Failure>;
     /// Kicks a session of this shard; without a reason there is no kick package.
     fn kick(self: Rc<Self>, sid: Sid, reason: Option<&str>);
+    /// Sends what the client gets for an outcome.
+    fn answer(self: Rc<Self>, incoming: &Incoming, outcome: Outcome<'_>);
+    /// Counts one more.
+    fn count(&self, counter: Counter);
 }
 
 /// A session as a handler sees it: who it was when the message arrived. Valid on its own shard.
@@ -480,6 +508,11 @@ impl Router {
     /// All routes, in index order.
     pub fn routes(&self) -> impl Iterator<Item = &str> {
         self.routes.iter().map(|(route, _)| &**route)
+    }
+
+    /// The route of an index.
+    pub fn route_of(&self, index: usize) -> &str {
+        &self.routes[index].0
     }
 
     /// Calls the handler of an index.

@@ -1,7 +1,6 @@
 //! The switchboard: what a message, an answer or a parcel leads to.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Instant;
@@ -159,7 +158,9 @@ impl Shard {
             Ok(Answer::Later(future)) => {
                 let shard = self.clone();
                 let work = async move { shard.finish(asker, future.await) };
-                self.spawn(asker, Rc::default(), work);
+                self.spawn(asker, work, move |shard| {
+                    shard.panicked(asker, shard.router.route_of(index));
+                });
             }
             Err(_) => self.panicked(asker, request.route),
         }
@@ -168,34 +169,31 @@ impl Shard {
     /// Through the filters; the message is copied out of the read buffer.
     fn filtered(self: &Rc<Self>, asker: Asker, target: Target, request: &Request<'_>) {
         let incoming = Rc::new(Incoming::new(request));
-        let (shard, router) = (self.clone(), self.router.clone());
-        let answered = Rc::new(Cell::new(false));
-        self.spawn(asker, answered.clone(), async move {
+        let (shard, router, message) = (self.clone(), self.router.clone(), incoming.clone());
+        let work = async move {
             let forward = async |incoming: Rc<Incoming>| {
                 let slot = Rc::new(Slot::default());
                 match shard.forward(&incoming.request(), Origin::Task(slot.clone())) {
                     Ok(()) => slot.take().await,
-                    Err(failure) => Outcome {
-                        error: Some(failure),
-                        response: None,
-                    },
+                    Err(failure) => Outcome::failed(failure),
                 }
             };
-            let respond = |outcome| {
-                answered.set(true);
-                shard.finish(asker, outcome);
-            };
-            filter::handle(router, incoming, target, forward, respond).await;
+            filter::handle(router, message, target, forward).await;
+        };
+        self.spawn(asker, work, move |shard| {
+            // Id 0 has no response.
+            let id = if incoming.is_answered() { 0 } else { asker.id };
+            shard.panicked(Asker { id, ..asker }, &incoming.route);
         });
     }
 
-    /// Runs the rest of a message beside others, within the session's bound. A panic costs this
-    /// message only, and once it is `answered` not even that.
+    /// Runs the rest of a message beside others, within the session's bound. A panic that nobody
+    /// caught costs this message only: `lost` then answers it.
     fn spawn(
         self: &Rc<Self>,
-        mut asker: Asker,
-        answered: Rc<Cell<bool>>,
+        asker: Asker,
         work: impl Future<Output = ()> + 'static,
+        lost: impl FnOnce(&Rc<Self>) + 'static,
     ) {
         if !self.begin_in_flight(asker.sid) {
             return self.finish(asker, Outcome::error("too many messages in flight"));
@@ -203,11 +201,7 @@ impl Shard {
         let shard = self.clone();
         glommio::spawn_local(async move {
             if AssertUnwindSafe(work).catch_unwind().await.is_err() {
-                if answered.get() {
-                    // Id 0 has no response.
-                    asker.id = 0;
-                }
-                shard.panicked(asker, "");
+                lost(&shard);
             }
             shard.end_in_flight(asker.sid);
         })
@@ -253,11 +247,7 @@ impl Shard {
         }
         if let Err(failure) = self.forward(request, Origin::Client(asker)) {
             self.end_in_flight(asker.sid);
-            let outcome = Outcome {
-                error: Some(failure),
-                response: None,
-            };
-            self.finish(asker, outcome);
+            self.finish(asker, Outcome::failed(failure));
         }
     }
 
@@ -522,6 +512,19 @@ impl Frontend for Shard {
 
     fn kick(self: Rc<Self>, sid: Sid, reason: Option<&str>) {
         self.close(sid, Fault::Kicked, reason);
+    }
+
+    fn answer(self: Rc<Self>, incoming: &Incoming, outcome: Outcome<'_>) {
+        let asker = Asker {
+            sid: incoming.session.id(),
+            id: incoming.id,
+            proto: self.coder.response_proto(&incoming.route),
+        };
+        self.finish(asker, outcome);
+    }
+
+    fn count(&self, counter: Counter) {
+        self.counters().add(counter, 1);
     }
 }
 

@@ -7,6 +7,7 @@ use super::differences::matches;
 use super::server::{Server, is_probe_answer, open_clients, send_probe, server};
 
 const ECHO: &str = "connector.entryHandler.echo";
+const THROW_ERR: &str = "connector.entryHandler.throwErr";
 const ERR_ONLY: &str = "connector.entryHandler.errOnly";
 const NO_SUCH: &str = "connector.entryHandler.nosuch";
 const FAILED: &str = r#"{"code":500}"#;
@@ -32,6 +33,24 @@ const ORDERS: &[(&str, &str, &str, &str)] = &[
     (NO_SUCH, "{}", FAILED,
         "GB1, GB2, B1, B2, F3, F3 err fail to find handler for connector.entryHandler.nosuch, \
          A2 err *, A1 err *, GA2 err *, GA1 err *"),
+    // A panic is an error of its step.
+    (ECHO, r#"{"throw":"GB1"}"#, FAILED,
+        "GB1, GA2 err the before filter panicked, GA1 err the before filter panicked"),
+    (ECHO, r#"{"throw":"B1"}"#, FAILED,
+        "GB1, GB2, B1, F3 err the before filter panicked, A2 err *, A1 err *, GA2 err *, GA1 err *"),
+    (THROW_ERR, "{}", FAILED,
+        "GB1, GB2, B1, B2, F3, handler throwErr, F3 err the handler panicked, A2 err *, A1 err *, \
+         GA2 err *, GA1 err the handler panicked"),
+    (THROW_ERR, r#"{"afterClear":1}"#, "{}",
+        "GB1, GB2, B1, B2, F3, handler throwErr, F3 err *, A2 err *, A1 err *, GA2 ok, GA1 ok"),
+    (ECHO, r#"{"throw":"A2"}"#, r#"{"throw":"A2"*,"code":500}"#,
+        "GB1, GB2, B1, B2, F3, handler echo, F3 ok, A1 err the after filter panicked, GA2 err *, \
+         GA1 err the after filter panicked"),
+    (ECHO, r#"{"throw":"GA2"}"#, r#"{"throw":"GA2"*"}"#,
+        "GB1, GB2, B1, B2, F3, handler echo, F3 ok, A2 ok, A1 ok, \
+         GA1 err the after filter panicked"),
+    ("chat.chatHandler.noResp", r#"{"throw":"GA2"}"#, "{}",
+        "GB1, GB2, GA1 err the after filter panicked"),
     // What another server handles passes the global filters only.
     ("chat.chatHandler.noResp", "{}", "{}", "GB1, GB2, GA2 ok, GA1 ok"),
     ("chat.chatHandler.errOnly", "{}", FAILED, "GB1, GB2, GA2 err *, GA1 err *"),
@@ -91,21 +110,36 @@ fn the_response_leaves_before_the_global_after_filters_run() {
 }
 
 #[test]
-fn a_panic_is_an_error_of_its_own_request_only() {
+fn a_panic_goes_to_the_error_handler_as_any_error() {
     for dialect in [Dialect::Pomelo, Dialect::Pinus] {
-        for name in ["c-plain", "c-filter"] {
-            for (transport, mut client) in open_clients(server(name, dialect).address) {
-                let throw_err = "connector.entryHandler.throwErr";
-                assert_eq!(client.request_text(throw_err, "{}"), FAILED);
-                let in_filters = ["GB1", "B1", "F3", "A1"].iter();
-                for filter in in_filters.filter(|_| name == "c-filter") {
-                    let got = client.request_text(ECHO, with("{}", "throw", filter));
-                    assert_eq!(got, FAILED, "{transport} {filter}");
-                }
-                send_probe(&mut client);
-                let next = client.next_package().expect("an answer");
-                assert!(is_probe_answer(&next), "{next:?}");
+        for (transport, mut client) in open_clients(server("c-err", dialect).address) {
+            for (route, body, response) in [
+                (
+                    THROW_ERR,
+                    "{}",
+                    r#"{"code":501,"eh":"the handler panicked"}"#,
+                ),
+                (
+                    ECHO,
+                    r#"{"throw":"GB1"}"#,
+                    r#"{"geh":"the before filter panicked"}"#,
+                ),
+            ] {
+                let got = client.request_text(route, body);
+                assert_eq!(got, response, "{transport} {route}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_panic_without_filters_is_an_error_of_its_own_request_only() {
+    for dialect in [Dialect::Pomelo, Dialect::Pinus] {
+        for (_, mut client) in open_clients(server("c-plain", dialect).address) {
+            assert_eq!(client.request_text(THROW_ERR, "{}"), FAILED);
+            send_probe(&mut client);
+            let next = client.next_package().expect("an answer");
+            assert!(is_probe_answer(&next), "{next:?}");
         }
     }
 }
