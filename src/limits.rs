@@ -93,6 +93,8 @@ pub const CALLERS_LOOKED_UP_MAX: usize = 64;
 /// Other servers that the configuration may name.
 pub const SERVERS_MAX: usize = 4096;
 
+/// Longest body that a log line about a message repeats; of a longer one it says how long it is.
+pub const LOG_ARGS_BYTES_MAX: usize = 8 << 10;
 /// Log lines waiting for the writer. Full: the line is dropped and counted.
 pub const LOG_LINES_MAX: usize = 8192;
 

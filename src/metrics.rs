@@ -54,6 +54,18 @@ counters! {
     Failed = "messages_failed",
     /// Handlers, filters and other functions of the application that panicked.
     Panics = "handler_panics",
+    /// Messages that took longer than their serial filter waits.
+    SerialTimeouts = "filter_serial_timeouts",
+    /// Messages that waited in a serial filter when their session closed.
+    SerialDropped = "filter_serial_dropped",
+    /// Messages that a timeout filter found late.
+    TimeoutsLate = "filter_timeouts",
+    /// Messages that came when a timeout filter watched as many as it can.
+    TimeoutsUnwatched = "filter_timeouts_unwatched",
+    /// Messages refused because the shard was late.
+    ToobusyRefused = "filter_toobusy_refused",
+    /// Messages refused because their session sent too many.
+    RateRefused = "filter_rate_refused",
     /// Packages pushed to sessions.
     Pushes = "pushes",
     /// Pushes to sessions that are gone or not yet working, or over a full mesh.

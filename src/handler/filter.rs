@@ -21,8 +21,23 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::{Answer, Failure, Incoming, LocalFuture, Outcome, Router, reply};
+use crate::ids::Sid;
 use crate::metrics::Counter;
 use crate::route::Target;
+
+#[cfg(test)]
+mod fake;
+mod rate;
+mod serial;
+mod time;
+mod timeout;
+mod toobusy;
+
+pub use rate::{Rate, rate};
+pub use serial::{Serial, serial};
+pub use time::{Time, time};
+pub use timeout::{Timeout, timeout};
+pub use toobusy::{Toobusy, toobusy};
 
 /// A result now or later.
 pub enum Step<T> {
@@ -41,6 +56,29 @@ pub type After =
 /// Replaces an outcome that has an error.
 pub type OnError = Box<dyn Fn(Outcome<'static>, &Rc<Incoming>) -> Step<Outcome<'static>>>;
 
+/// A filter with both sides, added by [`Filters::global_filter`] or [`Filters::filter`].
+pub trait Filter: 'static {
+    /// What the before side hands to the after side of the same message. It is dropped with the
+    /// message where that never gets so far.
+    type Mark: 'static;
+
+    /// Stops a message, or lets it go on.
+    fn before(&self, incoming: &Rc<Incoming>) -> Step<Result<Self::Mark, Outcome<'static>>>;
+
+    /// Sees the error of a message that it let go on, and decides which one the next filter sees.
+    fn after(
+        &self,
+        _mark: Self::Mark,
+        error: Option<Failure>,
+        _incoming: &Rc<Incoming>,
+    ) -> Option<Failure> {
+        error
+    }
+
+    /// A session has closed: what is kept of it can go.
+    fn closed(&self, _sid: Sid) {}
+}
+
 /// All filters and error handlers of one shard.
 #[derive(Default)]
 pub struct Filters {
@@ -56,9 +94,62 @@ pub struct Filters {
     pub error_handler: Option<OnError>,
     /// Error of a global before filter.
     pub global_error_handler: Option<OnError>,
+    /// Filters that want to know who has closed.
+    closed: Vec<Box<dyn Fn(Sid)>>,
 }
 
 impl Filters {
+    /// Adds both sides of a filter for all messages. Pomelo: `app.globalFilter`.
+    pub fn global_filter(&mut self, filter: impl Filter) {
+        let (before, after) = self.sides(filter);
+        self.global_before.push(before);
+        self.global_after.push(after);
+    }
+
+    /// Adds both sides of a filter for local messages. Pomelo: `app.filter`.
+    pub fn filter(&mut self, filter: impl Filter) {
+        let (before, after) = self.sides(filter);
+        self.before.push(before);
+        self.after.push(after);
+    }
+
+    fn sides<F: Filter>(&mut self, filter: F) -> (Before, After) {
+        let filter = Rc::new(filter);
+        // No other filter of this shard has this address.
+        let key = Rc::as_ptr(&filter).addr();
+        let (before, after) = (filter.clone(), filter.clone());
+        self.closed.push(Box::new(move |sid| filter.closed(sid)));
+        let before: Before = Box::new(move |incoming| match before.before(incoming) {
+            Step::Ready(passed) => Step::Ready(passed.map(|mark| incoming.put_mark(key, mark))),
+            Step::Later(passed) => {
+                let incoming = incoming.clone();
+                Step::Later(Box::pin(async move {
+                    incoming.put_mark(key, passed.await?);
+                    Ok(())
+                }))
+            }
+        });
+        let after: After = Box::new(move |error, incoming, _| {
+            Step::Ready(match incoming.take_mark::<F::Mark>(key) {
+                Some(mark) => after.after(mark, error, incoming),
+                None => error,
+            })
+        });
+        (before, after)
+    }
+
+    /// Tells the filters that a session has closed.
+    pub(super) fn session_closed(&self, sid: Sid) {
+        for closed in &self.closed {
+            closed(sid);
+        }
+    }
+
+    /// True when some filter wants to know who has closed.
+    pub(super) fn wants_close(&self) -> bool {
+        !self.closed.is_empty()
+    }
+
     /// True when a local message can go straight to its handler.
     pub fn none_local(&self) -> bool {
         self.none_global()

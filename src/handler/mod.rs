@@ -10,8 +10,9 @@
 //!
 //! **Where to start reading**: [`Router`], then [`filter`] for the order of things.
 
+use std::any::Any;
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -24,11 +25,15 @@ use crate::metrics::Counter;
 use crate::session::{Identity, Uid};
 use crate::wire::json;
 
+pub mod clock;
 pub mod filter;
+mod log_line;
 pub mod reply;
 mod send;
 
 pub use send::{BroadcastOptions, Sending};
+
+use clock::Clock;
 
 /// One client message, borrowed from the read buffer.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +91,8 @@ pub struct Incoming {
     /// The session as it was when the message arrived.
     pub session: Session,
     answered: Cell<bool>,
+    /// What filters keep of it, by their addresses.
+    marks: RefCell<Vec<(usize, Box<dyn Any>)>>,
 }
 
 impl Incoming {
@@ -100,7 +107,19 @@ impl Incoming {
             body: Bytes::copy_from_slice(request.body),
             session: request.session.clone(),
             answered: Cell::default(),
+            marks: RefCell::default(),
         }
+    }
+
+    fn put_mark(&self, key: usize, mark: impl Any) {
+        self.marks.borrow_mut().push((key, Box::new(mark)));
+    }
+
+    fn take_mark<T: Any>(&self, key: usize) -> Option<T> {
+        let mut marks = self.marks.borrow_mut();
+        let at = marks.iter().position(|(of, _)| *of == key)?;
+        let (_, mark) = marks.swap_remove(at);
+        mark.downcast().ok().map(|mark| *mark)
     }
 
     /// Answers the message, now; only the first answer is sent. A notify gets none either way.
@@ -236,7 +255,7 @@ where
 }
 
 /// What a handler can do to its frontend; implemented by the shard.
-pub trait Frontend {
+pub trait Frontend: Clock {
     /// Own server id.
     fn server_id(&self) -> &str;
     /// Whose details are followed.
@@ -268,6 +287,8 @@ pub trait Frontend {
     fn answer(self: Rc<Self>, incoming: &Incoming, outcome: Outcome<'_>);
     /// Counts one more.
     fn count(&self, counter: Counter);
+    /// True until a session of this shard has closed.
+    fn is_open(&self, sid: Sid) -> bool;
 }
 
 /// A session as a handler sees it: who it was when the message arrived. Valid on its own shard.
@@ -348,6 +369,11 @@ impl Session {
     /// Pushes a message to this session; false when it is gone.
     pub fn push(&self, route: &str, body: &[u8]) -> Result<bool, Failure> {
         self.frontend.clone().push(self.id, route, body)
+    }
+
+    /// True until the session has closed.
+    pub fn is_open(&self) -> bool {
+        self.frontend.is_open(self.id)
     }
 
     /// Kicks this session; without a reason there is no kick package.
@@ -520,8 +546,9 @@ impl Router {
         self.routes[index].1.call(request)
     }
 
-    /// Tells everybody who asked that a session has closed.
+    /// Tells everybody who asked that a session has closed, filters first.
     pub fn closed(&self, session: &Session) {
+        self.filters.session_closed(session.id());
         for f in &self.on_close {
             f(session);
         }
@@ -529,6 +556,6 @@ impl Router {
 
     /// True when somebody asked.
     pub fn wants_close(&self) -> bool {
-        !self.on_close.is_empty()
+        !self.on_close.is_empty() || self.filters.wants_close()
     }
 }

@@ -14,6 +14,12 @@ pub fn unix_ms() -> u128 {
     since.unwrap_or_default().as_millis()
 }
 
+/// The local time of a moment that is not long ago, `MMddhhmm` with hours of 24.
+pub fn local_time(at: Instant) -> String {
+    let then = jiff::Zoned::now().saturating_sub(now().saturating_duration_since(at));
+    then.strftime("%m%d%H%M").to_string()
+}
+
 /// Resident memory of this process, bytes; 0 when the kernel does not say.
 pub fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();

@@ -8,8 +8,10 @@ use std::time::Instant;
 use futures_lite::FutureExt as _;
 
 use super::Shard;
+use super::connection::Connection;
 use super::mesh::{Batch, Parcel};
 use super::remote::{ReplyTo, SWITCH};
+use crate::client::State;
 use crate::config::Dialect;
 use crate::error::Fault;
 use crate::handler::filter::{self, Slot};
@@ -525,6 +527,11 @@ impl Frontend for Shard {
 
     fn count(&self, counter: Counter) {
         self.counters().add(counter, 1);
+    }
+
+    fn is_open(&self, sid: Sid) -> bool {
+        let closed = |connection: &mut Connection| connection.client.state() == State::Closed;
+        self.connection(sid, closed) == Some(false)
     }
 }
 

@@ -33,6 +33,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::Error;
 use crate::handler::Router;
+use crate::handler::clock::Alarms;
 use crate::handler::filter::Slot;
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::SESSIONS_PER_SHARD_MAX;
@@ -63,6 +64,7 @@ pub mod mesh;
 mod pipe;
 mod push;
 mod remote;
+mod timing;
 
 use connection::Connection;
 use dispatch::Origin;
@@ -151,6 +153,9 @@ pub(crate) struct Shard {
     stop: Arc<dyn Fn(Option<Error>) + Send + Sync>,
     /// Time of the last tick: close enough for timeouts, and free to read.
     now: Cell<Instant>,
+    /// How late that tick was.
+    late: Cell<Duration>,
+    alarms: Alarms,
     rules: Rules,
     handshake: Handshake,
     coder: Coder,
@@ -232,8 +237,6 @@ impl Turn {
     }
 }
 
-/// Longest distance between two looks at the clock.
-const TICK: Duration = Duration::from_millis(50);
 /// Sessions flushed before others run: a write to a socket is about 9 µs.
 const FLUSH_BUDGET: usize = 256;
 /// Batches taken from the inbox before others run.
@@ -260,7 +263,7 @@ pub async fn run(mut seed: Seed, poller: Rc<Poller>) {
         shard.keep(accept::run(shard.clone(), listener));
     }
     shard.keep(flush_turns(shard.clone()));
-    shard.keep(tick(shard.clone()));
+    shard.keep(timing::tick(shard.clone()));
     for buffer in 0..shard.selector.intervals().len() {
         shard.keep(release_collected(shard.clone(), buffer));
     }
@@ -295,6 +298,8 @@ impl Shard {
             process_connections: seed.connections,
             stop: seed.stopper,
             now: Cell::new(now),
+            late: Cell::default(),
+            alarms: Alarms::default(),
             rules: Rules::new(config, seed.page),
             handshake,
             coder: Coder::new(dictionary, seed.protos, config.client.protobuf_check),
@@ -474,24 +479,6 @@ async fn flush_turns(shard: Rc<Shard>) {
             }
             clock::breathe().await;
         }
-    }
-}
-
-/// Looks at the clock.
-async fn tick(shard: Rc<Shard>) {
-    let mut due = Vec::new();
-    loop {
-        glommio::timer::sleep(TICK).await;
-        let now = clock::now();
-        shard.now.set(now);
-        shard.wheel.borrow_mut().turn(now, &mut due);
-        for sid in due.drain(..) {
-            shard.look_at(sid, now);
-        }
-        shard.expire_calls(now);
-        shard.ping_links(now);
-        shard.tick_master(now);
-        shard.turn.request();
     }
 }
 

@@ -151,6 +151,11 @@ impl Gate {
         }
     }
 
+    /// How many are held back now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.held().waiting.len()
+    }
+
     pub(crate) fn open(&self) {
         let wakers = {
             let mut held = self.held();

@@ -1,0 +1,230 @@
+//! A frontend without sockets, on a clock that the test turns.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use super::{Filters, Slot, handle};
+use crate::config::Dialect;
+use crate::handler::clock::{Alarms, Clock};
+use crate::handler::{
+    Answer, BroadcastOptions, Failure, Frontend, Incoming, LocalFuture, Outcome, Request, Router,
+    Session, reply,
+};
+use crate::ids::{ShardId, Sid};
+use crate::metrics::Counter;
+use crate::route::Target;
+use crate::session::{Identity, Uid};
+
+pub(super) struct Fake {
+    now: Cell<Instant>,
+    pub(super) lag: Cell<Duration>,
+    alarms: Alarms,
+    closed: RefCell<BTreeSet<u64>>,
+    counted: RefCell<Vec<Counter>>,
+    answers: RefCell<Vec<(u32, String)>>,
+}
+
+#[allow(clippy::disallowed_methods)]
+fn any_time() -> Instant {
+    Instant::now()
+}
+
+impl Clock for Fake {
+    fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    fn local_time(&self, _: Instant) -> String {
+        "11230542".into()
+    }
+
+    fn lag(&self) -> Duration {
+        self.lag.get()
+    }
+
+    fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+}
+
+impl Frontend for Fake {
+    fn server_id(&self) -> &str {
+        "connector-1"
+    }
+
+    fn dialect(&self) -> Dialect {
+        Dialect::Pomelo
+    }
+
+    fn export(&self, _: Sid, _: &Identity) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn bind(self: Rc<Self>, _: Sid, _: Uid) -> LocalFuture<Result<Rc<Identity>, Failure>> {
+        Box::pin(async { Err(Failure::new("nobody is bound here")) })
+    }
+
+    fn unbind(self: Rc<Self>, _: Sid, _: &Uid) -> Result<Rc<Identity>, Failure> {
+        Err(Failure::new("nobody is bound here"))
+    }
+
+    fn import(self: Rc<Self>, _: Sid, _: &[(&str, serde_json::Value)]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn push(self: Rc<Self>, _: Sid, _: &str, _: &[u8]) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
+    fn broadcast(self: Rc<Self>, _: &str, _: &[u8], _: BroadcastOptions) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn kick(self: Rc<Self>, _: Sid, _: Option<&str>) {}
+
+    fn answer(self: Rc<Self>, incoming: &Incoming, outcome: Outcome<'_>) {
+        if let Some(body) = reply::compose(incoming.id, outcome) {
+            let body = String::from_utf8_lossy(&body).into_owned();
+            self.answers.borrow_mut().push((incoming.id, body));
+        }
+    }
+
+    fn count(&self, counter: Counter) {
+        self.counted.borrow_mut().push(counter);
+    }
+
+    fn is_open(&self, sid: Sid) -> bool {
+        !self.closed.borrow().contains(&sid.get())
+    }
+}
+
+/// A shard with one handler, `connector.h.wait`, that answers when the test says so.
+pub(super) struct World {
+    pub(super) frontend: Rc<Fake>,
+    router: Rc<Router>,
+    handled: Rc<RefCell<Vec<u32>>>,
+    gates: Rc<RefCell<BTreeMap<u32, Rc<Slot<Outcome<'static>>>>>>,
+    running: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>>,
+}
+
+impl World {
+    pub(super) fn new(add: impl FnOnce(&mut Filters)) -> Self {
+        let frontend = Fake {
+            now: Cell::new(any_time()),
+            lag: Cell::default(),
+            alarms: Alarms::default(),
+            closed: RefCell::default(),
+            counted: RefCell::default(),
+            answers: RefCell::default(),
+        };
+        let (handled, gates) = (Rc::default(), Rc::default());
+        let (seen, of_handler): (Rc<RefCell<Vec<u32>>>, Rc<RefCell<BTreeMap<_, _>>>) =
+            (Rc::clone(&handled), Rc::clone(&gates));
+        let router = Router::new().route("connector.h.wait", move |request| {
+            seen.borrow_mut().push(request.id);
+            let gate: Rc<Slot<Outcome<'static>>> = Rc::default();
+            of_handler.borrow_mut().insert(request.id, gate.clone());
+            Answer::later(async move { gate.take().await })
+        });
+        Self {
+            frontend: Rc::new(frontend),
+            router: Rc::new(router.filters(add)),
+            handled,
+            gates,
+            running: RefCell::default(),
+        }
+    }
+
+    /// A request of a session.
+    pub(super) fn send(&self, session: u32, id: u32) {
+        self.send_to(session, id, Target::Local(0));
+    }
+
+    pub(super) fn send_to(&self, session: u32, id: u32, target: Target) {
+        let session = Session::new(sid(session), Rc::default(), self.frontend.clone());
+        let incoming = Rc::new(Incoming::new(&Request {
+            id,
+            kind: 0,
+            compressed: false,
+            gzip: false,
+            route: "connector.h.wait",
+            body: format!("{{\"n\":{id}}}").as_bytes(),
+            session: &session,
+        }));
+        let forward = async |incoming: Rc<Incoming>| Outcome::json(incoming.body.to_vec());
+        let message = handle(self.router.clone(), incoming, target, forward);
+        self.running.borrow_mut().push(Box::pin(message));
+        self.turn();
+    }
+
+    /// Lets the handler of a request answer.
+    pub(super) fn finish(&self, id: u32, response: &'static str) {
+        let gate = self.gates.borrow_mut().remove(&id).expect("it is handled");
+        gate.put(Outcome::json(response.as_bytes()));
+        self.turn();
+    }
+
+    pub(super) fn close(&self, session: u32) {
+        let sid = sid(session);
+        self.frontend.closed.borrow_mut().insert(sid.get());
+        let session = Session::new(sid, Rc::default(), self.frontend.clone());
+        self.router.closed(&session);
+        self.turn();
+    }
+
+    /// Lets time pass.
+    pub(super) fn pass(&self, milliseconds: u64) {
+        let now = self.frontend.now.get() + Duration::from_millis(milliseconds);
+        self.frontend.now.set(now);
+        while let Some(call) = self.frontend.alarms.due(now) {
+            call();
+        }
+        self.turn();
+    }
+
+    /// Lets everybody go as far as they can.
+    fn turn(&self) {
+        let context = &mut Context::from_waker(Waker::noop());
+        // One that ends may let another one go on.
+        let tasks = self.running.borrow().len();
+        for _ in 0..tasks {
+            let is_pending = |task: &mut Pin<Box<dyn Future<Output = ()>>>| {
+                task.as_mut().poll(context).is_pending()
+            };
+            self.running.borrow_mut().retain_mut(is_pending);
+        }
+    }
+
+    /// Requests whose handlers have begun, in that order.
+    pub(super) fn handled(&self) -> Vec<u32> {
+        self.handled.borrow().clone()
+    }
+
+    /// Responses since the last time this was asked.
+    pub(super) fn answers(&self) -> Vec<(u32, String)> {
+        self.frontend.answers.take()
+    }
+
+    pub(super) fn counted(&self, counter: Counter) -> usize {
+        let counted = self.frontend.counted.borrow();
+        counted.iter().filter(|seen| **seen == counter).count()
+    }
+
+    /// Nothing is under way and nothing is put off.
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.borrow().is_empty() && self.frontend.alarms.is_empty()
+    }
+}
+
+fn sid(session: u32) -> Sid {
+    Sid::new(ShardId(0), session, 1)
+}
+
+pub(super) fn answer(id: u32, body: &str) -> (u32, String) {
+    (id, body.into())
+}
