@@ -43,6 +43,8 @@ pub struct Config {
     pub pin: bool,
     /// Game clients.
     pub client: Client,
+    /// Built-in filters.
+    pub filter: Filter,
     /// Users and their sessions.
     pub session: Session,
     /// Push scheduler.
@@ -149,6 +151,17 @@ pub struct Client {
     /// Forwarded requests of one session that may wait for an answer. Default 1024, range
     /// 1..=1 000 000. One more is answered with code 500 at once.
     pub calls_in_flight_max: usize,
+}
+
+/// Built-in filters, around those of handlers in Rust; each is a text for `handler::filter::check`:
+/// `serial 3s`, `time`, `timeout 3s 500`, `toobusy 70ms` or `rate 50/s 100`, or the name alone where
+/// these values (for `rate` a burst as large as its rate) are meant.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Filter {
+    /// For all messages, forwarded ones too. Default none. Pomelo: `app.globalFilter`.
+    pub global: Vec<String>,
+    /// For messages of the own server type. Default none. Pomelo: `app.filter`.
+    pub local: Vec<String>,
 }
 
 /// What is kept of users and their sessions.
@@ -335,6 +348,7 @@ impl Default for Config {
             shards: None,
             pin: true,
             client: Client::default(),
+            filter: Filter::default(),
             session: Session::default(),
             push: Push::default(),
             rpc: Rpc::default(),

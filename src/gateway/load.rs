@@ -687,7 +687,7 @@ mod tests {
              forward, real_ip_header, real_port_header, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
         );
         let top = "unknown key; known keys here: id, server_type, delegate, env, dialect, listen, shards, pin, \
-                   app_dir, dictionary, handler_routes, server, client, session, push, rpc, route, cluster, log";
+                   app_dir, dictionary, handler_routes, server, client, filter, session, push, rpc, route, cluster, log";
         refused_file(
             "id = 'a'\n[clinet]\nheartbeat = '3s'\n",
             &format!(":2: clinet: {top}"),
@@ -727,7 +727,7 @@ mod tests {
         refused(
             &["--set", "=1"],
             "--set =1: unknown key; known keys here: id, server_type, delegate, env, dialect, listen, shards, pin, \
-             app_dir, dictionary, handler_routes, server, client, session, push, rpc, route, cluster, log",
+             app_dir, dictionary, handler_routes, server, client, filter, session, push, rpc, route, cluster, log",
         );
     }
 

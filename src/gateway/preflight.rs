@@ -22,6 +22,7 @@ use crate::client::coder::Protos;
 use crate::client::host_filter::HostFilter;
 use crate::config::{self, Config, Dialect};
 use crate::error::{Error, Result};
+use crate::handler::filter;
 use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
 use crate::net::poller::Poller;
 use crate::push::select::Selector;
@@ -53,6 +54,12 @@ const PROBE_THREAD: &str = "tangelo-probe";
 pub fn check(config: &Config) -> Result<()> {
     ClientCheck::parse(&config.client.accept)
         .map_err(|text| Error::Config(format!("client.accept: {text}")))?;
+    for (key, texts) in [
+        ("global", &config.filter.global),
+        ("local", &config.filter.local),
+    ] {
+        filter::check(texts).map_err(|text| Error::Config(format!("filter.{key}: {text}")))?;
+    }
     Selector::new(&config.push).map_err(Error::Config)?;
     if config.delegate.as_ref() == Some(&config.server_type) {
         let text = format!(
@@ -547,6 +554,17 @@ mod tests {
             panic!("it is no configuration");
         };
         let start = "client.accept: \"js-socket 1.0\" is no rule for clients; accepted: ";
+        assert!(text.starts_with(start), "{text}");
+    }
+
+    #[test]
+    fn a_filter_that_is_not_known_is_refused() {
+        let mut config = Config::default();
+        config.filter.local = vec!["cereal".into()];
+        let Err(Error::Config(text)) = check(&config) else {
+            panic!("it is no configuration");
+        };
+        let start = "filter.local: \"cereal\" is no filter; accepted: ";
         assert!(text.starts_with(start), "{text}");
     }
 

@@ -29,12 +29,14 @@ use crate::route::Target;
 mod fake;
 mod rate;
 mod serial;
+mod setting;
 mod time;
 mod timeout;
 mod toobusy;
 
 pub use rate::{Rate, rate};
 pub use serial::{Serial, serial};
+pub use setting::check;
 pub use time::{Time, time};
 pub use timeout::{Timeout, timeout};
 pub use toobusy::{Toobusy, toobusy};
@@ -136,6 +138,19 @@ impl Filters {
             })
         });
         (before, after)
+    }
+
+    /// Adds those of another behind these, in the order of before filters; its error handlers count.
+    pub(crate) fn append(&mut self, mut more: Self) {
+        self.global_before.append(&mut more.global_before);
+        self.global_after.append(&mut more.global_after);
+        self.before.append(&mut more.before);
+        self.after.append(&mut more.after);
+        self.error_handler = more.error_handler.or(self.error_handler.take());
+        self.global_error_handler = more
+            .global_error_handler
+            .or(self.global_error_handler.take());
+        self.closed.append(&mut more.closed);
     }
 
     /// Tells the filters that a session has closed.

@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::config::Dialect;
+use crate::config::{self, Dialect};
 use crate::ids::Sid;
 use crate::metrics::Counter;
 use crate::session::{Identity, Uid};
@@ -441,6 +441,13 @@ impl Router {
     #[must_use]
     pub fn filters(mut self, add: impl FnOnce(&mut filter::Filters)) -> Self {
         add(&mut self.filters);
+        self
+    }
+
+    /// With the filters of the configuration around its own.
+    pub(crate) fn configured(mut self, config: &config::Filter) -> Self {
+        let own = std::mem::replace(&mut self.filters, filter::Filters::configured(config));
+        self.filters.append(own);
         self
     }
 

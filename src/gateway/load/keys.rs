@@ -17,6 +17,7 @@ use super::sections::{schedulers, servers};
 use crate::client::check::ClientCheck;
 use crate::client::host_filter::HostFilter;
 use crate::config::Config;
+use crate::handler::filter;
 use crate::limits;
 use crate::push::select;
 use crate::route::balance::Strategy;
@@ -106,6 +107,8 @@ pub(super) const KEYS: &[(&str, Set)] = &[
     ("client.calls_in_flight_max", |c, v| {
         v.count(&mut c.client.calls_in_flight_max, 1..=1_000_000)
     }),
+    ("filter.global", |c, v| filters(&mut c.filter.global, v)),
+    ("filter.local", |c, v| filters(&mut c.filter.local, v)),
     ("session.duplicate_login", |c, v| {
         let words = "allow, refuse, newest-wins";
         v.word(&mut c.session.duplicate_login, words)
@@ -443,6 +446,15 @@ pub(super) fn route(c: &mut Config, server_type: &str, given: Given<'_>) -> Resu
     Ok(())
 }
 
+/// Built-in filters.
+fn filters(into: &mut Vec<String>, given: Given<'_>) -> Result<(), Wrong> {
+    let mut texts = Vec::new();
+    given.texts(&mut texts)?;
+    filter::check(&texts)?;
+    *into = texts;
+    Ok(())
+}
+
 /// Entries of a table in the order they were written.
 pub(super) fn in_order<'a, 'i>(
     table: &'a DeTable<'i>,
@@ -464,6 +476,7 @@ mod tests {
             section = match line {
                 "pub struct Config {" => "top",
                 "pub struct Client {" => "client",
+                "pub struct Filter {" => "filter",
                 "pub struct Session {" => "session",
                 "pub struct Push {" => "push",
                 "pub struct Rpc {" => "rpc",
@@ -486,7 +499,9 @@ mod tests {
 
     #[test]
     fn every_knob_has_a_key() {
-        let sections = ["client", "session", "push", "rpc", "cluster", "log"];
+        let sections = [
+            "client", "filter", "session", "push", "rpc", "cluster", "log",
+        ];
         let no_keys = ["embedded", "master"];
         let expected: Vec<String> = fields()
             .into_iter()
@@ -683,6 +698,15 @@ mod tests {
             "dialect",
             "pitaya",
             r#""pitaya" is not known; accepted: pomelo, pinus"#,
+        );
+        refused(
+            "filter.global",
+            r#"["time", "serial 3"]"#,
+            concat!(
+                r#""serial 3" is no filter; accepted: "serial 3s", "serial 3s {JSON}", "time", "#,
+                r#""timeout 3s 500", "toobusy 70ms", "rate 50/s 100", with durations of 1ms to 1h "#,
+                "and numbers of 1 to 1000000",
+            ),
         );
         refused(
             "push.scheduler",
