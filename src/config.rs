@@ -155,7 +155,8 @@ pub struct Client {
 
 /// Built-in filters, around those of handlers in Rust; each is a text for `handler::filter::check`:
 /// `serial 3s`, `time`, `timeout 3s 500`, `toobusy 70ms` or `rate 50/s 100`, or the name alone where
-/// these values (for `rate` a burst as large as its rate) are meant.
+/// these values (for `rate` a burst as large as its rate) are meant. They stand in this order. A
+/// message with any is copied and has a task of its own, up to `client.calls_in_flight_max`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Filter {
     /// For all messages, forwarded ones too. Default none. Pomelo: `app.globalFilter`.
@@ -296,7 +297,16 @@ pub struct Log {
     pub level: String,
     /// Default `text`.
     pub format: LogFormat,
+    /// A line of the log target [`FORWARD_LOG`] for each message that a handler of this server is done
+    /// with: `{"route":…,"args":…,"time":"MMddhhmm","timeUsed":…}`, the handler's message, local time
+    /// of the start and milliseconds. Default false. Pomelo: `serverConfig.enableForwardLog`.
+    pub forward: bool,
 }
+
+/// Log target of `log.forward`; `log.level = "warn,forward-log=info"` shows little else.
+pub const FORWARD_LOG: &str = "forward-log";
+/// Log target of the filter `time`.
+pub const CON_LOG: &str = "con-log";
 
 /// Shape of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -445,6 +455,7 @@ impl Default for Log {
         Self {
             level: "info".into(),
             format: LogFormat::Text,
+            forward: false,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A shard must never wait for whoever reads stderr, so a line goes through a bounded queue; when
 //! that is full the line is dropped and counted, and the log itself says how many are missing.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,14 +11,17 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::fmt::{self, FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{Log, LogFormat};
+use crate::config::{CON_LOG, FORWARD_LOG, Log, LogFormat};
 use crate::error::{Error, Result};
 use crate::limits;
 
@@ -41,11 +45,55 @@ pub fn start(config: &Log) -> Result<Guard> {
             .json()
             .flatten_event(true)
             .with_current_span(false)
+            .map_event_format(Spliced)
             .boxed(),
     };
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
     let _ = subscriber.try_init();
     Ok(guard)
+}
+
+/// JSON lines where a message that is a JSON object itself gives its members to the line.
+struct Spliced<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Spliced<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut line: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let (target, level) = (event.metadata().target(), event.metadata().level());
+        if ![FORWARD_LOG, CON_LOG].contains(&target) {
+            return self.0.format_event(context, line, event);
+        }
+        let mut message = Message::default();
+        event.record(&mut message);
+        let members = message.0.strip_prefix('{').unwrap_or("}");
+        line.write_str("{\"timestamp\":\"")?;
+        SystemTime.format_time(&mut line)?;
+        writeln!(
+            line,
+            "\",\"level\":\"{level}\",\"target\":\"{target}\",{members}"
+        )
+    }
+}
+
+/// The message of an event.
+#[derive(Default)]
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            let _ = write!(self.0, "{value:?}");
+        }
+    }
 }
 
 /// Checks `log.level`. The text of a failure goes behind the key.
@@ -236,7 +284,7 @@ mod tests {
         for level in ["debgu", "info,tangelo=loud", "info,", ""] {
             let log = Log {
                 level: level.into(),
-                format: LogFormat::Text,
+                ..Log::default()
             };
             let Err(Error::Config(text)) = start(&log) else {
                 panic!("{level:?} was accepted")
@@ -256,6 +304,7 @@ mod tests {
             "INFO",
             "off",
             "info,tangelo::rpc=debug",
+            "warn,forward-log=info",
             "warn,[shard{n=1}]=trace",
         ] {
             filter(level).unwrap();

@@ -13,6 +13,9 @@
 //! Unlike pomelo, which answers nothing more on that connection: what panics is an error of its step.
 //! A handler's or before filter's goes the way of any other; an after filter's is what the next one
 //! sees; an error handler that panics has changed nothing.
+//!
+//! Built in: [`serial`], [`time`], [`timeout`], [`toobusy`] and [`rate`]; a filter with two sides and
+//! something to keep between them is a [`Filter`].
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -20,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::{Answer, Failure, Incoming, LocalFuture, Outcome, Router, reply};
+use super::{Answer, Failure, Incoming, LocalFuture, Outcome, Router, log_line, reply};
 use crate::ids::Sid;
 use crate::metrics::Counter;
 use crate::route::Target;
@@ -98,6 +101,8 @@ pub struct Filters {
     pub global_error_handler: Option<OnError>,
     /// Filters that want to know who has closed.
     closed: Vec<Box<dyn Fn(Sid)>>,
+    /// Write a line for each message that a local handler is done with (C50).
+    forward_log: bool,
 }
 
 impl Filters {
@@ -140,7 +145,7 @@ impl Filters {
         (before, after)
     }
 
-    /// Adds those of another behind these, in the order of before filters; its error handlers count.
+    /// Adds those of another behind these, in the order of before filters.
     pub(crate) fn append(&mut self, mut more: Self) {
         self.global_before.append(&mut more.global_before);
         self.global_after.append(&mut more.global_after);
@@ -171,6 +176,7 @@ impl Filters {
             && self.before.is_empty()
             && self.after.is_empty()
             && self.error_handler.is_none()
+            && !self.forward_log
     }
 
     /// True when a forwarded message can go straight out.
@@ -217,13 +223,19 @@ async fn local(router: &Router, incoming: &Rc<Incoming>, target: Target) -> Outc
 }
 
 async fn run_handler(router: &Router, index: usize, incoming: &Rc<Incoming>) -> Outcome<'static> {
+    let clock = incoming.session.frontend();
+    let began = router.filters.forward_log.then(|| clock.now());
     let answered = caught(incoming, "handler", || {
         match router.call(index, &incoming.request()) {
             Answer::Now(outcome) => Step::Ready(outcome.into_owned()),
             Answer::Later(future) => Step::Later(future),
         }
     });
-    answered.await.unwrap_or_else(Outcome::failed)
+    let outcome = answered.await.unwrap_or_else(Outcome::failed);
+    if let Some(began) = began {
+        log_line::forward(incoming, began);
+    }
+    outcome
 }
 
 async fn run_before(filters: &[Before], incoming: &Rc<Incoming>) -> Result<(), Outcome<'static>> {

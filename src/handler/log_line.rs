@@ -3,14 +3,28 @@
 use std::time::Instant;
 
 use super::Incoming;
+use crate::config::{CON_LOG, FORWARD_LOG};
 use crate::limits::LOG_ARGS_BYTES_MAX;
 use crate::wire::json;
 
-/// The line of the reference for a message that began then, as JSON:
-/// `{"route":"…","args":{…},"time":"MMddhhmm","timeUsed":12}`; `timeUsed` is milliseconds.
+/// The line of a message that a handler is done with.
+pub(super) fn forward(incoming: &Incoming, began: Instant) {
+    if tracing::enabled!(target: FORWARD_LOG, tracing::Level::INFO) {
+        tracing::info!(target: FORWARD_LOG, "{}", line(incoming, began));
+    }
+}
+
+/// The line of a message that the filter `time` has seen.
+pub(super) fn console(incoming: &Incoming, began: Instant) {
+    if tracing::enabled!(target: CON_LOG, tracing::Level::INFO) {
+        tracing::info!(target: CON_LOG, "{}", line(incoming, began));
+    }
+}
+
+/// As the reference writes it, a JSON object: `{"route":"…","args":{…},"time":"MMddhhmm","timeUsed":12}`.
 ///
 /// Cost: builds the message as a tree, as a handler does that asks for it.
-pub(super) fn used(incoming: &Incoming, began: Instant) -> String {
+fn line(incoming: &Incoming, began: Instant) -> String {
     let clock = incoming.session.frontend();
     let used = clock.now().saturating_duration_since(began).as_millis();
     let mut route = Vec::new();

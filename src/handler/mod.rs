@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::config::{self, Dialect};
+use crate::config::{Config, Dialect};
 use crate::ids::Sid;
 use crate::metrics::Counter;
 use crate::session::{Identity, Uid};
@@ -444,8 +444,8 @@ impl Router {
         self
     }
 
-    /// With the filters of the configuration around its own.
-    pub(crate) fn configured(mut self, config: &config::Filter) -> Self {
+    /// With the filters and the forward log of the configuration around its own.
+    pub fn configured(mut self, config: &Config) -> Self {
         let own = std::mem::replace(&mut self.filters, filter::Filters::configured(config));
         self.filters.append(own);
         self

@@ -277,7 +277,7 @@ pub async fn run(mut seed: Seed, poller: Rc<Poller>) {
 impl Shard {
     fn new(seed: Seed, poller: Rc<Poller>) -> Self {
         let config = &seed.config;
-        let router = (seed.make_router)(seed.id).configured(&config.filter);
+        let router = (seed.make_router)(seed.id).configured(config);
         let routes =
             Routes::new(&config.server_type, router.routes()).delegating(config.delegate.is_some());
         let handlers = config.handler_routes.iter().map(String::as_str);

@@ -1,5 +1,6 @@
 //! The built-in filters at work, over both transports.
 
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -7,8 +8,11 @@ use tangelo::Config;
 use tangelo::handler::filter::{Filters, rate, serial, timeout, toobusy};
 use tangelo::handler::{Answer, Outcome, Router};
 
-use crate::client::Client;
+use crate::client::{Client, Message};
+use crate::frames::request;
+use crate::gateway::Gateway;
 use crate::inside::{Gate, Inside};
+use crate::peers::{Cluster, Dialect};
 
 const SLOW: &str = "connector.entryHandler.slow";
 const WAIT: &str = "connector.entryHandler.wait";
@@ -219,4 +223,120 @@ fn toobusy_refuses_while_the_shard_is_blocked() {
         until_answered(&mut client);
     }
     inside.stop();
+}
+
+#[test]
+fn forwarded_messages_pass_the_filters_of_the_configuration() {
+    for dialect in [Dialect::Pomelo, Dialect::Pinus] {
+        let cluster = Cluster::shared(dialect);
+        let connector = cluster.take_connector();
+        let mut gateway = Gateway::start(&[
+            "--app-dir",
+            cluster.app_dir(),
+            "--id",
+            connector.id(),
+            "--dialect",
+            dialect.name(),
+            "--shards=2",
+            r#"--set=filter.global=["rate 100/s 3", "time", "serial 20s", "timeout 100ms"]"#,
+        ]);
+        for reach in [Client::tcp, Client::websocket] {
+            let mut client = reach(gateway.address()).open();
+            client.request(1, "chat.chatHandler.slow", r#"{"ms":400,"tag":"a"}"#);
+            client.request(2, "chat.chatHandler.slow", r#"{"ms":0,"tag":"b"}"#);
+            for (id, body) in [
+                (1, r#"{"slow":400,"tag":"a"}"#),
+                (2, r#"{"slow":0,"tag":"b"}"#),
+            ] {
+                let body = body.into();
+                assert_eq!(client.next_message(), Message::Response { id, body });
+            }
+        }
+        gateway.wait_counter("filter_timeouts", 2);
+        // Again, but so many at once that some are refused before they are sent anywhere.
+        let mut client = Client::tcp(gateway.address()).open();
+        let messages = (1..=100).map(|id| request(id, "chat.chatHandler.echo", b"{}"));
+        client.send_raw(&messages.collect::<Vec<_>>().concat());
+        let answers: Vec<_> = (1..=100).map(|id| client.wait_response(id)).collect();
+        assert_eq!(answers[0], b"{}");
+        let refused = answers.iter().filter(|body| *body == CODE_500).count() as u64;
+        assert!(refused > 0);
+        assert_eq!(gateway.counters()["filter_rate_refused"], refused);
+        let (_, printed) = gateway.stop();
+        let line = r#" INFO con-log: {"route":"chat.chatHandler.slow","args":{"ms":400,"tag":"a""#;
+        assert!(printed.contains(line), "{printed}");
+    }
+}
+
+/// Not a whole number of hours from anything that the machine may be set to.
+const ZONE: &str = "TST-05:30";
+
+/// The local time there, `MMddhhmm`.
+fn time_there() -> String {
+    let mut date = Command::new("date");
+    let printed = date.env("TZ", ZONE).arg("+%m%d%H%M").output();
+    let printed = printed.expect("date is there").stdout;
+    String::from_utf8(printed)
+        .expect("digits")
+        .trim_end()
+        .into()
+}
+
+/// Lines of the forward log, from the target on, of a gateway with the built-in handlers.
+fn forward_log(format: &str) -> Vec<String> {
+    let format = format!("--set=log.format={format}");
+    let gateway = Gateway::start_in_zone(
+        ZONE,
+        &[
+            "--shards=2",
+            "--set=log.forward=true",
+            "--set=log.level=\"warn,forward-log=info\"",
+            &format,
+        ],
+    );
+    for reach in [Client::tcp, Client::websocket] {
+        let mut client = reach(gateway.address()).open();
+        let body = r#"{"a":[1,"\u00e9"]}"#;
+        assert_eq!(client.request_text(ECHO, body), body);
+        // Nobody is done with what nobody handles.
+        client.request_text("connector.entryHandler.nosuch", "{}");
+        client.request_text("x.y.z", "{}");
+    }
+    let (_, printed) = gateway.stop();
+    let lines = printed.lines().filter_map(|line| {
+        let at = line.find("forward-log")?;
+        Some(line[at..].to_owned())
+    });
+    lines.collect()
+}
+
+const ECHO: &str = "connector.entryHandler.echo";
+
+#[test]
+fn the_forward_log_has_a_line_for_each_message_that_a_handler_is_done_with() {
+    let args = r#"{"a":[1,"é"],"__route__":"connector.entryHandler.echo"}"#;
+    let members = format!(r#""route":"{ECHO}","args":{args},"time":"#);
+    for (format, start) in [
+        ("text", format!("forward-log: {{{members}")),
+        ("json", format!("forward-log\",{members}")),
+    ] {
+        let before = time_there();
+        let lines = forward_log(format);
+        let after = time_there();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        for line in &lines {
+            let rest = line.strip_prefix(&start);
+            let rest = rest.and_then(|rest| rest.strip_suffix('}'));
+            let rest = rest.unwrap_or_else(|| panic!("{line}\nbegins not with\n{start}"));
+            let (time, used) = rest
+                .strip_prefix('"')
+                .and_then(|rest| rest.split_once("\",\"timeUsed\":"))
+                .expect("a time and a number");
+            assert!(
+                [&*before, &*after].contains(&time),
+                "{before} {line} {after}"
+            );
+            used.parse::<u32>().expect("milliseconds");
+        }
+    }
 }

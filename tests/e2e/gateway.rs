@@ -46,6 +46,12 @@ impl Gateway {
         Self::start_in(Turn::take(false), &program, ANY_PORT, args)
     }
 
+    /// The same, in a time zone as `TZ` names it.
+    pub(crate) fn start_in_zone(zone: &str, args: &[&str]) -> Self {
+        let program = ["env", &format!("TZ={zone}"), TANGELO[0]];
+        Self::start_in(Turn::take(false), &program, ANY_PORT, args)
+    }
+
     /// The same, while no other gateway of this test binary runs: for tests that measure time.
     pub(crate) fn start_alone(args: &[&str]) -> Self {
         Self::start_in(Turn::take(true), TANGELO, ANY_PORT, args)

@@ -175,6 +175,7 @@ pub(super) const KEYS: &[(&str, Set)] = &[
         Ok(())
     }),
     ("log.format", |c, v| v.word(&mut c.log.format, "text, json")),
+    ("log.forward", |c, v| v.switch(&mut c.log.forward)),
 ];
 
 /// Stands for all of `[route]`: beside it, any server type is a key.

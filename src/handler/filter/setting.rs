@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Filter, Filters, rate, serial, time, timeout, toobusy};
-use crate::config;
+use crate::config::Config;
 use crate::wire::json;
 
 const DURATIONS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
@@ -48,9 +48,13 @@ pub fn check(texts: &[String]) -> Result<(), String> {
 
 impl Filters {
     /// The filters of a configuration that [`check`] has accepted.
-    pub(crate) fn configured(config: &config::Filter) -> Self {
-        let mut filters = Self::default();
-        for (texts, global) in [(&config.global, true), (&config.local, false)] {
+    pub(crate) fn configured(config: &Config) -> Self {
+        let mut filters = Self {
+            forward_log: config.log.forward,
+            ..Self::default()
+        };
+        let filter = &config.filter;
+        for (texts, global) in [(&filter.global, true), (&filter.local, false)] {
             for setting in texts.iter().filter_map(|text| Setting::parse(text)) {
                 setting.add(&mut filters, global);
             }
@@ -204,10 +208,10 @@ mod tests {
 
     #[test]
     fn configured_filters_are_where_they_were_said_to_be() {
-        let filters = Filters::configured(&config::Filter {
-            global: vec!["time".into(), "rate 1/s".into()],
-            local: vec!["serial".into()],
-        });
+        let mut config = Config::default();
+        config.filter.global = vec!["time".into(), "rate 1/s".into()];
+        config.filter.local = vec!["serial".into()];
+        let filters = Filters::configured(&config);
         let sides = [&filters.global_before, &filters.before].map(Vec::len);
         assert_eq!(sides, [2, 1]);
         assert_eq!([filters.global_after.len(), filters.after.len()], [2, 1]);

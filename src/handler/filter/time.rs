@@ -33,9 +33,7 @@ impl Filter for Time {
         error: Option<Failure>,
         incoming: &Rc<Incoming>,
     ) -> Option<Failure> {
-        if tracing::enabled!(target: "con-log", tracing::Level::INFO) {
-            tracing::info!(target: "con-log", "{}", log_line::used(incoming, began));
-        }
+        log_line::console(incoming, began);
         error
     }
 }
