@@ -27,6 +27,7 @@ mod handlers;
 mod handshake;
 mod hostile;
 mod inside;
+mod npm_clients;
 mod peers;
 mod process;
 mod protobuf;

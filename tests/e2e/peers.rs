@@ -22,6 +22,7 @@ mod app;
 mod ports;
 
 use app::AppDir;
+pub(crate) use app::run_script;
 pub(crate) use ports::CONNECTORS;
 use ports::{Ports, loopback};
 
@@ -130,6 +131,11 @@ impl Cluster {
     /// `ghost-1`, of type `ghost`: a server that never ran, on a port that refuses.
     pub(crate) fn app_dir(&self) -> &str {
         self.app.path.to_str().expect("a path in UTF-8")
+    }
+
+    /// One more file in `config/`, for frontends that start from now on.
+    pub(crate) fn add_config(&self, name: &str, content: &Value) {
+        self.app.add_config(name, content);
     }
 
     /// Another project directory for tangelo, with this file instead of the cluster's.

@@ -32,7 +32,7 @@ impl AppDir {
     pub(super) fn create(dialect: Dialect) -> Self {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let source = Path::new(SOURCE_DIR).join(dialect.name());
-        let home = home_dir(dialect);
+        let home = home_dir(dialect.name());
         let runs = home.join("runs");
         create_dir(&runs);
 
@@ -91,6 +91,12 @@ impl AppDir {
 }
 
 impl AppDir {
+    /// One more file for servers that start from now on.
+    pub(super) fn add_config(&self, name: &str, content: &Value) {
+        let file = self.path.join("config").join(name);
+        fs::write(file, content.to_string()).expect("a file of our own");
+    }
+
     /// A directory with the same `config/`, but for this file of it.
     pub(super) fn project_with(&self, name: &str, content: &Value) -> PathBuf {
         static COUNT: AtomicU16 = AtomicU16::new(0);
@@ -124,11 +130,25 @@ fn log_config(dialect: Dialect) -> Value {
     }
 }
 
-/// `peers/<dialect>` in the target directory of this build.
-fn home_dir(dialect: Dialect) -> PathBuf {
+/// Starts a script of `tests/peers/<peer>/`, which has packages of its own, with these arguments.
+pub(crate) fn run_script(peer: &str, script: &str, args: &[&str]) -> Process {
+    let source = Path::new(SOURCE_DIR).join(peer);
+    let home = home_dir(peer);
+    let lock = open_locked(&home.join("lock"));
+    let node_modules = install(&source, &home);
+    drop(lock);
+    let path = format!("NODE_PATH={}", node_modules.display());
+    let script = source.join(script).display().to_string();
+    let own = [path.as_str(), "node", &script];
+    let args: Vec<&str> = own.iter().chain(args).copied().collect();
+    Process::start(peer, &home, "env", &args)
+}
+
+/// `peers/<peer>` in the target directory of this build.
+fn home_dir(peer: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
     let target = target.expect("tmp lies in the target directory");
-    let home = target.join("peers").join(dialect.name());
+    let home = target.join("peers").join(peer);
     create_dir(&home);
     home
 }

@@ -15,9 +15,14 @@ const app = pomelo.createApp();
 app.set('name', 'tangelo-peer');
 
 app.configure('development', 'connector', () => {
-  app.set('connectorConfig', { connector: pomelo.connectors.hybridconnector });
-  // One more argument on the command line, as everything in this object is.
-  app.set('sessionConfig', { singleSession: app.getCurServer().singleSession === 'true' });
+  // More arguments on the command line, as everything in this object is.
+  const { useDict, useProtobuf, singleSession } = app.getCurServer();
+  app.set('connectorConfig', {
+    connector: pomelo.connectors.hybridconnector,
+    useDict: useDict === 'true',
+    useProtobuf: useProtobuf === 'true',
+  });
+  app.set('sessionConfig', { singleSession: singleSession === 'true' });
 });
 
 app.start((err) => {
