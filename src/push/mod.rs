@@ -91,9 +91,12 @@ impl Queue {
         }
     }
 
-    fn drop_collected(&mut self) {
+    /// Drops what was collected; the capacity that stays. Not inlined, as [`free`].
+    #[cold]
+    fn drop_collected(&mut self) -> usize {
         self.collected.iter_mut().for_each(Vec::clear);
         self.collected_bytes = 0;
+        self.collected.iter().map(Vec::capacity).sum()
     }
 }
 
@@ -117,16 +120,22 @@ impl Pool {
         queue.wire.clear();
         queue.at = 0;
         let mut capacity = queue.wire.capacity();
-        // Asked first, because most queues have never been collected into.
         if !queue.collected.is_empty() {
-            queue.drop_collected();
-            capacity += queue.collected.iter().map(Vec::capacity).sum::<usize>();
+            capacity += queue.drop_collected();
         }
         // A burst must not stay in memory for ever.
         if capacity <= READ_BUFFER_BYTES && self.free.len() < POOL_QUEUES_MAX {
             self.free.push(queue);
+        } else {
+            free(queue);
         }
     }
+}
+
+/// Not inlined: its loop over buffers would cost registers where no queue is freed.
+#[cold]
+fn free(queue: Box<Queue>) {
+    drop(queue);
 }
 
 impl Outbox {
