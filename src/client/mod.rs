@@ -105,8 +105,9 @@ pub struct Client {
 /// What the owner has to act on.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The transport is decided, the connection counts from now on (C1).
-    Connected(Connected),
+    /// The transport is decided, the connection counts from now on (C1). Boxed, so that the other
+    /// events stay small.
+    Connected(Box<Connected>),
     /// A handshake body: answer it, then [`Client::accept`] or [`Client::close`].
     Handshake(&'a [u8]),
     /// The ack: the connection is working, run the heartbeat step.
@@ -187,7 +188,7 @@ impl Client {
 
     /// Nothing is used yet: the owner counts the connection, then calls again.
     fn receive_raw_first<'a>(&mut self) -> Result<(usize, Option<Event<'a>>), Fault> {
-        Ok((0, Some(Event::Connected(Connected::default()))))
+        Ok((0, Some(Event::Connected(Box::default()))))
     }
 
     fn receive_raw<'a>(
@@ -214,7 +215,7 @@ impl Client {
                     answer,
                     real_address: rules.real_address(input),
                 };
-                (bytes, Some(Event::Connected(connected)))
+                (bytes, Some(Event::Connected(connected.into())))
             }
             Http::Answered(answer) => (input.len(), Some(Event::Answered(answer))),
         })

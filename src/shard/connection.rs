@@ -184,7 +184,7 @@ impl Shard {
             Event::Message(message) => self.dispatch(sid, &message),
             Event::Heartbeat | Event::Acked => self.heartbeat(sid),
             Event::Handshake(body) => self.shake_hands(sid, body),
-            Event::Connected(connected) => self.connected(sid, connected),
+            Event::Connected(connected) => self.connected(sid, *connected),
             Event::Ping(payload) => {
                 let header = websocket::header(Opcode::Pong, payload.len());
                 if self.has_room(sid, header.as_slice().len() + payload.len()) {
