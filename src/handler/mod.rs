@@ -33,6 +33,8 @@ mod send;
 
 pub use send::{BroadcastOptions, Sending};
 
+pub use crate::client::ClientAddress;
+
 use clock::Clock;
 
 /// One client message, borrowed from the read buffer.
@@ -289,6 +291,17 @@ pub trait Frontend: Clock {
     fn count(&self, counter: Counter);
     /// True until a session of this shard has closed.
     fn is_open(&self, sid: Sid) -> bool;
+    /// Kicks every session of a uid, on whatever shard; nobody is no error. Done when no message of
+    /// theirs gets out any more on this shard. Pomelo: `sessionService.kick`.
+    fn kick_uid(self: Rc<Self>, uid: &str, reason: Option<&str>) -> LocalFuture<()>;
+    /// Where the client of a session of this shard is; `None` when it is gone.
+    fn client_address(&self, sid: Sid) -> Option<ClientAddress>;
+    /// Connection statistics of the process (C11) as JSON text:
+    /// `{"serverId":…,"totalConnCount":…,"loginedCount":…,"loginedList":[…]}`. Pomelo:
+    /// `connectionService.getStatisticsInfo`.
+    fn statistics(self: Rc<Self>) -> LocalFuture<Vec<u8>>;
+    /// Sessions of the process, and those of each uid, as JSON text: `{"count":3,"uids":{"ann":2}}`.
+    fn sessions(self: Rc<Self>) -> LocalFuture<Vec<u8>>;
 }
 
 /// A session as a handler sees it: who it was when the message arrived. Valid on its own shard.
@@ -364,6 +377,18 @@ impl Session {
     pub fn push_setting(&self, key: &str) -> Result<(), Failure> {
         let value = self.get(key).cloned().unwrap_or_default();
         self.frontend.clone().import(self.id, &[(key, value)])
+    }
+
+    /// Writes all values of the snapshot to the session itself. Pomelo: `pushAll`.
+    pub fn push_settings(&self) -> Result<(), Failure> {
+        let values = self.identity.settings.iter();
+        let values: Vec<_> = values.map(|(key, value)| (key, value.clone())).collect();
+        self.frontend.clone().import(self.id, &values)
+    }
+
+    /// Where the client is; `None` when it is gone. Pomelo: `getClientAddressBySessionId`.
+    pub fn client_address(&self) -> Option<ClientAddress> {
+        self.frontend.client_address(self.id)
     }
 
     /// Pushes a message to this session; false when it is gone.

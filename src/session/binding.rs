@@ -108,6 +108,12 @@ impl Binding {
         }
     }
 
+    /// Every uid that has sessions, and how many. In no order.
+    pub fn uids(&self) -> impl Iterator<Item = (&str, usize)> {
+        let sessions = self.sessions.iter();
+        sessions.map(|(uid, sids)| (&**uid, sids.len()))
+    }
+
     /// Bound sessions.
     pub fn len(&self) -> usize {
         self.uids.len()

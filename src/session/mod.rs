@@ -168,6 +168,11 @@ impl Settings {
         self.values.get(key)
     }
 
+    /// All, in the order in which they were first set.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &serde_json::Value)> {
+        self.values.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
     /// All as a JSON object.
     pub fn json(&self) -> &str {
         &self.json

@@ -14,7 +14,7 @@ use super::dispatch::Asker;
 use crate::client::crypto::PublicKey;
 use crate::client::heartbeat::{LINGER, Silence};
 use crate::client::transport::Transport;
-use crate::client::{Client, Connected, Event, RealAddress, State};
+use crate::client::{Client, ClientAddress, Connected, Event, State};
 use crate::error::Fault;
 use crate::handler::{Sending, Session};
 use crate::ids::Sid;
@@ -50,7 +50,7 @@ pub(super) struct Connection {
 pub(super) struct Rare {
     /// What the client signs its messages with.
     pub(super) key: Option<PublicKey>,
-    pub(super) real_address: Option<RealAddress>,
+    pub(super) real_address: Option<ClientAddress>,
 }
 
 impl Connection {
@@ -77,29 +77,20 @@ impl Connection {
         self.rare.as_ref()?.key.as_ref()?.verify(body)
     }
 
-    /// Its address, without the port, as Node prints it.
-    pub(super) fn ip(&self) -> Option<String> {
-        if let Some(real) = self
+    /// Where its client is: what a proxy told, else what the socket knows.
+    pub(super) fn address(&self) -> Option<ClientAddress> {
+        let real = self
             .rare
             .as_ref()
-            .and_then(|rare| rare.real_address.as_ref())
-        {
-            return Some(real.ip.clone());
-        }
-        Some(self.socket.peer_address()?.ip().to_string())
-    }
-
-    /// `ip:port`.
-    fn address(&self) -> Option<String> {
-        if let Some(real) = self
-            .rare
-            .as_ref()
-            .and_then(|rare| rare.real_address.as_ref())
-        {
-            return Some(format!("{}:{}", real.ip, real.port));
+            .and_then(|rare| rare.real_address.as_ref());
+        if let Some(real) = real {
+            return Some(real.clone());
         }
         let address = self.socket.peer_address()?;
-        Some(format!("{}:{}", address.ip(), address.port()))
+        Some(ClientAddress {
+            ip: address.ip().to_string(),
+            port: address.port().to_string(),
+        })
     }
 }
 
@@ -265,7 +256,10 @@ impl Shard {
     /// `ip:port` of a client, as Node prints it.
     pub(super) fn address_of(&self, sid: Sid) -> Box<str> {
         let address = self.connection(sid, |connection| connection.address());
-        address.flatten().unwrap_or_default().into()
+        let text = address
+            .flatten()
+            .map(|address| format!("{}:{}", address.ip, address.port));
+        text.unwrap_or_default().into()
     }
 
     /// Calls `f` with a connection that is still there.

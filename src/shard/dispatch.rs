@@ -10,8 +10,8 @@ use futures_lite::FutureExt as _;
 use super::Shard;
 use super::connection::Connection;
 use super::mesh::{Batch, Parcel};
-use super::remote::{ReplyTo, SWITCH};
-use crate::client::State;
+use super::remote::{ReplyTo, SWITCH, Told, Wish};
+use crate::client::{ClientAddress, State};
 use crate::config::Dialect;
 use crate::error::Fault;
 use crate::handler::filter::{self, Slot};
@@ -438,12 +438,11 @@ impl Shard {
                 Parcel::Told { ticket, told } => self.told(*ticket, told.clone()),
                 Parcel::Bound { sid, uid, address } => self.bound(*sid, uid, address),
                 Parcel::Unbound { sid } => self.unbound(*sid),
-                Parcel::Bind { ticket, sid, uid } => {
-                    let reply = ReplyTo::Shard(sid.shard(), *ticket);
-                    self.bind_at_switch(reply, *sid, uid.clone());
+                Parcel::Wish { ticket, from, wish } => {
+                    self.grant(ReplyTo::Shard(*from, *ticket), (**wish).clone());
                 }
-                Parcel::BindDone { ticket, told } => {
-                    if let Some(slot) = self.binds.borrow_mut().try_remove(*ticket as usize) {
+                Parcel::Granted { ticket, told } => {
+                    if let Some(slot) = self.wishes.borrow_mut().try_remove(*ticket as usize) {
                         slot.put(told.clone());
                     }
                 }
@@ -466,15 +465,9 @@ impl Frontend for Shard {
     }
 
     fn bind(self: Rc<Self>, sid: Sid, uid: Uid) -> LocalFuture<Result<Rc<Identity>, Failure>> {
-        let slot = Rc::new(Slot::default());
-        if self.id == SWITCH {
-            self.bind_at_switch(ReplyTo::Here(slot.clone()), sid, uid);
-        } else {
-            let ticket = self.binds.borrow_mut().insert(slot.clone()) as u64;
-            self.report(Parcel::Bind { ticket, sid, uid });
-        }
+        let wished = self.wish(Wish::Bind(sid, uid));
         Box::pin(async move {
-            slot.take().await.map_err(Failure::new)?;
+            wished.take().await.map_err(Failure::new)?;
             // Unchanged: the identity as it is after the bind.
             self.change_identity(sid, |_| Ok(()))
         })
@@ -532,6 +525,48 @@ impl Frontend for Shard {
     fn is_open(&self, sid: Sid) -> bool {
         let closed = |connection: &mut Connection| connection.client.state() == State::Closed;
         self.connection(sid, closed) == Some(false)
+    }
+
+    fn kick_uid(self: Rc<Self>, uid: &str, reason: Option<&str>) -> LocalFuture<()> {
+        let (uid, reason) = (uid.into(), reason.map(Into::into));
+        let wished = self.wish(Wish::Kick { uid, reason });
+        Box::pin(async move {
+            let _ = wished.take().await;
+        })
+    }
+
+    fn client_address(&self, sid: Sid) -> Option<ClientAddress> {
+        self.connection(sid, |connection| connection.address())
+            .flatten()
+    }
+
+    fn statistics(self: Rc<Self>) -> LocalFuture<Vec<u8>> {
+        self.look(Wish::Statistics)
+    }
+
+    fn sessions(self: Rc<Self>) -> LocalFuture<Vec<u8>> {
+        self.look(Wish::Sessions)
+    }
+}
+
+impl Shard {
+    /// Asks the switch for something; the slot gets the outcome.
+    fn wish(self: &Rc<Self>, wish: Wish) -> Rc<Slot<Told>> {
+        let slot = Rc::new(Slot::default());
+        if self.id == SWITCH {
+            self.grant(ReplyTo::Here(slot.clone()), wish);
+        } else {
+            let ticket = self.wishes.borrow_mut().insert(slot.clone()) as u64;
+            let (from, wish) = (self.id, Box::new(wish));
+            self.report(Parcel::Wish { ticket, from, wish });
+        }
+        slot
+    }
+
+    /// A wish whose outcome is a text.
+    fn look(self: &Rc<Self>, wish: Wish) -> LocalFuture<Vec<u8>> {
+        let wished = self.wish(wish);
+        Box::pin(async move { wished.take().await.ok().flatten().unwrap_or_default() })
     }
 }
 

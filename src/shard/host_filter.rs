@@ -29,8 +29,11 @@ impl Shard {
     /// Whether a client has to go now that it is known who it is.
     pub(super) fn refuses_client(&self, sid: Sid) -> bool {
         let filter = self.host_filter.borrow();
-        let ip = self.connection(sid, |connection| connection.ip());
-        !filter.is_empty() && ip.flatten().is_some_and(|ip| filter.refuses(&ip))
+        let address = self.connection(sid, |connection| connection.address());
+        !filter.is_empty()
+            && address
+                .flatten()
+                .is_some_and(|address| filter.refuses(&address.ip))
     }
 
     /// The console adds to the blacklist.

@@ -316,7 +316,7 @@ impl Shard {
     }
 
     /// Connection statistics of the process (C11–C14).
-    fn statistics(&self) -> Statistics {
+    pub(super) fn statistics(&self) -> Statistics {
         // As the reference: connections are counted only where they are limited.
         let counted = self.config.client.max_connections.is_some();
         let binding = self.switch.binding.borrow();

@@ -18,7 +18,7 @@ use std::task::{Context, Waker};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::push::Outgoing;
-use super::remote::{Ask, Told};
+use super::remote::{Ask, Told, Wish};
 use crate::client::host_filter::HostFilter;
 use crate::cluster::Cluster;
 use crate::handler::BroadcastOptions;
@@ -111,17 +111,17 @@ pub enum Parcel {
         /// Which.
         sid: Sid,
     },
-    /// A handler wants a session bound.
-    Bind {
+    /// A handler wants something of the switch.
+    Wish {
         /// Comes back with the outcome.
         ticket: u64,
-        /// Which.
-        sid: Sid,
-        /// To whom.
-        uid: Uid,
+        /// Where the handler is.
+        from: ShardId,
+        /// What.
+        wish: Box<Wish>,
     },
     /// The outcome for the handler.
-    BindDone {
+    Granted {
         /// Of the wish.
         ticket: u64,
         /// What came of it.

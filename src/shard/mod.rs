@@ -192,8 +192,8 @@ pub(crate) struct Shard {
     /// Used by the switch only.
     switch: Switch,
     master: RefCell<Option<Rc<MasterLink>>>,
-    /// Binds that handlers of this shard wait for.
-    binds: RefCell<slab::Slab<Rc<Slot<Told>>>>,
+    /// What handlers of this shard want of the switch, and wait for.
+    wishes: RefCell<slab::Slab<Rc<Slot<Told>>>>,
     inbox: Inbox,
     mesh: RefCell<Mesh>,
     turn: Turn,
@@ -326,7 +326,7 @@ impl Shard {
             dirty_pipes: RefCell::default(),
             switch: Switch::default(),
             master: RefCell::default(),
-            binds: RefCell::default(),
+            wishes: RefCell::default(),
             inbox: seed.inbox,
             mesh: RefCell::new(Mesh::new(seed.outlets)),
             turn: Turn::default(),

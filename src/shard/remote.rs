@@ -11,6 +11,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -63,6 +64,22 @@ pub enum Ask {
     Import(Vec<(String, serde_json::Value)>),
     /// Its exported form.
     Export,
+}
+
+/// What a handler wants of the switch.
+#[derive(Debug, Clone)]
+pub enum Wish {
+    /// Bind a session.
+    Bind(Sid, Uid),
+    /// Kick all sessions of a uid.
+    Kick {
+        uid: Box<str>,
+        reason: Option<Box<str>>,
+    },
+    /// Connection statistics of the process.
+    Statistics,
+    /// How many sessions the process has, and of whom.
+    Sessions,
 }
 
 /// What came of it: text for the answer, or an error for it. `None`: nothing to say.
@@ -279,10 +296,7 @@ impl Shard {
                 self.reply(reply, Ok(None));
             }
             SysCall::KickByUid(uid, reason) => {
-                let sids = self.switch().binding.borrow().sessions(&uid).to_vec();
-                for sid in sids {
-                    self.kick_anywhere(sid, self.reason_text(&reason));
-                }
+                self.kick_all(&uid, self.reason_text(&reason));
                 self.reply(reply, Ok(None));
             }
             SysCall::PushMessage {
@@ -338,8 +352,44 @@ impl Shard {
         }
     }
 
+    /// Does what a handler wants.
+    pub(super) fn grant(self: &Rc<Self>, reply: ReplyTo, wish: Wish) {
+        match wish {
+            Wish::Bind(sid, uid) => self.bind_at_switch(reply, sid, uid),
+            Wish::Kick { uid, reason } => {
+                self.kick_all(&uid, reason.as_deref());
+                self.reply(reply, Ok(None));
+            }
+            Wish::Statistics => {
+                let text = self.statistics().json(&self.config.id);
+                self.reply(reply, Ok(Some(text)));
+            }
+            Wish::Sessions => {
+                let text = self.sessions_json();
+                self.reply(reply, Ok(Some(text)));
+            }
+        }
+    }
+
+    /// `{"count":<sessions>,"uids":{<uid>:<its sessions>}}`, uids in the order of their texts.
+    fn sessions_json(&self) -> Vec<u8> {
+        let binding = self.switch().binding.borrow();
+        let uids: BTreeMap<&str, usize> = binding.uids().collect();
+        let uids = uids
+            .into_iter()
+            .map(|(uid, count)| (uid.to_owned(), count.into()));
+        let uids: serde_json::Map<_, _> = uids.collect();
+        let mut text = Vec::new();
+        let count = self.process_connections.count();
+        json::write_value(
+            &mut text,
+            &serde_json::json!({"count": count, "uids": uids}),
+        );
+        text
+    }
+
     /// Binds a session, wherever it is, under the rule for duplicate logins.
-    pub(super) fn bind_at_switch(self: &Rc<Self>, reply: ReplyTo, sid: Sid, uid: Uid) {
+    fn bind_at_switch(self: &Rc<Self>, reply: ReplyTo, sid: Sid, uid: Uid) {
         let refuse = self.config.session.duplicate_login == DuplicateLogin::Refuse;
         let allowed = !refuse || self.switch().binding.borrow_mut().reserve(uid.text(), sid);
         let purpose = if refuse && allowed {
@@ -513,6 +563,14 @@ impl Shard {
             .set(Counter::SessionsBound, binding.len() as u64);
     }
 
+    /// Kicks all sessions of a uid.
+    fn kick_all(self: &Rc<Self>, uid: &str, reason: Option<&str>) {
+        let sids = self.switch().binding.borrow().sessions(uid).to_vec();
+        for sid in sids {
+            self.kick_anywhere(sid, reason);
+        }
+    }
+
     /// Kicks a session, wherever it is. It is out of the index before anybody is answered.
     fn kick_anywhere(self: &Rc<Self>, sid: Sid, reason: Option<&str>) {
         self.unbound(sid);
@@ -594,7 +652,7 @@ impl Shard {
                 let mut mesh = self.mesh.borrow_mut();
                 mesh.batch(shard)
                     .parcels
-                    .push(Parcel::BindDone { ticket, told });
+                    .push(Parcel::Granted { ticket, told });
                 self.turn.request();
             }
         }

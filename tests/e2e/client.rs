@@ -102,6 +102,15 @@ impl Client {
 
     /// The same with more headers in its upgrade.
     pub(crate) fn websocket_with(address: SocketAddr, headers: &[(&'static str, &str)]) -> Self {
+        Self::try_websocket(address, headers)
+            .unwrap_or_else(|e| panic!("waited for the WebSocket upgrade: {e}"))
+    }
+
+    /// The same, where the server may refuse the upgrade; why it did.
+    pub(crate) fn try_websocket(
+        address: SocketAddr,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, String> {
         let stream = connect(address);
         stream
             .set_read_timeout(Some(RECEIVE_TIMEOUT))
@@ -113,9 +122,10 @@ impl Client {
             let value = value.parse().expect("the value of a header");
             request.headers_mut().append(*name, value);
         }
-        let (socket, _response) = tungstenite::client(request, stream)
-            .unwrap_or_else(|e| panic!("waited for the WebSocket upgrade: {e}"));
-        Self::over(Wire::WebSocket(Box::new(socket)))
+        match tungstenite::client(request, stream) {
+            Ok((socket, _response)) => Ok(Self::over(Wire::WebSocket(Box::new(socket)))),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     fn over(wire: Wire) -> Self {
@@ -183,6 +193,13 @@ impl Client {
         assert!(self.packages.is_empty(), "not taken: {:?}", self.packages);
         let first = self.next_package();
         first.into_iter().chain(self.packages.drain(..)).collect()
+    }
+
+    /// The same, if one comes within `period`; empty at the end.
+    pub(crate) fn batch_within(&mut self, period: Duration) -> Option<Vec<Package>> {
+        assert!(self.packages.is_empty(), "not taken: {:?}", self.packages);
+        let first = self.package_within(period).ok()?;
+        Some(first.into_iter().chain(self.packages.drain(..)).collect())
     }
 
     /// Panics when a package or the end comes within `period`. A slow machine cannot make this

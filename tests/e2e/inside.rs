@@ -29,14 +29,25 @@ impl Inside {
         config: Config,
         handlers: impl Fn() -> Router + Send + Sync + 'static,
     ) -> Self {
-        // The start changes the panic hook for a moment, which is one for the whole process.
-        static STARTING: Mutex<()> = Mutex::new(());
-        let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         println!("--- on {shards} shards");
         let config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             shards: Some(shards),
-            // Other tests run on the same cores.
+            ..config
+        };
+        Self::with(config, handlers)
+    }
+
+    /// Starts with this configuration as it is, but for one thing: other tests run on the same
+    /// cores.
+    pub(crate) fn with(
+        config: Config,
+        handlers: impl Fn() -> Router + Send + Sync + 'static,
+    ) -> Self {
+        // The start changes the panic hook for a moment, which is one for the whole process.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = Config {
             pin: false,
             ..config
         };

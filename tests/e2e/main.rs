@@ -33,6 +33,7 @@ mod process;
 mod protobuf;
 mod races;
 mod random;
+mod reference;
 mod room;
 mod rpc;
 mod schedulers;

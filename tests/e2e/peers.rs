@@ -24,7 +24,7 @@ mod ports;
 use app::AppDir;
 pub(crate) use app::run_script;
 pub(crate) use ports::CONNECTORS;
-use ports::{Ports, loopback};
+use ports::{Ports, REFERENCE, loopback};
 
 /// From the start of a server to the line that says it is up.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -102,14 +102,26 @@ impl Cluster {
     /// The files and ports of a cluster in which no server runs yet. Backends need the master:
     /// genuine ones end when it is not there as they start.
     pub(crate) fn idle(dialect: Dialect) -> Self {
-        let app = AppDir::create(dialect);
+        Self::of(dialect, dialect.name(), &CONNECTORS)
+    }
+
+    /// The master and one backend of the reference application, whose frontends are [`REFERENCE`].
+    pub(crate) fn reference() -> Self {
+        let cluster = Self::of(Dialect::Pomelo, "reference", &REFERENCE);
+        cluster.start_master();
+        cluster.add_backend(BACKENDS[0]);
+        cluster
+    }
+
+    fn of(dialect: Dialect, app: &str, connectors: &[&'static str]) -> Self {
+        let app = AppDir::create(dialect, app);
         let ports = Ports::claim();
-        app.configure(dialect, &ports);
+        app.configure(dialect, connectors, &ports);
         Self {
             dialect,
             servers: Mutex::default(),
             // From the end they are taken in order.
-            free: Mutex::new(CONNECTORS.into_iter().rev().collect()),
+            free: Mutex::new(connectors.iter().rev().copied().collect()),
             returned: Condvar::new(),
             ports,
             app,

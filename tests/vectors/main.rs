@@ -19,6 +19,8 @@ mod rpc;
 mod transcript;
 
 #[cfg(feature = "runtime")]
+#[path = "../reference/app.rs"]
+#[allow(dead_code, reason = "written for more than is asked here")]
 mod app;
 #[cfg(feature = "runtime")]
 mod backend;

@@ -119,8 +119,12 @@ fn start(name: &'static str, dialect: Dialect) -> Server {
     }
     let logs = Logs::default();
     let handlers = logs.clone();
+    let known = handshake::full_reply(dialect)["sys"]["dict"].clone();
+    let is_there = move |method: &str| {
+        name != "c-dict" || !known[format!("connector.entryHandler.{method}")].is_null()
+    };
     let running = Gateway::new(config)
-        .handlers(move |_| app::router(name, dialect, &handlers))
+        .handlers(move |_| app::router(name, dialect, &handlers, &is_there))
         .start()
         .expect("the gateway starts");
     Server {

@@ -86,7 +86,7 @@ pub struct Login {
 
 impl Statistics {
     /// The answer to `connections` and `logins` of `watchServer`, and what `onlineUser` collects.
-    pub(super) fn json(&self, id: &str) -> Vec<u8> {
+    pub fn json(&self, id: &str) -> Vec<u8> {
         let mut digits = itoa::Buffer::new();
         let mut out = b"{\"serverId\":".to_vec();
         json::write_string(&mut out, id);

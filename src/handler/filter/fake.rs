@@ -12,8 +12,8 @@ use super::{Filters, Slot, handle};
 use crate::config::Dialect;
 use crate::handler::clock::{Alarms, Clock};
 use crate::handler::{
-    Answer, BroadcastOptions, Failure, Frontend, Incoming, LocalFuture, Outcome, Request, Router,
-    Session, reply,
+    Answer, BroadcastOptions, ClientAddress, Failure, Frontend, Incoming, LocalFuture, Outcome,
+    Request, Router, Session, reply,
 };
 use crate::ids::{ShardId, Sid};
 use crate::metrics::Counter;
@@ -86,6 +86,22 @@ impl Frontend for Fake {
     }
 
     fn kick(self: Rc<Self>, _: Sid, _: Option<&str>) {}
+
+    fn kick_uid(self: Rc<Self>, _: &str, _: Option<&str>) -> LocalFuture<()> {
+        Box::pin(async {})
+    }
+
+    fn client_address(&self, _: Sid) -> Option<ClientAddress> {
+        None
+    }
+
+    fn statistics(self: Rc<Self>) -> LocalFuture<Vec<u8>> {
+        Box::pin(async { Vec::new() })
+    }
+
+    fn sessions(self: Rc<Self>) -> LocalFuture<Vec<u8>> {
+        Box::pin(async { Vec::new() })
+    }
 
     fn answer(self: Rc<Self>, incoming: &Incoming, outcome: Outcome<'_>) {
         if let Some(body) = reply::compose(incoming.id, outcome) {

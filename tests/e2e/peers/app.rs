@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::ports::{CONNECTORS, Ports};
+use super::ports::Ports;
 use super::{BACKENDS, Dialect, MASTER};
 use crate::process::Process;
 
@@ -29,16 +29,17 @@ pub(super) struct AppDir {
 }
 
 impl AppDir {
-    pub(super) fn create(dialect: Dialect) -> Self {
+    /// A copy of this application of the tree; its packages are those of the framework's own one.
+    pub(super) fn create(dialect: Dialect, name: &str) -> Self {
         static COUNT: AtomicU16 = AtomicU16::new(0);
-        let source = Path::new(SOURCE_DIR).join(dialect.name());
+        let source = Path::new(SOURCE_DIR).join(name);
         let home = home_dir(dialect.name());
         let runs = home.join("runs");
         create_dir(&runs);
 
         // One at a time, over all test processes: install, clear away, create.
         let lock = open_locked(&home.join("lock"));
-        let node_modules = install(&source, &home);
+        let node_modules = install(&Path::new(SOURCE_DIR).join(dialect.name()), &home);
         remove_dead(&runs);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = runs.join(format!("{}-{count}", process::id()));
@@ -46,8 +47,11 @@ impl AppDir {
         let alive = open_locked(&path.join("alive"));
         drop(lock);
 
-        copy(&source.join("app.js"), &path.join("app.js"));
-        copy(&source.join("app"), &path.join("app"));
+        for name in ["app.js", "filters.js", "app", "config"] {
+            if source.join(name).exists() {
+                copy(&source.join(name), &path.join(name));
+            }
+        }
         symlink(node_modules, path.join("node_modules")).expect("a new name");
         Self {
             path,
@@ -55,9 +59,9 @@ impl AppDir {
         }
     }
 
-    pub(super) fn configure(&self, dialect: Dialect, ports: &Ports) {
+    pub(super) fn configure(&self, dialect: Dialect, connectors: &[&str], ports: &Ports) {
         let server = |id: &str| json!({"id": id, "host": "127.0.0.1", "port": ports.of(id)});
-        let connector = |id: &str| {
+        let connector = |id: &&str| {
             let mut connector = server(id);
             connector["clientHost"] = json!("127.0.0.1");
             connector["clientPort"] = json!(ports.client(id));
@@ -70,7 +74,7 @@ impl AppDir {
             (
                 "servers.json",
                 json!({"development": {
-                    "connector": CONNECTORS.map(connector),
+                    "connector": connectors.iter().map(connector).collect::<Vec<_>>(),
                     "chat": BACKENDS.map(server),
                     "ghost": [server("ghost-1")],
                 }}),

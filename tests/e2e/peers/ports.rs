@@ -17,6 +17,13 @@ pub(crate) const CONNECTORS: [&str; 8] = [
     "connector-8",
 ];
 
+/// The frontends of the reference application; what each is for says `tests/peers/reference/`.
+#[rustfmt::skip]
+pub(crate) const REFERENCE: [&str; 12] = [
+    "c-plain", "c-hb", "c-dist", "c-dict", "c-crypto", "c-buffer", "c-single", "c-maxc", "c-host",
+    "c-tmo", "c-filter", "c-err",
+];
+
 /// Ports of one cluster, free when claimed.
 ///
 /// They lie below the range from which the kernel takes ports for outgoing connections, so a port
@@ -71,10 +78,16 @@ impl Ports {
     }
 }
 
-const _: () = assert!(1 + Ports::NAMES.len() + 2 * CONNECTORS.len() <= Ports::BLOCK as usize);
+const _: () = {
+    let others = 1 + Ports::NAMES.len();
+    assert!(others + 2 * CONNECTORS.len() <= Ports::BLOCK as usize);
+    assert!(others + 2 * REFERENCE.len() <= Ports::BLOCK as usize);
+};
 
 fn connector_index(id: &str) -> usize {
-    let index = CONNECTORS.iter().position(|known| *known == id);
+    let place = |list: &[&str]| list.iter().position(|known| *known == id);
+    // A cluster has the ones or the others.
+    let index = place(&CONNECTORS).or(place(&REFERENCE));
     index.unwrap_or_else(|| panic!("there is no port for {id}"))
 }
 

@@ -1,4 +1,5 @@
-//! The reference application, as handlers and filters in Rust.
+//! The reference application, as handlers and filters in Rust; `tests/peers/reference/` is the same
+//! in JavaScript.
 //!
 //! With `pinus` every handler and filter answers later, as all of them do there; with `pomelo` at
 //! once. So both ways through the gateway are walked.
@@ -11,17 +12,27 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tangelo::config::Dialect;
 use tangelo::handler::filter::{After, Before, Filters, Step};
-use tangelo::handler::{Answer, Failure, Incoming, Outcome, Request, Router};
+use tangelo::handler::{
+    Answer, BroadcastOptions, Failure, Incoming, Outcome, Request, Router, Session,
+};
+use tangelo::session::Uid;
 
-use super::client::RECEIVE_TIMEOUT;
-use super::handshake;
+use crate::client::RECEIVE_TIMEOUT;
 
 /// Methods of `connector.entryHandler`.
 #[rustfmt::skip]
 const METHODS: &[&str] = &[
-    "arrResp", "codeResp", "echo", "errCode", "errCode0", "errOnly", "errResp", "errStr",
+    "arrResp", "codeResp", "echo", "echoProto", "errCode", "errCode0", "errOnly", "errResp", "errStr",
     "errStrResp", "falseResp", "kind", "noResp", "numResp", "opts", "route", "strResp", "throwErr",
     "twice", "undefResp", "utf8", "zeroResp",
+];
+
+/// Those that need more than the message.
+#[rustfmt::skip]
+const ON_SESSION: &[&str] = &[
+    "addr", "args", "bcast", "clearLog", "connSend", "enter", "exportS", "getp", "kickCb",
+    "kickNoReason", "kickSelf", "kickUid", "log", "never", "pushN", "pushThenKick", "pushall",
+    "respThenKick", "sess", "setnp", "setp", "slow", "stat", "unbind",
 ];
 
 /// What filters and handlers did with the messages that asked for it: `log` is the name of the log to
@@ -49,6 +60,10 @@ impl Logs {
     pub(crate) fn lines(&self, name: &str) -> Vec<String> {
         let written = self.0.0.lock().unwrap();
         written.logs.get(name).cloned().unwrap_or_default()
+    }
+
+    fn clear(&self) {
+        self.0.0.lock().unwrap().logs.clear();
     }
 
     /// What stands in a log, once the filter that is the last one has written there.
@@ -83,15 +98,16 @@ impl Logs {
     }
 }
 
-/// Handlers and filters of a server of the reference application.
-pub(crate) fn router(server: &str, dialect: Dialect, logs: &Logs) -> Router {
+/// Handlers and filters of a server of the reference application. Each dialect's application lacks
+/// some methods; where codes are given, that shows.
+pub(crate) fn router(
+    server: &str,
+    dialect: Dialect,
+    logs: &Logs,
+    is_there: impl Fn(&str) -> bool,
+) -> Router {
     let mut router = Router::new();
-    // Each dialect's application lacks some; where codes are given, that shows.
-    let known = handshake::full_reply(dialect)["sys"]["dict"].clone();
-    let is_there = |method: &&&str| {
-        server != "c-dict" || !known[format!("connector.entryHandler.{method}")].is_null()
-    };
-    for method in METHODS.iter().filter(is_there) {
+    for method in METHODS.iter().filter(|method| is_there(method)) {
         let logs = logs.clone();
         router = router.route(
             &format!("connector.entryHandler.{method}"),
@@ -110,12 +126,23 @@ pub(crate) fn router(server: &str, dialect: Dialect, logs: &Logs) -> Router {
             },
         );
     }
+    for method in ON_SESSION.iter().filter(|method| is_there(method)) {
+        let logs = logs.clone();
+        let route = format!("connector.entryHandler.{method}");
+        router = router.route(&route, move |request| {
+            let message = request.message();
+            logs.write(&message, format!("handler {method}"));
+            let (session, logs) = (request.session.clone(), logs.clone());
+            on_session(method, message, session, logs)
+        });
+    }
     if server == "c-dict" {
         router = router.handshake(move |_, message| {
             let user = &message["user"];
             let outcome = match &user["want"] {
                 _ if user["fail"] == true => Outcome::error("user.fail"),
                 Value::Null => Outcome::default(),
+                none if *none == 0 => Outcome::default(),
                 want => Outcome::value(&json!({"hello": want})),
             };
             match dialect {
@@ -148,10 +175,19 @@ fn call(method: &str, dialect: Dialect, request: &Request<'_>) -> Outcome<'stati
     let boom_with = |response: &Value| Outcome::value(response).with_error("boom");
     match (method, dialect) {
         ("echo", _) => Outcome::value(&message),
+        ("echoProto", _) => {
+            let mut message = message;
+            message
+                .as_object_mut()
+                .map(|of| of.shift_remove("__route__"));
+            Outcome::value(&message)
+        }
         ("kind", _) => Outcome::value(&json!({"type": type_of(&message), "val": message})),
         ("route", Dialect::Pomelo) => {
-            let route = &message["__route__"];
-            Outcome::value(&json!({"route": route, "hasRoute": !route.is_null()}))
+            let route = message.get("__route__");
+            let has_route = json!({"hasRoute": route.is_some()});
+            let with = |route| json!({"route": route, "hasRoute": true});
+            Outcome::value(&route.map_or(has_route, with))
         }
         ("route", Dialect::Pinus) => {
             Outcome::value(&json!({"has": message.get("__route__").is_some()}))
@@ -178,6 +214,145 @@ fn call(method: &str, dialect: Dialect, request: &Request<'_>) -> Outcome<'stati
         ("errStrResp", _) => boom_with(&json!("hello")),
         (other, _) => panic!("no handler {other}"),
     }
+}
+
+fn on_session<'a>(method: &str, m: Value, mut session: Session, logs: Logs) -> Answer<'a> {
+    let value = |value: Value| Answer::now(Outcome::value(&value));
+    let done =
+        |result: Result<(), Failure>| Answer::now(Outcome::value(&json!({"err": text(result)})));
+    let key = || m["k"].as_str().expect("a key").to_owned();
+    let json = |bytes: Vec<u8>| Answer::now(Outcome::json(bytes));
+    match method {
+        "addr" => {
+            let address = session.client_address().expect("it is here");
+            let port: u16 = address.port.parse().expect("a number");
+            value(json!({"ip": address.ip, "port": port}))
+        }
+        // In JavaScript an array is as many arguments, and two more come behind it.
+        "args" => value(json!({"a": m[0], "b": m[1], "sid": session.id().get(), "n": 4})),
+        "enter" | "unbind" => bind(method == "enter", &m["uid"], session),
+        "setnp" => {
+            session.set(&key(), m["v"].clone());
+            json(session.export())
+        }
+        "setp" => {
+            session.set(&key(), m["v"].clone());
+            done(session.push_setting(&key()))
+        }
+        "getp" => {
+            let undefined = json!("<undefined>");
+            value(json!({"v": session.get(&key()).unwrap_or(&undefined)}))
+        }
+        "pushall" => {
+            for (key, value) in m["kv"].as_object().expect("an object") {
+                session.set(key, value.clone());
+            }
+            done(session.push_settings())
+        }
+        "exportS" => json(session.export()),
+        "stat" => {
+            Answer::later(
+                async move { Outcome::json(session.frontend().clone().statistics().await) },
+            )
+        }
+        "sess" => {
+            Answer::later(async move { Outcome::json(session.frontend().clone().sessions().await) })
+        }
+        "log" => value(json!({"lines": logs.lines(m["name"].as_str().expect("a name"))})),
+        "clearLog" => {
+            logs.clear();
+            value(Value::Null)
+        }
+        "never" => Answer::later(std::future::pending()),
+        "slow" => Answer::later(async move {
+            let ms = m["ms"].as_u64().expect("a time");
+            glommio::timer::sleep(Duration::from_millis(ms)).await;
+            Outcome::value(&json!({"slow": ms, "tag": m["tag"]}))
+        }),
+        _ => to_clients(method, m, session),
+    }
+}
+
+/// Pushes and kicks.
+fn to_clients<'a>(method: &str, m: Value, session: Session) -> Answer<'a> {
+    let value = |value: Value| Answer::now(Outcome::value(&value));
+    let done = |result: Result<(), Failure>| value(json!({"err": text(result)}));
+    let push = |n: u64| {
+        for i in 0..n {
+            let body = json!({"i": i}).to_string();
+            session.push("onN", body.as_bytes()).expect("it fits");
+        }
+    };
+    let (route, body) = (
+        m["route"].as_str().unwrap_or_default(),
+        m["body"].to_string(),
+    );
+    let reason = m["reason"].as_str();
+    match method {
+        "connSend" => done(session.push(route, body.as_bytes()).map(|_| ())),
+        "pushN" => {
+            push(m["n"].as_u64().expect("a number"));
+            value(json!({"n": m["n"]}))
+        }
+        "bcast" => {
+            let options = BroadcastOptions {
+                bound_only: m["opts"]["binded"] == true,
+                ..BroadcastOptions::default()
+            };
+            let frontend = session.frontend().clone();
+            done(frontend.broadcast(route, body.as_bytes(), options))
+        }
+        "pushThenKick" => {
+            push(3);
+            session.kick(Some("pk"));
+            Answer::now(Outcome::default())
+        }
+        "kickSelf" => {
+            session.kick(reason);
+            value(json!({"late": true}))
+        }
+        // What Pomelo says where there is a callback and no reason.
+        "kickCb" => {
+            session.kick(Some("kick"));
+            done(Ok(()))
+        }
+        "kickNoReason" => {
+            session.kick(None);
+            value(json!({"late": true}))
+        }
+        "respThenKick" => {
+            let kick = async move {
+                later(()).await;
+                session.kick(Some("bye"))
+            };
+            glommio::spawn_local(kick).detach();
+            value(json!({"ok": 1}))
+        }
+        "kickUid" => Answer::later(async move {
+            let uid = Uid::from_json(&m["uid"]).expect("a uid");
+            let frontend = session.frontend().clone();
+            frontend.kick_uid(uid.text(), m["reason"].as_str()).await;
+            Outcome::value(&json!({"err": null}))
+        }),
+        other => panic!("no handler {other}"),
+    }
+}
+
+fn bind<'a>(enter: bool, uid: &Value, mut session: Session) -> Answer<'a> {
+    let uid = Uid::from_json(uid).expect("a uid");
+    Answer::later(async move {
+        let done = match enter {
+            true => session.bind(uid).await,
+            false => session.unbind(&uid),
+        };
+        let uid = session.uid().map_or("null", Uid::json);
+        let uid: Value = serde_json::from_str(uid).expect("a uid is JSON");
+        Outcome::value(&json!({"err": text(done), "uid": uid}))
+    })
+}
+
+fn text(done: Result<(), Failure>) -> Option<String> {
+    done.err().map(|failure| failure.0.into_owned())
 }
 
 fn type_of(value: &Value) -> &'static str {
