@@ -31,6 +31,7 @@ const fn row(
 const WEDGED: &str = "the reference stays open, but deaf";
 const ONCE: &str = "a handler in Rust returns, and can do that only once";
 const EMPTY: &str = "a message without a route or a body is an error, and nothing is sent";
+const EMPTY_UID: &str = "the reference never forgets a session under a uid that counts as none";
 const LOST_SLOT: &str = "the reference loses the place of every connection that it refuses";
 const AS_IT_COMES: &str = "who is on the blacklist is closed before a byte is read";
 const TEXT: &str = "a filter in Rust sees a text in the place of a JavaScript error";
@@ -45,6 +46,12 @@ static TABLE: &[Difference] = &[
         &[r#"a < data \x04\x01{"code":500}"#], INHERITED),
     row(r#"c-plain a tries "connector.toString.call" {}"#,
         &[r#"a < data \x04\x01{"code":500}"#], INHERITED),
+    row(r#"c-plain b asks stat {"after":"odd uids"}"#,
+        &[concat!(r#"b < data \x04\x01{"serverId":"c-plain","totalConnCount":0,"loginedCount":1,"#,
+            r#""loginedList":[{"loginTime":<now>,"uid":"u9","address":"::ffff:127.0.0.1:<port of b>"}]}"#)],
+        EMPTY_UID),
+    row(r#"c-plain a asks sess {"after":"kicks"}"#,
+        &[r#"a < data \x04\x01{"count":1,"uids":{}}"#], EMPTY_UID),
     row(r#"c-plain a asks connSend {"body":{"m":1}}"#,
         &[r#"a < data \x04\x01{"err":"fail to send message for encode result is empty."}"#], EMPTY),
     row(r#"c-plain a asks connSend {"route":"onChat","body":0}"#,

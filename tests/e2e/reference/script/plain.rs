@@ -9,6 +9,7 @@ pub(super) fn steps() -> Vec<Step> {
         routes(),
         messages(),
         sessions(),
+        odd_uids(),
         pushes(),
         kicks(),
         backend(),
@@ -108,6 +109,12 @@ fn messages() -> Vec<Step> {
         data("a", "the gzip flag", &with(&[0x10, 1], b"{}"), Wait::Answers(vec![1])),
         data("a", "unused flags", &with(&[0xe0, 1], b"{}"), Wait::Answers(vec![1])),
         data("a", "a request with id 0", &with(&[0, 0], b"{}"), Wait::Fence),
+        data("a", "the largest id", &with(&[0, 0xff, 0xff, 0xff, 0xff, 7], b"{}"),
+            Wait::Messages(1)),
+        data("a", "a long id of a small number", &with(&[0, 0x81, 0], b"{}"), Wait::Messages(1)),
+        ask("a", "kind", &format!(r#"{{"long":"{}"}}"#, "0123456789".repeat(7000))),
+        try_ask("a", &"r".repeat(255), "{}"),
+        try_ask("a", &format!("connector.{}.x", "é".repeat(120)), "{}"),
         data("a", "an id of two bytes", &with(&[0, 0x80, 2], b"{}"), Wait::Messages(1)),
         data("a", "a code without a dictionary", &[1, 1, 0, 1, b'{', b'}'], Wait::Fence),
         data("a", "a body that is no UTF-8", &with(&[0, 1], b"{\"s\":\"\xff\xc3\"}"),
@@ -157,6 +164,41 @@ fn sessions() -> Vec<Step> {
         ask("a", "sess", "{}"),
         ask("a", "stat", "{}"),
         ask("a", "unbind", r#"{"uid":"u1"}"#),
+    ]
+}
+
+/// Uids that are no texts, or none.
+#[rustfmt::skip]
+fn odd_uids() -> Vec<Step> {
+    let chat = |method: &str, body: &str| ask("b", &format!("chat.chatHandler.{method}"), body);
+    vec![
+        open("b"),
+        ask("b", "enter", r#"{"uid":9.50}"#),
+        ask("b", "exportS", "{}"),
+        ask("b", "stat", "{}"),
+        chat("push", r#"{"uid":9.5,"route":"onChat","msg":{"m":1}}"#),
+        chat("push", r#"{"uid":"9.5","route":"onChat","msg":{"m":2}}"#),
+        chat("bind", r#"{"uid":"9.5"}"#),
+        ask("b", "unbind", r#"{"uid":9.5}"#),
+        chat("setPush", "{}"),
+        chat("setPush", r#"{"room":"\u2028é\"\\"}"#),
+        ask("b", "exportS", "{}"),
+        ask("b", "enter", r#"{"uid":"zoë"}"#),
+        ask("b", "sess", "{}"),
+        ask("a", "kickUid", r#"{"uid":"zoë","reason":"\u0001é😀"}"#).heard("b", TO_THE_END),
+        open("b"),
+        ask("b", "enter", r#"{"uid":11}"#),
+        ask("a", "kickUid", r#"{"uid":"11","reason":"by its text"}"#).heard("b", TO_THE_END),
+        open("b"),
+        ask("b", "enter", r#"{"uid":""}"#),
+        ask("b", "exportS", "{}"),
+        ask("b", "unbind", r#"{"uid":""}"#),
+        ask("b", "enter", r#"{"uid":0}"#),
+        ask("b", "exportS", "{}"),
+        ask("b", "enter", r#"{"uid":"u9"}"#),
+        ask("b", "stat", r#"{"after":"odd uids"}"#),
+        leave("b"),
+        settle("a", 1),
     ]
 }
 
@@ -221,7 +263,7 @@ fn kicks() -> Vec<Step> {
         ask("b", "enter", r#"{"uid":"own"}"#),
         ask_last("b", "kickUid", r#"{"uid":"own","reason":"self"}"#),
         settle("a", 1),
-        ask("a", "sess", "{}"),
+        ask("a", "sess", r#"{"after":"kicks"}"#),
     ]);
     steps
 }
