@@ -16,7 +16,7 @@ use tangelo::gateway::load;
 
 use crate::gateway::Turn;
 use crate::inside::Inside;
-use crate::peers::Cluster;
+use crate::peers::{Cluster, REFERENCE};
 
 #[path = "../reference/app.rs"]
 #[allow(dead_code, reason = "written for more than is asked here")]
@@ -63,6 +63,9 @@ const KNOBS: &[Knobs] = &[
     knobs("c-single", &[], &["session.duplicate_login=refuse"]),
     knobs("c-maxc", &["max-connections=2"], &["client.max_connections=2"]),
     knobs("c-host", &[], &[]),
+    knobs("c-tmo", &[], &[
+        "client.timeout=2s", "filter.local=[\"serial 300ms\",\"time\",\"timeout 200ms 2\"]",
+    ]),
     knobs("c-filter", &[], &[]),
     knobs("c-err", &[], &[]),
 ];
@@ -173,12 +176,14 @@ fn on_tangelo(cluster: &Cluster, scripts: &[Script]) -> Vec<Record> {
     records
 }
 
-/// Every handler of both halves is asked for.
+/// Every server is there, and every handler of both halves is asked for.
 #[test]
-fn the_script_leaves_no_handler_out() {
+fn the_script_leaves_nothing_out() {
     let handlers = script::handlers();
     assert!(handlers.len() >= 50, "{handlers:?}");
     let scripts = script::scripts();
+    let servers: BTreeSet<_> = scripts.iter().map(|script| script.server).collect();
+    assert_eq!(servers, BTreeSet::from(REFERENCE));
     let steps = scripts.iter().flat_map(|script| &script.steps);
     let words: BTreeSet<&str> = steps.flat_map(|step| step.name.split([' ', '"'])).collect();
     let missing: Vec<_> = handlers

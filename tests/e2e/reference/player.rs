@@ -102,6 +102,7 @@ impl Player<'_> {
                 messages.iter().for_each(|bytes| self.send(name, bytes));
                 self.wait(name, wait);
             }
+            Act::Rest(period) => thread::sleep(*period),
             Act::Leave => {
                 self.clients.remove(name);
             }

@@ -1,5 +1,7 @@
 //! What clients do, server by server: one line for each step.
 
+use std::time::Duration;
+
 use crate::client::{DATA, HANDSHAKE, encode_message, encode_package};
 
 mod options;
@@ -59,6 +61,8 @@ pub(super) enum Act {
     Open(String),
     /// Sends WebSocket messages and waits.
     Send(Vec<Vec<u8>>, Wait),
+    /// Does nothing for a while.
+    Rest(Duration),
     /// Is gone without a word.
     Leave,
     /// Waits until the server has this many sessions.
@@ -232,6 +236,7 @@ pub(super) fn scripts() -> Vec<Script> {
         ("c-single", fence(), options::single()),
         ("c-maxc", fence(), options::max_connections()),
         ("c-host", fence(), options::host_filter()),
+        ("c-tmo", fence(), options::timeouts()),
         ("c-filter", fence(), options::filters()),
         ("c-err", fence(), options::error_handlers()),
     ];

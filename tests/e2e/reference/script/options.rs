@@ -1,5 +1,7 @@
 //! The other servers: what their options change.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::*;
@@ -182,6 +184,38 @@ pub(super) fn crypto() -> Vec<Step> {
     ]);
     steps.extend(refused("n", r#"{"sys":{}}"#));
     steps
+}
+
+#[rustfmt::skip]
+pub(super) fn timeouts() -> Vec<Step> {
+    vec![
+        open("a"),
+        // One at a time.
+        ask_all("a", &[
+            ("slow", r#"{"ms":150,"tag":"a"}"#),
+            ("slow", r#"{"ms":1,"tag":"b"}"#),
+            ("noResp", "{}"),
+        ]),
+        ask_all("a", &[("errOnly", "{}"), ("nosuch", "{}"), ("echo", "{}")]),
+        // Two clients do not wait for each other.
+        open("b"),
+        ask("b", "slow", r#"{"ms":1,"tag":"c"}"#),
+        // Too late: the next one starts, and the answer gets a code.
+        ask_all("a", &[("slow", r#"{"ms":600,"tag":"d"}"#), ("slow", r#"{"ms":1,"tag":"e"}"#)]),
+        ask_all("a", &[
+            ("slow", r#"{"ms":500,"tag":"f"}"#),
+            ("chat.chatHandler.noResp", "{}"),
+        ]),
+        // Longer than `timeout`, which is for raw TCP.
+        step("a", "rests", Act::Rest(Duration::from_millis(2400))),
+        ask("a", "echo", "{}"),
+        // What waits behind a kick is never run.
+        step("b", "asks for a kick behind something slow", Act::Send(vec![
+            request(1, "slow", r#"{"ms":100,"tag":"g"}"#),
+            request(2, "kickSelf", r#"{"reason":"now"}"#),
+            request(3, "echo", "{}"),
+        ], Wait::End)),
+    ]
 }
 
 #[rustfmt::skip]
