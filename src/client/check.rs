@@ -125,6 +125,8 @@ impl Rule {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn check(rules: &[&str]) -> Result<ClientCheck, String> {
@@ -170,6 +172,20 @@ mod tests {
                 error.starts_with(&format!("{rule:?} is no rule")),
                 "{error}"
             );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_rule_or_an_error(
+            rule in "!?[a*]?( (>|<|=|>=|<=)?[0-9.x]{0,24}){0,3}", any in ".{0,20}",
+            kind in "[a*]?", version in "[0-9.]{0,24}",
+        ) {
+            for rule in [rule, any] {
+                if let Ok(check) = ClientCheck::parse(&[rule]) {
+                    let _ = check.accepts(&kind, &version);
+                }
+            }
         }
     }
 }

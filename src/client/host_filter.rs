@@ -136,6 +136,8 @@ fn check(expression: &str, line: usize) -> Result<(), BadExpression> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn filter(expressions: &[&str]) -> Result<HostFilter, BadExpression> {
@@ -203,5 +205,19 @@ mod tests {
         let filter = filter.with_file("^5$").unwrap();
         let refused = ["1", "2", "3", "4", "5"].map(|address| filter.refuses(address));
         assert_eq!(refused, [true, false, false, true, true]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_list_or_an_error(
+            text in "[\\\\()\\[\\]{},*+?|^$.:0-9a-f#\n -]{0,40}", address in "[0-9a-f:.]{0,45}",
+        ) {
+            if let Ok(filter) = HostFilter::default().with_file(&text) {
+                let _ = filter.refuses(&address);
+            }
+            let lines: Vec<String> = text.lines().map(String::from).collect();
+            let (added, bad) = HostFilter::default().with_console(&lines);
+            prop_assert!(added.is_ok() && bad.len() <= lines.len());
+        }
     }
 }

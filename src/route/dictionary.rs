@@ -84,6 +84,8 @@ fn text(value: serde_json::Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -104,5 +106,24 @@ mod tests {
     #[test]
     fn the_version_of_an_empty_dictionary_is_the_references() {
         assert_eq!(Dictionary::default().version(), "mZFLkyvTelC5g8XnyQrpOw==");
+    }
+
+    proptest! {
+        #[test]
+        fn every_route_has_a_code_that_is_read_as_it(
+            handlers in prop::collection::vec(".{0,6}", 0..9), user in prop::collection::vec("[ab]{0,2}", 0..9),
+        ) {
+            let dictionary = Dictionary::new(
+                handlers.iter().map(String::as_str),
+                user.iter().map(String::as_str),
+            );
+            for route in handlers.iter().chain(&user) {
+                let code = dictionary.code(route).expect("a code");
+                prop_assert_eq!(dictionary.route(code), Some(&**route));
+            }
+            for text in [dictionary.routes_json(), dictionary.codes_json()] {
+                prop_assert!(json::validate(text.as_bytes()).is_ok());
+            }
+        }
     }
 }

@@ -92,6 +92,8 @@ pub fn kick(reason: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -118,5 +120,50 @@ mod tests {
         }
         let last = Request::parse(b"{\"sys\":1,\"sys\":{\"dictVersion\":\"v\"}}").unwrap();
         assert_eq!(last.dict_version().as_deref(), Some("v"));
+    }
+
+    /// Pieces of what clients send, in any order.
+    fn almost_a_request() -> impl Strategy<Value = String> {
+        let pieces = prop::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ":",
+            ",",
+            "\"",
+            "\\",
+            "\\u00",
+            "null",
+            "0",
+            "1e400",
+            "\"sys\":",
+            "\"type\":",
+            "\"version\":",
+            "\"dictVersion\":",
+            "\"protoVersion\":",
+            "\"rsa\":",
+            "{\"sys\":{",
+            "\"x\"",
+            "\u{e9}",
+            " ",
+        ]);
+        prop::collection::vec(pieces, 0..20).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(
+            text in almost_a_request(), bytes in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let whole = format!("{{\"sys\":{{\"type\":{text}}}}}");
+            for body in [text.as_bytes(), whole.as_bytes(), &bytes] {
+                if let Some(request) = Request::parse(body) {
+                    prop_assert!(json::is_truthy(request.sys));
+                    let _ = (request.client_type(), request.client_version(), request.rsa());
+                    let _ = (request.dict_version(), request.proto_version());
+                }
+            }
+        }
     }
 }

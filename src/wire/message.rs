@@ -242,6 +242,8 @@ pub fn push_package(route: Route<'_>, body: &[u8]) -> Result<Vec<u8>, EncodeErro
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -287,6 +289,23 @@ mod tests {
             let mut again = Vec::new();
             write(&mut again, &message).unwrap();
             assert_eq!(again, package.body);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_message_or_an_error(
+            flag in 0..0x20_u8, rest in prop::collection::vec(prop_oneof![0..4_u8, any::<u8>()], 0..300),
+        ) {
+            let bytes = [&[flag][..], &rest].concat();
+            for bytes in [&bytes[..], &rest] {
+                if let Ok(message) = decode(bytes) {
+                    let mut again = Vec::new();
+                    prop_assert!(write(&mut again, &message).is_ok());
+                    prop_assert_eq!(again.len(), len(&message));
+                    prop_assert_eq!(decode(&again), Ok(message));
+                }
+            }
         }
     }
 }

@@ -106,6 +106,8 @@ pub fn write(out: &mut Vec<u8>, kind: Kind, body: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -140,5 +142,21 @@ mod tests {
             &vec![0; PACKAGE_BODY_BYTES_MAX + 1]
         ));
         assert!(out.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_packages_an_error_or_too_few(
+            kind in 0..8_u8, length in 0..40_u8, body in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let bytes = [&[kind, 0, 0, length][..], &body].concat();
+            for bytes in [&bytes[..], &body] {
+                if let Ok(Some(package)) = decode(bytes, 30) {
+                    let mut again = Vec::new();
+                    prop_assert!(write(&mut again, package.kind, package.body));
+                    prop_assert_eq!(&again[..], &bytes[..package.bytes()]);
+                }
+            }
+        }
     }
 }

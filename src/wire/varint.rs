@@ -48,6 +48,8 @@ pub fn write(out: &mut Vec<u8>, mut value: u32) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -76,5 +78,19 @@ mod tests {
             decode(&[0xff, 0xff, 0xff, 0xff, 0x7f], 5),
             Err(VarintError::TooLong)
         );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_number_or_an_error(
+            input in prop::collection::vec(any::<u8>(), 0..8), bytes_max in 0..6_usize,
+        ) {
+            if let Ok((value, bytes)) = decode(&input, bytes_max) {
+                prop_assert!(len(value) <= bytes && bytes <= input.len());
+                let mut shortest = Vec::new();
+                write(&mut shortest, value);
+                prop_assert_eq!(decode(&shortest, 5), Ok((value, len(value))));
+            }
+        }
     }
 }
