@@ -14,6 +14,7 @@ use tangelo::{Config, config};
 use crate::client::Client;
 use crate::frames::handshake;
 use crate::frontend::{Frontend, Kind, Knobs};
+use crate::gateway::Gateway;
 use crate::inside::Inside;
 use crate::peers::{Cluster, Dialect, MASTER};
 use crate::process::POLL_INTERVAL;
@@ -69,6 +70,22 @@ fn a_listed_address_gets_no_byte() {
         Client::tcp(inside.address()).open();
         inside.wait_counter("closed_blacklisted", 10);
         inside.stop();
+    }
+}
+
+/// As the expressions see it, and as the reference has it, which listens on all addresses.
+#[test]
+fn on_all_addresses_an_ipv4_client_has_its_address_in_ipv6() {
+    for (expression, nine_is_served) in [
+        (r"^::ffff:127\.0\.0\.9$", false),
+        (r"127\.0\.0\.9", false),
+        (r"^127", true),
+    ] {
+        let blacklist = format!("client.blacklist=[{}]", json!(expression));
+        let gateway = Gateway::start_on("[::]:0", &["--set", &blacklist]);
+        let address = SocketAddr::from((ONE, gateway.address().port()));
+        assert_eq!(is_served(address, NINE), nine_is_served, "{expression}");
+        assert!(is_served(address, ONE), "{expression}");
     }
 }
 

@@ -103,6 +103,9 @@ fn a_client_that_sends_heartbeats_stays() {
         Gateway::start(&["--set", "client.heartbeat=1s", "--set", "client.timeout=3s"]);
     let mut clients = REACH.map(|reach| reach(gateway.address()).open());
     let mut silent = REACH.map(|reach| reach(gateway.address()).open());
+    // Its time has not begun.
+    let mut without_ack = Client::websocket(gateway.address());
+    without_ack.handshake();
     // Neither the clock nor the number of heartbeats: long enough to end those who are silent.
     let mut rounds = 0;
     while gateway.counters().get("closed_heartbeat_timeout").copied() < Some(2) {
@@ -123,6 +126,8 @@ fn a_client_that_sends_heartbeats_stays() {
         assert_eq!(client.next_package(), heartbeat());
         assert_eq!(client.next_package(), None);
     }
+    without_ack.ack();
+    assert_eq!(without_ack.next_package(), heartbeat());
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod forged;
 mod life;
 mod push;
 mod session;
+mod wire;
 
 /// The same promise on each frontend: four tests in a module of the promise's name.
 ///

@@ -37,3 +37,4 @@ mod reference;
 mod room;
 mod rpc;
 mod schedulers;
+mod wire;

@@ -656,6 +656,16 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn protos_are_found_where_they_are() {
+        for name in ["serverProtos.json", "development/serverProtos.json"] {
+            let config = accepted("development", &[("servers.json", TYPES), (name, "{}")]);
+            let found = config.client.server_protos.expect("a path");
+            assert!(found.ends_with(name), "{}", found.display());
+            assert_eq!(config.client.client_protos, None);
+        }
+    }
+
+    #[test]
     fn a_cluster_count_stands_for_that_many_servers() {
         let text = r#"{"connector": [
             {"clusterCount": 2, "host": "h", "port": "3150++", "clientPort": "3010++", "frontend": true},
