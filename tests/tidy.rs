@@ -261,6 +261,35 @@ fn documents_name_files_that_exist() {
     found.none();
 }
 
+#[test]
+fn the_table_of_rules_names_tests_that_exist() {
+    let (table, tree) = (source("docs/compatibility.md"), tree());
+    let mut found = Findings::default();
+    for (at, name) in quoted_names(&table.text, false) {
+        if is_test(&tree, name) == Some(false) {
+            found.add(&table, at, format!("there is no test `{name}`"));
+        }
+    }
+    let mut rules = 0;
+    for (line, row) in table.text.lines().enumerate() {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let ["", _, _, verdict, tests, ""] = cells[..] else {
+            continue;
+        };
+        let kept = ["same", "better"]
+            .iter()
+            .any(|word| verdict.starts_with(word));
+        rules += usize::from(kept);
+        if kept && !tests.contains('`') {
+            found
+                .0
+                .push(format!("{}:{}: no test", table.path, line + 1));
+        }
+    }
+    assert!(rules > 100, "the rules are not where they are looked for");
+    found.none();
+}
+
 // ---- What the rules are made of ----
 
 /// A text file of the tree.
@@ -757,6 +786,41 @@ fn is_file_name(tree: &[String], name: &str) -> bool {
     name.chars().all(plain) && !first.is_empty() && ours
 }
 
+/// Whether there is a test, or a module or list of tests, that `cargo test` knows as `e2e clients::name`
+/// or `lib route::tests::name`; `None` for what is no name of a test.
+fn is_test(tree: &[String], name: &str) -> Option<bool> {
+    let (root, path) = name.split_once(' ')?;
+    let folder = match root {
+        "lib" => "src".to_owned(),
+        root => format!("tests/{root}"),
+    };
+    if !path.contains("::")
+        || !tree
+            .iter()
+            .any(|file| file.starts_with(&format!("{folder}/")))
+    {
+        return None;
+    }
+    // The longest beginning that is a file; what is behind it must be in there.
+    let mut modules: Vec<&str> = path.split("::").collect();
+    let mut inside = Vec::new();
+    while let Some(last) = modules.pop() {
+        inside.push(last);
+        let file = format!("{folder}/{}", modules.join("/"));
+        let files = [format!("{file}.rs"), format!("{file}/mod.rs")];
+        if let Some(file) = files.iter().find(|file| tree.contains(file)) {
+            let file = source(file);
+            let tokens: Vec<_> = tokens(&file.code).map(|(_, token)| token).collect();
+            let has = |name: &&str| {
+                let mut pairs = tokens.windows(2);
+                pairs.any(|two| two == ["fn", name] || two == ["mod", name])
+            };
+            return Some(inside.iter().all(has));
+        }
+    }
+    Some(false)
+}
+
 /// Whether a name exists as seen from the document, the root, the rooms or the vectors.
 fn exists(tree: &[String], document: &str, name: &str) -> bool {
     let found = |folder: &str| {
@@ -890,6 +954,28 @@ fn names_of_files_are_told_from_other_words() {
         .map(|(_, name)| *name)
         .collect();
     assert_eq!(names, ["b/c", "g/h", "i"]);
+}
+
+#[test]
+fn names_of_tests_are_found_where_they_are() {
+    let tree = tree();
+    for (name, there) in [
+        (
+            "e2e clients::a_response_before_a_kick_arrives_before_it",
+            Some(true),
+        ),
+        ("e2e cluster::session::a_session_is_kicked", Some(true)),
+        (
+            "lib route::tests::routes_go_where_the_reference_sends_them",
+            Some(true),
+        ),
+        ("lib route::routes_go_where_nobody_sends_them", Some(false)),
+        ("e2e absent::a_test", Some(false)),
+        ("cargo test", None),
+        ("lib wire", None),
+    ] {
+        assert_eq!(is_test(&tree, name), there, "{name}");
+    }
 }
 
 #[test]
