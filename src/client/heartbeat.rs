@@ -127,6 +127,28 @@ mod tests {
     use crate::ids::ShardId;
 
     #[test]
+    fn one_option_sets_both_limits() {
+        let second = Duration::from_secs(1);
+        for (heartbeat, timeout, limits) in [
+            (None, None, (None, IDLE_DEFAULT)),
+            (Some(3 * second), None, (Some(6 * second), IDLE_DEFAULT)),
+            (None, Some(second), (None, second)),
+            (
+                Some(3 * second),
+                Some(4 * second),
+                (Some(4 * second), 4 * second),
+            ),
+        ] {
+            let patience = Patience::new(&config::Client {
+                heartbeat,
+                timeout,
+                ..config::Client::default()
+            });
+            assert_eq!((patience.heartbeat, patience.idle), limits);
+        }
+    }
+
+    #[test]
     #[allow(clippy::disallowed_methods)]
     fn a_session_is_looked_at_after_its_deadline_and_at_most_two_slots_later() {
         let start = Instant::now();

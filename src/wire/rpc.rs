@@ -291,6 +291,37 @@ mod tests {
     }
 
     #[test]
+    fn a_forward_says_how_its_message_came() {
+        for (compressed, gzip) in [(false, true), (true, false)] {
+            let forward = Forward {
+                server_type: "\"chat\"",
+                message_id: 3,
+                kind: 0,
+                compressed,
+                route: "chat.a.b",
+                body: b"{}",
+                gzip,
+                session: Session {
+                    id: 1,
+                    frontend_id: "\"c\"",
+                    uid: "null",
+                    settings: "{}",
+                },
+            };
+            let mut out = Vec::new();
+            write_forward(&mut out, 1, &forward);
+            let text = String::from_utf8_lossy(&out);
+            let message = format!(
+                "{{\"id\":3,\"type\":0,\"compressRoute\":{},\"route\":\"chat.a.b\",\"body\":{{}},\
+                 \"compressGzip\":{}}}",
+                u8::from(compressed),
+                u8::from(gzip),
+            );
+            assert!(text.contains(&message), "{text}");
+        }
+    }
+
+    #[test]
     fn answers_are_read_single_batched_and_in_any_key_order() {
         let one = all(b"{\"id\":7,\"resp\":[null,{\"a\":[1]},null]}");
         assert_eq!(one[0].id, Some(7));
