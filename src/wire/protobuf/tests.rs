@@ -244,6 +244,54 @@ prop_compose! {
     }
 }
 
+/// What may stand in a file of protos, sense or nonsense.
+fn any_definition() -> impl Strategy<Value = Value> {
+    let key = prop::sample::select(vec![
+        "required uInt32 x",
+        "optional string y",
+        "repeated sInt32 xs",
+        "repeated string ys",
+        "optional A a",
+        "required B b",
+        "repeated A as",
+        "map A m",
+        "obj B o",
+        "optional Gone g",
+        "required string key",
+        "required uInt32 value",
+        "optional double d",
+        "optional A key",
+        "message A",
+        "message B",
+        "message uInt32",
+        "message",
+        "optional bool",
+        "  ",
+        "__tags",
+        "optional float __messages",
+    ]);
+    let leaf = prop_oneof![
+        8 => (0_u64..9).prop_map(Value::from),
+        1 => any::<i64>().prop_map(Value::from),
+        1 => Just(json!("1")),
+        1 => Just(json!([])),
+    ];
+    leaf.prop_recursive(4, 40, 8, move |inner| {
+        prop::collection::vec((key.clone(), inner), 0..9).prop_map(|members| {
+            let named = members.into_iter().map(|(name, value)| {
+                let is_message = name.starts_with("message");
+                let value = if is_message == value.is_object() {
+                    value
+                } else {
+                    json!(is_message)
+                };
+                (name.to_owned(), value)
+            });
+            named.filter(|(_, value)| !value.is_boolean()).collect()
+        })
+    })
+}
+
 proptest! {
     #[test]
     fn any_bytes_become_json_or_an_error(
@@ -312,4 +360,18 @@ fn a_value_that_cannot_be_written_names_its_field() {
         "field `nums`: the value is no integer"
     );
     assert_eq!(said("{"), "the body is no JSON");
+}
+
+proptest! {
+    #[test]
+    fn any_schema_is_refused_or_works(
+        flavour in flavour(), route in any_definition(), a in any_definition(), b in any_definition(),
+        body in any_json(), bytes in prop::collection::vec(prop_oneof![0_u8..40, any::<u8>()], 0..60),
+    ) {
+        let protos = json!({"route": route, "message A": a, "message B": b});
+        if let Ok(schema) = Schema::parse(flavour, &protos) {
+            prop_assert!(text::validate(schema.parsed_json().as_bytes()).is_ok());
+            let _ = (encode(&schema, &body.to_string()), decode(&schema, &bytes));
+        }
+    }
 }
