@@ -233,6 +233,8 @@ impl Client {
             Frame::Message(message) => self.only_package(rules, message)?,
             Frame::Assembled(message) => Event::Assembled(message),
             Frame::Ping(payload) => Event::Ping(payload),
+            // As pomelo: a close without a code gets 1000, which a browser then reports; pinus: none.
+            Frame::Close(None) if rules.dialect == Dialect::Pomelo => Event::Goodbye(Some(1000)),
             Frame::Close(code) => Event::Goodbye(code),
             Frame::Nothing => return Ok((bytes, None)),
         };

@@ -273,7 +273,7 @@ fn a_close_frame_is_answered_with_its_own_code() {
             Stage::Upgraded,
             &bytes,
             "closed_left",
-            End::CloseFrame(None),
+            End::CloseFrame(Some(1000)),
         );
     });
 }
