@@ -262,12 +262,18 @@ fn documents_name_files_that_exist() {
 }
 
 #[test]
-fn the_table_of_rules_names_tests_that_exist() {
+fn the_table_of_rules_names_tests_and_keys_that_exist() {
     let (table, tree) = (source("docs/compatibility.md"), tree());
     let mut found = Findings::default();
+    let keys = source("src/gateway/load/keys.rs");
+    let has = |text: &str| keys.text.contains(&format!("(\"{text}"));
     for (at, name) in quoted_names(&table.text, false) {
         if is_test(&tree, name) == Some(false) {
             found.add(&table, at, format!("there is no test `{name}`"));
+        }
+        let section = name.split_once('.').map(|(section, _)| section);
+        if section.is_some_and(|it| has(&format!("{it}."))) && !has(&format!("{name}\",")) {
+            found.add(&table, at, format!("there is no key `{name}`"));
         }
     }
     let mut rules = 0;
