@@ -37,4 +37,5 @@ mod reference;
 mod room;
 mod rpc;
 mod schedulers;
+mod session;
 mod wire;
