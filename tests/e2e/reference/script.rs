@@ -65,8 +65,8 @@ pub(super) enum Act {
     Rest(Duration),
     /// Is gone without a word.
     Leave,
-    /// Waits until the server has this many sessions.
-    Settle(usize),
+    /// Waits until the server has this many sessions, and this many of them with a uid.
+    Settle(usize, u64),
     /// Sets the blacklist, and waits until it has an effect: whether a client is then served.
     Blacklist(&'static str, bool),
 }
@@ -131,8 +131,9 @@ fn leave(client: &'static str) -> Step {
     step(client, "leaves", Act::Leave)
 }
 
-fn settle(client: &'static str, sessions: usize) -> Step {
-    step(client, "waits for others to be gone", Act::Settle(sessions))
+fn settle(client: &'static str, sessions: usize, bound: u64) -> Step {
+    let act = Act::Settle(sessions, bound);
+    step(client, "waits for others to be gone", act)
 }
 
 /// A method of the entry handler, or a whole route.

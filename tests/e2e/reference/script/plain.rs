@@ -149,7 +149,7 @@ fn sessions() -> Vec<Step> {
         ask("a", "unbind", r#"{"uid":"7"}"#),
         ask("a", "unbind", r#"{"uid":7}"#),
         ask("a", "addr", "{}"),
-        settle("a", 1),
+        settle("a", 1, 0),
         ask("a", "stat", "{}"),
         ask("a", "sess", "{}"),
         // Two sessions of one user.
@@ -160,7 +160,7 @@ fn sessions() -> Vec<Step> {
         ask("a", "stat", "{}"),
         // The login goes with the first of them.
         leave("b"),
-        settle("a", 1),
+        settle("a", 1, 1),
         ask("a", "sess", "{}"),
         ask("a", "stat", "{}"),
         ask("a", "unbind", r#"{"uid":"u1"}"#),
@@ -198,7 +198,7 @@ fn odd_uids() -> Vec<Step> {
         ask("b", "enter", r#"{"uid":"u9"}"#),
         ask("b", "stat", r#"{"after":"odd uids"}"#),
         leave("b"),
-        settle("a", 1),
+        settle("a", 1, 0),
     ]
 }
 
@@ -226,7 +226,7 @@ fn pushes() -> Vec<Step> {
             .heard("b", 1),
         leave("c"),
         leave("b"),
-        settle("a", 1),
+        settle("a", 1, 0),
     ]
 }
 
@@ -262,7 +262,7 @@ fn kicks() -> Vec<Step> {
         open("b"),
         ask("b", "enter", r#"{"uid":"own"}"#),
         ask_last("b", "kickUid", r#"{"uid":"own","reason":"self"}"#),
-        settle("a", 1),
+        settle("a", 1, 0),
         ask("a", "sess", r#"{"after":"kicks"}"#),
     ]);
     steps
@@ -299,7 +299,7 @@ fn backend() -> Vec<Step> {
             .heard("b", TO_THE_END),
         open("b"),
         ask_last("b", &on("kickSid"), r#"{"reason":"by id"}"#),
-        settle("a", 1),
+        settle("a", 1, 0),
     ]
 }
 
@@ -356,6 +356,6 @@ fn malformed() -> Vec<Step> {
     ] {
         steps.extend([open("m"), send("m", what, bytes, Wait::Deaf)]);
     }
-    steps.extend([settle("a", 1), ask("a", "echo", r#"{"still":"here"}"#)]);
+    steps.extend([settle("a", 1, 0), ask("a", "echo", r#"{"still":"here"}"#)]);
     steps
 }
