@@ -68,6 +68,13 @@ pub fn check(config: &Config) -> Result<()> {
         );
         return Err(Error::Config(text));
     }
+    let routes = config.dictionary.len() + config.handler_routes.len();
+    if config.client.use_dict && routes > usize::from(u16::MAX) {
+        return Err(Error::Config(format!(
+            "dictionary, handler_routes: {routes} routes; accepted: up to {} that get a code",
+            u16::MAX
+        )));
+    }
     let shards = shards(config);
     shards_fit(shards)?;
     let (files, memory) = (raise(Resource::Nofile), raise(Resource::Memlock));
@@ -544,6 +551,20 @@ mod tests {
         assert_eq!(shards(&config), cores().len().min(SHARDS_MAX));
         config.shards = Some(3);
         assert_eq!(shards(&config), 3);
+    }
+
+    #[test]
+    fn more_routes_than_codes_are_refused() {
+        let config = |use_dict, routes| {
+            let mut config = Config::default();
+            config.client.use_dict = use_dict;
+            config.dictionary = vec!["onX".into(); routes];
+            config.handler_routes = vec!["a.b.c".into()];
+            config
+        };
+        let text = check(&config(true, 65_535)).unwrap_err().to_string();
+        let place = "dictionary, handler_routes: 65536 routes; accepted: up to 65535";
+        assert!(text.starts_with(place), "{text}");
     }
 
     #[test]

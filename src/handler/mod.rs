@@ -274,6 +274,8 @@ pub trait Frontend: Clock {
         sid: Sid,
         values: &[(&str, serde_json::Value)],
     ) -> Result<(), Failure>;
+    /// Takes a session value away.
+    fn remove(self: Rc<Self>, sid: Sid, key: &str) -> Result<(), Failure>;
     /// Pushes to one session of this shard; false when it is gone or not working.
     fn push(self: Rc<Self>, sid: Sid, route: &str, body: &[u8]) -> Result<bool, Failure>;
     /// Pushes to every session of the process, or to those that the options say.
@@ -373,6 +375,14 @@ impl Session {
         Rc::make_mut(&mut self.identity).settings.set(key, value);
     }
 
+    /// Takes a value away from this snapshot and from the session itself. Unlike pomelo, whose
+    /// `remove` leaves the value where it is.
+    pub fn remove(&mut self, key: &str) -> Result<(), Failure> {
+        self.frontend.clone().remove(self.id, key)?;
+        Rc::make_mut(&mut self.identity).settings.remove(key);
+        Ok(())
+    }
+
     /// Writes one value of the snapshot to the session itself.
     pub fn push_setting(&self, key: &str) -> Result<(), Failure> {
         let value = self.get(key).cloned().unwrap_or_default();
@@ -412,8 +422,21 @@ impl Session {
     }
 }
 
-/// Called when a session has closed.
-type OnClose = Box<dyn Fn(&Session)>;
+/// Called with a session that something has happened to.
+type OnSession = Box<dyn Fn(&Session)>;
+/// Called with a session and the uid that it had.
+type OnUnbind = Box<dyn Fn(&Session, &Uid)>;
+
+/// What has happened to a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// It has a uid now. Pomelo: `bind_session`.
+    Bind,
+    /// It had this uid. Pomelo: `unbind_session`.
+    Unbind(Uid),
+    /// It is over. Pomelo: `close_session`.
+    Close,
+}
 /// Has a say on a client's type and version.
 type CheckClient = Box<dyn Fn(&str, &str) -> bool>;
 /// Has something to say to a client that comes in.
@@ -425,7 +448,9 @@ pub struct Router {
     routes: Vec<(Box<str>, Box<dyn Handler>)>,
     /// Filters and error handlers.
     pub(crate) filters: filter::Filters,
-    on_close: Vec<OnClose>,
+    on_bind: Vec<OnSession>,
+    on_unbind: Vec<OnUnbind>,
+    on_close: Vec<OnSession>,
     check_client: Option<CheckClient>,
     on_handshake: Option<OnHandshake>,
     pub(crate) select_scheduler: Option<send::SelectScheduler>,
@@ -473,6 +498,22 @@ impl Router {
     pub fn configured(mut self, config: &Config) -> Self {
         let own = std::mem::replace(&mut self.filters, filter::Filters::configured(config));
         self.filters.append(own);
+        self
+    }
+
+    /// Calls `f` for each session that was bound, by a handler here or by a backend, on the shard of
+    /// the session; not where it already had that uid. Pomelo: the event `bind_session`.
+    #[must_use]
+    pub fn on_bind(mut self, f: impl Fn(&Session) + 'static) -> Self {
+        self.on_bind.push(Box::new(f));
+        self
+    }
+
+    /// Calls `f` for each session that was unbound, with the uid that it had; the session has none
+    /// any more. A session that closes is not unbound before. Pomelo: the event `unbind_session`.
+    #[must_use]
+    pub fn on_unbind(mut self, f: impl Fn(&Session, &Uid) + 'static) -> Self {
+        self.on_unbind.push(Box::new(f));
         self
     }
 
@@ -578,16 +619,24 @@ impl Router {
         self.routes[index].1.call(request)
     }
 
-    /// Tells everybody who asked that a session has closed, filters first.
-    pub fn closed(&self, session: &Session) {
-        self.filters.session_closed(session.id());
-        for f in &self.on_close {
-            f(session);
+    /// Tells everybody who asked, filters first.
+    pub fn happened(&self, session: &Session, event: &SessionEvent) {
+        match event {
+            SessionEvent::Bind => self.on_bind.iter().for_each(|f| f(session)),
+            SessionEvent::Unbind(uid) => self.on_unbind.iter().for_each(|f| f(session, uid)),
+            SessionEvent::Close => {
+                self.filters.session_closed(session.id());
+                self.on_close.iter().for_each(|f| f(session));
+            }
         }
     }
 
     /// True when somebody asked.
-    pub fn wants_close(&self) -> bool {
-        !self.on_close.is_empty() || self.filters.wants_close()
+    pub fn wants(&self, event: &SessionEvent) -> bool {
+        match event {
+            SessionEvent::Bind => !self.on_bind.is_empty(),
+            SessionEvent::Unbind(_) => !self.on_unbind.is_empty(),
+            SessionEvent::Close => !self.on_close.is_empty() || self.filters.wants_close(),
+        }
     }
 }

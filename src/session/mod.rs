@@ -156,6 +156,17 @@ impl Settings {
     /// Sets one value.
     pub fn set(&mut self, key: &str, value: serde_json::Value) {
         self.values.insert(key.to_owned(), value);
+        self.print();
+    }
+
+    /// Takes one value away; the others keep their order.
+    pub fn remove(&mut self, key: &str) {
+        if self.values.shift_remove(key).is_some() {
+            self.print();
+        }
+    }
+
+    fn print(&mut self) {
         let mut text = Vec::new();
         json::write_value(&mut text, &serde_json::Value::Object(self.values.clone()));
         self.json = String::from_utf8(text)

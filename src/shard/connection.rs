@@ -16,7 +16,7 @@ use crate::client::heartbeat::{LINGER, Silence};
 use crate::client::transport::Transport;
 use crate::client::{Client, ClientAddress, Connected, Event, State};
 use crate::error::Fault;
-use crate::handler::{Sending, Session};
+use crate::handler::{Sending, Session, SessionEvent};
 use crate::ids::Sid;
 use crate::limits::{PACKAGE_BODY_BYTES_MAX, WRITE_SLICES_MAX};
 use crate::metrics::Counter;
@@ -487,27 +487,34 @@ impl Shard {
         }
         if counted {
             self.process_connections.leave();
-            self.tell_closed(sid, identity);
+            self.tell_handlers(sid, identity, SessionEvent::Close);
         }
     }
 
-    /// Tells the handlers that asked. A panic there must not end the shard. What they send may close
-    /// further sessions, whose turn comes after them: a recursion here would have no bound.
-    fn tell_closed(self: &Rc<Self>, sid: Sid, identity: Rc<Identity>) {
-        if !self.router.wants_close() {
+    /// Tells the handlers that asked. A panic there must not end the shard. What they do may lead to
+    /// further events, whose turn comes after them: a recursion here would have no bound.
+    pub(super) fn tell_handlers(
+        self: &Rc<Self>,
+        sid: Sid,
+        identity: Rc<Identity>,
+        event: SessionEvent,
+    ) {
+        if !self.router.wants(&event) {
             return;
         }
-        self.to_tell.borrow_mut().push_back((sid, identity));
+        self.to_tell.borrow_mut().push_back((sid, identity, event));
         if self.telling.replace(true) {
             return;
         }
         loop {
             let next = self.to_tell.borrow_mut().pop_front();
-            let Some((sid, identity)) = next else { break };
+            let Some((sid, identity, event)) = next else {
+                break;
+            };
             let session = Session::new(sid, identity, self.clone());
-            if catch_unwind(AssertUnwindSafe(|| self.router.closed(&session))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.router.happened(&session, &event))).is_err() {
                 self.counters().add(Counter::Panics, 1);
-                tracing::error!(session = %sid, "a close handler panicked");
+                tracing::error!(session = %sid, ?event, "a handler of a session's events panicked");
             }
         }
         self.telling.set(false);

@@ -491,6 +491,14 @@ impl Frontend for Shard {
         Ok(())
     }
 
+    fn remove(self: Rc<Self>, sid: Sid, key: &str) -> Result<(), Failure> {
+        self.change_identity(sid, |identity| {
+            identity.settings.remove(key);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
     fn push(self: Rc<Self>, sid: Sid, route: &str, body: &[u8]) -> Result<bool, Failure> {
         let package = self.outgoing(&Sending::Push { route, body })?;
         Ok(self.push_package(sid, &package))

@@ -32,9 +32,9 @@ use crate::client::host_filter::HostFilter;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::Error;
-use crate::handler::Router;
 use crate::handler::clock::Alarms;
 use crate::handler::filter::Slot;
+use crate::handler::{Router, SessionEvent};
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::SESSIONS_PER_SHARD_MAX;
 use crate::metrics::Counters;
@@ -175,8 +175,8 @@ pub(crate) struct Shard {
     connections: RefCell<Slab<Connection>>,
     /// Who a session is before it is bound or has values.
     nobody: Rc<Identity>,
-    /// Closed sessions that the handlers have not been told of, and whether somebody is at it.
-    to_tell: RefCell<VecDeque<(Sid, Rc<Identity>)>>,
+    /// Events that the handlers have not been told of, and whether somebody is at it.
+    to_tell: RefCell<VecDeque<(Sid, Rc<Identity>, SessionEvent)>>,
     telling: Cell<bool>,
     scheduler: RefCell<Scheduler>,
     /// Which push scheduler takes what.

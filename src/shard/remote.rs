@@ -24,7 +24,7 @@ use crate::client::State;
 use crate::config::{Dialect, RpcAllow};
 use crate::error::Fault;
 use crate::handler::filter::Slot;
-use crate::handler::{BroadcastOptions, Failure, Sending};
+use crate::handler::{BroadcastOptions, Failure, Sending, SessionEvent};
 use crate::ids::{ShardId, Sid};
 use crate::limits::CALLERS_LOOKED_UP_MAX;
 use crate::metrics::Counter;
@@ -498,7 +498,7 @@ impl Shard {
     /// Binds a session of this shard and reports it.
     fn bind_here(self: &Rc<Self>, sid: Sid, uid: Uid, allowed: bool) -> Result<(), Failure> {
         let mut news = false;
-        self.change_identity(sid, |identity| {
+        let identity = self.change_identity(sid, |identity| {
             news = identity.bind(&uid, allowed)?;
             Ok(())
         })?;
@@ -509,6 +509,7 @@ impl Shard {
             } else {
                 self.report(Parcel::Bound { sid, uid, address });
             }
+            self.tell_handlers(sid, identity, SessionEvent::Bind);
         }
         Ok(())
     }
@@ -521,6 +522,7 @@ impl Shard {
     ) -> Result<Rc<Identity>, Failure> {
         let identity = self.change_identity(sid, |identity| identity.unbind(uid))?;
         self.report_unbound(sid);
+        self.tell_handlers(sid, identity.clone(), SessionEvent::Unbind(uid.clone()));
         Ok(identity)
     }
 

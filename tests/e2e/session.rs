@@ -1,4 +1,6 @@
-//! What a handler has of its message and its session.
+//! What a handler has of its message and its session, and what it hears of sessions.
+
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tangelo::Config;
@@ -145,4 +147,109 @@ fn a_handler_reads_what_javascript_handlers_are_given() {
         }
         inside.stop();
     }
+}
+
+/// What happened, in order: the event, then uid and values that the session has.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl Heard {
+    fn write(&self, event: &str, session: &Session) {
+        let uid = session.uid().map_or("nobody", Uid::text);
+        let line = format!("{event}: {uid} {}", session.settings_json());
+        self.0.lock().unwrap().push(line);
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+fn listening(heard: &Heard) -> Router {
+    let [bind, unbind, close] = [heard.clone(), heard.clone(), heard.clone()];
+    handlers(&Gate::default())
+        .on_bind(move |session| bind.write("bind", session))
+        .on_unbind(move |session, uid| {
+            let had = format!("unbind {}", uid.text().starts_with("of-"));
+            unbind.write(&had, session);
+            // What a handler of an event does may lead to the next one.
+            session.kick(Some("unbound"));
+        })
+        .on_close(move |session| close.write("close", session))
+}
+
+#[test]
+fn handlers_hear_of_binds_unbinds_and_ends_once_each() {
+    for shards in [1, 4] {
+        let heard = Heard::default();
+        let listener = heard.clone();
+        let inside = Inside::start(shards, Config::default(), move || listening(&listener));
+        let mut client = Client::tcp(inside.address()).open();
+        let ask = |client: &mut Client, method: &str| client.request_text(&*route(method), "{}");
+        ask(&mut client, "push");
+        // The second one changes nothing.
+        let bound = ask(&mut client, "bind");
+        assert_eq!(ask(&mut client, "bind"), bound);
+        client.request(1, &*route("unbind"), "{}");
+        assert_eq!(client.wait_kick(), "unbound");
+        let mut client = Client::websocket(inside.address()).open();
+        ask(&mut client, "bind");
+        drop(client);
+        inside.wait_counter("connections", 0);
+        let bound: Value = serde_json::from_str(&bound).expect("JSON");
+        let uid = bound["uid"].as_str().expect("a uid");
+        let lines = heard.lines();
+        let first = [
+            format!("bind: {uid} {{\"kept\":\"é\"}}"),
+            "unbind true: nobody {\"kept\":\"é\"}".to_owned(),
+            "close: nobody {\"kept\":\"é\"}".to_owned(),
+        ];
+        assert_eq!(lines[..3], first);
+        let [bind, close] = &lines[3..] else {
+            panic!("{lines:?}")
+        };
+        // Who closes is not unbound before, and still has a uid.
+        assert!(bind.starts_with("bind: of-"), "{lines:?}");
+        assert_eq!(bind.replace("bind", "close"), *close);
+        inside.stop();
+    }
+}
+
+#[test]
+fn a_handler_of_an_event_that_panics_costs_nothing() {
+    let inside = Inside::start(2, Config::default(), || {
+        handlers(&Gate::default())
+            .on_bind(|_| panic!("boom"))
+            .on_unbind(|_, _| panic!("boom"))
+    });
+    let clients = inside.clients();
+    let panics = 2 * clients.len() as u64;
+    for mut client in clients {
+        let ask = |client: &mut Client, method: &str| client.request_text(&*route(method), "{}");
+        assert!(ask(&mut client, "bind").contains("\"uid\":\"of-"));
+        assert!(ask(&mut client, "unbind").contains("\"uid\":null"));
+    }
+    inside.wait_counter("handler_panics", panics);
+    inside.stop();
+}
+
+#[test]
+fn a_value_that_is_removed_is_gone_from_the_session() {
+    let inside = Inside::start(1, Config::default(), || {
+        handlers(&Gate::default()).route(&route("remove"), |request| {
+            changed(request, |session| {
+                session.remove("kept").expect("it is there");
+            })
+        })
+    });
+    for mut client in inside.clients() {
+        let ask = |client: &mut Client, method: &str| client.request_text(&*route(method), "{}");
+        assert!(ask(&mut client, "push").contains("\"kept\""));
+        assert!(ask(&mut client, "export").contains("\"kept\""));
+        assert!(ask(&mut client, "remove").ends_with("\"settings\":{}}"));
+        assert!(ask(&mut client, "export").ends_with("\"settings\":{}}"));
+        // What is not there can be removed.
+        ask(&mut client, "remove");
+    }
+    inside.stop();
 }

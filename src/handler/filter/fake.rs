@@ -13,7 +13,7 @@ use crate::config::Dialect;
 use crate::handler::clock::{Alarms, Clock};
 use crate::handler::{
     Answer, BroadcastOptions, ClientAddress, Failure, Frontend, Incoming, LocalFuture, Outcome,
-    Request, Router, Session, reply,
+    Request, Router, Session, SessionEvent, reply,
 };
 use crate::ids::{ShardId, Sid};
 use crate::metrics::Counter;
@@ -74,6 +74,10 @@ impl Frontend for Fake {
     }
 
     fn import(self: Rc<Self>, _: Sid, _: &[(&str, serde_json::Value)]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn remove(self: Rc<Self>, _: Sid, _: &str) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -189,7 +193,7 @@ impl World {
         let sid = sid(session);
         self.frontend.closed.borrow_mut().insert(sid.get());
         let session = Session::new(sid, Rc::default(), self.frontend.clone());
-        self.router.closed(&session);
+        self.router.happened(&session, &SessionEvent::Close);
         self.turn();
     }
 
