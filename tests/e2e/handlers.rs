@@ -49,18 +49,6 @@ const PANICKING: [&str; 4] = [
     "connector.testHandler.deep",
 ];
 
-fn on_one_shard_and_on_four(
-    config: &Config,
-    handlers: impl Fn() -> Router + Clone + Send + Sync + 'static,
-    mut test: impl FnMut(&Inside),
-) {
-    for shards in [1, 4] {
-        let inside = Inside::start(shards, config.clone(), handlers.clone());
-        test(&inside);
-        inside.stop();
-    }
-}
-
 /// A good request between others that go wrong: each is answered, once.
 fn assert_costs_itself_only(client: &mut Client, route: &str, wrong: &[u8]) {
     client.request(1, OK, "{}");
@@ -84,7 +72,7 @@ fn assert_costs_itself_only(client: &mut Client, route: &str, wrong: &[u8]) {
 
 #[test]
 fn a_handler_that_panics_costs_its_request_only() {
-    on_one_shard_and_on_four(&Config::default(), router, |inside| {
+    Inside::on_one_shard_and_on_four(&Config::default(), router, |inside| {
         let mut clients = inside.clients();
         for client in &mut clients {
             for route in PANICKING {
@@ -163,7 +151,7 @@ fn a_filter_that_panics_before_the_response_costs_its_request_only() {
                 let router = Router::new().route(OK, ok).route(BOOM, ok);
                 router.filters(|filters| add(filters, later))
             };
-            on_one_shard_and_on_four(&Config::default(), handlers, |inside| {
+            Inside::on_one_shard_and_on_four(&Config::default(), handlers, |inside| {
                 let mut clients = inside.clients();
                 for client in &mut clients {
                     assert_costs_itself_only(client, BOOM, wrong);
@@ -188,7 +176,7 @@ fn a_filter_that_panics_after_the_response_costs_nothing() {
                     .push(Box::new(move |error, incoming, _| filter(error, incoming)));
             })
         };
-        on_one_shard_and_on_four(&Config::default(), handlers, |inside| {
+        Inside::on_one_shard_and_on_four(&Config::default(), handlers, |inside| {
             for client in &mut inside.clients() {
                 for id in [1, 2] {
                     client.request(id, BOOM, "{}");
@@ -220,7 +208,7 @@ fn a_close_handler_that_panics_costs_nothing() {
                 Answer::now(Outcome::default())
             })
     };
-    on_one_shard_and_on_four(&Config::default(), handlers, |inside| {
+    Inside::on_one_shard_and_on_four(&Config::default(), handlers, |inside| {
         closed.store(0, Ordering::SeqCst);
         let mut staying = inside.clients();
         let mut leaving = inside.clients();
@@ -259,7 +247,7 @@ fn a_refused_connection_is_no_session_that_closes() {
         },
         ..Config::default()
     };
-    on_one_shard_and_on_four(&config, handlers, |inside| {
+    Inside::on_one_shard_and_on_four(&config, handlers, |inside| {
         closed.store(0, Ordering::SeqCst);
         let inside_alone = Client::tcp(inside.address()).open();
         for reach in [Client::tcp, Client::websocket] {
@@ -305,7 +293,7 @@ fn with_calls_in_flight(calls_in_flight_max: usize) -> Config {
 fn a_session_has_so_many_unanswered_requests_and_no_more() {
     const BOUND: u32 = 8;
     let handlers = || waiting(Gate::default());
-    on_one_shard_and_on_four(&with_calls_in_flight(BOUND as usize), handlers, |inside| {
+    Inside::on_one_shard_and_on_four(&with_calls_in_flight(BOUND as usize), handlers, |inside| {
         let mut clients = inside.clients();
         for client in &mut clients {
             for id in 1..=BOUND {
@@ -432,7 +420,7 @@ fn a_burst_of_requests_with_large_answers_is_no_slow_reader() {
             ))
         })
     };
-    on_one_shard_and_on_four(&config, handlers, |inside| {
+    Inside::on_one_shard_and_on_four(&config, handlers, |inside| {
         for client in &mut inside.clients() {
             for id in 1..=REQUESTS {
                 client.request(id, "connector.testHandler.large", "{}");
@@ -534,7 +522,7 @@ fn a_session_that_is_over_cannot_be_bound() {
             })
         })
     };
-    on_one_shard_and_on_four(&Config::default(), handlers, |inside| {
+    Inside::on_one_shard_and_on_four(&Config::default(), handlers, |inside| {
         let mut listener = Client::tcp(inside.address()).open();
         listener.request(1, "x.y.z", "{}");
         listener.wait_response(1);

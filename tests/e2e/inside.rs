@@ -58,6 +58,19 @@ impl Inside {
         }
     }
 
+    /// Runs a test on a gateway of each kind.
+    pub(crate) fn on_one_shard_and_on_four(
+        config: &Config,
+        handlers: impl Fn() -> Router + Clone + Send + Sync + 'static,
+        mut test: impl FnMut(&Self),
+    ) {
+        for shards in [1, 4] {
+            let inside = Self::start(shards, config.clone(), handlers.clone());
+            test(&inside);
+            inside.stop();
+        }
+    }
+
     fn running(&self) -> &Running {
         self.running.as_ref().expect("it has not been stopped")
     }

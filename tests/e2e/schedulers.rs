@@ -78,18 +78,6 @@ fn config(select: &[&str]) -> Config {
     }
 }
 
-fn on_one_shard_and_on_four(
-    config: &Config,
-    handlers: impl Fn() -> Router + Clone + Send + Sync + 'static,
-    mut test: impl FnMut(&Inside),
-) {
-    for shards in [1, 4] {
-        let inside = Inside::start(shards, config.clone(), handlers.clone());
-        test(&inside);
-        inside.stop();
-    }
-}
-
 fn push(route: &str, body: &str) -> Message {
     Message::Push {
         route: route.into(),
@@ -107,7 +95,7 @@ fn response(id: u32, body: &str) -> Message {
 #[test]
 fn rules_say_which_scheduler_takes_what() {
     let config = config(&["onMoveBack now", "onMove* slow", "chat.* slower"]);
-    on_one_shard_and_on_four(&config, router, |inside| {
+    Inside::on_one_shard_and_on_four(&config, router, |inside| {
         for client in &mut inside.clients() {
             let orders = json!([
                 ["push", "chat.a", 1],
@@ -139,7 +127,7 @@ fn rules_say_which_scheduler_takes_what() {
 #[test]
 fn a_buffer_scheduler_sends_its_own_as_one_websocket_message() {
     let config = config(&["response slow", "onMove slow", "onChat slower"]);
-    on_one_shard_and_on_four(&config, router, |inside| {
+    Inside::on_one_shard_and_on_four(&config, router, |inside| {
         let mut client = Client::websocket(inside.address()).open();
         let orders = json!([
             ["push", "onMove", 1],
@@ -157,7 +145,7 @@ fn each_scheduler_keeps_its_order() {
     const ROUNDS: u32 = 100;
     let routes = ["direct", "slow", "slower"];
     let config = config(&["slow slow", "slower slower", "response slower"]);
-    on_one_shard_and_on_four(&config, router, |inside| {
+    Inside::on_one_shard_and_on_four(&config, router, |inside| {
         let mut clients = inside.clients();
         for round in 1..=ROUNDS {
             let orders: Value = routes
@@ -190,7 +178,7 @@ fn each_scheduler_keeps_its_order() {
 #[test]
 fn a_broadcast_keeps_its_scheduler_on_every_shard() {
     let config = config(&["onSlow slow"]);
-    on_one_shard_and_on_four(&config, router, |inside| {
+    Inside::on_one_shard_and_on_four(&config, router, |inside| {
         let mut clients = inside.clients();
         let orders = json!([
             ["all", "onSlow", 1],
@@ -211,7 +199,7 @@ fn a_broadcast_keeps_its_scheduler_on_every_shard() {
 fn the_bound_of_a_slow_client_counts_what_all_schedulers_hold() {
     let mut config = config(&["a late", "b slower"]);
     config.client.outbox_bytes_max = 1 << 10;
-    on_one_shard_and_on_four(&config, router, |inside| {
+    Inside::on_one_shard_and_on_four(&config, router, |inside| {
         for client in &mut inside.clients() {
             let text = "x".repeat(600);
             let orders = json!([
@@ -242,7 +230,7 @@ fn a_closing_session_loses_what_its_buffer_schedulers_hold() {
             Answer::now(Outcome::default())
         })
     };
-    on_one_shard_and_on_four(&config, handlers, |inside| {
+    Inside::on_one_shard_and_on_four(&config, handlers, |inside| {
         for client in &mut inside.clients() {
             client.request(1, "connector.testHandler.kick", "{}");
             assert_eq!(client.next_message(), push("onNow", "1"));
@@ -276,7 +264,7 @@ fn select<'a>(sending: &Sending<'a>) -> Option<&'a str> {
 fn the_application_chooses_before_the_rules() {
     let config = config(&["onMove late", "onSlow slow"]);
     let handlers = || router().select_scheduler(select);
-    on_one_shard_and_on_four(&config, handlers, |inside| {
+    Inside::on_one_shard_and_on_four(&config, handlers, |inside| {
         let mut clients = inside.clients();
         let orders = json!([
             ["push", "onSlow", 1],
@@ -297,7 +285,7 @@ fn the_application_chooses_before_the_rules() {
 #[test]
 fn what_the_application_gives_to_no_scheduler_is_lost_and_counted() {
     let handlers = || router().select_scheduler(select);
-    on_one_shard_and_on_four(&config(&[]), handlers, |inside| {
+    Inside::on_one_shard_and_on_four(&config(&[]), handlers, |inside| {
         let mut clients = inside.clients();
         for client in &mut clients {
             let orders = json!([
@@ -392,7 +380,7 @@ fn a_broadcast_skips_whom_the_filter_does_not_take() {
     let listen = free_address();
     let mut config = config(&[]);
     config.rpc.listen = Some(listen);
-    on_one_shard_and_on_four(&config, filtering, |inside| {
+    Inside::on_one_shard_and_on_four(&config, filtering, |inside| {
         let names = ["", "a", "b", "c", "told", "panic"];
         let mut clients = named(inside.address(), &names);
         let all = clients.len() as u64;
@@ -456,7 +444,7 @@ fn a_broadcast_skips_whom_the_filter_does_not_take() {
 #[test]
 fn a_uid_with_two_sessions_gets_a_broadcast_to_the_bound_once_in_each() {
     for select in [&[][..], &["* slow"]] {
-        on_one_shard_and_on_four(&config(select), router, |inside| {
+        Inside::on_one_shard_and_on_four(&config(select), router, |inside| {
             let mut twins = named(inside.address(), &["twin"; 3]);
             let mut unbound = Client::tcp(inside.address()).open();
             let orders = json!([["bound", "on", 1], ["all", "onEnd", 1]]);
@@ -476,7 +464,7 @@ fn a_uid_with_two_sessions_gets_a_broadcast_to_the_bound_once_in_each() {
 #[test]
 fn a_push_without_route_or_body_is_one_error_and_sends_nothing() {
     const EMPTY: &str = "fail to send message for encode result is empty.";
-    on_one_shard_and_on_four(&Config::default(), router, |inside| {
+    Inside::on_one_shard_and_on_four(&Config::default(), router, |inside| {
         for client in &mut inside.clients() {
             for (route, body) in [
                 ("", json!({})),
@@ -499,7 +487,7 @@ fn a_push_without_route_or_body_is_one_error_and_sends_nothing() {
 #[test]
 fn whoever_has_not_finished_the_handshake_gets_nothing() {
     for select in [&[][..], &["* slow"]] {
-        on_one_shard_and_on_four(&config(select), filtering, |inside| {
+        Inside::on_one_shard_and_on_four(&config(select), filtering, |inside| {
             let mut shaking = Client::websocket(inside.address());
             shaking.handshake();
             let mut working = Client::tcp(inside.address()).open();
