@@ -1,6 +1,8 @@
 //! Every hard bound, in one place. Knobs with a range of their own are in [`crate::config`]; these
 //! are the edges that no configuration moves.
 
+use std::time::Duration;
+
 /// Longest package body: its length is three bytes on the wire.
 pub const PACKAGE_BODY_BYTES_MAX: usize = (1 << 24) - 1;
 /// Longest plain route: its length is one byte on the wire.
@@ -88,6 +90,8 @@ pub const MESH_PARCELS_MAX: usize = 64 << 10;
 pub const LINK_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Largest MQTT packet taken from a peer.
 pub const RPC_FRAME_BYTES_MAX: usize = 32 << 20;
+/// Longest timeout of one call to another server, as of `rpc.timeout`.
+pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Callers of which the names of listed servers are looked up at one time; one more is refused.
 pub const CALLERS_LOOKED_UP_MAX: usize = 64;
 /// Other servers that the configuration may name.

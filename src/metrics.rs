@@ -108,6 +108,10 @@ counters! {
     PeerCalls = "peer_calls",
     /// Calls of peers that could not be read, or that nobody serves.
     BadCalls = "peer_bad_calls",
+    /// Calls of peers refused because as many of the same peer were in progress as may be.
+    PeerCallsRefused = "peer_calls_refused",
+    /// Calls of peers that a remote of the application did not answer in time.
+    RemoteTimeouts = "remote_timeouts",
     /// Messages of the master that mean nothing here.
     MasterIgnored = "master_ignored",
     /// Batches sent to other shards.

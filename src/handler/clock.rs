@@ -23,7 +23,8 @@ type Table = RefCell<BTreeMap<(Instant, u64), Call>>;
 
 /// Calls put off to a later time; the shard makes them, up to 50 ms late.
 ///
-/// Bound: who sets one holds an [`Alarm`], so there are no more than messages in flight have filters.
+/// Bound: who sets one holds an [`Alarm`], so there are no more than messages in flight have filters,
+/// and calls of peers are in progress.
 #[derive(Default)]
 pub struct Alarms {
     table: Rc<Table>,

@@ -25,12 +25,16 @@ use crate::metrics::Counter;
 use crate::session::{Identity, Uid};
 use crate::wire::json;
 
+mod call;
 pub mod clock;
 pub mod filter;
 mod log_line;
+mod remote;
 pub mod reply;
 mod send;
 
+pub use call::{Call, CallError, CallResult, CallToAll, Cluster, Invocation, Sent};
+pub use remote::{IntoResults, RemoteCall, Results};
 pub use send::{BroadcastOptions, Sending};
 
 pub use crate::client::ClientAddress;
@@ -289,6 +293,11 @@ pub trait Frontend: Clock {
     fn kick(self: Rc<Self>, sid: Sid, reason: Option<&str>);
     /// Sends what the client gets for an outcome.
     fn answer(self: Rc<Self>, incoming: &Incoming, outcome: Outcome<'_>);
+    /// Sends a call to another server, now; what it comes to is put into the slot.
+    fn call(self: Rc<Self>, call: &Invocation<'_>) -> Sent;
+    /// Ids of the servers of a type, in the order that routing counts them; `None` for a type that
+    /// never had one.
+    fn servers(&self, server_type: &str) -> Option<Vec<String>>;
     /// Counts one more.
     fn count(&self, counter: Counter);
     /// True until a session of this shard has closed.
@@ -448,6 +457,7 @@ pub struct Router {
     routes: Vec<(Box<str>, Box<dyn Handler>)>,
     /// Filters and error handlers.
     pub(crate) filters: filter::Filters,
+    pub(crate) remotes: remote::Remotes,
     on_bind: Vec<OnSession>,
     on_unbind: Vec<OnUnbind>,
     on_close: Vec<OnSession>,

@@ -69,6 +69,17 @@ impl<O> Calls<O> {
 
     /// Begins a call; its frame must follow with the id returned.
     pub fn begin(&mut self, now: Instant, origin: O) -> Result<u64, Refused> {
+        self.begin_within(self.timeout, now, origin)
+    }
+
+    /// Begins a call that has a timeout of its own.
+    #[inline]
+    pub fn begin_within(
+        &mut self,
+        timeout: Duration,
+        now: Instant,
+        origin: O,
+    ) -> Result<u64, Refused> {
         hop!();
         if !self.up {
             return Err(Refused::Down);
@@ -78,7 +89,7 @@ impl<O> Calls<O> {
         }
         let id = self.next_id;
         self.next_id += self.stride;
-        let deadline = now + self.timeout;
+        let deadline = now + timeout;
         self.earliest = Some(
             self.earliest
                 .map_or(deadline, |earliest| earliest.min(deadline)),

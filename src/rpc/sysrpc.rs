@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use crate::config::Dialect;
 use crate::session::Uid;
 use crate::wire::json;
 use crate::wire::rpc::Call;
@@ -70,11 +69,7 @@ pub enum Reason {
 
 impl<'a> SysCall<'a> {
     /// Reads a call. The error is the text that the caller gets.
-    pub fn parse(call: &Call<'a>, dialect: Dialect) -> Result<Self, String> {
-        // A Pinus frontend has the namespace of the application's remotes, if empty.
-        if call.namespace == "user" && dialect == Dialect::Pinus {
-            return Err(format!("no such service:{}", call.service));
-        }
+    pub fn parse(call: &Call<'a>) -> Result<Self, String> {
         if call.namespace != "sys" {
             return Err(format!("no such namespace:{}", call.namespace));
         }
@@ -247,10 +242,7 @@ mod tests {
     use crate::wire::rpc;
 
     fn parse(text: &str) -> Result<SysCall<'_>, String> {
-        SysCall::parse(
-            &rpc::calls(text.as_bytes()).next().unwrap().unwrap(),
-            Dialect::Pomelo,
-        )
+        SysCall::parse(&rpc::calls(text.as_bytes()).next().unwrap().unwrap())
     }
 
     fn call(service: &str, method: &str, args: &str) -> String {
@@ -261,8 +253,8 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_said_in_the_words_of_the_reference() {
-        let user = r#"{"id":1,"msg":{"namespace":"user","service":"a","method":"b","args":[]}}"#;
-        assert_eq!(parse(user).unwrap_err(), "no such namespace:user");
+        let other = r#"{"id":1,"msg":{"namespace":"nope","service":"a","method":"b","args":[]}}"#;
+        assert_eq!(parse(other).unwrap_err(), "no such namespace:nope");
         let service = call("nosuch", "x", "[]");
         assert_eq!(parse(&service).unwrap_err(), "no such service:nosuch");
         for remote in ["sessionRemote", "channelRemote"] {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use futures_lite::FutureExt as _;
 
 use super::Shard;
+use super::call::{self, Caller};
 use super::connection::Connection;
 use super::mesh::{Batch, Parcel};
 use super::remote::{ReplyTo, SWITCH, Told, Wish};
@@ -16,15 +17,14 @@ use crate::config::Dialect;
 use crate::error::Fault;
 use crate::handler::filter::{self, Slot};
 use crate::handler::{
-    Answer, BroadcastOptions, Failure, Frontend, Incoming, LocalFuture, Outcome, Request, Sending,
-    Session, reply,
+    Answer, BroadcastOptions, CallError, Failure, Frontend, Incoming, Invocation, LocalFuture,
+    Outcome, Request, Sending, Sent, Session, reply,
 };
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::READ_BUFFER_BYTES;
 use crate::metrics::Counter;
 use crate::route::{self, Target};
-use crate::rpc::pending::{Calls, Refused};
-use crate::rpc::sysrpc::javascript_text;
+use crate::rpc::pending::Calls;
 use crate::session::{Identity, Uid};
 use crate::wire::message::Message;
 use crate::wire::protobuf::ProtoId;
@@ -37,6 +37,8 @@ pub(super) enum Origin {
     Client(Asker),
     /// A message that has filters to go through.
     Task(Rc<Slot<Outcome<'static>>>),
+    /// A call of a handler's own.
+    Call(Box<Caller>),
 }
 
 /// Whose message it is, and what its response has to look like.
@@ -197,7 +199,7 @@ impl Shard {
         work: impl Future<Output = ()> + 'static,
         lost: impl FnOnce(&Rc<Self>) + 'static,
     ) {
-        if !self.begin_in_flight(asker.sid) {
+        if self.begin_in_flight(asker.sid) != Some(true) {
             return self.finish(asker, Outcome::error("too many messages in flight"));
         }
         let shard = self.clone();
@@ -216,7 +218,8 @@ impl Shard {
         self.finish(asker, Outcome::error("the handler panicked"));
     }
 
-    pub(super) fn begin_in_flight(&self, sid: Sid) -> bool {
+    /// Counts one more in flight for a session, if there is room; `None` when it is gone.
+    pub(super) fn begin_in_flight(&self, sid: Sid) -> Option<bool> {
         let begun = self.connection(sid, |connection| {
             let room = (connection.in_flight as usize) < self.config.client.calls_in_flight_max;
             connection.in_flight += u32::from(room);
@@ -225,7 +228,7 @@ impl Shard {
         if begun == Some(false) {
             self.counters().add(Counter::SessionCallsFull, 1);
         }
-        begun == Some(true)
+        begun
     }
 
     pub(super) fn end_in_flight(&self, sid: Sid) {
@@ -244,7 +247,7 @@ impl Shard {
     }
 
     fn forward_client(self: &Rc<Self>, asker: Asker, request: &Request<'_>) {
-        if !self.begin_in_flight(asker.sid) {
+        if self.begin_in_flight(asker.sid) != Some(true) {
             return self.finish(asker, Outcome::error("too many calls in flight"));
         }
         if let Err(failure) = self.forward(request, Origin::Client(asker)) {
@@ -265,40 +268,10 @@ impl Shard {
             }
             other => other,
         };
-        let Some(server_type) = cluster.of_type(server_type) else {
-            return Err(Failure::new("no server of this type"));
-        };
-        let uid = request.session.uid();
-        let chosen = self.balancers.borrow_mut()[server_type.index].choose(
-            &cluster.candidates(server_type),
-            uid.map_or("", Uid::text),
-            |key| {
-                request
-                    .session
-                    .get(key)
-                    .map(|value| javascript_text(value).into())
-            },
-        );
-        let Some(chosen) = chosen else {
-            return Err(Failure::new("routing chose no server"));
-        };
-        let peer = server_type.servers[chosen];
-        let owner = owner(peer, self.shards);
-        let mut mesh = self.mesh.borrow_mut();
-        if owner != self.id && mesh.batch_for_work(owner).is_none() {
-            self.counters().add(Counter::MeshFull, 1);
-            return Err(Failure::new("too much waits for another shard"));
-        }
-        let calls = &mut self.calls.borrow_mut()[peer.index()];
-        let id = calls.begin(self.now.get(), origin).map_err(|refused| {
-            let (counter, text) = match refused {
-                Refused::Full => (Counter::PeerCallsFull, "too many calls in flight"),
-                Refused::Down => (Counter::LinkCallsFailed, "the server is not reachable"),
-            };
-            self.counters().add(counter, 1);
-            Failure::new(text)
-        })?;
-        self.counters().add(Counter::Calls, 1);
+        let session = request.session;
+        let peer = self
+            .choose(&cluster, server_type, Some(session))
+            .map_err(Failure::new)?;
         let frame = rpc::Forward {
             server_type: &cluster.peer(peer).type_json,
             message_id: request.id,
@@ -308,24 +281,15 @@ impl Shard {
             body: request.body,
             gzip: request.gzip,
             session: rpc::Session {
-                id: request.session.id().get(),
+                id: session.id().get(),
                 frontend_id: &self.server_id_json,
-                uid: uid.map_or("null", Uid::json),
-                settings: request.session.settings_json(),
+                uid: session.uid().map_or("null", Uid::json),
+                settings: session.settings_json(),
             },
         };
-        match &self.links.borrow()[peer.index()] {
-            Some(link) => {
-                self.send_to_peer(&link.pipe, |out| rpc::write_forward(out, id, &frame));
-                link.want();
-            }
-            None => {
-                let write = |out: &mut Vec<u8>| rpc::write_forward(out, id, &frame);
-                mesh.batch(owner).frames(peer, calls.epoch(), write);
-                self.turn.request();
-            }
-        }
-        Ok(())
+        let write = |out: &mut Vec<u8>, id| rpc::write_forward(out, id, &frame);
+        self.begin_call(peer, None, origin, write)
+            .map_err(Failure::new)
     }
 
     /// A payload from a peer whose link this shard owns.
@@ -351,6 +315,9 @@ impl Shard {
             return self.counters().add(Counter::LateAnswers, 1);
         };
         self.counters().add(Counter::Answers, 1);
+        if let Origin::Call(caller) = &origin {
+            return self.called(caller, call::results(resp));
+        }
         let outcome = match (rpc::Answer { id: Some(id), resp }).result() {
             Ok(result) => Outcome {
                 error: result
@@ -374,6 +341,11 @@ impl Shard {
                 self.finish(asker, outcome);
             }
             Origin::Task(slot) => slot.put(outcome.into_owned()),
+            // It has no answer: that would have gone to `called`.
+            Origin::Call(caller) => {
+                let failure = outcome.error.unwrap_or_else(|| Failure::new("no answer"));
+                self.called(&caller, Err(CallError::Lost(failure.0)));
+            }
         }
     }
 
@@ -524,6 +496,20 @@ impl Frontend for Shard {
             proto: self.coder.response_proto(&incoming.route),
         };
         self.finish(asker, outcome);
+    }
+
+    fn call(self: Rc<Self>, call: &Invocation<'_>) -> Sent {
+        self.invoke(call)
+    }
+
+    fn servers(&self, server_type: &str) -> Option<Vec<String>> {
+        let cluster = self.cluster.borrow();
+        let mut ever = cluster.type_names().iter();
+        ever.find(|known| ***known == *server_type)?;
+        let known = cluster.of_type(server_type.as_bytes());
+        let servers = known.iter().flat_map(|known| &known.servers);
+        let id = |peer: &PeerIndex| cluster.peer(*peer).server.id.clone();
+        Some(servers.map(id).collect())
     }
 
     fn count(&self, counter: Counter) {

@@ -54,6 +54,7 @@ use crate::session::slab::Slab;
 use crate::wire::json;
 
 mod accept;
+mod call;
 mod connection;
 mod dispatch;
 mod handshake;

@@ -23,6 +23,8 @@ pub(super) struct Pipe {
     dirty: Cell<bool>,
     /// The queue went over its bound.
     overflowed: Cell<bool>,
+    /// Calls of the peer that remotes of the application are at.
+    pub(super) in_progress: Cell<usize>,
 }
 
 impl Pipe {

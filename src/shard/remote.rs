@@ -269,8 +269,11 @@ impl Shard {
     }
 
     fn serve_call(self: &Rc<Self>, pipe: &Rc<Pipe>, call: &Call<'_>) {
+        if call.namespace == "user" {
+            return self.serve_remote(pipe, call);
+        }
         let reply = ReplyTo::Peer(pipe.clone(), call.id.into());
-        let call = match SysCall::parse(call, self.config.dialect) {
+        let call = match SysCall::parse(call) {
             Ok(call) => call,
             Err(text) => {
                 self.counters().add(Counter::BadCalls, 1);

@@ -91,6 +91,40 @@ pub fn write_forward(out: &mut Vec<u8>, call_id: u64, forward: &Forward<'_>) {
     });
 }
 
+/// A call of a remote that the application of another server has.
+///
+/// Shape:  `{"id":N,"msg":{"namespace":"user","serverType":T,"service":S,"method":M,"args":[…]}}`,
+///         keys in this order
+/// Source: pomelo-rpc 1.0.7 `rpc-client/client.js`, pinus-rpc 1.7.4 the same
+#[derive(Debug, Clone, Copy)]
+pub struct Invoke<'a> {
+    /// Target server type as JSON text, quotes included.
+    pub server_type: &'a str,
+    /// Name of the remote.
+    pub service: &'a str,
+    /// Method of the remote.
+    pub method: &'a str,
+    /// JSON text of the array of arguments.
+    pub args: &'a [u8],
+}
+
+/// Writes one call of a remote as one frame.
+pub fn write_invoke(out: &mut Vec<u8>, call_id: u64, invoke: &Invoke<'_>) {
+    mqtt::write_publish(out, |out| {
+        out.extend_from_slice(b"{\"id\":");
+        out.extend_from_slice(itoa::Buffer::new().format(call_id).as_bytes());
+        out.extend_from_slice(b",\"msg\":{\"namespace\":\"user\",\"serverType\":");
+        out.extend_from_slice(invoke.server_type.as_bytes());
+        out.extend_from_slice(b",\"service\":");
+        json::write_string(out, invoke.service);
+        out.extend_from_slice(b",\"method\":");
+        json::write_string(out, invoke.method);
+        out.extend_from_slice(b",\"args\":");
+        out.extend_from_slice(invoke.args);
+        out.extend_from_slice(b"}}");
+    });
+}
+
 /// One answer, a view into the read buffer.
 ///
 /// Shape:  `{"id":N,"resp":[error, value, options]}`, keys in any order, others ignored
@@ -331,6 +365,32 @@ mod tests {
         assert_eq!(parts(&two[0]), (None, None));
         assert_eq!(parts(&two[1]), (Some(&b"\"no\""[..]), None));
         assert_eq!(all(b"{\"resp\":[{\"stack\":\"Error\"}]}")[0].id, None);
+    }
+
+    #[test]
+    fn a_call_of_a_remote_has_the_keys_of_the_reference_in_their_order() {
+        let mut out = Vec::new();
+        let invoke = Invoke {
+            server_type: "\"chat\"",
+            service: "chatRemote",
+            method: "add\"",
+            args: b"[1,{\"a\":null}]",
+        };
+        write_invoke(&mut out, 7, &invoke);
+        let text = r#"{"id":7,"msg":{"namespace":"user","serverType":"chat","service":"chatRemote","method":"add\"","args":[1,{"a":null}]}}"#;
+        let Ok(Some((mqtt::Packet::Publish { topic, payload }, used))) = mqtt::decode(&out, 1000)
+        else {
+            panic!("{}", out.escape_ascii());
+        };
+        assert_eq!((topic, used), (mqtt::RPC_TOPIC, out.len()));
+        assert_eq!(
+            payload.escape_ascii().to_string(),
+            text.as_bytes().escape_ascii().to_string()
+        );
+        let call = calls(payload).next().unwrap().unwrap();
+        let names = [&call.namespace, &call.service, &call.method];
+        assert_eq!(names, ["user", "chatRemote", "add\""]);
+        assert_eq!((call.id, call.args), (&b"7"[..], invoke.args));
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod protobuf;
 mod races;
 mod random;
 mod reference;
+mod remotes;
 mod room;
 mod rpc;
 mod schedulers;

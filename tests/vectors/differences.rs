@@ -45,8 +45,6 @@ pub(crate) enum Tangelo {
     AnswersOnce,
     /// A new connection is tried with a ping before it is used.
     PingsFirst,
-    /// A call of another server fails with this text.
-    FailsWith(&'static str),
 }
 
 const BOTH: Option<Dialect> = None;
@@ -72,8 +70,6 @@ const fn row(
 const UNKNOWN_TYPE: &str = "the connection ends in both; there is nothing to hand on";
 const SHORT: &str = "the rest may follow on raw TCP; a WebSocket message like that closes";
 const ID: &str = "the reference computes ids with 32-bit shifts and hangs on a negative one";
-const NO_REMOTES: &str =
-    "remotes of the application are JavaScript; a frontend without any says so";
 const SCRATCH: &str = "the reference writes into a buffer of twice the JSON text";
 const NO_MAPS: &str =
     "JSON has no maps: the reference forwards `{}`, and cannot encode what it gets";
@@ -107,10 +103,6 @@ static TABLE: &[Difference] = &[
 
     row("replay", "* mailbox", PINUS, Tangelo::PingsFirst,
         "a Pinus backend loses what comes in one segment with the CONNECT"),
-    row("replay", "pomelo-frontend-remotes user.*", POMELO,
-        Tangelo::FailsWith("no such namespace:user"), NO_REMOTES),
-    row("replay", "pinus-frontend-remotes user.infoRemote.*", PINUS,
-        Tangelo::FailsWith("no such service:infoRemote"), NO_REMOTES),
 
     row("responses", "* connector.entryHandler.twice *", BOTH, Tangelo::AnswersOnce,
         "a handler in Rust returns, and can do that only once; a second answer to an id is of no use"),

@@ -12,8 +12,8 @@ use super::{Filters, Slot, handle};
 use crate::config::Dialect;
 use crate::handler::clock::{Alarms, Clock};
 use crate::handler::{
-    Answer, BroadcastOptions, ClientAddress, Failure, Frontend, Incoming, LocalFuture, Outcome,
-    Request, Router, Session, SessionEvent, reply,
+    Answer, BroadcastOptions, CallError, ClientAddress, Failure, Frontend, Incoming, Invocation,
+    LocalFuture, Outcome, Request, Router, Sent, Session, SessionEvent, reply,
 };
 use crate::ids::{ShardId, Sid};
 use crate::metrics::Counter;
@@ -112,6 +112,14 @@ impl Frontend for Fake {
             let body = String::from_utf8_lossy(&body).into_owned();
             self.answers.borrow_mut().push((incoming.id, body));
         }
+    }
+
+    fn call(self: Rc<Self>, _: &Invocation<'_>) -> Sent {
+        Err(CallError::NotSent("nobody is there".into()))
+    }
+
+    fn servers(&self, _: &str) -> Option<Vec<String>> {
+        None
     }
 
     fn count(&self, counter: Counter) {

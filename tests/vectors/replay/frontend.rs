@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tangelo::config::{self, Config, Dialect};
-use tangelo::handler::{Answer, Incoming, Outcome, Request, Router};
+use tangelo::handler::{Answer, Incoming, Outcome, RemoteCall, Request, Router};
 use tangelo::session::Uid;
 use tangelo::{Gateway, Running};
 
@@ -67,7 +67,13 @@ impl Frontend {
                 }
             })
             .collect();
-        let router = |_| Router::new().route(STAND_IN, stand_in);
+        let router = |_| {
+            // Whose answer is in the transcripts.
+            let router = Router::new().remote("infoRemote.count", async |call: RemoteCall| {
+                json!({"tag": call.arg(0), "server": call.frontend().server_id(), "sessions": 1})
+            });
+            router.route(STAND_IN, stand_in)
+        };
         Self {
             running: Gateway::new(config)
                 .handlers(router)

@@ -226,6 +226,17 @@ class Handler {
     return { err: text(err), values };
   }
 
+  // A remote of the frontend's application, through the stub that the framework makes.
+
+  async remoteUser(m, session) {
+    const remote = this.app.rpc.connector.infoRemote[m.method];
+    try {
+      return { err: null, values: [await remote.to(frontend(m, session))(...m.args)] };
+    } catch (err) {
+      return { err: text(err), values: [] };
+    }
+  }
+
   // Misfortune.
 
   async exit() {

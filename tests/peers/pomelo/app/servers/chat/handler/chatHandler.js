@@ -225,6 +225,15 @@ Handler.prototype.remoteRaw = function (m, session, next) {
   );
 };
 
+// A remote of the frontend's application, through the stub that the framework makes.
+
+Handler.prototype.remoteUser = function (m, session, next) {
+  const remote = this.app.rpc.connector.infoRemote[m.method];
+  remote.toServer(frontend(m, session), ...m.args, (err, ...values) =>
+    next(null, { err: text(err), values }),
+  );
+};
+
 // Misfortune.
 
 Handler.prototype.twice = function (m, session, next) {

@@ -1,0 +1,220 @@
+//! Remotes: what other servers may call here.
+
+use std::future::Future;
+use std::rc::Rc;
+
+use serde_json::Value;
+
+use super::call::split;
+use super::{Cluster, Failure, Frontend, LocalFuture, Router};
+use crate::config::Dialect;
+
+/// A call of another server.
+pub struct RemoteCall {
+    args: Vec<Value>,
+    frontend: Rc<dyn Frontend>,
+}
+
+impl RemoteCall {
+    /// With these arguments.
+    pub fn new(args: Vec<Value>, frontend: Rc<dyn Frontend>) -> Self {
+        Self { args, frontend }
+    }
+
+    /// All arguments, without JavaScript's callback.
+    pub fn args(&self) -> &[Value] {
+        &self.args
+    }
+
+    /// One argument; `null` where the caller gave none.
+    pub fn arg(&self, index: usize) -> &Value {
+        self.args.get(index).unwrap_or(&Value::Null)
+    }
+
+    /// The other servers, for calls that belong to no session.
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(self.frontend.clone())
+    }
+
+    /// This server: broadcasts reach all its clients, everything else the sessions of shard 0.
+    pub fn frontend(&self) -> &Rc<dyn Frontend> {
+        &self.frontend
+    }
+}
+
+/// What a remote may answer: `()`, one JSON value, several as [`Results`], or a [`Result`] of these
+/// with an error that is a [`Failure`] or becomes one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no answer of a remote",
+    note = "a remote answers `()`, a `serde_json::Value`, `Results`, or a `Result` of these whose \
+            error is a `Failure` or converts into one"
+)]
+pub trait IntoResults {
+    /// What the caller's callback gets behind its error, or the text of that error.
+    fn into_results(self) -> Result<Vec<Value>, Failure>;
+}
+
+/// Several results. A Pomelo caller gets each as an argument of its callback, a Pinus caller the
+/// first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Results(pub Vec<Value>);
+
+impl IntoResults for () {
+    fn into_results(self) -> Result<Vec<Value>, Failure> {
+        Ok(Vec::new())
+    }
+}
+
+impl IntoResults for Value {
+    fn into_results(self) -> Result<Vec<Value>, Failure> {
+        Ok(vec![self])
+    }
+}
+
+impl IntoResults for Results {
+    fn into_results(self) -> Result<Vec<Value>, Failure> {
+        Ok(self.0)
+    }
+}
+
+impl<T: IntoResults, E: Into<Failure>> IntoResults for Result<T, E> {
+    fn into_results(self) -> Result<Vec<Value>, Failure> {
+        self.map_err(Into::into)?.into_results()
+    }
+}
+
+type Remote = Box<dyn Fn(RemoteCall) -> LocalFuture<Result<Vec<Value>, Failure>>>;
+
+struct Named {
+    service: Box<str>,
+    method: Box<str>,
+    remote: Remote,
+}
+
+/// The remotes of one shard.
+#[derive(Default)]
+pub(crate) struct Remotes(Vec<Named>);
+
+impl Remotes {
+    /// The remote that a call names; else what a genuine server says.
+    pub(crate) fn find(
+        &self,
+        service: &str,
+        method: &str,
+        dialect: Dialect,
+    ) -> Result<usize, String> {
+        // A Pinus frontend has the namespace of remotes, if empty.
+        if self.0.is_empty() && dialect == Dialect::Pomelo {
+            return Err("no such namespace:user".to_owned());
+        }
+        if !self.0.iter().any(|named| *named.service == *service) {
+            return Err(format!("no such service:{service}"));
+        }
+        let is_called = |named: &Named| *named.service == *service && *named.method == *method;
+        let found = self.0.iter().position(is_called);
+        found.ok_or_else(|| format!("no such method:{method}"))
+    }
+
+    /// Calls the one at an index.
+    pub(crate) fn call(
+        &self,
+        index: usize,
+        call: RemoteCall,
+    ) -> LocalFuture<Result<Vec<Value>, Failure>> {
+        (self.0[index].remote)(call)
+    }
+}
+
+impl Router {
+    /// Serves calls of `remote`, which is `service.method`, by other servers: `infoRemote.who` is
+    /// what a backend calls as `app.rpc.<own type>.infoRemote.who(session, …args, cb)`. The same name
+    /// again replaces the remote.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use tangelo::handler::{Failure, RemoteCall, Router};
+    ///
+    /// let router = Router::new().remote("infoRemote.who", async |call: RemoteCall| {
+    ///     match call.arg(0).as_str() {
+    ///         Some(name) => Ok(json!({ "name": name, "by": call.frontend().server_id() })),
+    ///         None => Err(Failure::new("who?")),
+    ///     }
+    /// });
+    /// # drop(router);
+    /// ```
+    ///
+    /// Remotes run on shard 0, where the calls of other servers arrive, whatever shard a session is
+    /// on; those of the other shards' routers are never called. Calls that wait run beside each
+    /// other; answers leave in the order in which they are ready.
+    ///
+    /// Bounds: of one peer's link `rpc.calls_in_flight_max` calls in progress, one more is an error at
+    /// once (`peer_calls_refused`); a call that is not answered within `rpc.timeout`, when its caller
+    /// has given up, is ended with an error (`remote_timeouts`); so is one that panics
+    /// (`handler_panics`) and one whose results are over 32 MiB of JSON. Who may call: `rpc.allow`.
+    ///
+    /// Backends make their stubs, `app.rpc.<type>`, from JavaScript: Pomelo from
+    /// `app/servers/<type>/remote/` in their own project, Pinus from the folders that this server
+    /// names, `cluster.remoter_paths`. Functions of the right names are enough.
+    ///
+    /// # Panics
+    /// When the name is not two non-empty parts: a mistake in the program, found at start.
+    #[must_use]
+    pub fn remote<F, T>(mut self, remote: &str, f: impl Fn(RemoteCall) -> F + 'static) -> Self
+    where
+        F: Future<Output = T> + 'static,
+        T: IntoResults,
+    {
+        let Some((service, method)) = split(remote) else {
+            panic!("remote {remote:?} is not service.method");
+        };
+        let of_same_name = |named: &Named| *named.service == *service && *named.method == *method;
+        self.remotes.0.retain(|named| !of_same_name(named));
+        self.remotes.0.push(Named {
+            service: service.into(),
+            method: method.into(),
+            remote: Box::new(move |call| {
+                let answer = f(call);
+                Box::pin(async move { answer.await.into_results() })
+            }),
+        });
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_served_is_said_in_the_words_of_the_reference() {
+        let none = Router::new();
+        let some = Router::new().remote("infoRemote.who", async |_| {});
+        for (router, dialect, service, method, text) in [
+            (&none, Dialect::Pomelo, "a", "b", "no such namespace:user"),
+            (&none, Dialect::Pinus, "a", "b", "no such service:a"),
+            (&some, Dialect::Pomelo, "a", "b", "no such service:a"),
+            (&some, Dialect::Pinus, "a", "who", "no such service:a"),
+            (
+                &some,
+                Dialect::Pomelo,
+                "infoRemote",
+                "b",
+                "no such method:b",
+            ),
+            (&some, Dialect::Pinus, "infoRemote", "b", "no such method:b"),
+        ] {
+            let found = router.remotes.find(service, method, dialect);
+            assert_eq!(found, Err(text.to_owned()));
+        }
+        let found = some.remotes.find("infoRemote", "who", Dialect::Pomelo);
+        assert_eq!(found, Ok(0));
+    }
+
+    #[test]
+    fn a_name_that_is_not_two_parts_is_found_at_start() {
+        for name in ["", "who", "infoRemote.", ".who", "a.b.c"] {
+            let made = std::panic::catch_unwind(|| Router::new().remote(name, async |_| {}));
+            assert!(made.is_err(), "{name:?}");
+        }
+    }
+}
