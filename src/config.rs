@@ -270,6 +270,12 @@ pub struct Cluster {
     /// Longest pause between two dials. Default 60 s, range 10 ms..=10 min. Longer delays coming
     /// back after a restart of the master, which forgets this server until then.
     pub reconnect_max: Duration,
+    /// Folders with the names of [`Router::remote`](crate::handler::Router::remote) as JavaScript:
+    /// every other server of a Pinus cluster loads them for its stubs, `app.rpc.<own type>`, and
+    /// throws when it does not find them where this says. Default none: others have no stubs and
+    /// call with `app.rpcInvoke`. Pinus: `remoterPaths`. Pomelo's servers look in their own project
+    /// and ignore it.
+    pub remoter_paths: Vec<String>,
 }
 
 /// The master of a cluster, and what it is told about this server.
@@ -446,6 +452,7 @@ impl Default for Cluster {
             join: true,
             reconnect_min: Duration::from_secs(1),
             reconnect_max: Duration::from_secs(60),
+            remoter_paths: Vec::new(),
         }
     }
 }

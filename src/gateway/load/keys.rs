@@ -169,6 +169,9 @@ pub(super) const KEYS: &[(&str, Set)] = &[
     ("cluster.reconnect_max", |c, v| {
         v.duration(&mut c.cluster.reconnect_max, 10 * MILLISECOND..=10 * MINUTE)
     }),
+    ("cluster.remoter_paths", |c, v| {
+        v.texts(&mut c.cluster.remoter_paths)
+    }),
     ("log.level", |c, v| {
         v.text(&mut c.log.level)?;
         crate::log::filter(&c.log.level)?;

@@ -55,6 +55,15 @@ impl Project {
         if own.text("serverType")? != config.server_type {
             info.insert("serverType".into(), config.server_type.as_str().into());
         }
+        let remotes = config.cluster.remoter_paths.iter();
+        let remotes: Vec<Json> = remotes
+            .map(
+                |path| serde_json::json!({"namespace": "user", "serverType": config.server_type, "path": path}),
+            )
+            .collect();
+        if !remotes.is_empty() {
+            info.insert("remoterPaths".into(), remotes.into());
+        }
         config.master = Some(Master {
             host,
             port,
