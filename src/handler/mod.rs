@@ -8,7 +8,8 @@
 //!
 //! **Absent**: sockets, slab internals; the shard is reached through [`Frontend`].
 //!
-//! **Where to start reading**: [`Router`], then [`filter`] for the order of things.
+//! **Where to start reading**: [`Router`], then [`filter`] for the order of things;
+//! [`Session::cluster`] and [`Router::remote`] for other servers.
 
 use std::any::Any;
 use std::borrow::Cow;
