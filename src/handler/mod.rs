@@ -458,7 +458,7 @@ pub struct Router {
     routes: Vec<(Box<str>, Box<dyn Handler>)>,
     /// Filters and error handlers.
     pub(crate) filters: filter::Filters,
-    pub(crate) remotes: remote::Remotes,
+    remotes: Vec<remote::Named>,
     on_bind: Vec<OnSession>,
     on_unbind: Vec<OnUnbind>,
     on_close: Vec<OnSession>,

@@ -85,44 +85,11 @@ impl<T: IntoResults, E: Into<Failure>> IntoResults for Result<T, E> {
 
 type Remote = Box<dyn Fn(RemoteCall) -> LocalFuture<Result<Vec<Value>, Failure>>>;
 
-struct Named {
+/// A remote and its name.
+pub(super) struct Named {
     service: Box<str>,
     method: Box<str>,
     remote: Remote,
-}
-
-/// The remotes of one shard.
-#[derive(Default)]
-pub(crate) struct Remotes(Vec<Named>);
-
-impl Remotes {
-    /// The remote that a call names; else what a genuine server says.
-    pub(crate) fn find(
-        &self,
-        service: &str,
-        method: &str,
-        dialect: Dialect,
-    ) -> Result<usize, String> {
-        // A Pinus frontend has the namespace of remotes, if empty.
-        if self.0.is_empty() && dialect == Dialect::Pomelo {
-            return Err("no such namespace:user".to_owned());
-        }
-        if !self.0.iter().any(|named| *named.service == *service) {
-            return Err(format!("no such service:{service}"));
-        }
-        let is_called = |named: &Named| *named.service == *service && *named.method == *method;
-        let found = self.0.iter().position(is_called);
-        found.ok_or_else(|| format!("no such method:{method}"))
-    }
-
-    /// Calls the one at an index.
-    pub(crate) fn call(
-        &self,
-        index: usize,
-        call: RemoteCall,
-    ) -> LocalFuture<Result<Vec<Value>, Failure>> {
-        (self.0[index].remote)(call)
-    }
 }
 
 impl Router {
@@ -168,8 +135,8 @@ impl Router {
             panic!("remote {remote:?} is not service.method");
         };
         let of_same_name = |named: &Named| *named.service == *service && *named.method == *method;
-        self.remotes.0.retain(|named| !of_same_name(named));
-        self.remotes.0.push(Named {
+        self.remotes.retain(|named| !of_same_name(named));
+        self.remotes.push(Named {
             service: service.into(),
             method: method.into(),
             remote: Box::new(move |call| {
@@ -178,6 +145,37 @@ impl Router {
             }),
         });
         self
+    }
+
+    /// The remote that a call names; else what a genuine server says.
+    pub fn find_remote(
+        &self,
+        service: &str,
+        method: &str,
+        dialect: Dialect,
+    ) -> Result<usize, String> {
+        // A Pinus frontend has the namespace of remotes, if empty.
+        if self.remotes.is_empty() && dialect == Dialect::Pomelo {
+            return Err("no such namespace:user".to_owned());
+        }
+        let named = (0..).zip(&self.remotes);
+        let of_service = named.filter(|(_, named)| *named.service == *service);
+        let mut of_service = of_service.peekable();
+        if of_service.peek().is_none() {
+            return Err(format!("no such service:{service}"));
+        }
+        let found = of_service.find(|(_, named)| *named.method == *method);
+        let (index, _) = found.ok_or_else(|| format!("no such method:{method}"))?;
+        Ok(index)
+    }
+
+    /// Calls the remote at an index.
+    pub fn call_remote(
+        &self,
+        index: usize,
+        call: RemoteCall,
+    ) -> LocalFuture<Result<Vec<Value>, Failure>> {
+        (self.remotes[index].remote)(call)
     }
 }
 
@@ -203,10 +201,10 @@ mod tests {
             ),
             (&some, Dialect::Pinus, "infoRemote", "b", "no such method:b"),
         ] {
-            let found = router.remotes.find(service, method, dialect);
+            let found = router.find_remote(service, method, dialect);
             assert_eq!(found, Err(text.to_owned()));
         }
-        let found = some.remotes.find("infoRemote", "who", Dialect::Pomelo);
+        let found = some.find_remote("infoRemote", "who", Dialect::Pomelo);
         assert_eq!(found, Ok(0));
     }
 

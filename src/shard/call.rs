@@ -153,8 +153,7 @@ impl Shard {
         };
         let found = self
             .router
-            .remotes
-            .find(&call.service, &call.method, self.config.dialect);
+            .find_remote(&call.service, &call.method, self.config.dialect);
         let index = match found {
             Ok(index) => index,
             Err(text) => return refuse(Counter::BadCalls, &text),
@@ -189,7 +188,7 @@ impl Shard {
         let _alarm = self.alarms.set(deadline, move || ring.put(()));
         let work = async {
             let call = RemoteCall::new(args, self.clone());
-            self.router.remotes.call(index, call).await
+            self.router.call_remote(index, call).await
         };
         let work = async { AssertUnwindSafe(work).catch_unwind().await.ok() };
         let late = async {
