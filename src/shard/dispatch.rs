@@ -237,8 +237,9 @@ impl Shard {
 
     /// Sends what the client gets for an outcome.
     fn finish(self: &Rc<Self>, asker: Asker, outcome: Outcome<'_>) {
-        if outcome.error.is_some() {
+        if let Some(error) = &outcome.error {
             self.counters().add(Counter::Failed, 1);
+            tracing::debug!(session = %asker.sid, id = asker.id, error = %error.0, "a message failed");
         }
         match reply::compose(asker.id, outcome) {
             Some(body) => self.respond(asker, &body),
@@ -323,7 +324,7 @@ impl Shard {
                 error: result
                     .error
                     .filter(|error| json::is_truthy(error))
-                    .map(|_| Failure::new("the server answered with an error")),
+                    .map(|error| CallError::Remote(json::parse(error).unwrap_or_default()).into()),
                 response: result.value.map(Cow::Borrowed),
             },
             Err(_) => {

@@ -92,7 +92,7 @@ static TABLE: &[Difference] = &[
     row("c-host c sends a handshake", &[], AS_IT_COMES),
 
     row(r#"c-filter a asks log {"name":"10"}"#,
-        &[r#"a < data \x04\x01{"lines":["GB1","GB2","GA2 err the server answered with an error","GA1 err the server answered with an error"]}"#],
+        &[r#"a < data \x04\x01{"lines":["GB1","GB2","GA2 err Error: backend boom","GA1 err Error: backend boom"]}"#],
         TEXT),
     row(r#"c-filter a asks log {"name":"13"}"#,
         &[r#"a < data \x04\x01{"lines":["GB1","GB2","GA2 err no server of this type","GA1 err no server of this type"]}"#],
