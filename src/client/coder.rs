@@ -5,10 +5,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::limits::{MESSAGE_ID_BYTES_MAX, PACKAGE_BODY_BYTES_MAX};
 use crate::route::dictionary::Dictionary;
 use crate::wire::message::{self, Route};
 use crate::wire::protobuf::{self, BadBody, DecodeError, ProtoId, Schema};
 use crate::wire::{handshake, json};
+
+/// Largest body of a response, which has flag and id before it.
+const RESPONSE_BYTES_MAX: usize = PACKAGE_BODY_BYTES_MAX - 1 - MESSAGE_ID_BYTES_MAX;
 
 /// Protos of both directions, read once for all shards.
 #[derive(Debug, Default)]
@@ -142,29 +146,36 @@ impl Coder {
         })
     }
 
+    /// True when some bodies of clients are protobuf.
+    pub fn has_client_protos(&self) -> bool {
+        self.protos.client.is_some()
+    }
+
     /// The proto of responses to requests of a route.
     pub fn response_proto(&self, route: &str) -> Option<ProtoId> {
         self.protos.server.as_ref()?.proto_id(route)
     }
 
-    /// A response's body as its client gets it; empty where the proto has no place for what it says
-    /// (C65). A body that does not fit its proto is an error that the client is told as code 500.
+    /// A response's body in the form of its proto, in `out`; empty where that has no place for what the
+    /// body says (C65). One that does not fit, or that no package could hold, is an error that the
+    /// client is told as code 500.
     pub fn encode<'a>(
         &'a self,
-        proto: Option<ProtoId>,
+        proto: ProtoId,
         body: &'a [u8],
-        scratch: &'a mut Vec<u8>,
+        out: &'a mut Vec<u8>,
     ) -> (&'a [u8], Result<(), BadBody<'a>>) {
-        let (Some(id), Some(schema)) = (proto, &self.protos.server) else {
+        let Some(schema) = &self.protos.server else {
             return (body, Ok(()));
         };
-        let proto = schema.proto_of(id);
-        let encoded = proto.encode(body, scratch);
-        if encoded.is_err() {
+        let proto = schema.proto_of(proto);
+        let encoded = proto.encode(body, out).map(drop);
+        if encoded.is_err() || out.len() > RESPONSE_BYTES_MAX {
+            out.clear();
             // What of this the proto does not know is left out.
-            let _ = proto.encode(handshake::FAILED, scratch);
+            let _ = proto.encode(handshake::FAILED, out);
         }
-        (scratch, encoded.map(drop))
+        (out, encoded)
     }
 
     /// The package of a push: encoded once for everybody who gets it.
@@ -250,7 +261,7 @@ mod tests {
         let coder = coder(false);
         let encoded = |route: &str, body: &str| {
             let mut scratch = Vec::new();
-            let proto = coder.response_proto(route);
+            let proto = coder.response_proto(route).expect("it has a proto");
             let (body, result) = coder.encode(proto, body.as_bytes(), &mut scratch);
             (body.to_vec(), result.is_ok())
         };
@@ -259,7 +270,7 @@ mod tests {
             (b"\x08\x07".to_vec(), true)
         );
         assert_eq!(encoded("a.b.c", "{\"x\":1}"), (Vec::new(), true));
-        assert_eq!(encoded("a.b.d", "{\"x\":1}"), (b"{\"x\":1}".to_vec(), true));
+        assert_eq!(coder.response_proto("a.b.d"), None);
         // What cannot be encoded is an error to the client, as far as the proto has a place for it.
         assert_eq!(
             encoded("a.b.c", "{\"code\":-1}"),

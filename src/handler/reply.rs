@@ -8,23 +8,23 @@ use crate::wire::{handshake, json};
 /// Body of the response, or `None` when nothing is sent: a notify gets none, whatever the outcome.
 ///
 /// Cost: a success borrows; an error with a response copies it.
-pub fn compose<'a>(message_id: u32, outcome: Outcome<'a>) -> Option<Cow<'a, [u8]>> {
+pub fn compose<'a>(message_id: u32, outcome: &'a Outcome<'_>) -> Option<Cow<'a, [u8]>> {
     hop!();
     if message_id == 0 {
         return None;
     }
-    let response = outcome
-        .response
+    let response = outcome.response.as_deref();
+    let response = response
         .filter(|text| json::is_truthy(text))
-        .unwrap_or(Cow::Borrowed(&b"{}"[..]));
+        .unwrap_or(b"{}");
     if outcome.error.is_none() {
-        return Some(response);
+        return Some(Cow::Borrowed(response));
     }
     if *response == *b"{}" {
         return Some(Cow::Borrowed(handshake::FAILED));
     }
     let mut text = Vec::with_capacity(response.len() + 16);
-    json::with_error_code(&mut text, &response);
+    json::with_error_code(&mut text, response);
     Some(Cow::Owned(text))
 }
 
@@ -54,7 +54,7 @@ mod tests {
             if error {
                 outcome = outcome.with_error("boom");
             }
-            String::from_utf8(compose(1, outcome).unwrap().into_owned()).unwrap()
+            String::from_utf8(compose(1, &outcome).unwrap().into_owned()).unwrap()
         };
         for (error, response, expected) in [
             (false, Some("{\"a\":1}"), "{\"a\":1}"),
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_notify_is_never_answered() {
-        assert_eq!(compose(0, Outcome::json(&b"{\"a\":1}"[..])), None);
-        assert_eq!(compose(0, Outcome::error("boom")), None);
+        assert_eq!(compose(0, &Outcome::json(&b"{\"a\":1}"[..])), None);
+        assert_eq!(compose(0, &Outcome::error("boom")), None);
     }
 }

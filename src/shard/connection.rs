@@ -24,6 +24,7 @@ use crate::net::socket::Socket;
 use crate::push::select::Via;
 use crate::push::{Framing, Outbox};
 use crate::session::Identity;
+use crate::wire::protobuf::ProtoId;
 use crate::wire::websocket::{self, Opcode};
 use crate::wire::{handshake, message, package};
 
@@ -303,16 +304,18 @@ impl Shard {
     /// Sends a response. Cost: the one copy of its body, which a proto makes two.
     pub(super) fn respond(self: &Rc<Self>, asker: Asker, body: &[u8]) {
         let Asker { sid, id, proto } = asker;
+        let via = match self.router.select_scheduler {
+            None => Ok(self.selector.response()),
+            Some(_) => self.select(&Sending::Response { id, body }),
+        };
+        let mut encoded = Vec::new();
+        let body = match proto {
+            None => body,
+            Some(proto) => self.encode_response(sid, proto, body, &mut encoded),
+        };
         // A body that no package can hold is an error of the handler.
         let fits = message::response_bytes(id, body.len()) <= PACKAGE_BODY_BYTES_MAX;
         let body = if fits { body } else { handshake::FAILED };
-        let via = self.select(&Sending::Response { id, body });
-        let mut scratch = Vec::new();
-        let (body, encoded) = self.coder.encode(proto, body, &mut scratch);
-        if let Err(error) = encoded {
-            self.counters().add(Counter::BodiesUnencodable, 1);
-            tracing::warn!(session = %sid, id, %error, "a response does not fit its proto");
-        }
         let bytes = message::response_bytes(id, body.len());
         let write = |out: &mut Vec<u8>| message::write_response(out, id, body);
         let sent = via.is_ok_and(|via| self.send(sid, via, bytes, write, None));
@@ -322,6 +325,23 @@ impl Shard {
             Counter::ResponsesDropped
         };
         self.counters().add(counter, 1);
+    }
+
+    /// A response's body in the form of its proto.
+    #[inline(never)]
+    fn encode_response<'a>(
+        &'a self,
+        sid: Sid,
+        proto: ProtoId,
+        body: &'a [u8],
+        encoded: &'a mut Vec<u8>,
+    ) -> &'a [u8] {
+        let (body, result) = self.coder.encode(proto, body, encoded);
+        if let Err(error) = result {
+            self.counters().add(Counter::BodiesUnencodable, 1);
+            tracing::warn!(session = %sid, %error, "a response does not fit its proto");
+        }
+        body
     }
 
     /// Hands a data package of `bytes` bytes to a push scheduler; false when the session is not

@@ -64,11 +64,11 @@ impl Shard {
     /// A message of a working client.
     pub(super) fn dispatch(self: &Rc<Self>, sid: Sid, message: &Message<'_>) {
         self.counters().add(Counter::Messages, 1);
-        let mut scratch = self.scratch.take();
-        scratch.clear();
+        let mut scratch = Vec::new();
         self.dispatch_decoded(sid, message, &mut scratch);
         // What one large body needed must not stay for ever.
-        if scratch.capacity() <= READ_BUFFER_BYTES {
+        if (1..=READ_BUFFER_BYTES).contains(&scratch.capacity()) {
+            scratch.clear();
             self.scratch.set(scratch);
         }
     }
@@ -95,7 +95,7 @@ impl Shard {
         match target {
             Target::NoRoute => return self.counters().add(Counter::MessagesDropped, 1),
             Target::Malformed => {
-                return self.finish(asker, Outcome::error("meet unknown route message"));
+                return self.finish(asker, &Outcome::error("meet unknown route message"));
             }
             Target::Attack => {
                 tracing::warn!(session = %sid, "attack session: a route names a constructor");
@@ -116,12 +116,11 @@ impl Shard {
             body: &body,
             session: &session,
         };
-        let filters = &self.router.filters;
         match target {
-            Target::Remote if filters.none_global() => self.forward_client(asker, &request),
-            Target::Local(index) if filters.none_local() => self.call(asker, index, &request),
-            Target::NoHandler if filters.none_local() => {
-                self.finish(asker, Outcome::error("fail to find handler"));
+            Target::Remote if self.unfiltered.forwarded => self.forward_client(asker, &request),
+            Target::Local(index) if self.unfiltered.local => self.call(asker, index, &request),
+            Target::NoHandler if self.unfiltered.local => {
+                self.finish(asker, &Outcome::error("fail to find handler"));
             }
             _ => self.filtered(asker, target, &request),
         }
@@ -135,6 +134,9 @@ impl Shard {
         body: &'a [u8],
         scratch: &'a mut Vec<u8>,
     ) -> Option<Cow<'a, [u8]>> {
+        if self.coder.has_client_protos() {
+            *scratch = self.scratch.take();
+        }
         let Ok(body) = self.coder.decode(route, body, scratch) else {
             self.close(sid, Fault::MessageBody, None);
             return None;
@@ -145,8 +147,15 @@ impl Shard {
         if !self.config.client.use_crypto {
             return Some(Cow::Borrowed(body.text));
         }
-        let verified = self.connection(sid, |connection| connection.verify(body.text));
-        let verified = verified.flatten().map(Cow::Owned);
+        self.verified(sid, route, body.text).map(Cow::Owned)
+    }
+
+    /// A signed body without its signature. Not inlined, as all that follows here and is not for each
+    /// message: what is for each of them then needs fewer registers.
+    #[inline(never)]
+    fn verified(&self, sid: Sid, route: &str, body: &[u8]) -> Option<Vec<u8>> {
+        let verified = self.connection(sid, |connection| connection.verify(body));
+        let verified = verified.flatten();
         if verified.is_none() {
             self.counters().add(Counter::MessagesUnsigned, 1);
             tracing::debug!(session = %sid, route, "fail to verify the data received from client.");
@@ -154,23 +163,33 @@ impl Shard {
         verified
     }
 
-    /// Straight to a handler. Cost: nothing allocated here when it answers at once.
+    /// Straight to a handler. Cost: nothing allocated here when it answers at once, and the outcome
+    /// is not moved: what was just written is slow to read in other pieces.
     fn call(self: &Rc<Self>, asker: Asker, index: usize, request: &Request<'_>) {
         let answer = catch_unwind(AssertUnwindSafe(|| self.router.call(index, request)));
         match answer {
-            Ok(Answer::Now(outcome)) => self.finish(asker, outcome),
-            Ok(Answer::Later(future)) => {
-                let shard = self.clone();
-                let work = async move { shard.finish(asker, future.await) };
-                self.spawn(asker, work, move |shard| {
-                    shard.panicked(asker, shard.router.route_of(index));
-                });
-            }
+            Ok(Answer::Now(ref outcome)) => self.finish(asker, outcome),
+            Ok(Answer::Later(future)) => self.call_later(asker, index, future),
             Err(_) => self.panicked(asker, request.route),
         }
     }
 
+    #[inline(never)]
+    fn call_later(
+        self: &Rc<Self>,
+        asker: Asker,
+        index: usize,
+        future: LocalFuture<Outcome<'static>>,
+    ) {
+        let shard = self.clone();
+        let work = async move { shard.finish(asker, &future.await) };
+        self.spawn(asker, work, move |shard| {
+            shard.panicked(asker, shard.router.route_of(index));
+        });
+    }
+
     /// Through the filters; the message is copied out of the read buffer.
+    #[inline(never)]
     fn filtered(self: &Rc<Self>, asker: Asker, target: Target, request: &Request<'_>) {
         let incoming = Rc::new(Incoming::new(request));
         let (shard, router, message) = (self.clone(), self.router.clone(), incoming.clone());
@@ -200,7 +219,7 @@ impl Shard {
         lost: impl FnOnce(&Rc<Self>) + 'static,
     ) {
         if self.begin_in_flight(asker.sid) != Some(true) {
-            return self.finish(asker, Outcome::error("too many messages in flight"));
+            return self.finish(asker, &Outcome::error("too many messages in flight"));
         }
         let shard = self.clone();
         glommio::spawn_local(async move {
@@ -212,10 +231,11 @@ impl Shard {
         .detach();
     }
 
+    #[cold]
     fn panicked(self: &Rc<Self>, asker: Asker, route: &str) {
         self.counters().add(Counter::Panics, 1);
         tracing::error!(session = %asker.sid, route, "a handler panicked");
-        self.finish(asker, Outcome::error("the handler panicked"));
+        self.finish(asker, &Outcome::error("the handler panicked"));
     }
 
     /// Counts one more in flight for a session, if there is room; `None` when it is gone.
@@ -236,10 +256,9 @@ impl Shard {
     }
 
     /// Sends what the client gets for an outcome.
-    fn finish(self: &Rc<Self>, asker: Asker, outcome: Outcome<'_>) {
+    fn finish(self: &Rc<Self>, asker: Asker, outcome: &Outcome<'_>) {
         if let Some(error) = &outcome.error {
-            self.counters().add(Counter::Failed, 1);
-            tracing::debug!(session = %asker.sid, id = asker.id, error = %error.0, "a message failed");
+            self.failed(asker, error);
         }
         match reply::compose(asker.id, outcome) {
             Some(body) => self.respond(asker, &body),
@@ -247,13 +266,19 @@ impl Shard {
         }
     }
 
+    #[cold]
+    fn failed(&self, asker: Asker, error: &Failure) {
+        self.counters().add(Counter::Failed, 1);
+        tracing::debug!(session = %asker.sid, id = asker.id, error = %error.0, "a message failed");
+    }
+
     fn forward_client(self: &Rc<Self>, asker: Asker, request: &Request<'_>) {
         if self.begin_in_flight(asker.sid) != Some(true) {
-            return self.finish(asker, Outcome::error("too many calls in flight"));
+            return self.finish(asker, &Outcome::error("too many calls in flight"));
         }
         if let Err(failure) = self.forward(request, Origin::Client(asker)) {
             self.end_in_flight(asker.sid);
-            self.finish(asker, Outcome::failed(failure));
+            self.finish(asker, &Outcome::failed(failure));
         }
     }
 
@@ -339,7 +364,7 @@ impl Shard {
         match origin {
             Origin::Client(asker) => {
                 self.end_in_flight(asker.sid);
-                self.finish(asker, outcome);
+                self.finish(asker, &outcome);
             }
             Origin::Task(slot) => slot.put(outcome.into_owned()),
             // It has no answer: that would have gone to `called`.
@@ -496,7 +521,7 @@ impl Frontend for Shard {
             id: incoming.id,
             proto: self.coder.response_proto(&incoming.route),
         };
-        self.finish(asker, outcome);
+        self.finish(asker, &outcome);
     }
 
     fn call(self: Rc<Self>, call: &Invocation<'_>) -> Sent {

@@ -160,6 +160,7 @@ pub(crate) struct Shard {
     rules: Rules,
     handshake: Handshake,
     coder: Coder,
+    unfiltered: Unfiltered,
     /// Text of a message while it is looked at.
     scratch: Cell<Vec<u8>>,
     patience: Patience,
@@ -200,6 +201,12 @@ pub(crate) struct Shard {
     turn: Turn,
     /// Tasks that live as long as the shard.
     kept: RefCell<Vec<glommio::Task<()>>>,
+}
+
+/// Which messages meet no filter; asked for each of them.
+struct Unfiltered {
+    local: bool,
+    forwarded: bool,
 }
 
 /// Says that something waits for the end of the turn.
@@ -303,6 +310,10 @@ impl Shard {
             alarms: Alarms::default(),
             rules: Rules::new(config, seed.page),
             handshake,
+            unfiltered: Unfiltered {
+                local: router.filters.none_local(),
+                forwarded: router.filters.none_global(),
+            },
             coder: Coder::new(dictionary, seed.protos, config.client.protobuf_check),
             scratch: Cell::default(),
             patience: Patience::new(&config.client),

@@ -108,7 +108,7 @@ impl Frontend for Fake {
     }
 
     fn answer(self: Rc<Self>, incoming: &Incoming, outcome: Outcome<'_>) {
-        if let Some(body) = reply::compose(incoming.id, outcome) {
+        if let Some(body) = reply::compose(incoming.id, &outcome) {
             let body = String::from_utf8_lossy(&body).into_owned();
             self.answers.borrow_mut().push((incoming.id, body));
         }
