@@ -112,9 +112,14 @@ impl Poller {
         self.watched.borrow_mut()[key as usize].is_writable = false;
     }
 
+    /// Room for what one look may find.
+    pub fn room() -> Vec<Event> {
+        Vec::with_capacity(EVENTS_MAX)
+    }
+
     /// Wakes whoever waits, for ever.
     pub async fn run(&self) {
-        let mut events = Vec::with_capacity(EVENTS_MAX);
+        let mut events = Self::room();
         loop {
             let Some(ready) = Readable::of(self.epoll.as_fd()).await else {
                 // Out of descriptors.
@@ -131,8 +136,11 @@ impl Poller {
         }
     }
 
-    /// Wakes whoever waits for what has happened by now.
-    fn look(&self, events: &mut Vec<Event>) {
+    /// Wakes whoever waits for what has happened by now; `events` is room for it.
+    ///
+    /// Called from each tick too: should the ring ever keep its word of the epoll instance to itself,
+    /// the shard stands still no longer than that.
+    pub fn look(&self, events: &mut Vec<Event>) {
         events.clear();
         // An interrupted look is repeated: what was ready is so still.
         let now = Some(&Timespec::default());

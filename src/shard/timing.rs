@@ -8,6 +8,7 @@ use super::Shard;
 use crate::handler::clock::{Alarms, Clock};
 use crate::metrics::Counter;
 use crate::net::clock;
+use crate::net::poller::Poller;
 
 /// Longest distance between two looks at the clock.
 const TICK: Duration = Duration::from_millis(50);
@@ -15,8 +16,10 @@ const TICK: Duration = Duration::from_millis(50);
 /// Looks at the clock, until the shard ends.
 pub(super) async fn tick(shard: Rc<Shard>) {
     let mut due = Vec::new();
+    let mut events = Poller::room();
     loop {
         glommio::timer::sleep(TICK).await;
+        shard.poller.look(&mut events);
         let now = clock::now();
         shard.late.set(shard.overdue(now));
         shard.now.set(now);
