@@ -97,5 +97,6 @@ function shake(port, request) {
     app.components.__protobuf__.stop(true, () => {});
     say(JSON.stringify({ replies }) + '\n');
   }
-  process.exit(0);
+  // Not before all is written: a pipe takes 64 KiB at a time.
+  process.stdout.write('', () => process.exit(0));
 })();
