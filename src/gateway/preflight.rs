@@ -553,6 +553,14 @@ mod tests {
         assert_eq!(shards(&config), 3);
     }
 
+    /// What an operator reads of a configuration that is none.
+    fn wrong(config: &Config) -> String {
+        match check(config) {
+            Err(Error::Config(text)) => text,
+            other => panic!("it is no configuration: {other:?}"),
+        }
+    }
+
     #[test]
     fn more_routes_than_codes_are_refused() {
         let config = |use_dict, routes| {
@@ -562,7 +570,7 @@ mod tests {
             config.handler_routes = vec!["a.b.c".into()];
             config
         };
-        let text = check(&config(true, 65_535)).unwrap_err().to_string();
+        let text = wrong(&config(true, 65_535));
         let place = "dictionary, handler_routes: 65536 routes; accepted: up to 65535";
         assert!(text.starts_with(place), "{text}");
     }
@@ -571,9 +579,7 @@ mod tests {
     fn a_rule_for_clients_that_cannot_be_read_is_refused() {
         let mut config = Config::default();
         config.client.accept = vec!["js-socket 1.0".into()];
-        let Err(Error::Config(text)) = check(&config) else {
-            panic!("it is no configuration");
-        };
+        let text = wrong(&config);
         let start = "client.accept: \"js-socket 1.0\" is no rule for clients; accepted: ";
         assert!(text.starts_with(start), "{text}");
     }
@@ -582,9 +588,7 @@ mod tests {
     fn a_filter_that_is_not_known_is_refused() {
         let mut config = Config::default();
         config.filter.local = vec!["cereal".into()];
-        let Err(Error::Config(text)) = check(&config) else {
-            panic!("it is no configuration");
-        };
+        let text = wrong(&config);
         let start = "filter.local: \"cereal\" is no filter; accepted: ";
         assert!(text.starts_with(start), "{text}");
     }

@@ -89,11 +89,12 @@ impl Shard {
             proto: self.coder.response_proto(text),
         };
         let target = self.routes.resolve(route);
-        if !self.config.client.forward && !self.routes.is_served(route) {
-            return self.close(sid, Fault::NotForwarded, None);
-        }
         match target {
             Target::NoRoute => return self.counters().add(Counter::MessagesDropped, 1),
+            // As pinus: before anything else is said of the route.
+            _ if !self.config.client.forward && !self.routes.is_served(route) => {
+                return self.close(sid, Fault::NotForwarded, None);
+            }
             Target::Malformed => {
                 return self.finish(asker, &Outcome::error("meet unknown route message"));
             }

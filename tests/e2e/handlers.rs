@@ -558,6 +558,11 @@ fn a_frontend_that_does_not_forward_closes_who_asks_for_it() {
             ];
             for mut client in clients {
                 assert_eq!(client.request_text(OK, "{}"), r#"{"ok":1}"#);
+                // What is no route at all is dropped, as ever.
+                for none in ["chat", ".b.c", ""] {
+                    client.request(1, none, "{}");
+                }
+                assert_eq!(client.request_text(OK, "{}"), r#"{"ok":1}"#);
                 client.request(1, route, "{}");
                 // Nothing is said, not even why.
                 assert_eq!(client.next_package(), None, "{route}");

@@ -13,6 +13,7 @@ promises! { shared:
     pushes_to_a_client_keep_their_order,
     a_push_arrives_before_the_answer_that_waited_for_it,
     only_the_first_of_two_answers_counts,
+    what_encodes_to_nothing_is_one_error_and_sends_nothing,
 }
 
 /// `[{uid, sid}, …]`: how applications name the receivers of a push.
@@ -214,52 +215,27 @@ fn only_the_first_of_two_answers_counts(setup: &mut Setup<'_>) {
     }
 }
 
-mod what_encodes_to_nothing_is_one_error_and_sends_nothing {
-    use super::*;
-
+fn what_encodes_to_nothing_is_one_error_and_sends_nothing(setup: &mut Setup<'_>) {
     const EMPTY: &str = "Error: fail to send message for encode result is empty.";
-
-    fn promise(setup: &mut Setup<'_>) {
-        let uid = json!(setup.uid("empty"));
-        let (mut asking, mut client) = (setup.client(), bound(setup, uid.clone()));
-        let push = json!({"type": "push", "userOptions": {}});
-        let all = json!({"type": "broadcast", "userOptions": {}});
-        for (method, args) in [
-            ("pushMessage", json!(["", {"n": 1}, [uid], push])),
-            ("broadcast", json!(["", {"n": 1}, all])),
-            ("broadcast", json!(["onX", null, all])),
-            ("broadcast", json!(["onX", 0, all])),
-        ] {
-            let (err, _) = remote(&mut asking, "channelRemote", method, &args);
-            assert_eq!(err, EMPTY, "{method} {args}");
-            if matches!(setup.frontend.kind(), Kind::Genuine) {
-                // It goes on all the same and sends what no client can read: one is enough.
-                return;
-            }
+    let uid = json!(setup.uid("empty"));
+    let (mut asking, mut client) = (setup.client(), bound(setup, uid.clone()));
+    let push = json!({"type": "push", "userOptions": {}});
+    let all = json!({"type": "broadcast", "userOptions": {}});
+    for (method, args) in [
+        ("pushMessage", json!(["", {"n": 1}, [uid], push])),
+        ("broadcast", json!(["", {"n": 1}, all])),
+        ("broadcast", json!(["onX", null, all])),
+        ("broadcast", json!(["onX", 0, all])),
+    ] {
+        let (err, _) = remote(&mut asking, "channelRemote", method, &args);
+        assert_eq!(err, EMPTY, "{method} {args}");
+        if matches!(setup.frontend.kind(), Kind::Genuine) {
+            // It goes on all the same and sends what no client can read: one is enough.
+            return;
         }
-        assert_nothing_more(&mut asking);
-        assert_nothing_more(&mut client);
     }
-
-    #[test]
-    fn tangelo_in_pomelo() {
-        shared(Dialect::Pomelo, &Kind::TANGELOS, promise);
-    }
-
-    #[test]
-    fn tangelo_in_pinus() {
-        shared(Dialect::Pinus, &Kind::TANGELOS, promise);
-    }
-
-    #[test]
-    fn genuine_pomelo() {
-        shared(Dialect::Pomelo, &[Kind::Genuine], promise);
-    }
-
-    #[test]
-    fn genuine_pinus() {
-        shared(Dialect::Pinus, &[Kind::Genuine], promise);
-    }
+    assert_nothing_more(&mut asking);
+    assert_nothing_more(&mut client);
 }
 
 mod a_burst_over_a_new_link_is_answered {
