@@ -10,13 +10,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Why tangelo refuses to start or had to stop. The text names file, key, value and what would be
 /// accepted; it is meant to be shown as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// Configuration file, project file or flag.
     Config(String),
     /// What the machine offers: memory lock limit, io_uring, file limit, ports.
     Host(String),
+    /// What the application gave to [`Gateway::handlers`](crate::Gateway::handlers).
+    Handlers(String),
     /// A shard ended although nobody asked it to.
     Shard(String),
 }
@@ -24,8 +26,17 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Config(text) | Self::Host(text) | Self::Shard(text) => f.write_str(text),
+            Self::Config(text) | Self::Host(text) | Self::Handlers(text) | Self::Shard(text) => {
+                f.write_str(text)
+            }
         }
+    }
+}
+
+/// The same text: what a `main` that returns an error prints is for people.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

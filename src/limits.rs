@@ -49,6 +49,11 @@ pub const HTTP_HEADERS_MAX: usize = 64;
 /// Largest control frame payload of WebSocket, RFC 6455 5.5.
 pub const WEBSOCKET_CONTROL_BYTES_MAX: usize = 125;
 
+/// Largest handshake that is kept for a session, where some handler wants it.
+pub const HANDSHAKE_KEPT_BYTES_MAX: usize = 16 << 10;
+/// Calls that one session makes when it closes.
+pub const CLOSE_CALLS_MAX: usize = 64;
+
 /// Shards of one process: the width of the shard number in a session id.
 pub const SHARDS_MAX: usize = 256;
 /// Sessions of one shard: the width of the slot number in a session id.

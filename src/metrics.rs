@@ -42,6 +42,8 @@ counters! {
     Messages = "messages",
     /// JSON bodies that did not parse and became `{}`.
     BodiesInvalid = "bodies_invalid",
+    /// Bodies that do not fit the type that their handler takes.
+    BodiesUnfit = "bodies_unfit",
     /// Messages dropped for want of a good signature.
     MessagesUnsigned = "messages_unsigned",
     /// Responses and pushes that did not fit the proto of their route.

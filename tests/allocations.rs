@@ -181,8 +181,8 @@ impl Stage {
             // This runs on the shard's own thread.
             TALLY.set(Some(tally));
             Router::new()
-                .route("connector.h.echo", echo)
-                .route("connector.h.shard", shard)
+                .raw_route("connector.h.echo", echo)
+                .raw_route("connector.h.shard", shard)
         });
         Self {
             gateway: gateway.start().unwrap_or_else(|error| panic!("{error}")),

@@ -33,6 +33,15 @@ impl Protos {
         }
     }
 
+    /// Whether there is one of what clients send on this route, and of what they get.
+    pub fn of(&self, route: &str) -> (bool, bool) {
+        let has = |schema: &Option<Schema>| {
+            let found = schema.as_ref().and_then(|schema| schema.proto_id(route));
+            found.is_some()
+        };
+        (has(&self.client), has(&self.server))
+    }
+
     /// What clients compare with the version they have kept.
     pub fn version(&self) -> &str {
         &self.version

@@ -68,11 +68,11 @@ impl Rules {
 
 impl Rules {
     /// Who sends an upgrade, where a proxy says so.
-    fn real_address(&self, upgrade: &[u8]) -> Option<ClientAddress> {
+    fn real_address(&self, upgrade: &[u8]) -> Option<ClientAddr> {
         let ip = websocket::http_header(upgrade, self.real_ip_header.as_ref()?)?;
         let port = self.real_port_header.as_ref();
         let port = port.and_then(|name| websocket::http_header(upgrade, name));
-        Some(ClientAddress {
+        Some(ClientAddr {
             ip,
             port: port.unwrap_or_else(|| "0".into()),
         })
@@ -136,12 +136,12 @@ pub struct Connected {
     /// What to write: the answer to a WebSocket upgrade.
     pub answer: Vec<u8>,
     /// Who it is, where a proxy says so.
-    pub real_address: Option<ClientAddress>,
+    pub real_address: Option<ClientAddr>,
 }
 
 /// Address of a client: as the socket has it, or as a proxy in front of the gateway tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientAddress {
+pub struct ClientAddr {
     /// As Node prints it, IPv4 on a dual-stack listener as `::ffff:a.b.c.d`; or the header's text.
     pub ip: String,
     /// Likewise; `0` where a proxy has told the `ip` alone.

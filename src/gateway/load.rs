@@ -43,6 +43,16 @@ impl Config {
         }
         .config()
     }
+
+    /// Reads this process' command line, which is that of the binary: `--config`, `--app-dir`,
+    /// `--listen`, `--shards`, `--set` and so on. `--help`, and a line that is not understood, end the
+    /// process, as command lines do.
+    pub fn from_args() -> Result<Self> {
+        from_args(std::env::args_os()).map_err(|error| match error {
+            ArgsError::Usage(usage) => usage.exit(),
+            ArgsError::Config(error) => error,
+        })
+    }
 }
 
 /// Reads the command line, program name first, and the files it names.

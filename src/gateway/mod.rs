@@ -26,6 +26,7 @@ use crate::shard::{self, Gauge, Seed};
 pub mod load;
 mod preflight;
 mod room;
+mod run;
 
 /// A gateway that is about to start.
 pub struct Gateway {
@@ -54,10 +55,12 @@ impl Gateway {
         }
     }
 
-    /// Sets the handlers: `make` runs once on every shard, and what it makes stays there.
+    /// Sets the handlers, in place of the built-in chat room: `make` runs once on every shard, with its
+    /// number, and what it makes stays there.
     #[must_use]
     pub fn handlers(mut self, make: impl Fn(ShardId) -> Router + Send + Sync + 'static) -> Self {
         self.make_router = Arc::new(make);
+        self.page = None;
         self
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::filter::Slot;
-use super::{Failure, Frontend, LocalFuture, Session};
+use super::{Frontend, LocalFuture, Session};
 use crate::wire::json;
 
 /// What a call comes to: what the remote gave to its callback behind the error, in order. That is
@@ -37,7 +37,7 @@ impl Session {
     /// use serde_json::json;
     /// use tangelo::handler::{Answer, Outcome, Router};
     ///
-    /// let router = Router::new().route("connector.mathHandler.add", |request| {
+    /// let router = Router::new().raw_route("connector.mathHandler.add", |request| {
     ///     let cluster = request.session.cluster();
     ///     Answer::later(async move {
     ///         let call = cluster.call("chat", "chatRemote.add", &[json!(1), json!(2)]);
@@ -51,7 +51,7 @@ impl Session {
     /// ```
     pub fn cluster(&self) -> Cluster {
         Cluster {
-            frontend: self.frontend.clone(),
+            frontend: self.frontend().clone(),
             session: Some(self.clone()),
         }
     }
@@ -280,15 +280,6 @@ impl fmt::Display for CallError {
 }
 
 impl Error for CallError {}
-
-impl From<CallError> for Failure {
-    fn from(error: CallError) -> Self {
-        match error {
-            CallError::NotSent(text) | CallError::Lost(text) => Self(text),
-            remote @ CallError::Remote(_) => Self::new(remote.to_string()),
-        }
-    }
-}
 
 /// `service.method`, both not empty.
 pub(super) fn split(remote: &str) -> Option<(&str, &str)> {

@@ -18,12 +18,13 @@
 //! something to keep between them is a [`Filter`].
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::{Answer, Failure, Incoming, LocalFuture, Outcome, Router, log_line, reply};
+use super::{Answer, Failure, Incoming, LocalFuture, Needs, Outcome, Router, log_line, reply};
 use crate::ids::Sid;
 use crate::metrics::Counter;
 use crate::route::Target;
@@ -103,6 +104,8 @@ pub struct Filters {
     closed: Vec<Box<dyn Fn(Sid)>>,
     /// Write a line for each message that a local handler is done with (C50).
     forward_log: bool,
+    /// What before filters cannot do without.
+    pub(super) needs: Needs,
 }
 
 impl Filters {
@@ -156,6 +159,24 @@ impl Filters {
             .global_error_handler
             .or(self.global_error_handler.take());
         self.closed.append(&mut more.closed);
+        self.needs.append(more.needs);
+    }
+
+    /// Adds those of a group that are for all messages; the rest, if any, is for its routes.
+    pub(super) fn absorb(&mut self, mut group: Self) -> Option<Rc<Self>> {
+        let own = Self {
+            before: std::mem::take(&mut group.before),
+            after: std::mem::take(&mut group.after),
+            error_handler: group.error_handler.take(),
+            needs: group.needs.clone(),
+            ..Self::default()
+        };
+        self.append(group);
+        (!own.is_empty()).then(|| Rc::new(own))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.after.is_empty() && self.error_handler.is_none()
     }
 
     /// Tells the filters that a session has closed.
@@ -172,11 +193,7 @@ impl Filters {
 
     /// True when a local message can go straight to its handler.
     pub fn none_local(&self) -> bool {
-        self.none_global()
-            && self.before.is_empty()
-            && self.after.is_empty()
-            && self.error_handler.is_none()
-            && !self.forward_log
+        self.none_global() && self.is_empty() && !self.forward_log
     }
 
     /// True when a forwarded message can go straight out.
@@ -210,11 +227,40 @@ pub async fn handle(
 }
 
 async fn local(router: &Router, incoming: &Rc<Incoming>, target: Target) -> Outcome<'static> {
-    let filters = &router.filters;
-    let outcome = match (run_before(&filters.before, incoming).await, target) {
-        (Err(stopped), _) => stopped,
-        (Ok(()), Target::Local(index)) => run_handler(router, index, incoming).await,
-        (Ok(()), _) => Outcome::error(format!("fail to find handler for {}", incoming.route)),
+    let groups = match target {
+        Target::Local(index) => router.filters_of(index),
+        _ => &[],
+    };
+    let inner = within(groups, router, incoming, target);
+    around(&router.filters, incoming, inner).await
+}
+
+/// The handler, within what its groups have around it.
+fn within<'a>(
+    groups: &'a [Rc<Filters>],
+    router: &'a Router,
+    incoming: &'a Rc<Incoming>,
+    target: Target,
+) -> Pin<Box<dyn Future<Output = Outcome<'static>> + 'a>> {
+    Box::pin(async move {
+        match (groups.split_first(), target) {
+            (Some((outer, inner)), _) => {
+                around(outer, incoming, within(inner, router, incoming, target)).await
+            }
+            (None, Target::Local(index)) => run_handler(router, index, incoming).await,
+            (None, _) => Outcome::error(format!("fail to find handler for {}", incoming.route)),
+        }
+    })
+}
+
+async fn around(
+    filters: &Filters,
+    incoming: &Rc<Incoming>,
+    inner: impl Future<Output = Outcome<'static>>,
+) -> Outcome<'static> {
+    let outcome = match run_before(&filters.before, incoming).await {
+        Err(stopped) => stopped,
+        Ok(()) => inner.await,
     };
     let mut outcome = on_error(&filters.error_handler, outcome, incoming).await;
     let error = outcome.error.take();

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use super::call::split;
-use super::{Cluster, Failure, Frontend, LocalFuture, Router};
+use super::{App, Cluster, Failure, Frontend, LocalFuture, Router};
 use crate::config::Dialect;
 
 /// A call of another server.
@@ -36,7 +36,12 @@ impl RemoteCall {
         Cluster::new(self.frontend.clone())
     }
 
-    /// This server: broadcasts reach all its clients, everything else the sessions of shard 0.
+    /// This server.
+    pub fn app(&self) -> App {
+        App::new(self.frontend.clone())
+    }
+
+    /// The shard, which is shard 0.
     pub fn frontend(&self) -> &Rc<dyn Frontend> {
         &self.frontend
     }
@@ -87,9 +92,16 @@ type Remote = Box<dyn Fn(RemoteCall) -> LocalFuture<Result<Vec<Value>, Failure>>
 
 /// A remote and its name.
 pub(super) struct Named {
-    service: Box<str>,
-    method: Box<str>,
+    name: Box<str>,
     remote: Remote,
+}
+
+impl Named {
+    pub(super) fn check(&self) -> Result<(), String> {
+        let name = &self.name;
+        let parts = split(name).ok_or_else(|| format!("remote {name:?} is not service.method"));
+        parts.map(drop)
+    }
 }
 
 impl Router {
@@ -103,7 +115,7 @@ impl Router {
     ///
     /// let router = Router::new().remote("infoRemote.who", async |call: RemoteCall| {
     ///     match call.arg(0).as_str() {
-    ///         Some(name) => Ok(json!({ "name": name, "by": call.frontend().server_id() })),
+    ///         Some(name) => Ok(json!({ "name": name, "by": call.app().server_id() })),
     ///         None => Err(Failure::new("who?")),
     ///     }
     /// });
@@ -123,28 +135,26 @@ impl Router {
     /// `app/servers/<type>/remote/` in their own project, Pinus from the folders that this server
     /// names, `cluster.remoter_paths`. Functions of the right names are enough.
     ///
-    /// # Panics
-    /// When the name is not two non-empty parts: a mistake in the program, found at start.
+    /// A name that is not two non-empty parts is an error at start.
     #[must_use]
     pub fn remote<F, T>(mut self, remote: &str, f: impl Fn(RemoteCall) -> F + 'static) -> Self
     where
         F: Future<Output = T> + 'static,
         T: IntoResults,
     {
-        let Some((service, method)) = split(remote) else {
-            panic!("remote {remote:?} is not service.method");
-        };
-        let of_same_name = |named: &Named| *named.service == *service && *named.method == *method;
-        self.remotes.retain(|named| !of_same_name(named));
-        self.remotes.push(Named {
-            service: service.into(),
-            method: method.into(),
+        self.named(Named {
+            name: remote.into(),
             remote: Box::new(move |call| {
                 let answer = f(call);
                 Box::pin(async move { answer.await.into_results() })
             }),
         });
         self
+    }
+
+    pub(super) fn named(&mut self, remote: Named) {
+        self.remotes.retain(|known| known.name != remote.name);
+        self.remotes.push(remote);
     }
 
     /// The remote that a call names; else what a genuine server says.
@@ -159,12 +169,13 @@ impl Router {
             return Err("no such namespace:user".to_owned());
         }
         let named = (0..).zip(&self.remotes);
-        let of_service = named.filter(|(_, named)| *named.service == *service);
+        let named = named.filter_map(|(index, named)| Some((index, split(&named.name)?)));
+        let of_service = named.filter(|(_, named)| named.0 == service);
         let mut of_service = of_service.peekable();
         if of_service.peek().is_none() {
             return Err(format!("no such service:{service}"));
         }
-        let found = of_service.find(|(_, named)| *named.method == *method);
+        let found = of_service.find(|(_, named)| named.1 == method);
         let (index, _) = found.ok_or_else(|| format!("no such method:{method}"))?;
         Ok(index)
     }
@@ -182,6 +193,7 @@ impl Router {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Config;
 
     #[test]
     fn what_is_not_served_is_said_in_the_words_of_the_reference() {
@@ -211,8 +223,12 @@ mod tests {
     #[test]
     fn a_name_that_is_not_two_parts_is_found_at_start() {
         for name in ["", "who", "infoRemote.", ".who", "a.b.c"] {
-            let made = std::panic::catch_unwind(|| Router::new().remote(name, async |_| {}));
-            assert!(made.is_err(), "{name:?}");
+            let router = Router::new().remote(name, async |_| {});
+            let ready = router.ready(&Config::default(), |_| (false, false));
+            assert_eq!(
+                ready.err(),
+                Some(format!("remote {name:?} is not service.method"))
+            );
         }
     }
 }

@@ -135,6 +135,28 @@ impl Uid {
     }
 }
 
+impl From<&str> for Uid {
+    fn from(text: &str) -> Self {
+        Self::from_text(text)
+    }
+}
+
+impl From<String> for Uid {
+    fn from(text: String) -> Self {
+        Self::from_text(&text)
+    }
+}
+
+impl From<u32> for Uid {
+    fn from(number: u32) -> Self {
+        let text: Box<str> = number.to_string().into();
+        Self {
+            json: text.clone(),
+            text,
+        }
+    }
+}
+
 /// Session settings: keys and JSON values in the order they were first set.
 #[derive(Debug, Clone)]
 pub struct Settings {

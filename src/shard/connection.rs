@@ -14,7 +14,7 @@ use super::dispatch::Asker;
 use crate::client::crypto::PublicKey;
 use crate::client::heartbeat::{LINGER, Silence};
 use crate::client::transport::Transport;
-use crate::client::{Client, ClientAddress, Connected, Event, State};
+use crate::client::{Client, ClientAddr, Connected, Event, State};
 use crate::error::Fault;
 use crate::handler::{Sending, Session, SessionEvent};
 use crate::ids::Sid;
@@ -51,7 +51,9 @@ pub(super) struct Connection {
 pub(super) struct Rare {
     /// What the client signs its messages with.
     pub(super) key: Option<PublicKey>,
-    pub(super) real_address: Option<ClientAddress>,
+    pub(super) real_address: Option<ClientAddr>,
+    /// What the client said when it came, where handlers want it.
+    pub(super) handshake: Option<Rc<serde_json::Value>>,
 }
 
 impl Connection {
@@ -78,8 +80,12 @@ impl Connection {
         self.rare.as_ref()?.key.as_ref()?.verify(body)
     }
 
+    pub(super) fn handshake(&self) -> Option<Rc<serde_json::Value>> {
+        self.rare.as_ref()?.handshake.clone()
+    }
+
     /// Where its client is: what a proxy told, else what the socket knows.
-    pub(super) fn address(&self) -> Option<ClientAddress> {
+    pub(super) fn address(&self) -> Option<ClientAddr> {
         let real = self
             .rare
             .as_ref()
@@ -88,7 +94,7 @@ impl Connection {
             return Some(real.clone());
         }
         let address = self.socket.peer_address()?;
-        Some(ClientAddress {
+        Some(ClientAddr {
             ip: address.ip().to_string(),
             port: address.port().to_string(),
         })
@@ -304,7 +310,7 @@ impl Shard {
     /// Sends a response. Cost: the one copy of its body, which a proto makes two.
     pub(super) fn respond(self: &Rc<Self>, asker: Asker, body: &[u8]) {
         let Asker { sid, id, proto } = asker;
-        let via = match self.router.select_scheduler {
+        let via = match self.router.events.select_scheduler {
             None => Ok(self.selector.response()),
             Some(_) => self.select(&Sending::Response { id, body }),
         };

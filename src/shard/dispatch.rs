@@ -9,16 +9,12 @@ use futures_lite::FutureExt as _;
 
 use super::Shard;
 use super::call::{self, Caller};
-use super::connection::Connection;
 use super::mesh::{Batch, Parcel};
-use super::remote::{ReplyTo, SWITCH, Told, Wish};
-use crate::client::{ClientAddress, State};
-use crate::config::Dialect;
+use super::remote::ReplyTo;
 use crate::error::Fault;
 use crate::handler::filter::{self, Slot};
 use crate::handler::{
-    Answer, BroadcastOptions, CallError, Failure, Frontend, Incoming, Invocation, LocalFuture,
-    Outcome, Request, Sending, Sent, Session, reply,
+    Answer, CallError, Failure, Incoming, LocalFuture, Outcome, Request, Session, reply,
 };
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::READ_BUFFER_BYTES;
@@ -88,7 +84,10 @@ impl Shard {
             id: message.id,
             proto: self.coder.response_proto(text),
         };
-        let target = self.routes.resolve(route);
+        let target = match self.routes.resolve(route) {
+            Target::NoHandler => self.fallback,
+            target => target,
+        };
         match target {
             Target::NoRoute => return self.counters().add(Counter::MessagesDropped, 1),
             // As pinus: before anything else is said of the route.
@@ -104,9 +103,17 @@ impl Shard {
             }
             Target::Local(_) | Target::NoHandler | Target::Remote => {}
         }
-        let Some(identity) = self.connection(sid, |connection| connection.identity.clone()) else {
+        let most = self.config.client.calls_in_flight_max;
+        let found = self.connection(sid, |connection| {
+            let is_full = connection.in_flight as usize >= most;
+            (connection.identity.clone(), is_full)
+        });
+        let Some((identity, is_full)) = found else {
             return;
         };
+        if is_full {
+            return self.full(asker);
+        }
         let session = Session::new(sid, identity, self.clone());
         let request = Request {
             id: message.id,
@@ -119,12 +126,24 @@ impl Shard {
         };
         match target {
             Target::Remote if self.unfiltered.forwarded => self.forward_client(asker, &request),
-            Target::Local(index) if self.unfiltered.local => self.call(asker, index, &request),
+            Target::Local(index) if self.goes_straight(index) => self.call(asker, index, &request),
             Target::NoHandler if self.unfiltered.local => {
                 self.finish(asker, &Outcome::error("fail to find handler"));
             }
             _ => self.filtered(asker, target, &request),
         }
+    }
+
+    /// Whether a message meets no filter on its way to a handler.
+    fn goes_straight(&self, index: usize) -> bool {
+        self.unfiltered.local && self.router.filters_of(index).is_empty()
+    }
+
+    /// Nothing of a message is done where its session has too many of them.
+    #[cold]
+    fn full(self: &Rc<Self>, asker: Asker) {
+        self.counters().add(Counter::SessionCallsFull, 1);
+        self.finish(asker, &Outcome::error("too many messages in flight"));
     }
 
     /// A client's body as JSON text; `None` when the message is dropped or its client closed.
@@ -257,7 +276,7 @@ impl Shard {
     }
 
     /// Sends what the client gets for an outcome.
-    fn finish(self: &Rc<Self>, asker: Asker, outcome: &Outcome<'_>) {
+    pub(super) fn finish(self: &Rc<Self>, asker: Asker, outcome: &Outcome<'_>) {
         if let Some(error) = &outcome.error {
             self.failed(asker, error);
         }
@@ -447,147 +466,6 @@ impl Shard {
                 }
             }
         }
-    }
-}
-
-impl Frontend for Shard {
-    fn server_id(&self) -> &str {
-        &self.config.id
-    }
-
-    fn dialect(&self) -> Dialect {
-        self.config.dialect
-    }
-
-    fn export(&self, sid: Sid, identity: &Identity) -> Vec<u8> {
-        self.export_session(sid, identity)
-    }
-
-    fn bind(self: Rc<Self>, sid: Sid, uid: Uid) -> LocalFuture<Result<Rc<Identity>, Failure>> {
-        let wished = self.wish(Wish::Bind(sid, uid));
-        Box::pin(async move {
-            wished.take().await.map_err(Failure::new)?;
-            // Unchanged: the identity as it is after the bind.
-            self.change_identity(sid, |_| Ok(()))
-        })
-    }
-
-    fn unbind(self: Rc<Self>, sid: Sid, uid: &Uid) -> Result<Rc<Identity>, Failure> {
-        self.unbind_here(sid, uid)
-    }
-
-    fn import(
-        self: Rc<Self>,
-        sid: Sid,
-        values: &[(&str, serde_json::Value)],
-    ) -> Result<(), Failure> {
-        self.change_identity(sid, |identity| {
-            for (key, value) in values {
-                identity.settings.set(key, value.clone());
-            }
-            Ok(())
-        })?;
-        Ok(())
-    }
-
-    fn remove(self: Rc<Self>, sid: Sid, key: &str) -> Result<(), Failure> {
-        self.change_identity(sid, |identity| {
-            identity.settings.remove(key);
-            Ok(())
-        })?;
-        Ok(())
-    }
-
-    fn push(self: Rc<Self>, sid: Sid, route: &str, body: &[u8]) -> Result<bool, Failure> {
-        let package = self.outgoing(&Sending::Push { route, body })?;
-        Ok(self.push_package(sid, &package))
-    }
-
-    fn broadcast(
-        self: Rc<Self>,
-        route: &str,
-        body: &[u8],
-        options: BroadcastOptions,
-    ) -> Result<(), Failure> {
-        self.broadcast_everywhere(route, body, options)
-    }
-
-    fn kick(self: Rc<Self>, sid: Sid, reason: Option<&str>) {
-        self.close(sid, Fault::Kicked, reason);
-    }
-
-    fn answer(self: Rc<Self>, incoming: &Incoming, outcome: Outcome<'_>) {
-        let asker = Asker {
-            sid: incoming.session.id(),
-            id: incoming.id,
-            proto: self.coder.response_proto(&incoming.route),
-        };
-        self.finish(asker, &outcome);
-    }
-
-    fn call(self: Rc<Self>, call: &Invocation<'_>) -> Sent {
-        self.invoke(call)
-    }
-
-    fn servers(&self, server_type: &str) -> Option<Vec<String>> {
-        let cluster = self.cluster.borrow();
-        let mut ever = cluster.type_names().iter();
-        ever.find(|known| ***known == *server_type)?;
-        let known = cluster.of_type(server_type.as_bytes());
-        let servers = known.iter().flat_map(|known| &known.servers);
-        let id = |peer: &PeerIndex| cluster.peer(*peer).server.id.clone();
-        Some(servers.map(id).collect())
-    }
-
-    fn count(&self, counter: Counter) {
-        self.counters().add(counter, 1);
-    }
-
-    fn is_open(&self, sid: Sid) -> bool {
-        let closed = |connection: &mut Connection| connection.client.state() == State::Closed;
-        self.connection(sid, closed) == Some(false)
-    }
-
-    fn kick_uid(self: Rc<Self>, uid: &str, reason: Option<&str>) -> LocalFuture<()> {
-        let (uid, reason) = (uid.into(), reason.map(Into::into));
-        let wished = self.wish(Wish::Kick { uid, reason });
-        Box::pin(async move {
-            let _ = wished.take().await;
-        })
-    }
-
-    fn client_address(&self, sid: Sid) -> Option<ClientAddress> {
-        self.connection(sid, |connection| connection.address())
-            .flatten()
-    }
-
-    fn statistics(self: Rc<Self>) -> LocalFuture<Vec<u8>> {
-        self.look(Wish::Statistics)
-    }
-
-    fn sessions(self: Rc<Self>) -> LocalFuture<Vec<u8>> {
-        self.look(Wish::Sessions)
-    }
-}
-
-impl Shard {
-    /// Asks the switch for something; the slot gets the outcome.
-    fn wish(self: &Rc<Self>, wish: Wish) -> Rc<Slot<Told>> {
-        let slot = Rc::new(Slot::default());
-        if self.id == SWITCH {
-            self.grant(ReplyTo::Here(slot.clone()), wish);
-        } else {
-            let ticket = self.wishes.borrow_mut().insert(slot.clone()) as u64;
-            let (from, wish) = (self.id, Box::new(wish));
-            self.report(Parcel::Wish { ticket, from, wish });
-        }
-        slot
-    }
-
-    /// A wish whose outcome is a text.
-    fn look(self: &Rc<Self>, wish: Wish) -> LocalFuture<Vec<u8>> {
-        let wished = self.wish(wish);
-        Box::pin(async move { wished.take().await.ok().flatten().unwrap_or_default() })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::client::crypto::PublicKey;
 use crate::error::Fault;
 use crate::handler::{Answer, Outcome, Session};
 use crate::ids::Sid;
+use crate::limits::HANDSHAKE_KEPT_BYTES_MAX;
 use crate::metrics::Counter;
 use crate::wire::{handshake, json, package};
 
@@ -30,6 +31,7 @@ impl Shard {
             Err(refusal) => return self.refuse(sid, refusal),
         };
         let reply = self.handshake.reply(&greeting.request);
+        self.keep_handshake(sid, body);
         if !self.router.wants_handshake() {
             return self.welcome(sid, reply, greeting.key);
         }
@@ -58,6 +60,17 @@ impl Shard {
                 .detach();
             }
         }
+    }
+
+    /// Keeps what a client said, where handlers want it.
+    fn keep_handshake(&self, sid: Sid, body: &[u8]) {
+        if !self.router.keeps_handshakes() || body.len() > HANDSHAKE_KEPT_BYTES_MAX {
+            return;
+        }
+        let message = json::parse(body).unwrap_or_default();
+        self.connection(sid, |connection| {
+            connection.rare().handshake = Some(Rc::new(message));
+        });
     }
 
     /// Calls the application; `None` when it panicked.

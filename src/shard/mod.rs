@@ -44,9 +44,9 @@ use crate::net::poller::Poller;
 use crate::net::socket::Listener;
 use crate::push::Scheduler;
 use crate::push::select::Selector;
-use crate::route::Routes;
 use crate::route::balance::{Balancer, Strategy};
 use crate::route::dictionary::Dictionary;
+use crate::route::{Routes, Target};
 use crate::rpc::Epoch;
 use crate::rpc::pending::Calls;
 use crate::session::Identity;
@@ -57,6 +57,7 @@ mod accept;
 mod call;
 mod connection;
 mod dispatch;
+mod frontend;
 mod handshake;
 pub mod host_filter;
 mod link;
@@ -161,6 +162,8 @@ pub(crate) struct Shard {
     handshake: Handshake,
     coder: Coder,
     unfiltered: Unfiltered,
+    /// What becomes of a route of an own type without a handler.
+    fallback: Target,
     /// Text of a message while it is looked at.
     scratch: Cell<Vec<u8>>,
     patience: Patience,
@@ -257,8 +260,11 @@ const END_BREATHS_MAX: usize = 1000;
 /// Runs a shard until the process is told to stop. Call inside its executor.
 pub async fn run(mut seed: Seed, poller: Rc<Poller>) {
     let (listener, rpc_listener) = (seed.listener.take(), seed.rpc_listener.take());
-    let stop = seed.stop.clone();
-    let shard = Rc::new(Shard::new(seed, poller.clone()));
+    let (stop, stopper) = (seed.stop.clone(), seed.stopper.clone());
+    let shard = match Shard::new(seed, poller.clone()) {
+        Ok(shard) => Rc::new(shard),
+        Err(error) => return stopper(Some(error)),
+    };
     shard.keep(async move { poller.run().await });
     shard.apply_static_cluster();
     if shard.id == SWITCH {
@@ -283,9 +289,15 @@ pub async fn run(mut seed: Seed, poller: Rc<Poller>) {
 }
 
 impl Shard {
-    fn new(seed: Seed, poller: Rc<Poller>) -> Self {
+    fn new(seed: Seed, poller: Rc<Poller>) -> Result<Self, Error> {
         let config = &seed.config;
-        let router = (seed.make_router)(seed.id).configured(config);
+        let router = (seed.make_router)(seed.id);
+        let use_protobuf = config.client.use_protobuf;
+        let protos = |route: &str| match use_protobuf {
+            true => seed.protos.of(route),
+            false => (false, false),
+        };
+        let router = router.ready(config, protos).map_err(Error::Handlers)?;
         let routes =
             Routes::new(&config.server_type, router.routes()).delegating(config.delegate.is_some());
         let handlers = config.handler_routes.iter().map(String::as_str);
@@ -298,7 +310,7 @@ impl Shard {
         let mut server_id_json = Vec::new();
         json::write_string(&mut server_id_json, &config.id);
         let now = clock::now();
-        Self {
+        Ok(Self {
             id: seed.id,
             shards: seed.shards,
             counters: seed.counters,
@@ -314,6 +326,9 @@ impl Shard {
                 local: router.filters.none_local(),
                 forwarded: router.filters.none_global(),
             },
+            fallback: router
+                .fallback_index()
+                .map_or(Target::NoHandler, Target::Local),
             coder: Coder::new(dictionary, seed.protos, config.client.protobuf_check),
             scratch: Cell::default(),
             patience: Patience::new(&config.client),
@@ -344,7 +359,7 @@ impl Shard {
             turn: Turn::default(),
             kept: RefCell::default(),
             config: seed.config,
-        }
+        })
     }
 
     /// Watches a listening socket; the process ends where that cannot be done.

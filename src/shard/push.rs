@@ -1,5 +1,6 @@
 //! Pushes: which scheduler takes a package, and which sessions of this shard get it.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,12 +9,14 @@ use bytes::Bytes;
 
 use super::Shard;
 use super::mesh::Parcel;
+use super::remote::list;
 use crate::client::State;
 use crate::client::coder::PushError;
 use crate::handler::{BroadcastOptions, Failure, Sending, Session};
 use crate::ids::{ShardId, Sid};
 use crate::metrics::Counter;
 use crate::push::select::Via;
+use crate::rpc::sysrpc;
 use crate::wire::package;
 
 /// A package that was encoded once for all who get it, and its scheduler.
@@ -44,7 +47,7 @@ impl Shard {
 
     /// The scheduler for what is about to be sent: the application's choice, else that of the rules.
     pub(super) fn select(&self, sending: &Sending<'_>) -> Result<Via, Failure> {
-        if let Some(select) = &self.router.select_scheduler {
+        if let Some(select) = &self.router.events.select_scheduler {
             match catch_unwind(AssertUnwindSafe(|| select(sending))) {
                 Ok(None) => {}
                 Ok(Some(id)) => return self.selector.by_id(id).ok_or_else(|| self.unknown(id)),
@@ -109,6 +112,63 @@ impl Shard {
         Ok(())
     }
 
+    /// Pushes to every session of the uids: one message per shard. Answers with the uids that have
+    /// none. Only the switch knows them.
+    pub(super) fn push_to_uids(
+        self: &Rc<Self>,
+        route: &str,
+        body: &[u8],
+        uids: &[u8],
+    ) -> Result<Vec<u8>, Failure> {
+        let package = self.outgoing(&Sending::Push { route, body })?;
+        let mut sids = Vec::new();
+        let mut fails: Vec<Cow<'_, [u8]>> = Vec::new();
+        let binding = self.switch().binding.borrow();
+        for (raw, text) in sysrpc::uids(uids) {
+            let before = sids.len();
+            sids.extend_from_slice(binding.sessions(&text));
+            let sent = self.push_elsewhere(&sids[before..], &package);
+            if sent == 0 {
+                fails.push(raw);
+            }
+        }
+        drop(binding);
+        self.push_here(&sids, &package);
+        Ok(list(fails.into_iter().map(Cow::into_owned)).unwrap_or_else(|| b"[]".to_vec()))
+    }
+
+    /// Pushes to sessions of whatever shard.
+    pub(super) fn push_anywhere(self: &Rc<Self>, sids: &[Sid], package: &Outgoing) {
+        self.push_elsewhere(sids, package);
+        self.push_here(sids, package);
+    }
+
+    /// Puts a package on the way to those sessions that are not of this shard; how many of all there
+    /// was room for.
+    fn push_elsewhere(&self, sids: &[Sid], package: &Outgoing) -> usize {
+        let mut mesh = self.mesh.borrow_mut();
+        let mut sent = 0;
+        for sid in sids {
+            if sid.shard() == self.id {
+                sent += 1;
+            } else if let Some(batch) = mesh.batch_for_work(sid.shard()) {
+                batch.push(package, *sid);
+                sent += 1;
+            } else {
+                self.counters().add(Counter::MeshFull, 1);
+            }
+        }
+        self.turn.request();
+        sent
+    }
+
+    /// Pushes to those sessions that are of this shard.
+    fn push_here(self: &Rc<Self>, sids: &[Sid], package: &Outgoing) {
+        for sid in sids.iter().filter(|sid| sid.shard() == self.id) {
+            self.push_package(*sid, package);
+        }
+    }
+
     /// Pushes a broadcast to the working sessions of this shard. As the buffer scheduler of the
     /// reference, and unlike its direct one, a bound session gets one copy, however many its uid has.
     pub(super) fn push_to_all(self: &Rc<Self>, package: &Outgoing, options: &BroadcastOptions) {
@@ -135,7 +195,7 @@ impl Shard {
         package: &Outgoing,
         options: &BroadcastOptions,
     ) -> Vec<Sid> {
-        let Some(filter) = &self.router.broadcast_filter else {
+        let Some(filter) = &self.router.events.broadcast_filter else {
             return sids;
         };
         let message = &package.bytes[package::HEAD_BYTES..];

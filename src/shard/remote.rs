@@ -9,7 +9,6 @@
 //!        ◀─answer─        ◀─Told──                             the same way, in order
 //! ```
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,7 +23,7 @@ use crate::client::State;
 use crate::config::{Dialect, RpcAllow};
 use crate::error::Fault;
 use crate::handler::filter::Slot;
-use crate::handler::{BroadcastOptions, Failure, Sending, SessionEvent};
+use crate::handler::{BroadcastOptions, Failure, SessionEvent};
 use crate::ids::{ShardId, Sid};
 use crate::limits::CALLERS_LOOKED_UP_MAX;
 use crate::metrics::Counter;
@@ -33,7 +32,7 @@ use crate::net::dial;
 use crate::net::drive::{self, Receiver};
 use crate::net::socket::{Listener, Socket};
 use crate::rpc::acceptor::{self, Event};
-use crate::rpc::sysrpc::{self, Reason, SidArg, SysCall};
+use crate::rpc::sysrpc::{Reason, SidArg, SysCall};
 use crate::session::binding::{Binding, DuplicateLogin};
 use crate::session::{BindError, Identity, Uid};
 use crate::wire::rpc::{self, Call};
@@ -75,6 +74,12 @@ pub enum Wish {
     Kick {
         uid: Box<str>,
         reason: Option<Box<str>>,
+    },
+    /// Push to all sessions of uids, a JSON array.
+    Push {
+        route: Box<str>,
+        body: Box<[u8]>,
+        uids: Vec<u8>,
     },
     /// Connection statistics of the process.
     Statistics,
@@ -205,7 +210,7 @@ impl Receiver for PeerReceiver<'_> {
 }
 
 impl Shard {
-    fn switch(&self) -> &Switch {
+    pub(super) fn switch(&self) -> &Switch {
         debug_assert_eq!(self.id, SWITCH);
         &self.switch
     }
@@ -362,6 +367,10 @@ impl Shard {
             Wish::Kick { uid, reason } => {
                 self.kick_all(&uid, reason.as_deref());
                 self.reply(reply, Ok(None));
+            }
+            Wish::Push { route, body, uids } => {
+                let pushed = self.push_to_uids(&route, &body, &uids);
+                self.reply(reply, pushed.map(Some).map_err(|failure| failure.0.into()));
             }
             Wish::Statistics => {
                 let text = self.statistics().json(&self.config.id);
@@ -593,48 +602,6 @@ impl Shard {
         self.turn.request();
     }
 
-    /// Pushes to every session of the uids: one message per shard. Answers with the uids that have
-    /// none.
-    fn push_to_uids(
-        self: &Rc<Self>,
-        route: &str,
-        message: &[u8],
-        uids: &[u8],
-    ) -> Result<Vec<u8>, Failure> {
-        let package = self.outgoing(&Sending::Push {
-            route,
-            body: message,
-        })?;
-        let mut here = Vec::new();
-        let mut fails: Vec<Cow<'_, [u8]>> = Vec::new();
-        let mut mesh = self.mesh.borrow_mut();
-        let binding = self.switch().binding.borrow();
-        for (raw, text) in sysrpc::uids(uids) {
-            let sids = binding.sessions(&text);
-            let mut reached = false;
-            for sid in sids {
-                if sid.shard() == self.id {
-                    here.push(*sid);
-                    reached = true;
-                } else if let Some(batch) = mesh.batch_for_work(sid.shard()) {
-                    batch.push(&package, *sid);
-                    reached = true;
-                } else {
-                    self.counters().add(Counter::MeshFull, 1);
-                }
-            }
-            if !reached {
-                fails.push(raw);
-            }
-        }
-        drop((mesh, binding));
-        self.turn.request();
-        for sid in here {
-            self.push_package(sid, &package);
-        }
-        Ok(list(fails.into_iter().map(Cow::into_owned)).unwrap_or_else(|| b"[]".to_vec()))
-    }
-
     /// Answers whoever asked.
     fn reply(self: &Rc<Self>, reply: ReplyTo, told: Told) {
         match reply {
@@ -696,7 +663,7 @@ fn no_session(sid: &str) -> String {
 }
 
 /// A JSON array of texts; `None` when there are none.
-fn list(parts: impl Iterator<Item = Vec<u8>>) -> Option<Vec<u8>> {
+pub(super) fn list(parts: impl Iterator<Item = Vec<u8>>) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     for part in parts {
         out.push(if out.is_empty() { b'[' } else { b',' });

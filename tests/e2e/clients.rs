@@ -350,23 +350,23 @@ fn the_buffer_scheduler_keeps_the_order_over_raw_tcp_and_across_intervals() {
 /// Pushes 0, 1, 2.
 fn push_three(request: &Request<'_>) {
     for n in ["0", "1", "2"] {
-        let pushed = request.session.push("onN", format!("[{n}]").as_bytes());
+        let pushed = request.session.push_raw("onN", format!("[{n}]").as_bytes());
         assert_eq!(pushed, Ok(true));
     }
 }
 
 fn kicking() -> Router {
     Router::new()
-        .route("connector.testHandler.pushThenKick", |request| {
+        .raw_route("connector.testHandler.pushThenKick", |request| {
             push_three(request);
             request.session.kick(Some("pk"));
             Answer::now(Outcome::json(&br#"{"too":"late"}"#[..]))
         })
-        .route("connector.testHandler.kickSilently", |request| {
+        .raw_route("connector.testHandler.kickSilently", |request| {
             request.session.kick(None);
             Answer::now(Outcome::default())
         })
-        .route("connector.testHandler.respondThenKick", |_| {
+        .raw_route("connector.testHandler.respondThenKick", |_| {
             Answer::now(Outcome::json(&br#"{"ok":1}"#[..]))
         })
         .filters(|filters| {

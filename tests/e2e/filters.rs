@@ -28,8 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn router(gate: &Gate, add: impl FnOnce(&mut Filters)) -> Router {
     let (gate, slow_gate) = (gate.clone(), gate.clone());
     Router::new()
-        .route(OK, |_| Answer::now(Outcome::json(&br#"{"ok":1}"#[..])))
-        .route(SLOW, move |request| {
+        .raw_route(OK, |_| Answer::now(Outcome::json(&br#"{"ok":1}"#[..])))
+        .raw_route(SLOW, move |request| {
             let (message, gate) = (request.message(), slow_gate.clone());
             Answer::later(async move {
                 let ms = message["ms"].as_u64().expect("a number");
@@ -41,14 +41,14 @@ fn router(gate: &Gate, add: impl FnOnce(&mut Filters)) -> Router {
                 Outcome::value(&slow)
             })
         })
-        .route(WAIT, move |_| {
+        .raw_route(WAIT, move |_| {
             let gate = gate.clone();
             Answer::later(async move {
                 gate.pass().await;
                 Outcome::json(&br#"{"late":1}"#[..])
             })
         })
-        .route(BLOCK, |_| {
+        .raw_route(BLOCK, |_| {
             thread::sleep(Duration::from_millis(400));
             Answer::now(Outcome::json(&br#"{"blocked":1}"#[..]))
         })

@@ -54,15 +54,17 @@ fn while_the_application_thinks_everything_else_is_ignored_and_one_reply_is_sent
         let (held, count) = (gate.clone(), asked.clone());
         let inside = Inside::start(shards, Config::default(), move || {
             let (held, count) = (held.clone(), count.clone());
-            Router::new().route(OK, ok).handshake(move |_, message| {
-                count.fetch_add(1, Ordering::Relaxed);
-                let held = held.clone();
-                let user = message["user"].clone();
-                Answer::later(async move {
-                    held.pass().await;
-                    Outcome::value(&json!({"hello": user}))
+            Router::new()
+                .raw_route(OK, ok)
+                .handshake(move |_, message| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    let held = held.clone();
+                    let user = message["user"].clone();
+                    Answer::later(async move {
+                        held.pass().await;
+                        Outcome::value(&json!({"hello": user}))
+                    })
                 })
-            })
         });
         let mut clients = both(&inside);
         for (client, _) in &mut clients {
@@ -95,7 +97,7 @@ fn while_the_application_thinks_everything_else_is_ignored_and_one_reply_is_sent
 fn an_application_that_refuses_or_panics_costs_its_client_only() {
     let inside = Inside::start(2, Config::default(), || {
         Router::new()
-            .route(OK, ok)
+            .raw_route(OK, ok)
             .check_client(|kind, version| match kind {
                 "boom" => panic!("boom"),
                 _ => kind != "bad" || version == "2",

@@ -51,22 +51,22 @@ fn config(dialect: Dialect, server: &Protos, client: &Protos) -> Config {
 /// Answers with what it got, and pushes it before that.
 fn echo(request: &Request<'_>) -> Outcome<'static> {
     let mut message: Value = serde_json::from_slice(request.body).expect("a body is JSON");
-    let pushed = request.session.push("onMove", request.body);
+    let pushed = request.session.push_raw("onMove", request.body);
     message["pushed"] = pushed.is_ok().into();
     Outcome::value(&message)
 }
 
 fn router() -> Router {
     Router::new()
-        .route(MOVE, |request| Answer::now(echo(request)))
-        .route(LATER, |request| {
+        .raw_route(MOVE, |request| Answer::now(echo(request)))
+        .raw_route(LATER, |request| {
             let outcome = echo(request);
             Answer::later(async move {
                 glommio::timer::sleep(std::time::Duration::from_millis(1)).await;
                 outcome
             })
         })
-        .route(PLAIN, |request| Answer::now(echo(request)))
+        .raw_route(PLAIN, |request| Answer::now(echo(request)))
 }
 
 fn protos(dialect: Dialect) -> [Protos; 2] {
@@ -136,8 +136,8 @@ fn a_response_that_does_not_fit_its_proto_is_an_error_to_its_client() {
     let [server, client] = protos(Dialect::Pomelo);
     let inside = Inside::start(1, config(Dialect::Pomelo, &server, &client), || {
         Router::new()
-            .route(MOVE, |_| Answer::now(Outcome::json(&br#"{"x":-1}"#[..])))
-            .route(LATER, |_| Answer::now(Outcome::error("boom")))
+            .raw_route(MOVE, |_| Answer::now(Outcome::json(&br#"{"x":-1}"#[..])))
+            .raw_route(LATER, |_| Answer::now(Outcome::error("boom")))
     });
     for mut client in inside.clients() {
         for route in [MOVE, LATER] {

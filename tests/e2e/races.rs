@@ -45,13 +45,13 @@ fn bind<'a>(request: &Request<'a>) -> Answer<'a> {
 fn router(sids: &Sender<(u64, String)>) -> Router {
     let sids = sids.clone();
     Router::new()
-        .route(ENTER, move |request| {
+        .raw_route(ENTER, move |request| {
             let uid = request.message()["uid"].as_str().map(str::to_owned);
             let uid = uid.expect("the test sends a text");
             let _ = sids.send((request.session.id().get(), uid));
             bind(request)
         })
-        .route(BIND, bind)
+        .raw_route(BIND, bind)
 }
 
 /// A backend that binds, looks up, unbinds and kicks whoever it hears of, until nobody can come.

@@ -65,7 +65,7 @@ fn call<'a>(request: &Request<'a>) -> Answer<'a> {
 /// What `infoRemote.js` does, and more; `unknown` is left out.
 fn router() -> Router {
     Router::new()
-        .route(CALL, call)
+        .raw_route(CALL, call)
         .on_close(|session| {
             let (uid, cluster) = (session.uid().map(|uid| uid.text()), session.cluster());
             if let Some(name) = uid {

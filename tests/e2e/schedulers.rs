@@ -21,14 +21,16 @@ const SEND: &str = "connector.testHandler.send";
 const BIND: &str = "connector.testHandler.bind";
 
 fn router() -> Router {
-    Router::new().route(SEND, send).route(BIND, |request| {
-        let mut session = request.session.clone();
-        let uid = request.message()["uid"].as_str().map(Uid::from_text);
-        Answer::later(async move {
-            let bound = session.bind(uid.expect("a text")).await;
-            Outcome::value(&json!({"error": bound.err().map(|Failure(text)| text)}))
+    Router::new()
+        .raw_route(SEND, send)
+        .raw_route(BIND, |request| {
+            let mut session = request.session.clone();
+            let uid = request.message()["uid"].as_str().map(Uid::from_text);
+            Answer::later(async move {
+                let bound = session.bind(uid.expect("a text")).await;
+                Outcome::value(&json!({"error": bound.err().map(|Failure(text)| text)}))
+            })
         })
-    })
 }
 
 fn send<'a>(request: &Request<'a>) -> Answer<'a> {
@@ -37,7 +39,7 @@ fn send<'a>(request: &Request<'a>) -> Answer<'a> {
         let route = order[1].as_str().expect("a route");
         let body = order[2].to_string();
         let outcome = if order[0] == "push" {
-            request.session.push(route, body.as_bytes())
+            request.session.push_raw(route, body.as_bytes())
         } else {
             let options = BroadcastOptions {
                 bound_only: order[0] == "bound",
@@ -222,9 +224,9 @@ fn the_bound_of_a_slow_client_counts_what_all_schedulers_hold() {
 fn a_closing_session_loses_what_its_buffer_schedulers_hold() {
     let config = config(&["onSlow slow", "onSlower slower", "onLate late"]);
     let handlers = || {
-        router().route("connector.testHandler.kick", |request| {
+        router().raw_route("connector.testHandler.kick", |request| {
             for route in ["onSlow", "onNow", "onSlower", "onLate"] {
-                assert_eq!(request.session.push(route, b"1"), Ok(true));
+                assert_eq!(request.session.push_raw(route, b"1"), Ok(true));
             }
             request.session.kick(Some("bye"));
             Answer::now(Outcome::default())
@@ -350,7 +352,7 @@ fn filtering() -> Router {
             // As the reference: flag, route and body.
             let text = String::from_utf8_lossy(message).into_owned();
             let told = json!([text, param]).to_string();
-            assert_eq!(session.push("onTold", told.as_bytes()), Ok(true));
+            assert_eq!(session.push_raw("onTold", told.as_bytes()), Ok(true));
         }
         assert!(uid != "panic", "boom, in the filter");
         param

@@ -29,23 +29,23 @@ fn changed(request: &Request<'_>, change: impl FnOnce(&mut Session)) -> Answer<'
 fn handlers(gate: &Gate) -> Router {
     let gate = gate.clone();
     Router::new()
-        .route(&route("export"), |request| changed(request, |_| {}))
-        .route(&route("set"), |request| {
+        .raw_route(&route("export"), |request| changed(request, |_| {}))
+        .raw_route(&route("set"), |request| {
             changed(request, |session| session.set("k", json!(1)))
         })
-        .route(&route("push"), |request| {
+        .raw_route(&route("push"), |request| {
             changed(request, |session| {
                 session.set("kept", json!("é"));
                 session.push_setting("kept").expect("it is there");
             })
         })
-        .route(&route("unbind"), |request| {
+        .raw_route(&route("unbind"), |request| {
             changed(request, |session| {
                 let uid = session.uid().expect("it is bound").clone();
                 session.unbind(&uid).expect("it is bound");
             })
         })
-        .route(&route("bind"), |request| {
+        .raw_route(&route("bind"), |request| {
             let mut session = request.session.clone();
             Answer::later(async move {
                 let uid = format!("of-{}", session.id());
@@ -56,7 +56,7 @@ fn handlers(gate: &Gate) -> Router {
                 export(&session)
             })
         })
-        .route(&route("wait"), move |request| {
+        .raw_route(&route("wait"), move |request| {
             let (session, gate) = (request.session.clone(), gate.clone());
             Answer::later(async move {
                 gate.pass().await;
@@ -132,7 +132,7 @@ fn a_handler_reads_what_javascript_handlers_are_given() {
             ..Config::default()
         };
         let inside = Inside::start(1, config, move || {
-            Router::new().route(echo, |request| {
+            Router::new().raw_route(echo, |request| {
                 Answer::now(Outcome::value(&request.message()))
             })
         });
@@ -236,7 +236,7 @@ fn a_handler_of_an_event_that_panics_costs_nothing() {
 #[test]
 fn a_value_that_is_removed_is_gone_from_the_session() {
     let inside = Inside::start(1, Config::default(), || {
-        handlers(&Gate::default()).route(&route("remove"), |request| {
+        handlers(&Gate::default()).raw_route(&route("remove"), |request| {
             changed(request, |session| {
                 session.remove("kept").expect("it is there");
             })

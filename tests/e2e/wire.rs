@@ -28,7 +28,7 @@ fn who_has_not_finished_the_handshake_is_closed_without_a_kick() {
                 SHAKING.with_borrow_mut(|shaking| shaking.push(session.clone()));
                 Answer::now(Outcome::default())
             })
-            .route(KICK, |request| {
+            .raw_route(KICK, |request| {
                 for session in SHAKING.take() {
                     if session.id() != request.session.id() {
                         session.kick(Some("nobody hears it"));
@@ -52,9 +52,9 @@ fn who_has_not_finished_the_handshake_is_closed_without_a_kick() {
 #[test]
 fn an_answer_that_no_package_holds_is_an_error() {
     let inside = Inside::start(1, Config::default(), || {
-        Router::new().route(LARGE, |request| {
+        Router::new().raw_route(LARGE, |request| {
             let large = format!("\"{}\"", "x".repeat(1 << 24));
-            let pushed = request.session.push("onLarge", large.as_bytes());
+            let pushed = request.session.push_raw("onLarge", large.as_bytes());
             assert!(pushed.is_err(), "{pushed:?}");
             let is_small = request.body == b"1";
             Answer::now(Outcome::json(
@@ -117,11 +117,11 @@ fn a_late_no_ends_a_client_that_is_in() {
 #[test]
 fn small_packages_are_not_held_back() {
     let inside = Inside::start(1, Config::default(), || {
-        Router::new().route(TWO, |request| {
+        Router::new().raw_route(TWO, |request| {
             let session = request.session.clone();
             Answer::later(async move {
                 for n in ["1", "2"] {
-                    session.push("onTwo", n.as_bytes()).expect("it fits");
+                    session.push_raw("onTwo", n.as_bytes()).expect("it fits");
                     glommio::timer::sleep(Duration::from_millis(2)).await;
                 }
                 Outcome::default()

@@ -109,7 +109,7 @@ pub(crate) fn router(
     let mut router = Router::new();
     for method in METHODS.iter().filter(|method| is_there(method)) {
         let logs = logs.clone();
-        router = router.route(
+        router = router.raw_route(
             &format!("connector.entryHandler.{method}"),
             move |request| {
                 logs.write(&request.message(), format!("handler {method}"));
@@ -129,7 +129,7 @@ pub(crate) fn router(
     for method in ON_SESSION.iter().filter(|method| is_there(method)) {
         let logs = logs.clone();
         let route = format!("connector.entryHandler.{method}");
-        router = router.route(&route, move |request| {
+        router = router.raw_route(&route, move |request| {
             let message = request.message();
             logs.write(&message, format!("handler {method}"));
             let (session, logs) = (request.session.clone(), logs.clone());
@@ -280,7 +280,7 @@ fn to_clients<'a>(method: &str, m: Value, session: Session) -> Answer<'a> {
     let push = |n: u64| {
         for i in 0..n {
             let body = json!({"i": i}).to_string();
-            session.push("onN", body.as_bytes()).expect("it fits");
+            session.push_raw("onN", body.as_bytes()).expect("it fits");
         }
     };
     let (route, body) = (
@@ -289,7 +289,7 @@ fn to_clients<'a>(method: &str, m: Value, session: Session) -> Answer<'a> {
     );
     let reason = m["reason"].as_str();
     match method {
-        "connSend" => done(session.push(route, body.as_bytes()).map(|_| ())),
+        "connSend" => done(session.push_raw(route, body.as_bytes()).map(|_| ())),
         "pushN" => {
             push(m["n"].as_u64().expect("a number"));
             value(json!({"n": m["n"]}))

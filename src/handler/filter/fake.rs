@@ -12,8 +12,8 @@ use super::{Filters, Slot, handle};
 use crate::config::Dialect;
 use crate::handler::clock::{Alarms, Clock};
 use crate::handler::{
-    Answer, BroadcastOptions, CallError, ClientAddress, Failure, Frontend, Incoming, Invocation,
-    LocalFuture, Outcome, Request, Router, Sent, Session, SessionEvent, reply,
+    Answer, BroadcastOptions, CallError, ClientAddr, Failure, Frontend, Incoming, Invocation,
+    LocalFuture, OnClose, Outcome, Request, Router, Sent, Session, SessionEvent, States, reply,
 };
 use crate::ids::{ShardId, Sid};
 use crate::metrics::Counter;
@@ -27,6 +27,7 @@ pub(super) struct Fake {
     closed: RefCell<BTreeSet<u64>>,
     counted: RefCell<Vec<Counter>>,
     answers: RefCell<Vec<(u32, String)>>,
+    states: States,
 }
 
 #[allow(clippy::disallowed_methods)]
@@ -95,7 +96,7 @@ impl Frontend for Fake {
         Box::pin(async {})
     }
 
-    fn client_address(&self, _: Sid) -> Option<ClientAddress> {
+    fn client_address(&self, _: Sid) -> Option<ClientAddr> {
         None
     }
 
@@ -120,6 +121,31 @@ impl Frontend for Fake {
 
     fn servers(&self, _: &str) -> Option<Vec<String>> {
         None
+    }
+
+    fn states(&self) -> &States {
+        &self.states
+    }
+
+    fn handshake(&self, _: Sid) -> Option<Rc<serde_json::Value>> {
+        None
+    }
+
+    fn on_close(&self, _: Sid, _: OnClose) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn push_to(self: Rc<Self>, _: &[Sid], _: &str, _: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn push_to_uids(
+        self: Rc<Self>,
+        _: Vec<u8>,
+        _: &str,
+        _: &[u8],
+    ) -> LocalFuture<Result<Vec<u8>, Failure>> {
+        Box::pin(async { Ok(b"[]".to_vec()) })
     }
 
     fn count(&self, counter: Counter) {
@@ -149,11 +175,12 @@ impl World {
             closed: RefCell::default(),
             counted: RefCell::default(),
             answers: RefCell::default(),
+            states: States::default(),
         };
         let (handled, gates) = (Rc::default(), Rc::default());
         let (seen, of_handler): (Rc<RefCell<Vec<u32>>>, Rc<RefCell<BTreeMap<_, _>>>) =
             (Rc::clone(&handled), Rc::clone(&gates));
-        let router = Router::new().route("connector.h.wait", move |request| {
+        let router = Router::new().raw_route("connector.h.wait", move |request| {
             seen.borrow_mut().push(request.id);
             let gate: Rc<Slot<Outcome<'static>>> = Rc::default();
             of_handler.borrow_mut().insert(request.id, gate.clone());

@@ -1,0 +1,120 @@
+//! The server, for whoever has no session at hand.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::filter::Slot;
+use super::{BroadcastOptions, Cluster, Failure, Frontend};
+use crate::ids::Sid;
+
+/// This server. Pomelo: `app`.
+///
+/// Like a [`Session`](super::Session) it belongs to its shard; every shard has one, and what it does reaches
+/// the whole process where nothing else is said. Cloning it costs a reference.
+#[derive(Clone)]
+pub struct App(Rc<dyn Frontend>);
+
+impl App {
+    pub(super) fn new(frontend: Rc<dyn Frontend>) -> Self {
+        Self(frontend)
+    }
+
+    /// Own server id. Pomelo: `app.getServerId()`.
+    pub fn server_id(&self) -> &str {
+        self.0.server_id()
+    }
+
+    /// The state of this type; `None` where [`Router::with_state`](super::Router::with_state) was not
+    /// given one. Pomelo: `app.get`.
+    pub fn state<T: Clone + 'static>(&self) -> Option<T> {
+        self.0.states().get()
+    }
+
+    /// The other servers, for calls that belong to no session. Pomelo: `app.rpc`.
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(self.0.clone())
+    }
+
+    /// Pushes a message to every session of the process. Pomelo: `channelService.broadcast`.
+    ///
+    /// An error when the body cannot be JSON or is longer than a package. Cost: the body is encoded
+    /// once; one message to each other shard, and for each session a reference.
+    pub fn broadcast(&self, route: &str, body: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
+        self.broadcast_with(route, body, BroadcastOptions::default())
+    }
+
+    /// Pushes a message to the sessions that the options say.
+    pub fn broadcast_with(
+        &self,
+        route: &str,
+        body: &(impl Serialize + ?Sized),
+        options: BroadcastOptions,
+    ) -> Result<(), Failure> {
+        let body = serde_json::to_vec(body)?;
+        self.0.clone().broadcast(route, &body, options)
+    }
+
+    /// Pushes a message to sessions of whatever shards. Those that are gone are skipped and counted
+    /// as `pushes_dropped`.
+    pub fn push_to(
+        &self,
+        sids: &[Sid],
+        route: &str,
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<(), Failure> {
+        let body = serde_json::to_vec(body)?;
+        self.0.clone().push_to(sids, route, &body)
+    }
+
+    /// Pushes a message to every session that is bound to one of these uids, and tells which of
+    /// them have none. Goes through shard 0, where the index of uids is. Pomelo:
+    /// `channelService.pushMessageByUids`.
+    pub async fn push_to_uids(
+        &self,
+        uids: &[impl AsRef<str>],
+        route: &str,
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<Vec<String>, Failure> {
+        let uids: Vec<&str> = uids.iter().map(AsRef::as_ref).collect();
+        let (uids, body) = (serde_json::to_vec(&uids)?, serde_json::to_vec(body)?);
+        let missed = self.0.clone().push_to_uids(uids, route, &body).await?;
+        Ok(serde_json::from_slice(&missed)?)
+    }
+
+    /// Kicks every session of a uid; nobody is no error. With a reason the client gets a kick package.
+    /// Pomelo: `sessionService.kick`.
+    pub async fn kick(&self, uid: &str, reason: Option<&str>) {
+        self.0.clone().kick_uid(uid, reason).await;
+    }
+
+    /// Connection statistics of the process:
+    /// `{"serverId":…,"totalConnCount":…,"loginedCount":…,"loginedList":[…]}`. Pomelo:
+    /// `connectionService.getStatisticsInfo`.
+    pub async fn statistics(&self) -> Value {
+        let text = self.0.clone().statistics().await;
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Sessions of the process, and those of each uid: `{"count":3,"uids":{"ann":2}}`.
+    pub async fn sessions(&self) -> Value {
+        let text = self.0.clone().sessions().await;
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Waits, and lets others run meanwhile; up to 50 ms longer.
+    pub async fn sleep(&self, time: Duration) {
+        let slot = Rc::new(Slot::default());
+        let rung = slot.clone();
+        let at = self.0.now() + time;
+        let _alarm = self.0.alarms().set(at, move || rung.put(()));
+        slot.take().await;
+    }
+
+    /// The shard.
+    pub fn frontend(&self) -> &Rc<dyn Frontend> {
+        &self.0
+    }
+}

@@ -1,0 +1,342 @@
+//! Extractors: what the functions of handlers take.
+
+use std::any::{Any, TypeId, type_name};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{App, ClientAddr, Failure, Outcome, Reply, Request, Session};
+use crate::metrics::Counter;
+use crate::wire::json;
+
+/// An argument of a handler, made from the message.
+///
+/// Own ones are made from others:
+///
+/// ```
+/// use tangelo::handler::{Failure, FromMessage, Needs, Reply, Request};
+///
+/// /// The uid of a client that has logged in.
+/// struct Player(String);
+///
+/// impl FromMessage for Player {
+///     fn from_message(request: &Request<'_>) -> Reply<Self> {
+///         let uid = request.session.uid().ok_or(Failure::new("not logged in"))?;
+///         Ok(Self(uid.text().to_owned()))
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no argument of a handler",
+    label = "a handler cannot take this",
+    note = "a handler takes `Session`, `State<T>`, `Json<T>`, `Proto<T>`, `Bytes`, `Route`, `ClientAddr`, \
+            `Handshake`, `App`, an `Option` or a `Reply` of these, and your own types that \
+            implement `FromMessage`",
+    note = "the `T` of `Json<T>` and `Proto<T>` implements `serde::Deserialize` and borrows nothing: \
+            `#[derive(serde::Deserialize)]`"
+)]
+pub trait FromMessage: Sized {
+    /// The argument, or the error that the message is answered with: `{"code":500}`.
+    fn from_message(request: &Request<'_>) -> Reply<Self>;
+
+    /// Says what it cannot be made without. Asked at start, so that it is missed then.
+    fn needs(_: &mut Needs) {}
+}
+
+/// What the functions of one route cannot do without.
+#[derive(Debug, Clone, Default)]
+pub struct Needs {
+    /// Types of states, and how they are called.
+    pub(super) states: Vec<(TypeId, &'static str)>,
+    /// Handshakes of clients.
+    pub(super) handshake: bool,
+    /// A proto of what the client sends.
+    pub(super) client_proto: bool,
+    /// A proto of what it gets.
+    pub(super) server_proto: bool,
+}
+
+impl Needs {
+    /// A state of this type, set by [`Router::with_state`](super::Router::with_state).
+    pub fn state<T: 'static>(&mut self) {
+        self.states.push((TypeId::of::<T>(), type_name::<T>()));
+    }
+
+    /// That the handshakes of clients are kept, for [`Session::handshake`].
+    pub fn handshake(&mut self) {
+        self.handshake = true;
+    }
+
+    pub(super) fn append(&mut self, more: Self) {
+        self.states.extend(more.states);
+        self.handshake |= more.handshake;
+        self.client_proto |= more.client_proto;
+        self.server_proto |= more.server_proto;
+    }
+}
+
+/// The states of a shard, one of each type.
+#[derive(Default)]
+pub struct States(Vec<(TypeId, Box<dyn Any>)>);
+
+impl States {
+    pub(super) fn set<T: 'static>(&mut self, state: T) {
+        let key = TypeId::of::<T>();
+        self.0.retain(|(known, _)| *known != key);
+        self.0.push((key, Box::new(state)));
+    }
+
+    pub(super) fn append(&mut self, more: Self) {
+        for (key, state) in more.0 {
+            self.0.retain(|(known, _)| *known != key);
+            self.0.push((key, state));
+        }
+    }
+
+    pub(super) fn has(&self, key: TypeId) -> bool {
+        self.0.iter().any(|(known, _)| *known == key)
+    }
+
+    pub(super) fn get<T: Clone + 'static>(&self) -> Option<T> {
+        let state = self
+            .0
+            .iter()
+            .find_map(|(_, state)| state.downcast_ref::<T>());
+        state.cloned()
+    }
+}
+
+/// A state: what [`Router::with_state`](super::Router::with_state) was given, cloned. `State<Rc<Rooms>>` is one
+/// for each core, without locks; `State<Arc<Store>>` with the same `Arc` for every shard is one for
+/// the process.
+///
+/// A route whose state is missing is an error at start. Cost: the clone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct State<T>(pub T);
+
+impl<T: Clone + 'static> FromMessage for State<T> {
+    fn from_message(request: &Request<'_>) -> Reply<Self> {
+        let state = request.session.frontend().states().get();
+        let missing = || Failure::new(format!("there is no state {}", type_name::<T>()));
+        state.map(Self).ok_or_else(missing)
+    }
+
+    fn needs(needs: &mut Needs) {
+        needs.state::<T>();
+    }
+}
+
+/// The body, read as JSON; as the return value the response, written as JSON.
+///
+/// A body that came as protobuf has become JSON before. One that did not parse, and a falsy one, is
+/// `{}`, as in the reference. Unlike the message of a Pomelo handler it has no `__route__`; that is
+/// [`Route`].
+///
+/// A body that does not fit `T` is answered with code 500, counted as `bodies_unfit` and logged at
+/// level debug; the handler is not called. Take `Reply<Json<T>>` to answer that yourself.
+///
+/// Cost: what `T` allocates. As a response: one allocation, the text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromMessage for Json<T> {
+    fn from_message(request: &Request<'_>) -> Reply<Self> {
+        let body = if json::is_truthy(request.body) {
+            request.body
+        } else {
+            b"{}"
+        };
+        serde_json::from_slice(body)
+            .map(Self)
+            .map_err(|error| unfit(request, &error))
+    }
+}
+
+#[cold]
+fn unfit(request: &Request<'_>, error: &serde_json::Error) -> Failure {
+    request.session.frontend().count(Counter::BodiesUnfit);
+    Failure::new(format!(
+        "the body of {} does not fit: {error}",
+        request.route
+    ))
+}
+
+/// As [`Json`], of a route that has a proto: that it has one, `clientProtos.json` for the argument
+/// and `serverProtos.json` for the response, with `client.use_protobuf`, is checked at start. So what
+/// arrives has the types that the proto says.
+///
+/// A response that does not fit its proto goes out as JSON, which is counted as `bodies_unencodable`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Proto<T>(pub T);
+
+impl<T: DeserializeOwned> FromMessage for Proto<T> {
+    fn from_message(request: &Request<'_>) -> Reply<Self> {
+        Json::from_message(request).map(|Json(value)| Self(value))
+    }
+
+    fn needs(needs: &mut Needs) {
+        needs.client_proto = true;
+    }
+}
+
+/// The body's JSON text; as the return value that of the response, which is not checked.
+///
+/// Cost: one allocation and the copy, as the read buffer belongs to all connections of the shard.
+/// [`Router::raw_route`](super::Router::raw_route) has it in place.
+impl FromMessage for Bytes {
+    fn from_message(request: &Request<'_>) -> Reply<Self> {
+        Ok(Self::copy_from_slice(request.body))
+    }
+}
+
+/// The whole route, `connector.entryHandler.enter`. Cost: one allocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route(pub Box<str>);
+
+impl FromMessage for Route {
+    fn from_message(request: &Request<'_>) -> Reply<Self> {
+        Ok(Self(request.route.into()))
+    }
+}
+
+/// What the client said when it came: `{"sys":{"type":…,"version":…},"user":…}`. It is kept for each
+/// session where some route takes this; one of more than 16 KiB is not, and an error here.
+///
+/// Cost: a reference; the memory of the parsed value for each session.
+#[derive(Debug, Clone)]
+pub struct Handshake(pub Rc<Value>);
+
+impl FromMessage for Handshake {
+    fn from_message(request: &Request<'_>) -> Reply<Self> {
+        let kept = request.session.handshake().map(Self);
+        kept.ok_or_else(|| Failure::new("the handshake was not kept"))
+    }
+
+    fn needs(needs: &mut Needs) {
+        needs.handshake();
+    }
+}
+
+impl FromMessage for Session {
+    fn from_message(request: &Request<'_>) -> Reply<Self> {
+        Ok(request.session.clone())
+    }
+}
+
+impl FromMessage for App {
+    fn from_message(request: &Request<'_>) -> Reply<Self> {
+        Ok(request.session.app())
+    }
+}
+
+/// Cost: two small allocations.
+impl FromMessage for ClientAddr {
+    fn from_message(request: &Request<'_>) -> Reply<Self> {
+        let address = request.session.client_address();
+        address.ok_or_else(|| Failure::new("the client is gone"))
+    }
+}
+
+/// `None` where it cannot be had.
+impl<T: FromMessage> FromMessage for Option<T> {
+    fn from_message(request: &Request<'_>) -> Reply<Self> {
+        Ok(T::from_message(request).ok())
+    }
+
+    fn needs(needs: &mut Needs) {
+        T::needs(needs);
+    }
+}
+
+/// Why it cannot be had is for the handler to answer.
+impl<T: FromMessage> FromMessage for Reply<T> {
+    fn from_message(request: &Request<'_>) -> Reply<Self> {
+        Ok(T::from_message(request))
+    }
+
+    fn needs(needs: &mut Needs) {
+        T::needs(needs);
+    }
+}
+
+/// What a handler may return.
+///
+/// | returned | the client of a request gets |
+/// | --- | --- |
+/// | `Json(value)`, `Proto(value)`, `serde_json::Value`, `Bytes` | the value; where it is falsy, `{}` |
+/// | `()` | `{}` |
+/// | `Ok(reply)` | what `reply` is |
+/// | `Err(failure)` | `{"code":500}`; the text goes to the error handler and the log |
+/// | `Err(outcome)` | its response, with `"code":500` unless it has a truthy code |
+///
+/// A notify is never answered. An error of your own becomes a response where it converts into an
+/// [`Outcome`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no reply of a handler",
+    label = "a handler cannot return this",
+    note = "a handler returns `Json<T>`, `Proto<T>`, `serde_json::Value`, `Bytes`, `()`, `Outcome`, or a `Result` \
+            of these whose error is a `Failure`, a `std::error::Error` or converts into an `Outcome`",
+    note = "the `T` of `Json<T>` implements `serde::Serialize`: `#[derive(serde::Serialize)]`"
+)]
+pub trait IntoReply {
+    /// What is sent.
+    fn into_outcome(self) -> Outcome<'static>;
+
+    /// Says what it cannot be sent without. Asked at start.
+    fn needs(_: &mut Needs) {}
+}
+
+impl IntoReply for Outcome<'static> {
+    fn into_outcome(self) -> Outcome<'static> {
+        self
+    }
+}
+
+impl<T: serde::Serialize> IntoReply for Json<T> {
+    fn into_outcome(self) -> Outcome<'static> {
+        match serde_json::to_vec(&self.0) {
+            Ok(text) => Outcome::json(text),
+            Err(error) => Outcome::error(format!("the response is no JSON: {error}")),
+        }
+    }
+}
+
+impl<T: serde::Serialize> IntoReply for Proto<T> {
+    fn into_outcome(self) -> Outcome<'static> {
+        Json(self.0).into_outcome()
+    }
+
+    fn needs(needs: &mut Needs) {
+        needs.server_proto = true;
+    }
+}
+
+impl IntoReply for Value {
+    fn into_outcome(self) -> Outcome<'static> {
+        Outcome::value(&self)
+    }
+}
+
+impl IntoReply for Bytes {
+    fn into_outcome(self) -> Outcome<'static> {
+        Outcome::json(Vec::from(self))
+    }
+}
+
+impl IntoReply for () {
+    fn into_outcome(self) -> Outcome<'static> {
+        Outcome::default()
+    }
+}
+
+impl<T: IntoReply, E: Into<Outcome<'static>>> IntoReply for Result<T, E> {
+    fn into_outcome(self) -> Outcome<'static> {
+        self.map_or_else(Into::into, T::into_outcome)
+    }
+
+    fn needs(needs: &mut Needs) {
+        T::needs(needs);
+    }
+}

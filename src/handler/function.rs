@@ -1,0 +1,75 @@
+//! Plain async functions as handlers.
+
+use std::future::Future;
+use std::task::{Context, Poll, Waker};
+
+use super::{Answer, FromMessage, IntoReply, Needs, Outcome, Request};
+
+/// A handler: an async function, or a closure that returns a future, of up to eight
+/// [arguments](FromMessage) that returns a [reply](IntoReply). It need not be `Send`.
+///
+/// `Args` are the types of its arguments; the compiler finds them.
+#[diagnostic::on_unimplemented(
+    message = "this is no handler",
+    label = "neither an async function of extractors that returns a reply, nor a closure like that",
+    note = "a handler is `async fn(…) -> …` with up to eight arguments out of `Session`, `State<T>`, `Json<T>`, \
+            `Proto<T>`, `Bytes`, `Route`, `ClientAddr`, `Handshake`, `App`, an `Option` or a `Reply` of these, and \
+            your own types that implement `FromMessage`; it borrows nothing from its caller",
+    note = "it returns `Json<T>`, `Proto<T>`, `serde_json::Value`, `Bytes`, `()`, `Outcome`, or a `Result` of these",
+    note = "the `T` of `Json<T>` implements `serde::Deserialize` as an argument and `serde::Serialize` as a reply"
+)]
+pub trait Handler<Args>: 'static {
+    /// Handles one message. What is ready at the first poll is answered at once.
+    fn call(&self, request: &Request<'_>) -> Answer<'static>;
+
+    /// Says what it cannot do without.
+    fn needs(needs: &mut Needs);
+}
+
+macro_rules! handler {
+    ($($arg:ident),*) => {
+        #[diagnostic::do_not_recommend]
+        impl<F, Fut, $($arg,)*> Handler<($($arg,)*)> for F
+        where
+            F: Fn($($arg),*) -> Fut + 'static,
+            Fut: Future<Output: IntoReply> + 'static,
+            $($arg: FromMessage + 'static,)*
+        {
+            #[allow(non_snake_case, unused_variables)]
+            fn call(&self, request: &Request<'_>) -> Answer<'static> {
+                $(let $arg = match $arg::from_message(request) {
+                    Ok(arg) => arg,
+                    Err(failure) => return Answer::Now(Outcome::failed(failure)),
+                };)*
+                answer(self($($arg),*))
+            }
+
+            #[allow(unused_variables)]
+            fn needs(needs: &mut Needs) {
+                $($arg::needs(needs);)*
+                <Fut::Output as IntoReply>::needs(needs);
+            }
+        }
+    };
+}
+
+handler!();
+handler!(A);
+handler!(A, B);
+handler!(A, B, C);
+handler!(A, B, C, D);
+handler!(A, B, C, D, E);
+handler!(A, B, C, D, E, G);
+handler!(A, B, C, D, E, G, H);
+handler!(A, B, C, D, E, G, H, I);
+
+/// Polls once: most handlers wait for nothing and need no task of their own. One that waits tells its
+/// task's waker where it is polled next, before anybody else runs.
+fn answer(future: impl Future<Output: IntoReply> + 'static) -> Answer<'static> {
+    let mut future = Box::pin(future);
+    let mut cx = Context::from_waker(Waker::noop());
+    match future.as_mut().poll(&mut cx) {
+        Poll::Ready(reply) => Answer::Now(reply.into_outcome()),
+        Poll::Pending => Answer::later(async move { future.await.into_outcome() }),
+    }
+}

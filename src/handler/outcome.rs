@@ -1,0 +1,124 @@
+//! What a handler comes to, before anything is sent.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::wire::json;
+
+/// Result of a handler that uses `?`: its errors are answered with code 500.
+pub type Reply<T> = Result<T, Failure>;
+
+/// An error of a handler or filter. Its text reaches error handlers and logs, never the client.
+///
+/// Like `anyhow::Error` it takes any [`std::error::Error`] by `?`, and is none itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure(pub Cow<'static, str>);
+
+impl Failure {
+    /// From a text.
+    pub fn new(text: impl Into<Cow<'static, str>>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+/// What a handler came to: an error, a response, both, or neither.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome<'a> {
+    /// Adds `"code":500` to the response unless it has a code.
+    pub error: Option<Failure>,
+    /// JSON text; `None` is JavaScript's `undefined`.
+    pub response: Option<Cow<'a, [u8]>>,
+}
+
+impl<'a> Outcome<'a> {
+    /// A response of JSON text.
+    pub fn json(text: impl Into<Cow<'a, [u8]>>) -> Self {
+        Self {
+            error: None,
+            response: Some(text.into()),
+        }
+    }
+
+    /// A response of a JSON value.
+    pub fn value(value: &serde_json::Value) -> Self {
+        let mut text = Vec::new();
+        json::write_value(&mut text, value);
+        Self::json(text)
+    }
+
+    /// An error without a response.
+    pub fn error(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::failed(Failure::new(text))
+    }
+
+    /// A failure without a response.
+    pub fn failed(failure: Failure) -> Self {
+        Self {
+            error: Some(failure),
+            response: None,
+        }
+    }
+
+    /// With an error.
+    #[must_use]
+    pub fn with_error(mut self, text: impl Into<Cow<'static, str>>) -> Self {
+        self.error = Some(Failure::new(text));
+        self
+    }
+
+    /// With its own copy of the response.
+    pub fn into_owned(self) -> Outcome<'static> {
+        Outcome {
+            error: self.error,
+            response: self.response.map(|text| Cow::Owned(text.into_owned())),
+        }
+    }
+
+    /// Neither an error nor a response.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.error.is_none() && self.response.is_none()
+    }
+}
+
+impl<F: Into<Failure>> From<F> for Outcome<'static> {
+    fn from(failure: F) -> Self {
+        Self::failed(failure.into())
+    }
+}
+
+/// A future that stays on its shard.
+pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// What [`Router::raw_route`](super::Router::raw_route) takes from its function.
+pub enum Answer<'a> {
+    /// The outcome; it may borrow from the request.
+    Now(Outcome<'a>),
+    /// The outcome comes later.
+    Later(LocalFuture<Outcome<'static>>),
+}
+
+impl<'a> Answer<'a> {
+    /// Answers later. Cost: one allocation, the boxed future.
+    pub fn later(future: impl Future<Output = Outcome<'static>> + 'static) -> Self {
+        Self::Later(Box::pin(future))
+    }
+
+    /// Answers now.
+    pub fn now(outcome: Outcome<'a>) -> Self {
+        Self::Now(outcome)
+    }
+}

@@ -1,0 +1,396 @@
+//! Which function handles which route, and what is around it.
+
+use std::rc::Rc;
+
+use super::events::Events;
+use super::filter::{After, Before, Filters, OnError, Step};
+use super::remote;
+use super::{Answer, Failure, Handler, Incoming, IntoReply, Needs, Outcome, Request, States};
+use crate::config::Config;
+
+/// Routes, handlers and filters of one shard.
+///
+/// ```
+/// use std::rc::Rc;
+///
+/// use serde_json::{Value, json};
+/// use tangelo::handler::{Failure, Json, Outcome, Reply, Router, Session};
+///
+/// async fn send(session: Session, Json(line): Json<Value>) -> Reply<()> {
+///     session.app().broadcast("onChat", &line)
+/// }
+///
+/// async fn members_only(session: Session) -> Result<(), Outcome<'static>> {
+///     match session.uid() {
+///         Some(_) => Ok(()),
+///         None => Err(Outcome::value(&json!({ "code": 401 }))),
+///     }
+/// }
+///
+/// let chat = Router::new().route("send", send).before(members_only);
+/// let router = Router::new()
+///     .route("entryHandler.ping", async || Json("pong"))
+///     .group("chatHandler", chat)
+///     .fallback(async || Err::<(), _>(Failure::new("what?")));
+/// # drop(router);
+/// ```
+#[derive(Default)]
+pub struct Router {
+    /// The fallback is behind the others.
+    entries: Vec<Entry>,
+    fallback: Option<Entry>,
+    /// Filters and error handlers.
+    pub(crate) filters: Filters,
+    pub(super) remotes: Vec<remote::Named>,
+    pub(crate) events: Events,
+    states: States,
+}
+
+/// How a route's function is called.
+type Call = Box<dyn for<'a> Fn(&Request<'a>) -> Answer<'a>>;
+
+struct Entry {
+    route: Box<str>,
+    call: Call,
+    /// Those of its groups, from the outermost to the innermost.
+    filters: Vec<Rc<Filters>>,
+    needs: Needs,
+}
+
+/// What stands in the place of a route where none is meant.
+const FALLBACK: &str = "(fallback)";
+
+impl Router {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a handler for `handler.method`, of the server's own type, or for
+    /// `serverType.handler.method`, whose type is then served here. The same route again replaces the
+    /// handler.
+    ///
+    /// Errors are found at start: a route that is not that many parts, or whose method is
+    /// `constructor`; an argument of the handler that is not to be had, such as a state. The gateway
+    /// then ends with an [`Error::Handlers`](crate::Error::Handlers).
+    #[must_use]
+    pub fn route<Args>(self, route: &str, handler: impl Handler<Args>) -> Self {
+        self.entry(entry(route, handler))
+    }
+
+    /// Adds a function of the borrowed [`Request`], which can answer without an allocation.
+    ///
+    /// ```
+    /// use tangelo::handler::{Answer, Outcome, Router};
+    ///
+    /// let router = Router::new().raw_route("entryHandler.echo", |request| {
+    ///     Answer::now(Outcome::json(request.body))
+    /// });
+    /// # drop(router);
+    /// ```
+    #[must_use]
+    pub fn raw_route<F>(self, route: &str, f: F) -> Self
+    where
+        F: for<'a> Fn(&Request<'a>) -> Answer<'a> + 'static,
+    {
+        self.entry(Entry {
+            route: route.into(),
+            call: Box::new(f),
+            filters: Vec::new(),
+            needs: Needs::default(),
+        })
+    }
+
+    fn entry(mut self, entry: Entry) -> Self {
+        self.entries.retain(|known| known.route != entry.route);
+        self.entries.push(entry);
+        self
+    }
+
+    /// Sets the handler for messages of a type served here that have no other one. Without it they are
+    /// answered with code 500. Not to be had together with `delegate`, which sends them elsewhere.
+    #[must_use]
+    pub fn fallback<Args>(mut self, handler: impl Handler<Args>) -> Self {
+        self.fallback = Some(entry(FALLBACK, handler));
+        self
+    }
+
+    /// Adds all of `group`, its routes behind `prefix` and a dot: `send` in the group `chatHandler` is
+    /// `chatHandler.send`. An empty prefix changes no route.
+    ///
+    /// The group's before and after filters and its error handler are around its own routes only,
+    /// inside those of this router. Everything else of it counts as if it had been added here.
+    #[must_use]
+    pub fn group(mut self, prefix: &str, group: Self) -> Self {
+        let filters = self.filters.absorb(group.filters);
+        for mut entry in group.entries {
+            if !prefix.is_empty() {
+                entry.route = format!("{prefix}.{}", entry.route).into();
+            }
+            entry.filters.splice(0..0, filters.clone());
+            self = self.entry(entry);
+        }
+        self.fallback = group.fallback.or(self.fallback);
+        for remote in group.remotes {
+            self.named(remote);
+        }
+        self.events.append(group.events);
+        self.states.append(group.states);
+        self
+    }
+
+    /// Adds a state, to be had as [`State<T>`](super::State) by handlers and before filters. One of each
+    /// type: another one of the same type replaces it. Pomelo: `app.set`.
+    #[must_use]
+    pub fn with_state<T: Clone + 'static>(mut self, state: T) -> Self {
+        self.states.set(state);
+        self
+    }
+
+    /// Adds a filter in front of the handlers here. It takes what a handler takes; the message goes on
+    /// when it returns `()` or `Ok(())`, and is answered with anything else.
+    ///
+    /// Filters run in the order in which they were added. Pomelo: `app.before`.
+    #[must_use]
+    pub fn before<Args, H: Handler<Args>>(mut self, filter: H) -> Self {
+        H::needs(&mut self.filters.needs);
+        self.filters.before.push(before(filter));
+        self
+    }
+
+    /// Adds a filter in front of everything, messages for other servers too. Pomelo:
+    /// `app.globalBefore`.
+    #[must_use]
+    pub fn global_before<Args, H: Handler<Args>>(mut self, filter: H) -> Self {
+        H::needs(&mut self.filters.needs);
+        self.filters.global_before.push(before(filter));
+        self
+    }
+
+    /// Adds a filter behind the handlers here: it sees what the message came to and says which error
+    /// the next one sees, and in the end the client. It cannot change the response. Pomelo:
+    /// `app.after`.
+    ///
+    /// Filters run in the reverse order. Cost: a copy of the response.
+    #[must_use]
+    pub fn after(
+        mut self,
+        filter: impl AsyncFn(Outcome<'static>, Rc<Incoming>) -> Option<Failure> + 'static,
+    ) -> Self {
+        self.filters.after.push(after(filter));
+        self
+    }
+
+    /// Adds a filter behind the response, of messages for other servers too. What it returns is for
+    /// the next one. Pomelo: `app.globalAfter`.
+    #[must_use]
+    pub fn global_after(
+        mut self,
+        filter: impl AsyncFn(Outcome<'static>, Rc<Incoming>) -> Option<Failure> + 'static,
+    ) -> Self {
+        self.filters.global_after.push(after(filter));
+        self
+    }
+
+    /// Sets who makes something else of an error of a handler here or of a before filter. Pomelo:
+    /// `errorHandler`.
+    #[must_use]
+    pub fn on_error<R: IntoReply>(
+        mut self,
+        f: impl AsyncFn(Outcome<'static>, Rc<Incoming>) -> R + 'static,
+    ) -> Self {
+        self.filters.error_handler = Some(on_error(f));
+        self
+    }
+
+    /// Sets who makes something else of an error of a global before filter. Pomelo:
+    /// `globalErrorHandler`.
+    #[must_use]
+    pub fn on_global_error<R: IntoReply>(
+        mut self,
+        f: impl AsyncFn(Outcome<'static>, Rc<Incoming>) -> R + 'static,
+    ) -> Self {
+        self.filters.global_error_handler = Some(on_error(f));
+        self
+    }
+
+    /// Adds ready-made filters, [`filter::serial`](super::filter::serial) and the like.
+    #[must_use]
+    pub fn filters(mut self, add: impl FnOnce(&mut Filters)) -> Self {
+        add(&mut self.filters);
+        self
+    }
+
+    /// Ready to serve: routes whole, the filters of the configuration around its own. `protos` says
+    /// which routes have a proto of what clients send and of what they get.
+    pub(crate) fn ready(
+        mut self,
+        config: &Config,
+        protos: impl Fn(&str) -> (bool, bool),
+    ) -> Result<Self, String> {
+        let own = std::mem::replace(&mut self.filters, Filters::configured(config));
+        self.filters.append(own);
+        let mut whole = Self::default();
+        for mut entry in std::mem::take(&mut self.entries) {
+            entry.complete(&config.server_type)?;
+            entry.check(&self.states, protos(&entry.route))?;
+            whole = whole.entry(entry);
+        }
+        self.entries = whole.entries;
+        self.remotes.iter().try_for_each(remote::Named::check)?;
+        self.filters
+            .needs
+            .check("a filter", &self.states, (true, true))?;
+        if let Some(fallback) = &self.fallback {
+            if let Some(delegate) = &config.delegate {
+                return Err(format!(
+                    "there is a fallback, but delegate = {delegate:?} takes all that it would get"
+                ));
+            }
+            fallback.check(&self.states, (false, false))?;
+        }
+        Ok(self)
+    }
+
+    /// All routes, in index order.
+    pub fn routes(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| &*entry.route)
+    }
+
+    /// The route of an index.
+    pub(crate) fn route_of(&self, index: usize) -> &str {
+        &self.at(index).route
+    }
+
+    /// Index of the fallback, if there is one.
+    pub(crate) fn fallback_index(&self) -> Option<usize> {
+        self.fallback.as_ref().map(|_| self.entries.len())
+    }
+
+    /// Calls the handler of an index.
+    pub(crate) fn call<'a>(&self, index: usize, request: &Request<'a>) -> Answer<'a> {
+        (self.at(index).call)(request)
+    }
+
+    /// Filters of the groups that an index belongs to, from the outermost.
+    pub(crate) fn filters_of(&self, index: usize) -> &[Rc<Filters>] {
+        &self.at(index).filters
+    }
+
+    fn at(&self, index: usize) -> &Entry {
+        let fallback = || {
+            self.fallback
+                .as_ref()
+                .expect("the index is of a route here")
+        };
+        self.entries.get(index).unwrap_or_else(fallback)
+    }
+
+    /// True when handshakes have to be kept.
+    pub(crate) fn keeps_handshakes(&self) -> bool {
+        let entries = self.entries.iter().chain(&self.fallback);
+        entries.into_iter().any(|entry| entry.needs.handshake) || self.filters.needs.handshake
+    }
+
+    /// All states.
+    pub(crate) fn states(&self) -> &States {
+        &self.states
+    }
+}
+
+fn entry<Args, H: Handler<Args>>(route: &str, handler: H) -> Entry {
+    let mut needs = Needs::default();
+    H::needs(&mut needs);
+    Entry {
+        route: route.into(),
+        call: Box::new(move |request| handler.call(request)),
+        filters: Vec::new(),
+        needs,
+    }
+}
+
+/// A handler whose reply stops the message, unless there is nothing in it.
+fn before<Args>(filter: impl Handler<Args>) -> Before {
+    let passed = |outcome: Outcome<'static>| {
+        if outcome.is_nothing() {
+            Ok(())
+        } else {
+            Err(outcome)
+        }
+    };
+    Box::new(move |incoming| match filter.call(&incoming.request()) {
+        Answer::Now(outcome) => Step::Ready(passed(outcome)),
+        Answer::Later(outcome) => Step::Later(Box::pin(async move { passed(outcome.await) })),
+    })
+}
+
+fn after(
+    filter: impl AsyncFn(Outcome<'static>, Rc<Incoming>) -> Option<Failure> + 'static,
+) -> After {
+    let filter = Rc::new(filter);
+    Box::new(move |error, incoming, response| {
+        let (filter, incoming) = (filter.clone(), incoming.clone());
+        let response = response.map(|text| text.to_vec().into());
+        let outcome = Outcome { error, response };
+        Step::Later(Box::pin(async move { filter(outcome, incoming).await }))
+    })
+}
+
+fn on_error<R: IntoReply>(
+    f: impl AsyncFn(Outcome<'static>, Rc<Incoming>) -> R + 'static,
+) -> OnError {
+    let f = Rc::new(f);
+    Box::new(move |outcome, incoming| {
+        let (f, incoming) = (f.clone(), incoming.clone());
+        Step::Later(Box::pin(async move {
+            f(outcome, incoming).await.into_outcome()
+        }))
+    })
+}
+
+impl Entry {
+    /// Makes the route one of three parts.
+    fn complete(&mut self, own_type: &str) -> Result<(), String> {
+        if self.route.split('.').count() == 2 {
+            self.route = format!("{own_type}.{}", self.route).into();
+        }
+        let route = &self.route;
+        let parts: Vec<&str> = route.split('.').collect();
+        if parts.len() != 3 || parts.iter().any(|part| part.is_empty()) {
+            return Err(format!(
+                "route {route:?} is neither handler.method nor serverType.handler.method"
+            ));
+        }
+        if parts[2] == "constructor" {
+            return Err(format!("route {route:?} names a constructor"));
+        }
+        Ok(())
+    }
+
+    fn check(&self, states: &States, protos: (bool, bool)) -> Result<(), String> {
+        self.needs.check(&self.route, states, protos)?;
+        let mut filters = self.filters.iter();
+        filters.try_for_each(|filters| filters.needs.check(&self.route, states, protos))
+    }
+}
+
+impl Needs {
+    fn check(&self, route: &str, states: &States, protos: (bool, bool)) -> Result<(), String> {
+        if let Some((_, name)) = self.states.iter().find(|(key, _)| !states.has(*key)) {
+            return Err(format!(
+                "{route} takes State<{name}>, which nobody has set: Router::with_state"
+            ));
+        }
+        for (needed, had, what, file) in [
+            (self.client_proto, protos.0, "takes", "clientProtos.json"),
+            (self.server_proto, protos.1, "returns", "serverProtos.json"),
+        ] {
+            if needed && !had {
+                return Err(format!(
+                    "{route} {what} a Proto, but {file} has none for it, or client.use_protobuf is off"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
