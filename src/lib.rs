@@ -25,6 +25,7 @@
 
 // Not in Cargo.toml: there it would hit test crates too.
 #![warn(clippy::unwrap_used)]
+#![deny(missing_docs)]
 
 #[macro_use]
 mod walk;

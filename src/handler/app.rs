@@ -40,7 +40,8 @@ impl App {
 
     /// Pushes a message to every session of the process. Pomelo: `channelService.broadcast`.
     ///
-    /// An error when the body cannot be JSON or is longer than a package. Cost: the body is encoded
+    /// An error when the route is empty, or the body is falsy, cannot be JSON or is longer than a
+    /// package. Cost: the body is encoded
     /// once; one message to each other shard, and for each session a reference.
     pub fn broadcast(&self, route: &str, body: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
         self.broadcast_with(route, body, BroadcastOptions::default())

@@ -115,7 +115,8 @@ impl Session {
     }
 
     /// Pushes a message to this session: before the response, when the handler has not answered yet.
-    /// False when it is gone; an error when the body cannot be JSON or is longer than a package.
+    /// False when it is gone; an error when the route is empty, or the body is falsy, cannot be JSON or
+    /// is longer than a package.
     pub fn push(&self, route: &str, body: &(impl Serialize + ?Sized)) -> Result<bool, Failure> {
         self.push_raw(route, &serde_json::to_vec(body)?)
     }

@@ -149,9 +149,13 @@ impl Shard {
         let mut mesh = self.mesh.borrow_mut();
         let mut sent = 0;
         for sid in sids {
-            if sid.shard() == self.id {
+            let shard = sid.shard();
+            if shard == self.id {
                 sent += 1;
-            } else if let Some(batch) = mesh.batch_for_work(sid.shard()) {
+            } else if shard.index() >= self.shards {
+                // A number that an application made up.
+                self.counters().add(Counter::PushesDropped, 1);
+            } else if let Some(batch) = mesh.batch_for_work(shard) {
                 batch.push(package, *sid);
                 sent += 1;
             } else {

@@ -16,10 +16,10 @@ const LATER: &str = "connector.testHandler.later";
 const PLAIN: &str = "connector.testHandler.plain";
 
 /// A file of protos that is gone with the test.
-struct Protos(PathBuf);
+pub(crate) struct Protos(PathBuf);
 
 impl Protos {
-    fn new(name: &str, protos: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn new(name: &str, protos: impl AsRef<[u8]>) -> Self {
         let name = format!("tangelo-e2e-{}-{name}", std::process::id());
         let path = std::env::temp_dir().join(name);
         fs::write(&path, protos).expect("a temporary file");
@@ -33,7 +33,7 @@ impl Drop for Protos {
     }
 }
 
-fn config(dialect: Dialect, server: &Protos, client: &Protos) -> Config {
+pub(crate) fn config(dialect: Dialect, server: &Protos, client: &Protos) -> Config {
     let client = config::Client {
         use_dict: true,
         use_protobuf: true,

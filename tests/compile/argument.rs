@@ -1,0 +1,11 @@
+//! An argument that is no extractor.
+
+use tangelo::handler::{Json, Router};
+
+async fn enter(name: String) -> Json<String> {
+    Json(name)
+}
+
+fn main() {
+    let _ = Router::new().route("entryHandler.enter", enter);
+}

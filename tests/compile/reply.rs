@@ -1,0 +1,11 @@
+//! A return value that is no reply.
+
+use tangelo::handler::{Router, Session};
+
+async fn enter(_: Session) -> usize {
+    1
+}
+
+fn main() {
+    let _ = Router::new().route("entryHandler.enter", enter);
+}
