@@ -3,7 +3,7 @@
 //!
 //! The names are the keys of `tangelo.toml`: field `heartbeat` of [`Client`] is `client.heartbeat`
 //! there and in `--set client.heartbeat=3s`. Three exceptions: `servers` is written `[[server]]`,
-//! with the keys `id`, `type`, `host`, `port` and `weight`; `routes` is `[route]`, with server
+//! with the keys `id`, `type`, `host`, `port`, `weight`, `client_host` and `client_port`; `routes` is `[route]`, with server
 //! types as keys; `master` comes from a project only. Durations carry their unit (`3s`, `20ms`),
 //! sizes are bytes or carry theirs (`64KiB`). A value outside its range is an error when read from a file
 //! or a flag; whoever fills these structs by hand keeps to the ranges.
@@ -350,6 +350,10 @@ pub struct Server {
     pub port: u16,
     /// Its share of what the strategy `wrr` sends to its type. Default none: no share.
     pub weight: Option<u32>,
+    /// Where its clients find it, if that is not `host`. Pomelo: `clientHost`. Default none.
+    pub client_host: Option<String>,
+    /// Its port for clients, of a frontend. Pomelo: `clientPort`. Default none.
+    pub client_port: Option<u16>,
 }
 
 impl Default for Config {

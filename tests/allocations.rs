@@ -199,6 +199,8 @@ impl Stage {
                 host: backend.ip().to_string(),
                 port: backend.port(),
                 weight: None,
+                client_host: None,
+                client_port: None,
             }],
             ..Config::default()
         };

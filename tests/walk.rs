@@ -125,6 +125,8 @@ fn the_hops_of_a_forwarded_request_are_those_of_the_architecture() {
             host: backend.ip().to_string(),
             port: backend.port(),
             weight: None,
+            client_host: None,
+            client_port: None,
         }],
         ..Config::default()
     })

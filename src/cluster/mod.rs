@@ -229,6 +229,8 @@ mod tests {
             host: "127.0.0.1".into(),
             port,
             weight: None,
+            client_host: None,
+            client_port: None,
         }
     }
 

@@ -683,6 +683,8 @@ mod tests {
                 host: host.into(),
                 port,
                 weight: None,
+                client_host: None,
+                client_port: None,
             })
             .into();
         assert_eq!(Config::load(folder.path("tangelo.toml")).unwrap(), expected);
@@ -829,6 +831,8 @@ mod tests {
             host: "h".into(),
             port: 1,
             weight: None,
+            client_host: None,
+            client_port: None,
         };
         config.servers = vec![server; limits::SERVERS_MAX + 1];
         assert_eq!(

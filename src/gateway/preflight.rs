@@ -634,6 +634,8 @@ mod tests {
             host: "h".into(),
             port: 1,
             weight: None,
+            client_host: None,
+            client_port: None,
         };
         let mut config = Config {
             servers: vec![server; 10],

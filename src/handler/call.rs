@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::filter::Slot;
 use super::{Frontend, LocalFuture, Session};
+use crate::config::Server;
 use crate::wire::json;
 
 /// What a call comes to: what the remote gave to its callback behind the error, in order. That is
@@ -96,8 +97,9 @@ impl Cluster {
         }
     }
 
-    /// Ids of the servers of a type that are known now, in the order that routing counts them.
-    pub fn servers(&self, server_type: &str) -> Vec<String> {
+    /// The servers of a type that are known now, in the order that routing counts them. Pomelo:
+    /// `app.getServersByType`.
+    pub fn servers(&self, server_type: &str) -> Vec<Server> {
         self.frontend.servers(server_type).unwrap_or_default()
     }
 }
@@ -190,7 +192,7 @@ impl CallToAll {
         let Self(call) = self;
         let servers = call.cluster.frontend.servers(&call.server_type);
         let servers = servers.ok_or(CallError::NotSent(Cow::Borrowed(NO_SERVER)))?;
-        let send = |id: &String| call.send(Some(id.as_str()));
+        let send = |server: &Server| call.send(Some(&server.id));
         Ok(servers.iter().map(send).collect())
     }
 

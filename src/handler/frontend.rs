@@ -9,7 +9,7 @@ use super::{
     BroadcastOptions, ClientAddr, Failure, Incoming, Invocation, LocalFuture, Outcome, Sent,
     Session, States,
 };
-use crate::config::Dialect;
+use crate::config::{Dialect, Server};
 use crate::ids::Sid;
 use crate::metrics::Counter;
 use crate::session::{Identity, Uid};
@@ -49,9 +49,9 @@ pub trait Frontend: Clock {
     fn answer(self: Rc<Self>, incoming: &Incoming, outcome: Outcome<'_>);
     /// Sends a call to another server, now; what it comes to is put into the slot.
     fn call(self: Rc<Self>, call: &Invocation<'_>) -> Sent;
-    /// Ids of the servers of a type, in the order that routing counts them; `None` for a type that
+    /// The servers of a type, in the order that routing counts them; `None` for a type that
     /// never had one.
-    fn servers(&self, server_type: &str) -> Option<Vec<String>>;
+    fn servers(&self, server_type: &str) -> Option<Vec<Server>>;
     /// Counts one more.
     fn count(&self, counter: Counter);
     /// True until a session of this shard has closed.

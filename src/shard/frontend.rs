@@ -8,7 +8,7 @@ use super::dispatch::Asker;
 use super::mesh::Parcel;
 use super::remote::{ReplyTo, SWITCH, Told, Wish};
 use crate::client::{ClientAddr, State};
-use crate::config::Dialect;
+use crate::config::{Dialect, Server};
 use crate::error::Fault;
 use crate::handler::filter::Slot;
 use crate::handler::{
@@ -98,14 +98,14 @@ impl Frontend for Shard {
         self.invoke(call)
     }
 
-    fn servers(&self, server_type: &str) -> Option<Vec<String>> {
+    fn servers(&self, server_type: &str) -> Option<Vec<Server>> {
         let cluster = self.cluster.borrow();
         let mut ever = cluster.type_names().iter();
         ever.find(|known| ***known == *server_type)?;
         let known = cluster.of_type(server_type.as_bytes());
         let servers = known.iter().flat_map(|known| &known.servers);
-        let id = |peer: &PeerIndex| cluster.peer(*peer).server.id.clone();
-        Some(servers.map(id).collect())
+        let server = |peer: &PeerIndex| cluster.peer(*peer).server.clone();
+        Some(servers.map(server).collect())
     }
 
     fn states(&self) -> &States {

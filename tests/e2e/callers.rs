@@ -25,6 +25,8 @@ fn start(allow: RpcAllow, host: &str) -> (Inside, SocketAddr) {
             host: host.into(),
             port: free_address().port(),
             weight: None,
+            client_host: None,
+            client_port: None,
         }],
         ..Config::default()
     };

@@ -418,6 +418,8 @@ fn alone(config: Config, chat: SocketAddr, shards: usize) -> (Inside, Rpc) {
             host: chat.ip().to_string(),
             port: chat.port(),
             weight: None,
+            client_host: None,
+            client_port: None,
         }],
         rpc: config::Rpc {
             listen: Some(listen),

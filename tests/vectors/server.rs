@@ -107,6 +107,8 @@ fn start(name: &'static str, dialect: Dialect) -> Server {
             host: backend.ip().to_string(),
             port: backend.port(),
             weight: None,
+            client_host: None,
+            client_port: None,
         }],
         ..Config::default()
     };

@@ -47,12 +47,15 @@ impl ServerInfo {
 
     /// What calls need of it.
     pub fn server(&self) -> Server {
+        let client_port = self.raw.get("clientPort").and_then(number);
         Server {
             id: self.id.clone(),
             server_type: self.server_type.clone(),
             host: self.host.clone(),
             port: self.port,
             weight: self.weight.map(|weight| weight as u32),
+            client_host: self.raw.get("clientHost").and_then(text),
+            client_port: client_port.map(|port| port as u16).filter(|port| *port > 0),
         }
     }
 }

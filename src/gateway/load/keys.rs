@@ -752,7 +752,7 @@ mod tests {
 
     #[test]
     fn a_refused_server_names_its_place() {
-        let keys = "[[server]] with keys id, type, host, port, weight";
+        let keys = "[[server]] with keys id, type, host, port, weight, client_host, client_port";
         refused("server", "7", &format!("7 is no list; accepted: {keys}"));
         refused(
             "server",
@@ -778,7 +778,7 @@ mod tests {
         refused(
             "server",
             r#"[{id="a", tipe="chat"}]"#,
-            "[0].tipeunknown key; known keys here: id, type, host, port, weight",
+            "[0].tipeunknown key; known keys here: id, type, host, port, weight, client_host, client_port",
         );
         for key in ["id", "type", "host", "port"] {
             let fields = [r#"id="a""#, r#"type="b""#, r#"host="c""#, "port=1"];

@@ -410,6 +410,16 @@ impl Entry {
             host: self.host()?,
             port: self.port("port")?,
             weight: self.weight()?,
+            client_host: self
+                .fields
+                .get("clientHost")
+                .and_then(Json::as_str)
+                .map(str::to_owned),
+            client_port: self
+                .fields
+                .get("clientPort")
+                .and_then(number)
+                .and_then(|port| u16::try_from(port).ok()),
         })
     }
 

@@ -32,6 +32,12 @@ const SERVER: Section<Server> = Section {
         ("host", |server, given| given.text(&mut server.host)),
         ("port", |server, given| given.port(&mut server.port)),
         ("weight", |server, given| given.weight(&mut server.weight)),
+        ("client_host", |server, given| {
+            given.text(server.client_host.insert(String::new()))
+        }),
+        ("client_port", |server, given| {
+            given.port(server.client_port.insert(0))
+        }),
     ],
     needed: &["id", "type", "host", "port"],
     id: |server| &server.id,
@@ -64,6 +70,8 @@ pub(super) fn servers(into: &mut Vec<Server>, given: Given<'_>) -> Result<(), Wr
         host: String::new(),
         port: 0,
         weight: None,
+        client_host: None,
+        client_port: None,
     };
     *into = SERVER.read_all(given, blank)?;
     Ok(())

@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use super::{Filters, Slot, handle};
-use crate::config::Dialect;
+use crate::config::{Dialect, Server};
 use crate::handler::clock::{Alarms, Clock};
 use crate::handler::{
     Answer, BroadcastOptions, CallError, ClientAddr, Failure, Frontend, Incoming, Invocation,
@@ -119,7 +119,7 @@ impl Frontend for Fake {
         Err(CallError::NotSent("nobody is there".into()))
     }
 
-    fn servers(&self, _: &str) -> Option<Vec<String>> {
+    fn servers(&self, _: &str) -> Option<Vec<Server>> {
         None
     }
 

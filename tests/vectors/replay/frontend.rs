@@ -64,6 +64,8 @@ impl Frontend {
                     host: address.ip().to_string(),
                     port: address.port(),
                     weight: None,
+                    client_host: None,
+                    client_port: None,
                 }
             })
             .collect();
