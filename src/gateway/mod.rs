@@ -64,6 +64,14 @@ impl Gateway {
         self
     }
 
+    /// Sets what a browser gets for `GET /`, as `text/html`. It is no place for more: files have a server
+    /// of their own.
+    #[must_use]
+    pub fn page(mut self, html: &'static [u8]) -> Self {
+        self.page = Some(html);
+        self
+    }
+
     /// Checks the machine, opens the port and starts all shards.
     pub fn start(self) -> Result<Running> {
         let protos = Arc::new(preflight::protos(&self.config)?);

@@ -30,7 +30,7 @@ impl Gateway {
             running.shards()
         ));
         if page.is_some() {
-            say(&format!("open http://{address}/ in two tabs and chat"));
+            say(&format!("open http://{address}/ in a browser"));
         }
         let (stopper, counters) = (running.stopper(), running.counters_reader());
         let handle = signals.handle();

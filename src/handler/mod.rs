@@ -81,8 +81,6 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 
-use bytes::Bytes;
-
 use crate::config::Dialect;
 use crate::metrics::Counter;
 use crate::wire::json;
@@ -113,6 +111,8 @@ pub use remote::{IntoResults, RemoteCall, Results};
 pub use router::Router;
 pub use send::{BroadcastOptions, Sending};
 pub use session::{Session, SessionEvent};
+
+pub use bytes::Bytes;
 
 pub use crate::client::ClientAddr;
 pub use crate::ids::Sid;
