@@ -430,7 +430,10 @@ fn is_crate_root(path: &str) -> bool {
         || path.ends_with("src/lib.rs")
         || below("tests/").is_some()
         || below("benches/").is_some()
+        || below("examples/").is_some()
         || below("").is_some()
+        // What the compiler is to refuse.
+        || below("tests/compile/").is_some()
 }
 
 /// Rust with blanks in place of comments and literals; every other byte stays where it is.

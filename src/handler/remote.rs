@@ -193,7 +193,7 @@ impl Router {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Config;
+    use crate::config::Config;
 
     #[test]
     fn what_is_not_served_is_said_in_the_words_of_the_reference() {

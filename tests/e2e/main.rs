@@ -34,6 +34,7 @@ mod process;
 mod protobuf;
 mod races;
 mod random;
+mod readme;
 mod reference;
 mod remotes;
 mod room;

@@ -22,7 +22,7 @@ mod app;
 mod ports;
 
 use app::AppDir;
-pub(crate) use app::run_script;
+pub(crate) use app::{run_script, run_with_packages};
 pub(crate) use ports::{CONNECTORS, REFERENCE};
 use ports::{Ports, loopback};
 

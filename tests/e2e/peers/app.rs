@@ -136,13 +136,19 @@ fn log_config(dialect: Dialect) -> Value {
 
 /// Starts a script of `tests/peers/<peer>/`, which has packages of its own, with these arguments.
 pub(crate) fn run_script(peer: &str, script: &str, args: &[&str]) -> Process {
+    let script = Path::new(SOURCE_DIR).join(peer).join(script);
+    run_with_packages(peer, &script, args)
+}
+
+/// Runs any script with the packages of a peer.
+pub(crate) fn run_with_packages(peer: &str, script: &Path, args: &[&str]) -> Process {
     let source = Path::new(SOURCE_DIR).join(peer);
     let home = home_dir(peer);
     let lock = open_locked(&home.join("lock"));
     let node_modules = install(&source, &home);
     drop(lock);
     let path = format!("NODE_PATH={}", node_modules.display());
-    let script = source.join(script).display().to_string();
+    let script = script.display().to_string();
     let own = [path.as_str(), "node", &script];
     let args: Vec<&str> = own.iter().chain(args).copied().collect();
     Process::start(peer, &home, "env", &args)
