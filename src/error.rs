@@ -17,7 +17,8 @@ pub enum Error {
     Config(String),
     /// What the machine offers: memory lock limit, io_uring, file limit, ports.
     Host(String),
-    /// What the application gave to [`Gateway::handlers`](crate::Gateway::handlers).
+    /// What the application gave to [`Gateway::handlers`](crate::Gateway::handlers) or to the builder of a
+    /// [pool](crate::pool).
     Handlers(String),
     /// A shard ended although nobody asked it to.
     Shard(String),

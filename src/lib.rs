@@ -13,13 +13,14 @@
 //! Rooms, from the ground up; each may use those before it in this list:
 //!
 //! * [`config`], [`limits`], [`error`], `ids`, `metrics`: knobs, bounds, names.
+//! * [`pool`]: threads for what blocks. Feature `runtime`.
 //! * [`wire`]: formats; bytes in, values out.
 //! * `session`, `route`: who a client is; where a message goes.
 //! * `client`, `push`, `rpc`, `cluster`: protocol machines and tables, without sockets or clock.
 //! * `handler`: handlers and filters of this server's own routes.
 //! * `net`, `shard`, [`gateway`]: sockets, one core's world, the process. Feature `runtime`.
 //!
-//! Without the feature `runtime` everything up to `handler` builds on any platform.
+//! Without the feature `runtime` everything up to `handler` but `pool` builds on any platform.
 //!
 //! To read on: `ARCHITECTURE.md`, then `client/mod.rs` for the states of a connection.
 
@@ -41,6 +42,8 @@ pub mod gateway;
 #[cfg(feature = "runtime")]
 #[doc(hidden)]
 pub mod log;
+#[cfg(feature = "runtime")]
+pub mod pool;
 
 // Inner rooms: open to benches and tests, undocumented, free to change at any time.
 #[doc(hidden)]

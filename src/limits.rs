@@ -102,11 +102,18 @@ pub const CALLERS_LOOKED_UP_MAX: usize = 64;
 /// Other servers that the configuration may name.
 pub const SERVERS_MAX: usize = 4096;
 
+/// Threads of one pool.
+pub const POOL_THREADS_MAX: usize = 256;
+/// Jobs that may wait in one pool. A task that awaits them all has one wake-up pending for each, and
+/// glommio counts those in 15 bits.
+pub const POOL_JOBS_MAX: usize = 1 << 14;
+
 /// Longest body that a log line about a message repeats; of a longer one it says how long it is.
 pub const LOG_ARGS_BYTES_MAX: usize = 8 << 10;
 /// Log lines waiting for the writer. Full: the line is dropped and counted.
 pub const LOG_LINES_MAX: usize = 8192;
 
+const _: () = assert!(POOL_JOBS_MAX + POOL_THREADS_MAX < 1 << 15);
 const _: () = assert!(PACKAGE_BODY_BYTES_MAX < RPC_FRAME_BYTES_MAX);
 const _: () = assert!(RPC_FRAME_BYTES_MAX <= LINK_QUEUE_BYTES_MAX);
 const _: () = assert!(PROTOBUF_JSON_BYTES_MAX < RPC_FRAME_BYTES_MAX);

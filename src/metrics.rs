@@ -1,8 +1,10 @@
 //! Counters: plain integers, one set per shard, added up when somebody asks.
 //!
 //! **Invariant**: only the owning shard writes its set, so an increment is a load and a store, not
-//! a locked instruction; readers may be a moment behind.
+//! a locked instruction; readers may be a moment behind. What belongs to no shard has one set more,
+//! [`of_process`], which everybody may write.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::error::Fault;
@@ -126,6 +128,16 @@ counters! {
     MeshFull = "mesh_full",
     /// Wake-ups of other shards.
     MeshWakes = "mesh_wakes",
+    /// Jobs for pools, those that were refused included.
+    PoolJobs = "pool_jobs",
+    /// Jobs refused because as many waited as may.
+    PoolFull = "pool_full",
+    /// Jobs that failed because their pool had no connection.
+    PoolFailed = "pool_no_connection",
+    /// Jobs not run because nobody awaited their result any more.
+    PoolDropped = "pool_dropped",
+    /// Jobs that panicked.
+    PoolPanics = "pool_panics",
 }
 
 /// One shard's counters.
@@ -172,6 +184,18 @@ impl Counters {
     pub fn get(&self, counter: Counter) -> u64 {
         self.counts[counter as usize].load(Relaxed)
     }
+}
+
+static PROCESS: LazyLock<Counters> = LazyLock::new(Counters::default);
+
+/// What is counted for the whole process, whichever gateway of it has the work done.
+pub fn of_process() -> &'static Counters {
+    &PROCESS
+}
+
+/// Counts one more for the whole process, from any thread.
+pub fn count_for_process(counter: Counter) {
+    PROCESS.counts[counter as usize].fetch_add(1, Relaxed);
 }
 
 /// All counters that are not zero, added up over shards: `name=value name=value …`.

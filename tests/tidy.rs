@@ -16,7 +16,7 @@ const LEVELS: &[&[&str]] = &[
     &["error"],
     &["ids"],
     &["metrics"],
-    &["log"],
+    &["log", "pool"],
     &["wire"],
     &["session", "route"],
     &["client", "push", "rpc", "cluster"],
@@ -32,7 +32,10 @@ const NARROW: &[(&str, &[&str])] = &[("wire", &["limits"]), ("net", &["limits"])
 /// Words of code that have their place, files or folders of `src`.
 const FENCES: &[(&str, &[&str])] = &[
     ("glommio", &["src/net/", "src/shard/", "src/gateway/"]),
-    ("crossbeam_channel", &["src/shard/mesh.rs", "src/log.rs"]),
+    (
+        "crossbeam_channel",
+        &["src/shard/mesh.rs", "src/log.rs", "src/pool.rs"],
+    ),
     ("unsafe", &["src/net/socket.rs"]),
 ];
 

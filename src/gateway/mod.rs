@@ -203,7 +203,7 @@ impl Running {
 
     /// Counters of now, added up over shards: `name=value name=value …`; zeros are left out.
     pub fn counters(&self) -> String {
-        metrics::report(self.counters.iter())
+        report(&self.counters)
     }
 
     /// A handle that tells the gateway to stop, from any thread.
@@ -214,7 +214,7 @@ impl Running {
     /// Reads counters from any thread.
     pub fn counters_reader(&self) -> impl Fn() -> String + Send + 'static {
         let counters = self.counters.clone();
-        move || metrics::report(counters.iter())
+        move || report(&counters)
     }
 
     /// Waits until all shards have ended. An error when one ended although nobody stopped it.
@@ -230,6 +230,10 @@ impl Running {
             None => result,
         }
     }
+}
+
+fn report(shards: &[Counters]) -> String {
+    metrics::report(shards.iter().chain([metrics::of_process()]))
 }
 
 /// Tells a gateway to stop.

@@ -62,7 +62,8 @@
 //! for the whole process is an `Arc` that the function clones for each shard.
 //!
 //! Between two `.await`s a handler has its core alone, and everybody else on it waits: do not block.
-//! [`App::sleep`] waits without blocking.
+//! [`App::sleep`] waits without blocking, and a [pool](crate::pool) has threads for what blocks, databases
+//! above all.
 //!
 //! # Cost
 //!
