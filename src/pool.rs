@@ -35,6 +35,7 @@
 //!
 //! A pool is of the whole process: start one before the gateway, give a clone to the state of each
 //! shard. What one core can keep for itself is better in that state, which needs no threads.
+//! `examples/redis_login.rs` has a real store behind it.
 //!
 //! **Invariants**: a job is answered exactly once, by its result or by a [`PoolError`]; a connection
 //! never leaves its thread; nothing of a task is dropped on a thread that is not its shard's.
