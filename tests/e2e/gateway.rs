@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,6 +50,13 @@ impl Gateway {
     /// The same, in a time zone as `TZ` names it.
     pub(crate) fn start_in_zone(zone: &str, args: &[&str]) -> Self {
         let program = ["env", &format!("TZ={zone}"), TANGELO[0]];
+        Self::start_in(Turn::take(false), &program, ANY_PORT, args)
+    }
+
+    /// Starts an example, which takes the same arguments, with `NAME=VALUE` in its environment.
+    pub(crate) fn start_example(name: &str, environment: &str, args: &[&str]) -> Self {
+        let program = example(name);
+        let program = ["env", environment, &program];
         Self::start_in(Turn::take(false), &program, ANY_PORT, args)
     }
 
@@ -168,6 +176,27 @@ impl Drop for Gateway {
             eprint!("{}", self.process.transcript());
         }
     }
+}
+
+/// The program of an example. A test alone does not have cargo build it, so that is done here.
+fn example(name: &str) -> String {
+    let this = std::env::current_exe().expect("a running program has a path");
+    let profile = this.ancestors().nth(2).expect("it is in <profile>/deps");
+    let target = profile
+        .parent()
+        .expect("a profile is in the target directory");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--quiet", "--example", name, "--target-dir"])
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let built = cargo.status().expect("cargo runs");
+    assert!(built.success(), "cargo build --example {name}: {built}");
+    let program = profile.join("examples").join(name);
+    program.to_str().expect("a path in UTF-8").to_owned()
 }
 
 fn counter(pair: &str) -> (String, u64) {

@@ -23,8 +23,8 @@ mod ports;
 
 use app::AppDir;
 pub(crate) use app::{run_script, run_with_packages};
-pub(crate) use ports::{CONNECTORS, REFERENCE};
-use ports::{Ports, loopback};
+use ports::loopback;
+pub(crate) use ports::{CONNECTORS, Ports, REFERENCE};
 
 /// From the start of a server to the line that says it is up.
 const START_TIMEOUT: Duration = Duration::from_secs(60);

@@ -24,12 +24,12 @@ pub(crate) const REFERENCE: [&str; 12] = [
     "c-tmo", "c-filter", "c-err",
 ];
 
-/// Ports of one cluster, free when claimed.
+/// Ports of one cluster, or of a Redis alone, free when claimed.
 ///
 /// They lie below the range from which the kernel takes ports for outgoing connections, so a port
 /// stays free while its server is down. A listener on the first port of the block is the claim:
 /// no other test process gets that one, and it ends with this process whatever happens.
-pub(super) struct Ports {
+pub(crate) struct Ports {
     base: u16,
     _claim: TcpListener,
 }
@@ -38,9 +38,9 @@ impl Ports {
     const RANGE: std::ops::Range<u16> = 12_000..32_000;
     const BLOCK: u16 = 32;
     /// Offset within the block; 0 is the claim. Behind them come two for each connector.
-    const NAMES: [&str; 5] = [MASTER, "chat-1", "chat-2", "chat-3", "ghost-1"];
+    const NAMES: [&str; 6] = [MASTER, "chat-1", "chat-2", "chat-3", "ghost-1", "redis"];
 
-    pub(super) fn claim() -> Self {
+    pub(crate) fn claim() -> Self {
         let blocks = (Self::RANGE.end - Self::RANGE.start) / Self::BLOCK;
         // Neighbours in process id begin far apart; 37 and the number of blocks share no factor.
         let first = process::id().wrapping_mul(37) % u32::from(blocks);
@@ -64,8 +64,8 @@ impl Ports {
         );
     }
 
-    /// The RPC port of a server; for the master, the only one.
-    pub(super) fn of(&self, id: &str) -> u16 {
+    /// The RPC port of a server; for the master and Redis, the only one.
+    pub(crate) fn of(&self, id: &str) -> u16 {
         let fixed = Self::NAMES.iter().position(|known| *known == id);
         let index = fixed.unwrap_or_else(|| Self::NAMES.len() + 2 * connector_index(id));
         self.base + 1 + u16::try_from(index).expect("small")
