@@ -108,6 +108,10 @@ pub const POOL_THREADS_MAX: usize = 256;
 /// glommio counts those in 15 bits.
 pub const POOL_JOBS_MAX: usize = 1 << 14;
 
+/// A shard that stands still for so long is reported: ten of its ticks, more than a busy machine or
+/// a large broadcast takes, and less than a player waits before giving up.
+pub const STALL_MIN: Duration = Duration::from_millis(500);
+
 /// Longest body that a log line about a message repeats; of a longer one it says how long it is.
 pub const LOG_ARGS_BYTES_MAX: usize = 8 << 10;
 /// Log lines waiting for the writer. Full: the line is dropped and counted.

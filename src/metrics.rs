@@ -1,6 +1,6 @@
-//! Counters: plain integers, one set per shard, added up when somebody asks.
+//! Counters: plain integers, one set per shard and one of the watchdog, added up when somebody asks.
 //!
-//! **Invariant**: only the owning shard writes its set, so an increment is a load and a store, not
+//! **Invariant**: only the owning thread writes its set, so an increment is a load and a store, not
 //! a locked instruction; readers may be a moment behind. What belongs to no shard has one set more,
 //! [`of_process`], which everybody may write.
 
@@ -56,6 +56,8 @@ counters! {
     ResponsesDropped = "responses_dropped",
     /// Requests and notifies that failed with code 500 before or instead of an answer.
     Failed = "messages_failed",
+    /// Times that a shard did not go on for half a second or longer.
+    Stalls = "stalls",
     /// Handlers, filters and other functions of the application that panicked.
     Panics = "handler_panics",
     /// Messages that took longer than their serial filter waits.
@@ -140,7 +142,7 @@ counters! {
     PoolPanics = "pool_panics",
 }
 
-/// One shard's counters.
+/// One thread's counters.
 #[derive(Debug)]
 pub struct Counters {
     counts: Vec<AtomicU64>,
@@ -157,19 +159,19 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Adds to a counter. Only the owning shard may call it.
+    /// Adds to a counter. Only the owning thread may call it.
     pub fn add(&self, counter: Counter, n: u64) {
         let cell = &self.counts[counter as usize];
         cell.store(cell.load(Relaxed) + n, Relaxed);
     }
 
-    /// Lowers a gauge. Only the owning shard may call it.
+    /// Lowers a gauge. Only the owning thread may call it.
     pub fn sub(&self, counter: Counter, n: u64) {
         let cell = &self.counts[counter as usize];
         cell.store(cell.load(Relaxed).saturating_sub(n), Relaxed);
     }
 
-    /// Sets a gauge. Only the owning shard may call it.
+    /// Sets a gauge. Only the owning thread may call it.
     pub fn set(&self, counter: Counter, value: u64) {
         self.counts[counter as usize].store(value, Relaxed);
     }

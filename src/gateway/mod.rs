@@ -7,9 +7,11 @@
 //!
 //! **Where to start reading**: [`Gateway::start`].
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
@@ -21,12 +23,14 @@ use crate::handler::Router;
 use crate::ids::ShardId;
 use crate::metrics::{self, Counters};
 use crate::shard::mesh::{self, Doorbell};
+use crate::shard::pulse::Pulse;
 use crate::shard::{self, Gauge, Seed};
 
 pub mod load;
 mod preflight;
 mod room;
 mod run;
+mod watchdog;
 
 /// A gateway that is about to start.
 pub struct Gateway {
@@ -93,7 +97,11 @@ impl Gateway {
         let config = Arc::new(self.config);
         let (outlets, inboxes) = mesh::queues(shards);
         let bells: Vec<_> = inboxes.iter().map(|inbox| inbox.bell.clone()).collect();
-        let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
+        // One for each shard, and the watchdog's.
+        let counters: Arc<[Counters]> = (0..=shards).map(|_| Counters::default()).collect();
+        let pulses: Vec<Arc<Pulse>> = (0..shards).map(|_| Arc::default()).collect();
+        let (alive, ended) = std::sync::mpsc::channel();
+        let watchdog = start_watchdog(pulses.clone(), counters.clone(), ended)?;
         let stop = Arc::new(AtomicBool::new(false));
         let failure = Arc::new(OnceLock::new());
         let stopper = Stopper {
@@ -113,6 +121,7 @@ impl Gateway {
                 inbox,
                 outlets: outlets.clone(),
                 counters: counters.clone(),
+                pulse: pulses[index].clone(),
                 make_router: self.make_router.clone(),
                 sockets: sockets.clone(),
                 connections: connections.clone(),
@@ -135,12 +144,19 @@ impl Gateway {
             } else {
                 Placement::Unbound
             };
-            threads.push(start_shard(placement, seed, stopper.clone())?);
+            threads.push(start_shard(
+                placement,
+                seed,
+                stopper.clone(),
+                alive.clone(),
+            )?);
         }
+        drop(alive);
         Ok(Running {
             address: listeners.address,
             shards,
             threads,
+            watchdog,
             stopper,
             failure,
             counters,
@@ -150,14 +166,19 @@ impl Gateway {
 }
 
 /// Starts the thread of a shard; returns once its executor stands.
-fn start_shard(placement: Placement, seed: Seed, stopper: Stopper) -> Result<JoinHandle<()>> {
+fn start_shard(
+    placement: Placement,
+    seed: Seed,
+    stopper: Stopper,
+    alive: Sender<Infallible>,
+) -> Result<JoinHandle<()>> {
     let (ready, started) = std::sync::mpsc::channel();
     // Half a gateway helps nobody: when one shard ends, all do.
     let stop_all = StopOnDrop(stopper);
     let thread = std::thread::Builder::new()
         .name(format!("shard-{}", seed.id.0))
         .spawn(move || {
-            let _stop_all = stop_all;
+            let (_stop_all, _alive) = (stop_all, alive);
             let made = preflight::executor(&placement)
                 .and_then(|executor| Ok((executor, preflight::poller()?)));
             match made {
@@ -177,11 +198,24 @@ fn start_shard(placement: Placement, seed: Seed, stopper: Stopper) -> Result<Joi
     Ok(thread)
 }
 
+/// Starts the thread that watches the shards; it ends after the last of them.
+fn start_watchdog(
+    pulses: Vec<Arc<Pulse>>,
+    counters: Arc<[Counters]>,
+    shards: Receiver<Infallible>,
+) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("watchdog".into())
+        .spawn(move || watchdog::watch(&pulses, &counters[pulses.len()], &shards))
+        .map_err(|error| Error::Host(format!("cannot start a thread: {error}")))
+}
+
 /// A gateway at work.
 pub struct Running {
     address: SocketAddr,
     shards: usize,
     threads: Vec<JoinHandle<()>>,
+    watchdog: JoinHandle<()>,
     stopper: Stopper,
     /// Why a shard stopped the gateway.
     failure: Arc<OnceLock<Error>>,
@@ -225,6 +259,7 @@ impl Running {
                 result = Err(Error::Shard(format!("shard {index} ended by a panic")));
             }
         }
+        let _ = self.watchdog.join();
         match self.failure.get() {
             Some(error) => Err(error.clone()),
             None => result,

@@ -180,6 +180,11 @@ impl Router {
         Ok(index)
     }
 
+    /// Names of all remotes, in index order.
+    pub fn remotes(&self) -> impl Iterator<Item = &str> {
+        self.remotes.iter().map(|named| &*named.name)
+    }
+
     /// Calls the remote at an index.
     pub fn call_remote(
         &self,

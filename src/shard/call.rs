@@ -1,15 +1,15 @@
 //! Calls of the application: those that its handlers make, and those that its remotes serve.
 
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_lite::{FutureExt as _, future};
+use futures_lite::future;
 use serde_json::Value;
 
 use super::Shard;
 use super::dispatch::{Origin, owner};
 use super::pipe::Pipe;
+use super::pulse::Work;
 use crate::cluster::Cluster;
 use crate::config::Dialect;
 use crate::handler::filter::Slot;
@@ -190,7 +190,7 @@ impl Shard {
             let call = RemoteCall::new(args, self.clone());
             self.router.call_remote(index, call).await
         };
-        let work = async { AssertUnwindSafe(work).catch_unwind().await.ok() };
+        let work = async { self.pulse.run(Work::Remote(index), work).await.ok() };
         let late = async {
             late.take().await;
             self.counters().add(Counter::RemoteTimeouts, 1);

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::io::IoSlice;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
@@ -11,6 +10,7 @@ use bytes::Bytes;
 
 use super::Shard;
 use super::dispatch::Asker;
+use super::pulse::Work;
 use crate::client::crypto::PublicKey;
 use crate::client::heartbeat::{LINGER, Silence};
 use crate::client::transport::Transport;
@@ -538,7 +538,8 @@ impl Shard {
                 break;
             };
             let session = Session::new(sid, identity, self.clone());
-            if catch_unwind(AssertUnwindSafe(|| self.router.happened(&session, &event))).is_err() {
+            let tell = || self.router.happened(&session, &event);
+            if self.pulse.call(Work::SessionEvent, tell).is_err() {
                 self.counters().add(Counter::Panics, 1);
                 tracing::error!(session = %sid, ?event, "a handler of a session's events panicked");
             }

@@ -1,15 +1,13 @@
 //! The switchboard: what a message, an answer or a parcel leads to.
 
 use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Instant;
-
-use futures_lite::FutureExt as _;
 
 use super::Shard;
 use super::call::{self, Caller};
 use super::mesh::{Batch, Parcel};
+use super::pulse::Work;
 use super::remote::ReplyTo;
 use crate::error::Fault;
 use crate::handler::filter::{self, Slot};
@@ -186,7 +184,8 @@ impl Shard {
     /// Straight to a handler. Cost: nothing allocated here when it answers at once, and the outcome
     /// is not moved: what was just written is slow to read in other pieces.
     fn call(self: &Rc<Self>, asker: Asker, index: usize, request: &Request<'_>) {
-        let answer = catch_unwind(AssertUnwindSafe(|| self.router.call(index, request)));
+        let call = || self.router.call(index, request);
+        let answer = self.pulse.call(Work::Handler(index), call);
         match answer {
             Ok(Answer::Now(ref outcome)) => self.finish(asker, outcome),
             Ok(Answer::Later(future)) => self.call_later(asker, index, future),
@@ -203,7 +202,7 @@ impl Shard {
     ) {
         let shard = self.clone();
         let work = async move { shard.finish(asker, &future.await) };
-        self.spawn(asker, work, move |shard| {
+        self.spawn(asker, Work::Handler(index), work, move |shard| {
             shard.panicked(asker, shard.router.route_of(index));
         });
     }
@@ -223,18 +222,23 @@ impl Shard {
             };
             filter::handle(router, message, target, forward).await;
         };
-        self.spawn(asker, work, move |shard| {
+        let kind = match target {
+            Target::Local(index) => Work::Filtered(index),
+            _ => Work::Filters,
+        };
+        self.spawn(asker, kind, work, move |shard| {
             // Id 0 has no response.
             let id = if incoming.is_answered() { 0 } else { asker.id };
             shard.panicked(Asker { id, ..asker }, &incoming.route);
         });
     }
 
-    /// Runs the rest of a message beside others, within the session's bound. A panic that nobody
-    /// caught costs this message only: `lost` then answers it.
+    /// Runs the rest of a message beside others, within its session's bound. A
+    /// panic that nobody caught costs this message only: `lost` then answers it.
     fn spawn(
         self: &Rc<Self>,
         asker: Asker,
+        kind: Work,
         work: impl Future<Output = ()> + 'static,
         lost: impl FnOnce(&Rc<Self>) + 'static,
     ) {
@@ -243,7 +247,7 @@ impl Shard {
         }
         let shard = self.clone();
         glommio::spawn_local(async move {
-            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+            if shard.pulse.run(kind, work).await.is_err() {
                 lost(&shard);
             }
             shard.end_in_flight(asker.sid);

@@ -1,12 +1,9 @@
 //! A client's handshake: the checks, what the application says to it, and the reply.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use bytes::Bytes;
-use futures_lite::FutureExt as _;
-
 use super::Shard;
+use super::pulse::Work;
 use crate::client::State;
 use crate::client::crypto::PublicKey;
 use crate::error::Fault;
@@ -15,6 +12,7 @@ use crate::ids::Sid;
 use crate::limits::HANDSHAKE_KEPT_BYTES_MAX;
 use crate::metrics::Counter;
 use crate::wire::{handshake, json, package};
+use bytes::Bytes;
 
 impl Shard {
     /// A handshake of a client that had none yet. Whatever it was, there is one reply: while the
@@ -49,7 +47,7 @@ impl Shard {
                 }
                 let (shard, key) = (self.clone(), greeting.key);
                 glommio::spawn_local(async move {
-                    let outcome = AssertUnwindSafe(future).catch_unwind().await;
+                    let outcome = shard.pulse.run(Work::Handshake, future).await;
                     let outcome = outcome.unwrap_or_else(|_| {
                         shard.handshake_panicked(sid);
                         Outcome::error("the handshake panicked")
@@ -75,7 +73,7 @@ impl Shard {
 
     /// Calls the application; `None` when it panicked.
     fn guarded<T>(&self, sid: Sid, call: impl FnOnce() -> T) -> Option<T> {
-        let result = catch_unwind(AssertUnwindSafe(call));
+        let result = self.pulse.call(Work::Handshake, call);
         if result.is_err() {
             self.handshake_panicked(sid);
         }

@@ -18,6 +18,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -64,6 +65,7 @@ mod link;
 mod master;
 pub mod mesh;
 mod pipe;
+pub mod pulse;
 mod push;
 mod remote;
 mod timing;
@@ -74,6 +76,7 @@ use link::Link;
 use master::MasterLink;
 use mesh::{Inbox, Mesh, Outlets};
 use pipe::Pipe;
+use pulse::{Alive, Pulse, Work};
 use remote::{SWITCH, Switch, Told};
 
 /// Everything a shard is made of, before it has a thread.
@@ -94,6 +97,8 @@ pub struct Seed {
     pub outlets: Outlets,
     /// Counters of all shards.
     pub counters: Arc<[Counters]>,
+    /// Its sign of life.
+    pub pulse: Arc<Pulse>,
     /// Makes its handlers.
     pub make_router: Arc<dyn Fn(ShardId) -> Router + Send + Sync>,
     /// Client sockets of the process.
@@ -150,6 +155,7 @@ pub(crate) struct Shard {
     shards: usize,
     config: Arc<Config>,
     counters: Arc<[Counters]>,
+    pulse: Arc<Pulse>,
     process_sockets: Arc<Gauge>,
     process_connections: Arc<Gauge>,
     stop: Arc<dyn Fn(Option<Error>) + Send + Sync>,
@@ -259,6 +265,7 @@ const END_BREATHS_MAX: usize = 1000;
 
 /// Runs a shard until the process is told to stop. Call inside its executor.
 pub async fn run(mut seed: Seed, poller: Rc<Poller>) {
+    let _alive = Alive::new(seed.pulse.clone());
     let (listener, rpc_listener) = (seed.listener.take(), seed.rpc_listener.take());
     let (stop, stopper) = (seed.stop.clone(), seed.stopper.clone());
     let shard = match Shard::new(seed, poller.clone()) {
@@ -291,13 +298,16 @@ pub async fn run(mut seed: Seed, poller: Rc<Poller>) {
 impl Shard {
     fn new(seed: Seed, poller: Rc<Poller>) -> Result<Self, Error> {
         let config = &seed.config;
-        let router = (seed.make_router)(seed.id);
+        let make_router = || (seed.make_router)(seed.id);
+        let made = seed.pulse.call(Work::Start, make_router);
+        let router = made.unwrap_or_else(|panic| resume_unwind(panic));
         let use_protobuf = config.client.use_protobuf;
         let protos = |route: &str| match use_protobuf {
             true => seed.protos.of(route),
             false => (false, false),
         };
         let router = router.ready(config, protos).map_err(Error::Handlers)?;
+        seed.pulse.name(&router);
         let routes =
             Routes::new(&config.server_type, router.routes()).delegating(config.delegate.is_some());
         let handlers = config.handler_routes.iter().map(String::as_str);
@@ -314,6 +324,7 @@ impl Shard {
             id: seed.id,
             shards: seed.shards,
             counters: seed.counters,
+            pulse: seed.pulse,
             process_sockets: seed.sockets,
             process_connections: seed.connections,
             stop: seed.stopper,

@@ -1,7 +1,6 @@
 //! Pushes: which scheduler takes a package, and which sessions of this shard get it.
 
 use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use bytes::Bytes;
 
 use super::Shard;
 use super::mesh::Parcel;
+use super::pulse::Work;
 use super::remote::list;
 use crate::client::State;
 use crate::client::coder::PushError;
@@ -48,7 +48,7 @@ impl Shard {
     /// The scheduler for what is about to be sent: the application's choice, else that of the rules.
     pub(super) fn select(&self, sending: &Sending<'_>) -> Result<Via, Failure> {
         if let Some(select) = &self.router.events.select_scheduler {
-            match catch_unwind(AssertUnwindSafe(|| select(sending))) {
+            match self.pulse.call(Work::PushSelection, || select(sending)) {
                 Ok(None) => {}
                 Ok(Some(id)) => return self.selector.by_id(id).ok_or_else(|| self.unknown(id)),
                 Err(_) => {
@@ -210,9 +210,9 @@ impl Shard {
                 return false;
             };
             let session = Session::new(*sid, identity, self.clone());
-            let answer = catch_unwind(AssertUnwindSafe(|| {
+            let answer = self.pulse.call(Work::BroadcastFilter, || {
                 filter(&session, message, &options.filter_param)
-            }));
+            });
             panics += u64::from(answer.is_err());
             answer.unwrap_or(false)
         });

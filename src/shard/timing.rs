@@ -1,10 +1,10 @@
 //! A shard's time: the tick, and what handlers and filters ask of it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Shard;
+use super::pulse::Work;
 use crate::handler::clock::{Alarms, Clock};
 use crate::metrics::Counter;
 use crate::net::clock;
@@ -19,6 +19,7 @@ pub(super) async fn tick(shard: Rc<Shard>) {
     let mut events = Poller::room();
     loop {
         glommio::timer::sleep(TICK).await;
+        shard.pulse.tick();
         shard.poller.look(&mut events);
         let now = clock::now();
         shard.late.set(shard.overdue(now));
@@ -44,7 +45,7 @@ impl Shard {
     /// Makes the calls whose time has come. A panic there must not end the shard.
     fn ring_alarms(&self, now: Instant) {
         while let Some(call) = self.alarms.due(now) {
-            if catch_unwind(AssertUnwindSafe(call)).is_err() {
+            if self.pulse.call(Work::Alarm, call).is_err() {
                 self.counters().add(Counter::Panics, 1);
                 tracing::error!("a call that was put off panicked");
             }

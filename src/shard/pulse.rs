@@ -1,0 +1,237 @@
+//! Whether a shard goes on, and what it is at: for the watchdog of the process, which looks from
+//! outside while a shard cannot say anything itself.
+//!
+//! Who writes: the shard. Who reads: `gateway/watchdog.rs`. Relaxed: a reader may be a moment behind,
+//! and nothing else hangs on what it reads.
+//!
+//! Cost of a call into the application: one load and two stores of a word that hardly anybody else
+//! reads. The clock is not asked.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use crate::handler::Router;
+
+/// What has a shard's thread: a part of the application, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// No part of the application.
+    Gateway,
+    /// The function that makes the handlers.
+    Start,
+    /// Who has a say in handshakes.
+    Handshake,
+    /// Who hears of binds, unbinds and closes.
+    SessionEvent,
+    /// A call that was put off.
+    Alarm,
+    /// Who selects push schedulers.
+    PushSelection,
+    /// Who filters broadcasts.
+    BroadcastFilter,
+    /// Filters of a message that no handler here is for.
+    Filters,
+    /// Filters of a local message, or its handler, by the index of its route.
+    Filtered(usize),
+    /// A handler, by the index of its route.
+    Handler(usize),
+    /// A remote, by its index.
+    Remote(usize),
+}
+
+/// Bits of a word that say which kind of work it is; an index is above them.
+const KIND_BITS: u32 = 8;
+
+impl Work {
+    const fn word(self) -> u32 {
+        let (kind, index) = match self {
+            Self::Gateway => (0, 0),
+            Self::Start => (1, 0),
+            Self::Handshake => (2, 0),
+            Self::SessionEvent => (3, 0),
+            Self::Alarm => (4, 0),
+            Self::PushSelection => (5, 0),
+            Self::BroadcastFilter => (6, 0),
+            Self::Filters => (7, 0),
+            Self::Filtered(index) => (8, index),
+            Self::Handler(index) => (9, index),
+            Self::Remote(index) => (10, index),
+        };
+        kind | (index as u32) << KIND_BITS
+    }
+
+    fn of_word(word: u32) -> Self {
+        let index = (word >> KIND_BITS) as usize;
+        match word & ((1 << KIND_BITS) - 1) {
+            1 => Self::Start,
+            2 => Self::Handshake,
+            3 => Self::SessionEvent,
+            4 => Self::Alarm,
+            5 => Self::PushSelection,
+            6 => Self::BroadcastFilter,
+            7 => Self::Filters,
+            8 => Self::Filtered(index),
+            9 => Self::Handler(index),
+            10 => Self::Remote(index),
+            _ => Self::Gateway,
+        }
+    }
+}
+
+/// One shard's sign of life.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    alive: AtomicBool,
+    ticks: AtomicU64,
+    work: AtomicU32,
+    names: OnceLock<Names>,
+}
+
+/// While it is there, its shard is expected to tick.
+pub(super) struct Alive(Arc<Pulse>);
+
+impl Alive {
+    pub(super) fn new(pulse: Arc<Pulse>) -> Self {
+        pulse.alive.store(true, Relaxed);
+        Self(pulse)
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.alive.store(false, Relaxed);
+    }
+}
+
+/// What indices stand for.
+#[derive(Debug)]
+struct Names {
+    routes: Vec<String>,
+    remotes: Vec<String>,
+}
+
+impl Pulse {
+    /// Says what the indices of a router stand for.
+    pub(super) fn name(&self, router: &Router) {
+        let _ = self.names.set(Names {
+            routes: router.routes().map(str::to_owned).collect(),
+            remotes: router.remotes().map(str::to_owned).collect(),
+        });
+    }
+
+    /// The shard goes on.
+    pub(super) fn tick(&self) {
+        self.ticks.store(self.ticks.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// Calls the application; an error when it panicked. What it calls in turn is named while that
+    /// lasts.
+    #[inline]
+    pub(super) fn call<T>(&self, work: Work, call: impl FnOnce() -> T) -> thread::Result<T> {
+        let before = self.work.load(Relaxed);
+        self.work.store(work.word(), Relaxed);
+        let result = catch_unwind(AssertUnwindSafe(call));
+        self.work.store(before, Relaxed);
+        result
+    }
+
+    /// Runs a future of the application; an error when it panicked.
+    pub(super) async fn run<F: Future>(&self, work: Work, future: F) -> thread::Result<F::Output> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            let polled = self.call(work, || future.as_mut().poll(cx));
+            match polled {
+                Ok(poll) => poll.map(Ok),
+                Err(panic) => std::task::Poll::Ready(Err(panic)),
+            }
+        })
+        .await
+    }
+
+    /// How often it ticked; `None` before it began and once it has ended.
+    pub fn ticks(&self) -> Option<u64> {
+        let alive = self.alive.load(Relaxed);
+        alive.then(|| self.ticks.load(Relaxed))
+    }
+
+    /// What it is at, as a log line says it.
+    pub fn work(&self) -> String {
+        let names = self.names.get();
+        let route = |index| {
+            let route = names.and_then(|names| names.routes.get(index));
+            // The one that has none.
+            route.map_or("(fallback)", String::as_str)
+        };
+        match Work::of_word(self.work.load(Relaxed)) {
+            Work::Gateway => "the gateway itself".to_owned(),
+            Work::Start => "the function that makes its handlers".to_owned(),
+            Work::Handshake => "a handler of handshakes".to_owned(),
+            Work::SessionEvent => "a handler of a session's events".to_owned(),
+            Work::Alarm => "a call that was put off".to_owned(),
+            Work::PushSelection => "the function that selects push schedulers".to_owned(),
+            Work::BroadcastFilter => "the broadcast filter".to_owned(),
+            Work::Filters => "filters of a message without a handler here".to_owned(),
+            Work::Filtered(index) => format!("filters or handler of {}", route(index)),
+            Work::Handler(index) => format!("handler of {}", route(index)),
+            Work::Remote(index) => {
+                let remote = names.and_then(|names| names.remotes.get(index));
+                format!("remote {}", remote.map_or("without a name", String::as_str))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::{Answer, Outcome};
+
+    #[test]
+    fn every_kind_of_work_is_read_as_it_was_written() {
+        let mut texts = std::collections::BTreeSet::new();
+        let works = [
+            Work::Gateway,
+            Work::Start,
+            Work::Handshake,
+            Work::SessionEvent,
+            Work::Alarm,
+            Work::PushSelection,
+            Work::BroadcastFilter,
+            Work::Filters,
+            Work::Filtered(1),
+            Work::Handler((1 << 24) - 1),
+            Work::Remote(0),
+        ];
+        for work in works {
+            assert_eq!(Work::of_word(work.word()), work);
+            let pulse = Pulse::default();
+            let text = pulse.call(work, || pulse.work()).unwrap();
+            assert!(texts.insert(text), "{work:?} has a text of its own");
+        }
+    }
+
+    #[test]
+    fn what_is_called_last_is_named_and_then_what_called_it() {
+        let router = Router::new()
+            .raw_route("connector.h.a", |_| Answer::now(Outcome::default()))
+            .remote("infoRemote.who", async |_| {});
+        let pulse = Pulse::default();
+        assert_eq!(pulse.work(), "the gateway itself");
+        pulse.name(&router);
+        let result = pulse.call(Work::Handler(0), || {
+            assert_eq!(pulse.work(), "handler of connector.h.a");
+            let remote = pulse.call(Work::Remote(0), || {
+                assert_eq!(pulse.work(), "remote infoRemote.who");
+                panic!("boom")
+            });
+            assert!(remote.is_err());
+            assert_eq!(pulse.work(), "handler of connector.h.a");
+        });
+        result.unwrap();
+        assert_eq!(pulse.work(), "the gateway itself");
+    }
+}
