@@ -108,6 +108,9 @@ pub const POOL_THREADS_MAX: usize = 256;
 /// glommio counts those in 15 bits.
 pub const POOL_JOBS_MAX: usize = 1 << 14;
 
+/// Messages and handshakes of one shard whose filters or handler have not come to their end. A session
+/// has its own bound, but its handlers run on when it has closed. At about 1 KiB each they hold 64 MiB.
+pub const IN_PROGRESS_MAX: u32 = 64 << 10;
 /// A shard that stands still for so long is reported: ten of its ticks, more than a busy machine or
 /// a large broadcast takes, and less than a player waits before giving up.
 pub const STALL_MIN: Duration = Duration::from_millis(500);

@@ -56,6 +56,10 @@ counters! {
     ResponsesDropped = "responses_dropped",
     /// Requests and notifies that failed with code 500 before or instead of an answer.
     Failed = "messages_failed",
+    /// Messages and handshakes of now whose filters or handler have not come to their end.
+    InProgress = "handlers_in_progress",
+    /// Messages and handshakes refused because as many were in progress on their shard as may be.
+    InProgressFull = "handlers_full",
     /// Times that a shard did not go on for half a second or longer.
     Stalls = "stalls",
     /// Handlers, filters and other functions of the application that panicked.

@@ -72,6 +72,8 @@
 //! task of its own. A [raw route](Router::raw_route) costs none, and neither does a message for another
 //! server. `tests/allocations.rs` counts them.
 //!
+#![doc = include_str!("misbehaving.md")]
+//!
 //! **Invariants**: routes are indices after start; a handler or filter that panics costs its own
 //! request only; what a client sees of an outcome is decided in [`reply`] and nowhere else.
 //!

@@ -15,7 +15,7 @@ use crate::handler::{
     Answer, CallError, Failure, Incoming, LocalFuture, Outcome, Request, Session, reply,
 };
 use crate::ids::{PeerIndex, ShardId, Sid};
-use crate::limits::READ_BUFFER_BYTES;
+use crate::limits::{IN_PROGRESS_MAX, READ_BUFFER_BYTES};
 use crate::metrics::Counter;
 use crate::route::{self, Target};
 use crate::rpc::pending::Calls;
@@ -124,6 +124,7 @@ impl Shard {
         };
         match target {
             Target::Remote if self.unfiltered.forwarded => self.forward_client(asker, &request),
+            _ if self.in_progress.get() >= IN_PROGRESS_MAX => self.no_place(asker),
             Target::Local(index) if self.goes_straight(index) => self.call(asker, index, &request),
             Target::NoHandler if self.unfiltered.local => {
                 self.finish(asker, &Outcome::error("fail to find handler"));
@@ -142,6 +143,13 @@ impl Shard {
     fn full(self: &Rc<Self>, asker: Asker) {
         self.counters().add(Counter::SessionCallsFull, 1);
         self.finish(asker, &Outcome::error("too many messages in flight"));
+    }
+
+    /// Nor where the shard has.
+    #[cold]
+    fn no_place(self: &Rc<Self>, asker: Asker) {
+        self.counters().add(Counter::InProgressFull, 1);
+        self.finish(asker, &Outcome::error("too many messages in progress"));
     }
 
     /// A client's body as JSON text; `None` when the message is dropped or its client closed.
@@ -233,7 +241,7 @@ impl Shard {
         });
     }
 
-    /// Runs the rest of a message beside others, within its session's bound. A
+    /// Runs the rest of a message beside others, within the bounds of its session and of the shard. A
     /// panic that nobody caught costs this message only: `lost` then answers it.
     fn spawn(
         self: &Rc<Self>,
@@ -242,15 +250,15 @@ impl Shard {
         work: impl Future<Output = ()> + 'static,
         lost: impl FnOnce(&Rc<Self>) + 'static,
     ) {
-        if self.begin_in_flight(asker.sid) != Some(true) {
-            return self.finish(asker, &Outcome::error("too many messages in flight"));
+        if let Err(text) = self.begin_work(asker.sid) {
+            return self.finish(asker, &Outcome::error(text));
         }
         let shard = self.clone();
         glommio::spawn_local(async move {
             if shard.pulse.run(kind, work).await.is_err() {
                 lost(&shard);
             }
-            shard.end_in_flight(asker.sid);
+            shard.end_work(asker.sid);
         })
         .detach();
     }
@@ -277,6 +285,28 @@ impl Shard {
 
     pub(super) fn end_in_flight(&self, sid: Sid) {
         self.connection(sid, |connection| connection.in_flight -= 1);
+    }
+
+    /// Counts one more future of the application in progress, for its session and for the shard.
+    pub(super) fn begin_work(&self, sid: Sid) -> Result<(), &'static str> {
+        if self.in_progress.get() >= IN_PROGRESS_MAX {
+            self.counters().add(Counter::InProgressFull, 1);
+            return Err("too many messages in progress");
+        }
+        match self.begin_in_flight(sid) {
+            Some(true) => {}
+            Some(false) => return Err("too many messages in flight"),
+            None => return Err("the session is closed"),
+        }
+        self.in_progress.update(|works| works + 1);
+        self.counters().add(Counter::InProgress, 1);
+        Ok(())
+    }
+
+    pub(super) fn end_work(&self, sid: Sid) {
+        self.in_progress.update(|works| works - 1);
+        self.counters().sub(Counter::InProgress, 1);
+        self.end_in_flight(sid);
     }
 
     /// Sends what the client gets for an outcome.

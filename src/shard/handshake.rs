@@ -42,7 +42,7 @@ impl Shard {
             None => self.refuse(sid, handshake::FAILED),
             Some(Answer::Now(outcome)) => self.decided(sid, reply, greeting.key, outcome),
             Some(Answer::Later(future)) => {
-                if self.begin_in_flight(sid) != Some(true) {
+                if self.begin_work(sid).is_err() {
                     return self.refuse(sid, handshake::FAILED);
                 }
                 let (shard, key) = (self.clone(), greeting.key);
@@ -52,7 +52,7 @@ impl Shard {
                         shard.handshake_panicked(sid);
                         Outcome::error("the handshake panicked")
                     });
-                    shard.end_in_flight(sid);
+                    shard.end_work(sid);
                     shard.decided(sid, reply, key, outcome);
                 })
                 .detach();

@@ -170,6 +170,8 @@ pub(crate) struct Shard {
     unfiltered: Unfiltered,
     /// What becomes of a route of an own type without a handler.
     fallback: Target,
+    /// Futures of the application that have not come to their end.
+    in_progress: Cell<u32>,
     /// Text of a message while it is looked at.
     scratch: Cell<Vec<u8>>,
     patience: Patience,
@@ -341,6 +343,7 @@ impl Shard {
                 .fallback_index()
                 .map_or(Target::NoHandler, Target::Local),
             coder: Coder::new(dictionary, seed.protos, config.client.protobuf_check),
+            in_progress: Cell::default(),
             scratch: Cell::default(),
             patience: Patience::new(&config.client),
             router: Rc::new(router),

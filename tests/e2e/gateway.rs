@@ -145,7 +145,12 @@ impl Gateway {
 
     /// SIGTERM, and no waiting.
     pub(crate) fn terminate(&mut self) {
-        self.process.signal("TERM");
+        self.signal("TERM");
+    }
+
+    /// A signal by its short name, as of `kill`.
+    pub(crate) fn signal(&mut self, name: &str) {
+        self.process.signal(name);
     }
 
     /// SIGTERM. Its exit code (`None` when a signal ended it) and all it printed.

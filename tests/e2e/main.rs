@@ -28,6 +28,7 @@ mod handlers;
 mod handshake;
 mod hostile;
 mod inside;
+mod misbehaving;
 mod npm_clients;
 mod peers;
 mod pool;
