@@ -255,7 +255,7 @@ pub struct Invocation<'a> {
     pub session: Option<&'a Session>,
 }
 
-/// Why a call has no result. As a [`Failure`], for `?` in a handler, it is its text.
+/// Why a call has no result. As a [`Failure`](super::Failure), for `?` in a handler, it is its text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CallError {
     /// Nothing was sent: no such server, no link to it, or too many calls. It can be made again.

@@ -113,7 +113,7 @@ impl Router {
 
     /// Sets who says, for each session, whether it gets a broadcast: `filter` sees the session, the
     /// encoded message (flag, route and body, without the package's head) and the broadcast's
-    /// [`filter_param`](BroadcastOptions::filter_param). On every shard it is asked for that shard's
+    /// [`filter_param`](super::BroadcastOptions::filter_param). On every shard it is asked for that shard's
     /// working sessions, whether a handler or a backend broadcasts. Pomelo:
     /// `channelConfig.broadcastFilter`.
     ///
@@ -126,7 +126,11 @@ impl Router {
         self.events.broadcast_filter = Some(Box::new(filter));
         self
     }
+}
 
+/// What the shard wants of it.
+#[doc(hidden)]
+impl Router {
     /// Whether a client of this type and version is taken.
     pub fn accepts_client(&self, client: impl FnOnce() -> (String, String)) -> bool {
         self.events.check_client.as_ref().is_none_or(|check| {
@@ -149,7 +153,7 @@ impl Router {
     }
 
     /// Calls `f` once when a session closes.
-    pub(crate) fn when_closed(&self, sid: Sid, f: OnClose) -> Result<(), Failure> {
+    pub fn when_closed(&self, sid: Sid, f: OnClose) -> Result<(), Failure> {
         let mut closing = self.events.closing.borrow_mut();
         let calls = closing.entry(sid).or_default();
         if calls.len() == CLOSE_CALLS_MAX {

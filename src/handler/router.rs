@@ -220,10 +220,14 @@ impl Router {
         add(&mut self.filters);
         self
     }
+}
 
+/// What the shard wants of it.
+#[doc(hidden)]
+impl Router {
     /// Ready to serve: routes whole, the filters of the configuration around its own. `protos` says
     /// which routes have a proto of what clients send and of what they get.
-    pub(crate) fn ready(
+    pub fn ready(
         mut self,
         config: &Config,
         protos: impl Fn(&str) -> (bool, bool),
@@ -258,22 +262,22 @@ impl Router {
     }
 
     /// The route of an index.
-    pub(crate) fn route_of(&self, index: usize) -> &str {
+    pub fn route_of(&self, index: usize) -> &str {
         &self.at(index).route
     }
 
     /// Index of the fallback, if there is one.
-    pub(crate) fn fallback_index(&self) -> Option<usize> {
+    pub fn fallback_index(&self) -> Option<usize> {
         self.fallback.as_ref().map(|_| self.entries.len())
     }
 
     /// Calls the handler of an index.
-    pub(crate) fn call<'a>(&self, index: usize, request: &Request<'a>) -> Answer<'a> {
+    pub fn call<'a>(&self, index: usize, request: &Request<'a>) -> Answer<'a> {
         (self.at(index).call)(request)
     }
 
     /// Filters of the groups that an index belongs to, from the outermost.
-    pub(crate) fn filters_of(&self, index: usize) -> &[Rc<Filters>] {
+    pub fn filters_of(&self, index: usize) -> &[Rc<Filters>] {
         &self.at(index).filters
     }
 
@@ -287,13 +291,13 @@ impl Router {
     }
 
     /// True when handshakes have to be kept.
-    pub(crate) fn keeps_handshakes(&self) -> bool {
+    pub fn keeps_handshakes(&self) -> bool {
         let entries = self.entries.iter().chain(&self.fallback);
         entries.into_iter().any(|entry| entry.needs.handshake) || self.filters.needs.handshake
     }
 
     /// All states.
-    pub(crate) fn states(&self) -> &States {
+    pub fn states(&self) -> &States {
         &self.states
     }
 }

@@ -106,6 +106,7 @@ impl FromMessage for Method {
 
 #[test]
 fn a_handler_takes_up_to_eight_arguments_of_any_kind() {
+    #[allow(clippy::too_many_arguments, reason = "as many as there may be")]
     async fn all(
         session: Session,
         State(name): State<&'static str>,
