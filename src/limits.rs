@@ -74,6 +74,9 @@ pub const BLACKLIST_BYTES_MAX: usize = 10 << 20;
 /// The read buffer that a shard lends to its connections; larger than the usual burst, so that one
 /// read drains a socket.
 pub const READ_BUFFER_BYTES: usize = 64 << 10;
+/// Bytes on their way in one direction of a connection in memory, about what the kernel holds of one
+/// over loopback. Full: a write takes what fits.
+pub const MEMORY_SOCKET_BYTES: usize = 256 << 10;
 /// Bytes one connection may have read before it lets others run.
 pub const READ_BUDGET_BYTES: usize = 4 * READ_BUFFER_BYTES;
 /// Slices handed to one vectored write.

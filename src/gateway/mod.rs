@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::handler::Router;
 use crate::ids::ShardId;
 use crate::metrics::{self, Counters};
+use crate::net::Network;
 use crate::shard::mesh::{self, Doorbell};
 use crate::shard::pulse::Pulse;
 use crate::shard::{self, Gauge, Seed};
@@ -184,7 +185,7 @@ fn start_shard(
             match made {
                 Ok((executor, poller)) => {
                     let _ = ready.send(Ok(()));
-                    executor.run(shard::run(seed, Rc::new(poller)));
+                    executor.run(shard::run(seed, Network::Kernel(Rc::new(poller))));
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));

@@ -1,22 +1,56 @@
-//! The only place that asks what time it is.
+//! The only place that knows time: the kernel's, or on a thread that runs a gateway in memory a
+//! virtual one, which stands still until it is told to move.
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+thread_local! {
+    static VIRTUAL: RefCell<Option<Rc<VirtualClock>>> = const { RefCell::new(None) };
+}
+
+/// Virtual clocks begin at 2000-01-01 00:00:00 UTC: each run tells the same times.
+const VIRTUAL_BEGIN: Duration = Duration::from_secs(946_684_800);
+
+/// The clock that this thread goes by, where it is not the real one.
+fn virtual_clock() -> Option<Rc<VirtualClock>> {
+    VIRTUAL.with_borrow(Clone::clone)
+}
+
 /// Now.
-#[allow(clippy::disallowed_methods)]
 pub fn now() -> Instant {
+    virtual_clock().map_or_else(real_now, |clock| clock.now())
+}
+
+/// Now by the real clock, whatever this thread goes by: for limits on what a test may take.
+#[allow(clippy::disallowed_methods)]
+pub fn real_now() -> Instant {
     Instant::now()
 }
 
-/// Milliseconds since 1970, for names that others read.
+/// Milliseconds since 1970, for others to read.
 pub fn unix_ms() -> u128 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.unwrap_or_default().as_millis()
+    let since = match virtual_clock() {
+        Some(clock) => VIRTUAL_BEGIN + (clock.now() - clock.began),
+        None => {
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            since.unwrap_or_default()
+        }
+    };
+    since.as_millis()
 }
 
 /// The local time of a moment that is not long ago, `MMddhhmm` with hours of 24.
 pub fn local_time(at: Instant) -> String {
-    let then = jiff::Zoned::now().saturating_sub(now().saturating_duration_since(at));
+    let now = i64::try_from(unix_ms()).ok();
+    let now = now.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let now = now
+        .unwrap_or_default()
+        .to_zoned(jiff::tz::TimeZone::system());
+    let then = now.saturating_sub(self::now().saturating_duration_since(at));
     then.strftime("%m%d%H%M").to_string()
 }
 
@@ -27,7 +61,169 @@ pub fn resident_bytes() -> u64 {
     pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
-/// Lets other tasks run and the reactor look at sockets. Yielding alone does not poll them.
+/// Waits.
+pub async fn sleep(duration: Duration) {
+    match virtual_clock() {
+        Some(clock) => clock.sleep(duration).await,
+        None => real_sleep(duration).await,
+    }
+}
+
+/// Waits by the real clock, whatever this thread goes by.
+#[allow(clippy::disallowed_methods)]
+pub async fn real_sleep(duration: Duration) {
+    glommio::timer::sleep(duration).await;
+}
+
+/// Lets other tasks run and the reactor look at sockets. Yielding alone does not poll them; where time
+/// is virtual there are none.
 pub async fn breathe() {
-    glommio::timer::sleep(Duration::from_micros(1)).await;
+    match virtual_clock() {
+        Some(_) => futures_lite::future::yield_now().await,
+        None => real_sleep(Duration::from_micros(1)).await,
+    }
+}
+
+/// A clock that moves when it is told to, and those who wait for it.
+///
+/// Bound: as many wait as there are tasks that sleep.
+#[derive(Debug)]
+pub struct VirtualClock {
+    began: Instant,
+    now: Cell<Instant>,
+    /// Who sleeps: until when, and in which order they lay down.
+    sleepers: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    last: Cell<u64>,
+}
+
+impl Default for VirtualClock {
+    fn default() -> Self {
+        let began = real_now();
+        Self {
+            began,
+            now: Cell::new(began),
+            sleepers: RefCell::default(),
+            last: Cell::default(),
+        }
+    }
+}
+
+impl VirtualClock {
+    /// Calls `f` on a thread that goes by this clock meanwhile.
+    pub fn during<T>(self: &Rc<Self>, f: impl FnOnce() -> T) -> T {
+        struct Restore(Option<Rc<VirtualClock>>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                VIRTUAL.set(self.0.take());
+            }
+        }
+        let _restore = Restore(VIRTUAL.replace(Some(self.clone())));
+        f()
+    }
+
+    /// What it shows.
+    pub fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    /// When the next sleeper wakes up.
+    pub fn next(&self) -> Option<Instant> {
+        let sleepers = self.sleepers.borrow();
+        sleepers.first_key_value().map(|(key, _)| key.0)
+    }
+
+    /// Moves the clock, never back, and wakes whose time has come, in order.
+    pub fn move_to(&self, at: Instant) {
+        self.now.set(at.max(self.now.get()));
+        while let Some(sleeper) = self.due() {
+            sleeper.wake();
+        }
+    }
+
+    fn due(&self) -> Option<Waker> {
+        let mut sleepers = self.sleepers.borrow_mut();
+        let first = sleepers.first_entry()?;
+        (first.key().0 <= self.now.get()).then(|| first.remove())
+    }
+
+    async fn sleep(self: Rc<Self>, duration: Duration) {
+        if duration.is_zero() {
+            return futures_lite::future::yield_now().await;
+        }
+        self.last.set(self.last.get() + 1);
+        // A sleep that no clock can tell the end of has none.
+        let Some(until) = self.now.get().checked_add(duration) else {
+            return std::future::pending().await;
+        };
+        let key = (until, self.last.get());
+        Sleep { key, clock: self }.await;
+    }
+}
+
+/// Until the clock shows a time.
+struct Sleep {
+    key: (Instant, u64),
+    clock: Rc<VirtualClock>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.clock.now() >= self.key.0 {
+            return Poll::Ready(());
+        }
+        let mut sleepers = self.clock.sleepers.borrow_mut();
+        sleepers.insert(self.key, cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.clock.sleepers.borrow_mut().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::{block_on, or, poll_once};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_sleeper_wakes_when_the_clock_shows_its_time_and_not_before() {
+        let clock = Rc::new(VirtualClock::default());
+        clock.during(|| {
+            let (began, mut asleep) = (now(), Box::pin(sleep(5 * SECOND)));
+            assert_eq!(block_on(poll_once(&mut asleep)), None);
+            assert_eq!(clock.next(), Some(began + 5 * SECOND));
+            clock.move_to(began + 5 * SECOND - Duration::from_nanos(1));
+            assert_eq!(block_on(poll_once(&mut asleep)), None);
+            clock.move_to(began + 5 * SECOND);
+            assert_eq!(block_on(poll_once(&mut asleep)), Some(()));
+            assert_eq!((now() - began, unix_ms()), (5 * SECOND, 946_684_805_000));
+        });
+        assert!(virtual_clock().is_none(), "it goes by the real clock again");
+    }
+
+    #[test]
+    fn sleepers_of_one_moment_wake_in_the_order_they_lay_down() {
+        let clock = Rc::new(VirtualClock::default());
+        let mut all = [2, 1, 1].map(|seconds| Box::pin(clock.clone().sleep(seconds * SECOND)));
+        for asleep in &mut all {
+            assert_eq!(block_on(poll_once(asleep)), None);
+        }
+        let order: Vec<u64> = clock.sleepers.borrow().keys().map(|key| key.1).collect();
+        assert_eq!(order, [2, 3, 1]);
+    }
+
+    #[test]
+    fn who_gives_up_sleeping_leaves_nothing_behind() {
+        let clock = Rc::new(VirtualClock::default());
+        let raced = or(clock.clone().sleep(SECOND), async {});
+        block_on(raced);
+        assert_eq!(clock.next(), None);
+    }
 }

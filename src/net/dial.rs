@@ -2,10 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::rc::Rc;
 use std::time::Duration;
 
-use super::poller::Poller;
+use super::Network;
+use super::clock;
 use super::socket::Socket;
 
 /// Why there is no connection.
@@ -17,13 +17,16 @@ pub enum DialError {
     Io(io::Error),
 }
 
-/// Connects; the first address that the name has.
+/// Connects; the first address that the name has. In memory nobody is there.
 pub async fn dial(
     host: &str,
     port: u16,
     timeout: Duration,
-    poller: &Rc<Poller>,
+    network: &Network,
 ) -> Result<Socket, DialError> {
+    let Network::Kernel(poller) = network else {
+        return Err(DialError::Io(io::ErrorKind::ConnectionRefused.into()));
+    };
     let address = resolve(host, port).await.map_err(DialError::Io)?;
     let connected = async {
         Socket::connect(address, poller)
@@ -31,7 +34,7 @@ pub async fn dial(
             .map_err(DialError::Io)
     };
     let late = async {
-        glommio::timer::sleep(timeout).await;
+        clock::sleep(timeout).await;
         Err(DialError::Timeout)
     };
     futures_lite::future::or(connected, late).await

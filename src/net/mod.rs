@@ -1,5 +1,8 @@
 //! Sockets, timers and the clock: where glommio ends.
 //!
+//! What is written against this room runs over sockets by the real clock, or within one thread over
+//! [`memory`] by a virtual one; it cannot tell.
+//!
 //! **Invariants**: the only room that says `unsafe` ([`socket`]) and the only one that asks for the
 //! time ([`clock`]); a read buffer is lent for the length of one poll, so an idle connection holds
 //! none.
@@ -8,8 +11,20 @@
 //!
 //! **Where to start reading**: [`drive::read`].
 
+use std::rc::Rc;
+
 pub mod clock;
 pub mod dial;
 pub mod drive;
+pub mod memory;
 pub mod poller;
 pub mod socket;
+
+/// What the connections of a shard run over.
+#[derive(Debug)]
+pub enum Network {
+    /// The kernel's sockets; the poller knows which are ready.
+    Kernel(Rc<poller::Poller>),
+    /// Queues of this thread; clients are put in line here.
+    Memory(Rc<memory::Backlog>),
+}

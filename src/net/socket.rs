@@ -1,4 +1,4 @@
-//! TCP sockets whose readiness a shard's poller knows.
+//! TCP sockets whose readiness a shard's poller knows, and what stands for them in memory.
 //!
 //! The only `unsafe` of the crate: glommio's types take plain descriptor numbers.
 
@@ -19,17 +19,23 @@ use rustix::net::{
 };
 use socket2::{Domain, Protocol, SockRef, Type};
 
+use super::memory::{Backlog, Side};
 use super::poller::{Key, Poller};
 
 /// A connected socket that several tasks of one shard may use: one reads, another one writes.
 #[derive(Debug)]
-pub struct Socket {
-    watched: Watched,
+pub struct Socket(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Kernel(Watched),
+    /// Boxed: sockets of the kernel are many and should not be larger for it.
+    Memory(Box<Side>),
 }
 
 /// A descriptor that the poller watches.
 #[derive(Debug)]
-struct Watched {
+pub struct Watched {
     fd: OwnedFd,
     key: Key,
     poller: Rc<Poller>,
@@ -54,10 +60,15 @@ impl Drop for Watched {
 
 impl Socket {
     /// Takes a connected socket; small writes are not held back.
-    fn new(watched: Watched) -> Self {
+    fn kernel(watched: Watched) -> Self {
         // A socket that is gone already says so at the first read.
         let _ = SockRef::from(&watched.fd).set_tcp_nodelay(true);
-        Self { watched }
+        Self(Kind::Kernel(watched))
+    }
+
+    /// Takes one side of a connection in memory.
+    pub fn memory(side: Side) -> Self {
+        Self(Kind::Memory(Box::new(side)))
     }
 
     /// Connects.
@@ -73,12 +84,81 @@ impl Socket {
         if let Some(error) = SockRef::from(&watched.fd).take_error()? {
             return Err(error);
         }
-        Ok(Self::new(watched))
+        Ok(Self::kernel(watched))
     }
 
     /// Receives into `buffer` if bytes are there; nothing is held while waiting.
     pub fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let Watched { fd, key, poller } = &self.watched;
+        match &self.0 {
+            Kind::Kernel(watched) => watched.poll_read(cx, buffer),
+            Kind::Memory(side) => side.poll_read(cx, buffer),
+        }
+    }
+
+    /// Writes what the socket takes at once; 0 when it takes nothing now.
+    pub fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        hop!();
+        match &self.0 {
+            Kind::Kernel(watched) => watched.write(slices),
+            Kind::Memory(side) => side.write(slices),
+        }
+    }
+
+    /// Writes `bytes` once the socket takes some.
+    pub fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let watched = match &self.0 {
+            Kind::Kernel(watched) => watched,
+            Kind::Memory(side) => return side.poll_write(cx, bytes),
+        };
+        loop {
+            match self.write(&[IoSlice::new(bytes)])? {
+                0 if !bytes.is_empty() => watched.poller.filled(watched.key),
+                written => return Poll::Ready(Ok(written)),
+            }
+            std::task::ready!(watched.poll_writable(cx))?;
+        }
+    }
+
+    /// Sends FIN after what was written; the other direction stays open.
+    pub fn shutdown_write(&self) {
+        match &self.0 {
+            Kind::Kernel(watched) => watched.shutdown(Shutdown::Write),
+            Kind::Memory(side) => side.shutdown_write(),
+        }
+    }
+
+    /// Ends both directions; a task that waits for bytes wakes up.
+    pub fn shutdown(&self) {
+        match &self.0 {
+            Kind::Kernel(watched) => watched.shutdown(Shutdown::Both),
+            Kind::Memory(side) => side.shutdown(),
+        }
+    }
+
+    /// Address of the other side, while it is there.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Kind::Kernel(watched) => watched.socket().peer_addr().ok()?.as_socket(),
+            Kind::Memory(side) => Some(side.peer_address()),
+        }
+    }
+
+    /// Acknowledges at once what has arrived. The kernel forgets it, so it is said again after each
+    /// read: a peer that does not set TCP_NODELAY waits 40 ms for a delayed acknowledgement.
+    pub fn quick_ack(&self) {
+        if let Kind::Kernel(watched) = &self.0 {
+            let _ = watched.socket().set_tcp_quickack(true);
+        }
+    }
+}
+
+impl Watched {
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(&self.fd)
+    }
+
+    fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let Self { fd, key, poller } = self;
         while poller.may_read(*key, cx) {
             match recv(fd, &mut *buffer, RecvFlags::DONTWAIT) {
                 Ok((_, received)) => {
@@ -95,14 +175,11 @@ impl Socket {
         Poll::Pending
     }
 
-    /// Writes what the socket takes at once; 0 when it takes nothing now.
-    pub fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        hop!();
-        let fd = &self.watched.fd;
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let written = match slices {
-            [one] => send(fd, one, flags),
-            many => sendmsg(fd, many, &mut SendAncillaryBuffer::default(), flags),
+            [one] => send(&self.fd, one, flags),
+            many => sendmsg(&self.fd, many, &mut SendAncillaryBuffer::default(), flags),
         };
         match written {
             Err(Errno::AGAIN | Errno::INTR) => Ok(0),
@@ -110,43 +187,10 @@ impl Socket {
         }
     }
 
-    /// Writes `bytes` once the socket takes some.
-    pub fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            match self.write(&[IoSlice::new(bytes)])? {
-                0 if !bytes.is_empty() => self.watched.poller.filled(self.watched.key),
-                written => return Poll::Ready(Ok(written)),
-            }
-            std::task::ready!(self.watched.poll_writable(cx))?;
-        }
+    fn shutdown(&self, how: Shutdown) {
+        let _ = self.socket().shutdown(how);
     }
 
-    /// Sends FIN after what was written; the other direction stays open.
-    pub fn shutdown_write(&self) {
-        let _ = SockRef::from(&self.watched.fd).shutdown(Shutdown::Write);
-    }
-
-    /// Ends both directions; a task that waits for bytes wakes up.
-    pub fn shutdown(&self) {
-        let _ = SockRef::from(&self.watched.fd).shutdown(Shutdown::Both);
-    }
-
-    /// Address of the other side, while it is there.
-    pub fn peer_address(&self) -> Option<SocketAddr> {
-        SockRef::from(&self.watched.fd)
-            .peer_addr()
-            .ok()?
-            .as_socket()
-    }
-
-    /// Acknowledges at once what has arrived. The kernel forgets it, so it is said again after each
-    /// read: a peer that does not set TCP_NODELAY waits 40 ms for a delayed acknowledgement.
-    pub fn quick_ack(&self) {
-        let _ = SockRef::from(&self.watched.fd).set_tcp_quickack(true);
-    }
-}
-
-impl Watched {
     fn poll_writable(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         match self.poller.may_write(self.key, self.fd.as_fd(), cx) {
             Ok(true) => Poll::Ready(Ok(())),
@@ -156,32 +200,43 @@ impl Watched {
     }
 }
 
-/// A listening socket.
+/// Where connections arrive.
 #[derive(Debug)]
-pub struct Listener(Watched);
+pub enum Listener {
+    /// A listening socket.
+    Kernel(Watched),
+    /// A line of connections in memory.
+    Memory(Rc<Backlog>),
+}
 
 impl Listener {
     /// Takes a socket that listens.
     pub fn new(socket: std::net::TcpListener, poller: &Rc<Poller>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self(Watched::new(socket.into(), poller)?))
+        Ok(Self::Kernel(Watched::new(socket.into(), poller)?))
     }
 
     /// The next connection.
     pub async fn accept(&self) -> io::Result<Socket> {
-        let Watched { fd, key, poller } = &self.0;
-        poll_fn(|cx| {
-            while poller.may_read(*key, cx) {
-                match accept_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                    Ok(fd) => return Poll::Ready(Watched::new(fd, poller).map(Socket::new)),
-                    Err(Errno::AGAIN) => poller.emptied(*key),
-                    Err(Errno::INTR) => {}
-                    Err(error) => return Poll::Ready(Err(error.into())),
-                }
+        match self {
+            Self::Kernel(watched) => poll_fn(|cx| watched.poll_accept(cx)).await,
+            Self::Memory(backlog) => Ok(Socket::memory(backlog.accept().await)),
+        }
+    }
+}
+
+impl Watched {
+    fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<Socket>> {
+        let Self { fd, key, poller } = self;
+        while poller.may_read(*key, cx) {
+            match accept_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(fd) => return Poll::Ready(Self::new(fd, poller).map(Socket::kernel)),
+                Err(Errno::AGAIN) => poller.emptied(*key),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
             }
-            Poll::Pending
-        })
-        .await
+        }
+        Poll::Pending
     }
 }
 

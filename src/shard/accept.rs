@@ -29,7 +29,7 @@ pub(super) async fn run(shard: Rc<Shard>, listener: Listener) {
             Err(error) => {
                 shard.counters().add(Counter::AcceptErrors, 1);
                 tracing::warn!(%error, "accept failed");
-                glommio::timer::sleep(PAUSE).await;
+                clock::sleep(PAUSE).await;
             }
         }
         budget -= 1;

@@ -10,6 +10,7 @@ use super::mesh::Parcel;
 use crate::client::host_filter::{BadExpression, HostFilter};
 use crate::ids::Sid;
 use crate::limits::BLACKLIST_BYTES_MAX;
+use crate::net::clock;
 use crate::net::socket::Socket;
 
 /// Distance between two looks at the file.
@@ -87,7 +88,7 @@ pub(super) async fn watch(shard: Rc<Shard>, path: PathBuf) {
     let mut seen = None;
     let mut complaint = String::new();
     loop {
-        glommio::timer::sleep(LOOK).await;
+        clock::sleep(LOOK).await;
         let file = path.clone();
         let read = glommio::executor()
             .spawn_blocking(move || read(&file, seen))

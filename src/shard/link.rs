@@ -93,7 +93,7 @@ pub(super) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
             &server.host,
             server.port,
             rpc.connect_timeout,
-            &shard.poller,
+            &shard.network,
         )
         .await
         {
@@ -109,7 +109,7 @@ pub(super) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
             }
         };
         shard.link_ended(&link, fault);
-        glommio::timer::sleep(backoff.pause()).await;
+        clock::sleep(backoff.pause()).await;
     }
 }
 

@@ -146,7 +146,7 @@ async fn run(shard: Rc<Shard>, link: Rc<MasterLink>, master: config::Master) {
     let cluster = &shard.config.cluster;
     let mut backoff = Backoff::new(cluster.reconnect_min, cluster.reconnect_max);
     loop {
-        match dial(&master.host, master.port, CONNECT_TIMEOUT, &shard.poller).await {
+        match dial(&master.host, master.port, CONNECT_TIMEOUT, &shard.network).await {
             Ok(socket) => {
                 if talk(&shard, &link, Rc::new(socket)).await {
                     backoff.reset();
@@ -158,7 +158,7 @@ async fn run(shard: Rc<Shard>, link: Rc<MasterLink>, master: config::Master) {
         // All servers of a cluster lose their master together; they should not return together.
         let pause = backoff.pause();
         let jitter = pause.mul_f64((clock::unix_ms() % 100) as f64 / 400.0);
-        glommio::timer::sleep(pause + jitter).await;
+        clock::sleep(pause + jitter).await;
     }
 }
 
@@ -302,7 +302,7 @@ impl Shard {
             Event::Kill => {
                 tracing::warn!("the master kills this server");
                 glommio::spawn_local(async {
-                    glommio::timer::sleep(KILL_DELAY).await;
+                    clock::sleep(KILL_DELAY).await;
                     std::process::exit(KILL_STATUS);
                 })
                 .detach();

@@ -39,10 +39,9 @@ use crate::handler::{Router, SessionEvent};
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::SESSIONS_PER_SHARD_MAX;
 use crate::metrics::Counters;
-use crate::net::clock;
 use crate::net::drive::ReadBuffer;
-use crate::net::poller::Poller;
 use crate::net::socket::Listener;
+use crate::net::{Network, clock};
 use crate::push::Scheduler;
 use crate::push::select::Selector;
 use crate::route::balance::{Balancer, Strategy};
@@ -183,7 +182,7 @@ pub(crate) struct Shard {
     /// Own id as JSON text, quotes included.
     server_id_json: String,
     host_filter: RefCell<Arc<HostFilter>>,
-    poller: Rc<Poller>,
+    network: Network,
     read_buffer: ReadBuffer,
     connections: RefCell<Slab<Connection>>,
     /// Who a session is before it is bound or has values.
@@ -266,15 +265,18 @@ const STOP_GRACE: Duration = Duration::from_millis(250);
 const END_BREATHS_MAX: usize = 1000;
 
 /// Runs a shard until the process is told to stop. Call inside its executor.
-pub async fn run(mut seed: Seed, poller: Rc<Poller>) {
+pub async fn run(mut seed: Seed, network: Network) {
     let _alive = Alive::new(seed.pulse.clone());
     let (listener, rpc_listener) = (seed.listener.take(), seed.rpc_listener.take());
     let (stop, stopper) = (seed.stop.clone(), seed.stopper.clone());
-    let shard = match Shard::new(seed, poller.clone()) {
+    let shard = match Shard::new(seed, network) {
         Ok(shard) => Rc::new(shard),
         Err(error) => return stopper(Some(error)),
     };
-    shard.keep(async move { poller.run().await });
+    if let Network::Kernel(poller) = &shard.network {
+        let poller = poller.clone();
+        shard.keep(async move { poller.run().await });
+    }
     shard.apply_static_cluster();
     if shard.id == SWITCH {
         master::start(&shard, shard.listen(rpc_listener));
@@ -282,7 +284,11 @@ pub async fn run(mut seed: Seed, poller: Rc<Poller>) {
             shard.keep(host_filter::watch(shard.clone(), path));
         }
     }
-    if let Some(listener) = shard.listen(listener) {
+    let clients = match &shard.network {
+        Network::Kernel(_) => shard.listen(listener),
+        Network::Memory(backlog) => Some(Listener::Memory(backlog.clone())),
+    };
+    if let Some(listener) = clients {
         shard.keep(accept::run(shard.clone(), listener));
     }
     shard.keep(flush_turns(shard.clone()));
@@ -293,12 +299,12 @@ pub async fn run(mut seed: Seed, poller: Rc<Poller>) {
     receive_mesh(&shard, &stop).await;
     shard.leave_cluster();
     shard.close_everything();
-    glommio::timer::sleep(STOP_GRACE).await;
+    clock::sleep(STOP_GRACE).await;
     shard.end().await;
 }
 
 impl Shard {
-    fn new(seed: Seed, poller: Rc<Poller>) -> Result<Self, Error> {
+    fn new(seed: Seed, network: Network) -> Result<Self, Error> {
         let config = &seed.config;
         let make_router = || (seed.make_router)(seed.id);
         let made = seed.pulse.call(Work::Start, make_router);
@@ -349,7 +355,7 @@ impl Shard {
             router: Rc::new(router),
             routes,
             host_filter: RefCell::new(seed.host_filter),
-            poller,
+            network,
             cluster: RefCell::default(),
             balancers: RefCell::default(),
             server_id_json: String::from_utf8(server_id_json).expect("write_string writes UTF-8"),
@@ -378,7 +384,10 @@ impl Shard {
 
     /// Watches a listening socket; the process ends where that cannot be done.
     fn listen(&self, socket: Option<std::net::TcpListener>) -> Option<Listener> {
-        match Listener::new(socket?, &self.poller) {
+        let Network::Kernel(poller) = &self.network else {
+            return None;
+        };
+        match Listener::new(socket?, poller) {
             Ok(listener) => Some(listener),
             Err(error) => {
                 let text = format!("cannot watch the listening socket: {error}");
@@ -528,7 +537,7 @@ async fn release_collected(shard: Rc<Shard>, buffer: usize) {
     let interval = shard.selector.intervals()[buffer];
     let buffer = buffer as u8;
     loop {
-        glommio::timer::sleep(interval).await;
+        clock::sleep(interval).await;
         let collecting = shard.scheduler.borrow_mut().take_collecting(buffer);
         for sid in collecting {
             shard.release(sid, buffer);

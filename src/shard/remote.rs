@@ -149,7 +149,7 @@ pub(super) async fn run(shard: Rc<Shard>, listener: Listener) {
             Err(error) => {
                 shard.counters().add(Counter::AcceptErrors, 1);
                 tracing::warn!(%error, "accepting a peer failed");
-                glommio::timer::sleep(std::time::Duration::from_millis(50)).await;
+                clock::sleep(std::time::Duration::from_millis(50)).await;
             }
         }
     }

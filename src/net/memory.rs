@@ -1,0 +1,256 @@
+//! Connections within one thread: what a gateway without sockets has in their place.
+//!
+//! Shape:  two queues of bytes, one per direction, as the kernel has them for a connection over
+//!         loopback; an end says [`io::ErrorKind::BrokenPipe`] where a socket does
+//! Bound:  `limits::MEMORY_SOCKET_BYTES` in each; a write takes what fits
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Read as _};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use crate::limits::MEMORY_SOCKET_BYTES;
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+struct Queue {
+    bytes: VecDeque<u8>,
+    /// Nothing comes behind these bytes.
+    has_ended: bool,
+    /// Nobody reads them.
+    is_deaf: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl Queue {
+    fn end(&mut self) {
+        self.has_ended = true;
+        wake(&mut self.reader);
+    }
+
+    fn deafen(&mut self) {
+        self.is_deaf = true;
+        self.bytes = VecDeque::new();
+        wake(&mut self.reader);
+        wake(&mut self.writer);
+    }
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+/// One side of a connection. Dropping it ends both directions.
+#[derive(Debug)]
+pub struct Side {
+    incoming: Rc<RefCell<Queue>>,
+    outgoing: Rc<RefCell<Queue>>,
+    other: SocketAddr,
+}
+
+/// A connection: the side of `a` and the side of `b`, each of which sees the address of the other.
+pub fn connection(a: SocketAddr, b: SocketAddr) -> (Side, Side) {
+    let queues: [Rc<RefCell<Queue>>; 2] = Default::default();
+    let side = |incoming: usize, other| Side {
+        incoming: queues[incoming].clone(),
+        outgoing: queues[1 - incoming].clone(),
+        other,
+    };
+    (side(0, b), side(1, a))
+}
+
+impl Side {
+    /// Moves bytes into `buffer` if some are there; 0 at the end.
+    pub fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut queue = self.incoming.borrow_mut();
+        if queue.bytes.is_empty() && !queue.has_ended && !queue.is_deaf {
+            queue.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        wake(&mut queue.writer);
+        Poll::Ready(queue.bytes.read(buffer))
+    }
+
+    /// Everything that has come.
+    pub fn take(&self) -> Vec<u8> {
+        let mut queue = self.incoming.borrow_mut();
+        wake(&mut queue.writer);
+        std::mem::take(&mut queue.bytes).into()
+    }
+
+    /// Whether the other side has ended and all that it wrote was read.
+    pub fn has_ended(&self) -> bool {
+        let queue = self.incoming.borrow();
+        queue.bytes.is_empty() && (queue.has_ended || queue.is_deaf)
+    }
+
+    /// Writes what fits.
+    pub fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut queue = self.outgoing.borrow_mut();
+        if queue.has_ended || queue.is_deaf {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let before = queue.bytes.len();
+        for slice in slices {
+            let room = MEMORY_SOCKET_BYTES - queue.bytes.len();
+            queue.bytes.extend(&slice[..room.min(slice.len())]);
+        }
+        let written = queue.bytes.len() - before;
+        if written > 0 {
+            wake(&mut queue.reader);
+        }
+        Ok(written)
+    }
+
+    /// Writes `bytes` once there is room for some.
+    pub fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = self.write(&[IoSlice::new(bytes)])?;
+        if written == 0 && !bytes.is_empty() {
+            self.outgoing.borrow_mut().writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    /// Ends the direction to the other side, behind what was written.
+    pub fn shutdown_write(&self) {
+        self.outgoing.borrow_mut().end();
+    }
+
+    /// Ends both directions; a task that waits for bytes wakes up.
+    pub fn shutdown(&self) {
+        self.shutdown_write();
+        self.incoming.borrow_mut().deafen();
+    }
+
+    /// Address of the other side.
+    pub fn peer_address(&self) -> SocketAddr {
+        self.other
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+/// Connections that a shard has not accepted yet.
+///
+/// Bound: who puts one in waits until it was accepted.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    sides: RefCell<VecDeque<Side>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Backlog {
+    /// Puts a connection in line.
+    pub fn put(&self, side: Side) {
+        self.sides.borrow_mut().push_back(side);
+        wake(&mut self.waker.borrow_mut());
+    }
+
+    /// The next connection.
+    pub async fn accept(&self) -> Side {
+        poll_fn(|cx| match self.sides.borrow_mut().pop_front() {
+            Some(side) => Poll::Ready(side),
+            None => {
+                *self.waker.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::{block_on, poll_once};
+
+    fn sides() -> (Side, Side) {
+        let [a, b] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        connection(a, b)
+    }
+
+    fn read(side: &Side, bytes: usize) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; bytes];
+        let step = poll_fn(|cx| side.poll_read(cx, &mut buffer));
+        let read = block_on(poll_once(step))?.expect("a queue can be read");
+        buffer.truncate(read);
+        Some(buffer)
+    }
+
+    fn write(side: &Side, bytes: &[u8]) -> io::Result<usize> {
+        side.write(&[IoSlice::new(bytes)])
+    }
+
+    #[test]
+    fn bytes_arrive_in_order_and_the_end_behind_them() {
+        let (a, b) = sides();
+        assert_eq!((a.peer_address().port(), b.peer_address().port()), (2, 1));
+        assert_eq!(read(&b, 9), None);
+        let slices = [IoSlice::new(b"ab"), IoSlice::new(b"c")];
+        assert_eq!(a.write(&slices).unwrap(), 3);
+        a.shutdown_write();
+        assert!(!b.has_ended());
+        assert_eq!(read(&b, 2), Some(b"ab".into()));
+        assert_eq!((read(&b, 2), b.has_ended()), (Some(b"c".into()), true));
+        assert_eq!(read(&b, 2), Some(vec![]));
+        assert_eq!(
+            write(&b, b"still").unwrap(),
+            5,
+            "the other direction is open"
+        );
+        assert_eq!(a.take(), b"still");
+        assert!(write(&a, b"x").is_err());
+    }
+
+    #[test]
+    fn a_full_queue_takes_what_fits_and_the_rest_when_it_was_read() {
+        let (a, b) = sides();
+        let long = vec![7; MEMORY_SOCKET_BYTES + 1];
+        assert_eq!(write(&a, &long).unwrap(), MEMORY_SOCKET_BYTES);
+        assert_eq!(write(&a, &long).unwrap(), 0);
+        let step = || block_on(poll_once(poll_fn(|cx| a.poll_write(cx, b"x"))));
+        assert!(step().is_none());
+        assert_eq!(read(&b, 1), Some(vec![7]));
+        assert_eq!(step().unwrap().unwrap(), 1);
+    }
+
+    #[test]
+    fn a_side_that_is_gone_is_the_end_for_the_other() {
+        let (a, b) = sides();
+        write(&b, b"never read").unwrap();
+        drop(a);
+        assert!(b.has_ended());
+        assert_eq!(read(&b, 1), Some(vec![]));
+        assert_eq!(
+            write(&b, b"x").unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
+    }
+
+    #[test]
+    fn connections_are_accepted_in_order() {
+        let backlog = Backlog::default();
+        let kept: Vec<Side> = (0..2)
+            .map(|at: u16| {
+                let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+                let (client, gateway) = connection(address(50_000 + at), address(1));
+                backlog.put(gateway);
+                client
+            })
+            .collect();
+        let ports = [(); 2].map(|()| block_on(backlog.accept()).peer_address().port());
+        assert_eq!((ports, kept.len()), ([50_000, 50_001], 2));
+        assert!(block_on(poll_once(backlog.accept())).is_none());
+    }
+}
