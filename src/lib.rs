@@ -72,4 +72,4 @@ pub mod shard;
 pub use config::Config;
 pub use error::{Error, Result};
 #[cfg(feature = "runtime")]
-pub use gateway::{Gateway, Running, Stopper};
+pub use gateway::{Gateway, Running, Stopper, memory};

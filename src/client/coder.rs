@@ -42,6 +42,16 @@ impl Protos {
         (has(&self.client), has(&self.server))
     }
 
+    /// Of what clients get.
+    pub fn server(&self) -> Option<&Schema> {
+        self.server.as_ref()
+    }
+
+    /// Of what clients send.
+    pub fn client(&self) -> Option<&Schema> {
+        self.client.as_ref()
+    }
+
     /// What clients compare with the version they have kept.
     pub fn version(&self) -> &str {
         &self.version

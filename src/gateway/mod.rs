@@ -28,6 +28,7 @@ use crate::shard::pulse::Pulse;
 use crate::shard::{self, Gauge, Seed};
 
 pub mod load;
+pub mod memory;
 mod preflight;
 mod room;
 mod run;
@@ -79,11 +80,9 @@ impl Gateway {
 
     /// Checks the machine, opens the port and starts all shards.
     pub fn start(self) -> Result<Running> {
-        let protos = Arc::new(preflight::protos(&self.config)?);
         preflight::check(&self.config)?;
         let cores = preflight::cores();
         let shards = preflight::shards(&self.config);
-        let host_filter = Arc::new(preflight::host_filter(&self.config.client)?);
         let listeners = preflight::bind(&self.config, shards)?;
         let mut rpc_listener = self
             .config
@@ -92,63 +91,24 @@ impl Gateway {
             .map(preflight::bind_rpc)
             .transpose()?;
         let sockets_max = preflight::sockets_max(&self.config);
-        let connections_max = self.config.client.max_connections.unwrap_or(sockets_max);
-        let sockets = Arc::new(Gauge::new(sockets_max));
-        let connections = Arc::new(Gauge::new(connections_max));
-        let config = Arc::new(self.config);
-        let (outlets, inboxes) = mesh::queues(shards);
-        let bells: Vec<_> = inboxes.iter().map(|inbox| inbox.bell.clone()).collect();
-        // One for each shard, and the watchdog's.
-        let counters: Arc<[Counters]> = (0..=shards).map(|_| Counters::default()).collect();
-        let pulses: Vec<Arc<Pulse>> = (0..shards).map(|_| Arc::default()).collect();
+        let pin = self.config.pin && cores.len() >= shards;
+        let (seeds, shared) = self.seeds(shards, sockets_max)?;
+        let pulses = seeds.iter().map(|seed| seed.pulse.clone()).collect();
         let (alive, ended) = std::sync::mpsc::channel();
-        let watchdog = start_watchdog(pulses.clone(), counters.clone(), ended)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let failure = Arc::new(OnceLock::new());
-        let stopper = Stopper {
-            stop: stop.clone(),
-            bells,
-        };
-        let pin = config.pin && cores.len() >= shards;
+        let watchdog = start_watchdog(pulses, shared.counters.clone(), ended)?;
         let mut threads = Vec::with_capacity(shards);
-        let seeds = listeners.sockets.into_iter().zip(inboxes).enumerate();
-        for (index, (listener, inbox)) in seeds {
-            let seed = Seed {
-                id: ShardId(index as u16),
-                shards,
-                config: config.clone(),
-                listener: Some(listener),
-                rpc_listener: rpc_listener.take(),
-                inbox,
-                outlets: outlets.clone(),
-                counters: counters.clone(),
-                pulse: pulses[index].clone(),
-                make_router: self.make_router.clone(),
-                sockets: sockets.clone(),
-                connections: connections.clone(),
-                stop: stop.clone(),
-                stopper: {
-                    let (stopper, failure) = (stopper.clone(), failure.clone());
-                    Arc::new(move |error| {
-                        if let Some(error) = error {
-                            let _ = failure.set(error);
-                        }
-                        stopper.stop();
-                    })
-                },
-                host_filter: host_filter.clone(),
-                protos: protos.clone(),
-                page: self.page,
-            };
+        for (mut seed, listener) in seeds.into_iter().zip(listeners.sockets) {
+            seed.listener = Some(listener);
+            seed.rpc_listener = rpc_listener.take();
             let placement = if pin {
-                Placement::Fixed(cores[index])
+                Placement::Fixed(cores[seed.id.index()])
             } else {
                 Placement::Unbound
             };
             threads.push(start_shard(
                 placement,
                 seed,
-                stopper.clone(),
+                shared.stopper.clone(),
                 alive.clone(),
             )?);
         }
@@ -158,12 +118,71 @@ impl Gateway {
             shards,
             threads,
             watchdog,
-            stopper,
-            failure,
-            counters,
+            stopper: shared.stopper,
+            failure: shared.failure,
+            counters: shared.counters,
             _lock: listeners.lock,
         })
     }
+
+    /// What each shard is made of, but for the sockets it listens on; and what their owner keeps.
+    fn seeds(self, shards: usize, sockets_max: usize) -> Result<(Vec<Seed>, Shared)> {
+        let protos = Arc::new(preflight::protos(&self.config)?);
+        let host_filter = Arc::new(preflight::host_filter(&self.config.client)?);
+        let connections_max = self.config.client.max_connections.unwrap_or(sockets_max);
+        let sockets = Arc::new(Gauge::new(sockets_max));
+        let connections = Arc::new(Gauge::new(connections_max));
+        let config = Arc::new(self.config);
+        let (outlets, inboxes) = mesh::queues(shards);
+        // One for each shard, and the watchdog's.
+        let counters: Arc<[Counters]> = (0..=shards).map(|_| Counters::default()).collect();
+        let failure = Arc::new(OnceLock::new());
+        let stopper = Stopper {
+            stop: Arc::default(),
+            bells: inboxes.iter().map(|inbox| inbox.bell.clone()).collect(),
+        };
+        let seed = |(index, inbox)| Seed {
+            id: ShardId(index as u16),
+            shards,
+            config: config.clone(),
+            listener: None,
+            rpc_listener: None,
+            inbox,
+            outlets: outlets.clone(),
+            counters: counters.clone(),
+            pulse: Arc::default(),
+            make_router: self.make_router.clone(),
+            sockets: sockets.clone(),
+            connections: connections.clone(),
+            stop: stopper.stop.clone(),
+            stopper: {
+                let (stopper, failure) = (stopper.clone(), failure.clone());
+                Arc::new(move |error| {
+                    if let Some(error) = error {
+                        let _ = failure.set(error);
+                    }
+                    stopper.stop();
+                })
+            },
+            host_filter: host_filter.clone(),
+            protos: protos.clone(),
+            page: self.page,
+        };
+        let seeds = inboxes.into_iter().enumerate().map(seed).collect();
+        let shared = Shared {
+            stopper,
+            failure,
+            counters,
+        };
+        Ok((seeds, shared))
+    }
+}
+
+/// What the owner of all shards keeps of them.
+struct Shared {
+    stopper: Stopper,
+    failure: Arc<OnceLock<Error>>,
+    counters: Arc<[Counters]>,
 }
 
 /// Starts the thread of a shard; returns once its executor stands.

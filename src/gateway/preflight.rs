@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -52,6 +52,16 @@ const PROBE_THREAD: &str = "tangelo-probe";
 /// Takes part in the start of the process: it replaces the panic hook for a moment, and must run
 /// once, before any shard.
 pub fn check(config: &Config) -> Result<()> {
+    check_values(config)?;
+    let shards = shards(config);
+    let (files, memory) = (raise(Resource::Nofile), raise(Resource::Memlock));
+    files_fit(files, config, shards)?;
+    memory_fits(memory, is_exempt(), shards)?;
+    probe()
+}
+
+/// The part of [`check`] that looks at `config` alone.
+pub fn check_values(config: &Config) -> Result<()> {
     ClientCheck::parse(&config.client.accept)
         .map_err(|text| Error::Config(format!("client.accept: {text}")))?;
     for (key, texts) in [
@@ -75,12 +85,7 @@ pub fn check(config: &Config) -> Result<()> {
             u16::MAX
         )));
     }
-    let shards = shards(config);
-    shards_fit(shards)?;
-    let (files, memory) = (raise(Resource::Nofile), raise(Resource::Memlock));
-    files_fit(files, config, shards)?;
-    memory_fits(memory, is_exempt(), shards)?;
-    probe()
+    shards_fit(shards(config))
 }
 
 /// Shards to start: as configured, else one per available core.
@@ -129,6 +134,18 @@ pub fn executor(placement: &Placement) -> Result<LocalExecutor> {
         }
     }
     make().map_err(|error| refused(&error, sysctl().as_deref()))
+}
+
+/// The one executor of a gateway in memory. Any number of them may be made at any time: what replaces
+/// the panic hook is done once for all.
+pub fn executor_in_memory() -> Result<LocalExecutor> {
+    static PROBED: OnceLock<Result<()>> = OnceLock::new();
+    let probed = PROBED.get_or_init(|| {
+        raise(Resource::Memlock);
+        probe()
+    });
+    probed.clone()?;
+    executor(&Placement::Unbound)
 }
 
 /// Protos of both directions; empty without `client.use_protobuf`. What a human should look at in

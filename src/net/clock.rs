@@ -34,7 +34,7 @@ pub fn real_now() -> Instant {
 /// Milliseconds since 1970, for others to read.
 pub fn unix_ms() -> u128 {
     let since = match virtual_clock() {
-        Some(clock) => VIRTUAL_BEGIN + (clock.now() - clock.began),
+        Some(clock) => VIRTUAL_BEGIN + clock.elapsed(),
         None => {
             let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             since.unwrap_or_default()
@@ -124,6 +124,11 @@ impl VirtualClock {
     /// What it shows.
     pub fn now(&self) -> Instant {
         self.now.get()
+    }
+
+    /// How far it has been moved.
+    pub fn elapsed(&self) -> Duration {
+        self.now.get() - self.began
     }
 
     /// When the next sleeper wakes up.

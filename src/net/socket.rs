@@ -29,9 +29,11 @@ pub struct Socket(Kind);
 #[derive(Debug)]
 enum Kind {
     Kernel(Watched),
-    /// Boxed: sockets of the kernel are many and should not be larger for it.
     Memory(Box<Side>),
 }
+
+// There may be many, and that there is a second kind costs nothing.
+const _: () = assert!(size_of::<Socket>() == size_of::<Watched>());
 
 /// A descriptor that the poller watches.
 #[derive(Debug)]

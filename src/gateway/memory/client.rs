@@ -1,0 +1,356 @@
+//! A client of a gateway in memory: what a library of a game does, a call at a time.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::World;
+use crate::limits::PACKAGE_BODY_BYTES_MAX;
+use crate::net::memory::Side;
+use crate::wire::message::{self, Kind, Message, Route};
+use crate::wire::package::{self, Kind as PackageKind};
+
+/// How a client connects. The default is what [`InMemory::connect`](super::InMemory::connect) takes.
+#[derive(Debug, Clone, Default)]
+pub struct ClientOptions {
+    /// The shard that accepts it, from 0; else one after the other.
+    pub shard: Option<usize>,
+    /// Where it comes from; else a port of 127.0.0.1.
+    pub address: Option<SocketAddr>,
+    /// The body of its handshake; else that of a client without a cache, `{"sys":{"type":"memory",
+    /// "version":"0.0.0"},"user":{}}`.
+    pub handshake: Option<Value>,
+}
+
+/// A client over raw TCP framing.
+///
+/// Each function runs the shards until they have nothing left to do at this time of the clock, then
+/// looks at what has come. Those that wait for something panic when it does not come within
+/// [the patience](super::InMemory::set_patience), or cannot come any more. Dictionary codes and protobuf bodies are used
+/// both ways where the handshake says so.
+///
+/// Bound: what has come and was not looked at stays; of what the client does not take,
+///        `limits::MEMORY_SOCKET_BYTES` are on their way, then the gateway holds the rest, up to
+///        `client.outbox_bytes_max`
+pub struct Client {
+    world: Rc<World>,
+    side: Side,
+    handshake: Value,
+    last_id: u32,
+    /// Routes of requests without an answer, by id.
+    asked: HashMap<u32, String>,
+    /// Of the handshake: codes of routes, and whether there are protos.
+    codes: HashMap<String, u16>,
+    uses_protos: bool,
+    inbox: Inbox,
+}
+
+/// What has come.
+#[derive(Default)]
+struct Inbox {
+    /// The front of a package.
+    bytes: Vec<u8>,
+    greeting: Option<Value>,
+    answers: HashMap<u32, Value>,
+    pushes: VecDeque<(String, Value)>,
+    heartbeats: usize,
+    kicked: Option<String>,
+}
+
+impl Client {
+    pub(super) fn new(world: Rc<World>, side: Side, handshake: Option<Value>) -> Self {
+        let sys = json!({ "type": "memory", "version": "0.0.0" });
+        Self {
+            world,
+            side,
+            handshake: handshake.unwrap_or_else(|| json!({ "sys": sys, "user": {} })),
+            last_id: 0,
+            asked: HashMap::new(),
+            codes: HashMap::new(),
+            uses_protos: false,
+            inbox: Inbox::default(),
+        }
+    }
+
+    /// Sends the handshake and, where its answer has code 200, the acknowledgement. The answer.
+    #[track_caller]
+    pub fn shake_hands(&mut self) -> Value {
+        let body = self.handshake.to_string();
+        self.send(PackageKind::Handshake, body.as_bytes());
+        let answer = self.wait("the handshake's answer", |inbox| inbox.greeting.take());
+        let sys = &answer["sys"];
+        if let Some(dict) = sys["dict"].as_object() {
+            let code =
+                |(route, code): (&String, &Value)| Some((route.clone(), code.as_u64()? as u16));
+            self.codes = dict.iter().filter_map(code).collect();
+        }
+        self.uses_protos = sys["useProto"] == true;
+        if answer["code"] == 200 {
+            self.send(PackageKind::Ack, b"");
+        }
+        answer
+    }
+
+    /// Sends a request and waits for its answer.
+    ///
+    /// # Panics
+    /// When no answer comes, or `body` cannot be written as JSON or by its proto.
+    #[track_caller]
+    pub fn request(&mut self, route: &str, body: &impl Serialize) -> Value {
+        let id = self.ask(route, body);
+        self.wait(route, |inbox| inbox.answers.remove(&id))
+    }
+
+    /// Sends a request and does not wait for its answer, which [`Client::answer`] has.
+    ///
+    /// # Panics
+    /// When `body` cannot be written as JSON or by its proto.
+    #[track_caller]
+    pub fn ask(&mut self, route: &str, body: &impl Serialize) -> u32 {
+        self.last_id += 1;
+        self.asked.insert(self.last_id, route.into());
+        self.message(Kind::Request, self.last_id, route, body);
+        self.last_id
+    }
+
+    /// The answer to a request, once, if it is there. What is not JSON is a string.
+    #[track_caller]
+    pub fn answer(&mut self, id: u32) -> Option<Value> {
+        self.look();
+        self.inbox.answers.remove(&id)
+    }
+
+    /// Sends a notify.
+    ///
+    /// # Panics
+    /// When `body` cannot be written as JSON or by its proto.
+    #[track_caller]
+    pub fn notify(&mut self, route: &str, body: &impl Serialize) {
+        self.message(Kind::Notify, 0, route, body);
+    }
+
+    /// The oldest push that has not been looked at, if one has come: its route and body.
+    #[track_caller]
+    pub fn pushed(&mut self) -> Option<(String, Value)> {
+        self.look();
+        self.inbox.pushes.pop_front()
+    }
+
+    /// The same, and waits for it.
+    ///
+    /// # Panics
+    /// When none comes.
+    #[track_caller]
+    pub fn next_push(&mut self) -> (String, Value) {
+        self.wait("a push", |inbox| inbox.pushes.pop_front())
+    }
+
+    /// Sends a heartbeat.
+    #[track_caller]
+    pub fn heartbeat(&mut self) {
+        self.send(PackageKind::Heartbeat, b"");
+    }
+
+    /// Heartbeats that have come so far; the gateway answers the acknowledgement and each heartbeat
+    /// with one.
+    #[track_caller]
+    pub fn heartbeats(&mut self) -> usize {
+        self.look();
+        self.inbox.heartbeats
+    }
+
+    /// The reason for which the gateway has kicked this client, if it has.
+    #[track_caller]
+    pub fn kicked(&mut self) -> Option<String> {
+        self.look();
+        self.inbox.kicked.clone()
+    }
+
+    /// Whether the connection has ended, from whichever side.
+    #[track_caller]
+    pub fn is_closed(&mut self) -> bool {
+        self.look();
+        self.side.has_ended()
+    }
+
+    /// Ends the connection, as dropping the client does later.
+    #[track_caller]
+    pub fn close(&mut self) {
+        self.side.shutdown();
+        self.world.rest("closing");
+    }
+
+    /// Sends bytes as they are. After the end of the connection they are lost.
+    ///
+    /// # Panics
+    /// When the gateway does not read them.
+    #[track_caller]
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        let mut left = bytes;
+        while !left.is_empty()
+            && let Ok(written) = self.side.write(&[IoSlice::new(left)])
+        {
+            assert!(written > 0, "the gateway does not read what it is sent");
+            left = &left[written..];
+            self.world.rest("sending");
+        }
+    }
+
+    /// Bytes that have come and that no other function has looked at; none of them will.
+    #[track_caller]
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        self.world.rest("receiving");
+        let mut bytes = std::mem::take(&mut self.inbox.bytes);
+        bytes.extend(self.side.take());
+        bytes
+    }
+
+    #[track_caller]
+    fn send(&mut self, kind: PackageKind, body: &[u8]) {
+        let mut bytes = Vec::new();
+        let fits = package::write(&mut bytes, kind, body);
+        assert!(fits, "{} bytes are too many for a package", body.len());
+        self.send_bytes(&bytes);
+    }
+
+    #[track_caller]
+    fn message(&mut self, kind: Kind, id: u32, route: &str, body: &impl Serialize) {
+        let text = serde_json::to_vec(body);
+        let text = text.unwrap_or_else(|error| panic!("{route}: the body is no JSON: {error}"));
+        let message = Message {
+            id,
+            kind,
+            route: match self.codes.get(route) {
+                Some(code) => Route::Code(*code),
+                None => Route::Text(route.as_bytes()),
+            },
+            gzip: false,
+            body: &self.encoded(route, text),
+        };
+        let mut bytes = Vec::new();
+        let written = message::write(&mut bytes, &message);
+        written.unwrap_or_else(|error| panic!("{route}: {}", error.text()));
+        self.send(PackageKind::Data, &bytes);
+    }
+
+    /// A body as its proto has it, if there is one.
+    #[track_caller]
+    fn encoded(&self, route: &str, text: Vec<u8>) -> Vec<u8> {
+        let protos = self.world.protos.client();
+        let proto = protos.and_then(|protos| protos.proto(route));
+        let Some(proto) = proto.filter(|_| self.uses_protos) else {
+            return text;
+        };
+        let mut out = Vec::new();
+        match proto.encode(&text, &mut out) {
+            Ok(true) => out,
+            Ok(false) => panic!("{route}: the body has not what its proto requires"),
+            Err(bad) => panic!("{route}: the body does not fit its proto: {bad}"),
+        }
+    }
+
+    #[track_caller]
+    fn wait<T>(&mut self, what: &str, take: impl Fn(&mut Inbox) -> Option<T>) -> T {
+        let found = self.world.clone().wait(what, || {
+            self.receive();
+            let found = take(&mut self.inbox);
+            (found.is_some() || self.side.has_ended()).then_some(found)
+        });
+        found.unwrap_or_else(|| match &self.inbox.kicked {
+            Some(reason) => panic!("{what}: does not come, the client was kicked: {reason:?}"),
+            None => panic!("{what}: does not come, the connection has ended"),
+        })
+    }
+
+    /// Looks at what has come by now.
+    #[track_caller]
+    fn look(&mut self) {
+        self.world.rest("receiving");
+        self.receive();
+    }
+
+    fn receive(&mut self) {
+        self.inbox.bytes.extend(self.side.take());
+        let bytes = std::mem::take(&mut self.inbox.bytes);
+        let mut at = 0;
+        loop {
+            match package::decode(&bytes[at..], PACKAGE_BODY_BYTES_MAX) {
+                Ok(Some(package)) => {
+                    at += package.bytes();
+                    self.package(package.kind, package.body);
+                }
+                Ok(None) => break,
+                Err(error) => panic!("the gateway has sent what is no package: {error:?}"),
+            }
+        }
+        self.inbox.bytes = bytes[at..].into();
+    }
+
+    fn package(&mut self, kind: PackageKind, body: &[u8]) {
+        match kind {
+            PackageKind::Handshake => self.inbox.greeting = Some(value(body)),
+            PackageKind::Heartbeat => self.inbox.heartbeats += 1,
+            PackageKind::Kick => {
+                let reason = &value(body)["reason"];
+                let text = reason
+                    .as_str()
+                    .map_or_else(|| reason.to_string(), Into::into);
+                self.inbox.kicked = Some(text);
+            }
+            PackageKind::Data => match message::decode(body) {
+                Ok(message) => self.data(&message),
+                Err(error) => panic!("the gateway has sent what is no message: {error:?}"),
+            },
+            PackageKind::Ack => panic!("the gateway has sent an acknowledgement"),
+        }
+    }
+
+    fn data(&mut self, message: &Message<'_>) {
+        if message.kind == Kind::Response {
+            let route = self.asked.remove(&message.id);
+            let route = route.unwrap_or_else(|| {
+                panic!(
+                    "an answer to request {}, which nobody waits for",
+                    message.id
+                )
+            });
+            let answer = self.decoded(&route, message.body);
+            self.inbox.answers.insert(message.id, answer);
+            return;
+        }
+        let route = match message.route {
+            Route::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            Route::Code(code) => {
+                let known = self.codes.iter().find(|(_, known)| **known == code);
+                let known = known.map(|(route, _)| route.clone());
+                known.unwrap_or_else(|| panic!("code {code} is not in the handshake's dictionary"))
+            }
+            Route::None => panic!("the gateway has sent a {:?}", message.kind),
+        };
+        let body = self.decoded(&route, message.body);
+        self.inbox.pushes.push_back((route, body));
+    }
+
+    fn decoded(&self, route: &str, body: &[u8]) -> Value {
+        let protos = self.world.protos.server();
+        let proto = protos.and_then(|protos| protos.proto(route));
+        let Some(proto) = proto.filter(|_| self.uses_protos) else {
+            return value(body);
+        };
+        let mut text = Vec::new();
+        match proto.decode(body, &mut text) {
+            Ok(_) => value(&text),
+            Err(error) => panic!("{route}: the body does not fit its proto: {error:?}"),
+        }
+    }
+}
+
+/// A body; a string where it is no JSON.
+fn value(body: &[u8]) -> Value {
+    serde_json::from_slice(body)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()))
+}
