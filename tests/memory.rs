@@ -2,19 +2,19 @@
 
 #![cfg(feature = "runtime")]
 // A test is not a shard.
-#![allow(clippy::disallowed_types)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tangelo::config::{self, DuplicateLogin, Scheduler};
-use tangelo::handler::{Answer, BroadcastOptions, Outcome, Request, Router};
+use tangelo::handler::{App, BroadcastOptions, Json, Reply, Router, Session, State, Uid};
 use tangelo::memory::{Client, ClientOptions, InMemory};
-use tangelo::net::clock;
-use tangelo::session::Uid;
-use tangelo::{Config, Gateway};
+use tangelo::{Config, Error, Gateway};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -28,41 +28,53 @@ const AWAY: &str = "connector.entryHandler.away";
 
 fn router() -> Router {
     Router::new()
-        .raw_route(LOGIN, |request| {
-            let mut session = request.session.clone();
-            let uid = Uid::from_text(request.message()["uid"].as_str().unwrap_or_default());
-            Answer::later(async move {
-                match session.bind(uid).await {
-                    Ok(()) => Outcome::value(&json!({"code": 200})),
-                    Err(failure) => Outcome::error(failure.0),
-                }
-            })
-        })
-        .raw_route(ECHO, |request| Answer::now(Outcome::json(request.body)))
-        .raw_route(SAY, say)
-        .raw_route(SLOW, |_| {
-            Answer::later(async {
-                clock::sleep(5 * SECOND).await;
-                Outcome::value(&json!({"slow": true}))
-            })
-        })
-        .raw_route(LEAVE, |request| {
-            request.session.kick(Some("you asked for it"));
-            Answer::now(Outcome::default())
-        })
-        .raw_route(AWAY, |_| {
-            // What another thread has done: the shard waits for it like for a database.
-            Answer::later(async {
-                let (done, when) = flag();
-                let thread = std::thread::Builder::new().spawn(move || {
-                    std::thread::sleep(20 * MS);
-                    done();
-                });
-                when.await;
-                thread.expect("a thread").join().expect("it has ended");
-                Outcome::value(&json!({"from": "afar"}))
-            })
-        })
+        .route("entryHandler.login", login)
+        .route("entryHandler.echo", async |body: Bytes| body)
+        .route("entryHandler.say", say)
+        .route("entryHandler.slow", slow)
+        .route("entryHandler.leave", leave)
+        .route("entryHandler.away", away)
+}
+
+#[derive(Deserialize)]
+struct Login {
+    uid: String,
+}
+
+async fn login(mut session: Session, Json(login): Json<Login>) -> Reply<Value> {
+    session.bind(login.uid).await?;
+    Ok(json!({"code": 200}))
+}
+
+/// Tells everybody, or all who are bound.
+async fn say(app: App, Json(message): Json<Value>) -> Reply<Value> {
+    let options = BroadcastOptions {
+        bound_only: message["bound"] == true,
+        ..BroadcastOptions::default()
+    };
+    app.broadcast_with("onSay", &json!({"text": message["text"]}), options)?;
+    Ok(json!({"code": 200}))
+}
+
+async fn slow(app: App) -> Value {
+    app.sleep(5 * SECOND).await;
+    json!({"slow": true})
+}
+
+async fn leave(session: Session) {
+    session.kick(Some("you asked for it"));
+}
+
+/// Waits for another thread, as if for a database.
+async fn away() -> Value {
+    let (done, when) = flag();
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(20 * MS);
+        done();
+    });
+    when.await;
+    thread.join().expect("it has ended");
+    json!({"from": "afar"})
 }
 
 /// A function to call from another thread, and a future that waits for that.
@@ -85,21 +97,6 @@ fn flag() -> (impl FnOnce() + Send, impl Future<Output = ()>) {
         }
     });
     (set, is_set)
-}
-
-/// Tells everybody, or all who are bound.
-fn say<'a>(request: &Request<'a>) -> Answer<'a> {
-    let message = request.message();
-    let options = BroadcastOptions {
-        bound_only: message["bound"] == true,
-        ..BroadcastOptions::default()
-    };
-    let body = json!({"text": message["text"]}).to_string();
-    let frontend = request.session.frontend().clone();
-    match frontend.broadcast("onSay", body.as_bytes(), options) {
-        Ok(()) => Answer::now(Outcome::value(&json!({"code": 200}))),
-        Err(failure) => Answer::now(Outcome::error(failure.0)),
-    }
 }
 
 fn start(config: Config) -> InMemory {
@@ -494,6 +491,14 @@ fn a_bad_configuration_is_an_error() {
         .err()
         .expect("it is refused");
     assert!(error.to_string().contains("client.accept"), "{error}");
+}
+
+#[test]
+fn handlers_that_cannot_work_are_an_error_at_the_start() {
+    let router = || Router::new().route("entryHandler.x", async |_: State<Uid>| {});
+    let gateway = Gateway::new(on_shards(2)).handlers(move |_| router());
+    let error = gateway.in_memory().err().expect("there is no such state");
+    assert!(matches!(error, Error::Handlers(_)), "{error}");
 }
 
 #[test]

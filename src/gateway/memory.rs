@@ -7,23 +7,27 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use serde_json::json;
-//! use tangelo::handler::{Answer, Outcome, Router};
+//!
+//! use serde_json::{Value, json};
+//! use tangelo::handler::{App, Json, Router};
 //! use tangelo::{Config, Gateway};
+//!
+//! async fn hello(app: App, Json(request): Json<Value>) -> Value {
+//!     app.sleep(Duration::from_secs(5)).await;
+//!     json!({ "hello": request["name"] })
+//! }
 //!
 //! # fn main() -> tangelo::Result<()> {
 //! let config = Config { shards: Some(2), ..Config::default() };
 //! let mut gateway = Gateway::new(config)
-//!     .handlers(|_shard| {
-//!         Router::new().raw_route("connector.entryHandler.hello", |request| {
-//!             Answer::now(Outcome::value(&json!({ "hello": request.message()["name"] })))
-//!         })
-//!     })
+//!     .handlers(|_shard| Router::new().route("entryHandler.hello", hello))
 //!     .in_memory()?;
 //!
 //! let mut client = gateway.connect();
-//! let answer = client.request("connector.entryHandler.hello", &json!({ "name": "Mei" }));
-//! assert_eq!(answer, json!({ "hello": "Mei" }));
+//! let id = client.ask("connector.entryHandler.hello", &json!({ "name": "Mei" }));
+//! assert_eq!(client.answer(id), None);
+//! gateway.advance(Duration::from_secs(5));
+//! assert_eq!(client.answer(id), Some(json!({ "hello": "Mei" })));
 //!
 //! // A client that says nothing for 90 seconds is given up; here that is at once.
 //! gateway.advance(Duration::from_secs(91));
@@ -105,7 +109,9 @@ impl Gateway {
             }
         });
         world.rest("the start");
-        Ok(InMemory { world })
+        let gateway = InMemory { world };
+        gateway.world.outcome()?;
+        Ok(gateway)
     }
 }
 
@@ -199,10 +205,7 @@ impl InMemory {
     #[track_caller]
     pub fn stop(self) -> Result<()> {
         self.world.stop();
-        match self.world.shared.failure.get() {
-            Some(error) => Err(error.clone()),
-            None => Ok(()),
-        }
+        self.world.outcome()
     }
 }
 
@@ -260,6 +263,11 @@ impl Limit {
 impl World {
     fn limit(&self) -> Limit {
         Limit(clock::real_now() + self.patience.get())
+    }
+
+    /// What has ended the gateway, if something but the test has.
+    fn outcome(&self) -> Result<()> {
+        self.shared.failure.get().cloned().map_or(Ok(()), Err)
     }
 
     fn run<T>(&self, future: impl Future<Output = T>) -> T {
