@@ -65,6 +65,11 @@
 //! [`App::sleep`] waits without blocking, and a [pool](crate::pool) has threads for what blocks, databases
 //! above all.
 //!
+//! # Tests
+//!
+//! [`Gateway::in_memory`](crate::Gateway::in_memory) runs all shards inside a test, without sockets and with a clock
+//! that stands still until it is told to move; [`memory`](crate::memory) has an example.
+//!
 //! # Cost
 //!
 //! A request of JSON costs two allocations, its future and the text of the response, beside what the
