@@ -337,8 +337,8 @@ pub enum DuplicateLogin {
     NewestWins,
 }
 
-/// Another server of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Another server of the cluster. Its `Default` has no name and no address: a program says those.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Server {
     /// Server id, unique in the cluster.
     pub id: String,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tangelo::config::{self, DuplicateLogin, Scheduler};
+use tangelo::config::{self, Dialect, DuplicateLogin, Scheduler};
 use tangelo::handler::{App, BroadcastOptions, Json, Reply, Router, Session, State, Uid};
 use tangelo::memory::{Client, ClientOptions, InMemory};
 use tangelo::{Config, Error, Gateway};
@@ -24,6 +24,7 @@ const ECHO: &str = "connector.entryHandler.echo";
 const SAY: &str = "connector.entryHandler.say";
 const SLOW: &str = "connector.entryHandler.slow";
 const LEAVE: &str = "connector.entryHandler.leave";
+const ADD: &str = "connector.entryHandler.add";
 const AWAY: &str = "connector.entryHandler.away";
 
 fn router() -> Router {
@@ -33,6 +34,7 @@ fn router() -> Router {
         .route("entryHandler.say", say)
         .route("entryHandler.slow", slow)
         .route("entryHandler.leave", leave)
+        .route("entryHandler.add", add)
         .route("entryHandler.away", away)
 }
 
@@ -63,6 +65,12 @@ async fn slow(app: App) -> Value {
 
 async fn leave(session: Session) {
     session.kick(Some("you asked for it"));
+}
+
+/// Asks a server.
+async fn add(app: App, Json(uid): Json<String>) -> Reply<Value> {
+    let add = app.cluster().call("chat", "chatRemote.add", &[json!(uid)]);
+    Ok(add.await?)
 }
 
 /// Waits for another thread, as if for a database.
@@ -432,22 +440,110 @@ fn a_client_that_does_not_read_is_closed_at_its_bound() {
     assert!(deaf.is_closed() && !loud.is_closed());
 }
 
-#[test]
-fn servers_of_the_configuration_are_not_there() {
-    let gateway = start(Config {
+/// A gateway before one chat server.
+fn before_chat(dialect: Dialect, shards: usize) -> InMemory {
+    start(Config {
+        dialect,
         servers: vec![config::Server {
             id: "chat-1".into(),
             server_type: "chat".into(),
             host: "chat.example".into(),
             port: 1,
-            weight: None,
+            ..config::Server::default()
         }],
-        ..Config::default()
-    });
+        ..on_shards(shards)
+    })
+}
+
+const SEND: &str = "chat.chatHandler.send";
+
+#[test]
+fn servers_of_the_configuration_are_not_there() {
+    let gateway = before_chat(Dialect::Pomelo, 1);
     let mut client = gateway.connect();
-    let answer = client.request("chat.chatHandler.send", &json!({}));
-    assert_eq!(answer["code"], 500);
+    assert_eq!(client.request(SEND, &json!({})), json!({"code": 500}));
     assert_eq!(client.request(ECHO, &1), json!(1));
+}
+
+#[test]
+fn a_server_of_the_test_gets_what_clients_send_and_answers() {
+    for (dialect, shards) in [
+        (Dialect::Pomelo, 1),
+        (Dialect::Pinus, 1),
+        (Dialect::Pomelo, 4),
+    ] {
+        let gateway = before_chat(dialect, shards);
+        let mut chat = gateway.server("chat-1");
+        let mut clients: Vec<Client> = (0..shards).map(|_| gateway.connect()).collect();
+        for (at, client) in clients.iter_mut().enumerate() {
+            client.request(LOGIN, &json!({"uid": format!("user {at}")}));
+            let id = client.ask(SEND, &json!({"from": at}));
+            let call = chat.next_call();
+            assert_eq!(call.message(), Some((SEND, &json!({"from": at}))));
+            let session = call.session().expect("a message has a session");
+            assert_eq!(session["uid"], json!(format!("user {at}")));
+            assert_eq!(client.answer(id), None);
+            chat.answer(&call, &json!({"sent": at}));
+            assert_eq!(client.answer(id), Some(json!({"sent": at})));
+        }
+        assert!(chat.called().is_none());
+    }
+}
+
+#[test]
+fn a_server_of_the_test_fails_is_silent_and_dies() {
+    let mut gateway = before_chat(Dialect::Pomelo, 1);
+    let mut chat = gateway.server("chat-1");
+    let mut client = gateway.connect();
+    let failed = client.ask(SEND, &json!({}));
+    let call = chat.next_call();
+    chat.fail(&call, "no");
+    assert_eq!(client.answer(failed), Some(json!({"code": 500})));
+
+    let silent = client.ask(SEND, &json!({}));
+    let late = chat.next_call();
+    gateway.advance(Config::default().rpc.timeout - MS);
+    assert_eq!(client.answer(silent), None);
+    gateway.advance(51 * MS);
+    assert_eq!(client.answer(silent), Some(json!({"code": 500})));
+    chat.answer(&late, &json!({}));
+    assert_eq!(gateway.counter("rpc_late_answers"), 1);
+    assert_eq!(
+        gateway.counter("rpc_links_down"),
+        0,
+        "the link was kept alive"
+    );
+
+    let lost = client.ask(SEND, &json!({}));
+    let _ = chat.next_call();
+    drop(chat);
+    assert_eq!(client.answer(lost), Some(json!({"code": 500})));
+    assert_eq!(client.request(SEND, &json!({})), json!({"code": 500}));
+
+    // Another one takes its place; the gateway dials it when its pause is over.
+    let mut chat = gateway.server("chat-1");
+    gateway.advance(60 * SECOND);
+    let id = client.ask(SEND, &json!({}));
+    let call = chat.next_call();
+    chat.answer(&call, &json!("back"));
+    assert_eq!(client.answer(id), Some(json!("back")));
+}
+
+#[test]
+fn a_server_of_the_test_gets_the_calls_of_handlers() {
+    let gateway = before_chat(Dialect::Pomelo, 2);
+    let mut chat = gateway.server("chat-1");
+    let mut client = gateway.connect();
+    let id = client.ask(ADD, &"mei");
+    let call = chat.next_call();
+    let names = [&call.namespace, &call.service, &call.method];
+    assert_eq!(names, ["user", "chatRemote", "add"]);
+    assert_eq!(
+        (call.args.clone(), call.message()),
+        (vec![json!("mei")], None)
+    );
+    chat.answer(&call, &json!(["mei", "li"]));
+    assert_eq!(client.answer(id), Some(json!(["mei", "li"])));
 }
 
 #[test]
@@ -516,4 +612,15 @@ fn a_request_that_waits_for_the_clock_says_so() {
     let mut gateway = start(Config::default());
     gateway.set_patience(100 * MS);
     gateway.connect().request(SLOW, &json!({}));
+}
+
+#[test]
+#[should_panic(expected = "a call: after 100ms it did not come")]
+fn a_server_that_is_not_called_says_so() {
+    let mut gateway = before_chat(Dialect::Pomelo, 2);
+    gateway.set_patience(100 * MS);
+    let mut chat = gateway.server("chat-1");
+    gateway.connect().notify(SEND, &json!({}));
+    let _ = chat.next_call();
+    let _ = chat.next_call();
 }

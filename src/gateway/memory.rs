@@ -36,9 +36,10 @@
 //! # }
 //! ```
 //!
-//! **What is not there**: ports and their checks, the master, and other servers. Calls and forwards to
-//! those of the configuration fail as they do when nobody listens. Whatever leaves the shard for a
-//! thread of its own goes by the real clock; [`Client::request`] waits for it.
+//! **What is not there**: ports and their checks, the master, and other servers: forwards and calls to
+//! those of the configuration fail as they do when nobody listens, but where the test stands in for
+//! one with a [`Server`]. Whatever leaves the shard for a thread of its own goes by the real clock;
+//! [`Client::request`] waits for it.
 //!
 //! **Invariants**: a test waits at most ten seconds of real time for anything
 //! ([`InMemory::set_patience`]), then it panics and says what for.
@@ -46,6 +47,7 @@
 //! **Where to start reading**: [`InMemory`], then [`Client`].
 
 use std::cell::Cell;
+use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,17 +57,20 @@ use glommio::LocalExecutor;
 
 use super::{Gateway, Shared, preflight};
 use crate::client::coder::Protos;
+use crate::config;
 use crate::error::Result;
 use crate::limits::SESSIONS_PER_SHARD_MAX;
 use crate::metrics;
 use crate::net::Network;
 use crate::net::clock::{self, VirtualClock};
-use crate::net::memory::{self, Backlog};
+use crate::net::memory::{self, Backlog, Place, Servers};
 use crate::shard;
 
 mod client;
+mod server;
 
 pub use client::{Client, ClientOptions};
+pub use server::{Server, ServerCall};
 
 /// Real time that one call of a test may take, unless it says otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -83,13 +88,15 @@ impl Gateway {
         let shards = *self.config.shards.get_or_insert(1);
         preflight::check_values(&self.config)?;
         self.config.master = None;
-        let listen = self.config.listen;
+        let (listen, known) = (self.config.listen, self.config.servers.clone());
         let (seeds, shared) = self.seeds(shards, shards * SESSIONS_PER_SHARD_MAX)?;
         let protos = seeds[0].protos.clone();
         let world = Rc::new(World {
             executor: preflight::executor_in_memory()?,
             clock: Rc::default(),
             backlogs: (0..shards).map(|_| Rc::default()).collect(),
+            servers: Rc::default(),
+            known,
             at_work: Rc::new(Cell::new(shards)),
             shared,
             protos,
@@ -99,7 +106,10 @@ impl Gateway {
         });
         world.run(async {
             for (seed, backlog) in seeds.into_iter().zip(&world.backlogs) {
-                let network = Network::Memory(backlog.clone());
+                let network = Network::Memory(Place {
+                    clients: backlog.clone(),
+                    servers: world.servers.clone(),
+                });
                 let at_work = world.at_work.clone();
                 let shard = async move {
                     shard::run(seed, network).await;
@@ -167,6 +177,18 @@ impl InMemory {
         Client::new(world.clone(), side, options.handshake)
     }
 
+    /// Stands in for a server of the configuration, which can be reached from now on; dropping it is
+    /// the end of that server.
+    ///
+    /// # Panics
+    /// When the configuration has no server of this id.
+    #[track_caller]
+    pub fn server(&self, id: &str) -> Server {
+        let known = self.world.known.iter().find(|known| known.id == id);
+        let known = known.unwrap_or_else(|| panic!("the configuration has no server {id:?}"));
+        Server::new(self.world.clone(), known)
+    }
+
     /// Moves the clock, through everything that happens by it meanwhile, in order.
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
@@ -224,6 +246,9 @@ struct World {
     clock: Rc<VirtualClock>,
     /// Where each shard accepts connections.
     backlogs: Vec<Rc<Backlog>>,
+    /// Where servers are reached, and all that the configuration has.
+    servers: Rc<Servers>,
+    known: Vec<config::Server>,
     /// Shards that have not ended.
     at_work: Rc<Cell<usize>>,
     shared: Shared,
@@ -331,6 +356,19 @@ impl World {
                 Some(at) => self.advance_to(at),
                 None => self.run(clock::real_sleep(LOOK)),
             }
+        }
+    }
+
+    /// Writes all of it, as far as `write` does not find the other side gone.
+    #[track_caller]
+    fn send(&self, bytes: &[u8], write: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>) {
+        let mut left = bytes;
+        while !left.is_empty()
+            && let Ok(written) = write(&[IoSlice::new(left)])
+        {
+            assert!(written > 0, "the gateway does not read what it is sent");
+            left = &left[written..];
+            self.rest("sending");
         }
     }
 

@@ -17,15 +17,19 @@ pub enum DialError {
     Io(io::Error),
 }
 
-/// Connects; the first address that the name has. In memory nobody is there.
+/// Connects; the first address that the name has.
 pub async fn dial(
     host: &str,
     port: u16,
     timeout: Duration,
     network: &Network,
 ) -> Result<Socket, DialError> {
-    let Network::Kernel(poller) = network else {
-        return Err(DialError::Io(io::ErrorKind::ConnectionRefused.into()));
+    let poller = match network {
+        Network::Kernel(poller) => poller,
+        Network::Memory(place) => {
+            let side = place.servers.connect(host, port).map_err(DialError::Io)?;
+            return Ok(Socket::memory(side));
+        }
     };
     let address = resolve(host, port).await.map_err(DialError::Io)?;
     let connected = async {

@@ -5,10 +5,10 @@
 //! Bound:  `limits::MEMORY_SOCKET_BYTES` in each; a write takes what fits
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Read as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -141,9 +141,50 @@ impl Drop for Side {
     }
 }
 
-/// Connections that a shard has not accepted yet.
+/// Where a shard without sockets is: who comes to it, and whom it can reach.
+#[derive(Debug, Default)]
+pub struct Place {
+    /// Clients on their way in.
+    pub clients: Rc<Backlog>,
+    /// The same for all shards.
+    pub servers: Rc<Servers>,
+}
+
+/// Servers that can be reached, by host and port.
+#[derive(Debug, Default)]
+pub struct Servers(RefCell<HashMap<(String, u16), Rc<Backlog>>>);
+
+impl Servers {
+    /// Takes what comes for a server from now on, in place of who did.
+    pub fn listen(&self, host: &str, port: u16) -> Rc<Backlog> {
+        let backlog = Rc::new(Backlog::default());
+        let address = (host.to_owned(), port);
+        self.0.borrow_mut().insert(address, backlog.clone());
+        backlog
+    }
+
+    /// Nobody listens there any more.
+    pub fn close(&self, host: &str, port: u16) {
+        self.0.borrow_mut().remove(&(host.to_owned(), port));
+    }
+
+    /// Connects.
+    ///
+    /// Errors: [`io::ErrorKind::ConnectionRefused`] where nobody listens
+    pub fn connect(&self, host: &str, port: u16) -> io::Result<Side> {
+        let servers = self.0.borrow();
+        let backlog = servers.get(&(host.to_owned(), port));
+        let backlog = backlog.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (side, other) = connection(address(0), address(port));
+        backlog.put(other);
+        Ok(side)
+    }
+}
+
+/// Connections that nobody has accepted yet.
 ///
-/// Bound: who puts one in waits until it was accepted.
+/// Bound: who accepts waits for nothing else, and who connects waits for an answer.
 #[derive(Debug, Default)]
 pub struct Backlog {
     sides: RefCell<VecDeque<Side>>,
@@ -252,5 +293,22 @@ mod tests {
         let ports = [(); 2].map(|()| block_on(backlog.accept()).peer_address().port());
         assert_eq!((ports, kept.len()), ([50_000, 50_001], 2));
         assert!(block_on(poll_once(backlog.accept())).is_none());
+    }
+
+    #[test]
+    fn a_server_is_reached_while_it_listens() {
+        let servers = Servers::default();
+        let refused = |port| {
+            let error = servers.connect("host", port).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        };
+        refused(1);
+        let backlog = servers.listen("host", 1);
+        refused(2);
+        let side = servers.connect("host", 1).unwrap();
+        write(&side, b"hello").unwrap();
+        assert_eq!(block_on(backlog.accept()).take(), b"hello");
+        servers.close("host", 1);
+        refused(1);
     }
 }

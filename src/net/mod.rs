@@ -25,6 +25,6 @@ pub mod socket;
 pub enum Network {
     /// The kernel's sockets; the poller knows which are ready.
     Kernel(Rc<poller::Poller>),
-    /// Queues of this thread; clients are put in line here.
-    Memory(Rc<memory::Backlog>),
+    /// Queues of this thread.
+    Memory(memory::Place),
 }

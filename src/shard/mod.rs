@@ -286,7 +286,7 @@ pub async fn run(mut seed: Seed, network: Network) {
     }
     let clients = match &shard.network {
         Network::Kernel(_) => shard.listen(listener),
-        Network::Memory(backlog) => Some(Listener::Memory(backlog.clone())),
+        Network::Memory(place) => Some(Listener::Memory(place.clients.clone())),
     };
     if let Some(listener) = clients {
         shard.keep(accept::run(shard.clone(), listener));

@@ -1,7 +1,6 @@
 //! A client of a gateway in memory: what a library of a game does, a call at a time.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -190,14 +189,7 @@ impl Client {
     /// When the gateway does not read them.
     #[track_caller]
     pub fn send_bytes(&mut self, bytes: &[u8]) {
-        let mut left = bytes;
-        while !left.is_empty()
-            && let Ok(written) = self.side.write(&[IoSlice::new(left)])
-        {
-            assert!(written > 0, "the gateway does not read what it is sent");
-            left = &left[written..];
-            self.world.rest("sending");
-        }
+        self.world.send(bytes, |slices| self.side.write(slices));
     }
 
     /// Bytes that have come and that no other function has looked at; none of them will.
