@@ -440,6 +440,21 @@ fn a_client_that_does_not_read_is_closed_at_its_bound() {
     assert!(deaf.is_closed() && !loud.is_closed());
 }
 
+#[test]
+fn what_a_client_reads_late_is_all_there() {
+    let gateway = start(Config::default());
+    let (mut late, mut loud) = (gateway.connect(), gateway.connect());
+    let text = "x".repeat(10 << 10);
+    for at in 0..60 {
+        loud.request(SAY, &json!({"text": format!("{at} {text}")}));
+    }
+    assert!(gateway.counter("flushes_blocked") > 0, "it fits at once");
+    for at in 0..60 {
+        assert_eq!(late.pushed(), said(&format!("{at} {text}")));
+    }
+    assert_eq!(late.pushed(), None);
+}
+
 /// A gateway before one chat server.
 fn before_chat(dialect: Dialect, shards: usize) -> InMemory {
     start(Config {
