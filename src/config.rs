@@ -41,6 +41,13 @@ pub struct Config {
     /// Pin shard n to the n-th available core when there are at least as many cores as shards.
     /// Default true. Turn off where other busy processes share those cores.
     pub pin: bool,
+    /// How long what the application does at the start may take, until the start has failed. Default
+    /// 60 s; range 100 ms..=1 h.
+    pub start_timeout: Duration,
+    /// How long the application may take to end, its background tasks and what it does before the
+    /// stop; clients are closed after that. Default 3 s; range 0 s..=10 min. A supervisor that kills
+    /// has to wait longer. Pomelo: `TIME_WAIT_STOP`.
+    pub stop_timeout: Duration,
     /// Game clients.
     pub client: Client,
     /// Built-in filters.
@@ -367,6 +374,8 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 3010)),
             shards: None,
             pin: true,
+            start_timeout: Duration::from_secs(60),
+            stop_timeout: Duration::from_secs(3),
             client: Client::default(),
             filter: Filter::default(),
             session: Session::default(),

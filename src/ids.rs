@@ -16,7 +16,7 @@ impl ShardId {
 }
 
 /// Index of another server in the cluster's list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerIndex(pub u32);
 
 impl PeerIndex {

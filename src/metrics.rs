@@ -64,6 +64,8 @@ counters! {
     Stalls = "stalls",
     /// Handlers, filters and other functions of the application that panicked.
     Panics = "handler_panics",
+    /// Background tasks, and functions called before the stop, that were not done in time.
+    TasksLate = "tasks_late",
     /// Messages that took longer than their serial filter waits.
     SerialTimeouts = "filter_serial_timeouts",
     /// Messages that waited in a serial filter when their session closed.

@@ -97,6 +97,12 @@ impl Cluster {
         server_type.is_some_and(|known| known.servers.contains(&peer))
     }
 
+    /// The servers listed now, in the order in which they became known.
+    pub fn listed(&self) -> BTreeSet<PeerIndex> {
+        let listed = self.types.values().flat_map(|known| &known.servers);
+        listed.copied().collect()
+    }
+
     /// Hosts of the servers listed now, as the list has them: addresses and names, each once.
     pub fn hosts(&self) -> BTreeSet<&str> {
         let listed = self.types.values().flat_map(|known| &known.servers);

@@ -698,7 +698,7 @@ mod tests {
              use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
              forward, real_ip_header, real_port_header, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
         );
-        let top = "unknown key; known keys here: id, server_type, delegate, env, dialect, listen, shards, pin, \
+        let top = "unknown key; known keys here: id, server_type, delegate, env, dialect, listen, shards, pin, start_timeout, stop_timeout, \
                    app_dir, dictionary, handler_routes, server, client, filter, session, push, rpc, route, cluster, log";
         refused_file(
             "id = 'a'\n[clinet]\nheartbeat = '3s'\n",
@@ -738,7 +738,7 @@ mod tests {
         );
         refused(
             &["--set", "=1"],
-            "--set =1: unknown key; known keys here: id, server_type, delegate, env, dialect, listen, shards, pin, \
+            "--set =1: unknown key; known keys here: id, server_type, delegate, env, dialect, listen, shards, pin, start_timeout, stop_timeout, \
              app_dir, dictionary, handler_routes, server, client, filter, session, push, rpc, route, cluster, log",
         );
     }

@@ -78,8 +78,16 @@ impl Gateway {
         self
     }
 
-    /// Checks the machine, opens the port and starts all shards.
+    /// Checks the machine, opens the port and starts all shards. Returns when they take clients, or
+    /// with what kept one of them from it; waits for what the application does at the start
+    /// ([`Router::on_start`]), up to `start_timeout`.
     pub fn start(self) -> Result<Running> {
+        let (running, starting) = self.launch()?;
+        running.stands(&starting)
+    }
+
+    /// Starts all shards and does not wait until they take clients.
+    fn launch(self) -> Result<(Running, Starting)> {
         preflight::check(&self.config)?;
         let cores = preflight::cores();
         let shards = preflight::shards(&self.config);
@@ -113,7 +121,7 @@ impl Gateway {
             )?);
         }
         drop(alive);
-        Ok(Running {
+        let running = Running {
             address: listeners.address,
             shards,
             threads,
@@ -122,7 +130,8 @@ impl Gateway {
             failure: shared.failure,
             counters: shared.counters,
             _lock: listeners.lock,
-        })
+        };
+        Ok((running, shared.starting))
     }
 
     /// What each shard is made of, but for the sockets it listens on; and what their owner keeps.
@@ -137,6 +146,8 @@ impl Gateway {
         // One for each shard, and the watchdog's.
         let counters: Arc<[Counters]> = (0..=shards).map(|_| Counters::default()).collect();
         let failure = Arc::new(OnceLock::new());
+        let (starting, started) = std::sync::mpsc::channel();
+        let at_work = Arc::default();
         let stopper = Stopper {
             stop: Arc::default(),
             bells: inboxes.iter().map(|inbox| inbox.bell.clone()).collect(),
@@ -155,6 +166,8 @@ impl Gateway {
             sockets: sockets.clone(),
             connections: connections.clone(),
             stop: stopper.stop.clone(),
+            starting: starting.clone(),
+            at_work: Arc::clone(&at_work),
             stopper: {
                 let (stopper, failure) = (stopper.clone(), failure.clone());
                 Arc::new(move |error| {
@@ -171,6 +184,7 @@ impl Gateway {
         let seeds = inboxes.into_iter().enumerate().map(seed).collect();
         let shared = Shared {
             stopper,
+            starting: started,
             failure,
             counters,
         };
@@ -181,9 +195,13 @@ impl Gateway {
 /// What the owner of all shards keeps of them.
 struct Shared {
     stopper: Stopper,
+    starting: Starting,
     failure: Arc<OnceLock<Error>>,
     counters: Arc<[Counters]>,
 }
+
+/// Hung up when no shard is starting any more.
+type Starting = Receiver<Infallible>;
 
 /// Starts the thread of a shard; returns once its executor stands.
 fn start_shard(
@@ -245,6 +263,19 @@ pub struct Running {
 }
 
 impl Running {
+    /// Waits until all shards take clients, or one has failed and all have ended.
+    fn stands(self, starting: &Starting) -> Result<Self> {
+        let _ = starting.recv();
+        match self.failure.get() {
+            None => Ok(self),
+            Some(error) => {
+                let error = error.clone();
+                self.join()?;
+                Err(error)
+            }
+        }
+    }
+
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -299,7 +330,8 @@ pub struct Stopper {
 }
 
 impl Stopper {
-    /// Clients get a close; shards end within a quarter of a second.
+    /// The application gets up to `stop_timeout` to come to its end ([`Router::before_stop`]), then
+    /// clients get a close, and shards end within a quarter of a second.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         for bell in &self.bells {

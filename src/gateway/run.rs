@@ -23,15 +23,8 @@ impl Gateway {
         // Before the first shard, so that no signal finds nobody at home.
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])
             .map_err(|error| Error::Host(format!("cannot catch signals: {error}")))?;
-        let running = self.start()?;
+        let (running, starting) = self.launch()?;
         let address = running.address();
-        say(&format!(
-            "tangelo listening on {address} id {id} shards {}",
-            running.shards()
-        ));
-        if page.is_some() {
-            say(&format!("open http://{address}/ in a browser"));
-        }
         let (stopper, counters) = (running.stopper(), running.counters_reader());
         let handle = signals.handle();
         let waiter = std::thread::Builder::new()
@@ -47,7 +40,16 @@ impl Gateway {
             })
             .map_err(|error| Error::Host(format!("cannot start the signal thread: {error}")))?;
         let counters = running.counters_reader();
-        let ended = running.join();
+        let ended = running.stands(&starting).and_then(|running| {
+            say(&format!(
+                "tangelo listening on {address} id {id} shards {}",
+                running.shards()
+            ));
+            if page.is_some() {
+                say(&format!("open http://{address}/ in a browser"));
+            }
+            running.join()
+        });
         handle.close();
         let _ = waiter.join();
         say(&format!("counters {}", counters()));

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::filter::Slot;
 use super::{BroadcastOptions, Cluster, Failure, Frontend};
-use crate::ids::Sid;
+use crate::ids::{ShardId, Sid};
 
 /// This server. Pomelo: `app`.
 ///
@@ -25,6 +25,11 @@ impl App {
     /// Own server id. Pomelo: `app.getServerId()`.
     pub fn server_id(&self) -> &str {
         self.0.server_id()
+    }
+
+    /// The shard, 0-based: shard 0 is there in every process.
+    pub fn shard(&self) -> ShardId {
+        self.0.shard()
     }
 
     /// The state of this type; `None` where [`Router::with_state`](super::Router::with_state) was not

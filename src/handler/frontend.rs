@@ -10,7 +10,7 @@ use super::{
     Session, States,
 };
 use crate::config::{Dialect, Server};
-use crate::ids::Sid;
+use crate::ids::{ShardId, Sid};
 use crate::metrics::Counter;
 use crate::session::{Identity, Uid};
 
@@ -18,6 +18,8 @@ use crate::session::{Identity, Uid};
 pub trait Frontend: Clock {
     /// Own server id.
     fn server_id(&self) -> &str;
+    /// The shard.
+    fn shard(&self) -> ShardId;
     /// Whose details are followed.
     fn dialect(&self) -> Dialect;
     /// Exported form of a session.

@@ -101,6 +101,7 @@ mod extract;
 pub mod filter;
 mod frontend;
 mod function;
+mod lifecycle;
 mod log_line;
 mod outcome;
 mod remote;
@@ -114,6 +115,7 @@ pub use call::{Call, CallError, CallResult, CallToAll, Cluster, Invocation, Sent
 pub use extract::{FromMessage, Handshake, IntoReply, Json, Needs, Proto, Route, State, States};
 pub use frontend::{Frontend, OnClose};
 pub use function::Handler;
+pub use lifecycle::Stop;
 pub use outcome::{Answer, Failure, LocalFuture, Outcome, Reply};
 pub use remote::{IntoResults, RemoteCall, Results};
 pub use router::Router;
@@ -123,7 +125,8 @@ pub use session::{Session, SessionEvent};
 pub use bytes::Bytes;
 
 pub use crate::client::ClientAddr;
-pub use crate::ids::Sid;
+pub use crate::config::Server;
+pub use crate::ids::{ShardId, Sid};
 pub use crate::session::Uid;
 
 /// One client message, borrowed from the read buffer.

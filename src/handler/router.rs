@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::events::Events;
 use super::filter::{After, Before, Filters, OnError, Step};
+use super::lifecycle::Lifecycle;
 use super::remote;
 use super::{Answer, Failure, Handler, Incoming, IntoReply, Needs, Outcome, Request, States};
 use crate::config::Config;
@@ -43,6 +44,7 @@ pub struct Router {
     pub(crate) filters: Filters,
     pub(super) remotes: Vec<remote::Named>,
     pub(crate) events: Events,
+    pub(crate) life: Lifecycle,
     states: States,
 }
 
@@ -135,6 +137,7 @@ impl Router {
             self.named(remote);
         }
         self.events.append(group.events);
+        self.life.append(group.life);
         self.states.append(group.states);
         self
     }

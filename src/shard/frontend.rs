@@ -15,13 +15,17 @@ use crate::handler::{
     BroadcastOptions, Failure, Frontend, Incoming, Invocation, LocalFuture, OnClose, Outcome,
     Sending, Sent, States,
 };
-use crate::ids::{PeerIndex, Sid};
+use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::metrics::Counter;
 use crate::session::{Identity, Uid};
 
 impl Frontend for Shard {
     fn server_id(&self) -> &str {
         &self.config.id
+    }
+
+    fn shard(&self) -> ShardId {
+        self.id
     }
 
     fn dialect(&self) -> Dialect {

@@ -17,13 +17,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
+
+use futures_lite::future;
 
 use crate::client::Rules;
 use crate::client::coder::{Coder, Protos};
@@ -35,7 +39,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::handler::clock::Alarms;
 use crate::handler::filter::Slot;
-use crate::handler::{Router, SessionEvent};
+use crate::handler::{Router, SessionEvent, Stop};
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::SESSIONS_PER_SHARD_MAX;
 use crate::metrics::Counters;
@@ -60,6 +64,7 @@ mod dispatch;
 mod frontend;
 mod handshake;
 pub mod host_filter;
+mod life;
 mod link;
 mod master;
 pub mod mesh;
@@ -106,6 +111,10 @@ pub struct Seed {
     pub connections: Arc<Gauge>,
     /// Set when the process is to end; the doorbell is rung too.
     pub stop: Arc<AtomicBool>,
+    /// Dropped when it takes clients, or has failed to.
+    pub starting: Sender<Infallible>,
+    /// Dropped when its application has ended.
+    pub at_work: Arc<()>,
     /// Ends the process: the master may want that, or refuse this server.
     pub stopper: Arc<dyn Fn(Option<Error>) + Send + Sync>,
     /// Who may not connect, at the start.
@@ -206,6 +215,9 @@ pub(crate) struct Shard {
     master: RefCell<Option<Rc<MasterLink>>>,
     /// What handlers of this shard want of the switch, and wait for.
     wishes: RefCell<slab::Slab<Rc<Slot<Told>>>>,
+    /// Names of the application's tasks that have not ended, and what tells them to.
+    tasks: RefCell<slab::Slab<Rc<str>>>,
+    stop_request: Stop,
     inbox: Inbox,
     mesh: RefCell<Mesh>,
     turn: Turn,
@@ -269,6 +281,8 @@ pub async fn run(mut seed: Seed, network: Network) {
     let _alive = Alive::new(seed.pulse.clone());
     let (listener, rpc_listener) = (seed.listener.take(), seed.rpc_listener.take());
     let (stop, stopper) = (seed.stop.clone(), seed.stopper.clone());
+    let (starting, at_work) = (seed.starting.clone(), seed.at_work.clone());
+    let is_stopping = || stop.load(Ordering::Acquire);
     let shard = match Shard::new(seed, network) {
         Ok(shard) => Rc::new(shard),
         Err(error) => return stopper(Some(error)),
@@ -288,18 +302,38 @@ pub async fn run(mut seed: Seed, network: Network) {
         Network::Kernel(_) => shard.listen(listener),
         Network::Memory(place) => Some(Listener::Memory(place.clients.clone())),
     };
-    if let Some(listener) = clients {
-        shard.keep(accept::run(shard.clone(), listener));
-    }
     shard.keep(flush_turns(shard.clone()));
     shard.keep(timing::tick(shard.clone()));
     for buffer in 0..shard.selector.intervals().len() {
         shard.keep(release_collected(shard.clone(), buffer));
     }
-    receive_mesh(&shard, &stop).await;
+    let stopped = async {
+        receive_mesh(&shard, is_stopping).await;
+        None
+    };
+    let start = async { Some(shard.start_application().await) };
+    let started = future::or(stopped, start).await;
+    let stands = matches!(started, Some(Ok(())));
+    if stands {
+        if let Some(listener) = clients {
+            shard.keep(accept::run(shard.clone(), listener));
+        }
+        shard.start_tasks();
+    } else if let Some(Err(error)) = started {
+        stopper(Some(error));
+    }
+    drop(starting);
+    receive_mesh(&shard, is_stopping).await;
+    if stands {
+        let others_go_on = receive_mesh(&shard, || false);
+        future::or(shard.stop_application(at_work), others_go_on).await;
+    } else {
+        drop(at_work);
+    }
     shard.leave_cluster();
     shard.close_everything();
-    clock::sleep(STOP_GRACE).await;
+    let others_go_on = receive_mesh(&shard, || false);
+    future::or(clock::sleep(STOP_GRACE), others_go_on).await;
     shard.end().await;
 }
 
@@ -374,6 +408,8 @@ impl Shard {
             switch: Switch::default(),
             master: RefCell::default(),
             wishes: RefCell::default(),
+            tasks: RefCell::default(),
+            stop_request: Stop::default(),
             inbox: seed.inbox,
             mesh: RefCell::new(Mesh::new(seed.outlets)),
             turn: Turn::default(),
@@ -445,12 +481,13 @@ impl Shard {
             let balancer = self.balancer(name);
             self.balancers.borrow_mut().push(balancer);
         }
-        *self.cluster.borrow_mut() = cluster;
+        let old = self.cluster.replace(cluster.clone());
         self.relist_links();
         let early = std::mem::take(&mut *self.early_frames.borrow_mut());
         for (peer, epoch, frames) in early {
             self.frames_of_another(peer, epoch, &frames);
         }
+        self.tell_servers(&old, &cluster);
     }
 
     /// How servers of a type are chosen: `route.<type>`, else `route.default`.
@@ -545,13 +582,13 @@ async fn release_collected(shard: Rc<Shard>, buffer: usize) {
     }
 }
 
-/// Takes what other shards sent, until the process stops.
-async fn receive_mesh(shard: &Rc<Shard>, stop: &AtomicBool) {
+/// Takes what other shards sent, until it is to stop, which the doorbell tells.
+async fn receive_mesh(shard: &Rc<Shard>, is_stopping: impl Fn() -> bool) {
     let mut budget = INBOX_BUDGET;
     loop {
         let batch = poll_fn(|cx| {
             shard.inbox.bell.listen(cx);
-            if stop.load(Ordering::Acquire) {
+            if is_stopping() {
                 return Poll::Ready(None);
             }
             match shard.inbox.next() {

@@ -67,7 +67,7 @@ macro_rules! in_both_dialects {
         }
     };
 }
-use in_both_dialects;
+pub(crate) use in_both_dialects;
 
 /// A frontend in the shared cluster, and the transport of its clients.
 struct Setup<'a> {

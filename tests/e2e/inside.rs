@@ -44,6 +44,14 @@ impl Inside {
         config: Config,
         handlers: impl Fn() -> Router + Send + Sync + 'static,
     ) -> Self {
+        Self::try_with(config, handlers).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Tries to.
+    pub(crate) fn try_with(
+        config: Config,
+        handlers: impl Fn() -> Router + Send + Sync + 'static,
+    ) -> tangelo::Result<Self> {
         // The start changes the panic hook for a moment, which is one for the whole process.
         static STARTING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,10 +60,8 @@ impl Inside {
             ..config
         };
         let gateway = Gateway::new(config).handlers(move |_| handlers());
-        let running = gateway.start().unwrap_or_else(|e| panic!("{e}"));
-        Self {
-            running: Some(running),
-        }
+        let running = Some(gateway.start()?);
+        Ok(Self { running })
     }
 
     /// Runs a test on a gateway of each kind.
@@ -110,6 +116,21 @@ impl Inside {
             [tcp, Client::websocket(self.address()).open()]
         });
         pairs.collect()
+    }
+
+    /// Tells it to stop, and does not wait.
+    pub(crate) fn begin_stop(&self) {
+        self.running().stopper().stop();
+    }
+
+    /// Waits for its end, of which somebody else has told it.
+    pub(crate) fn join(mut self) -> tangelo::Result<()> {
+        self.running.take().map_or(Ok(()), Running::join)
+    }
+
+    /// Reads counters even when it has ended.
+    pub(crate) fn reader(&self) -> impl Fn() -> String + 'static {
+        self.running().counters_reader()
     }
 
     /// Stops it; it must end in order.

@@ -28,6 +28,7 @@ mod handlers;
 mod handshake;
 mod hostile;
 mod inside;
+mod lifecycle;
 mod misbehaving;
 mod npm_clients;
 mod peers;

@@ -105,14 +105,22 @@ fn boom(_: RemoteCall) -> std::future::Ready<()> {
 }
 
 /// tangelo in this process, a member of a genuine cluster.
-struct Member<'a> {
-    inside: Inside,
+pub(crate) struct Member<'a> {
+    pub(crate) inside: Inside,
     // Last: the id is free when its gateway is gone.
-    connector: Connector<'a>,
+    pub(crate) connector: Connector<'a>,
 }
 
 impl<'a> Member<'a> {
     fn start(cluster: &'a Cluster, shards: usize) -> Self {
+        Self::with(cluster, shards, router)
+    }
+
+    pub(crate) fn with(
+        cluster: &'a Cluster,
+        shards: usize,
+        router: impl Fn() -> Router + Send + Sync + 'static,
+    ) -> Self {
         let connector = cluster.take_connector();
         let id = connector.id();
         let dialect = cluster.dialect().name();

@@ -43,6 +43,12 @@ pub(super) const KEYS: &[(&str, Set)] = &[
         v.count(&mut c.shards, 1..=limits::SHARDS_MAX)
     }),
     ("pin", |c, v| v.switch(&mut c.pin)),
+    ("start_timeout", |c, v| {
+        v.duration(&mut c.start_timeout, 100 * MILLISECOND..=HOUR)
+    }),
+    ("stop_timeout", |c, v| {
+        v.duration(&mut c.stop_timeout, Duration::ZERO..=10 * MINUTE)
+    }),
     ("app_dir", |c, v| v.path(&mut c.app_dir)),
     ("dictionary", |c, v| v.texts(&mut c.dictionary)),
     ("handler_routes", |c, v| v.texts(&mut c.handler_routes)),

@@ -58,6 +58,10 @@ impl Frontend for Fake {
         "connector-1"
     }
 
+    fn shard(&self) -> ShardId {
+        ShardId(0)
+    }
+
     fn dialect(&self) -> Dialect {
         Dialect::Pomelo
     }

@@ -1,0 +1,110 @@
+//! The application from its start to its end: what it does first and last, its tasks, and what it hears
+//! of other servers.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::{FutureExt as _, future};
+
+use super::Shard;
+use crate::cluster::Cluster;
+use crate::error::Error;
+use crate::handler::{Frontend, LocalFuture};
+use crate::metrics::Counter;
+use crate::net::clock;
+
+/// Distance between two looks at who is not done yet.
+const LOOK: Duration = Duration::from_millis(2);
+
+impl Shard {
+    fn frontend(self: &Rc<Self>) -> Rc<dyn Frontend> {
+        self.clone()
+    }
+
+    /// Does what the application wants done before there are clients.
+    pub(super) async fn start_application(self: &Rc<Self>) -> Result<(), Error> {
+        let frontend = self.frontend();
+        let start = AssertUnwindSafe(self.router.life.start(&frontend)).catch_unwind();
+        let start = async {
+            let started = start.await.map_err(|_| {
+                self.counters().add(Counter::Panics, 1);
+                "on_start panicked".to_owned()
+            })?;
+            started.map_err(|failure| format!("on_start failed: {}", failure.0))
+        };
+        let timeout = self.config.start_timeout;
+        let late = async {
+            clock::sleep(timeout).await;
+            Err(format!(
+                "on_start was not done within start_timeout = {timeout:?}"
+            ))
+        };
+        future::or(start, late)
+            .await
+            .map_err(|text| Error::Handlers(format!("{text}, on shard {}", self.id.0)))
+    }
+
+    /// Begins the application's tasks.
+    pub(super) fn start_tasks(self: &Rc<Self>) {
+        let frontend = self.frontend();
+        for (name, work) in self.router.life.tasks(&frontend, &self.stop_request) {
+            self.run_task(name, work);
+        }
+    }
+
+    fn run_task(self: &Rc<Self>, name: &str, work: LocalFuture<()>) {
+        let (shard, name) = (self.clone(), Rc::<str>::from(name));
+        let key = self.tasks.borrow_mut().insert(name.clone());
+        self.keep(async move {
+            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                shard.counters().add(Counter::Panics, 1);
+                tracing::error!(task = &*name, "a task panicked");
+            }
+            shard.tasks.borrow_mut().remove(key);
+        });
+    }
+
+    /// Has the application come to its end: here, and on the other shards that hold an `at_work`. What
+    /// is late is left behind.
+    pub(super) async fn stop_application(self: &Rc<Self>, at_work: Arc<()>) {
+        let deadline = clock::now() + self.config.stop_timeout;
+        self.stop_request.request();
+        let shard = self.clone();
+        let end = async move { shard.router.life.end(&shard.frontend()).await };
+        self.run_task("before_stop", Box::pin(end));
+        while !self.tasks.borrow().is_empty() && clock::now() < deadline {
+            clock::sleep(LOOK).await;
+        }
+        for (_, name) in &*self.tasks.borrow() {
+            self.counters().add(Counter::TasksLate, 1);
+            tracing::warn!(task = &**name, "a task did not end within stop_timeout");
+        }
+        let others = Arc::downgrade(&at_work);
+        drop(at_work);
+        while others.strong_count() > 0 && clock::now() < deadline {
+            clock::sleep(LOOK).await;
+        }
+    }
+
+    /// Tells the application which servers have left and which are new. A panic there must not end
+    /// the shard.
+    pub(super) fn tell_servers(self: &Rc<Self>, old: &Cluster, new: &Cluster) {
+        if !self.router.life.wants_servers() {
+            return;
+        }
+        let frontend = self.frontend();
+        let (before, now) = (old.listed(), new.listed());
+        let left = before.difference(&now).map(|peer| (peer, false));
+        let added = now.difference(&before).map(|peer| (peer, true));
+        for (peer, is_there) in left.chain(added) {
+            let server = &new.peer(*peer).server;
+            let tell = || self.router.life.server(&frontend, server, is_there);
+            if catch_unwind(AssertUnwindSafe(tell)).is_err() {
+                self.counters().add(Counter::Panics, 1);
+                tracing::error!(server = server.id, "a handler of servers' events panicked");
+            }
+        }
+    }
+}
