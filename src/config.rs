@@ -4,7 +4,7 @@
 //! The names are the keys of `tangelo.toml`: field `heartbeat` of [`Client`] is `client.heartbeat`
 //! there and in `--set client.heartbeat=3s`. Three exceptions: `servers` is written `[[server]]`,
 //! with the keys `id`, `type`, `host`, `port`, `weight`, `client_host` and `client_port`; `routes` is `[route]`, with server
-//! types as keys; `master` comes from a project only. Durations carry their unit (`3s`, `20ms`),
+//! types as keys; `master` and `crons` come from a project only. Durations carry their unit (`3s`, `20ms`),
 //! sizes are bytes or carry theirs (`64KiB`). A value outside its range is an error when read from a file
 //! or a flag; whoever fills these structs by hand keeps to the ranges.
 
@@ -72,6 +72,10 @@ pub struct Config {
     /// The other servers, in the order that routing counts them. Counts only where there is no
     /// `master` to ask. At most `limits::SERVERS_MAX`. Pomelo: `servers.json`.
     pub servers: Vec<Server>,
+    /// Crons of this server: when functions of the application run. At most `limits::CRONS_MAX`.
+    /// Pomelo: its type's entries in `config/crons.json`, which say when a function of
+    /// `app/servers/<type>/cron` does.
+    pub crons: Vec<Cron>,
     /// The user dictionary: routes that get a code after the handlers'. Pomelo:
     /// `config/dictionary.json`.
     pub dictionary: Vec<String>,
@@ -285,6 +289,17 @@ pub struct Cluster {
     pub remoter_paths: Vec<String>,
 }
 
+/// When a function of the application runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cron {
+    /// Its id, a number or a text, as JSON.
+    pub id: String,
+    /// Six fields, second first: see [`Schedule`](crate::handler::cron::Schedule).
+    pub time: String,
+    /// Name of the function, `service.method`: what [`Router::cron`](crate::handler::Router::cron) has.
+    pub action: String,
+}
+
 /// The master of a cluster, and what it is told about this server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Master {
@@ -386,6 +401,7 @@ impl Default for Config {
             log: Log::default(),
             master: None,
             servers: Vec::new(),
+            crons: Vec::new(),
             dictionary: Vec::new(),
             handler_routes: Vec::new(),
             app_dir: None,

@@ -54,6 +54,12 @@ pub const HANDSHAKE_KEPT_BYTES_MAX: usize = 16 << 10;
 /// Calls that one session makes when it closes.
 pub const CLOSE_CALLS_MAX: usize = 64;
 
+/// Days that are searched for the next time of a cron: the calendar's cycle of 400 years, so what is
+/// not found in them never comes.
+pub const CRON_SEARCH_DAYS_MAX: usize = 146_097 + 1;
+/// Crons of one server.
+pub const CRONS_MAX: usize = 1024;
+
 /// Shards of one process: the width of the shard number in a session id.
 pub const SHARDS_MAX: usize = 256;
 /// Sessions of one shard: the width of the slot number in a session id.

@@ -66,6 +66,8 @@ counters! {
     Panics = "handler_panics",
     /// Background tasks, and functions called before the stop, that were not done in time.
     TasksLate = "tasks_late",
+    /// Times of crons that came while they still ran.
+    CronsSkipped = "crons_skipped",
     /// Messages that took longer than their serial filter waits.
     SerialTimeouts = "filter_serial_timeouts",
     /// Messages that waited in a serial filter when their session closed.

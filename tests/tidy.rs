@@ -68,6 +68,7 @@ const KEYS_BY_OTHER_NAMES: &[(&str, Option<&str>)] = &[
     ("routes", None),
     ("master", None),
     ("embedded", None),
+    ("crons", None),
 ];
 
 #[test]

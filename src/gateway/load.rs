@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::limits;
 
+mod crons;
 mod keys;
 mod launch;
 mod project;
@@ -261,6 +262,7 @@ impl Layers {
         if self.launch.is_some() {
             own.identify(&mut config)?;
         }
+        project.crons(&mut config)?;
         if config.cluster.join {
             project.join(&mut config, &own, &launch::usual_main(&app_dir))?;
         } else {

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
+use jiff::Zoned;
+
 /// The time of a shard.
 pub trait Clock {
     /// Now.
     fn now(&self) -> Instant;
-    /// The local time of a moment as Pomelo's logs print it: month, day, hour of 24, minute, two
-    /// digits each (`MMddhhmm`).
-    fn local_time(&self, at: Instant) -> String;
+    /// What clocks on the wall show now, where this server is. Unlike [`now`](Self::now) it may be set.
+    fn wall_clock(&self) -> Zoned;
     /// How late the shard is with what it does at fixed times: what a message waits at least.
     fn lag(&self) -> Duration;
     /// What is to be done later.

@@ -7,8 +7,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use super::cron::Crons;
 use super::{App, Frontend, LocalFuture, Reply, Router};
-use crate::config::Server;
+use crate::config::{Config, Server};
+use crate::ids::ShardId;
 
 type Start = Box<dyn Fn(App) -> LocalFuture<Reply<()>>>;
 type End = Box<dyn Fn(App) -> LocalFuture<()>>;
@@ -22,7 +24,8 @@ pub(crate) struct Lifecycle {
     before_stop: Vec<End>,
     on_server_added: Vec<OnServer>,
     on_server_removed: Vec<OnServer>,
-    tasks: Vec<(Box<str>, Run)>,
+    tasks: Vec<(Rc<str>, Run)>,
+    pub(super) crons: Crons,
 }
 
 impl Lifecycle {
@@ -33,6 +36,12 @@ impl Lifecycle {
         self.on_server_added.append(&mut more.on_server_added);
         self.on_server_removed.append(&mut more.on_server_removed);
         self.tasks.append(&mut more.tasks);
+        self.crons.append(more.crons);
+    }
+
+    /// Checks what was given, and brings it together with the configuration.
+    pub(super) fn ready(&mut self, config: &Config) -> Result<(), String> {
+        self.crons.ready(config)
     }
 
     /// Calls what `on_start` was given, one after the other.
@@ -50,16 +59,19 @@ impl Lifecycle {
         }
     }
 
-    /// Begins all tasks, and gives their names.
+    /// Begins all tasks of a shard, and gives their names.
     pub(crate) fn tasks(
         &self,
         frontend: &Rc<dyn Frontend>,
         stop: &Stop,
-    ) -> impl Iterator<Item = (&str, LocalFuture<()>)> {
-        self.tasks.iter().map(|(name, run)| {
-            let app = App::new(frontend.clone());
-            (&**name, run(app, stop.clone()))
-        })
+    ) -> Vec<(Rc<str>, LocalFuture<()>)> {
+        let app = App::new(frontend.clone());
+        let begin = |(name, run): &(Rc<str>, Run)| (name.clone(), run(app.clone(), stop.clone()));
+        let mut tasks: Vec<_> = self.tasks.iter().map(begin).collect();
+        if app.shard() == ShardId(0) {
+            tasks.extend(self.crons.tasks(&app, stop));
+        }
+        tasks
     }
 
     /// True when somebody wants to know of servers that come and go.

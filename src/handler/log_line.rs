@@ -26,14 +26,16 @@ pub(super) fn console(incoming: &Incoming, began: Instant) {
 /// Cost: builds the message as a tree, as a handler does that asks for it.
 fn line(incoming: &Incoming, began: Instant) -> String {
     let clock = incoming.session.frontend();
-    let used = clock.now().saturating_duration_since(began).as_millis();
+    let used = clock.now().saturating_duration_since(began);
+    let began = clock.wall_clock().saturating_sub(used);
     let mut route = Vec::new();
     json::write_string(&mut route, &incoming.route);
     format!(
-        r#"{{"route":{},"args":{},"time":"{}","timeUsed":{used}}}"#,
+        r#"{{"route":{},"args":{},"time":"{}","timeUsed":{}}}"#,
         String::from_utf8_lossy(&route),
         args(incoming),
-        clock.local_time(began),
+        began.strftime("%m%d%H%M"),
+        used.as_millis(),
     )
 }
 

@@ -96,6 +96,7 @@ use crate::wire::json;
 mod app;
 mod call;
 pub mod clock;
+pub mod cron;
 mod events;
 mod extract;
 pub mod filter;

@@ -245,6 +245,7 @@ impl Router {
         }
         self.entries = whole.entries;
         self.remotes.iter().try_for_each(remote::Named::check)?;
+        self.life.ready(config)?;
         self.filters
             .needs
             .check("a filter", &self.states, (true, true))?;

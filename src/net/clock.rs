@@ -43,15 +43,12 @@ pub fn unix_ms() -> u128 {
     since.as_millis()
 }
 
-/// The local time of a moment that is not long ago, `MMddhhmm` with hours of 24.
-pub fn local_time(at: Instant) -> String {
+/// What clocks on the wall show here, to the millisecond.
+pub fn wall_clock() -> jiff::Zoned {
     let now = i64::try_from(unix_ms()).ok();
     let now = now.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    let now = now
-        .unwrap_or_default()
-        .to_zoned(jiff::tz::TimeZone::system());
-    let then = now.saturating_sub(self::now().saturating_duration_since(at));
-    then.strftime("%m%d%H%M").to_string()
+    now.unwrap_or_default()
+        .to_zoned(jiff::tz::TimeZone::system())
 }
 
 /// Resident memory of this process, bytes; 0 when the kernel does not say.

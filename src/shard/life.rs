@@ -54,8 +54,8 @@ impl Shard {
         }
     }
 
-    fn run_task(self: &Rc<Self>, name: &str, work: LocalFuture<()>) {
-        let (shard, name) = (self.clone(), Rc::<str>::from(name));
+    fn run_task(self: &Rc<Self>, name: Rc<str>, work: LocalFuture<()>) {
+        let shard = self.clone();
         let key = self.tasks.borrow_mut().insert(name.clone());
         self.keep(async move {
             if AssertUnwindSafe(work).catch_unwind().await.is_err() {
@@ -73,7 +73,7 @@ impl Shard {
         self.stop_request.request();
         let shard = self.clone();
         let end = async move { shard.router.life.end(&shard.frontend()).await };
-        self.run_task("before_stop", Box::pin(end));
+        self.run_task("before_stop".into(), Box::pin(end));
         while !self.tasks.borrow().is_empty() && clock::now() < deadline {
             clock::sleep(LOOK).await;
         }

@@ -60,8 +60,8 @@ impl Clock for Shard {
         clock::now()
     }
 
-    fn local_time(&self, at: Instant) -> String {
-        clock::local_time(at)
+    fn wall_clock(&self) -> jiff::Zoned {
+        clock::wall_clock()
     }
 
     fn lag(&self) -> Duration {

@@ -4,6 +4,7 @@
 //! A failing seed is printed; `DIFFERENTIAL_SEED=… cargo test --test differential` replays it. npm
 //! installs the packages once, under the target directory.
 
+mod crons;
 mod handshake;
 mod peer;
 mod protobuf;

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tangelo::handler::{App, Failure, Json, LocalFuture, Reply, Router, Server, Stop};
-use tangelo::{Config, Error};
+use tangelo::{Config, Error, config};
 
 use crate::callers::free_address;
 use crate::client::Client;
@@ -55,7 +55,7 @@ fn router() -> Router {
     Router::new().route("entryHandler.ping", async || Json("pong"))
 }
 
-fn config(shards: usize) -> Config {
+fn on(shards: usize) -> Config {
     Config {
         listen: free_address(),
         shards: Some(shards),
@@ -66,7 +66,7 @@ fn config(shards: usize) -> Config {
 #[test]
 fn clients_wait_until_each_shard_has_started() {
     for shards in [1, 4] {
-        let (gate, notes, config) = (Gate::default(), Notes::default(), config(shards));
+        let (gate, notes, config) = (Gate::default(), Notes::default(), on(shards));
         let address = config.listen;
         let handlers = {
             let (gate, notes) = (gate.clone(), notes.clone());
@@ -106,7 +106,7 @@ fn clients_wait_until_each_shard_has_started() {
 
 /// Why a gateway does not start that does this on its last shard.
 fn refusal(shards: usize, start_timeout: Duration, start: Start) -> (Error, Notes) {
-    let (notes, config) = (Notes::default(), config(shards));
+    let (notes, config) = (Notes::default(), on(shards));
     let config = Config {
         start_timeout,
         ..config
@@ -197,7 +197,7 @@ fn clients_are_served_until_each_shard_is_done_before_the_stop() {
         };
         let config = Config {
             stop_timeout: Duration::from_secs(60),
-            ..config(shards)
+            ..on(shards)
         };
         let inside = Inside::with(config, handlers);
         let mut clients = inside.clients();
@@ -238,7 +238,7 @@ fn what_is_not_done_in_time_before_the_stop_is_left_behind() {
         };
         let config = Config {
             stop_timeout: Duration::from_millis(100),
-            ..config(shards)
+            ..on(shards)
         };
         let inside = Inside::with(config, handlers);
         let (counters, began) = (inside.reader(), Instant::now());
@@ -286,7 +286,7 @@ fn a_task_runs_on_each_shard_until_the_stop() {
         let inside = Inside::with(
             Config {
                 stop_timeout: Duration::from_secs(60),
-                ..config(shards)
+                ..on(shards)
             },
             handlers,
         );
@@ -339,7 +339,7 @@ fn the_servers_of_the_configuration_are_told_before_the_start() {
     };
     let config = Config {
         servers: vec![server("chat-1", 9), server("chat-2", 10)],
-        ..config(2)
+        ..on(2)
     };
     let inside = Inside::with(config, handlers);
     assert_eq!(notes.count("start with chat-1 chat-2"), 2);
@@ -400,4 +400,118 @@ mod a_member_hears_of_others_and_of_the_master {
     use super::*;
 
     in_both_dialects!(a_member_hears_of_others_and_of_the_master);
+}
+
+const EACH_SECOND: &str = "* * * * * *";
+
+fn cron(action: &str) -> config::Cron {
+    config::Cron {
+        id: "1".into(),
+        time: EACH_SECOND.into(),
+        action: action.into(),
+    }
+}
+
+#[test]
+fn a_cron_comes_once_in_the_process() {
+    let notes = Notes::default();
+    let handlers = {
+        let notes = notes.clone();
+        move || {
+            let [own, file, never] = [(); 3].map(|()| notes.clone());
+            router()
+                .cron_at(EACH_SECOND, "own", async move |app: App| {
+                    own.note(format!("own {}", app.shard().0));
+                })
+                .cron_at(EACH_SECOND, "boom", async |_| panic!("boom"))
+                .cron("a.file", async move |app: App| {
+                    app.sleep(Duration::from_millis(1)).await;
+                    file.note(format!("file {}", app.shard().0));
+                })
+                .cron("a.never", async move |_| never.note("never"))
+        }
+    };
+    let config = Config {
+        crons: vec![cron("a.file")],
+        ..on(4)
+    };
+    let began = Instant::now();
+    let inside = Inside::with(config, handlers);
+    notes.wait_for("own 0", 3);
+    notes.wait_for("file 0", 3);
+    let counters = inside.reader();
+    inside.stop();
+    let seconds = began.elapsed().as_secs() as usize + 2;
+    let all = notes.all();
+    for name in ["own", "file"] {
+        let times = notes.count(&format!("{name} 0"));
+        assert!((3..=seconds).contains(&times), "{times} in {seconds} s");
+        let somewhere = all.iter().filter(|note| note.starts_with(name)).count();
+        assert_eq!(somewhere, times, "{all:?}");
+    }
+    assert_eq!(notes.count("never"), 0);
+    assert!(counters().contains("handler_panics="), "{}", counters());
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(notes.all().len(), all.len(), "none comes behind the stop");
+}
+
+#[test]
+fn a_cron_that_still_runs_does_not_come_again_and_is_awaited_before_the_stop() {
+    let (gates, notes) = ([Gate::default(), Gate::default()], Notes::default());
+    let handlers = {
+        let (gates, notes) = (gates.clone(), notes.clone());
+        move || {
+            let (gates, notes) = (gates.clone(), notes.clone());
+            router().cron_at(EACH_SECOND, "slow", async move |_| {
+                let run = notes.count("began");
+                notes.note("began");
+                if let Some(gate) = gates.get(run) {
+                    gate.clone().pass().await;
+                }
+                notes.note("ended");
+            })
+        }
+    };
+    let config = Config {
+        stop_timeout: Duration::from_secs(60),
+        ..on(1)
+    };
+    let inside = Inside::with(config, handlers);
+    gates[0].wait_for(1);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(notes.all(), ["began"]);
+    assert_eq!(inside.counter("crons_skipped"), 0);
+    gates[0].open();
+    inside.wait_counter("crons_skipped", 1);
+    gates[1].wait_for(1);
+    inside.begin_stop();
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(notes.all(), ["began", "ended", "began"]);
+    let counters = inside.reader();
+    gates[1].open();
+    assert_eq!(inside.join(), Ok(()));
+    assert_eq!(notes.all(), ["began", "ended", "began", "ended"]);
+    assert!(!counters().contains("tasks_late"), "{}", counters());
+}
+
+#[test]
+fn a_cron_without_a_time_or_a_function_is_found_at_the_start() {
+    let start = |crons: &[config::Cron], handlers: fn() -> Router| {
+        let config = Config {
+            crons: crons.to_vec(),
+            ..on(2)
+        };
+        Inside::try_with(config, handlers).map(Inside::stop)
+    };
+    let refused = start(&[], || router().cron_at("* * * * *", "own", async |_| {}));
+    let text = refused.expect_err("no time").to_string();
+    let expected = r#"cron "own": "* * * * *" has 5 fields; accepted: six fields"#;
+    assert!(text.starts_with(expected), "{text}");
+
+    let refused = start(&[cron("a.b")], || router().cron("a.c", async |_| {}));
+    let text = "crons.json names the action \"a.b\", which no Router::cron has";
+    assert_eq!(refused, Err(Error::Handlers(text.into())));
+
+    // As the binary, which has no functions: those of JavaScript run nowhere.
+    assert_eq!(start(&[cron("a.b")], router), Ok(()));
 }

@@ -512,7 +512,7 @@ mod tests {
         let sections = [
             "client", "filter", "session", "push", "rpc", "cluster", "log",
         ];
-        let no_keys = ["embedded", "master"];
+        let no_keys = ["embedded", "master", "crons"];
         let expected: Vec<String> = fields()
             .into_iter()
             .filter(|field| !no_keys.contains(&field.as_str()))

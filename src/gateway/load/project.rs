@@ -195,7 +195,11 @@ impl Project {
     /// As pomelo: the plain file counts if it exists, and in it the member named like the
     /// environment if there is one; else the file in the environment's folder. Unlike pomelo: a
     /// plain file that only knows other environments does not count (`whole` tells that apart).
-    fn section(&self, name: &str, whole: fn(&Json) -> bool) -> Result<Option<(PathBuf, Json)>> {
+    pub(super) fn section(
+        &self,
+        name: &str,
+        whole: fn(&Json) -> bool,
+    ) -> Result<Option<(PathBuf, Json)>> {
         let [plain, nested] = self.paths(name);
         let plain_json = read_json(&plain)?;
         if let Some(mut json) = plain_json {

@@ -8,6 +8,10 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use jiff::Zoned;
+use jiff::civil::date;
+use jiff::tz::TimeZone;
+
 use super::{Filters, Slot, handle};
 use crate::config::{Dialect, Server};
 use crate::handler::clock::{Alarms, Clock};
@@ -40,8 +44,9 @@ impl Clock for Fake {
         self.now.get()
     }
 
-    fn local_time(&self, _: Instant) -> String {
-        "11230542".into()
+    fn wall_clock(&self) -> Zoned {
+        let shown = date(2026, 11, 23).at(5, 42, 30, 0);
+        shown.to_zoned(TimeZone::UTC).expect("there is that time")
     }
 
     fn lag(&self) -> Duration {
