@@ -28,6 +28,12 @@ pub struct Config {
     /// `app/servers/connector/handler`, as they are; README.md says what Pinus needs. It must not
     /// be the own type.
     pub delegate: Option<String>,
+    /// Remote of the delegate, `service.method`, that is told of each session which has closed after the
+    /// delegate got a message of it: called once with the session as backends know it
+    /// (`{"id":…,"frontendId":…,"uid":…,"settings":{…}}`), at the server that routing chooses for it.
+    /// Nothing is waited for; a call that cannot be sent is counted (`delegate_untold`). Default none.
+    /// Stands in for Pomelo's `session.on('closed')`, which a `BackendSession` does not have.
+    pub delegate_closed: Option<String>,
     /// Environment whose part of the project's files is read. Default `development`. Pomelo: `env`.
     pub env: String,
     /// Which framework's details to follow where they differ. Default `pomelo`.
@@ -384,6 +390,7 @@ impl Default for Config {
             id: "connector-1".into(),
             server_type: "connector".into(),
             delegate: None,
+            delegate_closed: None,
             env: "development".into(),
             dialect: Dialect::Pomelo,
             listen: SocketAddr::from(([127, 0, 0, 1], 3010)),

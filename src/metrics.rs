@@ -126,6 +126,8 @@ counters! {
     PeerCallsRefused = "peer_calls_refused",
     /// Calls of peers that a remote of the application did not answer in time.
     RemoteTimeouts = "remote_timeouts",
+    /// Sessions of whose end the delegate could not be told.
+    DelegateUntold = "delegate_untold",
     /// Messages of the master that mean nothing here.
     MasterIgnored = "master_ignored",
     /// Batches sent to other shards.

@@ -700,7 +700,7 @@ mod tests {
              use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
              forward, real_ip_header, real_port_header, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
         );
-        let top = "unknown key; known keys here: id, server_type, delegate, env, dialect, listen, shards, pin, start_timeout, stop_timeout, \
+        let top = "unknown key; known keys here: id, server_type, delegate, delegate_closed, env, dialect, listen, shards, pin, start_timeout, stop_timeout, \
                    app_dir, dictionary, handler_routes, server, client, filter, session, push, rpc, route, cluster, log";
         refused_file(
             "id = 'a'\n[clinet]\nheartbeat = '3s'\n",
@@ -740,7 +740,7 @@ mod tests {
         );
         refused(
             &["--set", "=1"],
-            "--set =1: unknown key; known keys here: id, server_type, delegate, env, dialect, listen, shards, pin, start_timeout, stop_timeout, \
+            "--set =1: unknown key; known keys here: id, server_type, delegate, delegate_closed, env, dialect, listen, shards, pin, start_timeout, stop_timeout, \
              app_dir, dictionary, handler_routes, server, client, filter, session, push, rpc, route, cluster, log",
         );
     }

@@ -22,7 +22,7 @@ use crate::client::coder::Protos;
 use crate::client::host_filter::HostFilter;
 use crate::config::{self, Config, Dialect};
 use crate::error::{Error, Result};
-use crate::handler::filter;
+use crate::handler::{self, filter};
 use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
 use crate::net::poller::Poller;
 use crate::push::select::Selector;
@@ -77,6 +77,17 @@ pub fn check_values(config: &Config) -> Result<()> {
             config.server_type
         );
         return Err(Error::Config(text));
+    }
+    if let Some(remote) = &config.delegate_closed {
+        let text = match handler::remote_parts(remote) {
+            None => Some("is not service.method, such as \"entryRemote.closed\""),
+            Some(_) if config.delegate.is_none() => Some("has no delegate; set delegate too"),
+            Some(_) => None,
+        };
+        if let Some(text) = text {
+            let text = format!("delegate_closed: {remote:?} {text}");
+            return Err(Error::Config(text));
+        }
     }
     let routes = config.dictionary.len() + config.handler_routes.len();
     if config.client.use_dict && routes > usize::from(u16::MAX) {

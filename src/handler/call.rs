@@ -147,7 +147,7 @@ impl Call {
     }
 
     fn send(&self, server: Option<&str>) -> Sent {
-        let (service, method) = split(&self.remote).ok_or_else(|| {
+        let (service, method) = remote_parts(&self.remote).ok_or_else(|| {
             CallError::NotSent(format!("remote {:?} is not service.method", self.remote).into())
         })?;
         self.cluster.frontend.clone().call(&Invocation {
@@ -283,8 +283,9 @@ impl fmt::Display for CallError {
 
 impl Error for CallError {}
 
-/// `service.method`, both not empty.
-pub(super) fn split(remote: &str) -> Option<(&str, &str)> {
+/// The parts of `service.method`, both not empty.
+#[doc(hidden)]
+pub fn remote_parts(remote: &str) -> Option<(&str, &str)> {
     let (service, method) = remote.split_once('.')?;
     let is_name = |part: &str| !part.is_empty() && !part.contains('.');
     (is_name(service) && is_name(method)).then_some((service, method))

@@ -82,6 +82,10 @@ impl Crons {
         Ok(())
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.scheduled.iter().map(|(name, ..)| &**name)
+    }
+
     /// A task for each of them, and its name.
     pub(super) fn tasks(
         &self,

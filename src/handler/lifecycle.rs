@@ -19,7 +19,7 @@ type OnServer = Box<dyn Fn(&App, &Server)>;
 
 /// What is to be called, when.
 #[derive(Default)]
-pub(crate) struct Lifecycle {
+pub struct Lifecycle {
     on_start: Vec<Start>,
     before_stop: Vec<End>,
     on_server_added: Vec<OnServer>,
@@ -45,7 +45,7 @@ impl Lifecycle {
     }
 
     /// Calls what `on_start` was given, one after the other.
-    pub(crate) async fn start(&self, frontend: &Rc<dyn Frontend>) -> Reply<()> {
+    pub async fn start(&self, frontend: &Rc<dyn Frontend>) -> Reply<()> {
         for f in &self.on_start {
             f(App::new(frontend.clone())).await?;
         }
@@ -53,14 +53,14 @@ impl Lifecycle {
     }
 
     /// Calls what `before_stop` was given, one after the other.
-    pub(crate) async fn end(&self, frontend: &Rc<dyn Frontend>) {
+    pub async fn end(&self, frontend: &Rc<dyn Frontend>) {
         for f in &self.before_stop {
             f(App::new(frontend.clone())).await;
         }
     }
 
     /// Begins all tasks of a shard, and gives their names.
-    pub(crate) fn tasks(
+    pub fn tasks(
         &self,
         frontend: &Rc<dyn Frontend>,
         stop: &Stop,
@@ -74,13 +74,19 @@ impl Lifecycle {
         tasks
     }
 
+    /// Their names, in the same order; a shard without crons lacks the last ones.
+    pub fn task_names(&self) -> impl Iterator<Item = &str> {
+        let names = self.tasks.iter().map(|(name, _)| &**name);
+        names.chain(self.crons.names())
+    }
+
     /// True when somebody wants to know of servers that come and go.
-    pub(crate) fn wants_servers(&self) -> bool {
+    pub fn wants_servers(&self) -> bool {
         !(self.on_server_added.is_empty() && self.on_server_removed.is_empty())
     }
 
     /// Tells of a server that is there now, or no longer.
-    pub(crate) fn server(&self, frontend: &Rc<dyn Frontend>, server: &Server, is_there: bool) {
+    pub fn server(&self, frontend: &Rc<dyn Frontend>, server: &Server, is_there: bool) {
         let whom = if is_there {
             &self.on_server_added
         } else {
@@ -229,7 +235,8 @@ impl Stop {
     }
 
     /// Requests it.
-    pub(crate) fn request(&self) {
+    #[doc(hidden)]
+    pub fn request(&self) {
         self.0.is_requested.set(true);
         let waiting = self.0.waiting.take();
         waiting.into_values().for_each(Waker::wake);

@@ -112,6 +112,8 @@ mod send;
 mod session;
 
 pub use app::App;
+#[doc(hidden)]
+pub use call::remote_parts;
 pub use call::{Call, CallError, CallResult, CallToAll, Cluster, Invocation, Sent};
 pub use extract::{FromMessage, Handshake, IntoReply, Json, Needs, Proto, Route, State, States};
 pub use frontend::{Frontend, OnClose};

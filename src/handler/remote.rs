@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use super::call::split;
+use super::call::remote_parts;
 use super::{App, Cluster, Failure, Frontend, LocalFuture, Router};
 use crate::config::Dialect;
 
@@ -99,7 +99,8 @@ pub(super) struct Named {
 impl Named {
     pub(super) fn check(&self) -> Result<(), String> {
         let name = &self.name;
-        let parts = split(name).ok_or_else(|| format!("remote {name:?} is not service.method"));
+        let parts =
+            remote_parts(name).ok_or_else(|| format!("remote {name:?} is not service.method"));
         parts.map(drop)
     }
 }
@@ -169,7 +170,7 @@ impl Router {
             return Err("no such namespace:user".to_owned());
         }
         let named = (0..).zip(&self.remotes);
-        let named = named.filter_map(|(index, named)| Some((index, split(&named.name)?)));
+        let named = named.filter_map(|(index, named)| Some((index, remote_parts(&named.name)?)));
         let of_service = named.filter(|(_, named)| named.0 == service);
         let mut of_service = of_service.peekable();
         if of_service.peek().is_none() {

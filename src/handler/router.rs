@@ -44,7 +44,7 @@ pub struct Router {
     pub(crate) filters: Filters,
     pub(super) remotes: Vec<remote::Named>,
     pub(crate) events: Events,
-    pub(crate) life: Lifecycle,
+    pub(super) life: Lifecycle,
     states: States,
 }
 
@@ -298,6 +298,11 @@ impl Router {
     pub fn keeps_handshakes(&self) -> bool {
         let entries = self.entries.iter().chain(&self.fallback);
         entries.into_iter().any(|entry| entry.needs.handshake) || self.filters.needs.handshake
+    }
+
+    /// What runs besides the messages.
+    pub fn life(&self) -> &Lifecycle {
+        &self.life
     }
 
     /// All states.

@@ -13,7 +13,9 @@ use super::pulse::Work;
 use crate::cluster::Cluster;
 use crate::config::Dialect;
 use crate::handler::filter::Slot;
-use crate::handler::{CallError, CallResult, Failure, Invocation, RemoteCall, Sent, Session};
+use crate::handler::{
+    CallError, CallResult, Failure, Invocation, RemoteCall, Sent, Session, remote_parts,
+};
 use crate::ids::{PeerIndex, Sid};
 use crate::limits::{CALL_TIMEOUT_MAX, RPC_FRAME_BYTES_MAX};
 use crate::metrics::Counter;
@@ -135,6 +137,45 @@ impl Shard {
             not_sent(text)
         })?;
         Ok(slot)
+    }
+
+    /// A message goes to the delegate. What it costs is paid only where that is told of closes.
+    pub(super) fn note_delegated(&self, sid: Sid) {
+        if self.config.delegate_closed.is_some() {
+            self.connection(sid, |connection| connection.delegated = true);
+        }
+    }
+
+    /// Tells the delegate that a session has closed.
+    pub(super) fn tell_delegate(&self, session: &Session) {
+        let told = self.call_delegate(session);
+        if let Some(Err(error)) = told {
+            self.counters().add(Counter::DelegateUntold, 1);
+            tracing::debug!(session = %session.id(), %error, "the delegate is not told of a close");
+        }
+    }
+
+    /// Unlike a handler's call it does not count among those of the session, which may have no room.
+    fn call_delegate(&self, session: &Session) -> Option<Sent> {
+        let server_type = self.config.delegate.as_deref()?;
+        let (service, method) = remote_parts(self.config.delegate_closed.as_deref()?)?;
+        let cluster = self.cluster.borrow().clone();
+        let peer = match self.choose(&cluster, server_type.as_bytes(), Some(session)) {
+            Ok(peer) => peer,
+            Err(text) => return Some(Err(CallError::NotSent(text.into()))),
+        };
+        let mut args = session.export();
+        args.insert(0, b'[');
+        args.push(b']');
+        Some(self.invoke(&Invocation {
+            server_type,
+            server: Some(&cluster.peer(peer).server.id),
+            service,
+            method,
+            args: &args,
+            timeout: None,
+            session: None,
+        }))
     }
 
     /// Hands a handler what its call came to.

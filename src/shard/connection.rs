@@ -44,6 +44,8 @@ pub(super) struct Connection {
     in_wheel: bool,
     /// It counts against `client.max_connections`.
     counted: bool,
+    /// The delegate got a message of it, and wants to know of its end.
+    pub(super) delegated: bool,
 }
 
 /// What few connections have.
@@ -68,6 +70,7 @@ impl Connection {
             silence: Silence::default(),
             in_wheel: false,
             counted: false,
+            delegated: false,
         }
     }
 
@@ -502,9 +505,10 @@ impl Shard {
                 }
             }
             let counted = std::mem::take(&mut connection.counted);
-            Some((counted, connection.identity.clone()))
+            let delegated = std::mem::take(&mut connection.delegated);
+            Some((counted, delegated, connection.identity.clone()))
         });
-        let Some(Some((counted, identity))) = closed else {
+        let Some(Some((counted, delegated, identity))) = closed else {
             return;
         };
         self.counters().closed(fault);
@@ -513,7 +517,10 @@ impl Shard {
         }
         if counted {
             self.process_connections.leave();
-            self.tell_handlers(sid, identity, SessionEvent::Close);
+            self.tell_handlers(sid, identity.clone(), SessionEvent::Close);
+        }
+        if delegated {
+            self.tell_delegate(&Session::new(sid, identity, self.clone()));
         }
     }
 

@@ -344,6 +344,7 @@ impl Shard {
         let cluster = self.cluster.borrow();
         let server_type = match route::server_type(request.route.as_bytes()) {
             own if own == self.config.server_type.as_bytes() => {
+                self.note_delegated(request.session.id());
                 self.config.delegate.as_deref().map_or(own, str::as_bytes)
             }
             other => other,

@@ -1,14 +1,14 @@
 //! The application from its start to its end: what it does first and last, its tasks, and what it hears
 //! of other servers.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_lite::{FutureExt as _, future};
+use futures_lite::future;
 
 use super::Shard;
+use super::pulse::Work;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::handler::{Frontend, LocalFuture};
@@ -26,7 +26,8 @@ impl Shard {
     /// Does what the application wants done before there are clients.
     pub(super) async fn start_application(self: &Rc<Self>) -> Result<(), Error> {
         let frontend = self.frontend();
-        let start = AssertUnwindSafe(self.router.life.start(&frontend)).catch_unwind();
+        let start = self.router.life().start(&frontend);
+        let start = self.pulse.run(Work::OnStart, start);
         let start = async {
             let started = start.await.map_err(|_| {
                 self.counters().add(Counter::Panics, 1);
@@ -49,16 +50,17 @@ impl Shard {
     /// Begins the application's tasks.
     pub(super) fn start_tasks(self: &Rc<Self>) {
         let frontend = self.frontend();
-        for (name, work) in self.router.life.tasks(&frontend, &self.stop_request) {
-            self.run_task(name, work);
+        let tasks = self.router.life().tasks(&frontend, &self.stop_request);
+        for (index, (name, work)) in tasks.into_iter().enumerate() {
+            self.run_task(Work::Task(index), name, work);
         }
     }
 
-    fn run_task(self: &Rc<Self>, name: Rc<str>, work: LocalFuture<()>) {
+    fn run_task(self: &Rc<Self>, kind: Work, name: Rc<str>, work: LocalFuture<()>) {
         let shard = self.clone();
         let key = self.tasks.borrow_mut().insert(name.clone());
         self.keep(async move {
-            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+            if shard.pulse.run(kind, work).await.is_err() {
                 shard.counters().add(Counter::Panics, 1);
                 tracing::error!(task = &*name, "a task panicked");
             }
@@ -72,8 +74,8 @@ impl Shard {
         let deadline = clock::now() + self.config.stop_timeout;
         self.stop_request.request();
         let shard = self.clone();
-        let end = async move { shard.router.life.end(&shard.frontend()).await };
-        self.run_task("before_stop".into(), Box::pin(end));
+        let end = async move { shard.router.life().end(&shard.frontend()).await };
+        self.run_task(Work::BeforeStop, "before_stop".into(), Box::pin(end));
         while !self.tasks.borrow().is_empty() && clock::now() < deadline {
             clock::sleep(LOOK).await;
         }
@@ -91,7 +93,7 @@ impl Shard {
     /// Tells the application which servers have left and which are new. A panic there must not end
     /// the shard.
     pub(super) fn tell_servers(self: &Rc<Self>, old: &Cluster, new: &Cluster) {
-        if !self.router.life.wants_servers() {
+        if !self.router.life().wants_servers() {
             return;
         }
         let frontend = self.frontend();
@@ -100,8 +102,8 @@ impl Shard {
         let added = now.difference(&before).map(|peer| (peer, true));
         for (peer, is_there) in left.chain(added) {
             let server = &new.peer(*peer).server;
-            let tell = || self.router.life.server(&frontend, server, is_there);
-            if catch_unwind(AssertUnwindSafe(tell)).is_err() {
+            let tell = || self.router.life().server(&frontend, server, is_there);
+            if self.pulse.call(Work::ServerEvent, tell).is_err() {
                 self.counters().add(Counter::Panics, 1);
                 tracing::error!(server = server.id, "a handler of servers' events panicked");
             }

@@ -41,6 +41,14 @@ pub enum Work {
     Handler(usize),
     /// A remote, by its index.
     Remote(usize),
+    /// What is done at the start.
+    OnStart,
+    /// What is done before the stop.
+    BeforeStop,
+    /// Who hears of servers that come and go.
+    ServerEvent,
+    /// A task or a cron, by its index.
+    Task(usize),
 }
 
 /// Bits of a word that say which kind of work it is; an index is above them.
@@ -60,6 +68,10 @@ impl Work {
             Self::Filtered(index) => (8, index),
             Self::Handler(index) => (9, index),
             Self::Remote(index) => (10, index),
+            Self::OnStart => (11, 0),
+            Self::BeforeStop => (12, 0),
+            Self::ServerEvent => (13, 0),
+            Self::Task(index) => (14, index),
         };
         kind | (index as u32) << KIND_BITS
     }
@@ -77,6 +89,10 @@ impl Work {
             8 => Self::Filtered(index),
             9 => Self::Handler(index),
             10 => Self::Remote(index),
+            11 => Self::OnStart,
+            12 => Self::BeforeStop,
+            13 => Self::ServerEvent,
+            14 => Self::Task(index),
             _ => Self::Gateway,
         }
     }
@@ -112,6 +128,7 @@ impl Drop for Alive {
 struct Names {
     routes: Vec<String>,
     remotes: Vec<String>,
+    tasks: Vec<String>,
 }
 
 impl Pulse {
@@ -120,6 +137,7 @@ impl Pulse {
         let _ = self.names.set(Names {
             routes: router.routes().map(str::to_owned).collect(),
             remotes: router.remotes().map(str::to_owned).collect(),
+            tasks: router.life().task_names().map(str::to_owned).collect(),
         });
     }
 
@@ -181,6 +199,13 @@ impl Pulse {
                 let remote = names.and_then(|names| names.remotes.get(index));
                 format!("remote {}", remote.map_or("without a name", String::as_str))
             }
+            Work::OnStart => "what is done at the start".to_owned(),
+            Work::BeforeStop => "what is done before the stop".to_owned(),
+            Work::ServerEvent => "a handler of servers' events".to_owned(),
+            Work::Task(index) => {
+                let task = names.and_then(|names| names.tasks.get(index));
+                format!("task {}", task.map_or("without a name", String::as_str))
+            }
         }
     }
 }
@@ -205,6 +230,10 @@ mod tests {
             Work::Filtered(1),
             Work::Handler((1 << 24) - 1),
             Work::Remote(0),
+            Work::OnStart,
+            Work::BeforeStop,
+            Work::ServerEvent,
+            Work::Task(2),
         ];
         for work in works {
             assert_eq!(Work::of_word(work.word()), work);

@@ -36,6 +36,12 @@ pub(super) const KEYS: &[(&str, Set)] = &[
         c.delegate = Some(server_type);
         Ok(())
     }),
+    ("delegate_closed", |c, v| {
+        let mut remote = String::new();
+        v.text(&mut remote)?;
+        c.delegate_closed = Some(remote);
+        Ok(())
+    }),
     ("env", |c, v| v.text(&mut c.env)),
     ("dialect", |c, v| v.word(&mut c.dialect, "pomelo, pinus")),
     ("listen", |c, v| v.address(&mut c.listen)),

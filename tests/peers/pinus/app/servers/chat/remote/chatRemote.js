@@ -56,6 +56,11 @@ class Remote {
     this.lists.get(name).push(value);
   }
 
+  // What a frontend tells its delegate.
+  async closed(session) {
+    await this.note('closed', session);
+  }
+
   async notes(name) {
     return this.lists.get(name) || [];
   }

@@ -56,6 +56,11 @@ Remote.prototype.note = function (name, value, cb) {
   cb();
 };
 
+// What a frontend tells its delegate.
+Remote.prototype.closed = function (session, cb) {
+  this.note('closed', session, cb);
+};
+
 Remote.prototype.notes = function (name, cb) {
   cb(null, this.lists.get(name) || []);
 };
