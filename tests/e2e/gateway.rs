@@ -53,10 +53,10 @@ impl Gateway {
         Self::start_in(Turn::take(false), &program, ANY_PORT, args)
     }
 
-    /// Starts an example, which takes the same arguments, with `NAME=VALUE` in its environment.
-    pub(crate) fn start_example(name: &str, environment: &str, args: &[&str]) -> Self {
+    /// Starts an example, which takes the same arguments, with each `NAME=VALUE` in its environment.
+    pub(crate) fn start_example(name: &str, environment: &[&str], args: &[&str]) -> Self {
         let program = example(name);
-        let program = ["env", environment, &program];
+        let program = [&["env"], environment, &[&program]].concat();
         Self::start_in(Turn::take(false), &program, ANY_PORT, args)
     }
 

@@ -32,6 +32,7 @@ mod lifecycle;
 mod misbehaving;
 mod npm_clients;
 mod peers;
+mod pomelo_chat;
 mod pool;
 mod process;
 mod protobuf;

@@ -91,12 +91,20 @@ impl Server {
 
 impl Cluster {
     pub(crate) fn start(dialect: Dialect) -> Self {
-        let cluster = Self::idle(dialect);
-        cluster.start_master();
+        Self::idle(dialect).with_backends()
+    }
+
+    /// The chat of `tests/peers/chat/`, whose connector the example `pomelo_chat` is.
+    pub(crate) fn chat() -> Self {
+        Self::of(Dialect::Pomelo, "chat", &CONNECTORS).with_backends()
+    }
+
+    fn with_backends(self) -> Self {
+        self.start_master();
         for id in BACKENDS {
-            cluster.add_backend(id);
+            self.add_backend(id);
         }
-        cluster
+        self
     }
 
     /// The files and ports of a cluster in which no server runs yet. Backends need the master:

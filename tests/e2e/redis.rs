@@ -115,7 +115,7 @@ impl Redis {
     /// The example that logs in here, on one shard.
     fn login_server(&self) -> Gateway {
         let url = format!("REDIS_URL={}", self.url());
-        Gateway::start_example("redis_login", &url, &["--shards", "1"])
+        Gateway::start_example("redis_login", &[&url], &["--shards", "1"])
     }
 }
 
