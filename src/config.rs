@@ -256,8 +256,9 @@ pub struct Rpc {
     pub calls_in_flight_max: usize,
     /// Where the other servers' calls arrive. Default: the own `host` and `port` in `servers.json`,
     /// where the others look for it whatever this says; set it where that address is not one of
-    /// this machine, or to listen on all (`[::]:3150`). `None` outside a cluster, even when set, and
-    /// for a server without `port`: no such listener. Unlike pomelo: one address instead of all.
+    /// this machine, or to listen on all (`[::]:3150`). `None`: no such listener, as for a server
+    /// without `port`, without a project unless set here, and with `cluster.join = false` even then.
+    /// Unlike pomelo: one address instead of all.
     pub listen: Option<SocketAddr>,
     /// Who may call. Default `any`: calls carry no credentials, so the address in `listen` must not
     /// be reachable from outside.

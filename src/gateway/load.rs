@@ -231,7 +231,7 @@ impl Layers {
                         .into(),
                 ));
             }
-            None => config.rpc.listen = None,
+            None => {}
         }
         config.embedded = self.file.is_none() && config.app_dir.is_none();
         check(&config)?;
@@ -957,9 +957,14 @@ mod tests {
         let config = args(&[&line[..], &stays].concat()).unwrap();
         assert_eq!((config.master, config.rpc.listen), (None, None));
         assert_eq!(config.servers[0].id, "chat-1");
+    }
 
+    #[test]
+    fn without_a_project_calls_come_where_the_user_says() {
+        assert_eq!(args(&[]).unwrap().rpc.listen, None);
         let config = args(&["--set=rpc.listen=[::]:1"]).unwrap();
-        assert_eq!((config.master, config.rpc.listen), (None, None));
+        assert_eq!(config.rpc.listen, Some("[::]:1".parse().unwrap()));
+        assert_eq!(config.master, None);
     }
 
     #[test]
