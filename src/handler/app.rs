@@ -97,8 +97,8 @@ impl App {
     }
 
     /// Connection statistics of the process:
-    /// `{"serverId":…,"totalConnCount":…,"loginedCount":…,"loginedList":[…]}`. Pomelo:
-    /// `connectionService.getStatisticsInfo`.
+    /// `{"serverId":…,"totalConnCount":…,"loginedCount":…,"loginedList":[…]}`. As pomelo: the first
+    /// count is 0 without `client.max_connections`. Pomelo: `connectionService.getStatisticsInfo`.
     pub async fn statistics(&self) -> Value {
         let text = self.0.clone().statistics().await;
         serde_json::from_slice(&text).unwrap_or_default()
