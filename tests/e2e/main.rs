@@ -23,6 +23,7 @@ mod flood;
 mod forward;
 mod frames;
 mod frontend;
+mod gate;
 mod gateway;
 mod handlers;
 mod handshake;

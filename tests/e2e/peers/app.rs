@@ -79,7 +79,10 @@ impl AppDir {
                     "ghost": [server("ghost-1")],
                 }}),
             ),
-            ("adminServer.json", json!(["connector", "chat"].map(token))),
+            (
+                "adminServer.json",
+                json!(["connector", "chat", "gate"].map(token)),
+            ),
             (
                 "adminUser.json",
                 json!([{"id": "user-1", "username": "admin", "password": "admin", "level": 1}]),

@@ -1,0 +1,153 @@
+//! Pomelo's gate, which tells players where to connect:
+//! `cargo run --release --example gate -- --config examples/gate/gate.toml`
+//!
+//! What it sends players to is the same program with `examples/gate/connector-1.toml`, and with
+//! `connector-2.toml`. In a Pomelo project its command is `-- --app-dir path/to/game-server --id gate-1`.
+//!
+//! `gate.gateHandler.queryEntry` answers `{"code":200,"host":"127.0.0.1","port":3010}`, the connector with
+//! the fewest connections, or `{"code":500}` when there is none. A uid in the message changes nothing: any
+//! connector takes any player. `connector.entryHandler.enter` with `{"uid":"ann"}` then says where ann is.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tangelo::config::Server;
+use tangelo::handler::{App, CallError, Json, RemoteCall, Reply, Router, Session, State};
+use tangelo::{Config, Gateway};
+
+fn main() -> tangelo::Result<()> {
+    let config = Config::from_args()?;
+    // One program for all servers, as with an app.js.
+    let is_gate = config.server_type == "gate";
+    Gateway::new(config)
+        .handlers(move |_shard| if is_gate { gate() } else { connector() })
+        .run()
+}
+
+// The connector.
+
+fn connector() -> Router {
+    Router::new()
+        .route("entryHandler.enter", enter)
+        .remote("loadRemote.connections", connections)
+}
+
+#[derive(Deserialize)]
+struct Enter {
+    uid: String,
+}
+
+async fn enter(mut session: Session, Json(player): Json<Enter>) -> Reply<Value> {
+    session.bind(player.uid).await?;
+    Ok(json!({ "code": 200, "server": session.app().server_id() }))
+}
+
+async fn connections(call: RemoteCall) -> Value {
+    let mut sessions = call.app().sessions().await;
+    sessions["count"].take()
+}
+
+// The gate.
+
+/// How long figures are good for.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// A connector that takes longer to answer gets no players.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+fn gate() -> Router {
+    Router::new()
+        .route("gateHandler.queryEntry", query_entry)
+        .with_state(Rc::new(Loads::default()))
+}
+
+async fn query_entry(app: App, State(loads): State<Rc<Loads>>) -> Value {
+    loads.refresh(&app).await;
+    match loads.choose(app.cluster().servers("connector")) {
+        Some(server) => json!({
+            "code": 200,
+            "host": server.client_host.unwrap_or(server.host),
+            "port": server.client_port,
+        }),
+        None => json!({ "code": 500 }),
+    }
+}
+
+/// What is known of connectors, by their ids. Each shard asks and counts for itself.
+#[derive(Default)]
+struct Loads {
+    of: RefCell<HashMap<String, Load>>,
+    asked: Cell<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Load {
+    connections: Connections,
+    /// Players that were sent there since: they are on their way, and not among the connections.
+    sent: u64,
+}
+
+#[derive(Default)]
+enum Connections {
+    Known(u64),
+    /// Not asked yet, or without the remote, as a connector in JavaScript may be.
+    #[default]
+    Unknown,
+    /// It does not answer.
+    Away,
+}
+
+impl Loads {
+    /// Asks all connectors, unless somebody did a short while ago.
+    async fn refresh(&self, app: &App) {
+        let now = app.frontend().now();
+        if self.asked.get().is_some_and(|asked| now < asked + PERIOD) {
+            return;
+        }
+        self.asked.set(Some(now));
+        let cluster = app.cluster();
+        let servers = cluster.servers("connector");
+        for Server { id, .. } in &servers {
+            let call = cluster.call("connector", "loadRemote.connections", &[]);
+            let connections = match call.to_server(id).timeout(PATIENCE).await {
+                Ok(count) => count
+                    .as_u64()
+                    .map_or(Connections::Unknown, Connections::Known),
+                Err(CallError::Remote(_)) => Connections::Unknown,
+                Err(CallError::NotSent(_) | CallError::Lost(_)) => Connections::Away,
+            };
+            let load = Load {
+                connections,
+                sent: 0,
+            };
+            self.of.borrow_mut().insert(id.clone(), load);
+        }
+        let is_there = |id: &String| servers.iter().any(|server| server.id == *id);
+        self.of.borrow_mut().retain(|id, _| is_there(id));
+    }
+
+    /// The least loaded server, which then has one player more. One of which nothing is known comes behind
+    /// all others.
+    fn choose(&self, servers: Vec<Server>) -> Option<Server> {
+        let mut of = self.of.borrow_mut();
+        let load = |server: &Server| match of.get(&server.id) {
+            None => Some((true, 0)),
+            Some(Load { connections, sent }) => match connections {
+                Connections::Known(count) => Some((false, count + sent)),
+                Connections::Unknown => Some((true, *sent)),
+                Connections::Away => None,
+            },
+        };
+        let takes_players = servers
+            .into_iter()
+            .filter(|server| server.client_port.is_some());
+        let loads = takes_players.filter_map(|server| Some((load(&server)?, server)));
+        let (_, server) = loads.min_by_key(|(load, _)| *load)?;
+        of.entry(server.id.clone()).or_default().sent += 1;
+        Some(server)
+    }
+}
