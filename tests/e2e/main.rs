@@ -17,6 +17,7 @@ mod client;
 mod clients;
 mod cluster;
 mod delegate;
+mod examples;
 mod extractors;
 mod filters;
 mod flood;

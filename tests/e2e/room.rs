@@ -289,7 +289,7 @@ fn who_leaves_is_announced_once_and_the_name_is_free_again() {
 }
 
 /// Head and body of the answer to one request line.
-fn http(address: SocketAddr, request_line: &str) -> (String, String) {
+pub(crate) fn http(address: SocketAddr, request_line: &str) -> (String, String) {
     let stream = frames::connect(address);
     let request = format!("{request_line} HTTP/1.1\r\nHost: {address}\r\n\r\n");
     frames::write_anyway(&stream, request.as_bytes());
