@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::handler::{App, BroadcastOptions, Json, Reply, Router, Session, State};
-use crate::net::clock;
 
 /// The page with the client.
 pub const PAGE: &[u8] = include_bytes!("chat.html");
@@ -96,7 +96,10 @@ async fn send(session: Session, app: App, Json(line): Json<Value>) -> Reply<Valu
     if text.is_empty() || text.chars().count() > TEXT_CHARS_MAX {
         return refuse(400, "a line has 1 to 2000 characters");
     }
-    let at = clock::unix_ms() as u64;
+    let at = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as u64;
     let line = json!({ "from": uid.text(), "text": text, "at": at });
     app.broadcast_with("onChat", &line, TO_BOUND)?;
     Ok(json!({ "code": 200 }))
