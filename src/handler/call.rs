@@ -265,6 +265,10 @@ pub enum CallError {
     Lost(Cow<'static, str>),
     /// The remote's error: a string is one, an `Error` of JavaScript is `{"stack":…}`, with Pinus
     /// beside its own properties such as `code`.
+    ///
+    /// Some remotes leave the error out, `cb(users)` where `cb(null, users)` is meant. Then what they
+    /// answer is here, as what it is: anything but null, false, 0 and `""`, which look like success
+    /// with no result. `examples/pomelo_chat.rs` takes both.
     Remote(Value),
 }
 

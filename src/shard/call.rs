@@ -339,6 +339,7 @@ mod tests {
             ("[\"no\",null,null]".to_owned(), json!("no"), "no"),
             (format!("[{stack}]"), stack, "Error: boom"),
             ("[{\"a\":1},2]".to_owned(), json!({"a": 1}), "{\"a\":1}"),
+            ("[[\"ann\"]]".to_owned(), json!(["ann"]), "[\"ann\"]"),
         ] {
             let failed = super::results(resp.as_bytes()).unwrap_err();
             assert_eq!(failed.to_string(), text);

@@ -169,7 +169,7 @@ fn nobody_is_sent_to_a_connector_that_is_away() {
 /// comes last.
 #[test]
 fn in_a_pomelo_cluster_too() {
-    let cluster = Cluster::chat();
+    let cluster = Cluster::chat().with_backends();
     let ids = [(); 3].map(|()| cluster.take_connector());
     let [gate, genuine, connector] = ids.each_ref().map(|connector| connector.id());
     let start = |id: &str, args: &[&str]| {

@@ -94,12 +94,14 @@ impl Cluster {
         Self::idle(dialect).with_backends()
     }
 
-    /// The chat of `tests/peers/chat/`, whose connector the example `pomelo_chat` is.
+    /// The chat of `tests/peers/chat/`, whose connector the example `pomelo_chat` is. No server runs
+    /// yet.
     pub(crate) fn chat() -> Self {
-        Self::of(Dialect::Pomelo, "chat", &CONNECTORS).with_backends()
+        Self::of(Dialect::Pomelo, "chat", &CONNECTORS)
     }
 
-    fn with_backends(self) -> Self {
+    /// Starts the master and the backends.
+    pub(crate) fn with_backends(self) -> Self {
         self.start_master();
         for id in BACKENDS {
             self.add_backend(id);

@@ -1,9 +1,11 @@
 //! A chat cluster of Pomelo with its genuine connectors, and with two processes of the example
 //! `pomelo_chat` in their place: the players do the same and get the same.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::frontend::{Kind, Transport};
@@ -76,8 +78,25 @@ fn on_the_example_with_four_shards() {
     players_get_what_they_get(Kind::Tangelo { shards: 4 });
 }
 
-fn players_get_what_they_get(kind: Kind) {
+/// As the chat does that Pomelo is known by.
+#[test]
+fn a_backend_may_leave_the_error_out_that_comes_before_the_users() {
     let cluster = Cluster::chat();
+    let remote = Path::new(cluster.app_dir()).join("app/servers/chat/remote/chatRemote.js");
+    let text = fs::read_to_string(&remote).expect("a file of our own");
+    let without = text.replace("cb(null, ", "cb(");
+    assert_ne!(without, text);
+    fs::write(&remote, without).expect("a file of our own");
+    let cluster = cluster.with_backends();
+
+    let connector = Connected::start(&cluster, Kind::Tangelo { shards: 1 });
+    let mut ann = Client::tcp(connector.address).open();
+    let body = json!({"username": "ann", "rid": "lobby"}).to_string();
+    assert_eq!(ann.request_text(ENTER, body), r#"{"users":["ann"]}"#);
+}
+
+fn players_get_what_they_get(kind: Kind) {
+    let cluster = Cluster::chat().with_backends();
     let connectors = [(); 2].map(|()| Connected::start(&cluster, kind));
     let mut play = Play {
         transports: kind.transports(),
@@ -215,7 +234,7 @@ impl Play {
         drop(player);
     }
 
-    fn request(&mut self, player: &mut Player, route: &str, body: &serde_json::Value) {
+    fn request(&mut self, player: &mut Player, route: &str, body: &Value) {
         let response = player.client.request_text(route, body.to_string());
         self.note(format!("{} {response}", player.name));
     }
