@@ -8,15 +8,15 @@
 //! the fewest connections, or `{"code":500}` when there is none. A uid in the message changes nothing: any
 //! connector takes any player. `connector.entryHandler.enter` with `{"uid":"ann"}` then says where ann is.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tangelo::config::Server;
-use tangelo::handler::{App, CallError, Json, RemoteCall, Reply, Router, Session, State};
+use tangelo::handler::{App, CallError, Json, RemoteCall, Reply, Router, Session, State, Stop};
 use tangelo::{Config, Gateway};
 
 fn main() -> tangelo::Result<()> {
@@ -53,7 +53,7 @@ async fn connections(call: RemoteCall) -> Value {
 
 // The gate.
 
-/// How long figures are good for.
+/// How often connectors are asked.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// A connector that takes longer to answer gets no players.
@@ -62,11 +62,19 @@ const PATIENCE: Duration = Duration::from_millis(500);
 fn gate() -> Router {
     Router::new()
         .route("gateHandler.queryEntry", query_entry)
-        .with_state(Rc::new(Loads::default()))
+        .task("loads", keep_asking)
+        .with_state(Loads::default())
 }
 
-async fn query_entry(app: App, State(loads): State<Rc<Loads>>) -> Value {
-    loads.refresh(&app).await;
+async fn keep_asking(app: App, stop: Stop) {
+    let loads: Loads = app.state().expect("the router has it");
+    loads.ask(&app).await;
+    while stop.or(app.sleep(PERIOD)).await.is_some() {
+        loads.ask(&app).await;
+    }
+}
+
+async fn query_entry(app: App, State(loads): State<Loads>) -> Value {
     match loads.choose(app.cluster().servers("connector")) {
         Some(server) => json!({
             "code": 200,
@@ -78,11 +86,8 @@ async fn query_entry(app: App, State(loads): State<Rc<Loads>>) -> Value {
 }
 
 /// What is known of connectors, by their ids. Each shard asks and counts for itself.
-#[derive(Default)]
-struct Loads {
-    of: RefCell<HashMap<String, Load>>,
-    asked: Cell<Option<Instant>>,
-}
+#[derive(Clone, Default)]
+struct Loads(Rc<RefCell<HashMap<String, Load>>>);
 
 #[derive(Default)]
 struct Load {
@@ -102,13 +107,8 @@ enum Connections {
 }
 
 impl Loads {
-    /// Asks all connectors, unless somebody did a short while ago.
-    async fn refresh(&self, app: &App) {
-        let now = app.frontend().now();
-        if self.asked.get().is_some_and(|asked| now < asked + PERIOD) {
-            return;
-        }
-        self.asked.set(Some(now));
+    /// Asks all connectors, one after the other.
+    async fn ask(&self, app: &App) {
         let cluster = app.cluster();
         let servers = cluster.servers("connector");
         for Server { id, .. } in &servers {
@@ -124,16 +124,16 @@ impl Loads {
                 connections,
                 sent: 0,
             };
-            self.of.borrow_mut().insert(id.clone(), load);
+            self.0.borrow_mut().insert(id.clone(), load);
         }
         let is_there = |id: &String| servers.iter().any(|server| server.id == *id);
-        self.of.borrow_mut().retain(|id, _| is_there(id));
+        self.0.borrow_mut().retain(|id, _| is_there(id));
     }
 
     /// The least loaded server, which then has one player more. One of which nothing is known comes behind
     /// all others.
     fn choose(&self, servers: Vec<Server>) -> Option<Server> {
-        let mut of = self.of.borrow_mut();
+        let mut of = self.0.borrow_mut();
         let load = |server: &Server| match of.get(&server.id) {
             None => Some((true, 0)),
             Some(Load { connections, sent }) => match connections {
