@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -96,10 +96,8 @@ async fn send(session: Session, app: App, Json(line): Json<Value>) -> Reply<Valu
     if text.is_empty() || text.chars().count() > TEXT_CHARS_MAX {
         return refuse(400, "a line has 1 to 2000 characters");
     }
-    let at = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis() as u64;
+    let since = app.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = since.as_millis() as u64;
     let line = json!({ "from": uid.text(), "text": text, "at": at });
     app.broadcast_with("onChat", &line, TO_BOUND)?;
     Ok(json!({ "code": 200 }))

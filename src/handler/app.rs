@@ -1,7 +1,7 @@
 //! The server, for whoever has no session at hand.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -46,8 +46,8 @@ impl App {
     /// Pushes a message to every session of the process. Pomelo: `channelService.broadcast`.
     ///
     /// An error when the route is empty, or the body is falsy, cannot be JSON or is longer than a
-    /// package. Cost: the body is encoded
-    /// once; one message to each other shard, and for each session a reference.
+    /// package. Cost: the body is encoded once; one message to each other shard, and for each session a
+    /// reference.
     pub fn broadcast(&self, route: &str, body: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
         self.broadcast_with(route, body, BroadcastOptions::default())
     }
@@ -108,6 +108,11 @@ impl App {
     pub async fn sessions(&self) -> Value {
         let text = self.0.clone().sessions().await;
         serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// The time of day; of a gateway in memory, what its clock shows.
+    pub fn now(&self) -> SystemTime {
+        self.0.wall_clock().timestamp().into()
     }
 
     /// Waits, and lets others run meanwhile; up to 50 ms longer.
