@@ -198,9 +198,7 @@ impl Stage {
                 server_type: "chat".into(),
                 host: backend.ip().to_string(),
                 port: backend.port(),
-                weight: None,
-                client_host: None,
-                client_port: None,
+                ..Server::default()
             }],
             ..Config::default()
         };

@@ -124,9 +124,7 @@ fn the_hops_of_a_forwarded_request_are_those_of_the_architecture() {
             server_type: "chat".into(),
             host: backend.ip().to_string(),
             port: backend.port(),
-            weight: None,
-            client_host: None,
-            client_port: None,
+            ..Server::default()
         }],
         ..Config::default()
     })

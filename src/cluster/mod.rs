@@ -234,9 +234,7 @@ mod tests {
             server_type: "chat".into(),
             host: "127.0.0.1".into(),
             port,
-            weight: None,
-            client_host: None,
-            client_port: None,
+            ..Server::default()
         }
     }
 

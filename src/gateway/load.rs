@@ -684,9 +684,7 @@ mod tests {
                 server_type: kind.into(),
                 host: host.into(),
                 port,
-                weight: None,
-                client_host: None,
-                client_port: None,
+                ..Server::default()
             })
             .into();
         assert_eq!(Config::load(folder.path("tangelo.toml")).unwrap(), expected);
@@ -832,9 +830,7 @@ mod tests {
             server_type: "t".into(),
             host: "h".into(),
             port: 1,
-            weight: None,
-            client_host: None,
-            client_port: None,
+            ..Server::default()
         };
         config.servers = vec![server; limits::SERVERS_MAX + 1];
         assert_eq!(

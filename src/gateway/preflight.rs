@@ -661,9 +661,7 @@ mod tests {
             server_type: "t".into(),
             host: "h".into(),
             port: 1,
-            weight: None,
-            client_host: None,
-            client_port: None,
+            ..Server::default()
         };
         let mut config = Config {
             servers: vec![server; 10],

@@ -24,9 +24,7 @@ fn start(allow: RpcAllow, host: &str) -> (Inside, SocketAddr) {
             server_type: "chat".into(),
             host: host.into(),
             port: free_address().port(),
-            weight: None,
-            client_host: None,
-            client_port: None,
+            ..Server::default()
         }],
         ..Config::default()
     };

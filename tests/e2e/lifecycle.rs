@@ -314,9 +314,7 @@ fn the_servers_of_the_configuration_are_told_before_the_start() {
         server_type: "chat".into(),
         host: "127.0.0.1".into(),
         port,
-        weight: None,
-        client_host: None,
-        client_port: None,
+        ..Server::default()
     };
     let notes = Notes::default();
     let handlers = {

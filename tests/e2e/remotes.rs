@@ -425,9 +425,7 @@ fn alone(config: Config, chat: SocketAddr, shards: usize) -> (Inside, Rpc) {
             server_type: "chat".into(),
             host: chat.ip().to_string(),
             port: chat.port(),
-            weight: None,
-            client_host: None,
-            client_port: None,
+            ..Server::default()
         }],
         rpc: config::Rpc {
             listen: Some(listen),

@@ -106,9 +106,7 @@ fn start(name: &'static str, dialect: Dialect) -> Server {
             server_type: "chat".into(),
             host: backend.ip().to_string(),
             port: backend.port(),
-            weight: None,
-            client_host: None,
-            client_port: None,
+            ..config::Server::default()
         }],
         ..Config::default()
     };

@@ -64,16 +64,7 @@ const SCHEDULER: Section<NamedScheduler> = Section {
 
 /// The `[[server]]` sections.
 pub(super) fn servers(into: &mut Vec<Server>, given: Given<'_>) -> Result<(), Wrong> {
-    let blank = || Server {
-        id: String::new(),
-        server_type: String::new(),
-        host: String::new(),
-        port: 0,
-        weight: None,
-        client_host: None,
-        client_port: None,
-    };
-    *into = SERVER.read_all(given, blank)?;
+    *into = SERVER.read_all(given, Server::default)?;
     Ok(())
 }
 

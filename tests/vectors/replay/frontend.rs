@@ -63,9 +63,7 @@ impl Frontend {
                     server_type: "chat".into(),
                     host: address.ip().to_string(),
                     port: address.port(),
-                    weight: None,
-                    client_host: None,
-                    client_port: None,
+                    ..config::Server::default()
                 }
             })
             .collect();
