@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tangelo::config::{self, Dialect, DuplicateLogin, Scheduler};
-use tangelo::handler::{App, BroadcastOptions, Json, Reply, Router, Session, State, Uid};
+use tangelo::handler::{App, BroadcastOptions, Json, Reply, Router, Session, State, Stop, Uid};
 use tangelo::memory::{Client, ClientOptions, InMemory};
 use tangelo::{Config, Error, Gateway};
 
@@ -559,6 +559,56 @@ fn a_server_of_the_test_gets_the_calls_of_handlers() {
     );
     chat.answer(&call, &json!(["mei", "li"]));
     assert_eq!(client.answer(id), Some(json!(["mei", "li"])));
+}
+
+#[test]
+fn crons_come_on_their_hour_and_tasks_go_on_until_the_stop() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let log: Arc<Mutex<Vec<String>>> = Arc::default();
+    let of_handlers = log.clone();
+    let gateway = Gateway::new(on_shards(4)).handlers(move |shard| {
+        let write = |what: &'static str| {
+            let log = of_handlers.clone();
+            move || log.lock().unwrap().push(format!("{what} {}", shard.0))
+        };
+        let (start, hourly, often, end, last) = (
+            write("start"),
+            write("hourly"),
+            write("often"),
+            write("end"),
+            write("last"),
+        );
+        Router::new()
+            .on_start(async move |_| {
+                start();
+                Ok(())
+            })
+            .cron_at("0 0 * * * *", "hourly", async move |_| hourly())
+            .task("often", async move |app: App, stop: Stop| {
+                while stop.or(app.sleep(10 * MINUTE)).await.is_some() {
+                    often();
+                }
+                end();
+            })
+            .before_stop(async move |_| last())
+    });
+    let mut gateway = gateway.in_memory().unwrap();
+    let times = |what: &str| {
+        let log = log.lock().unwrap();
+        [0, 1, 2, 3].map(|shard| {
+            let line = format!("{what} {shard}");
+            log.iter().filter(|known| **known == line).count()
+        })
+    };
+    assert_eq!(times("start"), [1; 4]);
+    gateway.advance(180 * MINUTE);
+    // Once in the process, whatever the minute at the start.
+    assert_eq!(times("hourly"), [3, 0, 0, 0]);
+    // Each sleep is up to one tick longer.
+    assert!(times("often").iter().all(|count| [17, 18].contains(count)));
+    assert_eq!((times("end"), times("last")), ([0; 4], [0; 4]));
+    gateway.stop().unwrap();
+    assert_eq!((times("end"), times("last")), ([1; 4], [1; 4]));
 }
 
 #[test]
