@@ -457,7 +457,11 @@ fn what_a_client_reads_late_is_all_there() {
 
 /// A gateway before one chat server.
 fn before_chat(dialect: Dialect, shards: usize) -> InMemory {
-    start(Config {
+    start(with_chat(dialect, shards))
+}
+
+fn with_chat(dialect: Dialect, shards: usize) -> Config {
+    Config {
         dialect,
         servers: vec![config::Server {
             id: "chat-1".into(),
@@ -467,7 +471,7 @@ fn before_chat(dialect: Dialect, shards: usize) -> InMemory {
             ..config::Server::default()
         }],
         ..on_shards(shards)
-    })
+    }
 }
 
 const SEND: &str = "chat.chatHandler.send";
@@ -559,6 +563,37 @@ fn a_server_of_the_test_gets_the_calls_of_handlers() {
     );
     chat.answer(&call, &json!(["mei", "li"]));
     assert_eq!(client.answer(id), Some(json!(["mei", "li"])));
+}
+
+/// Its calls count among the messages of its session, but it was let in before them.
+#[test]
+fn a_handler_that_has_begun_is_not_refused_for_its_own_call() {
+    async fn add(session: Session) -> Reply<Value> {
+        let call = session.cluster().call("chat", "chatRemote.add", &[]);
+        Ok(call.await?)
+    }
+    let config = Config {
+        client: config::Client {
+            calls_in_flight_max: 1,
+            ..config::Client::default()
+        },
+        ..with_chat(Dialect::Pomelo, 1)
+    };
+    let gateway = Gateway::new(config).handlers(|_| Router::new().route("entryHandler.add", add));
+    let gateway = gateway.in_memory().unwrap();
+    let mut chat = gateway.server("chat-1");
+    let mut client = gateway.connect();
+    let id = client.ask(ADD, &json!({}));
+    let call = chat.next_call();
+    // One more is refused before it begins.
+    assert_eq!(client.request(ADD, &json!({})), json!({"code": 500}));
+    chat.answer(&call, &json!(7));
+    assert_eq!(client.answer(id), Some(json!(7)));
+    // Then there is room again.
+    let id = client.ask(ADD, &json!({}));
+    let call = chat.next_call();
+    chat.answer(&call, &json!(8));
+    assert_eq!(client.answer(id), Some(json!(8)));
 }
 
 #[test]

@@ -1,14 +1,11 @@
 //! What the application does at fixed times of the day.
 
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::{App, LocalFuture, Router, Stop};
+use super::{App, LocalFuture, Router, Stop, outcome};
 use crate::config::Config;
 use crate::limits::CRONS_MAX;
 use crate::metrics::Counter;
@@ -199,12 +196,8 @@ async fn keep(name: Rc<str>, schedule: Rc<Schedule>, run: Run, app: App, stop: S
     }
 }
 
-async fn run_once(name: &str, mut work: LocalFuture<()>, app: &App) {
-    let ended = poll_fn(|cx| {
-        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
-        polled.map_or_else(|panic| Poll::Ready(Err(panic)), |poll| poll.map(Ok))
-    });
-    if ended.await.is_err() {
+async fn run_once(name: &str, work: LocalFuture<()>, app: &App) {
+    if outcome::caught(work).await.is_err() {
         app.frontend().count(Counter::Panics);
         tracing::error!(cron = name, "a cron panicked");
     }

@@ -18,13 +18,14 @@
 //! something to keep between them is a [`Filter`].
 
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
 
-use super::{Answer, Failure, Incoming, LocalFuture, Needs, Outcome, Router, log_line, reply};
+use super::{
+    Answer, Failure, Incoming, LocalFuture, Needs, Outcome, Router, log_line, outcome, reply,
+};
 use crate::ids::Sid;
 use crate::metrics::Counter;
 use crate::route::Target;
@@ -330,13 +331,7 @@ async fn caught<T>(
 ) -> Result<T, Failure> {
     let result = match catch_unwind(AssertUnwindSafe(step)) {
         Ok(Step::Ready(value)) => Ok(value),
-        Ok(Step::Later(mut future)) => {
-            let polled = poll_fn(|cx| {
-                let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
-                polled.map_or_else(|panic| Poll::Ready(Err(panic)), |poll| poll.map(Ok))
-            });
-            polled.await
-        }
+        Ok(Step::Later(future)) => outcome::caught(future).await,
         Err(panic) => Err(panic),
     };
     result.map_err(|_| {

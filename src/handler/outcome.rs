@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::task::Poll;
+use std::thread;
 
 use crate::wire::json;
 
@@ -102,6 +105,15 @@ impl<F: Into<Failure>> From<F> for Outcome<'static> {
 
 /// A future that stays on its shard.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// Awaits a future of the application; an error when it panicked.
+pub(super) async fn caught<T>(mut future: LocalFuture<T>) -> thread::Result<T> {
+    poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        polled.map_or_else(|panic| Poll::Ready(Err(panic)), |poll| poll.map(Ok))
+    })
+    .await
+}
 
 /// What [`Router::raw_route`](super::Router::raw_route) takes from its function.
 pub enum Answer<'a> {

@@ -241,8 +241,9 @@ impl Shard {
         });
     }
 
-    /// Runs the rest of a message beside others, within the bounds of its session and of the shard. A
-    /// panic that nobody caught costs this message only: `lost` then answers it.
+    /// Runs the rest of a message beside others. There was room for it when it came, so it is not
+    /// refused any more: its handler may have begun. A panic that nobody caught costs this message only:
+    /// `lost` then answers it.
     fn spawn(
         self: &Rc<Self>,
         asker: Asker,
@@ -250,9 +251,8 @@ impl Shard {
         work: impl Future<Output = ()> + 'static,
         lost: impl FnOnce(&Rc<Self>) + 'static,
     ) {
-        if let Err(text) = self.begin_work(asker.sid) {
-            return self.finish(asker, &Outcome::error(text));
-        }
+        self.connection(asker.sid, |connection| connection.in_flight += 1);
+        self.count_work();
         let shard = self.clone();
         glommio::spawn_local(async move {
             if shard.pulse.run(kind, work).await.is_err() {
@@ -287,20 +287,23 @@ impl Shard {
         self.connection(sid, |connection| connection.in_flight -= 1);
     }
 
-    /// Counts one more future of the application in progress, for its session and for the shard.
-    pub(super) fn begin_work(&self, sid: Sid) -> Result<(), &'static str> {
+    /// Counts one more future of the application in progress, for its session and for the shard; false
+    /// when there is no room for it, or the session is gone.
+    pub(super) fn begin_work(&self, sid: Sid) -> bool {
         if self.in_progress.get() >= IN_PROGRESS_MAX {
             self.counters().add(Counter::InProgressFull, 1);
-            return Err("too many messages in progress");
+            return false;
         }
-        match self.begin_in_flight(sid) {
-            Some(true) => {}
-            Some(false) => return Err("too many messages in flight"),
-            None => return Err("the session is closed"),
+        let begun = self.begin_in_flight(sid) == Some(true);
+        if begun {
+            self.count_work();
         }
+        begun
+    }
+
+    fn count_work(&self) {
         self.in_progress.update(|works| works + 1);
         self.counters().add(Counter::InProgress, 1);
-        Ok(())
     }
 
     pub(super) fn end_work(&self, sid: Sid) {

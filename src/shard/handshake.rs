@@ -42,7 +42,7 @@ impl Shard {
             None => self.refuse(sid, handshake::FAILED),
             Some(Answer::Now(outcome)) => self.decided(sid, reply, greeting.key, outcome),
             Some(Answer::Later(future)) => {
-                if self.begin_work(sid).is_err() {
+                if !self.begin_work(sid) {
                     return self.refuse(sid, handshake::FAILED);
                 }
                 let (shard, key) = (self.clone(), greeting.key);
