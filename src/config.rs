@@ -4,7 +4,7 @@
 //! The names are the keys of `tangelo.toml`: field `heartbeat` of [`Client`] is `client.heartbeat`
 //! there and in `--set client.heartbeat=3s`. Three exceptions: `servers` is written `[[server]]`,
 //! with the keys `id`, `type`, `host`, `port`, `weight`, `client_host` and `client_port`; `routes` is `[route]`, with server
-//! types as keys; `master` and `crons` come from a project only. Durations carry their unit (`3s`, `20ms`),
+//! types as keys; `master`, `crons` and `warnings` come from a project only. Durations carry their unit (`3s`, `20ms`),
 //! sizes are bytes or carry theirs (`64KiB`). A value outside its range is an error when read from a file
 //! or a flag; whoever fills these structs by hand keeps to the ranges.
 
@@ -96,6 +96,9 @@ pub struct Config {
     /// True when neither a configuration file nor a project was named: tangelo then serves the
     /// built-in chat room.
     pub embedded: bool,
+    /// Oddities of the project's files that keep nobody from starting. A gateway logs each of them as a
+    /// warning at its start.
+    pub warnings: Vec<String>,
 }
 
 /// Which framework's details to follow where Pomelo and Pinus differ.
@@ -414,6 +417,7 @@ impl Default for Config {
             handler_routes: Vec::new(),
             app_dir: None,
             embedded: false,
+            warnings: Vec::new(),
         }
     }
 }

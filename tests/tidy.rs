@@ -69,6 +69,7 @@ const KEYS_BY_OTHER_NAMES: &[(&str, Option<&str>)] = &[
     ("master", None),
     ("embedded", None),
     ("crons", None),
+    ("warnings", None),
 ];
 
 #[test]

@@ -88,6 +88,9 @@ impl Gateway {
 
     /// Starts all shards and does not wait until they take clients.
     fn launch(self) -> Result<(Running, Starting)> {
+        for warning in &self.config.warnings {
+            tracing::warn!("{warning}");
+        }
         preflight::check(&self.config)?;
         let cores = preflight::cores();
         let shards = preflight::shards(&self.config);

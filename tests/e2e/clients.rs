@@ -542,6 +542,53 @@ fn a_mistake_in_the_configuration_is_named_with_file_line_and_key() {
 }
 
 #[test]
+fn a_project_with_odd_files_starts_and_each_oddity_is_a_warning() {
+    let folder = std::env::temp_dir().join(format!("tangelo-e2e-odd-{}", std::process::id()));
+    let config = folder.join("config");
+    fs::create_dir_all(&config).expect("a temporary folder");
+    for (name, text) in [
+        (
+            "servers.json",
+            r#"{"development": {"//": "see the wiki",
+                "connector": [{"id":"c-1","host":"127.0.0.1","port":1,"clientPort":2,"frontend":true}],
+                "http": [{"id":"http-1","host":"127.0.0.1","httpPort":8080}]}}"#,
+        ),
+        ("dictionary.json", r#"{"onChat": 1}"#),
+        ("crons.json", "[]"),
+    ] {
+        fs::write(config.join(name), text).expect("a temporary file");
+    }
+    let app_dir = folder.to_str().expect("a path in UTF-8");
+    for use_dict in ["client.use_dict=true", "client.use_dict=false"] {
+        for dialect in ["pomelo", "pinus"] {
+            let gateway = Gateway::start(&[
+                "--app-dir",
+                app_dir,
+                "--id",
+                "c-1",
+                "--dialect",
+                dialect,
+                "--set",
+                "cluster.join=false",
+                "--set",
+                use_dict,
+            ]);
+            let (_, printed) = gateway.stop();
+            for file in [
+                "servers.json: http[0] http-1: port",
+                "dictionary.json: ",
+                "crons.json: ",
+            ] {
+                let lines = printed.lines();
+                let warnings = lines.filter(|line| line.contains("WARN") && line.contains(file));
+                assert_eq!(warnings.count(), 1, "{file}: {printed}");
+            }
+        }
+    }
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+#[test]
 fn a_gateway_that_is_told_to_stop_closes_every_client_in_order() {
     for shards in ["1", "4"] {
         for set in [&[][..], &BUFFER] {

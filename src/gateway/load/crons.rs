@@ -5,46 +5,54 @@ use serde_json::{Map, Value as Json};
 use super::Result;
 use super::project::Project;
 use crate::config::{Config, Cron};
-use crate::error::Error;
 use crate::handler::cron::Schedule;
 
 impl Project {
     /// Fills in when the crons of this server run; `config` says which server it is.
     ///
     /// As pomelo: the lists of other server types, and entries with the `serverId` of another
-    /// server, are none of its business. Unlike there an entry that cannot run, which there is
-    /// logged or ends the process, is an error here.
+    /// server, are none of its business; an entry that cannot run is left out with a warning.
     pub(super) fn crons(&self, config: &mut Config) -> Result<()> {
         let Some((file, types)) = self.section("crons.json", |_| true)? else {
             return Ok(());
         };
-        let wrong =
-            |place: &str, what: &str| Error::Config(format!("{}: {place}{what}", file.display()));
-        let Json::Object(types) = types else {
-            let what = "accepted: an object with a list of crons for each server type";
-            return Err(wrong("", what));
+        let own_type = config.server_type.clone();
+        let list = match &types {
+            Json::Object(types) => match types.get(&own_type) {
+                None => return Ok(()),
+                list => list.and_then(Json::as_array),
+            },
+            _ => None,
         };
-        let own_type = &config.server_type;
-        let list = match types.get(own_type) {
-            None => return Ok(()),
-            Some(Json::Array(list)) => list,
-            Some(_) => return Err(wrong(own_type, ": accepted: a list of crons")),
+        let file = file.display();
+        let Some(list) = list else {
+            let accepted = format!("accepted: an object with a list of crons in {own_type:?}");
+            config.warnings.push(format!("{file}: ignored; {accepted}"));
+            return Ok(());
         };
         let mut crons: Vec<(usize, Cron)> = Vec::new();
         for (index, entry) in list.iter().enumerate() {
-            let place = format!("{own_type}[{index}]");
-            let Json::Object(entry) = entry else {
-                return Err(wrong(&place, ": accepted: an object"));
-            };
-            if !is_for(entry, &config.id) {
+            if entry
+                .as_object()
+                .is_some_and(|entry| !is_for(entry, &config.id))
+            {
                 continue;
             }
-            let cron = cron(entry, config).map_err(|what| wrong(&place, &what))?;
-            if let Some((first, _)) = crons.iter().find(|(_, known)| known.id == cron.id) {
-                let what = format!(".id: {} is used twice, by {own_type}[{first}] too", cron.id);
-                return Err(wrong(&place, &what));
+            let cron = cron(entry, config).and_then(|cron| {
+                match crons.iter().find(|(_, known)| known.id == cron.id) {
+                    None => Ok(cron),
+                    Some((first, _)) => Err(format!(
+                        ".id: {} is used twice, by {own_type}[{first}] too",
+                        cron.id
+                    )),
+                }
+            });
+            match cron {
+                Ok(cron) => crons.push((index, cron)),
+                Err(what) => config.warnings.push(format!(
+                    "{file}: {own_type}[{index}]{what}; this cron is left out"
+                )),
             }
-            crons.push((index, cron));
         }
         config.crons = crons.into_iter().map(|(_, cron)| cron).collect();
         Ok(())
@@ -61,7 +69,10 @@ fn is_for(entry: &Map<String, Json>, id: &str) -> bool {
 }
 
 /// Reads an entry; the error begins with the field.
-fn cron(entry: &Map<String, Json>, config: &Config) -> Result<Cron, String> {
+fn cron(entry: &Json, config: &Config) -> Result<Cron, String> {
+    let Json::Object(entry) = entry else {
+        return Err(": accepted: an object".into());
+    };
     let given = |field: &str| entry.get(field).filter(|value| !value.is_null());
     let id = match given("id") {
         Some(id @ (Json::Number(_) | Json::String(_))) => id.to_string(),
@@ -88,7 +99,8 @@ mod tests {
     use super::*;
     use crate::config::Dialect;
 
-    fn load(dialect: Dialect, files: &[(&str, &str)]) -> Result<Vec<Cron>, String> {
+    /// The crons and the warnings.
+    fn load(dialect: Dialect, files: &[(&str, &str)]) -> (Vec<Cron>, Vec<String>) {
         let folder = Folder::new(files);
         let mut config = Config {
             dialect,
@@ -100,9 +112,9 @@ mod tests {
             env_knob: "--env",
         };
         let path = project.dir.display().to_string();
-        let loaded = project.crons(&mut config);
-        loaded.map_err(|error| error.to_string().replace(&path, ""))?;
-        Ok(config.crons)
+        project.crons(&mut config).unwrap();
+        let warnings = config.warnings.iter().map(|text| text.replace(&path, ""));
+        (config.crons, warnings.collect())
     }
 
     fn cron(id: &str, action: &str) -> Cron {
@@ -124,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_server_has_the_crons_of_its_type_and_of_itself() {
-        let expected = Ok(vec![cron("1", "a.all"), cron("\"1\"", "a.own")]);
+        let expected = (vec![cron("1", "a.all"), cron("\"1\"", "a.own")], vec![]);
         let by_env = format!(r#"{{"production": {{}}, "development": {ALL}}}"#);
         for files in [
             &[("crons.json", ALL)][..],
@@ -140,22 +152,22 @@ mod tests {
             &[("crons.json", elsewhere.as_str())],
             &[("crons.json", "{}")],
         ] {
-            assert_eq!(load(Dialect::Pomelo, files), Ok(vec![]), "{files:?}");
+            assert_eq!(load(Dialect::Pomelo, files), (vec![], vec![]), "{files:?}");
         }
     }
 
     #[test]
-    fn what_is_wrong_names_file_entry_and_field() {
+    fn a_cron_that_cannot_run_is_left_out_with_a_warning() {
         let fields = "accepted: six fields, second minute hour day month weekday, such as \
                       \"0 30 10 * * *\"";
         for (text, expected) in [
             (
                 "[]",
-                "crons.json: accepted: an object with a list of crons for each server type",
+                "crons.json: ignored; accepted: an object with a list of crons in \"connector\"",
             ),
             (
                 r#"{"connector": {}}"#,
-                "crons.json: connector: accepted: a list of crons",
+                "crons.json: ignored; accepted: an object with a list of crons in \"connector\"",
             ),
             (
                 r#"{"connector": [7]}"#,
@@ -188,16 +200,20 @@ mod tests {
                 "crons.json: connector[1].id: 1 is used twice, by connector[0] too",
             ),
         ] {
-            let refused = load(Dialect::Pomelo, &[("crons.json", text)]);
-            assert_eq!(refused, Err(expected.into()), "{text}");
+            let (_, warnings) = load(Dialect::Pomelo, &[("crons.json", text)]);
+            let left_out = format!("{expected}; this cron is left out");
+            assert!(
+                warnings == [expected] || warnings == [left_out],
+                "{text}: {warnings:?}"
+            );
         }
     }
 
     #[test]
     fn a_time_is_read_as_the_dialect_reads_it() {
         let text = r#"{"connector": [{"id": 1, "time": "0 0 0 0/5 * *", "action": "a.b"}]}"#;
-        let crons = |dialect| load(dialect, &[("crons.json", text)]).map(|crons| crons.len());
-        assert_eq!(crons(Dialect::Pomelo), Ok(1));
-        assert!(crons(Dialect::Pinus).is_err());
+        let crons = |dialect| load(dialect, &[("crons.json", text)]).0.len();
+        assert_eq!(crons(Dialect::Pomelo), 1);
+        assert_eq!(crons(Dialect::Pinus), 0);
     }
 }

@@ -518,7 +518,7 @@ mod tests {
         let sections = [
             "client", "filter", "session", "push", "rpc", "cluster", "log",
         ];
-        let no_keys = ["embedded", "master", "crons"];
+        let no_keys = ["embedded", "master", "crons", "warnings"];
         let expected: Vec<String> = fields()
             .into_iter()
             .filter(|field| !no_keys.contains(&field.as_str()))

@@ -33,16 +33,34 @@ impl Project {
         let protos = |name| self.paths(name).into_iter().find(|path| path.exists());
         config.client.server_protos = protos("serverProtos.json");
         config.client.client_protos = protos("clientProtos.json");
-        let Some((file, routes)) = self.section("dictionary.json", Json::is_array)? else {
-            return Ok(own);
-        };
-        config.dictionary = Vec::<String>::deserialize(routes).map_err(|_| {
-            Error::Config(format!(
-                "{}: accepted: a list of routes as texts",
-                file.display()
-            ))
-        })?;
+        self.dictionary(config)?;
         Ok(own)
+    }
+
+    /// Fills in the user dictionary.
+    ///
+    /// As pomelo: only the plain file counts, without members for environments, and an object,
+    /// which `pomelo init` writes, has no routes.
+    fn dictionary(&self, config: &mut Config) -> Result<()> {
+        let [file, _] = self.paths("dictionary.json");
+        match read_json(&file)? {
+            None => {}
+            Some(Json::Object(members)) if members.is_empty() => {}
+            Some(Json::Object(_)) => config.warnings.push(format!(
+                "{}: ignored, as a genuine server ignores an object here; accepted: a list of \
+                 routes as texts",
+                file.display()
+            )),
+            Some(routes) => {
+                config.dictionary = Vec::<String>::deserialize(routes).map_err(|_| {
+                    Error::Config(format!(
+                        "{}: accepted: a list of routes as texts",
+                        file.display()
+                    ))
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Fills in what it takes to be part of the cluster. `config` is complete but for that.
@@ -74,16 +92,16 @@ impl Project {
         Ok(())
     }
 
-    /// The other servers into `config`, and the own entry.
+    /// Fills in the other servers; returns the own entry. Odd entries of others are warnings.
     fn servers(&self, config: &mut Config, launched: Option<Entry>) -> Result<Entry> {
         let name = "servers.json";
-        let by_type = |json: &Json| {
+        let has_lists = |json: &Json| {
             json.as_object()
-                .is_some_and(|o| o.values().all(Json::is_array))
+                .is_some_and(|o| o.is_empty() || o.values().any(Json::is_array))
         };
-        let (file, mut entries) = match (self.section(name, by_type)?, &launched) {
+        let (file, entries) = match (self.section(name, has_lists)?, &launched) {
             (Some((file, types)), _) => {
-                let entries = entries(&file, &types)?;
+                let entries = entries(&file, &types, &mut config.warnings)?;
                 (file, entries)
             }
             // A launched server knows itself, and the master knows the others.
@@ -95,23 +113,32 @@ impl Project {
                 )));
             }
         };
-        let listed = entries.iter().position(|entry| entry.id == config.id);
-        let listed = listed.map(|at| entries.remove(at));
-        let Some(own) = launched.or(listed) else {
-            let frontends = entries.iter().filter(|entry| entry.is_frontend());
-            let ids: Vec<&str> = frontends.map(|entry| entry.id.as_str()).collect();
-            return Err(Error::Config(format!(
-                "{}: no server has the id {:?}; frontends in environment {:?}: {}",
-                file.display(),
-                config.id,
-                self.env,
-                ids.join(", "),
-            )));
+        let (listed, others): (Vec<Entry>, Vec<Entry>) =
+            entries.into_iter().partition(|entry| entry.id == config.id);
+        let own = match (launched, &*listed) {
+            (Some(launched), _) => launched,
+            (None, [first, second, ..]) => {
+                let first = first.index();
+                return Err(second.wrong("id", &format!("used twice, by {first} too")));
+            }
+            (None, _) => listed.into_iter().next().ok_or_else(|| {
+                let frontends = others.iter().filter(|entry| entry.is_frontend());
+                let ids: Vec<&str> = frontends.map(|entry| entry.id.as_str()).collect();
+                // One of the entries that cannot be read may be the own.
+                let mut unread = config.warnings.join("; ");
+                if !unread.is_empty() {
+                    unread.insert_str(0, "; ");
+                }
+                Error::Config(format!(
+                    "{}: no server has the id {:?}; frontends in environment {:?}: {}{unread}",
+                    file.display(),
+                    config.id,
+                    self.env,
+                    ids.join(", "),
+                ))
+            })?,
         };
-        // As pomelo: a frontend without `port`, such as a gate, takes no calls.
-        let callable = |entry: &&Entry| !entry.is_frontend() || entry.fields.contains_key("port");
-        let others = entries.iter().filter(callable).map(Entry::server);
-        config.servers = others.collect::<Result<_>>()?;
+        config.servers = callable(&others, &mut config.warnings);
         Ok(own)
     }
 
@@ -251,64 +278,102 @@ fn read_json(path: &Path) -> Result<Option<Json>> {
     })
 }
 
-/// All servers of `servers.json`, types in file order, then as listed.
-fn entries(file: &Path, types: &Json) -> Result<Vec<Entry>> {
-    let wrong =
-        |kind: &str, what: &str| Error::Config(format!("{}: {kind}: {what}", file.display()));
+/// All servers of `servers.json`, types in file order, then as listed. As pomelo: a member that holds
+/// no list, such as a comment, has no entries.
+fn entries(file: &Path, types: &Json, warnings: &mut Vec<String>) -> Result<Vec<Entry>> {
+    let file = file.display();
     let Json::Object(types) = types else {
         return Err(Error::Config(format!(
-            "{}: accepted: an object with a list of servers for each type",
-            file.display()
+            "{file}: accepted: an object with a list of servers for each type",
         )));
     };
     let mut entries: Vec<Entry> = Vec::new();
     for (kind, list) in types {
-        let Json::Array(list) = list else {
-            return Err(wrong(kind, "accepted: a list of servers"));
+        let list = match list {
+            Json::Array(list) => list,
+            Json::String(_) => continue,
+            _ => {
+                warnings.push(format!(
+                    "{file}: {kind}: ignored; accepted: a list of servers"
+                ));
+                continue;
+            }
         };
         let mut clustered = 0;
         for (index, item) in list.iter().enumerate() {
-            let place = format!("{}: {kind}[{index}]", file.display());
-            let Json::Object(fields) = item else {
-                return Err(Error::Config(format!("{place}: accepted: an object")));
-            };
-            let mut entry = Entry {
-                place,
-                id: String::new(),
-                fields: fields.clone(),
-                is_launched: false,
-            };
-            entry
-                .fields
-                .insert("serverType".into(), kind.as_str().into());
-            match entry.cluster_count()? {
-                Some(count) => {
-                    entries.extend((0..count).map(|n| entry.numbered(kind, clustered + n, n)));
-                    clustered += count;
-                }
-                None => {
-                    entry.id = entry.text("id")?;
-                    entries.push(entry);
-                }
+            let place = format!("{file}: {kind}[{index}]");
+            match read_entry(place, kind, item, &mut clustered) {
+                Ok(more) => entries.extend(more),
+                Err(error) => warnings.push(left_out(&error)),
             }
             // One more than the others: tangelo itself.
             if entries.len() > limits::SERVERS_MAX + 1 {
                 let most = limits::SERVERS_MAX + 1;
-                return Err(wrong(
-                    kind,
-                    &format!("more than {most} servers in this file; accepted: at most {most}"),
-                ));
+                return Err(Error::Config(format!(
+                    "{file}: {kind}: more than {most} servers in this file; accepted: at most {most}"
+                )));
             }
         }
     }
-    let mut seen = HashMap::new();
-    for entry in &entries {
-        if let Some(first) = seen.insert(entry.id.as_str(), entry) {
-            let place = first.place.rsplit(' ').next().unwrap_or_default();
-            return Err(entry.wrong("id", &format!("used twice, by {place} too")));
+    Ok(entries)
+}
+
+/// Reads the servers that one item of a list stands for. `clustered` counts those of the type that come
+/// from a `clusterCount`.
+fn read_entry(place: String, kind: &str, item: &Json, clustered: &mut usize) -> Result<Vec<Entry>> {
+    let Json::Object(fields) = item else {
+        return Err(Error::Config(format!("{place}: accepted: an object")));
+    };
+    let mut entry = Entry {
+        place,
+        id: String::new(),
+        fields: fields.clone(),
+        is_launched: false,
+    };
+    entry.fields.insert("serverType".into(), kind.into());
+    if let Some(count) = entry.cluster_count()? {
+        let first = *clustered;
+        *clustered += count;
+        let numbered = (0..count).map(|n| entry.numbered(kind, first + n, n));
+        return Ok(numbered.collect());
+    }
+    entry.id = entry.text("id")?;
+    Ok(vec![entry])
+}
+
+/// The servers that can be called. As pomelo: of two with one id the last counts, and a frontend without
+/// `port`, such as a gate, takes no calls.
+fn callable(others: &[Entry], warnings: &mut Vec<String>) -> Vec<Server> {
+    let last: HashMap<&str, usize> = others
+        .iter()
+        .enumerate()
+        .map(|(at, entry)| (entry.id.as_str(), at))
+        .collect();
+    let mut servers = Vec::new();
+    for (at, entry) in others.iter().enumerate() {
+        let counts = last[entry.id.as_str()];
+        if counts != at {
+            let what = format!("used again by {}, which counts", others[counts].index());
+            warnings.push(left_out(&entry.wrong("id", &what)));
+            continue;
+        }
+        if entry.is_frontend() && !entry.fields.contains_key("port") {
+            continue;
+        }
+        let weight = entry.weight().unwrap_or_else(|error| {
+            warnings.push(format!("{error}; this server gets no weight"));
+            None
+        });
+        match entry.server() {
+            Ok(server) => servers.push(Server { weight, ..server }),
+            Err(error) => warnings.push(left_out(&error)),
         }
     }
-    Ok(entries)
+    servers
+}
+
+fn left_out(error: &Error) -> String {
+    format!("{error}; this entry is left out")
 }
 
 /// One server of `servers.json`, or the one that a command line is about.
@@ -370,6 +435,11 @@ impl Entry {
         Ok(first.or(found.first()).copied())
     }
 
+    /// Type and index, without the file.
+    fn index(&self) -> &str {
+        self.place.rsplit(' ').next().unwrap_or_default()
+    }
+
     fn wrong(&self, key: &str, what: &str) -> Error {
         let (place, id) = (&self.place, &self.id);
         let space = if id.is_empty() { "" } else { " " };
@@ -407,13 +477,14 @@ impl Entry {
         Ok(())
     }
 
+    /// All but the weight.
     fn server(&self) -> Result<Server> {
         Ok(Server {
             id: self.id.clone(),
             server_type: self.text("serverType")?,
             host: self.host()?,
             port: self.port("port")?,
-            weight: self.weight()?,
+            weight: None,
             client_host: self
                 .fields
                 .get("clientHost")
@@ -568,17 +639,30 @@ pub(super) mod tests {
             });
         let path = format!("{}/", folder.0.display());
         loaded.map_err(|e| e.to_string().replace(&path, ""))?;
+        for warning in &mut config.warnings {
+            *warning = warning.replace(&path, "");
+        }
         Ok(config)
     }
 
     const CONNECTOR: &str =
         r#"{"id":"c-1","host":"127.0.0.1","port":3150,"clientPort":3010,"frontend":true}"#;
 
-    /// The error with this list of chat servers next to a right connector.
-    #[track_caller]
-    fn refused_chat(chat: &str, expected: &str) {
+    /// Loads this list of chat servers next to a right connector.
+    fn with_chat(chat: &str) -> Result<Config, String> {
         let text = format!(r#"{{"connector":[{CONNECTOR}],"chat":[{chat}]}}"#);
-        refused(&[("servers.json", &text)], expected);
+        load("c-1", "development", &[("servers.json", &text)])
+    }
+
+    /// Checks that the last of these chat servers is left out, and the one warning that says so.
+    #[track_caller]
+    fn left_out_chat(chat: &str, expected: &str) {
+        let config = with_chat(chat).unwrap();
+        let warning = format!("servers.json: {expected}; this entry is left out");
+        assert_eq!(config.warnings, [warning]);
+        let ids: Vec<&str> = config.servers.iter().map(|s| s.id.as_str()).collect();
+        let all = ["a"];
+        assert_eq!(ids, all[..chat.matches("},{").count()]);
     }
 
     #[track_caller]
@@ -661,21 +745,42 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_dictionary_is_read_where_it_is() {
-        let routes = r#"["onChat", "onAdd"]"#;
-        let by_env = format!(r#"{{"development": {routes}}}"#);
-        for (name, text) in [
-            ("dictionary.json", routes),
-            ("development/dictionary.json", routes),
-            ("dictionary.json", &by_env),
-        ] {
+    fn the_dictionary_is_a_list_of_routes_for_all_environments() {
+        let read = |name: &str, text: &str| {
             let config = accepted("development", &[("servers.json", TYPES), (name, text)]);
-            assert_eq!(config.dictionary, ["onChat", "onAdd"]);
+            (config.dictionary, config.warnings)
+        };
+        let routes = r#"["onChat", "onAdd"]"#;
+        let expected = vec!["onChat".to_owned(), "onAdd".to_owned()];
+        assert_eq!(read("dictionary.json", routes), (expected, vec![]));
+        let nested = read("development/dictionary.json", routes);
+        assert_eq!(nested, (vec![], vec![]), "as the reference");
+        for text in [r#"["a", 1]"#, "7", "null", r#""onChat""#] {
+            refused(
+                &[("servers.json", TYPES), ("dictionary.json", text)],
+                "dictionary.json: accepted: a list of routes as texts",
+            );
         }
-        refused(
-            &[("servers.json", TYPES), ("dictionary.json", r#"["a", 1]"#)],
-            "dictionary.json: accepted: a list of routes as texts",
-        );
+    }
+
+    #[test]
+    fn a_dictionary_that_is_an_object_has_no_routes() {
+        let read = |text: &str| {
+            let files = [("servers.json", TYPES), ("dictionary.json", text)];
+            let config = accepted("development", &files);
+            assert_eq!(config.dictionary, [""; 0], "{text}");
+            config.warnings
+        };
+        assert_eq!(read("{}"), [""; 0]);
+        assert_eq!(read("{\r\n}\r\n"), [""; 0]);
+        for text in [
+            r#"{"chat.chatHandler.send": 1}"#,
+            r#"{"development": ["onChat"]}"#,
+        ] {
+            let warning = "dictionary.json: ignored, as a genuine server ignores an object here; \
+                           accepted: a list of routes as texts";
+            assert_eq!(read(text), [warning]);
+        }
     }
 
     #[test]
@@ -713,9 +818,9 @@ pub(super) mod tests {
                 ("cluster-server-connector-2", 3250)
             ]
         );
-        refused_chat(
+        left_out_chat(
             r#"{"clusterCount":0,"host":"h","port":"6050++"}"#,
-            "servers.json: chat[0]: clusterCount: 0 is out of range; accepted: a number from 1 to 4096",
+            "chat[0]: clusterCount: 0 is out of range; accepted: a number from 1 to 4096",
         );
     }
 
@@ -770,46 +875,90 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_wrong_server_names_file_type_id_and_key() {
+    fn an_incomplete_entry_of_another_server_is_left_out_with_a_warning() {
         let port = "accepted: a number from 1 to 65535";
-        refused_chat(
+        left_out_chat(
             r#"{"id":"a","host":"h","port":1},{"id":"b","port":1}"#,
-            "servers.json: chat[1] b: host: missing; accepted: a text in quotes",
+            "chat[1] b: host: missing; accepted: a text in quotes",
         );
-        refused_chat(
+        left_out_chat(
             r#"{"id":"a","host":7,"port":1}"#,
-            "servers.json: chat[0] a: host: 7 is no text; accepted: a text in quotes",
+            "chat[0] a: host: 7 is no text; accepted: a text in quotes",
         );
-        refused_chat(
+        left_out_chat(
             r#"{"id":"a","host":"h"}"#,
-            &format!("servers.json: chat[0] a: port: missing; {port}"),
+            &format!("chat[0] a: port: missing; {port}"),
         );
-        refused_chat(
+        left_out_chat(
             r#"{"id":"a","host":"h","port":0}"#,
-            &format!("servers.json: chat[0] a: port: 0 is out of range; {port}"),
+            &format!("chat[0] a: port: 0 is out of range; {port}"),
         );
-        refused_chat(
+        left_out_chat(
             r#"{"id":"a","host":"h","port":"6050+"}"#,
-            &format!("servers.json: chat[0] a: port: \"6050+\" is no whole number; {port}"),
+            &format!("chat[0] a: port: \"6050+\" is no whole number; {port}"),
         );
-        refused_chat(
+        left_out_chat(
             r#"{"host":"h","port":1}"#,
-            "servers.json: chat[0]: id: missing; accepted: a text in quotes",
+            "chat[0]: id: missing; accepted: a text in quotes",
         );
-        refused_chat(
-            r#"{"id":"c-1","host":"h","port":1}"#,
+        left_out_chat("7", "chat[0]: accepted: an object");
+    }
+
+    #[test]
+    fn of_two_servers_with_one_id_the_last_counts() {
+        let text = format!(
+            r#"{{"connector":[{CONNECTOR}],
+                "event":[{{"id":"e-1","host":"h","port":1}}],
+                "service":[{{"id":"e-1","host":"h","port":2}}]}}"#
+        );
+        let config = load("c-1", "development", &[("servers.json", &text)]).unwrap();
+        let servers = config.servers.iter();
+        let servers: Vec<_> = servers.map(|s| (&*s.id, &*s.server_type, s.port)).collect();
+        assert_eq!(servers, [("e-1", "service", 2)]);
+        let warning = "servers.json: event[0] e-1: id: used again by service[0], which counts; \
+                       this entry is left out";
+        assert_eq!(config.warnings, [warning]);
+    }
+
+    #[test]
+    fn the_own_id_is_used_once() {
+        assert_eq!(
+            with_chat(r#"{"id":"c-1","host":"h","port":1}"#).unwrap_err(),
             "servers.json: chat[0] c-1: id: used twice, by connector[0] too",
         );
-        refused_chat("7", "servers.json: chat[0]: accepted: an object");
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_is_named_when_the_own_one_is_missing() {
+        let text = r#"{"connector": [{"host":"h","port":1,"clientPort":3010,"frontend":true}]}"#;
+        refused(
+            &[("servers.json", text)],
+            "servers.json: no server has the id \"c-1\"; frontends in environment \"development\": \
+             ; servers.json: connector[0]: id: missing; accepted: a text in quotes; this entry is \
+             left out",
+        );
+    }
+
+    #[test]
+    fn a_member_that_holds_no_list_has_no_servers() {
+        let text = |member: &str| format!(r#"{{"connector": [{CONNECTOR}], {member}}}"#);
+        let warnings = |text: &str| {
+            let config = load("c-1", "development", &[("servers.json", text)]).unwrap();
+            assert_eq!(config.servers, []);
+            config.warnings
+        };
+        let comment = text(r#""//": "ports: see the wiki""#);
+        assert_eq!(warnings(&comment), [""; 0]);
+        let by_env = format!(r#"{{"development": {comment}}}"#);
+        assert_eq!(warnings(&by_env), [""; 0]);
+        assert_eq!(
+            warnings(&text(r#""chat": {"id": "chat-1"}"#)),
+            ["servers.json: chat: ignored; accepted: a list of servers"],
+        );
     }
 
     #[test]
     fn a_file_of_another_shape_is_named() {
-        let development = r#"{"development": {"chat": {}}}"#;
-        refused(
-            &[("servers.json", development)],
-            "servers.json: chat: accepted: a list of servers",
-        );
         refused(
             &[("servers.json", r#"{"development": 7}"#)],
             "servers.json: accepted: an object with a list of servers for each type",
@@ -829,8 +978,8 @@ pub(super) mod tests {
         let chat: Vec<String> = (0..=limits::SERVERS_MAX)
             .map(|n| format!(r#"{{"id":"chat-{n}","host":"h","port":1}}"#))
             .collect();
-        refused_chat(
-            &chat.join(","),
+        assert_eq!(
+            with_chat(&chat.join(",")).unwrap_err(),
             "servers.json: chat: more than 4097 servers in this file; accepted: at most 4097",
         );
     }
@@ -1049,10 +1198,14 @@ pub(super) mod tests {
         let config = load("c-1", "development", &[("servers.json", &text)]).unwrap();
         let weights: Vec<Option<u32>> = config.servers.iter().map(|s| s.weight).collect();
         assert_eq!(weights, [Some(3), Some(2), None]);
-        refused_chat(
-            r#"{"id":"a","host":"h","port":1,"weight":-1}"#,
-            "servers.json: chat[0] a: weight: -1 is out of range; accepted: a number from 0 to \
-             1000000",
+        let config = with_chat(r#"{"id":"a","host":"h","port":1,"weight":-1}"#).unwrap();
+        assert_eq!(config.servers[0].weight, None);
+        assert_eq!(
+            config.warnings,
+            [
+                "servers.json: chat[0] a: weight: -1 is out of range; accepted: a number from 0 to \
+              1000000; this server gets no weight"
+            ],
         );
     }
 }
