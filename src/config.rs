@@ -44,8 +44,12 @@ pub struct Config {
     /// Shards, each one thread with its own sockets, sessions and handlers. `None`: one per
     /// available core. Range 1..=`limits::SHARDS_MAX`. More than cores costs CPU per message.
     pub shards: Option<usize>,
-    /// Pin shard n to the n-th available core when there are at least as many cores as shards.
-    /// Default true. Turn off where other busy processes share those cores.
+    /// Pins shard n to the n-th available core, for a machine whose cores belong to this gateway alone.
+    /// Default false: the kernel moves a shard away from a core that another process keeps busy,
+    /// where a pinned shard waits for its turn. With more shards than cores no shard is pinned. A
+    /// core that another gateway has reserved is left to it: one warning names the core, and its shard
+    /// is not pinned. Gateways in different network namespaces, such as containers, do not see
+    /// each other's reservations. `perf/README.md` has the measured gain and cost.
     pub pin: bool,
     /// How long what the application does at the start may take, until the start has failed. Default
     /// 60 s; range 100 ms..=1 h.
@@ -399,7 +403,7 @@ impl Default for Config {
             dialect: Dialect::Pomelo,
             listen: SocketAddr::from(([127, 0, 0, 1], 3010)),
             shards: None,
-            pin: true,
+            pin: false,
             start_timeout: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(3),
             client: Client::default(),

@@ -183,8 +183,6 @@ impl Stage {
         let config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             shards: Some(shards),
-            // Other tests run on the same cores.
-            pin: false,
             rpc: config::Rpc {
                 keepalive: 2 * TIMEOUT,
                 timeout: 2 * TIMEOUT,

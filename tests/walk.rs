@@ -118,7 +118,6 @@ fn the_hops_of_a_forwarded_request_are_those_of_the_architecture() {
     let gateway = Gateway::new(Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         shards: Some(2),
-        pin: false,
         servers: vec![Server {
             id: "chat-1".into(),
             server_type: "chat".into(),

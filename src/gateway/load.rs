@@ -603,7 +603,7 @@ mod tests {
 
     #[test]
     fn flags_win_over_set_and_set_wins_over_the_file() {
-        let text = "listen = '127.0.0.1:1'\nshards = 1\npin = false\ndialect = 'pinus'\n";
+        let text = "listen = '127.0.0.1:1'\nshards = 1\npin = true\ndialect = 'pinus'\n";
         let folder = Folder::new(&[("tangelo.toml", text)]);
         let path = folder.path("tangelo.toml").display().to_string();
         let config = args(&[
@@ -616,7 +616,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.listen.port(), 3);
         assert_eq!(config.shards, Some(2));
-        assert!(!config.pin);
+        assert!(config.pin);
         assert_eq!(config.dialect, Dialect::Pinus);
         assert!(!config.embedded);
         assert_eq!(

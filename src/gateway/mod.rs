@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use glommio::Placement;
+use pinning::Pinning;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -29,6 +30,7 @@ use crate::shard::{self, Gauge, Seed};
 
 pub mod load;
 pub mod memory;
+mod pinning;
 mod preflight;
 mod room;
 mod run;
@@ -92,7 +94,6 @@ impl Gateway {
             tracing::warn!("{warning}");
         }
         preflight::check(&self.config)?;
-        let cores = preflight::cores();
         let shards = preflight::shards(&self.config);
         let listeners = preflight::bind(&self.config, shards)?;
         let mut rpc_listener = self
@@ -102,7 +103,10 @@ impl Gateway {
             .map(preflight::bind_rpc)
             .transpose()?;
         let sockets_max = preflight::sockets_max(&self.config);
-        let pin = self.config.pin && cores.len() >= shards;
+        let pinning = match self.config.pin {
+            true => Pinning::reserve(&preflight::cores(), shards),
+            false => Pinning::none(shards),
+        };
         let (seeds, shared) = self.seeds(shards, sockets_max)?;
         let pulses = seeds.iter().map(|seed| seed.pulse.clone()).collect();
         let (alive, ended) = std::sync::mpsc::channel();
@@ -111,13 +115,8 @@ impl Gateway {
         for (mut seed, listener) in seeds.into_iter().zip(listeners.sockets) {
             seed.listener = Some(listener);
             seed.rpc_listener = rpc_listener.take();
-            let placement = if pin {
-                Placement::Fixed(cores[seed.id.index()])
-            } else {
-                Placement::Unbound
-            };
             threads.push(start_shard(
-                placement,
+                pinning.placement(seed.id.index()),
                 seed,
                 shared.stopper.clone(),
                 alive.clone(),
@@ -132,6 +131,7 @@ impl Gateway {
             stopper: shared.stopper,
             failure: shared.failure,
             counters: shared.counters,
+            pinning,
             _lock: listeners.lock,
         };
         Ok((running, shared.starting))
@@ -261,6 +261,8 @@ pub struct Running {
     /// Why a shard stopped the gateway.
     failure: Arc<OnceLock<Error>>,
     counters: Arc<[Counters]>,
+    /// Keeps the cores of the shards reserved.
+    pinning: Pinning,
     /// Held so that no second gateway takes the same port.
     _lock: Option<std::fs::File>,
 }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use super::Gateway;
+use super::{Gateway, Running};
 use crate::error::{Error, Result};
 use crate::log;
 
@@ -14,7 +14,7 @@ impl Gateway {
     /// does. Writes the log where the configuration says, one line to standard output when it
     /// listens, and all counters on SIGUSR1 and at the end.
     ///
-    /// Errors: as [`Gateway::start`] and [`Running::join`](super::Running::join). Takes the process' panic hook and its signals.
+    /// Errors: as [`Gateway::start`] and [`Running::join`]. Takes the process' panic hook and its signals.
     pub fn run(self) -> Result<()> {
         let log = log::start(&self.config.log)?;
         // A handler's panic is a line of the log like any other, not a text in between.
@@ -41,10 +41,7 @@ impl Gateway {
             .map_err(|error| Error::Host(format!("cannot start the signal thread: {error}")))?;
         let counters = running.counters_reader();
         let ended = running.stands(&starting).and_then(|running| {
-            say(&format!(
-                "tangelo listening on {address} id {id} shards {}",
-                running.shards()
-            ));
+            say(&start_line(&running, &id));
             if page.is_some() {
                 say(&format!("open http://{address}/ in a browser"));
             }
@@ -56,6 +53,12 @@ impl Gateway {
         drop(log);
         ended
     }
+}
+
+/// Names the address for clients, and how the shards run. Programs read it up to the number of shards.
+fn start_line(running: &Running, id: &str) -> String {
+    let (address, shards, pinning) = (running.address, running.shards, &running.pinning);
+    format!("tangelo listening on {address} id {id} shards {shards} ({pinning})")
 }
 
 /// A line on standard output; a closed one is no reason to end.

@@ -373,7 +373,6 @@ fn what_a_route_cannot_do_without_is_missed_at_start() {
         let config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
             shards: Some(2),
-            pin: false,
             ..config
         };
         let gateway = Gateway::new(config).handlers(move |_| handlers());

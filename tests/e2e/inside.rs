@@ -55,10 +55,6 @@ impl Inside {
         // The start changes the panic hook for a moment, which is one for the whole process.
         static STARTING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-        let config = Config {
-            pin: false,
-            ..config
-        };
         let gateway = Gateway::new(config).handlers(move |_| handlers());
         let running = Some(gateway.start()?);
         Ok(Self { running })

@@ -34,6 +34,7 @@ mod lifecycle;
 mod misbehaving;
 mod npm_clients;
 mod peers;
+mod pinning;
 mod pomelo_chat;
 mod pool;
 mod process;

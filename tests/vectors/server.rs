@@ -100,7 +100,6 @@ fn start(name: &'static str, dialect: Dialect) -> Server {
         dialect,
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         shards: Some(2),
-        pin: false,
         servers: vec![config::Server {
             id: "chat-1".into(),
             server_type: "chat".into(),

@@ -44,7 +44,6 @@ impl Frontend {
             dialect,
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             shards: Some(2),
-            pin: false,
             ..Config::default()
         };
         config.rpc.keepalive = keepalive;
