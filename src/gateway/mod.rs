@@ -132,7 +132,6 @@ impl Gateway {
             failure: shared.failure,
             counters: shared.counters,
             pinning,
-            _lock: listeners.lock,
         };
         Ok((running, shared.starting))
     }
@@ -263,8 +262,6 @@ pub struct Running {
     counters: Arc<[Counters]>,
     /// Keeps the cores of the shards reserved.
     pinning: Pinning,
-    /// Held so that no second gateway takes the same port.
-    _lock: Option<std::fs::File>,
 }
 
 impl Running {

@@ -1,10 +1,9 @@
 //! What the machine must offer, checked before the first shard starts, so that an operator reads
 //! one plain line instead of a panic or, worse, a limit met under load.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -13,7 +12,7 @@ use std::time::Duration;
 
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_getaffinity};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -373,54 +372,35 @@ pub struct Listeners {
     pub sockets: Vec<TcpListener>,
     /// Where clients connect, with the port that the kernel chose if it was asked to.
     pub address: SocketAddr,
-    /// Held as long as the process listens, to keep a second tangelo away. `None` with port 0 and
-    /// where the file belongs to somebody else.
-    pub lock: Option<File>,
 }
 
 /// Opens one listener per shard.
 pub fn bind(config: &Config, shards: usize) -> Result<Listeners> {
-    let mut address = usable(config.listen);
     let failed = |error| cannot_listen(Port::Clients, config.listen, &error);
-    let mut lock = None;
-    if address.port() != 0 {
-        // With SO_REUSEPORT a second instance would start and silently take half of the clients.
-        lock = lock_port(address)?;
-        probe_port(address).map_err(failed)?;
+    // With SO_REUSEPORT alone, a second gateway would start and silently take half of the clients.
+    // So the first socket claims the port without it, which the kernel allows to one process. Once it
+    // listens, it lets the other sockets of this user join.
+    let first = patiently(|| listen(config.listen, false, BACKLOG)).map_err(failed)?;
+    first.set_reuse_port(shards > 1).map_err(failed)?;
+    let mut sockets = vec![TcpListener::from(first)];
+    let address = sockets[0].local_addr().map_err(failed)?;
+    for _ in 1..shards {
+        let socket = listen(address, true, BACKLOG).map_err(failed)?;
+        sockets.push(socket.into());
     }
-    let mut sockets = Vec::with_capacity(shards);
-    for _ in 0..shards {
-        let socket = socket(address, true).map_err(failed)?;
-        socket.listen(BACKLOG).map_err(failed)?;
-        let listener = TcpListener::from(socket);
-        address = listener.local_addr().map_err(failed)?;
-        sockets.push(listener);
-    }
-    Ok(Listeners {
-        sockets,
-        address,
-        lock,
-    })
+    Ok(Listeners { sockets, address })
 }
 
 /// Opens the listener for calls from other servers. There is one: who accepts is one shard's task.
 pub fn bind_rpc(address: SocketAddr) -> Result<TcpListener> {
-    let listen = || {
-        let socket = socket(usable(address), false)?;
-        socket.listen(RPC_BACKLOG)?;
-        Ok(socket.into())
-    };
-    patiently(listen).map_err(|error| cannot_listen(Port::Rpc, address, &error))
-}
-
-/// Binds once without SO_REUSEPORT, which finds any other listener.
-fn probe_port(address: SocketAddr) -> io::Result<()> {
-    patiently(|| socket(address, false).map(drop))
+    patiently(|| listen(address, false, RPC_BACKLOG))
+        .map(TcpListener::from)
+        .map_err(|error| cannot_listen(Port::Rpc, address, &error))
 }
 
 /// Waits for a listener that has just been killed and still shows for a moment: the kernel ends its
 /// io_uring, and with it its sockets, after the process.
-fn patiently<T>(listen: impl Fn() -> io::Result<T>) -> io::Result<T> {
+fn patiently(listen: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
     for _ in 1..TRIES {
         match listen() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(PAUSE),
@@ -440,6 +420,12 @@ fn usable(address: SocketAddr) -> SocketAddr {
     address
 }
 
+fn listen(address: SocketAddr, shared: bool, backlog: i32) -> io::Result<Socket> {
+    let socket = socket(usable(address), shared)?;
+    socket.listen(backlog)?;
+    Ok(socket)
+}
+
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -455,39 +441,6 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     }
     socket.bind(&address.into())?;
     Ok(socket)
-}
-
-/// An advisory lock per address and port. The probe alone leaves a gap: two processes that start at
-/// the same moment both find the port free.
-fn lock_port(address: SocketAddr) -> Result<Option<File>> {
-    let name = format!("tangelo-{}-{}.lock", address.ip(), address.port());
-    let path = std::env::temp_dir().join(name);
-    // Read and write: opening a pipe that somebody put there must not block. Private: whoever can
-    // open the file could keep tangelo from starting.
-    let options = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .mode(0o600)
-        .clone();
-    let Ok(file) = options.open(path) else {
-        return Ok(None);
-    };
-    let is_own = file
-        .metadata()
-        .is_ok_and(|m| m.is_file() && m.uid() == geteuid().as_raw());
-    if !is_own {
-        return Ok(None);
-    }
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => {
-            let in_use = Errno::ADDRINUSE.into();
-            Err(cannot_listen(Port::Clients, address, &in_use))
-        }
-        // A file system without locks; the probe is left.
-        Err(TryLockError::Error(_)) => Ok(None),
-    }
 }
 
 /// What a port is for.
@@ -535,6 +488,7 @@ mod tests {
     use super::*;
     use crate::config::Server;
     use std::io::Write;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
         match result {
@@ -550,9 +504,13 @@ mod tests {
         }
     }
 
-    /// A port that is free now and that no outgoing connection gets by chance.
+    /// A port that is free now, that no outgoing connection gets by chance, and no other test.
     fn free_port() -> u16 {
-        (20_000..30_000)
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let own = 100 * (std::process::id() % 100);
+        let next = || 20_000 + (own + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        let mut ports = std::iter::repeat_with(|| next() as u16).take(10_000);
+        ports
             .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
             .unwrap()
     }
@@ -745,17 +703,48 @@ mod tests {
         );
         assert_eq!(text(bind(&config(&address), 2)), expected);
 
-        // The lock alone is enough, and so is the probe alone.
-        let Listeners { sockets, lock, .. } = first;
-        assert!(lock.is_some());
-        drop(sockets);
-        assert_eq!(text(bind(&config(&address), 2)), expected);
-        drop(lock);
-        let other = socket(address.parse().unwrap(), true).unwrap();
-        other.listen(1).unwrap();
+        // Not even one that shares its port with others.
+        drop(first);
+        let other = listen(address.parse().unwrap(), true, 1).unwrap();
         assert_eq!(text(bind(&config(&address), 2)), expected);
         drop(other);
         bind(&config(&address), 2).unwrap();
+    }
+
+    #[test]
+    fn of_instances_that_start_at_the_same_moment_one_listens() {
+        for _ in 0..3 {
+            let config = config(&format!("127.0.0.1:{}", free_port()));
+            let starting = std::sync::Barrier::new(4);
+            let bound: Vec<_> = thread::scope(|scope| {
+                let bind = || {
+                    starting.wait();
+                    bind(&config, 3)
+                };
+                let threads = [(); 4].map(|()| scope.spawn(bind));
+                threads.map(|thread| thread.join().unwrap()).into()
+            });
+            assert_eq!(bound.iter().filter(|bound| bound.is_ok()).count(), 1);
+        }
+    }
+
+    #[test]
+    fn clients_are_spread_over_the_listeners_of_all_shards() {
+        let address = format!("127.0.0.1:{}", free_port());
+        for address in [&address, "127.0.0.1:0"] {
+            let listeners = bind(&config(address), 3).unwrap();
+            let connect = |_| std::net::TcpStream::connect(listeners.address).unwrap();
+            let clients: Vec<_> = (0..100).map(connect).collect();
+            let mut accepted = 0;
+            for socket in &listeners.sockets {
+                let before = accepted;
+                while socket.accept().is_ok() {
+                    accepted += 1;
+                }
+                assert!(accepted > before, "one has no clients");
+            }
+            assert_eq!(accepted, clients.len());
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::{Shutdown, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -451,12 +452,27 @@ fn a_client_that_closes_its_side_still_gets_its_answers() {
 
 // Starting and stopping.
 
-/// An address that no outgoing connection gets by chance, nor another run of this test.
+/// An address that no outgoing connection gets by chance, nor another test or run of this one.
 fn free_address() -> String {
+    static TRIED: AtomicU16 = AtomicU16::new(0);
     let first = 30_000 + (std::process::id() % 2_000) as u16;
-    let mut addresses = (first..32_700).map(|port| format!("127.0.0.1:{port}"));
+    let next = || first + TRIED.fetch_add(1, Ordering::Relaxed);
+    let mut addresses = std::iter::repeat_with(|| format!("127.0.0.1:{}", next())).take(700);
     let free = addresses.find(|address| TcpListener::bind(address).is_ok());
     free.expect("a free port")
+}
+
+#[test]
+fn a_gateway_that_has_ended_leaves_no_file_behind() {
+    let name = format!("tangelo-test-temporary-{}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    fs::create_dir_all(&folder).expect("an empty folder");
+    let path = folder.to_str().expect("a path in UTF-8");
+    let start = || Gateway::start_with_temporary_folder(path, &free_address());
+    assert_eq!(start().stop().0, Some(0));
+    start().kill();
+    // Fails when there is a file in it.
+    fs::remove_dir(&folder).expect("nothing is left");
 }
 
 #[test]

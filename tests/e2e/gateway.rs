@@ -53,6 +53,12 @@ impl Gateway {
         Self::start_in(Turn::take(false), &program, ANY_PORT, args)
     }
 
+    /// The same, on an address of the test's own, with another temporary folder.
+    pub(crate) fn start_with_temporary_folder(folder: &str, listen: &str) -> Self {
+        let program = ["env", &format!("TMPDIR={folder}"), TANGELO[0]];
+        Self::start_in(Turn::take(false), &program, listen, &[])
+    }
+
     /// Starts an example, which takes the same arguments, with each `NAME=VALUE` in its environment.
     pub(crate) fn start_example(name: &str, environment: &[&str], args: &[&str]) -> Self {
         let program = example(name);
