@@ -26,7 +26,7 @@ walk:
 
 # Licences and packages; needs cargo-deny.
 deny:
-    cargo deny check bans licenses sources
+    cargo deny --locked check bans licenses sources
 
 # Did a function get slower? For example: just bench push, just bench --save-baseline before
 bench *ARGS:
