@@ -6,7 +6,8 @@
 //! is written down with `cargo bench --bench instructions -- --save`. The bench runs itself under
 //! callgrind, with some rounds and with twice as many: the difference is without the start.
 //!
-//! Counts are those of one toolchain (`rust-toolchain.toml`) and of a processor with AVX2.
+//! Counts are those of one compiler, which the baseline names, and of a processor with AVX2. With
+//! another compiler they are shown and not compared.
 
 use std::hint::black_box;
 use std::io::{ErrorKind, IoSlice};
@@ -71,13 +72,22 @@ fn main() -> ExitCode {
     compare(counts)
 }
 
-/// Prints each count beside its baseline; fails at the end when one is too far from it.
+/// Prints each count beside its baseline. Fails at the end when one is too far from it, unless
+/// another compiler made the baseline.
 fn compare(counts: impl Iterator<Item = (&'static str, u64)>) -> ExitCode {
-    let baseline = baseline();
+    let baseline = &baseline()[env::consts::ARCH];
+    let (made_with, rustc) = (baseline["rustc"].as_str().unwrap_or("none"), rustc());
+    if made_with != rustc {
+        for (name, count) in counts {
+            println!("{name:46} {count:6} instructions");
+        }
+        eprintln!("instructions: not compared: made with {made_with}, this is {rustc}");
+        return ExitCode::SUCCESS;
+    }
     let mut outcome = ExitCode::SUCCESS;
     for (name, count) in counts {
-        let Some(before) = baseline[env::consts::ARCH][name].as_u64() else {
-            eprintln!("{name}: {count} instructions and no baseline for this architecture");
+        let Some(before) = baseline["instructions"][name].as_u64() else {
+            eprintln!("{name}: {count} instructions and no baseline");
             outcome = ExitCode::FAILURE;
             continue;
         };
@@ -96,7 +106,7 @@ fn compare(counts: impl Iterator<Item = (&'static str, u64)>) -> ExitCode {
     outcome
 }
 
-/// Counts by architecture and name.
+/// By architecture: the compiler, and the counts by name.
 fn baseline() -> Value {
     let text = fs::read_to_string(BASELINE).unwrap_or_else(|error| panic!("{BASELINE}: {error}"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{BASELINE}: {error}"))
@@ -112,8 +122,16 @@ fn save(counts: Vec<(&str, u64)>) {
         println!("{name:46} {count:6} instructions, saved");
         ((*name).to_owned(), Value::from(*count))
     });
-    baseline[env::consts::ARCH] = named.collect::<serde_json::Map<_, _>>().into();
+    let counts: serde_json::Map<_, _> = named.collect();
+    baseline[env::consts::ARCH] = json!({ "rustc": rustc(), "instructions": counts });
     fs::write(BASELINE, format!("{baseline:#}\n")).expect("the baseline can be written");
+}
+
+/// The compiler's name, as `rustc -V` prints it.
+fn rustc() -> String {
+    let output = Command::new("rustc").arg("-V").output();
+    let name = String::from_utf8(output.expect("rustc is there").stdout);
+    name.expect("a name in UTF-8").trim().to_owned()
 }
 
 /// Instructions of one round.
