@@ -81,7 +81,7 @@ impl Client {
     fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
+            .set_read_timeout(Some(Duration::from_secs(60)))
             .unwrap();
         let (socket, _) = tungstenite::client(format!("ws://{address}/"), stream).unwrap();
         let mut client = Self(socket);

@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 use tangelo::handler::Router;
 use tangelo::{Config, config};
 
-use crate::client::Client;
+use crate::client::{Client, HANG_GUARD};
 use crate::frames::handshake;
 use crate::frontend::{Frontend, Kind, Knobs};
 use crate::gateway::Gateway;
@@ -19,9 +19,6 @@ use crate::inside::Inside;
 use crate::peers::{Cluster, Dialect, MASTER};
 use crate::process::POLL_INTERVAL;
 use crate::rpc;
-
-/// Until a changed file has been read: it is looked at each second.
-const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Whether a client from this address gets an answer to its handshake; else it gets no byte.
 fn is_served(gateway: SocketAddr, from: Ipv4Addr) -> bool {
@@ -37,7 +34,7 @@ fn is_served(gateway: SocketAddr, from: Ipv4Addr) -> bool {
 }
 
 fn wait_until(gateway: SocketAddr, from: Ipv4Addr, served: bool) {
-    let deadline = Instant::now() + READ_TIMEOUT;
+    let deadline = Instant::now() + HANG_GUARD;
     while is_served(gateway, from) != served {
         assert!(Instant::now() < deadline, "{from}: served={served} in vain");
         thread::sleep(POLL_INTERVAL);

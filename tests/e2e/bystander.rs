@@ -7,13 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::client::Client;
+use crate::client::{Client, HANG_GUARD};
 use crate::gateway::Gateway;
 
 pub(crate) const ECHO: &str = "connector.entryHandler.echo";
-
-/// Above all timers of the gateway that an attack may have to wait for.
-const COUNTED_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Between two requests of one bystander.
 const PACE: Duration = Duration::from_millis(3);
@@ -91,7 +88,7 @@ impl Attacked {
         let before = self.gateway.counters();
         attack(self.gateway.address());
         let connections = self.bystanders.len() as u64;
-        let deadline = Instant::now() + COUNTED_TIMEOUT;
+        let deadline = Instant::now() + HANG_GUARD;
         loop {
             let now = self.gateway.counters();
             let closed = now.iter().filter(|(name, _)| name.starts_with("closed_"));
@@ -171,7 +168,7 @@ impl Bystander {
         let answers = || self.shared.answers.load(Ordering::Relaxed);
         // The first one may be the answer to a request of before.
         let enough = answers() + 2;
-        let deadline = Instant::now() + COUNTED_TIMEOUT;
+        let deadline = Instant::now() + HANG_GUARD;
         while answers() < enough {
             let dead = self.thread.is_finished() || Instant::now() >= deadline;
             assert!(!dead, "the {} bystander is harmed", self.name);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, HEARTBEAT, KICK, Message, Package};
+use crate::client::{Client, HANG_GUARD, HEARTBEAT, KICK, Message, Package};
 use crate::frontend::{Frontend, Kind, Knobs, Transport};
 use crate::peers::{Cluster, Dialect};
 
@@ -202,7 +202,7 @@ fn wait_until_served_by(client: &mut Client, server: &str) {
 /// long.
 #[track_caller]
 fn wait_until_served(client: &mut Client, servers: &[&str]) -> String {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + HANG_GUARD;
     while Instant::now() < deadline {
         let id = client.request_fresh("chat.chatHandler.whoami", "{}");
         if let Some(answer) = client.response_within(id, Duration::from_secs(1)) {

@@ -8,7 +8,7 @@ use tangelo::Config;
 use tangelo::handler::filter::{Filters, rate, serial, timeout, toobusy};
 use tangelo::handler::{Answer, Outcome, Router};
 
-use crate::client::{Client, Message};
+use crate::client::{Client, HANG_GUARD, Message};
 use crate::frames::request;
 use crate::gateway::Gateway;
 use crate::inside::{Gate, Inside};
@@ -19,9 +19,6 @@ const WAIT: &str = "connector.entryHandler.wait";
 const BLOCK: &str = "connector.entryHandler.block";
 const OK: &str = "connector.entryHandler.ok";
 const CODE_500: &[u8] = br#"{"code":500}"#;
-
-/// How long something may take that is to happen again.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `slow` answers as that of the reference application, after `ms`, and if it is told to `wait`, not
 /// before the gate opens; `block` lets nobody else run.
@@ -194,7 +191,7 @@ fn rate_refuses_and_recovers() {
 
 /// Asks until it is not refused.
 fn until_answered(client: &mut Client) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + HANG_GUARD;
     while client.request_text(OK, "{}") != r#"{"ok":1}"# {
         assert!(Instant::now() < deadline, "refused for ever");
         thread::sleep(Duration::from_millis(20));
@@ -212,7 +209,7 @@ fn toobusy_refuses_while_the_shard_is_blocked() {
         until_answered(&mut client);
         let before = inside.counter("filter_toobusy_refused");
         // A slow machine may be late by itself, so that even the first one is refused.
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + HANG_GUARD;
         while inside.counter("filter_toobusy_refused") == before {
             assert!(Instant::now() < deadline, "never refused");
             client.request(1, BLOCK, "{}");

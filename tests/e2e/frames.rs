@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::client::{
-    ACK, DATA, HANDSHAKE, HEARTBEAT, RECEIVE_TIMEOUT, Route, encode_message, encode_package,
+    ACK, DATA, HANDSHAKE, HANG_GUARD, HEARTBEAT, Route, encode_message, encode_package,
 };
 
 /// An upgrade with a key, and therefore an answer, that never changes.
@@ -88,19 +88,19 @@ pub(crate) fn connect_narrow(address: SocketAddr) -> TcpStream {
     socket.set_recv_buffer_size(4096).expect("a small size");
     socket.set_tcp_mss(536).expect("a size of old");
     socket
-        .connect_timeout(&address.into(), RECEIVE_TIMEOUT)
+        .connect_timeout(&address.into(), HANG_GUARD)
         .expect("somebody listens");
     prepare(socket.into())
 }
 
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
-    prepare(TcpStream::connect_timeout(&address, RECEIVE_TIMEOUT).expect("somebody listens"))
+    prepare(TcpStream::connect_timeout(&address, HANG_GUARD).expect("somebody listens"))
 }
 
 fn prepare(stream: TcpStream) -> TcpStream {
     stream.set_nodelay(true).expect("an open socket");
     for timeout in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
-        timeout(&stream, Some(RECEIVE_TIMEOUT)).expect("not zero");
+        timeout(&stream, Some(HANG_GUARD)).expect("not zero");
     }
     stream
 }

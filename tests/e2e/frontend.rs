@@ -6,18 +6,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::client::Client;
+use crate::client::{Client, HANG_GUARD};
 use crate::gateway::{Gateway, Turn};
 use crate::peers::{Cluster, Connector, Dialect};
 use crate::process::{POLL_INTERVAL, Process};
-
-/// From the line that says it listens to its name in the list of every backend.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A genuine connector ends within 3 s of being told.
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
@@ -126,7 +120,7 @@ impl<'a> Frontend<'a> {
     }
 
     fn wait_until_joined(&mut self) {
-        let deadline = Instant::now() + JOIN_TIMEOUT;
+        let deadline = Instant::now() + HANG_GUARD;
         while !self.cluster.is_known(self.id()) {
             let ended = match &mut self.program {
                 Program::Tangelo(gateway) => gateway.has_exited(),
@@ -137,7 +131,7 @@ impl<'a> Frontend<'a> {
             let late = Instant::now() >= deadline;
             assert!(
                 !late,
-                "within {JOIN_TIMEOUT:?} no backend knows {kind} as {id}"
+                "within {HANG_GUARD:?} no backend knows {kind} as {id}"
             );
             thread::sleep(2 * POLL_INTERVAL);
         }
@@ -206,7 +200,7 @@ impl<'a> Frontend<'a> {
         match &mut self.program {
             Program::Tangelo(gateway) => gateway.wait_exit(),
             Program::Genuine { process, .. } => {
-                let ended = process.wait_exit(STOP_TIMEOUT);
+                let ended = process.wait_exit(HANG_GUARD);
                 ended.expect("a genuine connector stops").code()
             }
         }

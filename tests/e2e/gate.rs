@@ -2,19 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, HANG_GUARD};
 use crate::gateway::{Gateway, Turn};
 use crate::peers::{Cluster, Ports};
 use crate::process::POLL_INTERVAL;
 
 const QUERY: &str = "gate.gateHandler.queryEntry";
-
-/// Until what a connector says of itself has reached the gate, which asks once a second.
-const SPREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The servers of `examples/gate/`, on ports of their own.
 struct Servers {
@@ -66,7 +63,7 @@ impl Servers {
 /// Asks four times, about every second, until `is` says that the ports are right.
 #[track_caller]
 fn wait_until(gate: &Gateway, what: &str, is: impl Fn(&BTreeMap<u64, usize>) -> bool) {
-    let deadline = Instant::now() + SPREAD_TIMEOUT;
+    let deadline = Instant::now() + HANG_GUARD;
     let mut client = Client::tcp(gate.address()).open();
     loop {
         let queried = query(&mut client, 4);

@@ -9,15 +9,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::client::HANG_GUARD;
 use crate::peers::{Cluster, Dialect};
 use crate::process::{POLL_INTERVAL, Process};
-
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-const COUNTERS_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long [`Gateway::wait_counter`] waits; above all timers that tests set.
-const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 const TANGELO: &[&str] = &[env!("CARGO_BIN_EXE_tangelo")];
 const ANY_PORT: &str = "127.0.0.1:0";
@@ -75,7 +69,7 @@ impl Gateway {
     pub(crate) fn refused(args: &[&str]) -> (Option<i32>, String) {
         let _turn = Turn::take(false);
         let mut process = Process::start("tangelo", Path::new("/"), TANGELO[0], args);
-        let Some(status) = process.wait_exit(START_TIMEOUT) else {
+        let Some(status) = process.wait_exit(HANG_GUARD) else {
             panic!("it does not refuse\n{}", process.transcript());
         };
         process.wait_output_end();
@@ -91,7 +85,7 @@ impl Gateway {
         let args: Vec<&str> = args.collect();
         let mut process = Process::start("tangelo", Path::new("/"), program, &args);
         let what = "line with `listening on ADDRESS:PORT`";
-        let address = process.wait_for_line(what, 0, START_TIMEOUT, |line| {
+        let address = process.wait_for_line(what, 0, HANG_GUARD, |line| {
             let (_, after) = line.split_once("listening on ")?;
             after.split([' ', ',']).next()?.parse().ok()
         });
@@ -111,16 +105,15 @@ impl Gateway {
         let from = self.process.lines_printed();
         self.process.signal("USR1");
         let what = "line with `counters NAME=VALUE …`";
-        self.process
-            .wait_for_line(what, from, COUNTERS_TIMEOUT, |line| {
-                let pairs = line.strip_prefix("counters ")?.split_whitespace();
-                Some(pairs.map(counter).collect())
-            })
+        self.process.wait_for_line(what, from, HANG_GUARD, |line| {
+            let pairs = line.strip_prefix("counters ")?.split_whitespace();
+            Some(pairs.map(counter).collect())
+        })
     }
 
     /// Waits until a counter is at least `least`, and returns it. An unknown name counts as 0.
     pub(crate) fn wait_counter(&mut self, name: &str, least: u64) -> u64 {
-        let deadline = Instant::now() + EVENT_TIMEOUT;
+        let deadline = Instant::now() + HANG_GUARD;
         loop {
             let counters = self.counters();
             let value = counters.get(name).copied().unwrap_or_default();
@@ -143,8 +136,8 @@ impl Gateway {
 
     /// Its exit code once it has ended by itself (`None` when a signal ended it).
     pub(crate) fn wait_exit(&mut self) -> Option<i32> {
-        let Some(status) = self.process.wait_exit(STOP_TIMEOUT) else {
-            panic!("tangelo does not stop within {STOP_TIMEOUT:?}");
+        let Some(status) = self.process.wait_exit(HANG_GUARD) else {
+            panic!("tangelo does not stop within {HANG_GUARD:?}");
         };
         status.code()
     }
@@ -283,12 +276,9 @@ fn a_gateway_stops_on_sigterm_with_status_0() {
     let address = gateway.address();
     gateway.kill();
     // The kernel ends an io_uring, and the sockets in it, a moment after its process.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = Instant::now() + HANG_GUARD;
     while std::net::TcpStream::connect(address).is_ok() {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "somebody still listens"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(Instant::now() < deadline, "somebody still listens");
+        thread::sleep(Duration::from_millis(20));
     }
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::bystander::{Attacked, ECHO};
-use crate::client::{Client, DATA, End, KICK, encode_package};
+use crate::client::{Client, DATA, End, HANG_GUARD, KICK, encode_package};
 use crate::frames::{
     self, BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, UPGRADE, binary, connect, frame,
     frame_head,
@@ -682,7 +682,7 @@ fn who_goes_on_sending_after_its_end_is_cut_off() {
     on_one_shard_and_on_four(&[], |attacked| {
         let more = vec![7; 100_000];
         attacked.attack("more", &[("closed_package_type", 2)], |address| {
-            let deadline = Instant::now() + Duration::from_secs(20);
+            let deadline = Instant::now() + HANG_GUARD;
             for stage in [Stage::Tcp, Stage::WebSocket] {
                 let client = stage.reach(address);
                 let end = b"\x09\x00\x00\x00";

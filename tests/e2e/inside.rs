@@ -6,15 +6,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tangelo::handler::Router;
 use tangelo::{Config, Gateway, Running};
 
-use crate::client::Client;
+use crate::client::{Client, HANG_GUARD};
 use crate::process::POLL_INTERVAL;
-
-const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running gateway. Dropping it stops it and waits for its end.
 pub(crate) struct Inside {
@@ -96,7 +94,7 @@ impl Inside {
 
     /// Waits until a counter has exactly this value: a gauge may fall to it.
     pub(crate) fn wait_counter(&self, name: &str, value: u64) {
-        let deadline = Instant::now() + EVENT_TIMEOUT;
+        let deadline = Instant::now() + HANG_GUARD;
         while self.counter(name) != value {
             let late = Instant::now() >= deadline;
             assert!(!late, "waited for {name}={value}: {:?}", self.counters());
@@ -185,7 +183,7 @@ impl Gate {
     }
 
     pub(crate) fn wait_for(&self, waiting: usize) {
-        let deadline = Instant::now() + EVENT_TIMEOUT;
+        let deadline = Instant::now() + HANG_GUARD;
         while self.held().waiting.len() < waiting {
             assert!(Instant::now() < deadline, "nobody waits at the gate");
             thread::sleep(POLL_INTERVAL);

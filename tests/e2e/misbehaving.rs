@@ -14,7 +14,7 @@ use tangelo::limits::IN_PROGRESS_MAX;
 use tangelo::session::Uid;
 use tangelo::{Config, config};
 
-use crate::client::Client;
+use crate::client::{Client, HANG_GUARD};
 use crate::gateway::Gateway;
 use crate::inside::{Gate, Inside};
 use crate::process::POLL_INTERVAL;
@@ -23,8 +23,6 @@ const WHERE: &str = "connector.testHandler.where";
 const NEVER: &str = "connector.testHandler.never";
 const WAIT: &str = "connector.testHandler.wait";
 const CODE_500: &[u8] = br#"{"code":500}"#;
-const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// Says which shard it is.
 fn answer_where<'a>(_: &Request<'a>) -> Answer<'a> {
     let thread = thread::current();
@@ -57,7 +55,7 @@ impl Log {
     }
 
     fn wait_for(&self, count: usize, parts: &[&str]) {
-        let deadline = Instant::now() + EVENT_TIMEOUT;
+        let deadline = Instant::now() + HANG_GUARD;
         while self.lines(parts).len() < count {
             assert!(Instant::now() < deadline, "no {count} lines with {parts:?}");
             thread::sleep(POLL_INTERVAL);
@@ -84,7 +82,7 @@ struct Block(Arc<AtomicBool>);
 impl Block {
     /// Asleep, or at work.
     fn hold(&self, spin: bool) {
-        let deadline = Instant::now() + EVENT_TIMEOUT;
+        let deadline = Instant::now() + HANG_GUARD;
         while !self.0.load(Ordering::Acquire) && Instant::now() < deadline {
             if !spin {
                 thread::sleep(POLL_INTERVAL);
@@ -100,7 +98,7 @@ impl Block {
 /// Clients of each of two shards.
 fn on_two_shards(inside: &Inside) -> [Vec<Client>; 2] {
     let mut sides = [Vec::new(), Vec::new()];
-    let deadline = Instant::now() + EVENT_TIMEOUT;
+    let deadline = Instant::now() + HANG_GUARD;
     while sides.iter().any(Vec::is_empty) {
         assert!(Instant::now() < deadline, "the kernel uses one shard only");
         for mut client in inside.clients() {

@@ -1,15 +1,11 @@
 //! The genuine clients from npm play one game, dictionary and protobuf on: at the genuine connector,
 //! which shows that the game is right, and at tangelo.
 
-use std::time::Duration;
-
 use serde_json::json;
 
+use crate::client::HANG_GUARD;
 use crate::frontend::{Frontend, Kind, Knobs};
 use crate::peers::{Cluster, Dialect, run_script};
-
-/// The client in the browser waits 5 s before it comes back.
-const GAME_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The genuine dictionary has all handlers of all servers; tangelo is told their names.
 const KNOBS: Knobs = Knobs {
@@ -61,7 +57,7 @@ fn play(cluster: &Cluster, kind: Kind, client: &str) -> String {
     let frontend = Frontend::start(cluster, kind, KNOBS);
     let port = frontend.address().port().to_string();
     let game = run_script("clients", "play.js", &[client, &port]);
-    let (status, printed) = game.finish(GAME_TIMEOUT);
+    let (status, printed) = game.finish(HANG_GUARD);
     assert!(status.success(), "{client}, {kind}: {status}\n{printed}");
     printed
 }

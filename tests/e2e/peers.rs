@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::client::HANG_GUARD;
 use crate::process::{POLL_INTERVAL, Process};
 use crate::rpc;
 
@@ -25,16 +26,6 @@ use app::AppDir;
 pub(crate) use app::{run_script, run_with_packages};
 use ports::loopback;
 pub(crate) use ports::{CONNECTORS, Ports, REFERENCE};
-
-/// From the start of a server to the line that says it is up.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// For a command line tool, which waits up to 10 s for a server that does not answer.
-const CLI_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Until a change in the cluster is known everywhere. A server that lost its master tries again
-/// after 1 s, 2 s, 4 s and so on.
-const SPREAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Until a connector id that other tests use is free.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -203,7 +194,7 @@ impl Cluster {
     /// Stops a backend in order, and waits until the other backends have forgotten it.
     pub(crate) fn remove(&self, id: &str) {
         self.cli(&["stop", id]);
-        let ended = self.with(id, |server| server.process.wait_exit(CLI_TIMEOUT));
+        let ended = self.with(id, |server| server.process.wait_exit(HANG_GUARD));
         let status = ended.unwrap_or_else(|| panic!("{id} does not stop"));
         assert!(status.success(), "{id} ends with {status}");
         self.wait_until_forgotten(id);
@@ -224,7 +215,7 @@ impl Cluster {
         self.with(id, |server| {
             server.process.signal("STOP");
             server.paused = true;
-            let deadline = Instant::now() + Duration::from_secs(10);
+            let deadline = Instant::now() + HANG_GUARD;
             while server.process.state() != Some('T') {
                 assert!(Instant::now() < deadline, "{id} does not stop");
                 thread::sleep(POLL_INTERVAL);
@@ -284,9 +275,9 @@ impl Cluster {
         let args: Vec<&String> = program.iter().chain(args).collect();
         let mut process = Process::start(id, &self.app.path, "node", &args);
         let up = format!("peer {id} is up");
-        process.wait_for_line(&up, 0, START_TIMEOUT, |line| (line == up).then_some(()));
+        process.wait_for_line(&up, 0, HANG_GUARD, |line| (line == up).then_some(()));
         // It listens before it says so; a refusal here would mean that another program answered.
-        let connected = TcpStream::connect_timeout(&self.rpc_address(id), START_TIMEOUT);
+        let connected = TcpStream::connect_timeout(&self.rpc_address(id), HANG_GUARD);
         assert!(
             connected.is_ok(),
             "{id} refuses: {connected:?}\n{}",
@@ -326,7 +317,7 @@ impl Cluster {
             .collect();
         let command = format!("{name} {}", args[1..].join(" "));
         let tool = Process::start(&command, &self.app.path, "node", &args);
-        let (status, printed) = tool.finish(CLI_TIMEOUT);
+        let (status, printed) = tool.finish(HANG_GUARD);
         assert!(status.success(), "{command}: {status}\n{printed}");
         without_colours(&printed)
     }
@@ -427,7 +418,7 @@ impl Connector<'_> {
 impl Drop for Connector<'_> {
     /// Gives the id back once nobody takes its next owner for this one.
     fn drop(&mut self) {
-        let deadline = Instant::now() + SPREAD_TIMEOUT;
+        let deadline = Instant::now() + HANG_GUARD;
         while !self.cluster.is_forgotten(self.id) {
             if Instant::now() >= deadline {
                 // Not a reason to panic, perhaps for the second time: there are other ids.
@@ -447,14 +438,14 @@ impl Drop for Connector<'_> {
 }
 
 pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + SPREAD_TIMEOUT;
+    let deadline = Instant::now() + HANG_GUARD;
     loop {
         if let Some(found) = look() {
             return found;
         }
         assert!(
             Instant::now() < deadline,
-            "waited {SPREAD_TIMEOUT:?} for {what}"
+            "waited {HANG_GUARD:?} for {what}"
         );
         thread::sleep(4 * POLL_INTERVAL);
     }

@@ -1,5 +1,6 @@
 //! Handlers that wait for jobs of a pool, on one shard and on four, over both transports.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -85,19 +86,31 @@ fn a_job_that_panics_costs_its_request_only() {
 
 #[test]
 fn sessions_that_close_while_their_jobs_run_disturb_nobody() {
-    let pool = pool();
-    let handlers = move || router(&pool);
+    const WAIT: &str = "connector.testHandler.wait";
+    let (pool, lock) = (pool(), Arc::new(Mutex::new(())));
+    let of_jobs = lock.clone();
+    let handlers = move || {
+        let lock = of_jobs.clone();
+        router(&pool).route(WAIT, move |State(pool): State<Pool<u64>>| {
+            let lock = lock.clone();
+            async move { Reply::<()>::Ok(pool.run(move |_| drop(lock.lock())).await?) }
+        })
+    };
     Inside::on_one_shard_and_on_four(&Config::default(), handlers, |inside| {
         let mut stays = inside.clients();
-        for _ in 0..20 {
+        // Two jobs run and the others wait for them, until nobody is left who asked for one.
+        let held = lock.lock();
+        for _ in 0..5 {
             for client in &mut inside.clients() {
-                (1..=20).for_each(|id| client.request(id, DOUBLE, (100 * id).to_string()));
+                (1..=20).for_each(|id| client.request(id, WAIT, "{}"));
+                client.request_text(ECHO, "{}");
             }
             for client in &mut stays {
                 assert_eq!(client.request_text(ECHO, r#"{"a":1}"#), r#"{"a":1}"#);
             }
         }
         inside.wait_counter("connections", stays.len() as u64);
+        drop(held);
         for client in &mut stays {
             assert_eq!(client.request_text(DOUBLE, "21"), r#"{"product":42}"#);
         }

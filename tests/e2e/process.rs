@@ -13,11 +13,13 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::client::HANG_GUARD;
+
 /// Lines kept per program; what comes later is counted by no one and only the reader sees it.
 const LINES_MAX: usize = 100_000;
 
-/// How long a killed program may take to be gone.
-const REAP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the output of an ended program is waited for: a child of it may hold the other end.
+const OUTPUT_GRACE: Duration = Duration::from_secs(10);
 
 /// How often a state that nobody announces is looked at.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -89,7 +91,7 @@ impl Process {
             }
             if let Some(status) = ended {
                 // The readers may be a little behind the end of the program.
-                thread::sleep(Duration::from_millis(200));
+                self.output.wait_end();
                 if let Some(found) = self.output.find(from, &find) {
                     return found;
                 }
@@ -171,7 +173,7 @@ impl Process {
     pub(crate) fn kill(&mut self) {
         if self.has_exited().is_none() {
             self.child.kill().expect("our own child can be killed");
-            let gone = self.wait_exit(REAP_TIMEOUT).is_some();
+            let gone = self.wait_exit(HANG_GUARD).is_some();
             assert!(
                 gone || thread::panicking(),
                 "{} survives SIGKILL",
@@ -256,7 +258,7 @@ impl Output {
         let unread = |_: &mut Vec<_>| self.ended.load(Ordering::Relaxed) < 2;
         let ended = self
             .grew
-            .wait_timeout_while(self.lock(), REAP_TIMEOUT, unread);
+            .wait_timeout_while(self.lock(), OUTPUT_GRACE, unread);
         drop(ended.unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -296,7 +298,7 @@ fn collect(stream: Stream, source: impl Read + Send + 'static, output: Arc<Outpu
 fn a_program_is_killed_stopped_or_not() {
     let mut sleeper = Process::start("sleeper", Path::new("/"), "sleep", &["600"]);
     sleeper.signal("STOP");
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + HANG_GUARD;
     while sleeper.state() != Some('T') {
         assert!(Instant::now() < deadline, "still running");
         thread::sleep(POLL_INTERVAL);
@@ -310,7 +312,7 @@ fn a_program_that_ends_too_early_shows_what_it_said() {
     let failure = std::panic::catch_unwind(|| {
         let script = ["-c", "echo one; echo two >&2; exit 3"];
         let mut shell = Process::start("shell", Path::new("/"), "sh", &script);
-        shell.wait_for_line("line three", 0, Duration::from_secs(30), |line| {
+        shell.wait_for_line("line three", 0, HANG_GUARD, |line| {
             (line == "three").then_some(())
         });
     })
@@ -331,7 +333,7 @@ fn a_program_that_ends_too_early_shows_what_it_said() {
 fn all_that_a_program_printed_is_there_at_its_end() {
     let script = ["-c", "seq 5000; echo no >&2; exit 3"];
     let shell = Process::start("shell", Path::new("/"), "sh", &script);
-    let (status, printed) = shell.finish(Duration::from_secs(30));
+    let (status, printed) = shell.finish(HANG_GUARD);
     assert_eq!(status.code(), Some(3));
     let numbers: String = (1..=5000).map(|n| format!("{n}\n")).collect();
     assert_eq!(printed, numbers);

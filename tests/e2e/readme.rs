@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::client::HANG_GUARD;
 use crate::peers::run_with_packages;
 use crate::process::Process;
 
@@ -11,9 +12,6 @@ const README: &str = include_str!("../../README.md");
 
 /// All of tangelo is built anew, for a project of its own.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(900);
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// The block of the README that begins with a comment naming this file.
 fn block(file: &str) -> &'static str {
     let blocks = README.split("```").skip(1).step_by(2);
@@ -73,12 +71,12 @@ fn the_way_to_a_first_handler_leads_there() {
     let program = format!("{target}/debug/hello");
     let listen = ["--listen", "127.0.0.1:0", "--shards", "1"];
     let mut hello = Process::start("hello", &project, &program, &listen);
-    let port = hello.wait_for_line("the line that it listens", 0, START_TIMEOUT, |line| {
+    let port = hello.wait_for_line("the line that it listens", 0, HANG_GUARD, |line| {
         let (_, rest) = line.split_once("listening on 127.0.0.1:")?;
         rest.split(' ').next().map(str::to_owned)
     });
     let client = run_with_packages("clients", &project.join("hello.js"), &[&port]);
-    let (status, printed) = client.finish(CLIENT_TIMEOUT);
+    let (status, printed) = client.finish(HANG_GUARD);
     assert!(status.success(), "{status}\n{printed}");
     assert!(printed.contains("hello, ann"), "{printed}");
 }

@@ -19,14 +19,11 @@ use tangelo::Config;
 use tangelo::handler::{App, Reply, Router, State};
 use tangelo::pool::Pool;
 
-use crate::client::Client;
+use crate::client::{Client, HANG_GUARD};
 use crate::gateway::Gateway;
 use crate::inside::Inside;
 use crate::peers::Ports;
 use crate::process::{POLL_INTERVAL, Process};
-
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 const ENTER: &str = "connector.entryHandler.enter";
 const ECHO: &str = "connector.entryHandler.echo";
@@ -69,7 +66,7 @@ impl Redis {
             "no",
         ];
         let mut process = Process::start("redis", &self.dir, "redis-server", &args);
-        process.wait_for_line("line that it is ready", 0, START_TIMEOUT, |line| {
+        process.wait_for_line("line that it is ready", 0, HANG_GUARD, |line| {
             line.contains("Ready to accept connections").then_some(())
         });
         self.process = Some(process);
@@ -86,7 +83,7 @@ impl Redis {
     /// It answers no more, but its connections stay, and the kernel makes new ones.
     fn stop(&mut self) {
         self.process().signal("STOP");
-        let deadline = Instant::now() + EVENT_TIMEOUT;
+        let deadline = Instant::now() + HANG_GUARD;
         while self.process().state() != Some('T') {
             assert!(Instant::now() < deadline, "Redis still runs");
             thread::sleep(POLL_INTERVAL);
@@ -162,7 +159,7 @@ fn assert_echoes(client: &mut Client) {
 /// Logs in with fresh tokens until it works: how long a connection takes to be made anew is nobody's
 /// promise.
 fn wait_for_login(redis: &Redis, client: &mut Client) {
-    let deadline = Instant::now() + EVENT_TIMEOUT;
+    let deadline = Instant::now() + HANG_GUARD;
     loop {
         redis.put_token("again", 9);
         let answer = log_in(client, "again");
@@ -349,11 +346,10 @@ fn commands_that_take_a_second_each_are_not_felt_by_the_shard() {
     }
     println!("idle: {idle}");
     println!("{JOBS} jobs of a second on 4 threads, {took:.1?}: {busy}");
-    // Three rounds of a second. A shard that waited in them would answer a handful of echoes.
+    // A shard that waited in them would answer an echo or two between two jobs.
     assert!(
         took >= Duration::from_secs(2),
         "the jobs do not take a second"
     );
-    assert!(busy.echoes >= 300, "{busy}");
-    assert!(busy.lag_max < 500_000, "{busy}");
+    assert!(busy.echoes > 4 * JOBS as usize, "{busy}");
 }

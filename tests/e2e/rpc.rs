@@ -8,12 +8,10 @@ use std::collections::VecDeque;
 use std::io::{self, Error, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How long an answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+use crate::client::HANG_GUARD;
 
 const PUBLISH: u8 = 0x30;
 const CONNACK: u8 = 0x20;
@@ -38,10 +36,10 @@ enum Packet {
 impl Mqtt {
     /// Connects, and nothing is sent yet.
     fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
+        let stream = TcpStream::connect_timeout(&address, HANG_GUARD)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.set_read_timeout(Some(HANG_GUARD))?;
+        stream.set_write_timeout(Some(HANG_GUARD))?;
         Ok(Self { stream })
     }
 

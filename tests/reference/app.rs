@@ -17,7 +17,7 @@ use tangelo::handler::{
 };
 use tangelo::session::Uid;
 
-use crate::client::RECEIVE_TIMEOUT;
+use crate::client::HANG_GUARD;
 
 /// Methods of `connector.entryHandler`.
 #[rustfmt::skip]
@@ -70,15 +70,12 @@ impl Logs {
     pub(crate) fn whole(&self, name: &str) -> Vec<String> {
         let by_last = |line: &String| line.starts_with("GA1 ");
         let written = self.0.0.lock().unwrap();
-        let waited = self
-            .0
-            .1
-            .wait_timeout_while(written, RECEIVE_TIMEOUT, |written| {
-                !written
-                    .logs
-                    .get(name)
-                    .is_some_and(|lines| lines.iter().any(by_last))
-            });
+        let waited = self.0.1.wait_timeout_while(written, HANG_GUARD, |written| {
+            !written
+                .logs
+                .get(name)
+                .is_some_and(|lines| lines.iter().any(by_last))
+        });
         let (written, timeout) = waited.unwrap();
         drop(written);
         let lines = self.lines(name);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tangelo::config::Dialect;
 
-use super::client::{Client, End, HANDSHAKE, Package, RECEIVE_TIMEOUT, encode_package};
+use super::client::{Client, End, HANDSHAKE, HANG_GUARD, Package, encode_package};
 use super::differences::{Difference, Differences, Failures, Tangelo};
 use super::file::{Hex, cases};
 use super::server::{is_probe_answer, send_probe, server};
@@ -191,9 +191,7 @@ fn run(address: SocketAddr, case: &Case, expected: &Outcome) -> Outcome {
 /// The status of the HTTP response that ends the connection.
 fn http(address: SocketAddr, steps: &[Hex]) -> String {
     let mut stream = TcpStream::connect(address).expect("the gateway listens");
-    stream
-        .set_read_timeout(Some(RECEIVE_TIMEOUT))
-        .expect("not zero");
+    stream.set_read_timeout(Some(HANG_GUARD)).expect("not zero");
     for step in steps {
         stream.write_all(&step.0).expect("the gateway reads");
     }

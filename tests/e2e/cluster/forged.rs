@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::client::HANG_GUARD;
 use crate::rpc::Rpc;
 
 promises! { shared:
@@ -87,7 +88,7 @@ fn a_forged_session_id_is_nobody_s(setup: &mut Setup<'_>) {
     }
     // One that was right: its client has left, and others came.
     let gone = sid(&mut bound(setup, setup.uid("gone")));
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + HANG_GUARD;
     while !call(&mut rpc, "getBackendSessionBySid", &json!([gone]))
         .1
         .is_null()

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::client::HANG_GUARD;
 use crate::peers::{BACKENDS, MASTER, wait_for};
 
 promises! { shared:
@@ -162,7 +163,7 @@ fn the_master_is_restarted_and_no_client_notices(cluster: &Cluster, kind: Kind) 
 
     cluster.start_master();
     let all = [BACKENDS[0], BACKENDS[1], frontend.id()];
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + HANG_GUARD;
     while !all
         .iter()
         .all(|id| cluster.is_listed(id) && cluster.is_known(id))

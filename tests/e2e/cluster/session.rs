@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::client::HANG_GUARD;
 
 promises! { shared:
     a_request_arrives_with_its_session,
@@ -332,7 +333,7 @@ fn a_session_that_ended_is_gone(setup: &mut Setup<'_>) {
     let mut staying = bound(setup, uid.as_str());
     let (left, stayed) = (sid(&mut leaving), sid(&mut staying));
     drop(leaving);
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + HANG_GUARD;
     while ask(&mut asking, "bySid", &json!({"sid": left}))["session"] != Value::Null {
         assert!(Instant::now() < deadline, "its end is not noticed");
     }

@@ -11,11 +11,8 @@ use serde_json::Value;
 
 use super::script::{Act, Fence, Script, Step, Wait};
 use crate::client::{ACK, HANDSHAKE, HEARTBEAT};
-use crate::client::{Client, DATA, KICK, Package, RECEIVE_TIMEOUT, encode_message, encode_package};
+use crate::client::{Client, DATA, HANG_GUARD, KICK, Package, encode_message, encode_package};
 use crate::process::POLL_INTERVAL;
-
-/// Until another server state is there: a blacklist that was changed, a session that has left.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a connection is listened to from which nothing must come. A slow machine can make this
 /// pass only.
@@ -141,11 +138,11 @@ impl Player<'_> {
             Wait::Nothing => {}
             Wait::Fence => self.fence(name),
             Wait::Messages(count) => self.read(name, *count),
-            Wait::End => while self.message(name, RECEIVE_TIMEOUT).is_some() {},
+            Wait::End => while self.message(name, HANG_GUARD).is_some() {},
             Wait::Answers(ids) => {
                 let mut missing = ids.clone();
                 while !missing.is_empty() {
-                    let Some(packages) = self.message(name, RECEIVE_TIMEOUT) else {
+                    let Some(packages) = self.message(name, HANG_GUARD) else {
                         return;
                     };
                     missing.retain(|id| !packages.iter().any(|package| answers(package, *id)));
@@ -195,7 +192,7 @@ impl Player<'_> {
 
     fn read(&mut self, name: &'static str, count: usize) {
         for _ in 0..count {
-            if self.message(name, RECEIVE_TIMEOUT).is_none() {
+            if self.message(name, HANG_GUARD).is_none() {
                 break;
             }
         }
@@ -211,7 +208,7 @@ impl Player<'_> {
     /// Takes what comes before the answer to that.
     fn fence(&mut self, name: &'static str) {
         self.ask_fence(name);
-        while let Some(packages) = self.message(name, RECEIVE_TIMEOUT) {
+        while let Some(packages) = self.message(name, HANG_GUARD) {
             if packages.iter().any(|package| answers(package, FENCE_ID)) {
                 break;
             }
@@ -246,7 +243,7 @@ impl Player<'_> {
     /// shards it may know the one before the other. The reference never forgets a uid that is none.
     fn settle(&mut self, name: &'static str, count: usize, bound: u64) {
         let client = self.clients.get_mut(name).expect("it is open");
-        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        let deadline = Instant::now() + HANG_GUARD;
         loop {
             let text = client.request_text("connector.entryHandler.sess", "{}");
             let sessions: Value = serde_json::from_str(&text).expect("an object");
@@ -267,7 +264,7 @@ impl Player<'_> {
     /// Changes the blacklist and waits until it counts for a new client.
     fn blacklist(&mut self, list: &str, served: bool) {
         fs::write(&self.stage.blacklist, list).expect("a file of our own");
-        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        let deadline = Instant::now() + HANG_GUARD;
         let is_served = || {
             let client = Client::try_websocket(self.stage.address, &[]);
             client.is_ok_and(|mut client| {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tangelo::wire::mqtt;
 
-use crate::client::RECEIVE_TIMEOUT;
+use crate::client::HANG_GUARD;
 use crate::transcript::BYTES_MAX;
 
 /// One connection between two servers.
@@ -21,7 +21,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("an open socket");
-        let timeout = Some(RECEIVE_TIMEOUT);
+        let timeout = Some(HANG_GUARD);
         stream.set_read_timeout(timeout).expect("not zero");
         stream.set_write_timeout(timeout).expect("not zero");
         Self {
@@ -75,7 +75,7 @@ pub(super) fn listen(ip: Ipv4Addr) -> TcpListener {
 }
 
 pub(super) fn accept(listener: &TcpListener) -> TcpStream {
-    let deadline = Instant::now() + RECEIVE_TIMEOUT;
+    let deadline = Instant::now() + HANG_GUARD;
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
