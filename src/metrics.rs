@@ -60,8 +60,10 @@ counters! {
     InProgress = "handlers_in_progress",
     /// Messages and handshakes refused because as many were in progress on their shard as may be.
     InProgressFull = "handlers_full",
-    /// Times that a shard did not go on for half a second or longer.
+    /// Stalls: times without a tick of a shard for half a second or longer.
     Stalls = "stalls",
+    /// Shards that slept although they had work, until the watchdog woke them.
+    WakeupsLost = "wakeups_lost",
     /// Handlers, filters and other functions of the application that panicked.
     Panics = "handler_panics",
     /// Background tasks, and functions called before the stop, that were not done in time.

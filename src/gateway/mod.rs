@@ -108,7 +108,10 @@ impl Gateway {
             false => Pinning::none(shards),
         };
         let (seeds, shared) = self.seeds(shards, sockets_max)?;
-        let pulses = seeds.iter().map(|seed| seed.pulse.clone()).collect();
+        let pulses = seeds
+            .iter()
+            .map(|seed| (seed.pulse.clone(), seed.inbox.bell.clone()));
+        let pulses = pulses.collect();
         let (alive, ended) = std::sync::mpsc::channel();
         let watchdog = start_watchdog(pulses, shared.counters.clone(), ended)?;
         let mut threads = Vec::with_capacity(shards);
@@ -240,13 +243,16 @@ fn start_shard(
 
 /// Starts the thread that watches the shards; it ends after the last of them.
 fn start_watchdog(
-    pulses: Vec<Arc<Pulse>>,
+    pulses: Vec<(Arc<Pulse>, Arc<Doorbell>)>,
     counters: Arc<[Counters]>,
     shards: Receiver<Infallible>,
 ) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("watchdog".into())
-        .spawn(move || watchdog::watch(&pulses, &counters[pulses.len()], &shards))
+        .spawn(move || {
+            let own = &counters[pulses.len()];
+            watchdog::watch(pulses, own, &shards);
+        })
         .map_err(|error| Error::Host(format!("cannot start a thread: {error}")))
 }
 

@@ -1,4 +1,5 @@
-//! Says so while a shard does not go on: nobody else can, as the shard itself is what stands still.
+//! Watches the shards from a thread of its own: reports one that stalls, and wakes one that has lost a
+//! wake-up. A shard itself can do neither.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -7,7 +8,12 @@ use std::time::Duration;
 
 use crate::limits::STALL_MIN;
 use crate::metrics::{Counter, Counters};
+use crate::shard::mesh::Doorbell;
 use crate::shard::pulse::Pulse;
+
+mod thread;
+
+use thread::{Thread, Usage};
 
 /// Distance between two looks. Four wake-ups a second are what an idle process pays.
 const LOOK: Duration = Duration::from_millis(250);
@@ -16,59 +22,166 @@ const LOOK: Duration = Duration::from_millis(250);
 const LOOKS_MIN: u32 = (STALL_MIN.as_millis() / LOOK.as_millis()) as u32;
 const _: () = assert!(LOOKS_MIN >= 2, "one look may fall between two late ticks");
 
+/// Time in which a shard that has only lost a wake-up ticks once it is woken.
+const WAKES_WITHIN: Duration = Duration::from_millis(50);
+
+/// Environment variable for tests of what must work without this thread: it then wakes no shard.
+const ONLY_REPORTS: &str = "TANGELO_TEST_WATCHDOG_ONLY_REPORTS";
+
 /// Looks at all shards until they have ended: each holds a sender of `shards`, and nothing is sent.
-pub(super) fn watch(pulses: &[Arc<Pulse>], counters: &Counters, shards: &Receiver<Infallible>) {
-    let mut watches: Vec<Watch> = pulses.iter().map(|_| Watch::default()).collect();
+pub(super) fn watch(
+    pulses: Vec<(Arc<Pulse>, Arc<Doorbell>)>,
+    counters: &Counters,
+    shards: &Receiver<Infallible>,
+) {
+    let wakes = std::env::var_os(ONLY_REPORTS).is_none();
+    let mut watches: Vec<Watch> = pulses.into_iter().map(Watch::new).collect();
     while let Err(RecvTimeoutError::Timeout) = shards.recv_timeout(LOOK) {
-        for (shard, (pulse, watch)) in pulses.iter().zip(&mut watches).enumerate() {
-            match watch.look(pulse.ticks()) {
-                Seen::Fine => {}
-                Seen::Stalled { begins, since } => {
-                    counters.add(Counter::Stalls, begins.into());
-                    let work = pulse.work();
-                    tracing::error!("shard {shard} does not go on: {work}, for {since:?}");
-                    watch.work = work;
-                }
-                Seen::GoesOn { after } => {
-                    let work = std::mem::take(&mut watch.work);
-                    tracing::warn!("shard {shard} goes on after {after:?}: {work}");
-                }
+        for (shard, watch) in watches.iter_mut().enumerate() {
+            watch.look(shard, counters);
+        }
+        if !wakes {
+            continue;
+        }
+        // All of them, so that one wait serves for all.
+        let woken = watches
+            .iter_mut()
+            .fold(false, |any, watch| watch.wake() | any);
+        if !woken {
+            continue;
+        }
+        if !matches!(
+            shards.recv_timeout(WAKES_WITHIN),
+            Err(RecvTimeoutError::Timeout)
+        ) {
+            return;
+        }
+        for (shard, watch) in watches.iter_mut().enumerate() {
+            if watch.has_lost_a_wakeup() {
+                counters.add(Counter::WakeupsLost, 1);
+                tracing::warn!(
+                    "shard {shard} had lost a wake-up: it slept for about {:?} although it had work",
+                    watch.ticks.since()
+                );
             }
         }
     }
 }
 
-/// What is known of one shard.
-#[derive(Default)]
+/// One shard under watch.
 struct Watch {
+    pulse: Arc<Pulse>,
+    bell: Arc<Doorbell>,
+    ticks: Ticks,
+    thread: Option<Thread>,
+    /// Time that its thread had spent at the last look that saw a tick.
+    usage: Option<Usage>,
+    /// What it was at, at the last report.
+    work: String,
+    /// How often it had ticked when it was woken asleep.
+    woken_at: Option<u64>,
+}
+
+impl Watch {
+    fn new((pulse, bell): (Arc<Pulse>, Arc<Doorbell>)) -> Self {
+        Self {
+            pulse,
+            bell,
+            ticks: Ticks::default(),
+            thread: None,
+            usage: None,
+            work: String::new(),
+            woken_at: None,
+        }
+    }
+
+    /// Looks whether the shard has ticked, and reports it if it stalls.
+    fn look(&mut self, shard: usize, counters: &Counters) {
+        let thread = self.pulse.thread();
+        if self.thread.as_ref().map(Thread::id) != thread {
+            self.thread = thread.map(Thread::new);
+        }
+        let seen = self.ticks.look(self.pulse.ticks());
+        let thread = self.thread.as_ref();
+        match seen {
+            Seen::Fine => {}
+            Seen::Stalled { begins, since } => {
+                counters.add(Counter::Stalls, begins.into());
+                let work = self.pulse.work();
+                let why = thread.map(|thread| thread.explain(self.usage, since));
+                let why = why.unwrap_or_default();
+                tracing::error!("shard {shard} stalled for {since:?} in {work}: {why}");
+                self.work = work;
+            }
+            Seen::TicksAgain { after } => {
+                let work = std::mem::take(&mut self.work);
+                tracing::warn!("shard {shard} ticks again after {after:?} in {work}");
+            }
+        }
+        if self.ticks.still == 0 {
+            self.usage = self.thread.as_ref().and_then(Thread::usage);
+        }
+    }
+
+    /// Wakes a shard that does not tick; true when it should have been awake: its thread slept, and
+    /// not in a function of the application. In a long stall it wakes at doubling distances, as the
+    /// bell allows only so many calls that nobody hears.
+    fn wake(&mut self) -> bool {
+        self.woken_at = None;
+        if !self.ticks.still.is_power_of_two() {
+            return false;
+        }
+        let sleeps = self.thread.as_ref().is_some_and(Thread::sleeps);
+        if sleeps && !self.pulse.runs_application() {
+            self.woken_at = self.ticks.ticks;
+        }
+        self.bell.wake();
+        self.woken_at.is_some()
+    }
+
+    /// Whether being woken was all that the shard needed.
+    fn has_lost_a_wakeup(&mut self) -> bool {
+        let woken_at = self.woken_at.take();
+        woken_at.is_some()
+            && self
+                .pulse
+                .ticks()
+                .is_some_and(|ticks| woken_at != Some(ticks))
+    }
+}
+
+/// The ticks of one shard, as the looks have seen them.
+#[derive(Default)]
+struct Ticks {
     ticks: Option<u64>,
     /// Looks in a row that saw no tick.
     still: u32,
     /// How many of them the next report wants; 0 when there was none.
     next_report: u32,
-    /// What it was at, at the last report.
-    work: String,
 }
 
-/// What a look has seen.
+/// The result of a look.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
+    /// Nothing to report.
     Fine,
+    /// It has not ticked for so long that this is to be reported.
     Stalled { begins: bool, since: Duration },
-    GoesOn { after: Duration },
+    /// A stall that was reported is over.
+    TicksAgain { after: Duration },
 }
 
-impl Watch {
-    /// Time is counted in looks: one that comes late counts as one, so a process that stood still as
+impl Ticks {
+    /// Counts time in looks: one that comes late counts as one, so a process that stood still as
     /// a whole has no stalled shards.
     fn look(&mut self, ticks: Option<u64>) -> Seen {
         if self.ticks != ticks {
+            let after = self.since();
             self.ticks = ticks;
-            let still = std::mem::take(&mut self.still);
-            let after = LOOK * still;
+            self.still = 0;
             return match std::mem::take(&mut self.next_report) {
                 0 => Seen::Fine,
-                _ => Seen::GoesOn { after },
+                _ => Seen::TicksAgain { after },
             };
         }
         if ticks.is_none() {
@@ -82,14 +195,110 @@ impl Watch {
         self.next_report = self.still.saturating_mul(2);
         Seen::Stalled {
             begins,
-            since: LOOK * self.still,
+            since: self.since(),
         }
+    }
+
+    /// Time without a tick.
+    fn since(&self) -> Duration {
+        LOOK * self.still
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+    use std::task::{Context, Wake, Waker};
+
+    use crate::shard::pulse::{Alive, Work};
+
+    /// Wakes the thread of a shard.
+    struct Wakes {
+        thread: std::thread::Thread,
+        woken: AtomicBool,
+    }
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.woken.store(true, Ordering::Release);
+            self.thread.unpark();
+        }
+    }
+
+    impl Wakes {
+        fn sleep(&self) {
+            while !self.is_woken() {
+                std::thread::park();
+            }
+        }
+
+        fn is_woken(&self) -> bool {
+            self.woken.load(Ordering::Acquire)
+        }
+    }
+
+    /// Counts of the watchdog beside a shard that ticks, does `wait` until its bell wakes it, and ticks
+    /// again.
+    #[allow(clippy::disallowed_methods, reason = "the thread of a shard")]
+    fn watch_a_shard(wait: impl FnOnce(&Pulse, &Wakes) + Send + 'static) -> Counters {
+        let (pulse, bell) = (Arc::<Pulse>::default(), Arc::<Doorbell>::default());
+        let (alive, ended) = mpsc::channel::<Infallible>();
+        let (of_shard, of_bell) = (pulse.clone(), bell.clone());
+        let shard = std::thread::spawn(move || {
+            let _alive = (Alive::new(of_shard.clone()), alive);
+            let wakes = Arc::new(Wakes {
+                thread: std::thread::current(),
+                woken: AtomicBool::default(),
+            });
+            let waker = Waker::from(wakes.clone());
+            of_bell.listen(&Context::from_waker(&waker));
+            // An earlier ring, which the shard has lost.
+            of_bell.ring();
+            wakes.woken.store(false, Ordering::Release);
+            of_shard.tick();
+            wait(&of_shard, &wakes);
+            of_shard.tick();
+            // The watchdog has to see that before the shard ends.
+            std::thread::sleep(4 * WAKES_WITHIN);
+        });
+        let counters = Counters::default();
+        watch(vec![(pulse, bell)], &counters, &ended);
+        shard.join().unwrap();
+        counters
+    }
+
+    #[test]
+    fn a_shard_that_sleeps_although_it_has_work_is_woken_and_counted() {
+        const SLEEPS: u64 = 5;
+        let counters = watch_a_shard(|pulse, wakes| {
+            for _ in 0..SLEEPS {
+                wakes.sleep();
+                wakes.woken.store(false, Ordering::Release);
+                pulse.tick();
+            }
+            wakes.sleep();
+        });
+        // A busy machine may keep it from ticking in time, but hardly each time.
+        let counted = counters.get(Counter::WakeupsLost);
+        assert!((1..=SLEEPS + 1).contains(&counted), "{counted}");
+    }
+
+    #[test]
+    fn a_shard_that_is_busy_or_in_the_application_has_lost_no_wakeup() {
+        let busy = |_: &Pulse, wakes: &Wakes| {
+            while !wakes.is_woken() {
+                std::hint::spin_loop();
+            }
+        };
+        let in_application = |pulse: &Pulse, wakes: &Wakes| {
+            pulse.call(Work::Handshake, || wakes.sleep()).unwrap();
+        };
+        for counters in [watch_a_shard(busy), watch_a_shard(in_application)] {
+            assert_eq!(counters.get(Counter::WakeupsLost), 0);
+        }
+    }
 
     const fn stalled(looks: u32) -> Seen {
         Seen::Stalled {
@@ -100,9 +309,9 @@ mod tests {
 
     #[test]
     fn a_stall_is_told_at_doubling_distances_and_then_that_it_is_over() {
-        let mut watch = Watch::default();
-        assert_eq!(watch.look(Some(7)), Seen::Fine);
-        let seen: Vec<Seen> = (0..20).map(|_| watch.look(Some(7))).collect();
+        let mut ticks = Ticks::default();
+        assert_eq!(ticks.look(Some(7)), Seen::Fine);
+        let seen: Vec<Seen> = (0..20).map(|_| ticks.look(Some(7))).collect();
         for (looks, seen) in (1..).zip(seen) {
             match looks {
                 2 | 4 | 8 | 16 => assert_eq!(seen, stalled(looks)),
@@ -110,31 +319,31 @@ mod tests {
             }
         }
         let after = 20 * LOOK;
-        assert_eq!(watch.look(Some(8)), Seen::GoesOn { after });
-        assert_eq!(watch.look(Some(9)), Seen::Fine);
+        assert_eq!(ticks.look(Some(8)), Seen::TicksAgain { after });
+        assert_eq!(ticks.look(Some(9)), Seen::Fine);
         // The next one is one of its own.
-        assert_eq!(watch.look(Some(9)), Seen::Fine);
-        assert_eq!(watch.look(Some(9)), stalled(2));
+        assert_eq!(ticks.look(Some(9)), Seen::Fine);
+        assert_eq!(ticks.look(Some(9)), stalled(2));
     }
 
     #[test]
     fn one_late_tick_is_no_stall_and_a_shard_that_has_ended_has_none() {
-        let mut watch = Watch::default();
-        for ticks in 1..50 {
-            assert_eq!(watch.look(Some(ticks)), Seen::Fine);
-            assert_eq!(watch.look(Some(ticks)), Seen::Fine);
+        let mut ticks = Ticks::default();
+        for tick in 1..50 {
+            assert_eq!(ticks.look(Some(tick)), Seen::Fine);
+            assert_eq!(ticks.look(Some(tick)), Seen::Fine);
         }
-        assert!((0..50).all(|_| watch.look(None) == Seen::Fine));
+        assert!((0..50).all(|_| ticks.look(None) == Seen::Fine));
     }
 
     #[test]
     fn a_shard_that_never_ticks_is_told_too_and_so_is_its_end() {
-        let mut watch = Watch::default();
-        assert_eq!(watch.look(None), Seen::Fine);
-        assert_eq!(watch.look(Some(0)), Seen::Fine);
-        assert_eq!(watch.look(Some(0)), Seen::Fine);
-        assert_eq!(watch.look(Some(0)), stalled(2));
+        let mut ticks = Ticks::default();
+        assert_eq!(ticks.look(None), Seen::Fine);
+        assert_eq!(ticks.look(Some(0)), Seen::Fine);
+        assert_eq!(ticks.look(Some(0)), Seen::Fine);
+        assert_eq!(ticks.look(Some(0)), stalled(2));
         let after = 2 * LOOK;
-        assert_eq!(watch.look(None), Seen::GoesOn { after });
+        assert_eq!(ticks.look(None), Seen::TicksAgain { after });
     }
 }

@@ -223,6 +223,14 @@ impl Doorbell {
         if self.rung.swap(true, Ordering::AcqRel) {
             return false;
         }
+        self.wake();
+        true
+    }
+
+    /// Wakes the owner even where an earlier ring should have done so: for a caller that sees the
+    /// owner asleep. Call it rarely: each call that the owner has not noticed yet holds a reference to
+    /// the owner's task, and glommio panics at 32 767 of them.
+    pub fn wake(&self) {
         let waker = self
             .waker
             .lock()
@@ -230,7 +238,6 @@ impl Doorbell {
         if let Some(waker) = &*waker {
             waker.wake_by_ref();
         }
-        true
     }
 
     /// The owner is about to look: rings from now on wake it again.
@@ -400,6 +407,8 @@ mod tests {
         bell.listen(&Context::from_waker(&waker));
         assert!(bell.ring());
         assert_eq!(count.0.load(Ordering::SeqCst), 2);
+        bell.wake();
+        assert_eq!(count.0.load(Ordering::SeqCst), 3, "also when it was rung");
     }
 
     #[test]

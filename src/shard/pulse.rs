@@ -1,20 +1,22 @@
-//! Whether a shard goes on, and what it is at: for the watchdog of the process, which looks from
-//! outside while a shard cannot say anything itself.
+//! A shard's sign of life, for the watchdog of the process: ticks, and the part of the application that
+//! has the thread.
 //!
-//! Who writes: the shard. Who reads: `gateway/watchdog.rs`. Relaxed: a reader may be a moment behind,
-//! and nothing else hangs on what it reads.
+//! The shard writes it and `gateway/watchdog.rs` reads it. Relaxed: a reader may be a moment behind, and
+//! nothing else depends on what it reads.
 //!
-//! Cost of a call into the application: one load and two stores of a word that hardly anybody else
-//! reads. The clock is not asked.
+//! A call into the application costs one load and two stores of a word that hardly anybody else reads,
+//! and no look at the clock.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::thread;
 
 use crate::handler::Router;
+use crate::net::clock;
 
 /// What has a shard's thread: a part of the application, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,28 +100,36 @@ impl Work {
     }
 }
 
+/// Polls of one future of the application before the reactor gets its turn. glommio looks at sockets
+/// and timers only when no task is ready to run, so a future that wakes itself each time it is polled
+/// would stop its shard.
+const POLLS_MAX: u32 = 64;
+
 /// One shard's sign of life.
 #[derive(Debug, Default)]
 pub struct Pulse {
-    alive: AtomicBool,
+    /// The thread that the shard runs on; 0 before it began and once it has ended.
+    thread: AtomicI32,
     ticks: AtomicU64,
     work: AtomicU32,
     names: OnceLock<Names>,
 }
 
-/// While it is there, its shard is expected to tick.
-pub(super) struct Alive(Arc<Pulse>);
+/// Says, as long as it lives, that its shard has to tick.
+pub struct Alive(Arc<Pulse>);
 
 impl Alive {
-    pub(super) fn new(pulse: Arc<Pulse>) -> Self {
-        pulse.alive.store(true, Relaxed);
+    /// Begins with the calling thread, which is the shard's.
+    pub fn new(pulse: Arc<Pulse>) -> Self {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        pulse.thread.store(thread, Relaxed);
         Self(pulse)
     }
 }
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.0.alive.store(false, Relaxed);
+        self.0.thread.store(0, Relaxed);
     }
 }
 
@@ -141,15 +151,15 @@ impl Pulse {
         });
     }
 
-    /// The shard goes on.
-    pub(super) fn tick(&self) {
+    /// Counts a tick of the shard.
+    pub fn tick(&self) {
         self.ticks.store(self.ticks.load(Relaxed) + 1, Relaxed);
     }
 
     /// Calls the application; an error when it panicked. What it calls in turn is named while that
     /// lasts.
     #[inline]
-    pub(super) fn call<T>(&self, work: Work, call: impl FnOnce() -> T) -> thread::Result<T> {
+    pub fn call<T>(&self, work: Work, call: impl FnOnce() -> T) -> thread::Result<T> {
         let before = self.work.load(Relaxed);
         self.work.store(work.word(), Relaxed);
         let result = catch_unwind(AssertUnwindSafe(call));
@@ -157,23 +167,42 @@ impl Pulse {
         result
     }
 
-    /// Runs a future of the application; an error when it panicked.
+    /// Runs a future of the application; an error when it panicked. After each [`POLLS_MAX`] polls the
+    /// reactor gets its turn.
     pub(super) async fn run<F: Future>(&self, work: Work, future: F) -> thread::Result<F::Output> {
         let mut future = pin!(future);
-        poll_fn(|cx| {
-            let polled = self.call(work, || future.as_mut().poll(cx));
-            match polled {
-                Ok(poll) => poll.map(Ok),
-                Err(panic) => std::task::Poll::Ready(Err(panic)),
+        loop {
+            let mut polls = 0;
+            let ended = poll_fn(|cx| {
+                if polls == POLLS_MAX {
+                    return Poll::Ready(None);
+                }
+                polls += 1;
+                match self.call(work, || future.as_mut().poll(cx)) {
+                    Ok(poll) => poll.map(|output| Some(Ok(output))),
+                    Err(panic) => Poll::Ready(Some(Err(panic))),
+                }
+            });
+            match ended.await {
+                Some(result) => return result,
+                None => clock::breathe().await,
             }
-        })
-        .await
+        }
     }
 
     /// How often it ticked; `None` before it began and once it has ended.
     pub fn ticks(&self) -> Option<u64> {
-        let alive = self.alive.load(Relaxed);
-        alive.then(|| self.ticks.load(Relaxed))
+        self.thread().map(|_| self.ticks.load(Relaxed))
+    }
+
+    /// The id of the thread that it runs on; `None` before it began and once it has ended.
+    pub fn thread(&self) -> Option<i32> {
+        Some(self.thread.load(Relaxed)).filter(|thread| *thread != 0)
+    }
+
+    /// Whether the application has its thread.
+    pub fn runs_application(&self) -> bool {
+        Work::of_word(self.work.load(Relaxed)) != Work::Gateway
     }
 
     /// What it is at, as a log line says it.
@@ -186,25 +215,28 @@ impl Pulse {
         };
         match Work::of_word(self.work.load(Relaxed)) {
             Work::Gateway => "the gateway itself".to_owned(),
-            Work::Start => "the function that makes its handlers".to_owned(),
+            Work::Start => "the function that makes the handlers".to_owned(),
             Work::Handshake => "a handler of handshakes".to_owned(),
-            Work::SessionEvent => "a handler of a session's events".to_owned(),
-            Work::Alarm => "a call that was put off".to_owned(),
+            Work::SessionEvent => "a handler of session events".to_owned(),
+            Work::Alarm => "a delayed call".to_owned(),
             Work::PushSelection => "the function that selects push schedulers".to_owned(),
             Work::BroadcastFilter => "the broadcast filter".to_owned(),
-            Work::Filters => "filters of a message without a handler here".to_owned(),
-            Work::Filtered(index) => format!("filters or handler of {}", route(index)),
-            Work::Handler(index) => format!("handler of {}", route(index)),
+            Work::Filters => "the filters of a message without a handler here".to_owned(),
+            Work::Filtered(index) => format!("the filters or the handler of {}", route(index)),
+            Work::Handler(index) => format!("the handler of {}", route(index)),
             Work::Remote(index) => {
                 let remote = names.and_then(|names| names.remotes.get(index));
-                format!("remote {}", remote.map_or("without a name", String::as_str))
+                format!(
+                    "the remote {}",
+                    remote.map_or("without a name", String::as_str)
+                )
             }
-            Work::OnStart => "what is done at the start".to_owned(),
-            Work::BeforeStop => "what is done before the stop".to_owned(),
-            Work::ServerEvent => "a handler of servers' events".to_owned(),
+            Work::OnStart => "on_start".to_owned(),
+            Work::BeforeStop => "before_stop".to_owned(),
+            Work::ServerEvent => "a handler of server events".to_owned(),
             Work::Task(index) => {
                 let task = names.and_then(|names| names.tasks.get(index));
-                format!("task {}", task.map_or("without a name", String::as_str))
+                format!("the task {}", task.map_or("without a name", String::as_str))
             }
         }
     }
@@ -252,13 +284,13 @@ mod tests {
         assert_eq!(pulse.work(), "the gateway itself");
         pulse.name(&router);
         let result = pulse.call(Work::Handler(0), || {
-            assert_eq!(pulse.work(), "handler of connector.h.a");
+            assert_eq!(pulse.work(), "the handler of connector.h.a");
             let remote = pulse.call(Work::Remote(0), || {
-                assert_eq!(pulse.work(), "remote infoRemote.who");
+                assert_eq!(pulse.work(), "the remote infoRemote.who");
                 panic!("boom")
             });
             assert!(remote.is_err());
-            assert_eq!(pulse.work(), "handler of connector.h.a");
+            assert_eq!(pulse.work(), "the handler of connector.h.a");
         });
         result.unwrap();
         assert_eq!(pulse.work(), "the gateway itself");

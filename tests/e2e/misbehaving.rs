@@ -83,11 +83,15 @@ impl Block {
     /// Asleep, or at work.
     fn hold(&self, spin: bool) {
         let deadline = Instant::now() + HANG_GUARD;
-        while !self.0.load(Ordering::Acquire) && Instant::now() < deadline {
+        while !self.is_released() && Instant::now() < deadline {
             if !spin {
                 thread::sleep(POLL_INTERVAL);
             }
         }
+    }
+
+    fn is_released(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 
     fn release(&self) {
@@ -123,7 +127,7 @@ fn assert_blocks_one_shard(
     let stalls = inside.counter("stalls");
     blocked[0].request(1, route, "{}");
     // Its shard is named, and reported again while it lasts.
-    log.wait_for(2, &["ERROR", "shard 0 does not go on: ", work]);
+    log.wait_for(2, &["ERROR", "shard 0 stalled for ", work]);
     assert!(inside.counter("stalls") > stalls);
     for client in &mut blocked[1..] {
         client.request(2, WHERE, "{}");
@@ -133,13 +137,13 @@ fn assert_blocks_one_shard(
             assert_eq!(client.request_text(WHERE, "{}"), "\"shard-1\"");
         }
     }
-    assert_eq!(log.lines(&["goes on", work]), [""; 0]);
+    assert_eq!(log.lines(&["ticks again", work]), [""; 0]);
     block.release();
     for client in &mut blocked[1..] {
         assert_eq!(client.wait_response(2), b"\"shard-0\"");
     }
     assert_eq!(blocked[0].wait_response(1), br#"{"ok":1}"#);
-    log.wait_for(1, &["WARN", "shard 0 goes on after ", work]);
+    log.wait_for(1, &["WARN", "shard 0 ticks again after ", work]);
     assert_eq!(blocked[0].request_text(WHERE, "{}"), "\"shard-0\"");
     inside.stop();
 }
@@ -208,7 +212,7 @@ fn a_filter_that_blocks_is_reported_by_its_route() {
             }));
         })
     };
-    let work = format!("filters or handler of {route}");
+    let work = format!("the filters or the handler of {route}");
     assert_blocks_one_shard(route, &work, &block, handlers);
 }
 
@@ -227,12 +231,54 @@ fn a_handler_that_blocks_for_2_s_is_counted_and_answers() {
     let mut client = Client::tcp(inside.address()).open();
     assert_eq!(client.request_text(route, "{}"), r#"{"ok":1}"#);
     let work = format!("handler of {route}");
-    log.wait_for(1, &["shard 0 goes on after ", &work]);
-    let reports = log.lines(&["shard 0 does not go on: ", &work]);
-    assert!(reports[0].contains(", for 500ms"), "{reports:?}");
-    assert_eq!(log.lines(&["goes on after ", &work]).len(), 1);
+    log.wait_for(1, &["shard 0 ticks again after ", &work]);
+    let reports = log.lines(&["shard 0 stalled for ", &work]);
+    assert!(reports[0].contains("stalled for 500ms in"), "{reports:?}");
+    assert!(reports[0].contains(": it slept for "), "{reports:?}");
+    assert_eq!(log.lines(&["ticks again after ", &work]).len(), 1);
+    assert_eq!(
+        inside.counter("wakeups_lost"),
+        0,
+        "a handler had the thread"
+    );
     assert!(inside.counter("stalls") >= 1);
     assert_eq!(client.request_text(WHERE, "{}"), "\"shard-0\"");
+    inside.stop();
+}
+
+#[test]
+fn handlers_that_wake_themselves_without_end_hold_up_nobody() {
+    let route = "connector.testHandler.yield";
+    let gate = Block::default();
+    let of_handlers = gate.clone();
+    let inside = Inside::start(1, Config::default(), move || {
+        let gate = of_handlers.clone();
+        Router::new()
+            .raw_route(WHERE, answer_where)
+            .route(route, move || {
+                let gate = gate.clone();
+                async move {
+                    while !gate.is_released() {
+                        futures_lite::future::yield_now().await;
+                    }
+                    Json(json!({ "ok": 1 }))
+                }
+            })
+    });
+    let mut clients = inside.clients();
+    for client in &mut clients {
+        client.request(1, route, "{}");
+        client.request(2, route, "{}");
+    }
+    for client in &mut clients {
+        assert_eq!(client.request_text(WHERE, "{}"), "\"shard-0\"");
+    }
+    gate.release();
+    for client in &mut clients {
+        for id in [1, 2] {
+            assert_eq!(client.wait_response(id), br#"{"ok":1}"#);
+        }
+    }
     inside.stop();
 }
 
@@ -248,7 +294,7 @@ fn a_process_that_stood_still_as_a_whole_has_no_stalled_shard() {
     assert_eq!(counters.get("stalls"), None, "{counters:?}");
     let (code, printed) = gateway.stop();
     assert_eq!(code, Some(0), "{printed}");
-    assert!(!printed.contains("does not go on"), "{printed}");
+    assert!(!printed.contains("stalled"), "{printed}");
 }
 
 /// Handlers that wait at a gate, in sessions that may have more of them than a shard.
