@@ -44,6 +44,13 @@ const RPC_BACKLOG: i32 = 512;
 /// locked memory back late (up to 60 ms was seen), and it counts for all processes of one user.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
+/// glommio's preemption timer, so long that it never fires.
+///
+/// Where it has fired before the first task of a turn runs, because the thread was off its core for longer
+/// than the timer, glommio 0.9 parks the thread although tasks are ready to run (`run_task_queues`). Nothing
+/// wakes it then, if the tick is one of those tasks. Nobody needs the timer: a loop over much work gives the
+/// core up by itself (`clock::breathe`), and so does each future of the application (`Pulse::run`).
+const PREEMPT_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 const PROBE_THREAD: &str = "tangelo-probe";
 
 /// Raises the soft limits and checks that `config` fits this machine.
@@ -132,7 +139,7 @@ pub fn executor(placement: &Placement) -> Result<LocalExecutor> {
         LocalExecutorBuilder::new(placement.clone())
             .io_memory(64 << 10)
             .ring_depth(1024)
-            .preempt_timer(Duration::from_millis(10))
+            .preempt_timer(PREEMPT_TIMER)
             .spin_before_park(Duration::ZERO)
             .make()
             .map_err(io::Error::from)

@@ -28,6 +28,7 @@ mod gate;
 mod gateway;
 mod handlers;
 mod handshake;
+mod holds;
 mod hostile;
 mod inside;
 mod lifecycle;

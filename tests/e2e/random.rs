@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 #[path = "../differential/random.rs"]
-mod generator;
+pub(crate) mod generator;
 
 use crate::bystander::{Attacked, ECHO};
 use crate::client::{Client, DATA, encode_package};
