@@ -103,6 +103,8 @@ impl Gateway {
             .map(preflight::bind_rpc)
             .transpose()?;
         let sockets_max = preflight::sockets_max(&self.config);
+        let wanted = self.config.client.max_connections;
+        let clients_max = wanted.unwrap_or(sockets_max).min(sockets_max);
         let pinning = match self.config.pin {
             true => Pinning::reserve(&preflight::cores(), shards),
             false => Pinning::none(shards),
@@ -134,6 +136,7 @@ impl Gateway {
             stopper: shared.stopper,
             failure: shared.failure,
             counters: shared.counters,
+            clients_max,
             pinning,
         };
         Ok((running, shared.starting))
@@ -266,6 +269,8 @@ pub struct Running {
     /// Why a shard stopped the gateway.
     failure: Arc<OnceLock<Error>>,
     counters: Arc<[Counters]>,
+    /// Clients that can be connected at one time.
+    clients_max: usize,
     /// Keeps the cores of the shards reserved.
     pinning: Pinning,
 }

@@ -36,6 +36,11 @@ const LOCKED_BYTES: u64 = 512 << 10;
 const SHARD_FILES: usize = 8;
 /// Descriptors kept free for logs, files read at start and for refusing what comes too much.
 const SPARE_FILES: usize = 64;
+/// Ways to raise the file limit, as errors and warnings name them.
+const RAISE_FILES: &str = "ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of docker";
+/// A file limit for fewer clients than this is a warning. `ulimit -n 1024` in a start script sets the
+/// hard limit too and leaves fewer, while one Node connector serves thousands.
+const CLIENTS_USUAL_MIN: usize = 1000;
 /// Connections that the kernel keeps for a shard that is busy.
 const BACKLOG: i32 = 4096;
 /// The same for calls from other servers, of which each opens one connection; as node.
@@ -62,6 +67,9 @@ pub fn check(config: &Config) -> Result<()> {
     let shards = shards(config);
     let (files, memory) = (raise(Resource::Nofile), raise(Resource::Memlock));
     files_fit(files, config, shards)?;
+    if let Some(text) = few_clients(files, config, shards) {
+        tracing::warn!("{text}");
+    }
     memory_fits(memory, is_exempt(), shards)?;
     probe()
 }
@@ -127,9 +135,11 @@ pub fn cores() -> Vec<usize> {
 /// Client sockets that this process can hold, those that never say a word included. Ask after
 /// [`check`], which raises the file limit.
 pub fn sockets_max(config: &Config) -> usize {
-    let shards = shards(config);
-    let room =
-        files_max(getrlimit(Resource::Nofile).current).saturating_sub(reserve(config, shards));
+    sockets_within(getrlimit(Resource::Nofile).current, config, shards(config))
+}
+
+fn sockets_within(limit: Option<u64>, config: &Config, shards: usize) -> usize {
+    let room = files_max(limit).saturating_sub(reserve(config, shards));
     room.min(shards * SESSIONS_PER_SHARD_MAX)
 }
 
@@ -277,8 +287,22 @@ fn files_fit(limit: Option<u64>, config: &Config, shards: usize) -> Result<()> {
     }
     Err(Error::Host(format!(
         "file limit: {limit} is too low: {what} and {reserve} for tangelo itself make {needed}; \
-         raise the limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of docker){or}"
+         raise the limit ({RAISE_FILES}){or}"
     )))
+}
+
+/// Warns of a file limit that somebody has probably forgotten. An operator who wants few clients
+/// sets `client.max_connections`.
+fn few_clients(limit: Option<u64>, config: &Config, shards: usize) -> Option<String> {
+    let clients = sockets_within(limit, config, shards);
+    if config.client.max_connections.is_some() || clients >= CLIENTS_USUAL_MIN {
+        return None;
+    }
+    Some(format!(
+        "file limit: {} lets only {clients} clients connect; raise the limit ({RAISE_FILES}), or \
+         set client.max_connections if this is enough",
+        files_max(limit)
+    ))
 }
 
 fn memory_fits(limit: Option<u64>, is_exempt: bool, shards: usize) -> Result<()> {
@@ -605,6 +629,22 @@ mod tests {
             "file limit: 80 is too low: a single client and 80 for tangelo itself make 81; raise \
              the limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of docker)",
         );
+    }
+
+    #[test]
+    fn a_file_limit_for_few_clients_is_a_warning_unless_they_are_wanted() {
+        let mut config = Config::default();
+        assert_eq!(
+            few_clients(Some(100), &config, 2).unwrap(),
+            "file limit: 100 lets only 20 clients connect; raise the limit (ulimit -Hn, \
+             LimitNOFILE= of systemd, --ulimit nofile= of docker), or set client.max_connections \
+             if this is enough",
+        );
+        assert!(few_clients(Some(1079), &config, 2).is_some());
+        assert_eq!(few_clients(Some(1080), &config, 2), None);
+        assert_eq!(few_clients(None, &config, 2), None);
+        config.client.max_connections = Some(20);
+        assert_eq!(few_clients(Some(100), &config, 2), None);
     }
 
     #[test]

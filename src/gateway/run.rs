@@ -55,10 +55,14 @@ impl Gateway {
     }
 }
 
-/// Names the address for clients, and how the shards run. Programs read it up to the number of shards.
+/// Says where clients connect, how many fit, and how the shards run. Programs read this line up to the
+/// number of shards.
 fn start_line(running: &Running, id: &str) -> String {
-    let (address, shards, pinning) = (running.address, running.shards, &running.pinning);
-    format!("tangelo listening on {address} id {id} shards {shards} ({pinning})")
+    let (address, shards) = (running.address, running.shards);
+    let (pinning, clients_max) = (&running.pinning, running.clients_max);
+    format!(
+        "tangelo listening on {address} id {id} shards {shards} ({pinning}) clients up to {clients_max}"
+    )
 }
 
 /// A line on standard output; a closed one is no reason to end.

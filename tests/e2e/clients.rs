@@ -458,6 +458,37 @@ fn free_address() -> String {
     free.expect("a free port")
 }
 
+/// Stops a gateway that has `files` descriptors and two shards. The end of its start line, behind the id,
+/// and its warnings.
+fn started(files: u32, args: &[&str]) -> (String, Vec<String>) {
+    let args = [&["--shards", "2"], args].concat();
+    let (code, printed) = Gateway::start_with_files(files, &args).stop();
+    assert_eq!(code, Some(0), "{printed}");
+    let line = |line: &str| Some(line.split_once(" id connector-1 ")?.1.to_owned());
+    let warnings = printed.lines().filter(|line| line.contains("WARN"));
+    let warnings = warnings.map(str::to_owned).collect();
+    (printed.lines().find_map(line).expect(&printed), warnings)
+}
+
+#[test]
+fn the_start_line_says_how_many_clients_fit() {
+    let (line, warnings) = started(2000, &[]);
+    assert_eq!(line, "shards 2 (not pinned) clients up to 1920");
+    assert_eq!(warnings, [""; 0]);
+    let (line, warnings) = started(2000, &["--set", "client.max_connections=10"]);
+    assert_eq!(line, "shards 2 (not pinned) clients up to 10");
+    assert_eq!(warnings, [""; 0]);
+}
+
+#[test]
+fn a_file_limit_for_few_clients_is_a_warning() {
+    let (line, warnings) = started(100, &[]);
+    assert_eq!(line, "shards 2 (not pinned) clients up to 20");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let text = "file limit: 100 lets only 20 clients connect; raise the limit (ulimit -Hn";
+    assert!(warnings[0].contains(text), "{warnings:?}");
+}
+
 #[test]
 fn a_gateway_that_has_ended_leaves_no_file_behind() {
     let name = format!("tangelo-test-temporary-{}", std::process::id());
