@@ -1,20 +1,21 @@
-//! `compare`: every row of the targets, all sides of a row in turn: A B C A B C.
+//! `compare`: every row of the targets, all sides of a row in turn: A B C A B C. With `--old`, the
+//! gateway alone, by two binaries: `change.rs`.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
 
 use crate::process::check_stop;
 use crate::report::{CheckResult, Machine, Numbers, Results, Round, RowResult, SideResult, Spread};
 use crate::rows::{Check, Metric, ROWS, Row, Side, Target};
-use crate::{Arguments, Command, idle, load};
+use crate::{Arguments, Command, change, idle, load};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How often each side runs
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=50))]
-    rounds: u16,
+    /// How often each side runs; by default 3, and 5 with --old
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=50))]
+    rounds: Option<u16>,
     /// Length of each measurement
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=120))]
     seconds: u64,
@@ -29,11 +30,17 @@ pub(crate) struct Options {
     list: bool,
     /// The gateway's binary; by default the one beside this program
     #[arg(long)]
-    tangelo: Option<PathBuf>,
-    /// Folder for the table, the JSON and the plot
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"), hide_default_value = true)]
-    results: PathBuf,
+    pub(crate) tangelo: Option<PathBuf>,
+    /// Compare the gateway with this earlier binary of it: fails when a row has become slower
+    #[arg(long, value_name = "PATH")]
+    old: Option<PathBuf>,
+    /// Folder for the results; by default `perf/results`, and none with --old
+    #[arg(long)]
+    pub(crate) results: Option<PathBuf>,
 }
+
+/// Where the results of a run without `--old` go.
+const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/results");
 
 pub(crate) fn run(options: &Options, available: &[usize]) -> io::Result<()> {
     let rows = options.selected()?;
@@ -46,6 +53,14 @@ pub(crate) fn run(options: &Options, available: &[usize]) -> io::Result<()> {
         }
         return Ok(());
     }
+    if let Some(old) = &options.old {
+        if options.rounds() < change::ROUNDS_MIN {
+            let text = format!("--old needs --rounds {} or more", change::ROUNDS_MIN);
+            return Err(io::Error::other(text));
+        }
+        return change::run(options, old, &rows, available);
+    }
+    let folder = options.results.as_deref().unwrap_or(Path::new(RESULTS));
     let mut results = Results {
         machine: Machine::this(options.command(), available.len()),
         rows: Vec::new(),
@@ -56,10 +71,10 @@ pub(crate) fn run(options: &Options, available: &[usize]) -> io::Result<()> {
         failures += row.failures();
         results.rows.push(row);
         // After each row: what is measured is not lost with what comes.
-        results.write(&options.results)?;
+        results.write(folder)?;
     }
     print!("\n{}", results.checks_table());
-    println!("written to {}", options.results.display());
+    println!("written to {}", folder.display());
     if failures > 0 {
         return Err(io::Error::other(format!("runs that failed: {failures}")));
     }
@@ -79,12 +94,26 @@ impl Options {
         Ok(ROWS.iter().filter(is_wanted).collect())
     }
 
+    pub(crate) fn rounds(&self) -> u16 {
+        let usual = if self.old.is_some() {
+            change::ROUNDS_MIN
+        } else {
+            3
+        };
+        self.rounds.unwrap_or(usual)
+    }
+
     /// What to type for the same again.
-    fn command(&self) -> String {
+    pub(crate) fn command(&self) -> String {
         let mut command = format!(
             "tangelo-perf compare --rounds {} --seconds {} --warm-up {}",
-            self.rounds, self.seconds, self.warm_up
+            self.rounds(),
+            self.seconds,
+            self.warm_up
         );
+        if self.old.is_some() {
+            command.push_str(" --old OLD");
+        }
         if !self.rows.is_empty() {
             command.push_str(&format!(" --rows {}", self.rows.join(",")));
         }
@@ -94,11 +123,11 @@ impl Options {
     fn measure(&self, row: &Row, available: &[usize]) -> io::Result<RowResult> {
         println!("\n{}: {}", row.name, row.work);
         let mut sides: Vec<SideResult> = row.sides.iter().map(SideResult::new).collect();
-        for round in 1..=self.rounds {
+        for round in 1..=self.rounds() {
             for (side, result) in row.sides.iter().zip(&mut sides) {
-                println!("{} {round}/{}: {}", row.name, self.rounds, side.command);
+                println!("{} {round}/{}: {}", row.name, self.rounds(), side.command);
                 // One that fails does not end all of them.
-                let round = match self.run_side(side, available) {
+                let round = match self.run_side(side, self.tangelo.as_deref(), available) {
                     Ok(numbers) => Round::Measured(numbers),
                     Err(error) => {
                         check_stop()?;
@@ -118,10 +147,16 @@ impl Options {
         })
     }
 
-    fn run_side(&self, side: &Side, available: &[usize]) -> io::Result<Numbers> {
+    /// Runs the command of a side once, with this binary of the gateway.
+    pub(crate) fn run_side(
+        &self,
+        side: &Side,
+        tangelo: Option<&Path>,
+        available: &[usize],
+    ) -> io::Result<Numbers> {
         let mut words = vec!["tangelo-perf".to_owned()];
         words.extend(side.command.split_whitespace().map(str::to_owned));
-        if let Some(path) = &self.tangelo {
+        if let Some(path) = tangelo {
             words.push(format!("--tangelo={}", path.display()));
         }
         if words[1] == "load" {

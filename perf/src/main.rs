@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  compare   many runs in turn, a table    idle      memory of sessions that do nothing
-//!     │                                    load      one kind of work, one run:
+//!  change    two gateways in turn          load      one kind of work, one run:
 //!     └─▶ load, idle                         exchange   clients ask, somebody answers
 //!                                            broadcast  a backend sends, all clients receive
 //!  target    the server under test and       connect    new connections
@@ -26,6 +26,7 @@
 mod backend;
 mod broadcast;
 mod ceiling;
+mod change;
 mod clients;
 mod compare;
 mod connect;

@@ -1,7 +1,7 @@
 //! The results of a comparison: what was measured where, as JSON and as tables.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -85,15 +85,7 @@ impl Results {
     fn markdown(&self) -> String {
         let machine = &self.machine;
         format!(
-            "# The last comparison\n\n\
-             {} cores of {}, Linux {}, Node {}, commit {}.\n\
-             `{}`\n\n{}\n{}",
-            machine.cores,
-            machine.cpu,
-            machine.kernel,
-            machine.node,
-            machine.commit,
-            machine.command,
+            "# The last comparison\n\n{machine}\n{}\n{}",
             self.checks_table(),
             self.sides_table()
         )
@@ -184,6 +176,16 @@ impl Machine {
     }
 }
 
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} cores of {}, Linux {}, Node {}, commit {}.\n`{}`",
+            self.cores, self.cpu, self.kernel, self.node, self.commit, self.command
+        )
+    }
+}
+
 /// What a command prints, run in the folder of this package; empty when it fails.
 fn output(program: &str, args: &[&str]) -> String {
     let mut command = Command::new(program);
@@ -254,7 +256,7 @@ impl Spread {
 }
 
 /// Three digits that count.
-fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),

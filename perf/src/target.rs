@@ -165,6 +165,8 @@ impl Start {
             let mut command =
                 Command::new(path.unwrap_or_else(|| beside.with_file_name("tangelo")));
             command.args(["--shards", &self.shards.to_string()]);
+            // The cores of the process are chosen here; some versions of the gateway pin by default.
+            command.args(["--set", "pin=false"]);
             if let Some(cluster) = cluster {
                 command.arg("--app-dir").arg(cluster.app_dir());
                 command.args(["--id", CONNECTOR]);
