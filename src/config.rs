@@ -251,10 +251,15 @@ pub struct Rpc {
     /// PINGREQ interval on each link; a link whose ping stays unanswered for twice as long is
     /// dropped. Default 10 s, range 100 ms..=10 min. Pomelo: `proxyConfig.keepalive`.
     pub keepalive: Duration,
-    /// How long opening a link may take. Default 2 s, range 10 ms..=1 min.
+    /// How long connecting to a server may take. Default 2 s, range 10 ms..=1 min.
     pub connect_timeout: Duration,
-    /// First pause before a lost link is dialled again; doubles up to `backoff_max`. Default
-    /// 100 ms, range 1 ms..=1 min, not longer than `backoff_max`.
+    /// How long a server may take for its first answer on a new connection; then its calls fail, and it
+    /// is dialled again. Default 5 s, range 100 ms..=10 min. Shorter than a server stands still while it
+    /// starts, and its first calls fail.
+    pub answer_timeout: Duration,
+    /// First pause before a lost link is dialled again; doubles up to `backoff_max` until a link has
+    /// lasted for 5 s. Each pause is up to a quarter shorter by chance. Default 100 ms, range
+    /// 1 ms..=1 min, not longer than `backoff_max`.
     pub backoff_min: Duration,
     /// Longest pause between two dials. Default 2 s, range 1 ms..=10 min.
     pub backoff_max: Duration,
@@ -482,6 +487,7 @@ impl Default for Rpc {
             timeout: Duration::from_secs(30),
             keepalive: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(2),
+            answer_timeout: Duration::from_secs(5),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(2),
             calls_in_flight_max: 10_000,

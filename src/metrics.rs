@@ -112,10 +112,12 @@ counters! {
     LinkCallsFailed = "rpc_link_failed",
     /// Frames that reached a link of an older epoch and were not sent.
     FramesStale = "rpc_frames_stale",
-    /// Links opened.
+    /// Links opened: the server has answered.
     LinksUp = "rpc_links_up",
-    /// Links lost or not to be opened.
+    /// Links lost.
     LinksDown = "rpc_links_down",
+    /// Tries to open a link that ended before the server answered.
+    DialsFailed = "rpc_dials_failed",
     /// Links that peers opened.
     PeersAccepted = "peers_accepted",
     /// Links of peers that are not in the cluster.

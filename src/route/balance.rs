@@ -225,9 +225,19 @@ fn hashed(dialect: Dialect, text: &str, count: usize) -> usize {
 
 /// Random enough to spread load, too weak to keep a secret: splitmix64.
 #[derive(Debug)]
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
+    /// The same seed makes the same numbers.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number from 0 up to 1.
+    pub fn fraction(&mut self) -> f64 {
+        self.below(1 << 24) as f64 / f64::from(1 << 24)
+    }
+
     /// A number below `bound`, all with the same chance (to one in 2⁶⁴ / `bound`).
     fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -1,4 +1,4 @@
-//! The link to one peer: frames out, answers in, keep-alive.
+//! The link to one peer: answers in, the first answer, keep-alive, pauses between dials.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,13 @@ pub enum Event<'a> {
     Disconnect,
 }
 
+impl Event<'_> {
+    /// True when the peer speaks the protocol and stays.
+    pub fn is_answer(self) -> bool {
+        self != Event::Disconnect
+    }
+}
+
 /// Why a link ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkFault {
@@ -27,6 +34,8 @@ pub enum LinkFault {
     Socket,
     /// Connecting took too long.
     ConnectTimeout,
+    /// The peer has never answered.
+    NoAnswer,
     /// Bytes that are not the protocol.
     Bytes,
     /// A ping stayed unanswered.
@@ -44,6 +53,7 @@ impl LinkFault {
             Self::Left => "the server closed the connection",
             Self::Socket => "the connection failed",
             Self::ConnectTimeout => "connecting took too long",
+            Self::NoAnswer => "the server accepted the connection and did not answer",
             Self::Bytes => "the server sent bytes that are not the protocol",
             Self::NoPong => "the server stopped answering pings",
             Self::QueueFull => "the server takes no more bytes",
@@ -59,21 +69,30 @@ pub struct Mailbox {
     next_ping: Instant,
     /// When the ping went out that has no answer yet.
     pinged: Option<Instant>,
+    /// The peer must have answered once by then; `None` once it has.
+    first_answer_by: Option<Instant>,
+    /// When a ping asks for the first answer, if none has come and none was asked for.
+    probe_at: Option<Instant>,
 }
 
 impl Mailbox {
-    /// A link that was opened at `now`.
-    pub fn new(now: Instant, keepalive: Duration) -> Self {
+    /// A connection that was opened at `now`. The peer must answer within the answer timeout. Genuine
+    /// servers do not answer a CONNECT: a ping asks for the first answer when no other came within a fifth
+    /// of that time.
+    pub fn new(now: Instant, keepalive: Duration, answer_timeout: Duration) -> Self {
         Self {
             keepalive,
             next_ping: now + keepalive,
             pinged: None,
+            first_answer_by: Some(now + answer_timeout),
+            probe_at: Some(now + answer_timeout / 5),
         }
     }
 
     /// A ping went out beside the schedule.
     pub fn note_ping(&mut self, now: Instant) {
         self.pinged = Some(now);
+        self.probe_at = None;
     }
 
     /// Takes the next whole packet off the front of `input`: bytes used, 0 for "wait for more", and
@@ -100,12 +119,24 @@ impl Mailbox {
             Packet::Disconnect => Some(Event::Disconnect),
             Packet::Publish { .. } | Packet::Connect | Packet::Connack => None,
         };
+        if event.is_some_and(Event::is_answer) {
+            self.first_answer_by = None;
+            self.probe_at = None;
+        }
         Ok((bytes, event))
     }
 
     /// Looks at the clock: true when a PINGREQ has to go out now. A second one is not sent while
-    /// one is unanswered; a ping without an answer for two intervals is the end.
+    /// one is unanswered; a ping without an answer for two intervals is the end, and so is no answer at
+    /// all for the answer timeout.
     pub fn ping_due(&mut self, now: Instant) -> Result<bool, LinkFault> {
+        if self.first_answer_by.is_some_and(|by| now >= by) {
+            return Err(LinkFault::NoAnswer);
+        }
+        if self.probe_at.is_some_and(|at| now >= at) {
+            self.note_ping(now);
+            return Ok(true);
+        }
         if self.pinged.is_some_and(|at| now >= at + 2 * self.keepalive) {
             return Err(LinkFault::NoPong);
         }
@@ -120,6 +151,10 @@ impl Mailbox {
         Ok(true)
     }
 }
+
+/// A connection that lasted this long was a good one: the next is dialled soon. One that ends earlier,
+/// again and again, is dialled less and less often.
+pub const STABLE: Duration = Duration::from_secs(5);
 
 /// Pauses between two dials.
 #[derive(Debug)]
@@ -139,16 +174,16 @@ impl Backoff {
         }
     }
 
-    /// The next pause.
-    pub fn pause(&mut self) -> Duration {
+    /// Returns the pause after a connection that lasted `lived`, zero where the peer never answered.
+    /// `random` is from 0 up to 1 and takes up to a quarter off, so that servers which lost a peer
+    /// together do not return together.
+    pub fn pause(&mut self, lived: Duration, random: f64) -> Duration {
+        if lived >= STABLE {
+            self.next = self.min;
+        }
         let pause = self.next;
         self.next = (pause * 2).min(self.max).max(self.min);
-        pause
-    }
-
-    /// A dial went through.
-    pub fn reset(&mut self) {
-        self.next = self.min;
+        pause.mul_f64(1.0 - random / 4.0)
     }
 }
 
@@ -161,11 +196,14 @@ mod tests {
         Instant::now()
     }
 
+    const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
     #[test]
     fn a_ping_goes_out_each_interval_and_silence_ends_the_link() {
         let start = now();
         let second = Duration::from_secs(1);
-        let mut mailbox = Mailbox::new(start, 10 * second);
+        let mut mailbox = Mailbox::new(start, 10 * second, ANSWER_TIMEOUT);
+        assert_eq!(mailbox.receive(&mqtt::PINGRESP), Ok((2, Some(Event::Pong))));
         assert_eq!(mailbox.ping_due(start + 9 * second), Ok(false));
         assert_eq!(mailbox.ping_due(start + 10 * second), Ok(true));
         assert_eq!(mailbox.receive(&mqtt::PINGRESP), Ok((2, Some(Event::Pong))));
@@ -183,8 +221,36 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_never_answers_ends_its_link_after_the_answer_timeout() {
+        let start = now();
+        let mut publish = Vec::new();
+        mqtt::write_publish(&mut publish, |out| out.extend_from_slice(b"{}"));
+        for (bytes, answered) in [
+            (&mqtt::PINGRESP[..], true),
+            (&mqtt::PINGREQ, true),
+            (&publish, true),
+            (&mqtt::DISCONNECT, false),
+            (b"", false),
+        ] {
+            let mut mailbox = Mailbox::new(start, Duration::from_secs(60), ANSWER_TIMEOUT);
+            mailbox.receive(bytes).unwrap();
+            let second = Duration::from_secs(1);
+            let mut pings = |at| mailbox.ping_due(start + at);
+            assert_eq!(pings(second - Duration::from_millis(1)), Ok(false));
+            assert_eq!(pings(second), Ok(!answered), "{bytes:?}");
+            assert_eq!(pings(ANSWER_TIMEOUT - Duration::from_millis(1)), Ok(false));
+            let expected = if answered {
+                Ok(false)
+            } else {
+                Err(LinkFault::NoAnswer)
+            };
+            assert_eq!(pings(ANSWER_TIMEOUT), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
     fn packets_are_taken_whole_and_foreign_bytes_end_the_link() {
-        let mut mailbox = Mailbox::new(now(), Duration::from_secs(10));
+        let mut mailbox = Mailbox::new(now(), Duration::from_secs(10), ANSWER_TIMEOUT);
         let mut bytes = Vec::new();
         mqtt::write_publish(&mut bytes, |out| out.extend_from_slice(b"{}"));
         bytes.extend_from_slice(&mqtt::DISCONNECT);
@@ -204,14 +270,25 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest() {
+    fn pauses_double_up_to_the_longest_until_a_connection_has_lasted() {
         let ms = Duration::from_millis;
         let mut backoff = Backoff::new(ms(100), ms(350));
+        let mut pause = |lived| backoff.pause(lived, 0.0);
         assert_eq!(
-            [(); 4].map(|()| backoff.pause()),
+            [(); 4].map(|()| pause(Duration::ZERO)),
             [ms(100), ms(200), ms(350), ms(350)]
         );
-        backoff.reset();
-        assert_eq!(backoff.pause(), ms(100));
+        assert_eq!(pause(STABLE - ms(1)), ms(350), "it came and went");
+        assert_eq!(pause(STABLE), ms(100));
+        assert_eq!(pause(Duration::ZERO), ms(200));
+    }
+
+    #[test]
+    fn a_pause_is_up_to_a_quarter_shorter_by_chance() {
+        let ms = Duration::from_millis;
+        let first = |random| Backoff::new(ms(100), ms(200)).pause(Duration::ZERO, random);
+        assert_eq!(first(0.0), ms(100));
+        assert_eq!(first(0.5), Duration::from_micros(87_500));
+        assert!(first(0.999) > ms(75));
     }
 }

@@ -2,11 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -25,6 +25,9 @@ use crate::rpc::Epoch;
 use crate::rpc::mailbox::{Backoff, Event, LinkFault, Mailbox};
 use crate::wire::mqtt;
 
+/// A server that stays unreachable is a warning again after this time.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
 /// One link, on the shard that owns it.
 pub(super) struct Link {
     index: PeerIndex,
@@ -35,6 +38,10 @@ pub(super) struct Link {
     socket: RefCell<Option<Rc<Socket>>>,
     /// As long.
     mailbox: RefCell<Option<Mailbox>>,
+    /// Since when the link is up: when the server first answered on this connection.
+    up_since: Cell<Option<Instant>>,
+    /// When a warning last said that the server cannot be reached; `None` once it was.
+    warned: Cell<Option<Instant>>,
     /// Why the link has to end, where that is found outside its read loop.
     fault: Cell<Option<LinkFault>>,
     /// The server is in the list.
@@ -53,6 +60,8 @@ impl Link {
             pipe: Rc::default(),
             socket: RefCell::default(),
             mailbox: RefCell::default(),
+            up_since: Cell::default(),
+            warned: Cell::default(),
             fault: Cell::default(),
             listed: Cell::new(true),
             wanted: Cell::default(),
@@ -87,8 +96,12 @@ pub(super) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
     let rpc = &shard.config.rpc;
     let server = &link.peer.server;
     let mut backoff = Backoff::new(rpc.backoff_min, rpc.backoff_max);
+    let mut random = shard.random();
+    // A server that took a connection and never answered gets no calls before it answers a ping.
+    let mut calls_wait = false;
     loop {
         link.wanted().await;
+        let (mut lived, mut error) = (Duration::ZERO, None);
         let fault = match dial(
             &server.host,
             server.port,
@@ -99,28 +112,41 @@ pub(super) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
         {
             Ok(_) if !link.listed.get() => continue,
             Ok(socket) => {
-                backoff.reset();
-                talk(&shard, &link, Rc::new(socket)).await
+                if !calls_wait {
+                    shard.take_calls(&link);
+                }
+                let fault = talk(&shard, &link, Rc::new(socket), calls_wait).await;
+                let up_since = link.up_since.get();
+                calls_wait = up_since.is_none();
+                lived = up_since.map_or(Duration::ZERO, |since| clock::now() - since);
+                fault
             }
             Err(DialError::Timeout) => LinkFault::ConnectTimeout,
-            Err(DialError::Io(error)) => {
-                tracing::debug!(server = server.id, %error, "connecting failed");
+            Err(DialError::Io(found)) => {
+                error = Some(found);
                 LinkFault::Socket
             }
         };
-        shard.link_ended(&link, fault);
-        clock::sleep(backoff.pause()).await;
+        let pause = backoff.pause(lived, random.fraction());
+        shard.link_ended(&link, fault, error.as_ref(), pause);
+        clock::sleep(pause).await;
     }
 }
 
 /// One life of a link, from its CONNECT to its end.
-async fn talk(shard: &Rc<Shard>, link: &Rc<Link>, socket: Rc<Socket>) -> LinkFault {
+async fn talk(
+    shard: &Rc<Shard>,
+    link: &Rc<Link>,
+    socket: Rc<Socket>,
+    calls_wait: bool,
+) -> LinkFault {
     let mut connect = Vec::new();
     mqtt::write_connect(&mut connect, &format!("MQTT_RPC_{}", clock::unix_ms()));
     // A Pinus server loses the part of a frame that it reads together with the CONNECT; a whole
     // ping is safe, and its answer says that the CONNECT has been read.
     let waits_for_pong = shard.config.dialect == Dialect::Pinus;
-    if waits_for_pong {
+    let pings = waits_for_pong || calls_wait;
+    if pings {
         connect.extend_from_slice(&mqtt::PINGREQ);
     }
     socket.quick_ack();
@@ -128,14 +154,15 @@ async fn talk(shard: &Rc<Shard>, link: &Rc<Link>, socket: Rc<Socket>) -> LinkFau
         return LinkFault::Socket;
     }
     *link.socket.borrow_mut() = Some(socket.clone());
-    let mut mailbox = Mailbox::new(clock::now(), shard.config.rpc.keepalive);
-    if waits_for_pong {
+    let rpc = &shard.config.rpc;
+    let mut mailbox = Mailbox::new(clock::now(), rpc.keepalive, rpc.answer_timeout);
+    if pings {
         mailbox.note_ping(clock::now());
-    } else {
+    }
+    if !waits_for_pong {
         shard.open_pipe(&link.pipe, socket.clone());
     }
     *link.mailbox.borrow_mut() = Some(mailbox);
-    shard.link_opened(link);
     let receiver = LinkReceiver {
         shard,
         link,
@@ -172,6 +199,9 @@ impl Receiver for LinkReceiver<'_> {
                 Ok((0, _)) => return Some(at),
                 Ok((used, event)) => {
                     at += used;
+                    if self.link.up_since.get().is_none() && event.is_some_and(Event::is_answer) {
+                        self.shard.link_opened(self.link);
+                    }
                     match event {
                         Some(Event::Payload(payload)) => {
                             self.shard.payload(self.link.index, payload);
@@ -225,7 +255,7 @@ impl Shard {
             }
             if listed {
                 // Calls are taken again at once; they wait until the link is open.
-                self.announce_up(&link);
+                self.take_calls(&link);
                 link.want();
             } else {
                 link.wanted.set(false);
@@ -259,13 +289,16 @@ impl Shard {
     /// Ends a link from outside its read loop, which sees the end of its socket.
     fn end_link(self: &Rc<Self>, link: &Link, fault: LinkFault) {
         let Some(socket) = link.socket.borrow().clone() else {
-            return self.link_ended(link, fault);
+            return self.link_ended(link, fault, None, Duration::ZERO);
         };
         link.fault.set(Some(fault));
         socket.shutdown();
     }
 
+    /// The server has answered for the first time on this connection.
     fn link_opened(self: &Rc<Self>, link: &Link) {
+        link.up_since.set(Some(clock::now()));
+        link.warned.take();
         self.counters().add(Counter::LinksUp, 1);
         let server = &link.peer.server;
         tracing::info!(
@@ -274,22 +307,32 @@ impl Shard {
             port = server.port,
             "link is up"
         );
-        self.announce_up(link);
+        self.take_calls(link);
     }
 
-    fn announce_up(self: &Rc<Self>, link: &Link) {
+    /// Has all shards take calls for the server.
+    fn take_calls(self: &Rc<Self>, link: &Link) {
         let (peer, epoch) = (link.index, link.epoch.get());
         self.link_is_up(peer, epoch);
         self.tell_others(|| Parcel::LinkUp { peer, epoch });
     }
 
-    fn link_ended(self: &Rc<Self>, link: &Link, fault: LinkFault) {
-        self.counters().add(Counter::LinksDown, 1);
-        tracing::warn!(
-            server = link.peer.server.id,
-            reason = fault.text(),
-            "link is down"
-        );
+    /// Fails the calls of a link that has ended, or could not be opened. `pause` is the time until the
+    /// next try.
+    fn link_ended(
+        self: &Rc<Self>,
+        link: &Link,
+        fault: LinkFault,
+        error: Option<&io::Error>,
+        pause: Duration,
+    ) {
+        let was_up = link.up_since.take().is_some();
+        match (was_up, fault) {
+            (true, _) => self.counters().add(Counter::LinksDown, 1),
+            (false, LinkFault::Removed) => {}
+            (false, _) => self.counters().add(Counter::DialsFailed, 1),
+        }
+        report_end(link, was_up, fault, error, pause);
         link.mailbox.take();
         link.socket.take();
         link.fault.take();
@@ -299,5 +342,52 @@ impl Shard {
         let peer = link.index;
         self.link_is_down(peer, next);
         self.tell_others(|| Parcel::LinkDown { peer, next });
+    }
+}
+
+/// Logs the end of a link. A server that stays unreachable is a warning once a minute.
+fn report_end(
+    link: &Link,
+    was_up: bool,
+    fault: LinkFault,
+    error: Option<&io::Error>,
+    pause: Duration,
+) {
+    let server = &link.peer.server;
+    let (id, host, port) = (&server.id, &server.host, server.port);
+    let mut reason = fault.text().to_owned();
+    if let Some(error) = error {
+        reason = format!("{reason}: {error}");
+    }
+    let retry_in = Duration::from_millis(pause.as_millis() as u64);
+    if fault == LinkFault::Removed {
+        if was_up {
+            tracing::info!(server = id, host, port, reason, "link is down");
+        } else {
+            tracing::debug!(
+                server = id,
+                host,
+                port,
+                reason,
+                "no link is needed any more"
+            );
+        }
+        return;
+    }
+    let text = if was_up {
+        "link is down; calls to the server fail until it is up again"
+    } else {
+        "the server cannot be reached; calls to it fail until it answers"
+    };
+    let now = clock::now();
+    let warns = link
+        .warned
+        .get()
+        .is_none_or(|at| now >= at + REPORT_INTERVAL);
+    if was_up || warns {
+        link.warned.set(Some(now));
+        tracing::warn!(server = id, host, port, reason, ?retry_in, "{text}");
+    } else {
+        tracing::debug!(server = id, host, port, reason, ?retry_in, "{text}");
     }
 }

@@ -29,8 +29,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server stays in the list that a master, back after a restart, does not name yet. Its
 /// servers come back one by one; a client must not notice.
 const RETURN_GRACE: Duration = Duration::from_secs(15);
-/// A connection that lasted so long was a good one: the next is dialled at once.
-const STABLE: Duration = Duration::from_secs(5);
 /// Time between the answer to `kill` and the end, as in the reference.
 const KILL_DELAY: Duration = Duration::from_secs(2);
 /// Exit status after `kill`, as in the reference.
@@ -46,6 +44,10 @@ pub(super) struct MasterLink {
     started: Instant,
     /// When the machine looks at the clock again.
     next_tick: Cell<Instant>,
+    /// Why the connection ends, where this side ends it.
+    end_reason: Cell<Option<&'static str>>,
+    /// This server has said good-bye.
+    left: Cell<bool>,
 }
 
 /// Starts the tasks of the switch.
@@ -90,6 +92,8 @@ impl MasterLink {
             unnamed: RefCell::default(),
             started: now,
             next_tick: Cell::new(now),
+            end_reason: Cell::default(),
+            left: Cell::default(),
         }
     }
 
@@ -145,26 +149,45 @@ impl MasterLink {
 async fn run(shard: Rc<Shard>, link: Rc<MasterLink>, master: config::Master) {
     let cluster = &shard.config.cluster;
     let mut backoff = Backoff::new(cluster.reconnect_min, cluster.reconnect_max);
+    let mut random = shard.random();
+    let (host, port) = (&master.host, master.port);
     loop {
-        match dial(&master.host, master.port, CONNECT_TIMEOUT, &shard.network).await {
+        let dialled = dial(host, port, CONNECT_TIMEOUT, &shard.network).await;
+        let (lived, text, reason) = match dialled {
             Ok(socket) => {
-                if talk(&shard, &link, Rc::new(socket)).await {
-                    backoff.reset();
+                let lived = talk(&shard, &link, Rc::new(socket)).await;
+                if link.left.get() {
+                    return;
                 }
+                let reason = link.end_reason.take();
+                let reason = reason.unwrap_or("the master closed the connection");
+                let text = "the link to the master is down";
+                (lived, text, reason.to_owned())
             }
-            Err(DialError::Timeout) => tracing::warn!("connecting to the master took too long"),
-            Err(DialError::Io(error)) => tracing::warn!(%error, "the master is not reachable"),
-        }
-        // All servers of a cluster lose their master together; they should not return together.
-        let pause = backoff.pause();
-        let jitter = pause.mul_f64((clock::unix_ms() % 100) as f64 / 400.0);
-        clock::sleep(pause + jitter).await;
+            Err(error) => {
+                let reason = match error {
+                    DialError::Timeout => "connecting took too long".to_owned(),
+                    DialError::Io(error) => error.to_string(),
+                };
+                (Duration::ZERO, "the master is not reachable", reason)
+            }
+        };
+        let pause = backoff.pause(lived, random.fraction());
+        let retry_in = Duration::from_millis(pause.as_millis() as u64);
+        tracing::warn!(
+            host,
+            port,
+            reason,
+            ?retry_in,
+            "{text}; the list of servers stays as it is"
+        );
+        clock::sleep(pause).await;
     }
 }
 
-/// One connection; true when this server was part of the cluster through it, and for a while: two
-/// servers with one id throw each other out.
-async fn talk(shard: &Rc<Shard>, link: &Rc<MasterLink>, socket: Rc<Socket>) -> bool {
+/// One connection. Returns how long this server was part of the cluster through it: two servers with one
+/// id throw each other out at once.
+async fn talk(shard: &Rc<Shard>, link: &Rc<MasterLink>, socket: Rc<Socket>) -> Duration {
     shard.open_pipe(&link.pipe, socket.clone());
     shard.send_to_peer(&link.pipe, |out| {
         link.machine.borrow_mut().connected(clock::now(), out);
@@ -177,11 +200,8 @@ async fn talk(shard: &Rc<Shard>, link: &Rc<MasterLink>, socket: Rc<Socket>) -> b
     drive::read(&socket, &shard.read_buffer, &receiver).await;
     shard.flush_pipe(&link.pipe);
     shard.close_pipe(&link.pipe);
-    let Some(since) = receiver.accepted.get() else {
-        return false;
-    };
-    tracing::warn!("the connection to the master has ended");
-    clock::now() >= since + STABLE
+    let since = receiver.accepted.get();
+    since.map_or(Duration::ZERO, |since| clock::now() - since)
 }
 
 struct MasterReceiver<'a> {
@@ -221,7 +241,7 @@ impl Receiver for MasterReceiver<'_> {
                     }
                 }
                 Err(fault) => {
-                    tracing::warn!(reason = fault.text(), "the link to the master ends");
+                    self.link.end_reason.set(Some(fault.text()));
                     return None;
                 }
             }
@@ -271,7 +291,11 @@ impl Shard {
                 link.remove(&id);
                 self.publish(link);
             }
-            Event::RegisterAnew => tracing::warn!("the master has lost this server"),
+            Event::RegisterAnew => {
+                link.end_reason.set(Some(
+                    "the master has lost this server, which registers anew",
+                ));
+            }
             Event::StartOver => tracing::info!("all servers of the cluster have started"),
             Event::AskFigures(question) => {
                 let rss_bytes = clock::resident_bytes();
@@ -361,7 +385,7 @@ impl Shard {
             self.send_to_peer(&link.pipe, |bytes| bytes.append(&mut out));
         }
         if let Err(fault) = alive {
-            tracing::warn!(reason = fault.text(), "the link to the master ends");
+            link.end_reason.set(Some(fault.text()));
             link.pipe.shutdown();
         }
     }
@@ -371,6 +395,7 @@ impl Shard {
         if let Some(link) = &*self.master.borrow() {
             let mut out = Vec::new();
             link.machine.borrow_mut().disconnect(&mut out);
+            link.left.set(true);
             self.send_to_peer(&link.pipe, |bytes| bytes.append(&mut out));
             self.flush_pipe(&link.pipe);
         }

@@ -48,7 +48,7 @@ use crate::net::socket::Listener;
 use crate::net::{Network, clock};
 use crate::push::Scheduler;
 use crate::push::select::Selector;
-use crate::route::balance::{Balancer, Strategy};
+use crate::route::balance::{Balancer, Random, Strategy};
 use crate::route::dictionary::Dictionary;
 use crate::route::{Routes, Target};
 use crate::rpc::Epoch;
@@ -488,6 +488,12 @@ impl Shard {
             self.frames_of_another(peer, epoch, &frames);
         }
         self.tell_servers(&old, &cluster);
+    }
+
+    /// Random numbers that differ between servers, and between two starts of one.
+    fn random(&self) -> Random {
+        let id = u64::from(crc32fast::hash(self.config.id.as_bytes()));
+        Random::new((id << 32) ^ clock::unix_ms() as u64)
     }
 
     /// How servers of a type are chosen: `route.<type>`, else `route.default`.

@@ -126,6 +126,19 @@ impl Gateway {
         }
     }
 
+    /// Waits for a printed line with this part, and returns it.
+    pub(crate) fn wait_printed(&mut self, part: &str) -> String {
+        let deadline = Instant::now() + EVENT_TIMEOUT;
+        loop {
+            let printed = self.process.transcript();
+            if let Some(line) = printed.lines().find(|line| line.contains(part)) {
+                return line.to_owned();
+            }
+            assert!(Instant::now() < deadline, "waited for {part:?}");
+            thread::sleep(10 * POLL_INTERVAL);
+        }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }

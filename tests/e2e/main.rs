@@ -32,6 +32,7 @@ mod holds;
 mod hostile;
 mod inside;
 mod lifecycle;
+mod links;
 mod misbehaving;
 mod npm_clients;
 mod peers;

@@ -553,10 +553,12 @@ fn calls_have_the_bounds_of_forwards() {
         "lost".to_owned(),
         "the server did not answer in time".to_owned(),
     );
-    let mut of_session = Config::default();
+    let mut patient = Config::default();
+    patient.rpc.answer_timeout = Duration::from_secs(600);
+    let mut of_session = patient.clone();
     // A request is one in flight, and so is its call.
     of_session.client.calls_in_flight_max = 3;
-    let mut of_server = Config::default();
+    let mut of_server = patient;
     of_server.rpc.calls_in_flight_max = 1;
     for (config, counter) in [
         (of_session, "rpc_session_full"),

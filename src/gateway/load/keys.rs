@@ -153,6 +153,9 @@ pub(super) const KEYS: &[(&str, Set)] = &[
     ("rpc.connect_timeout", |c, v| {
         v.duration(&mut c.rpc.connect_timeout, 10 * MILLISECOND..=MINUTE)
     }),
+    ("rpc.answer_timeout", |c, v| {
+        v.duration(&mut c.rpc.answer_timeout, 100 * MILLISECOND..=10 * MINUTE)
+    }),
     ("rpc.backoff_min", |c, v| {
         v.duration(&mut c.rpc.backoff_min, MILLISECOND..=MINUTE)
     }),
@@ -564,6 +567,7 @@ mod tests {
                 "rpc.connect_timeout",
                 format!("{:?}", c.rpc.connect_timeout),
             ),
+            ("rpc.answer_timeout", format!("{:?}", c.rpc.answer_timeout)),
             ("rpc.backoff_min", format!("{:?}", c.rpc.backoff_min)),
             ("rpc.backoff_max", format!("{:?}", c.rpc.backoff_max)),
             (
