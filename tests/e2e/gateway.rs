@@ -128,7 +128,7 @@ impl Gateway {
 
     /// Waits for a printed line with this part, and returns it.
     pub(crate) fn wait_printed(&mut self, part: &str) -> String {
-        let deadline = Instant::now() + EVENT_TIMEOUT;
+        let deadline = Instant::now() + HANG_GUARD;
         loop {
             let printed = self.process.transcript();
             if let Some(line) = printed.lines().find(|line| line.contains(part)) {
