@@ -68,9 +68,9 @@ pub enum Fault {
     NotForwarded,
     /// Bytes that are not WebSocket; the close code that says so.
     WebSocket(u16),
-    /// Bytes that are not HTTP.
+    /// An HTTP request that cannot be read; it got status 400.
     Http,
-    /// An HTTP request that was answered and is over.
+    /// An HTTP request that got the page, or status 404 where there is one.
     HttpAnswered,
     /// Handshake refused.
     Handshake,
@@ -88,6 +88,12 @@ pub enum Fault {
     Stopping,
     /// Its address is on a blacklist.
     Blacklisted,
+    /// An HTTP request whose head is too long; it got status 431.
+    HttpTooLong,
+    /// A WebSocket upgrade that is wrong; it got status 400.
+    HttpBadUpgrade,
+    /// An HTTP request without an upgrade; it got status 426.
+    HttpNoUpgrade,
 }
 
 impl Fault {
@@ -95,7 +101,7 @@ impl Fault {
     pub const COUNT: usize = Self::NAMES.len();
 
     /// Names of the counters, by [`Fault::index`].
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 24] = [
         "closed_left",
         "closed_socket",
         "closed_package_type",
@@ -117,6 +123,9 @@ impl Fault {
         "closed_max_connections",
         "closed_stopping",
         "closed_blacklisted",
+        "closed_http_too_long",
+        "closed_http_bad_upgrade",
+        "closed_http_no_upgrade",
     ];
 
     /// Its place in [`Fault::NAMES`].
@@ -143,6 +152,9 @@ impl Fault {
             Self::MaxConnections => 18,
             Self::Stopping => 19,
             Self::Blacklisted => 20,
+            Self::HttpTooLong => 21,
+            Self::HttpBadUpgrade => 22,
+            Self::HttpNoUpgrade => 23,
         }
     }
 

@@ -42,10 +42,12 @@ pub const RSA_KEY_BITS_MIN: usize = 360;
 /// Largest one; a client with a larger one has each of its messages dropped.
 pub const RSA_KEY_BITS_MAX: usize = 4096;
 
-/// Largest HTTP request head before a WebSocket upgrade.
-pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
-/// HTTP headers looked at in one request.
-pub const HTTP_HEADERS_MAX: usize = 64;
+/// Path, header names and header values of an HTTP request together must be shorter, as Node 20 has it.
+pub const HTTP_HEAD_TEXT_BYTES: usize = 16 << 10;
+/// HTTP headers looked at in one request, the first ones; as Node 20, which ignores more.
+pub const HTTP_HEADERS_MAX: usize = 1000;
+/// Largest HTTP request head before a WebSocket upgrade: the above, and four bytes around each header.
+pub const HTTP_HEAD_BYTES_MAX: usize = 20 << 10;
 /// Largest control frame payload of WebSocket, RFC 6455 5.5.
 pub const WEBSOCKET_CONTROL_BYTES_MAX: usize = 125;
 
@@ -134,3 +136,4 @@ const _: () = assert!(PACKAGE_BODY_BYTES_MAX < RPC_FRAME_BYTES_MAX);
 const _: () = assert!(RPC_FRAME_BYTES_MAX <= LINK_QUEUE_BYTES_MAX);
 const _: () = assert!(PROTOBUF_JSON_BYTES_MAX < RPC_FRAME_BYTES_MAX);
 const _: () = assert!(READ_BUFFER_BYTES > HTTP_HEAD_BYTES_MAX);
+const _: () = assert!(HTTP_HEAD_BYTES_MAX > HTTP_HEAD_TEXT_BYTES + 4 * HTTP_HEADERS_MAX + 20);

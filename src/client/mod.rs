@@ -123,7 +123,7 @@ pub enum Event<'a> {
     /// The client said good-bye: close with this WebSocket code.
     Goodbye(Option<u16>),
     /// An HTTP request that was no upgrade: write this and close.
-    Answered(Vec<u8>),
+    Answered(Vec<u8>, Fault),
     /// A package that the state ignores.
     Ignored,
     /// A message without a usable route.
@@ -181,7 +181,7 @@ impl Client {
                 }
             }
             Transport::Raw => self.receive_raw(rules, input),
-            Transport::Http => self.receive_http(rules, input),
+            Transport::Http => Ok(self.receive_http(rules, input)),
             Transport::WebSocket => self.receive_websocket(rules, input),
         }
     }
@@ -202,12 +202,8 @@ impl Client {
         }
     }
 
-    fn receive_http<'a>(
-        &mut self,
-        rules: &Rules,
-        input: &[u8],
-    ) -> Result<(usize, Option<Event<'a>>), Fault> {
-        Ok(match transport::http(input, rules.page)? {
+    fn receive_http<'a>(&mut self, rules: &Rules, input: &[u8]) -> (usize, Option<Event<'a>>) {
+        match transport::http(input, rules.page) {
             Http::Wait => (0, None),
             Http::Upgraded(bytes, answer) => {
                 self.transport = Transport::WebSocket;
@@ -217,8 +213,8 @@ impl Client {
                 };
                 (bytes, Some(Event::Connected(connected.into())))
             }
-            Http::Answered(answer) => (input.len(), Some(Event::Answered(answer))),
-        })
+            Http::Answered(answer, fault) => (input.len(), Some(Event::Answered(answer, fault))),
+        }
     }
 
     fn receive_websocket<'a>(

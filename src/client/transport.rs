@@ -34,48 +34,60 @@ pub enum Http {
     Wait,
     /// A WebSocket now: bytes used, and the answer.
     Upgraded(usize, Vec<u8>),
-    /// Answered; the connection ends.
-    Answered(Vec<u8>),
+    /// Answered; the connection ends for this reason.
+    Answered(Vec<u8>, Fault),
 }
 
-/// Reads an HTTP request. `page` is what `GET /` gets, if anything.
-pub fn http(input: &[u8], page: Option<&[u8]>) -> Result<Http, Fault> {
-    const TEXT: &str = "text/plain";
+/// Reads an HTTP request. `page` is the answer to `GET /`, if there is one.
+pub fn http(input: &[u8], page: Option<&[u8]>) -> Http {
+    let text = |status, body: &[u8], fault| {
+        let answer = response(input, status, "text/plain", body);
+        Http::Answered(answer, fault)
+    };
     let request = match websocket::parse_request(input) {
         Ok(Some(request)) => request,
-        Ok(None) => return Ok(Http::Wait),
-        Err(HttpError::BadUpgrade) => {
-            let body = b"this is not a WebSocket upgrade of version 13\n";
-            return Ok(answered(input, "400 Bad Request", TEXT, body));
+        Ok(None) => return Http::Wait,
+        Err(error) => {
+            let (body, fault): (&[u8], _) = match error {
+                HttpError::Malformed => (b"the request cannot be read\n", Fault::Http),
+                HttpError::TooLong => {
+                    (b"the head of the request is too long\n", Fault::HttpTooLong)
+                }
+                HttpError::BadUpgrade => (
+                    b"this is not a WebSocket upgrade of version 13\n",
+                    Fault::HttpBadUpgrade,
+                ),
+            };
+            return text(error.status(), body, fault);
         }
-        Err(_) => return Err(Fault::Http),
     };
     if let Some(upgrade) = &request.upgrade {
         let mut out = Vec::new();
         websocket::write_switching_protocols(&mut out, upgrade);
-        return Ok(Http::Upgraded(request.end, out));
+        return Http::Upgraded(request.end, out);
     }
     let gets = matches!(request.method, "GET" | "HEAD");
-    Ok(match page {
+    match page {
         Some(page) if gets && request.path == "/" => {
-            answered(input, "200 OK", "text/html; charset=utf-8", page)
+            let answer = response(input, "200 OK", "text/html; charset=utf-8", page);
+            Http::Answered(answer, Fault::HttpAnswered)
         }
-        Some(_) if gets => answered(input, "404 Not Found", TEXT, b"not here\n"),
+        Some(_) if gets => text("404 Not Found", b"not here\n", Fault::HttpAnswered),
         _ => {
             let body = b"this port speaks WebSocket and raw TCP\n";
-            answered(input, "426 Upgrade Required", TEXT, body)
+            text("426 Upgrade Required", body, Fault::HttpNoUpgrade)
         }
-    })
+    }
 }
 
-/// The answer to a request, without its body for one that asks for the head only.
-fn answered(request: &[u8], status: &str, content_type: &str, body: &[u8]) -> Http {
+/// The response to a request, without its body for one that asks for the head only.
+fn response(request: &[u8], status: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     websocket::write_response(&mut out, status, content_type, body);
     if request.starts_with(b"HEAD ") {
         out.truncate(out.len() - body.len());
     }
-    Http::Answered(out)
+    out
 }
 
 /// What a WebSocket frame means.

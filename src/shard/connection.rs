@@ -209,9 +209,9 @@ impl Shard {
                 self.raw(sid, |out| websocket::write_close(out, code));
                 self.close(sid, Fault::Left, None);
             }
-            Event::Answered(answer) => {
+            Event::Answered(answer, fault) => {
                 self.raw(sid, |out| out.extend_from_slice(&answer));
-                self.close(sid, Fault::HttpAnswered, None);
+                self.close(sid, fault, None);
             }
             Event::Ignored => self.counters().add(Counter::PackagesIgnored, 1),
             Event::Dropped => self.counters().add(Counter::MessagesDropped, 1),
