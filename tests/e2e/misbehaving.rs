@@ -23,6 +23,7 @@ const WHERE: &str = "connector.testHandler.where";
 const NEVER: &str = "connector.testHandler.never";
 const WAIT: &str = "connector.testHandler.wait";
 const CODE_500: &[u8] = br#"{"code":500}"#;
+
 /// Says which shard it is.
 fn answer_where<'a>(_: &Request<'a>) -> Answer<'a> {
     let thread = thread::current();

@@ -12,6 +12,7 @@ const README: &str = include_str!("../../README.md");
 
 /// All of tangelo is built anew, for a project of its own.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(900);
+
 /// The block of the README that begins with a comment naming this file.
 fn block(file: &str) -> &'static str {
     let blocks = README.split("```").skip(1).step_by(2);
