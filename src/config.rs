@@ -45,11 +45,12 @@ pub struct Config {
     /// available core. Range 1..=`limits::SHARDS_MAX`. More than cores costs CPU per message.
     pub shards: Option<usize>,
     /// Pins shard n to the n-th available core, for a machine whose cores belong to this gateway alone.
-    /// Default false: the kernel moves a shard away from a core that another process keeps busy,
-    /// where a pinned shard waits for its turn. With more shards than cores no shard is pinned. A
-    /// core that another gateway has reserved is left to it: one warning names the core, and its shard
-    /// is not pinned. Gateways in different network namespaces, such as containers, do not see
-    /// each other's reservations. `perf/README.md` has the measured gain and cost.
+    /// Default false. A pinned shard is never moved, which keeps the caches of its core; but it waits
+    /// when another process keeps its core busy, even if other cores are free. `perf/pinning.sh`
+    /// measures both. With more shards than cores no shard is pinned, and a warning says so. A core
+    /// that another gateway has reserved is left to it: a warning names the core, and its shard is
+    /// not pinned. Gateways in different network namespaces, such as containers, do not see each
+    /// other's reservations.
     pub pin: bool,
     /// How long what the application does at the start may take, until the start has failed. Default
     /// 60 s; range 100 ms..=1 h.
