@@ -68,6 +68,8 @@ pub mod session;
 #[cfg(feature = "runtime")]
 #[doc(hidden)]
 pub mod shard;
+#[doc(hidden)]
+pub mod time;
 
 pub use config::Config;
 pub use error::{Error, Result};

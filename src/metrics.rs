@@ -64,6 +64,8 @@ counters! {
     Stalls = "stalls",
     /// Shards that slept although they had work, until the watchdog woke them.
     WakeupsLost = "wakeups_lost",
+    /// Times that a shard did not run for half a second or longer, after which its deadlines start again.
+    Pauses = "pauses",
     /// Handlers, filters and other functions of the application that panicked.
     Panics = "handler_panics",
     /// Background tasks, and functions called before the stop, that were not done in time.

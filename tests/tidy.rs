@@ -16,6 +16,7 @@ const LEVELS: &[&[&str]] = &[
     &["error"],
     &["ids"],
     &["metrics"],
+    &["time"],
     &["log", "pool"],
     &["wire"],
     &["session", "route"],

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::config;
 use crate::error::Fault;
 use crate::ids::Sid;
+use crate::time::ShardTime;
 
 /// Idle time of raw TCP when `client.timeout` is not set, as in the reference.
 const IDLE_DEFAULT: Duration = Duration::from_secs(90);
@@ -47,25 +48,16 @@ pub struct Silence {
 }
 
 impl Silence {
-    /// The first of the limits.
-    pub fn deadline(&self) -> Option<Instant> {
-        [self.heartbeat, self.idle, self.linger]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    /// Which limit has passed.
-    pub fn expired(&self, now: Instant) -> Option<Fault> {
-        if self.linger.is_some_and(|at| at <= now) {
-            return Some(Fault::Left);
-        }
-        if self.heartbeat.is_some_and(|at| at <= now) {
-            return Some(Fault::HeartbeatTimeout);
-        }
-        self.idle
-            .is_some_and(|at| at <= now)
-            .then_some(Fault::IdleTimeout)
+    /// Returns when the first of the limits passes, and which it is.
+    pub fn due(&self, patience: &Patience, time: ShardTime) -> Option<(Instant, Fault)> {
+        let heartbeat = patience.heartbeat.unwrap_or_default();
+        let limits = [
+            (self.linger, LINGER, Fault::Left),
+            (self.heartbeat, heartbeat, Fault::HeartbeatTimeout),
+            (self.idle, patience.idle, Fault::IdleTimeout),
+        ];
+        let due = |(deadline, grace, fault)| Some((time.due(deadline?, grace), fault));
+        limits.into_iter().filter_map(due).min_by_key(|(at, _)| *at)
     }
 }
 

@@ -39,6 +39,7 @@ pub use self::figures::{Figures, Login, Statistics};
 use self::modules::DONE;
 use crate::config::Dialect;
 use crate::limits::RPC_FRAME_BYTES_MAX;
+use crate::time::ShardTime;
 use crate::wire::admin::{self, Message, Registration};
 use crate::wire::json;
 use crate::wire::mqtt::{self, Packet};
@@ -236,8 +237,8 @@ impl Master {
     }
 
     /// Looks at the clock; to be called about once a second.
-    pub fn tick(&mut self, now: Instant, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let alive = self.keep_alive(now, out);
+    pub fn tick(&mut self, time: ShardTime, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let alive = self.keep_alive(time, out);
         if alive.is_err() {
             self.close();
         }
@@ -320,22 +321,23 @@ impl Master {
         Ok((bytes, event))
     }
 
-    fn keep_alive(&mut self, now: Instant, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn keep_alive(&mut self, time: ShardTime, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let is_late = |since: Option<Instant>, timeout| {
+            since.is_some_and(|since| time.is_over(since + timeout, timeout))
+        };
         match self.state {
             State::Closed => return Ok(()),
             State::Joined => {}
-            _ if self.since.is_some_and(|at| now >= at + JOIN_MAX) => {
-                return Err(Fault::JoinTimeout);
-            }
+            _ if is_late(self.since, JOIN_MAX) => return Err(Fault::JoinTimeout),
             _ => {}
         }
-        if self.pinged.is_some_and(|at| now >= at + 2 * KEEPALIVE) {
+        if is_late(self.pinged, 2 * KEEPALIVE) {
             return Err(Fault::NoPong);
         }
-        if self.next_ping.is_some_and(|at| now >= at) {
-            self.next_ping = Some(now + KEEPALIVE);
+        if self.next_ping.is_some_and(|at| time.now >= at) {
+            self.next_ping = Some(time.now + KEEPALIVE);
             if self.pinged.is_none() {
-                self.pinged = Some(now);
+                self.pinged = Some(time.now);
                 out.extend_from_slice(&mqtt::PINGREQ);
             }
         }

@@ -102,6 +102,7 @@ impl Gateway {
             protos,
             listen,
             opened: Cell::new(0),
+            is_paused: Cell::new(false),
             patience: Cell::new(PATIENCE),
         });
         world.run(async {
@@ -197,6 +198,20 @@ impl InMemory {
         self.world.advance_to(self.world.clock.now() + by);
     }
 
+    /// Stops all shards where they are, as SIGSTOP or the pause of a virtual machine does. Until
+    /// [`InMemory::resume`] they do not run: what clients and servers send waits, and
+    /// [`InMemory::advance`] moves nothing but the clock.
+    pub fn pause(&mut self) {
+        self.world.is_paused.set(true);
+    }
+
+    /// Lets the shards run again, late as they are.
+    #[track_caller]
+    pub fn resume(&mut self) {
+        self.world.is_paused.set(false);
+        self.world.rest("the end of a pause");
+    }
+
     /// How much real time each call may take before it panics: what other threads do for a handler
     /// takes its time. Default one minute.
     pub fn set_patience(&mut self, patience: Duration) {
@@ -259,6 +274,8 @@ struct World {
     listen: SocketAddr,
     /// Connections so far.
     opened: Cell<usize>,
+    /// The shards do not run.
+    is_paused: Cell<bool>,
     /// Real time for a call of the test.
     patience: Cell<Duration>,
 }
@@ -304,7 +321,7 @@ impl World {
     /// Runs the shards until they have nothing to do.
     #[track_caller]
     fn rest(&self, what: &str) {
-        if !self.run(self.limit().rest()) {
+        if !self.is_paused.get() && !self.run(self.limit().rest()) {
             self.give_up(what, "the shards are still busy");
         }
     }
@@ -318,6 +335,10 @@ impl World {
             if let Some(found) = look() {
                 return found;
             }
+            assert!(
+                !self.is_paused.get(),
+                "{what}: it cannot come while the shards are paused: `resume` them"
+            );
             if limit.is_over() {
                 self.give_up(
                     what,
@@ -331,6 +352,9 @@ impl World {
 
     #[track_caller]
     fn advance_to(&self, end: Instant) {
+        if self.is_paused.get() {
+            return self.clock.move_to(end);
+        }
         let arrived = self.run(async {
             let limit = self.limit();
             let mut rests = limit.rest().await;
@@ -348,6 +372,7 @@ impl World {
 
     #[track_caller]
     fn stop(&self) {
+        self.is_paused.set(false);
         self.shared.stopper.stop();
         self.rest("the stop");
         let limit = self.limit();

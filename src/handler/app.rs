@@ -115,12 +115,12 @@ impl App {
         self.0.wall_clock().timestamp().into()
     }
 
-    /// Waits, and lets others run meanwhile; up to 50 ms longer.
+    /// Waits, and lets others run meanwhile; up to 50 ms longer. It goes by the clock: time counts in
+    /// which the process was stopped.
     pub async fn sleep(&self, time: Duration) {
         let slot = Rc::new(Slot::default());
         let rung = slot.clone();
-        let at = self.0.now() + time;
-        let _alarm = self.0.alarms().set(at, move || rung.put(()));
+        let _alarm = self.0.call_after(time, Box::new(move || rung.put(())));
         slot.take().await;
     }
 

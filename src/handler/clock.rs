@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Zoned;
 
+use crate::time::ShardTime;
+
 /// The time of a shard.
 pub trait Clock {
     /// Now.
@@ -15,12 +17,17 @@ pub trait Clock {
     fn wall_clock(&self) -> Zoned;
     /// How late the shard is with what it does at fixed times: what a message waits at least.
     fn lag(&self) -> Duration;
-    /// What is to be done later.
-    fn alarms(&self) -> &Alarms;
+    /// Makes a call when the clock has moved on by `wait`, also where the shard was paused meanwhile.
+    fn call_after(&self, wait: Duration, call: Call) -> Alarm;
+    /// Makes a call when `timeout` has passed by the [`ShardTime`], in which a pause does not count.
+    fn call_at_timeout(&self, timeout: Duration, call: Call) -> Alarm;
 }
 
-type Call = Box<dyn FnOnce()>;
-type Table = RefCell<BTreeMap<(Instant, u64), Call>>;
+/// A call that is put off.
+pub type Call = Box<dyn FnOnce()>;
+
+type Key = (Instant, u64);
+type Table = RefCell<BTreeMap<Key, (Duration, Call)>>;
 
 /// Calls put off to a later time; the shard makes them, up to 50 ms late.
 ///
@@ -33,22 +40,35 @@ pub struct Alarms {
 }
 
 impl Alarms {
-    /// Puts a call off. It is not made when the alarm is dropped before.
-    pub fn set(&self, at: Instant, call: impl FnOnce() + 'static) -> Alarm {
+    /// Puts a call off, after a pause by `grace`. Dropping the alarm before cancels the call.
+    pub fn set(&self, at: Instant, grace: Duration, call: Call) -> Alarm {
         self.last.set(self.last.get() + 1);
         let key = (at, self.last.get());
-        self.table.borrow_mut().insert(key, Box::new(call));
+        self.table.borrow_mut().insert(key, (grace, call));
         Alarm {
             key,
             table: Rc::downgrade(&self.table),
         }
     }
 
-    /// Takes a call whose time has come. It may set further alarms.
-    pub fn due(&self, now: Instant) -> Option<Call> {
-        let mut table = self.table.borrow_mut();
-        let first = table.first_entry()?;
-        (first.key().0 <= now).then(|| first.remove())
+    /// Makes the calls that are due, through `make`. They may set and cancel others; a new one comes
+    /// with the next look at the earliest.
+    ///
+    /// Cost: a look at each call whose time has passed; one that is put off by a pause is among them.
+    pub fn ring(&self, time: ShardTime, make: impl Fn(Call)) {
+        let table = self.table.borrow();
+        let passed = table.range(..=(time.now, u64::MAX));
+        let due: Vec<Key> = passed
+            .filter(|((at, _), (grace, _))| time.is_over(*at, *grace))
+            .map(|(key, _)| *key)
+            .collect();
+        drop(table);
+        for key in due {
+            let call = self.table.borrow_mut().remove(&key);
+            if let Some((_, call)) = call {
+                make(call);
+            }
+        }
     }
 
     /// True when no call is put off.
@@ -87,12 +107,12 @@ mod tests {
         let set = |milliseconds, name| {
             let rung = rung.clone();
             let at = start + Duration::from_millis(milliseconds);
-            alarms.set(at, move || rung.borrow_mut().push(name))
+            let call = Box::new(move || rung.borrow_mut().push(name));
+            alarms.set(at, Duration::ZERO, call)
         };
         let ring = |milliseconds| {
-            while let Some(call) = alarms.due(start + Duration::from_millis(milliseconds)) {
-                call();
-            }
+            let now = start + Duration::from_millis(milliseconds);
+            alarms.ring(ShardTime::new(now), |call| call());
         };
         let _kept = [set(20, "third"), set(10, "first"), set(10, "second")];
         drop(set(5, "called off"));
@@ -103,5 +123,40 @@ mod tests {
         ring(30);
         assert_eq!(*rung.borrow(), ["first", "second", "third"]);
         assert!(alarms.is_empty());
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn a_call_that_a_call_cancels_is_not_made() {
+        let (alarms, start) = (Alarms::default(), Instant::now());
+        let other = Rc::new(RefCell::new(None));
+        let cancelled = other.clone();
+        let cancel = Box::new(move || drop(cancelled.take()));
+        let _first = alarms.set(start, Duration::ZERO, cancel);
+        let second = alarms.set(start, Duration::ZERO, Box::new(|| panic!("cancelled")));
+        *other.borrow_mut() = Some(second);
+        alarms.ring(ShardTime::new(start), |call| call());
+        assert!(alarms.is_empty());
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn after_a_pause_each_call_waits_for_its_own_grace() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let (alarms, start) = (Alarms::default(), Instant::now());
+        let rung = Rc::new(RefCell::new(Vec::new()));
+        let _kept = [(3, 3), (1, 1), (2, 0)].map(|(at, grace)| {
+            let rung = rung.clone();
+            let call = Box::new(move || rung.borrow_mut().push(grace));
+            alarms.set(start + at * SECOND, grace * SECOND, call)
+        });
+        let mut time = ShardTime::new(start + SECOND - Duration::from_millis(1));
+        assert!(time.advance(8 * SECOND).is_some());
+        for (passed, expected) in [(0, &[][..]), (1, &[1, 0]), (2, &[1, 0]), (3, &[1, 0, 3])] {
+            let mut time = time;
+            time.now += passed * SECOND;
+            alarms.ring(time, |call| call());
+            assert_eq!(*rung.borrow(), expected, "{passed} s");
+        }
     }
 }

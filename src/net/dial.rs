@@ -2,10 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::time::Duration;
 
 use super::Network;
-use super::clock;
 use super::socket::Socket;
 
 /// Why there is no connection.
@@ -17,11 +15,11 @@ pub enum DialError {
     Io(io::Error),
 }
 
-/// Connects; the first address that the name has.
+/// Connects to the first address that the name has, until `timeout` ends.
 pub async fn dial(
     host: &str,
     port: u16,
-    timeout: Duration,
+    timeout: impl Future<Output = ()>,
     network: &Network,
 ) -> Result<Socket, DialError> {
     let poller = match network {
@@ -38,7 +36,7 @@ pub async fn dial(
             .map_err(DialError::Io)
     };
     let late = async {
-        clock::sleep(timeout).await;
+        timeout.await;
         Err(DialError::Timeout)
     };
     futures_lite::future::or(connected, late).await

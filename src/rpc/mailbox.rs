@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::limits::RPC_FRAME_BYTES_MAX;
+use crate::time::ShardTime;
 use crate::wire::mqtt::{self, Packet};
 
 /// What came over a link.
@@ -69,6 +70,7 @@ pub struct Mailbox {
     next_ping: Instant,
     /// When the ping went out that has no answer yet.
     pinged: Option<Instant>,
+    answer_timeout: Duration,
     /// The peer must have answered once by then; `None` once it has.
     first_answer_by: Option<Instant>,
     /// When a ping asks for the first answer, if none has come and none was asked for.
@@ -84,6 +86,7 @@ impl Mailbox {
             keepalive,
             next_ping: now + keepalive,
             pinged: None,
+            answer_timeout,
             first_answer_by: Some(now + answer_timeout),
             probe_at: Some(now + answer_timeout / 5),
         }
@@ -129,25 +132,28 @@ impl Mailbox {
     /// Looks at the clock: true when a PINGREQ has to go out now. A second one is not sent while
     /// one is unanswered; a ping without an answer for two intervals is the end, and so is no answer at
     /// all for the answer timeout.
-    pub fn ping_due(&mut self, now: Instant) -> Result<bool, LinkFault> {
-        if self.first_answer_by.is_some_and(|by| now >= by) {
+    pub fn ping_due(&mut self, time: ShardTime) -> Result<bool, LinkFault> {
+        let is_late = |by| time.is_over(by, self.answer_timeout);
+        if self.first_answer_by.is_some_and(is_late) {
             return Err(LinkFault::NoAnswer);
         }
-        if self.probe_at.is_some_and(|at| now >= at) {
-            self.note_ping(now);
+        if self.probe_at.is_some_and(|at| time.now >= at) {
+            self.note_ping(time.now);
             return Ok(true);
         }
-        if self.pinged.is_some_and(|at| now >= at + 2 * self.keepalive) {
+        let timeout = 2 * self.keepalive;
+        let is_late = |pinged| time.is_over(pinged + timeout, timeout);
+        if self.pinged.is_some_and(is_late) {
             return Err(LinkFault::NoPong);
         }
-        if now < self.next_ping {
+        if time.now < self.next_ping {
             return Ok(false);
         }
-        self.next_ping = now + self.keepalive;
+        self.next_ping = time.now + self.keepalive;
         if self.pinged.is_some() {
             return Ok(false);
         }
-        self.pinged = Some(now);
+        self.pinged = Some(time.now);
         Ok(true)
     }
 }
@@ -201,23 +207,33 @@ mod tests {
     #[test]
     fn a_ping_goes_out_each_interval_and_silence_ends_the_link() {
         let start = now();
+        let at = |seconds| ShardTime::new(start + Duration::from_secs(seconds));
+        let mut mailbox = Mailbox::new(start, Duration::from_secs(10), ANSWER_TIMEOUT);
+        assert_eq!(mailbox.receive(&mqtt::PINGRESP), Ok((2, Some(Event::Pong))));
+        assert_eq!(mailbox.ping_due(at(9)), Ok(false));
+        assert_eq!(mailbox.ping_due(at(10)), Ok(true));
+        assert_eq!(mailbox.receive(&mqtt::PINGRESP), Ok((2, Some(Event::Pong))));
+        assert_eq!(mailbox.ping_due(at(20)), Ok(true));
+        assert_eq!(mailbox.ping_due(at(30)), Ok(false), "one is unanswered");
+        assert_eq!(mailbox.ping_due(at(39)), Ok(false));
+        assert_eq!(mailbox.ping_due(at(40)), Err(LinkFault::NoPong));
+    }
+
+    #[test]
+    fn a_pong_may_take_its_whole_time_again_after_a_pause() {
         let second = Duration::from_secs(1);
-        let mut mailbox = Mailbox::new(start, 10 * second, ANSWER_TIMEOUT);
-        assert_eq!(mailbox.receive(&mqtt::PINGRESP), Ok((2, Some(Event::Pong))));
-        assert_eq!(mailbox.ping_due(start + 9 * second), Ok(false));
-        assert_eq!(mailbox.ping_due(start + 10 * second), Ok(true));
-        assert_eq!(mailbox.receive(&mqtt::PINGRESP), Ok((2, Some(Event::Pong))));
-        assert_eq!(mailbox.ping_due(start + 20 * second), Ok(true));
-        assert_eq!(
-            mailbox.ping_due(start + 30 * second),
-            Ok(false),
-            "one is unanswered"
-        );
-        assert_eq!(mailbox.ping_due(start + 39 * second), Ok(false));
-        assert_eq!(
-            mailbox.ping_due(start + 40 * second),
-            Err(LinkFault::NoPong)
-        );
+        let mut time = ShardTime::new(now());
+        let mut mailbox = Mailbox::new(time.now, 10 * second, ANSWER_TIMEOUT);
+        mailbox.receive(&mqtt::PINGRESP).unwrap();
+        time.now += 10 * second;
+        assert_eq!(mailbox.ping_due(time), Ok(true));
+        time.now += 19 * second;
+        assert!(time.advance(60 * second).is_some());
+        for _ in 0..20 {
+            assert_eq!(mailbox.ping_due(time), Ok(false));
+            time.now += second;
+        }
+        assert_eq!(mailbox.ping_due(time), Err(LinkFault::NoPong));
     }
 
     #[test]
@@ -235,7 +251,7 @@ mod tests {
             let mut mailbox = Mailbox::new(start, Duration::from_secs(60), ANSWER_TIMEOUT);
             mailbox.receive(bytes).unwrap();
             let second = Duration::from_secs(1);
-            let mut pings = |at| mailbox.ping_due(start + at);
+            let mut pings = |at| mailbox.ping_due(ShardTime::new(start + at));
             assert_eq!(pings(second - Duration::from_millis(1)), Ok(false));
             assert_eq!(pings(second), Ok(!answered), "{bytes:?}");
             assert_eq!(pings(ANSWER_TIMEOUT - Duration::from_millis(1)), Ok(false));
@@ -246,6 +262,19 @@ mod tests {
             };
             assert_eq!(pings(ANSWER_TIMEOUT), expected, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_first_answer_may_take_its_whole_time_again_after_a_pause() {
+        let mut time = ShardTime::new(now());
+        let mut mailbox = Mailbox::new(time.now, Duration::from_secs(60), ANSWER_TIMEOUT);
+        mailbox.note_ping(time.now);
+        assert!(time.advance(10 * ANSWER_TIMEOUT).is_some());
+        assert_eq!(mailbox.ping_due(time), Ok(false));
+        time.now += ANSWER_TIMEOUT - Duration::from_millis(1);
+        assert_eq!(mailbox.ping_due(time), Ok(false));
+        time.now += Duration::from_millis(1);
+        assert_eq!(mailbox.ping_due(time), Err(LinkFault::NoAnswer));
     }
 
     #[test]

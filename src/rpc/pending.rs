@@ -7,6 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::Epoch;
 use crate::ids::ShardId;
+use crate::time::ShardTime;
 
 /// The calls of one shard to one peer. `O` says whom an answer is for.
 ///
@@ -29,6 +30,7 @@ pub struct Calls<O> {
 #[derive(Debug)]
 struct Call<O> {
     deadline: Instant,
+    timeout: Duration,
     origin: O,
 }
 
@@ -94,7 +96,12 @@ impl<O> Calls<O> {
             self.earliest
                 .map_or(deadline, |earliest| earliest.min(deadline)),
         );
-        self.calls.insert(id, Call { deadline, origin });
+        let call = Call {
+            deadline,
+            timeout,
+            origin,
+        };
+        self.calls.insert(id, call);
         Ok(id)
     }
 
@@ -107,13 +114,14 @@ impl<O> Calls<O> {
     /// Takes the calls whose deadline has passed.
     ///
     /// Cost: nothing before the earliest deadline; then one pass over the table.
-    pub fn expire(&mut self, now: Instant) -> Vec<O> {
-        if self.earliest.is_none_or(|earliest| now < earliest) {
+    pub fn expire(&mut self, time: ShardTime) -> Vec<O> {
+        if self.earliest.is_none_or(|earliest| time.now < earliest) {
             return Vec::new();
         }
-        let due = self.calls.extract_if(|_, call| call.deadline <= now);
-        let origins = in_order(due);
-        self.earliest = self.calls.values().map(|call| call.deadline).min();
+        let due = |call: &Call<O>| time.due(call.deadline, call.timeout);
+        let late = self.calls.extract_if(|_, call| due(call) <= time.now);
+        let origins = in_order(late);
+        self.earliest = self.calls.values().map(due).min();
         origins
     }
 
@@ -195,11 +203,32 @@ mod tests {
         let start = now();
         calls.begin(start, 1).unwrap();
         calls.begin(start + Duration::from_secs(10), 2).unwrap();
-        assert!(calls.expire(start + Duration::from_secs(29)).is_empty());
-        assert_eq!(calls.expire(start + Duration::from_secs(30)), [1]);
-        assert!(calls.expire(start + Duration::from_secs(39)).is_empty());
-        assert_eq!(calls.expire(start + Duration::from_secs(40)), [2]);
+        let at = |seconds| ShardTime::new(start + Duration::from_secs(seconds));
+        assert!(calls.expire(at(29)).is_empty());
+        assert_eq!(calls.expire(at(30)), [1]);
+        assert!(calls.expire(at(39)).is_empty());
+        assert_eq!(calls.expire(at(40)), [2]);
         assert!(calls.is_empty());
+    }
+
+    #[test]
+    fn after_a_pause_each_call_has_its_own_timeout_again() {
+        let mut calls = calls(0, 1);
+        let mut time = ShardTime::new(now());
+        let second = Duration::from_secs(1);
+        calls.begin(time.now, 1).unwrap();
+        calls.begin_within(second, time.now, 2).unwrap();
+        assert!(time.advance(60 * second).is_some());
+        let resumed = time.now;
+        let mut expire_at = |since| {
+            time.now = resumed + since;
+            calls.expire(time)
+        };
+        assert!(expire_at(Duration::ZERO).is_empty());
+        assert!(expire_at(second - Duration::from_millis(1)).is_empty());
+        assert_eq!(expire_at(second), [2]);
+        assert!(expire_at(29 * second).is_empty());
+        assert_eq!(expire_at(30 * second), [1]);
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Shard {
             return Err("too much waits for another shard");
         }
         let calls = &mut self.calls.borrow_mut()[peer.index()];
-        let now = self.now.get();
+        let now = self.time.get().now;
         let begun = match timeout {
             None => calls.begin(now, origin),
             Some(timeout) => calls.begin_within(timeout, now, origin),
@@ -223,17 +223,13 @@ impl Shard {
         name: &str,
         args: Vec<Value>,
     ) -> Result<Vec<Value>, Failure> {
-        let late: Rc<Slot<()>> = Rc::default();
-        let ring = late.clone();
-        let deadline = self.now.get() + self.config.rpc.timeout;
-        let _alarm = self.alarms.set(deadline, move || ring.put(()));
         let work = async {
             let call = RemoteCall::new(args, self.clone());
             self.router.call_remote(index, call).await
         };
         let work = async { self.pulse.run(Work::Remote(index), work).await.ok() };
         let late = async {
-            late.take().await;
+            self.timeout(self.config.rpc.timeout).await;
             self.counters().add(Counter::RemoteTimeouts, 1);
             tracing::warn!(remote = name, "a remote did not answer in time");
             Some(Err(Failure::new("the remote did not answer in time")))

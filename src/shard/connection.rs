@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::io::IoSlice;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -24,6 +23,7 @@ use crate::net::socket::Socket;
 use crate::push::select::Via;
 use crate::push::{Framing, Outbox};
 use crate::session::Identity;
+use crate::time::ShardTime;
 use crate::wire::protobuf::ProtoId;
 use crate::wire::websocket::{self, Opcode};
 use crate::wire::{handshake, message, package};
@@ -111,29 +111,30 @@ impl Shard {
         let Some(connection) = connections.get_mut(sid) else {
             return;
         };
-        connection.silence.idle = Some(self.now.get() + self.patience.idle);
+        connection.silence.idle = Some(self.time.get().now + self.patience.idle);
         self.watch(sid, connection);
     }
 
     /// Makes sure that the wheel looks at a connection.
     fn watch(&self, sid: Sid, connection: &mut Connection) {
         if !connection.in_wheel
-            && let Some(deadline) = connection.silence.deadline()
+            && let Some((at, _)) = connection.silence.due(&self.patience, self.time.get())
         {
             connection.in_wheel = true;
-            self.wheel.borrow_mut().insert(sid, deadline);
+            self.wheel.borrow_mut().insert(sid, at);
         }
     }
 
-    /// The wheel looks at a connection.
-    pub(super) fn look_at(self: &Rc<Self>, sid: Sid, now: Instant) {
+    /// Checks the deadlines of a connection.
+    pub(super) fn look_at(self: &Rc<Self>, sid: Sid, time: ShardTime) {
         let expired = {
             let mut connections = self.connections.borrow_mut();
             let Some(connection) = connections.get_mut(sid) else {
                 return;
             };
             connection.in_wheel = false;
-            let expired = connection.silence.expired(now);
+            let due = connection.silence.due(&self.patience, time);
+            let expired = due.filter(|(at, _)| *at <= time.now);
             if expired.is_none() {
                 self.watch(sid, connection);
             } else if connection.client.state() == State::Closed {
@@ -143,7 +144,7 @@ impl Shard {
             }
             expired
         };
-        if let Some(fault) = expired {
+        if let Some((_, fault)) = expired {
             self.close(sid, fault, None);
         }
     }
@@ -154,7 +155,7 @@ impl Shard {
         if let Some(connection) = self.connections.borrow_mut().get_mut(sid)
             && connection.silence.idle.is_some()
         {
-            connection.silence.idle = Some(self.now.get() + self.patience.idle);
+            connection.silence.idle = Some(self.time.get().now + self.patience.idle);
         }
         loop {
             let received = {
@@ -251,7 +252,7 @@ impl Shard {
         }
         self.control(sid, package::Kind::Heartbeat, b"");
         self.connection(sid, |connection| {
-            connection.silence.heartbeat = Some(self.now.get() + timeout);
+            connection.silence.heartbeat = Some(self.time.get().now + timeout);
             self.watch(sid, connection);
         });
     }
@@ -441,7 +442,7 @@ impl Shard {
                 connection.outbox.advance(pool, written);
                 // As pomelo: bytes in either direction are a sign of life.
                 if connection.silence.idle.is_some() {
-                    connection.silence.idle = Some(self.now.get() + self.patience.idle);
+                    connection.silence.idle = Some(self.time.get().now + self.patience.idle);
                 }
                 if written < offered {
                     self.counters().add(Counter::FlushesBlocked, 1);
@@ -487,7 +488,7 @@ impl Shard {
                 .write_goodbye(&self.rules, fault, &mut goodbye);
             connection.client.close();
             connection.silence = Silence {
-                linger: Some(self.now.get() + LINGER),
+                linger: Some(self.time.get().now + LINGER),
                 ..Silence::default()
             };
             self.watch(sid, connection);

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
-use std::time::Instant;
 
 use super::Shard;
 use super::call::{self, Caller};
@@ -20,6 +19,7 @@ use crate::metrics::Counter;
 use crate::route::{self, Target};
 use crate::rpc::pending::Calls;
 use crate::session::{Identity, Uid};
+use crate::time::ShardTime;
 use crate::wire::message::Message;
 use crate::wire::protobuf::ProtoId;
 use crate::wire::{json, rpc};
@@ -434,10 +434,10 @@ impl Shard {
     }
 
     /// Fails the calls whose deadline has passed.
-    pub(super) fn expire_calls(self: &Rc<Self>, now: Instant) {
+    pub(super) fn expire_calls(self: &Rc<Self>, time: ShardTime) {
         let peers = self.links.borrow().len();
         for peer in 0..peers {
-            let origins = self.calls.borrow_mut()[peer].expire(now);
+            let origins = self.calls.borrow_mut()[peer].expire(time);
             self.counters()
                 .add(Counter::CallTimeouts, origins.len() as u64);
             for origin in origins {

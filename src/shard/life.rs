@@ -37,7 +37,7 @@ impl Shard {
         };
         let timeout = self.config.start_timeout;
         let late = async {
-            clock::sleep(timeout).await;
+            self.timeout(timeout).await;
             Err(format!(
                 "on_start was not done within start_timeout = {timeout:?}"
             ))
@@ -71,12 +71,14 @@ impl Shard {
     /// Has the application come to its end: here, and on the other shards that hold an `at_work`. What
     /// is late is left behind.
     pub(super) async fn stop_application(self: &Rc<Self>, at_work: Arc<()>) {
-        let deadline = clock::now() + self.config.stop_timeout;
+        let timeout = self.config.stop_timeout;
+        let deadline = self.time.get().now + timeout;
+        let is_late = || self.time.get().is_over(deadline, timeout);
         self.stop_request.request();
         let shard = self.clone();
         let end = async move { shard.router.life().end(&shard.frontend()).await };
         self.run_task(Work::BeforeStop, "before_stop".into(), Box::pin(end));
-        while !self.tasks.borrow().is_empty() && clock::now() < deadline {
+        while !self.tasks.borrow().is_empty() && !is_late() {
             clock::sleep(LOOK).await;
         }
         for (_, name) in &*self.tasks.borrow() {
@@ -85,7 +87,7 @@ impl Shard {
         }
         let others = Arc::downgrade(&at_work);
         drop(at_work);
-        while others.strong_count() > 0 && clock::now() < deadline {
+        while others.strong_count() > 0 && !is_late() {
             clock::sleep(LOOK).await;
         }
     }

@@ -23,6 +23,7 @@ use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::Socket;
 use crate::rpc::Epoch;
 use crate::rpc::mailbox::{Backoff, Event, LinkFault, Mailbox};
+use crate::time::ShardTime;
 use crate::wire::mqtt;
 
 /// A server that stays unreachable is a warning again after this time.
@@ -105,7 +106,7 @@ pub(super) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
         let fault = match dial(
             &server.host,
             server.port,
-            rpc.connect_timeout,
+            shard.timeout(rpc.connect_timeout),
             &shard.network,
         )
         .await
@@ -154,10 +155,10 @@ async fn talk(
         return LinkFault::Socket;
     }
     *link.socket.borrow_mut() = Some(socket.clone());
-    let rpc = &shard.config.rpc;
-    let mut mailbox = Mailbox::new(clock::now(), rpc.keepalive, rpc.answer_timeout);
+    let (rpc, now) = (&shard.config.rpc, shard.time.get().now);
+    let mut mailbox = Mailbox::new(now, rpc.keepalive, rpc.answer_timeout);
     if pings {
-        mailbox.note_ping(clock::now());
+        mailbox.note_ping(now);
     }
     if !waits_for_pong {
         shard.open_pipe(&link.pipe, socket.clone());
@@ -265,7 +266,7 @@ impl Shard {
     }
 
     /// Sends pings that are due; ends links that do not answer them, or take no bytes.
-    pub(super) fn ping_links(self: &Rc<Self>, now: Instant) {
+    pub(super) fn ping_links(self: &Rc<Self>, time: ShardTime) {
         let links: SmallVec<[Rc<Link>; 16]> =
             self.links.borrow().iter().flatten().cloned().collect();
         for link in links {
@@ -273,7 +274,7 @@ impl Shard {
                 self.end_link(&link, LinkFault::QueueFull);
             }
             let due = match &mut *link.mailbox.borrow_mut() {
-                Some(mailbox) => mailbox.ping_due(now),
+                Some(mailbox) => mailbox.ping_due(time),
                 None => continue,
             };
             match due {

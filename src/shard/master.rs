@@ -22,6 +22,7 @@ use crate::net::dial::{DialError, dial};
 use crate::net::drive::{self, Receiver};
 use crate::net::socket::{Listener, Socket};
 use crate::rpc::mailbox::Backoff;
+use crate::time::ShardTime;
 use crate::wire::mqtt;
 
 /// How long connecting to the master may take, as in the reference.
@@ -75,7 +76,6 @@ fn configured(config: &Config) -> Directory {
 
 impl MasterLink {
     fn new(shard: &Shard, master: &config::Master) -> Self {
-        let now = clock::now();
         let config = MasterConfig {
             id: shard.config.id.clone(),
             server_type: shard.config.server_type.clone(),
@@ -90,8 +90,8 @@ impl MasterLink {
             pipe: Rc::default(),
             directory: RefCell::new(configured(&shard.config)),
             unnamed: RefCell::default(),
-            started: now,
-            next_tick: Cell::new(now),
+            started: clock::now(),
+            next_tick: Cell::new(shard.time.get().now),
             end_reason: Cell::default(),
             left: Cell::default(),
         }
@@ -131,11 +131,11 @@ impl MasterLink {
     }
 
     /// Removes servers that did not come back in time; true when there were any.
-    fn remove_unnamed(&self, now: Instant) -> bool {
+    fn remove_unnamed(&self, time: ShardTime) -> bool {
         let mut unnamed = self.unnamed.borrow_mut();
         let before = unnamed.len();
         unnamed.retain(|id, until| {
-            let stays = now < *until;
+            let stays = !time.is_over(*until, RETURN_GRACE);
             if !stays {
                 self.directory.borrow_mut().remove(id);
             }
@@ -152,7 +152,8 @@ async fn run(shard: Rc<Shard>, link: Rc<MasterLink>, master: config::Master) {
     let mut random = shard.random();
     let (host, port) = (&master.host, master.port);
     loop {
-        let dialled = dial(host, port, CONNECT_TIMEOUT, &shard.network).await;
+        let timeout = shard.timeout(CONNECT_TIMEOUT);
+        let dialled = dial(host, port, timeout, &shard.network).await;
         let (lived, text, reason) = match dialled {
             Ok(socket) => {
                 let lived = talk(&shard, &link, Rc::new(socket)).await;
@@ -190,7 +191,8 @@ async fn run(shard: Rc<Shard>, link: Rc<MasterLink>, master: config::Master) {
 async fn talk(shard: &Rc<Shard>, link: &Rc<MasterLink>, socket: Rc<Socket>) -> Duration {
     shard.open_pipe(&link.pipe, socket.clone());
     shard.send_to_peer(&link.pipe, |out| {
-        link.machine.borrow_mut().connected(clock::now(), out);
+        let now = shard.time.get().now;
+        link.machine.borrow_mut().connected(now, out);
     });
     let receiver = MasterReceiver {
         shard,
@@ -216,11 +218,11 @@ impl Receiver for MasterReceiver<'_> {
         let mut at = 0;
         loop {
             let mut out = Vec::new();
-            let received =
-                self.link
-                    .machine
-                    .borrow_mut()
-                    .receive(clock::now(), &input[at..], &mut out);
+            let received = self.link.machine.borrow_mut().receive(
+                self.shard.time.get().now,
+                &input[at..],
+                &mut out,
+            );
             if !out.is_empty() {
                 self.shard
                     .send_to_peer(&self.link.pipe, |bytes| bytes.append(&mut out));
@@ -275,7 +277,7 @@ impl Shard {
                 self.publish(link);
             }
             Event::Replaced(list) => {
-                link.replace(&list, Some(clock::now() + RETURN_GRACE));
+                link.replace(&list, Some(self.time.get().now + RETURN_GRACE));
                 self.publish(link);
             }
             Event::Added(server) => {
@@ -365,22 +367,22 @@ impl Shard {
     }
 
     /// Looks at the clock for the master's sake.
-    pub(super) fn tick_master(self: &Rc<Self>, now: Instant) {
+    pub(super) fn tick_master(self: &Rc<Self>, time: ShardTime) {
         let Some(link) = self.master.borrow().clone() else {
             return;
         };
-        if now < link.next_tick.get() {
+        if time.now < link.next_tick.get() {
             return;
         }
-        link.next_tick.set(now + Duration::from_secs(1));
-        if link.remove_unnamed(now) {
+        link.next_tick.set(time.now + Duration::from_secs(1));
+        if link.remove_unnamed(time) {
             self.publish(&link);
         }
         if !link.pipe.is_open() {
             return;
         }
         let mut out = Vec::new();
-        let alive = link.machine.borrow_mut().tick(now, &mut out);
+        let alive = link.machine.borrow_mut().tick(time, &mut out);
         if !out.is_empty() {
             self.send_to_peer(&link.pipe, |bytes| bytes.append(&mut out));
         }

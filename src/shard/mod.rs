@@ -55,6 +55,7 @@ use crate::rpc::Epoch;
 use crate::rpc::pending::Calls;
 use crate::session::Identity;
 use crate::session::slab::Slab;
+use crate::time::ShardTime;
 use crate::wire::json;
 
 mod accept;
@@ -168,10 +169,15 @@ pub(crate) struct Shard {
     process_connections: Arc<Gauge>,
     stop: Arc<dyn Fn(Option<Error>) + Send + Sync>,
     /// Time of the last tick: close enough for timeouts, and free to read.
-    now: Cell<Instant>,
-    /// How late that tick was.
+    time: Cell<ShardTime>,
+    /// When that tick was, by the clock.
+    ticked: Cell<Instant>,
+    /// How late it was.
     late: Cell<Duration>,
+    /// Calls put off to a time of the clock.
     alarms: Alarms,
+    /// Calls that are made when a timeout has passed.
+    timeouts: Alarms,
     rules: Rules,
     handshake: Handshake,
     coder: Coder,
@@ -370,9 +376,11 @@ impl Shard {
             process_sockets: seed.sockets,
             process_connections: seed.connections,
             stop: seed.stopper,
-            now: Cell::new(now),
+            time: Cell::new(ShardTime::new(now)),
+            ticked: Cell::new(now),
             late: Cell::default(),
             alarms: Alarms::default(),
+            timeouts: Alarms::default(),
             rules: Rules::new(config, seed.page),
             handshake,
             unfiltered: Unfiltered {

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::Shard;
 use super::pulse::Work;
-use crate::handler::clock::{Alarms, Clock};
+use crate::handler::clock::{Alarm, Alarms, Call, Clock};
+use crate::handler::filter::Slot;
 use crate::metrics::Counter;
 use crate::net::poller::Poller;
 use crate::net::{Network, clock};
-
-/// Longest distance between two looks at the clock.
-const TICK: Duration = Duration::from_millis(50);
+use crate::time::{ShardTime, TICK};
 
 /// Looks at the clock, until the shard ends.
 pub(super) async fn tick(shard: Rc<Shard>) {
@@ -24,34 +23,54 @@ pub(super) async fn tick(shard: Rc<Shard>) {
             poller.look(&mut events);
         }
         let now = clock::now();
-        shard.late.set(shard.overdue(now));
-        shard.now.set(now);
-        shard.wheel.borrow_mut().turn(now, &mut due);
+        let time = shard.advance_time(now);
+        shard.wheel.borrow_mut().turn(time.now, &mut due);
         for sid in due.drain(..) {
-            shard.look_at(sid, now);
+            shard.look_at(sid, time);
         }
-        shard.ring_alarms(now);
-        shard.expire_calls(now);
-        shard.ping_links(now);
-        shard.tick_master(now);
+        shard.ring_alarms(&shard.alarms, ShardTime::new(now));
+        shard.ring_alarms(&shard.timeouts, time);
+        shard.expire_calls(time);
+        shard.ping_links(time);
+        shard.tick_master(time);
         shard.turn.request();
     }
 }
 
 impl Shard {
-    /// By how much the next tick is late.
-    fn overdue(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.now.get() + TICK)
+    /// Moves the time of the shard to a tick; reports a pause that ends with it.
+    fn advance_time(&self, now: Instant) -> ShardTime {
+        let elapsed = now.saturating_duration_since(self.ticked.replace(now));
+        self.late.set(elapsed.saturating_sub(TICK));
+        let mut time = self.time.get();
+        if let Some(pause) = time.advance(elapsed) {
+            self.counters().add(Counter::Pauses, 1);
+            tracing::warn!(
+                "shard {} was paused for {:.1} s; deadlines start again",
+                self.id.0,
+                pause.as_secs_f64()
+            );
+        }
+        self.time.set(time);
+        time
     }
 
     /// Makes the calls whose time has come. A panic there must not end the shard.
-    fn ring_alarms(&self, now: Instant) {
-        while let Some(call) = self.alarms.due(now) {
+    fn ring_alarms(&self, alarms: &Alarms, time: ShardTime) {
+        alarms.ring(time, |call| {
             if self.pulse.call(Work::Alarm, call).is_err() {
                 self.counters().add(Counter::Panics, 1);
                 tracing::error!("a call that was put off panicked");
             }
-        }
+        });
+    }
+
+    /// Waits until a timeout has passed; a pause does not count.
+    pub(super) async fn timeout(&self, timeout: Duration) {
+        let slot = Rc::new(Slot::default());
+        let passed = slot.clone();
+        let _alarm = self.call_at_timeout(timeout, Box::new(move || passed.put(())));
+        slot.take().await;
     }
 }
 
@@ -65,10 +84,19 @@ impl Clock for Shard {
     }
 
     fn lag(&self) -> Duration {
-        self.late.get().max(self.overdue(clock::now()))
+        let next_tick = self.ticked.get() + TICK;
+        let overdue = clock::now().saturating_duration_since(next_tick);
+        self.late.get().max(overdue)
     }
 
-    fn alarms(&self) -> &Alarms {
-        &self.alarms
+    fn call_after(&self, wait: Duration, call: Call) -> Alarm {
+        self.alarms.set(clock::now() + wait, Duration::ZERO, call)
+    }
+
+    fn call_at_timeout(&self, timeout: Duration, call: Call) -> Alarm {
+        let mut time = self.time.get();
+        // More exact than the last tick.
+        time.advance(clock::now().saturating_duration_since(self.ticked.get()));
+        self.timeouts.set(time.now + timeout, timeout, call)
     }
 }

@@ -35,6 +35,7 @@ mod lifecycle;
 mod links;
 mod misbehaving;
 mod npm_clients;
+mod pause;
 mod peers;
 mod pinning;
 mod pomelo_chat;

@@ -282,21 +282,22 @@ fn a_ping_goes_out_each_minute_and_two_minutes_of_silence_end_the_link() {
     let second = Duration::from_secs(1);
     let mut monitor = Monitor::joined(Dialect::Pomelo);
     let start = monitor.now;
+    let at = |seconds| ShardTime::new(start + seconds * second);
     let Monitor { master, out, .. } = &mut monitor;
-    for (at, sent) in [(59, false), (60, true)] {
+    for (seconds, sent) in [(59, false), (60, true)] {
         out.clear();
-        assert_eq!(master.tick(start + at * second, out), Ok(()));
-        assert_eq!(!out.is_empty(), sent, "{at}");
+        assert_eq!(master.tick(at(seconds), out), Ok(()));
+        assert_eq!(!out.is_empty(), sent, "{seconds}");
     }
     assert_eq!(out[..], mqtt::PINGREQ);
     assert_eq!(master.receive(start, &mqtt::PINGRESP, out), Ok((2, None)));
-    for (at, sent) in [(119, false), (120, true), (180, false), (239, false)] {
+    for (seconds, sent) in [(119, false), (120, true), (180, false), (239, false)] {
         out.clear();
-        assert_eq!(master.tick(start + at * second, out), Ok(()));
-        assert_eq!(!out.is_empty(), sent, "{at}");
+        assert_eq!(master.tick(at(seconds), out), Ok(()));
+        assert_eq!(!out.is_empty(), sent, "{seconds}");
     }
-    assert_eq!(master.tick(start + 240 * second, out), Err(Fault::NoPong));
-    assert_eq!(master.tick(start + 999 * second, out), Ok(()), "it is over");
+    assert_eq!(master.tick(at(240), out), Err(Fault::NoPong));
+    assert_eq!(master.tick(at(999), out), Ok(()), "it is over");
     out.clear();
     master.connected(start + 300 * second, out);
     let ping = mqtt::PINGREQ;
@@ -309,13 +310,36 @@ fn a_ping_goes_out_each_minute_and_two_minutes_of_silence_end_the_link() {
 }
 
 #[test]
+fn after_a_pause_a_pong_may_take_its_whole_time_again() {
+    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    let mut time = ShardTime::new(monitor.now);
+    let Monitor { master, out, .. } = &mut monitor;
+    time.now += KEEPALIVE;
+    assert_eq!(master.tick(time, out), Ok(()));
+    assert!(out.ends_with(&mqtt::PINGREQ));
+    time.now += 2 * KEEPALIVE - Duration::from_secs(1);
+    assert!(time.advance(10 * KEEPALIVE).is_some());
+    assert_eq!(master.tick(time, out), Ok(()));
+    time.now += 2 * KEEPALIVE - Duration::from_secs(1);
+    assert_eq!(master.tick(time, out), Ok(()));
+    time.now += Duration::from_secs(1);
+    assert_eq!(master.tick(time, out), Err(Fault::NoPong));
+}
+
+#[test]
 fn joining_may_not_take_for_ever() {
     let mut monitor = Monitor::new(config(Dialect::Pomelo));
     let Monitor { master, out, now } = &mut monitor;
-    assert_eq!(master.tick(*now, out), Ok(()));
+    assert_eq!(master.tick(ShardTime::new(*now), out), Ok(()));
     master.connected(*now, out);
-    assert_eq!(master.tick(*now + JOIN_MAX / 2, out), Ok(()));
-    assert_eq!(master.tick(*now + JOIN_MAX, out), Err(Fault::JoinTimeout));
+    assert_eq!(
+        master.tick(ShardTime::new(*now + JOIN_MAX / 2), out),
+        Ok(())
+    );
+    assert_eq!(
+        master.tick(ShardTime::new(*now + JOIN_MAX), out),
+        Err(Fault::JoinTimeout)
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 
 use super::{Filters, Slot, handle};
 use crate::config::{Dialect, Server};
-use crate::handler::clock::{Alarms, Clock};
+use crate::handler::clock::{Alarm, Alarms, Call, Clock};
 use crate::handler::{
     Answer, BroadcastOptions, CallError, ClientAddr, Failure, Frontend, Incoming, Invocation,
     LocalFuture, OnClose, Outcome, Request, Router, Sent, Session, SessionEvent, States, reply,
@@ -23,6 +23,7 @@ use crate::ids::{ShardId, Sid};
 use crate::metrics::Counter;
 use crate::route::Target;
 use crate::session::{Identity, Uid};
+use crate::time::ShardTime;
 
 pub(super) struct Fake {
     now: Cell<Instant>,
@@ -53,8 +54,12 @@ impl Clock for Fake {
         self.lag.get()
     }
 
-    fn alarms(&self) -> &Alarms {
-        &self.alarms
+    fn call_after(&self, wait: Duration, call: Call) -> Alarm {
+        self.alarms.set(self.now.get() + wait, Duration::ZERO, call)
+    }
+
+    fn call_at_timeout(&self, timeout: Duration, call: Call) -> Alarm {
+        self.alarms.set(self.now.get() + timeout, timeout, call)
     }
 }
 
@@ -245,9 +250,8 @@ impl World {
     pub(super) fn pass(&self, milliseconds: u64) {
         let now = self.frontend.now.get() + Duration::from_millis(milliseconds);
         self.frontend.now.set(now);
-        while let Some(call) = self.frontend.alarms.due(now) {
-            call();
-        }
+        let alarms = &self.frontend.alarms;
+        alarms.ring(ShardTime::new(now), |call| call());
         self.turn();
     }
 

@@ -168,7 +168,7 @@ pub struct Task {
 impl Task {
     /// Its turn has come: its time runs.
     fn start(&mut self, incoming: &Rc<Incoming>) {
-        let clock = incoming.session.frontend();
+        let frontend = incoming.session.frontend();
         let (filter, late) = (Rc::downgrade(&self.filter), self.late.clone());
         let (number, incoming) = (self.number, Rc::downgrade(incoming));
         let call = move || {
@@ -177,8 +177,8 @@ impl Task {
                 filter.timed_out(number, &late, &incoming);
             }
         };
-        let at = clock.now() + self.filter.timeout;
-        self.alarm = Some(clock.alarms().set(at, call));
+        let timeout = self.filter.timeout;
+        self.alarm = Some(frontend.call_at_timeout(timeout, Box::new(call)));
     }
 }
 

@@ -47,11 +47,12 @@ impl Filter for Timeout {
         }
         self.pending.set(pending + 1);
         let late = Rc::downgrade(incoming);
-        let alarm = frontend.alarms().set(frontend.now() + self.after, move || {
+        let call = move || {
             let Some(late) = late.upgrade() else { return };
             late.session.frontend().count(Counter::TimeoutsLate);
             tracing::error!(session = %late.session.id(), "request {:?} timeout.", late.route);
-        });
+        };
+        let alarm = frontend.call_at_timeout(self.after, Box::new(call));
         Step::Ready(Ok(Some(Watch {
             _alarm: alarm,
             pending: self.pending.clone(),

@@ -332,6 +332,82 @@ mod a_gateway_may_be_there_before_its_master {
     in_both_dialects!(promise);
 }
 
+mod a_gateway_that_was_stopped_for_a_while_comes_back_by_itself {
+    use std::thread;
+
+    use super::*;
+
+    const KNOBS: Knobs = Knobs {
+        tangelo: &["--set", "client.heartbeat=3s"],
+        genuine: &[],
+    };
+
+    /// A genuine connector cuts its clients.
+    fn promise(dialect: Dialect) {
+        let cluster = Cluster::start(dialect);
+        for kind in Kind::TANGELOS {
+            after(Duration::from_secs(8), &cluster, kind);
+        }
+    }
+
+    /// Long enough for peers and master to give it up:
+    /// `cargo test --test e2e comes_back_by_itself::after_minutes -- --ignored`
+    #[test]
+    #[ignore = "takes some minutes"]
+    fn after_minutes() {
+        for dialect in [Dialect::Pomelo, Dialect::Pinus] {
+            after(
+                Duration::from_secs(200),
+                &Cluster::start(dialect),
+                Kind::TANGELOS[1],
+            );
+        }
+    }
+
+    fn after(pause: Duration, cluster: &Cluster, kind: Kind) {
+        let mut frontend = Frontend::start(cluster, kind, KNOBS);
+        let id = frontend.id();
+        let mut clients = clients_of(&frontend);
+        let mut named = bound_to(&frontend, ["alice", "bob"].map(Value::from));
+        for client in &mut clients {
+            for named in &mut named {
+                push_through(client, id, named);
+            }
+        }
+        let gateway = frontend.gateway().expect("it is tangelo");
+        gateway.signal("STOP");
+        for client in &mut clients {
+            client.request(50, "chat.chatHandler.whoami", "{}");
+        }
+        for _ in 0..pause.as_secs() {
+            let named = named.iter_mut().map(|(_, client)| client);
+            for client in named.chain(&mut clients) {
+                client.send_package(HEARTBEAT, b"");
+            }
+            thread::sleep(Duration::from_secs(1));
+        }
+        gateway.signal("CONT");
+        for client in &mut clients {
+            client.wait_response(50);
+        }
+        assert!(gateway.wait_counter("pauses", 1) >= 1);
+        assert_eq!(gateway.counters().get("closed_heartbeat_timeout"), None);
+
+        cluster.wait_until_listed(id);
+        cluster.wait_until_known(id);
+        wait_until_served_by(&mut named[0].1, "chat-2");
+        wait_until_served_by(&mut named[1].1, "chat-1");
+        for client in &mut clients {
+            wait_until_served_by(client, "chat-1");
+            for named in &mut named {
+                push_through(client, id, named);
+            }
+        }
+    }
+
+    in_both_dialects!(promise);
+}
+
 mod a_gateway_without_the_right_token_is_refused {
     use super::*;
     use crate::gateway::Gateway;
