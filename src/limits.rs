@@ -130,6 +130,17 @@ pub const STALL_MIN: Duration = Duration::from_millis(500);
 pub const LOG_ARGS_BYTES_MAX: usize = 8 << 10;
 /// Log lines waiting for the writer. Full: the line is dropped and counted.
 pub const LOG_LINES_MAX: usize = 8192;
+/// Lines of one kind that a window of the log takes. A kind is one place in the code. Above: the lines
+/// are counted, and a summary at the end of the window carries the first of them.
+pub const LOG_BURST_MAX: u64 = 10;
+/// Length of that window: it begins with the first line of any kind.
+pub const LOG_WINDOW: Duration = Duration::from_secs(10);
+/// Kinds that are counted apart; some eight times as many as there are.
+pub const LOG_KINDS_MAX: usize = 512;
+/// Longest text that a log line takes from elsewhere: the example of a summary, the cause of a code 500.
+pub const LOG_TEXT_BYTES_MAX: usize = 1024;
+/// Lines waiting for the reader of standard output. Full: the line is dropped and counted.
+pub const STDOUT_LINES_MAX: usize = 256;
 
 const _: () = assert!(POOL_JOBS_MAX + POOL_THREADS_MAX < 1 << 15);
 const _: () = assert!(PACKAGE_BODY_BYTES_MAX < RPC_FRAME_BYTES_MAX);

@@ -1,42 +1,77 @@
-//! Log lines: formatted where they happen, written by one thread.
+//! What the process writes: the log on standard error, and a few lines on standard output.
 //!
-//! A shard must never wait for whoever reads stderr, so a line goes through a bounded queue; when
-//! that is full the line is dropped and counted, and the log itself says how many are missing.
+//! A shard must never wait for whoever reads them, so a line goes through a bounded queue to a thread
+//! that writes it. When the queue is full the line is dropped and counted, and a later line says how
+//! many are missing.
+//!
+//! Lines of tangelo that repeat are limited per kind (`limit.rs`): a client that is refused may come
+//! back thousands of times a second. Lines of the application are not limited, and neither are those of
+//! [`FORWARD_LOG`] and [`CON_LOG`], which are data.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::hash::BuildHasher as _;
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use serde_json::Value;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format::{DefaultFields, Writer as Text};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::{self, FmtContext, FormatEvent, FormatFields, MakeWriter};
-use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::fmt::{self, FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{CON_LOG, FORWARD_LOG, Log, LogFormat};
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::metrics::{self, Counter};
 
-/// Bytes handed to one write.
-const WRITE_BYTES: usize = 64 << 10;
-/// How long the end of the process waits for the last lines.
-const FLUSH_MAX: Duration = Duration::from_secs(1);
+mod limit;
+mod output;
 
-/// Sends what is logged to stderr until the guard goes. A program that installed a subscriber of
-/// its own before keeps that one.
-pub fn start(config: &Log) -> Result<Guard> {
+use limit::{Kinds, Verdict};
+use output::{Line, Lines, Sample, Writer};
+
+/// Log target of this room.
+const TARGET: &str = module_path!();
+
+/// Sends what is logged to standard error until the output ends. A program that installed a subscriber
+/// of its own before keeps that one.
+pub fn start(config: &Log) -> Result<Output> {
     let filter = filter(&config.level).map_err(|e| Error::Config(format!("log.level: {e}")))?;
-    let (lines, guard) = writer(io::stderr(), config.format, limits::LOG_LINES_MAX)?;
+    let kinds = Arc::new(Kinds::new(limits::LOG_KINDS_MAX, limits::LOG_WINDOW));
+    let (lines, log) = Writer::start(
+        io::stderr(),
+        config.format,
+        limits::LOG_LINES_MAX,
+        Some(kinds.clone()),
+    )?;
+    let (stdout_lines, stdout) =
+        Writer::start(io::stdout(), config.format, limits::STDOUT_LINES_MAX, None)?;
+    let _ = subscriber(config.format, filter, lines, kinds).try_init();
+    Ok(Output {
+        format: config.format,
+        stdout_lines,
+        log,
+        stdout,
+    })
+}
+
+fn subscriber(
+    format: LogFormat,
+    filter: EnvFilter,
+    lines: Lines,
+    kinds: Arc<Kinds>,
+) -> impl Subscriber + Send + Sync {
+    let limiter = Limiter {
+        kinds,
+        lines: lines.clone(),
+    };
     let layer = fmt::layer().with_writer(lines);
-    let layer = match config.format {
+    let layer = match format {
         LogFormat::Text => layer
             .with_ansi(io::stderr().is_terminal())
             .compact()
@@ -48,9 +83,102 @@ pub fn start(config: &Log) -> Result<Guard> {
             .map_event_format(Spliced)
             .boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(filter).with(layer);
-    let _ = subscriber.try_init();
-    Ok(guard)
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(limiter)
+        .with(layer)
+}
+
+/// Both streams of the process. Dropping it writes what is queued, for at most a second.
+pub struct Output {
+    format: LogFormat,
+    stdout_lines: Lines,
+    log: Writer,
+    stdout: Writer,
+}
+
+impl Output {
+    /// Writes a line to standard output: the message, with `log.format = "json"` as an object that has
+    /// the `members` too. Never waits for the reader.
+    pub fn say(&self, message: &str, members: impl IntoIterator<Item = (&'static str, Value)>) {
+        let line = match self.format {
+            LogFormat::Text => format!("{message}\n"),
+            LogFormat::Json => json_line(Level::INFO, PROGRAM, message, members),
+        };
+        self.stdout_lines.send(Line::Text(line.into_bytes().into()));
+    }
+
+    /// Writes what is queued, for at most a second. Nothing is written after that.
+    pub fn end(&self) {
+        Writer::end(&[&self.log, &self.stdout]);
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Writes the reason of a failed start or end to standard error. Waits for its reader at most a second.
+pub fn last_words(format: LogFormat, error: &Error) {
+    let text = match format {
+        LogFormat::Text => format!("{PROGRAM}: {error}\n"),
+        LogFormat::Json => json_line(Level::ERROR, PROGRAM, &error.to_string(), []),
+    };
+    if let Ok((lines, writer)) = Writer::start(io::stderr(), format, 1, None) {
+        lines.send(Line::Text(text.into_bytes().into()));
+        Writer::end(&[&writer]);
+    }
+}
+
+/// Log target of lines that are about the process as a whole.
+const PROGRAM: &str = "tangelo";
+
+/// Keeps the lines of each kind within their limit.
+struct Limiter {
+    kinds: Arc<Kinds>,
+    lines: Lines,
+}
+
+impl<S: Subscriber> Layer<S> for Limiter {
+    /// Cost of a line over the limit: nothing is formatted, but the first one of a window is.
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let metadata = event.metadata();
+        if !is_own(metadata.target()) {
+            return true;
+        }
+        let hasher = foldhash::fast::FixedState::default();
+        let sample_of = match self.kinds.count(hasher.hash_one(metadata.callsite())) {
+            Verdict::Write => return true,
+            Verdict::Sample(kind) => Some(kind),
+            Verdict::Suppress => None,
+        };
+        metrics::count_for_process(Counter::LogLinesSuppressed);
+        if let Some(kind) = sample_of {
+            let sample = Sample {
+                level: *metadata.level(),
+                target: metadata.target(),
+                text: text_of(event),
+            };
+            self.lines.send(Line::Sample(kind, Box::new(sample)));
+        }
+        false
+    }
+}
+
+/// Whether a line is one of tangelo itself.
+fn is_own(target: &str) -> bool {
+    let rest = target.strip_prefix(PROGRAM);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// Message and fields of an event, on one line, cut to a bound.
+fn text_of(event: &Event<'_>) -> String {
+    let mut text = String::new();
+    let _ = DefaultFields::new().format_fields(Text::new(&mut text), event);
+    text.truncate(text.floor_char_boundary(limits::LOG_TEXT_BYTES_MAX));
+    text.replace('\n', "\\n")
 }
 
 /// JSON lines where a message that is a JSON object itself gives its members to the line.
@@ -65,7 +193,7 @@ where
     fn format_event(
         &self,
         context: &FmtContext<'_, S, N>,
-        mut line: Writer<'_>,
+        mut line: Text<'_>,
         event: &Event<'_>,
     ) -> std::fmt::Result {
         let (target, level) = (event.metadata().target(), event.metadata().level());
@@ -113,171 +241,49 @@ pub(crate) fn filter(level: &str) -> std::result::Result<EnvFilter, String> {
         .map_err(|e| format!("{level:?}: {e}; {accepted}"))
 }
 
-/// Keeps the log alive; dropping it writes what is queued, for at most a second.
-#[derive(Debug)]
-pub struct Guard {
-    dropped: Arc<AtomicU64>,
-    /// Closing it asks the writer to end.
-    stop: Option<Sender<()>>,
-    /// Closed by the writer when it has ended.
-    ended: Receiver<()>,
-}
-
-impl Guard {
-    /// Lines lost so far because the writer could not keep up.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.stop = None;
-        // A reader that has stalled must not keep the process from ending.
-        let _ = self.ended.recv_timeout(FLUSH_MAX);
-    }
-}
-
-/// Where the subscriber writes to. Written by all threads; never blocks; full: the line is dropped
-/// and counted. Cost: one allocation per line.
-struct Lines {
-    queue: Sender<Box<[u8]>>,
-    dropped: Arc<AtomicU64>,
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = &'a Self;
-
-    fn make_writer(&'a self) -> &'a Self {
-        self
-    }
-}
-
-impl Write for &Lines {
-    /// The subscriber hands over a whole line at a time.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.queue.try_send(line.into()).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn writer(
-    out: impl Write + Send + 'static,
+/// A line that no event makes, in the shape of the others.
+fn line(
     format: LogFormat,
-    lines_max: usize,
-) -> Result<(Lines, Guard)> {
-    let (queue, lines) = bounded(lines_max);
-    let (stop, stopped) = bounded(0);
-    let (end, ended) = bounded(0);
-    let dropped = Arc::new(AtomicU64::new(0));
-    let counter = dropped.clone();
-    thread::Builder::new()
-        .name("tangelo-log".into())
-        .spawn(move || {
-            write_lines(out, format, lines, &stopped, &counter);
-            drop(end);
-        })
-        .map_err(|e| Error::Host(format!("cannot start the log thread: {e}")))?;
-    Ok((
-        Lines {
-            queue,
-            dropped: dropped.clone(),
-        },
-        Guard {
-            dropped,
-            stop: Some(stop),
-            ended,
-        },
-    ))
-}
-
-/// Until told to stop, and then until the queue is empty. An error of the writer itself is ignored:
-/// there is nowhere left to report it.
-fn write_lines(
-    mut out: impl Write,
-    format: LogFormat,
-    lines: Receiver<Box<[u8]>>,
-    stopped: &Receiver<()>,
-    dropped: &AtomicU64,
-) {
-    let mut batch = Vec::with_capacity(WRITE_BYTES);
-    let mut told = 0;
-    loop {
-        let ending = select! {
-            recv(lines) -> line => line.map(|line| batch.extend_from_slice(&line)).is_err(),
-            recv(stopped) -> _ => true,
-        };
-        while batch.len() < WRITE_BYTES
-            && let Ok(line) = lines.try_recv()
-        {
-            batch.extend_from_slice(&line);
-        }
-        let total = dropped.load(Ordering::Relaxed);
-        if total > told {
-            batch.extend_from_slice(notice(format, total - told).as_bytes());
-            told = total;
-        }
-        let _ = out.write_all(&batch);
-        batch.clear();
-        if ending && lines.is_empty() {
-            let _ = out.flush();
-            return;
-        }
-    }
-}
-
-/// The line that stands for lost ones, in the shape of the others.
-fn notice(format: LogFormat, lines: u64) -> String {
-    let mut time = String::new();
-    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
-    let target = module_path!();
+    level: Level,
+    target: &str,
+    message: &str,
+    members: impl IntoIterator<Item = (&'static str, Value)>,
+) -> String {
     match format {
-        LogFormat::Text => format!("{time}  WARN {target}: {lines} log lines dropped\n"),
-        LogFormat::Json => format!(
-            "{{\"timestamp\":\"{time}\",\"level\":\"WARN\",\"message\":\"{lines} log lines \
-             dropped\",\"dropped\":{lines},\"target\":\"{target}\"}}\n"
-        ),
+        LogFormat::Text => format!("{} {level:>5} {target}: {message}\n", timestamp()),
+        LogFormat::Json => json_line(level, target, message, members),
     }
+}
+
+fn json_line(
+    level: Level,
+    target: &str,
+    message: &str,
+    members: impl IntoIterator<Item = (&'static str, Value)>,
+) -> String {
+    let mut line = serde_json::Map::new();
+    let mut insert = |name: &str, value| line.insert(name.to_owned(), value);
+    insert("timestamp", timestamp().into());
+    insert("level", level.as_str().into());
+    insert("message", message.into());
+    for (name, value) in members {
+        insert(name, value);
+    }
+    insert("target", target.into());
+    format!("{}\n", Value::Object(line))
+}
+
+fn timestamp() -> String {
+    let mut time = String::new();
+    let _ = SystemTime.format_time(&mut Text::new(&mut time));
+    time
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-
-    /// Hands every write to the test and waits until the test lets it go on.
-    struct Slow {
-        written: Sender<Vec<u8>>,
-        go_on: Receiver<()>,
-    }
-
-    impl Write for Slow {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.written.send(bytes.to_vec());
-            let _ = self.go_on.recv();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn slow(format: LogFormat) -> (Lines, Guard, Receiver<Vec<u8>>, Sender<()>) {
-        let (written, writes) = bounded(100);
-        let (go, go_on) = bounded(100);
-        let (lines, guard) = writer(Slow { written, go_on }, format, 4).unwrap();
-        (lines, guard, writes, go)
-    }
-
-    fn write(mut lines: &Lines, line: &str) {
-        lines.write_all(line.as_bytes()).unwrap();
-    }
 
     #[test]
     fn an_invalid_level_names_the_key_and_what_is_accepted() {
@@ -321,55 +327,133 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_drops_counts_and_says_so() {
-        let (lines, guard, writes, go) = slow(LogFormat::Text);
-        write(&lines, "first\n");
-        assert_eq!(writes.recv().unwrap(), b"first\n");
-        for n in 0..10 {
-            write(&lines, &format!("{n}\n"));
-        }
-        assert_eq!(guard.dropped(), 6, "four fit into the queue");
-        drop(go);
-        let text = String::from_utf8(writes.recv().unwrap()).unwrap();
-        assert!(text.starts_with("0\n1\n2\n3\n"), "{text}");
-        assert!(text.ends_with(": 6 log lines dropped\n"), "{text}");
-        write(&lines, "last\n");
-        assert_eq!(writes.recv().unwrap(), b"last\n", "told once");
-    }
-
-    #[test]
-    fn a_notice_is_a_line_like_the_others() {
-        let text = notice(LogFormat::Text, 3);
-        assert!(
-            text.ends_with("  WARN tangelo::log: 3 log lines dropped\n"),
-            "{text}"
-        );
-        let json: serde_json::Value = serde_json::from_str(&notice(LogFormat::Json, 3)).unwrap();
-        assert_eq!(json["dropped"], 3);
+    fn a_line_without_an_event_looks_like_the_others() {
+        let text = line(LogFormat::Text, Level::WARN, TARGET, "3 lines", []);
+        assert!(text.ends_with("Z  WARN tangelo::log: 3 lines\n"), "{text}");
+        let members = [("lines", 3.into())];
+        let json = line(LogFormat::Json, Level::WARN, TARGET, "3 \"lines\"", members);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["lines"], 3);
         assert_eq!(json["level"], "WARN");
+        assert_eq!(json["message"], "3 \"lines\"");
+        assert_eq!(json["target"], TARGET);
     }
 
-    #[test]
-    fn dropping_the_guard_writes_what_is_queued() {
-        let (lines, guard, writes, go) = slow(LogFormat::Text);
-        drop(go);
-        for _ in 0..3 {
-            write(&lines, "line\n");
+    /// Hands every write to the test.
+    struct Stream(crossbeam_channel::Sender<Vec<u8>>);
+
+    impl io::Write for Stream {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.send(bytes.to_vec());
+            Ok(bytes.len())
         }
-        drop(guard);
-        let all: Vec<u8> = writes.iter().flatten().collect();
-        assert_eq!(all, b"line\nline\nline\n");
-        write(&lines, "too late\n");
-        assert_eq!(lines.dropped.load(Ordering::Relaxed), 1);
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    type Written = crossbeam_channel::Receiver<Vec<u8>>;
+
+    /// A log of this format, while `log` logs to it.
+    fn logged(format: LogFormat, window: Duration, log: impl FnOnce()) -> (Writer, Written) {
+        let (stream, written) = crossbeam_channel::unbounded();
+        let kinds = Arc::new(Kinds::new(limits::LOG_KINDS_MAX, window));
+        let lines_max = limits::LOG_LINES_MAX;
+        let started = Writer::start(Stream(stream), format, lines_max, Some(kinds.clone()));
+        let (lines, writer) = started.unwrap();
+        let subscriber = subscriber(format, filter("info").unwrap(), lines, kinds);
+        tracing::subscriber::with_default(subscriber, log);
+        (writer, written)
+    }
+
+    /// All that it has written at its end.
+    fn text((writer, written): (Writer, Written)) -> Vec<String> {
+        Writer::end(&[&writer]);
+        let text = String::from_utf8(written.iter().flatten().collect()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    const BURST: usize = limits::LOG_BURST_MAX as usize;
+
+    #[test]
+    fn lines_over_the_limit_are_one_line_with_their_number_and_an_example() {
+        let lines = text(logged(LogFormat::Text, limits::LOG_WINDOW, || {
+            for n in 0..BURST + 412 {
+                tracing::warn!(address = format!("192.0.2.1:{n}"), "a client is refused");
+            }
+            tracing::info!("another kind");
+        }));
+        assert_eq!(lines.len(), BURST + 2, "{lines:?}");
+        assert!(lines[BURST].ends_with("another kind"), "{lines:?}");
+        let (number, example) = lines[BURST + 1].split_once(" s, such as: ").unwrap();
+        let number_of = " WARN tangelo::log::tests: and 412 more in ";
+        assert!(number.contains(number_of), "{lines:?}");
+        let expected = format!("a client is refused address=\"192.0.2.1:{BURST}\"");
+        assert_eq!(example, expected);
     }
 
     #[test]
-    fn a_stalled_reader_does_not_keep_the_process_from_ending() {
-        let (lines, guard, _writes, _go) = slow(LogFormat::Text);
-        write(&lines, "line\n");
-        let before = std::time::SystemTime::now();
-        drop(guard);
-        // A hang guard: without a bound it would not end at all.
-        assert!(before.elapsed().unwrap() < 60 * FLUSH_MAX);
+    fn a_summary_in_json_has_its_number_as_a_number() {
+        let lines = text(logged(LogFormat::Json, limits::LOG_WINDOW, || {
+            for n in 0..BURST + 3 {
+                tracing::warn!(n, "two\nlines");
+            }
+        }));
+        let lines = lines.iter().map(|line| serde_json::from_str(line).unwrap());
+        let lines: Vec<Value> = lines.collect();
+        assert_eq!(lines.len(), BURST + 1);
+        let summary = &lines[BURST];
+        assert_eq!(summary["suppressed"], 3);
+        assert_eq!(summary["level"], "WARN");
+        assert_eq!(summary["target"], "tangelo::log::tests");
+        assert_eq!(summary["example"], format!("two\\nlines n={BURST}"));
+    }
+
+    #[test]
+    fn a_summary_comes_at_the_end_of_its_window_though_no_further_line_does() {
+        let window = Duration::from_millis(50);
+        let (writer, written) = logged(LogFormat::Text, window, || {
+            for _ in 0..1000 {
+                tracing::warn!("again");
+            }
+        });
+        let mut text = Vec::new();
+        while !String::from_utf8_lossy(&text).contains(" s, such as: again") {
+            let more = written.recv_timeout(Duration::from_secs(60));
+            text.extend(more.expect("the summary comes"));
+        }
+        drop(writer);
+    }
+
+    #[test]
+    fn lines_of_the_application_and_data_are_not_limited() {
+        let lines = text(logged(LogFormat::Text, limits::LOG_WINDOW, || {
+            for _ in 0..3 * BURST {
+                tracing::info!(target: FORWARD_LOG, "{{}}");
+                tracing::info!(target: CON_LOG, "{{}}");
+                tracing::info!(target: "tangelo_game", "a player has come");
+            }
+        }));
+        assert_eq!(lines.len(), 9 * BURST);
+    }
+
+    #[test]
+    fn a_line_over_the_limit_is_not_formatted() {
+        struct Costly<'a>(&'a std::cell::Cell<usize>);
+        impl std::fmt::Display for Costly<'_> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.set(self.0.get() + 1);
+                f.write_str("costly")
+            }
+        }
+        let formatted = std::cell::Cell::new(0);
+        let log = logged(LogFormat::Text, limits::LOG_WINDOW, || {
+            for _ in 0..1000 {
+                tracing::info!(costly = %Costly(&formatted), "again");
+            }
+        });
+        drop(log);
+        assert_eq!(formatted.get(), BURST + 1, "the example is formatted too");
     }
 }

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
+use tangelo::config::LogFormat;
 use tangelo::gateway::load::{self, ArgsError};
-use tangelo::{Error, Gateway};
+use tangelo::{Error, Gateway, log};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -12,20 +13,21 @@ fn main() -> ExitCode {
     let config = match load::from_args(std::env::args_os()) {
         Ok(config) => config,
         Err(ArgsError::Usage(error)) => error.exit(),
-        Err(ArgsError::Config(error)) => return refuse(&error),
+        Err(ArgsError::Config(error)) => return refuse(LogFormat::Text, &error),
     };
+    let format = config.log.format;
     match Gateway::new(config).run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ Error::Shard(_)) => {
-            eprintln!("tangelo: {error}");
+            log::last_words(format, &error);
             ExitCode::FAILURE
         }
-        Err(error) => refuse(&error),
+        Err(error) => refuse(format, &error),
     }
 }
 
-/// One plain line and exit code 2.
-fn refuse(error: &Error) -> ExitCode {
-    eprintln!("tangelo: {error}");
+/// One line and exit code 2.
+fn refuse(format: LogFormat, error: &Error) -> ExitCode {
+    log::last_words(format, error);
     ExitCode::from(2)
 }

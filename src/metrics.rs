@@ -156,6 +156,10 @@ counters! {
     PoolDropped = "pool_dropped",
     /// Jobs that panicked.
     PoolPanics = "pool_panics",
+    /// Log lines over the limit of their kind.
+    LogLinesSuppressed = "log_lines_suppressed",
+    /// Lines for standard error or standard output that were dropped because too many waited.
+    LogLinesDropped = "log_lines_dropped",
 }
 
 /// One thread's counters.

@@ -134,6 +134,7 @@ impl Gateway {
             threads,
             watchdog,
             stopper: shared.stopper,
+            reread: shared.reread,
             failure: shared.failure,
             counters: shared.counters,
             clients_max,
@@ -156,6 +157,7 @@ impl Gateway {
         let failure = Arc::new(OnceLock::new());
         let (starting, started) = std::sync::mpsc::channel();
         let at_work = Arc::default();
+        let reread = Arc::<AtomicBool>::default();
         let stopper = Stopper {
             stop: Arc::default(),
             bells: inboxes.iter().map(|inbox| inbox.bell.clone()).collect(),
@@ -174,6 +176,7 @@ impl Gateway {
             sockets: sockets.clone(),
             connections: connections.clone(),
             stop: stopper.stop.clone(),
+            reread: reread.clone(),
             starting: starting.clone(),
             at_work: Arc::clone(&at_work),
             stopper: {
@@ -194,6 +197,7 @@ impl Gateway {
             stopper,
             starting: started,
             failure,
+            reread,
             counters,
         };
         Ok((seeds, shared))
@@ -203,6 +207,7 @@ impl Gateway {
 /// What the owner of all shards keeps of them.
 struct Shared {
     stopper: Stopper,
+    reread: Arc<AtomicBool>,
     starting: Starting,
     failure: Arc<OnceLock<Error>>,
     counters: Arc<[Counters]>,
@@ -266,6 +271,8 @@ pub struct Running {
     threads: Vec<JoinHandle<()>>,
     watchdog: JoinHandle<()>,
     stopper: Stopper,
+    /// Asks for the blacklist file to be read again.
+    reread: Arc<AtomicBool>,
     /// Why a shard stopped the gateway.
     failure: Arc<OnceLock<Error>>,
     counters: Arc<[Counters]>,

@@ -1,72 +1,179 @@
-//! A gateway as a whole program: log, signals, a line when it listens.
+//! A gateway as a whole program: output, signals, a line when it listens.
 
-use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use serde_json::Value;
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 
-use super::{Gateway, Running};
+use super::{Gateway, Running, Stopper, report};
 use crate::error::{Error, Result};
-use crate::log;
+use crate::log::{self, Output};
+use crate::metrics::{Counter, Counters};
+
+/// Signals that are caught. Those that report a fault of the program keep their default.
+const SIGNALS: [i32; 7] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE, SIGALRM];
 
 impl Gateway {
     /// Starts all shards and serves until SIGTERM or SIGINT, or until a shard fails: what the binary
     /// does. Writes the log where the configuration says, one line to standard output when it
-    /// listens, and all counters on SIGUSR1 and at the end.
+    /// listens, and all counters on SIGUSR1 and at the end. SIGHUP reads `client.blacklist_file` again. A
+    /// second SIGTERM or SIGINT ends the process at once, with status 1.
     ///
     /// Errors: as [`Gateway::start`] and [`Running::join`]. Takes the process' panic hook and its signals.
     pub fn run(self) -> Result<()> {
-        let log = log::start(&self.config.log)?;
+        let output = Arc::new(log::start(&self.config.log)?);
         // A handler's panic is a line of the log like any other, not a text in between.
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
         let (id, page) = (self.config.id.clone(), self.page);
+        let has_blacklist_file = self.config.client.blacklist_file.is_some();
         // Before the first shard, so that no signal finds nobody at home.
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])
+        let mut signals = Signals::new(SIGNALS)
             .map_err(|error| Error::Host(format!("cannot catch signals: {error}")))?;
         let (running, starting) = self.launch()?;
-        let address = running.address();
-        let (stopper, counters) = (running.stopper(), running.counters_reader());
         let handle = signals.handle();
+        let control = Arc::new(Control {
+            output: output.clone(),
+            stopper: running.stopper(),
+            counters: running.counters.clone(),
+            reread: has_blacklist_file.then(|| running.reread.clone()),
+        });
+        let on_signal = control.clone();
         let waiter = std::thread::Builder::new()
             .name("signals".into())
-            .spawn(move || {
-                for signal in signals.forever() {
-                    if signal == SIGUSR1 {
-                        say(&format!("counters {}", counters()));
-                    } else {
-                        stopper.stop();
-                    }
-                }
-            })
+            .spawn(move || on_signal.run(&mut signals))
             .map_err(|error| Error::Host(format!("cannot start the signal thread: {error}")))?;
-        let counters = running.counters_reader();
         let ended = running.stands(&starting).and_then(|running| {
-            say(&start_line(&running, &id));
+            let (line, members) = start_line(&running, &id);
+            output.say(&line, members);
             if page.is_some() {
-                say(&format!("open http://{address}/ in a browser"));
+                let url = page_url(running.address());
+                let line = format!("open {url} in a browser");
+                output.say(&line, [("url", url.into())]);
             }
             running.join()
         });
         handle.close();
         let _ = waiter.join();
-        say(&format!("counters {}", counters()));
-        drop(log);
+        control.say_counters();
+        output.end();
         ended
     }
 }
 
-/// Says where clients connect, how many fit, and how the shards run. Programs read this line up to the
-/// number of shards.
-fn start_line(running: &Running, id: &str) -> String {
+/// Says where clients connect, how many fit, and how the shards run; with the members of the line in JSON.
+/// Programs read the text up to the number of shards.
+fn start_line(running: &Running, id: &str) -> (String, Vec<(&'static str, Value)>) {
     let (address, shards) = (running.address, running.shards);
     let (pinning, clients_max) = (&running.pinning, running.clients_max);
-    format!(
+    let line = format!(
         "tangelo listening on {address} id {id} shards {shards} ({pinning}) clients up to {clients_max}"
-    )
+    );
+    let members = vec![
+        ("address", address.to_string().into()),
+        ("id", id.into()),
+        ("shards", shards.into()),
+        ("pinning", pinning.to_string().into()),
+        ("clients_max", clients_max.into()),
+    ];
+    (line, members)
 }
 
-/// A line on standard output; a closed one is no reason to end.
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+/// The page, as a browser on this machine opens it.
+fn page_url(mut address: SocketAddr) -> String {
+    // Nobody can connect to the address that stands for all of them.
+    match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    format!("http://{address}/")
+}
+
+/// Acts on signals. **Invariant**: nothing here waits, so a signal always finds its thread ready.
+struct Control {
+    output: Arc<Output>,
+    stopper: Stopper,
+    counters: Arc<[Counters]>,
+    /// Asks for the blacklist file to be read again, if there is one.
+    reread: Option<Arc<AtomicBool>>,
+}
+
+impl Control {
+    /// Runs until the handle of the signals is closed.
+    fn run(&self, signals: &mut Signals) {
+        let mut is_stopping = false;
+        for signal in signals.forever() {
+            match signal {
+                SIGUSR1 => self.say_counters(),
+                SIGHUP => self.reread(),
+                SIGINT | SIGTERM if is_stopping => self.cut(signal),
+                SIGINT | SIGTERM => {
+                    is_stopping = true;
+                    self.stopper.stop();
+                }
+                _ => tracing::info!("{} has no effect here", name(signal)),
+            }
+        }
+    }
+
+    fn say_counters(&self) {
+        let counters = report(&self.counters);
+        let pairs = counters.split(' ').filter_map(|pair| pair.split_once('='));
+        let numbers = pairs.map(|(name, value)| (name.to_owned(), value.parse().unwrap_or(0)));
+        let numbers: serde_json::Map<String, Value> = numbers
+            .map(|(name, value): (_, u64)| (name, value.into()))
+            .collect();
+        let line = format!("counters {counters}");
+        self.output.say(&line, [("counters", numbers.into())]);
+    }
+
+    fn reread(&self) {
+        match &self.reread {
+            // The shard that reads the file says what became of it.
+            Some(reread) => reread.store(true, Ordering::Release),
+            None => tracing::info!(
+                "SIGHUP: nothing is read again, because client.blacklist_file is not set"
+            ),
+        }
+    }
+
+    /// Ends the process although its clients and the application are not done.
+    fn cut(&self, signal: i32) -> ! {
+        let connections = |counters: &Counters| counters.get(Counter::Connections);
+        let clients: u64 = self.counters.iter().map(connections).sum();
+        tracing::error!(
+            clients,
+            "{} came a second time: the process ends at once and cuts its clients",
+            name(signal)
+        );
+        self.say_counters();
+        self.output.end();
+        low_level::exit(1);
+    }
+}
+
+fn name(signal: i32) -> &'static str {
+    low_level::signal_name(signal).unwrap_or("a signal")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_has_an_address_that_a_browser_opens() {
+        for (address, url) in [
+            ("127.0.0.1:3010", "http://127.0.0.1:3010/"),
+            ("0.0.0.0:3010", "http://127.0.0.1:3010/"),
+            ("192.0.2.7:80", "http://192.0.2.7:80/"),
+            ("[::1]:3010", "http://[::1]:3010/"),
+            ("[::]:3010", "http://[::1]:3010/"),
+        ] {
+            assert_eq!(page_url(address.parse().unwrap()), url);
+        }
+    }
 }

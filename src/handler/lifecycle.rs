@@ -118,7 +118,9 @@ impl Router {
 
     /// Calls `f` on each shard when the process is told to end, by a signal, by
     /// [`Stopper::stop`](crate::Stopper::stop) or by the master. No client is closed, on any shard, before all are
-    /// done; several are called in the order in which they were added. Not called where the start
+    /// done; several are called in the order in which they were added. New clients are refused from
+    /// the moment of the stop: their port is closed, so a balancer sends them elsewhere. A second
+    /// SIGTERM or SIGINT ends the process at once and cuts all clients. Not called where the start
     /// had failed. Pomelo: `beforeShutdown` of `lifecycle.js`, `app.beforeStopHook`.
     ///
     /// Bound: `stop_timeout`, together with the tasks. What is not done by then is dropped, counted as

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::Shard;
@@ -83,12 +84,17 @@ impl Shard {
     }
 }
 
-/// Reads `client.blacklist_file` again whenever it has changed, for ever.
-pub(super) async fn watch(shard: Rc<Shard>, path: PathBuf) {
+/// Reads `client.blacklist_file` again whenever it has changed, and when `reread` asks for it, for ever.
+pub(super) async fn watch(shard: Rc<Shard>, path: PathBuf, reread: Arc<AtomicBool>) {
     let mut seen = None;
     let mut complaint = String::new();
     loop {
         clock::sleep(LOOK).await;
+        if reread.swap(false, Ordering::AcqRel) {
+            // Whoever asks gets an answer, be it the same as before.
+            seen = None;
+            complaint.clear();
+        }
         let file = path.clone();
         let read = glommio::executor()
             .spawn_blocking(move || read(&file, seen))

@@ -112,6 +112,8 @@ pub struct Seed {
     pub connections: Arc<Gauge>,
     /// Set when the process is to end; the doorbell is rung too.
     pub stop: Arc<AtomicBool>,
+    /// Set when `client.blacklist_file` is to be read again, changed or not.
+    pub reread: Arc<AtomicBool>,
     /// Dropped when it takes clients, or has failed to.
     pub starting: Sender<Infallible>,
     /// Dropped when its application has ended.
@@ -288,6 +290,7 @@ pub async fn run(mut seed: Seed, network: Network) {
     let (listener, rpc_listener) = (seed.listener.take(), seed.rpc_listener.take());
     let (stop, stopper) = (seed.stop.clone(), seed.stopper.clone());
     let (starting, at_work) = (seed.starting.clone(), seed.at_work.clone());
+    let reread = seed.reread.clone();
     let is_stopping = || stop.load(Ordering::Acquire);
     let shard = match Shard::new(seed, network) {
         Ok(shard) => Rc::new(shard),
@@ -301,7 +304,7 @@ pub async fn run(mut seed: Seed, network: Network) {
     if shard.id == SWITCH {
         master::start(&shard, shard.listen(rpc_listener));
         if let Some(path) = shard.config.client.blacklist_file.clone() {
-            shard.keep(host_filter::watch(shard.clone(), path));
+            shard.keep(host_filter::watch(shard.clone(), path, reread));
         }
     }
     let clients = match &shard.network {
@@ -320,16 +323,20 @@ pub async fn run(mut seed: Seed, network: Network) {
     let start = async { Some(shard.start_application().await) };
     let started = future::or(stopped, start).await;
     let stands = matches!(started, Some(Ok(())));
+    let mut accepting = None;
     if stands {
-        if let Some(listener) = clients {
-            shard.keep(accept::run(shard.clone(), listener));
-        }
+        accepting =
+            clients.map(|listener| glommio::spawn_local(accept::run(shard.clone(), listener)));
         shard.start_tasks();
     } else if let Some(Err(error)) = started {
         stopper(Some(error));
     }
     drop(starting);
     receive_mesh(&shard, is_stopping).await;
+    // Closes the listening socket: who connects from now on is refused, and a balancer sends it elsewhere.
+    if let Some(accepting) = accepting {
+        accepting.cancel().await;
+    }
     if stands {
         let others_go_on = receive_mesh(&shard, || false);
         future::or(shard.stop_application(at_work), others_go_on).await;

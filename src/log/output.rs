@@ -1,0 +1,339 @@
+//! One stream of the process, standard output or standard error: a bounded queue of lines, and the
+//! thread that writes them.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
+use tracing::Level;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::limit::Kinds;
+use super::{TARGET, line};
+use crate::config::LogFormat;
+use crate::error::{Error, Result};
+use crate::metrics::{self, Counter};
+
+/// Bytes handed to one write.
+const WRITE_BYTES: usize = 64 << 10;
+/// Longest wait of the end of the process for the last lines.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// Sends lines to the thread that writes them.
+///
+/// Written by all threads; never blocks. Full: the line is dropped and counted. Cost: one allocation
+/// per line.
+#[derive(Clone)]
+pub(super) struct Lines {
+    queue: Sender<Line>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// One entry of the queue.
+pub(super) enum Line {
+    /// A line, or several, to write.
+    Text(Box<[u8]>),
+    /// The example for the next summary of a kind.
+    Sample(usize, Box<Sample>),
+}
+
+/// A line over the limit of its kind.
+pub(super) struct Sample {
+    pub(super) level: Level,
+    pub(super) target: &'static str,
+    pub(super) text: String,
+}
+
+impl Lines {
+    pub(super) fn send(&self, line: Line) {
+        let is_text = matches!(line, Line::Text(_));
+        if self.queue.try_send(line).is_err() && is_text {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            metrics::count_for_process(Counter::LogLinesDropped);
+        }
+    }
+
+    /// Lines lost so far because the writer could not keep up.
+    #[cfg(test)]
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> &'a Self {
+        self
+    }
+}
+
+impl Write for &Lines {
+    /// The subscriber hands over a whole line at a time.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.send(Line::Text(line.into()));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Handle of the thread that writes one stream.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// Asks the thread to write what is queued and to end.
+    stop: Sender<()>,
+    /// Closed by the thread when it has ended.
+    ended: Receiver<()>,
+}
+
+impl Writer {
+    /// Starts the thread. It summarises the lines over the limits of `kinds`.
+    pub(super) fn start(
+        out: impl Write + Send + 'static,
+        format: LogFormat,
+        lines_max: usize,
+        kinds: Option<Arc<Kinds>>,
+    ) -> Result<(Lines, Self)> {
+        let (queue, lines) = bounded(lines_max);
+        let (stop, stopped) = bounded(1);
+        let (end, ended) = bounded(0);
+        let dropped = Arc::<AtomicU64>::default();
+        let thread = Thread {
+            out,
+            format,
+            lines,
+            stopped,
+            batch: Vec::with_capacity(WRITE_BYTES),
+            dropped: dropped.clone(),
+            dropped_told: 0,
+            kinds,
+            samples: BTreeMap::new(),
+            window_began: None,
+        };
+        thread::Builder::new()
+            .name("tangelo-log".into())
+            .spawn(move || {
+                thread.run();
+                drop(end);
+            })
+            .map_err(|e| Error::Host(format!("cannot start the log thread: {e}")))?;
+        Ok((Lines { queue, dropped }, Self { stop, ended }))
+    }
+
+    /// Ends the threads of several streams at once. Waits until they have written what is queued, but
+    /// not longer than [`FLUSH_MAX`]: a reader that has stalled must not keep the process alive.
+    pub(super) fn end(writers: &[&Self]) {
+        for writer in writers {
+            let _ = writer.stop.try_send(());
+        }
+        let deadline = now() + FLUSH_MAX;
+        for writer in writers {
+            let _ = writer.ended.recv_deadline(deadline);
+        }
+    }
+}
+
+/// The thread of one stream.
+struct Thread<W> {
+    out: W,
+    format: LogFormat,
+    lines: Receiver<Line>,
+    stopped: Receiver<()>,
+    batch: Vec<u8>,
+    dropped: Arc<AtomicU64>,
+    /// Dropped lines that a notice has told of.
+    dropped_told: u64,
+    kinds: Option<Arc<Kinds>>,
+    /// The examples of this window, by kind.
+    samples: BTreeMap<usize, Sample>,
+    /// Time of the first line of this window.
+    window_began: Option<Instant>,
+}
+
+impl<W: Write> Thread<W> {
+    /// Runs until it is told to stop, and then until the queue is empty. An error of the stream is
+    /// ignored: there is nowhere left to report it.
+    fn run(mut self) {
+        let mut window_end = never();
+        loop {
+            let mut is_over = false;
+            let is_ending = select! {
+                recv(self.lines) -> line => line.map(|line| self.take(line)).is_err(),
+                recv(self.stopped) -> _ => true,
+                recv(window_end) -> _ => {
+                    is_over = true;
+                    false
+                }
+            };
+            while self.batch.len() < WRITE_BYTES
+                && let Ok(line) = self.lines.try_recv()
+            {
+                self.take(line);
+            }
+            let is_last = is_ending && self.lines.is_empty();
+            if is_over || is_last {
+                self.summarise();
+                window_end = never();
+            } else if let Some(window) = self.kinds.as_ref().map(|kinds| kinds.window)
+                && self.window_began.is_none()
+            {
+                self.window_began = Some(now());
+                window_end = after(window);
+            }
+            self.notice_dropped();
+            let _ = self.out.write_all(&self.batch);
+            self.batch.clear();
+            if is_last {
+                let _ = self.out.flush();
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, line: Line) {
+        match line {
+            Line::Text(text) => self.batch.extend_from_slice(&text),
+            Line::Sample(kind, sample) => {
+                self.samples.insert(kind, *sample);
+            }
+        }
+    }
+
+    /// Ends the window: writes one line for each kind that was over its limit.
+    fn summarise(&mut self) {
+        let began = self.window_began.take();
+        let Some(kinds) = &self.kinds else { return };
+        let lasted = began.map_or(Duration::ZERO, |began| now() - began);
+        let seconds = (lasted.as_secs_f64().round() as u64).max(1);
+        let over: Vec<_> = kinds.end_window().collect();
+        for (kind, suppressed) in over {
+            let Some(Sample {
+                level,
+                target,
+                text,
+            }) = self.samples.remove(&kind)
+            else {
+                // Its example did not fit into the queue.
+                self.dropped.fetch_add(suppressed, Ordering::Relaxed);
+                continue;
+            };
+            let message = format!("and {suppressed} more in {seconds} s, such as: {text}");
+            let members = [
+                ("suppressed", suppressed.into()),
+                ("seconds", seconds.into()),
+                ("example", text.into()),
+            ];
+            let line = line(self.format, level, target, &message, members);
+            self.batch.extend_from_slice(line.as_bytes());
+        }
+        self.samples.clear();
+    }
+
+    /// Writes the line that stands for dropped ones.
+    fn notice_dropped(&mut self) {
+        let total = self.dropped.load(Ordering::Relaxed);
+        let lines = total - self.dropped_told;
+        if lines == 0 {
+            return;
+        }
+        self.dropped_told = total;
+        let message = format!("{lines} log lines dropped");
+        let members = [("dropped", lines.into())];
+        let line = line(self.format, Level::WARN, TARGET, &message, members);
+        self.batch.extend_from_slice(line.as_bytes());
+    }
+}
+
+/// Now: a thread that writes has no virtual clock.
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::TryRecvError;
+
+    use super::*;
+
+    /// Hands every write to the test and waits until the test lets it go on.
+    struct Slow {
+        written: Sender<Vec<u8>>,
+        go_on: Receiver<()>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.written.send(bytes.to_vec());
+            let _ = self.go_on.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn slow() -> (Lines, Writer, Receiver<Vec<u8>>, Sender<()>) {
+        let (written, writes) = bounded(100);
+        let (go, go_on) = bounded(100);
+        let stream = Slow { written, go_on };
+        let (lines, writer) = Writer::start(stream, LogFormat::Text, 4, None).unwrap();
+        (lines, writer, writes, go)
+    }
+
+    fn write(mut lines: &Lines, line: &str) {
+        lines.write_all(line.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn a_full_queue_drops_counts_and_says_so() {
+        let (lines, _writer, writes, go) = slow();
+        write(&lines, "first\n");
+        assert_eq!(writes.recv().unwrap(), b"first\n");
+        for n in 0..10 {
+            write(&lines, &format!("{n}\n"));
+        }
+        assert_eq!(lines.dropped(), 6, "four fit into the queue");
+        drop(go);
+        let text = String::from_utf8(writes.recv().unwrap()).unwrap();
+        assert!(text.starts_with("0\n1\n2\n3\n"), "{text}");
+        assert!(text.ends_with(": 6 log lines dropped\n"), "{text}");
+        write(&lines, "last\n");
+        assert_eq!(writes.recv().unwrap(), b"last\n", "told once");
+    }
+
+    #[test]
+    fn the_end_writes_what_is_queued() {
+        let (lines, writer, writes, go) = slow();
+        drop(go);
+        for _ in 0..3 {
+            write(&lines, "line\n");
+        }
+        Writer::end(&[&writer]);
+        let all: Vec<u8> = writes.iter().flatten().collect();
+        assert_eq!(all, b"line\nline\nline\n");
+        write(&lines, "too late\n");
+        assert_eq!(lines.dropped(), 1);
+    }
+
+    #[test]
+    fn a_stalled_reader_does_not_keep_the_process_from_ending() {
+        let (lines, writer, _writes, _go) = slow();
+        write(&lines, "line\n");
+        // Returns although nobody reads.
+        Writer::end(&[&writer]);
+        assert_eq!(
+            writer.ended.try_recv(),
+            Err(TryRecvError::Empty),
+            "it still writes"
+        );
+    }
+}
