@@ -31,6 +31,15 @@ pub struct Greeting<'a> {
     pub key: Option<PublicKey>,
 }
 
+/// The answer to a client that is not taken. Its connection is closed after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Body of the reply.
+    pub body: &'static [u8],
+    /// Reason, for the log.
+    pub cause: &'static str,
+}
+
 impl Handshake {
     /// From the heartbeat option and, where they are in use, the dictionary and the protos.
     pub fn new(config: &Config, dictionary: &Dictionary, protos: &Protos) -> Self {
@@ -68,26 +77,34 @@ impl Handshake {
         }
     }
 
-    /// Reads a handshake body. `also` has a say, too, on kind and version of the client. The error is
-    /// the body of the reply, after which the connection is closed.
+    /// Reads a handshake body. `also` has a say, too, on kind and version of the client.
     pub fn examine<'a>(
         &self,
         body: &'a [u8],
         also: impl FnOnce(&Request<'a>) -> bool,
-    ) -> Result<Greeting<'a>, &'static [u8]> {
-        let request = Request::parse(body).ok_or(handshake::FAILED)?;
+    ) -> Result<Greeting<'a>, Refusal> {
+        let request = Request::parse(body).ok_or(Refusal {
+            body: handshake::FAILED,
+            cause: "its body cannot be read",
+        })?;
         let is_taken = self.check.is_empty()
             || self
                 .check
                 .accepts(&request.client_type(), &request.client_version());
         if !is_taken || !also(&request) {
-            return Err(handshake::REFUSED);
+            return Err(Refusal {
+                body: handshake::REFUSED,
+                cause: "the type or version of the client is not accepted",
+            });
         }
         let mut key = None;
         if self.use_crypto {
             let rsa = request.rsa().and_then(json::parse).unwrap_or_default();
             if rsa.is_null() {
-                return Err(handshake::FAILED);
+                return Err(Refusal {
+                    body: handshake::FAILED,
+                    cause: "client.use_crypto is on, and the client sent no key",
+                });
             }
             key = PublicKey::from_json(&rsa);
         }

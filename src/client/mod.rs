@@ -22,6 +22,8 @@
 //!
 //! **Where to start reading**: [`Client::receive`].
 
+use std::fmt;
+
 use crate::config::{Config, Dialect};
 use crate::error::Fault;
 use crate::wire::message::{self, Message, MessageError, Route};
@@ -146,6 +148,17 @@ pub struct ClientAddr {
     pub ip: String,
     /// Likewise; `0` where a proxy has told the `ip` alone.
     pub port: String,
+}
+
+/// As in a URL, with brackets around IPv6.
+impl fmt::Display for ClientAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ip, port } = self;
+        match ip.contains(':') {
+            true => write!(f, "[{ip}]:{port}"),
+            false => write!(f, "{ip}:{port}"),
+        }
+    }
 }
 
 impl Client {

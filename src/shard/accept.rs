@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Shard;
-use super::connection::Connection;
+use super::connection::{Connection, refused_for_address, refused_for_number};
 use crate::error::Fault;
 use crate::ids::Sid;
 use crate::metrics::Counter;
@@ -43,11 +43,17 @@ pub(super) async fn run(shard: Rc<Shard>, listener: Listener) {
 /// Gives a connection its place and its task.
 fn admit(shard: &Rc<Shard>, socket: Socket) {
     shard.counters().add(Counter::Accepted, 1);
+    let address = |socket: &Socket| {
+        let address = socket.peer_address();
+        address.map_or_else(String::new, |address| address.to_string())
+    };
     if shard.refuses(&socket) {
+        refused_for_address(&address(&socket));
         return shard.counters().closed(Fault::Blacklisted);
     }
     if !shard.process_sockets.enter() {
         shard.process_sockets.leave();
+        refused_for_number(&address(&socket));
         return shard.counters().closed(Fault::MaxConnections);
     }
     let socket = Rc::new(socket);
@@ -57,6 +63,7 @@ fn admit(shard: &Rc<Shard>, socket: Socket) {
         .insert(|_| Connection::new(socket.clone(), shard.nobody.clone()));
     let Some(sid) = place else {
         shard.process_sockets.leave();
+        refused_for_number(&address(&socket));
         return shard.counters().closed(Fault::MaxConnections);
     };
     shard.counters().add(Counter::Connections, 1);

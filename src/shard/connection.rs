@@ -232,13 +232,14 @@ impl Shard {
         });
         self.raw(sid, |out| out.extend_from_slice(&connected.answer));
         if self.config.client.real_ip_header.is_some() && self.refuses_client(sid) {
+            refused_for_address(&self.address_for_log(sid));
             return self.close(sid, Fault::Blacklisted, None);
         }
         let fits = self.process_connections.enter();
         self.connection(sid, |connection| connection.counted = fits);
         if !fits {
             self.process_connections.leave();
-            tracing::warn!("the server has reached the max connections");
+            refused_for_number(&self.address_for_log(sid));
             self.close(sid, Fault::MaxConnections, None);
         }
     }
@@ -264,7 +265,15 @@ impl Shard {
         }
     }
 
-    /// `ip:port` of a client, as Node prints it.
+    /// Address of a client for a log line; empty once it is gone.
+    pub(super) fn address_for_log(&self, sid: Sid) -> String {
+        let address = self.connection(sid, |connection| connection.address());
+        address
+            .flatten()
+            .map_or_else(String::new, |it| it.to_string())
+    }
+
+    /// `ip:port` of a client, as Node prints it: without brackets around IPv6.
     pub(super) fn address_of(&self, sid: Sid) -> Box<str> {
         let address = self.connection(sid, |connection| connection.address());
         let text = address
@@ -312,7 +321,7 @@ impl Shard {
     }
 
     /// Sends a response. Cost: the one copy of its body, which a proto makes two.
-    pub(super) fn respond(self: &Rc<Self>, asker: Asker, body: &[u8]) {
+    pub(super) fn respond(self: &Rc<Self>, asker: Asker, route: &str, body: &[u8]) {
         let Asker { sid, id, proto } = asker;
         let via = match self.router.events.select_scheduler {
             None => Ok(self.selector.response()),
@@ -321,11 +330,16 @@ impl Shard {
         let mut encoded = Vec::new();
         let body = match proto {
             None => body,
-            Some(proto) => self.encode_response(sid, proto, body, &mut encoded),
+            Some(proto) => self.encode_response(sid, proto, route, body, &mut encoded),
         };
         // A body that no package can hold is an error of the handler.
         let fits = message::response_bytes(id, body.len()) <= PACKAGE_BODY_BYTES_MAX;
-        let body = if fits { body } else { handshake::FAILED };
+        let body = if fits {
+            body
+        } else {
+            self.failed(asker, route, "the response does not fit into a package");
+            handshake::FAILED
+        };
         let bytes = message::response_bytes(id, body.len());
         let write = |out: &mut Vec<u8>| message::write_response(out, id, body);
         let sent = via.is_ok_and(|via| self.send(sid, via, bytes, write, None));
@@ -343,13 +357,14 @@ impl Shard {
         &'a self,
         sid: Sid,
         proto: ProtoId,
+        route: &str,
         body: &'a [u8],
         encoded: &'a mut Vec<u8>,
     ) -> &'a [u8] {
         let (body, result) = self.coder.encode(proto, body, encoded);
         if let Err(error) = result {
             self.counters().add(Counter::BodiesUnencodable, 1);
-            tracing::warn!(session = %sid, %error, "a response does not fit its proto");
+            tracing::warn!(session = %sid, route, %error, "a response does not fit its proto");
         }
         body
     }
@@ -570,6 +585,16 @@ impl Shard {
         self.counters().sub(Counter::Connections, 1);
         self.process_sockets.leave();
     }
+}
+
+/// Logs that a client is closed because as many as may are there.
+pub(super) fn refused_for_number(address: &str) {
+    tracing::warn!(address, "the server has reached the max connections");
+}
+
+/// Logs that a client is closed because of a blacklist.
+pub(super) fn refused_for_address(address: &str) {
+    tracing::info!(address, "a client on the blacklist is refused");
 }
 
 /// Waits until a socket takes more, and writes the rest.

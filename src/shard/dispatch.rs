@@ -14,7 +14,7 @@ use crate::handler::{
     Answer, CallError, Failure, Incoming, LocalFuture, Outcome, Request, Session, reply,
 };
 use crate::ids::{PeerIndex, ShardId, Sid};
-use crate::limits::{IN_PROGRESS_MAX, READ_BUFFER_BYTES};
+use crate::limits::{IN_PROGRESS_MAX, LOG_TEXT_BYTES_MAX, READ_BUFFER_BYTES};
 use crate::metrics::Counter;
 use crate::route::{self, Target};
 use crate::rpc::pending::Calls;
@@ -27,8 +27,8 @@ use crate::wire::{json, rpc};
 /// Whom the answer to a call is for.
 #[derive(Debug)]
 pub(super) enum Origin {
-    /// A client's message.
-    Client(Asker),
+    /// A client's message, and its route for the log.
+    Client(Asker, ShortRoute),
     /// A message that has filters to go through.
     Task(Rc<Slot<Outcome<'static>>>),
     /// A call of a handler's own.
@@ -42,6 +42,39 @@ pub(super) struct Asker {
     /// 0 for a notify, which has no response.
     pub(super) id: u32,
     pub(super) proto: Option<ProtoId>,
+}
+
+/// The route of a forwarded message, which the log names when the message fails; cut where it is longer
+/// than routes are.
+///
+/// Cost: a copy of a few bytes for each forwarded message, no allocation.
+#[derive(Debug)]
+pub(super) struct ShortRoute {
+    length: u8,
+    bytes: [u8; Self::BYTES_MAX],
+}
+
+impl ShortRoute {
+    const BYTES_MAX: usize = 47;
+
+    fn new(route: &str) -> Self {
+        let cut = &route.as_bytes()[..route.floor_char_boundary(Self::BYTES_MAX)];
+        let mut bytes = [0; Self::BYTES_MAX];
+        bytes[..cut.len()].copy_from_slice(cut);
+        Self {
+            length: cut.len() as u8,
+            bytes,
+        }
+    }
+
+    fn text(&self) -> &str {
+        str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
+    }
+}
+
+/// The part of a text that a log line takes.
+pub(super) fn log_text(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LOG_TEXT_BYTES_MAX)]
 }
 
 /// As UTF-8. Asked first whether it is: what the standard library does for what is not, takes longer.
@@ -93,7 +126,7 @@ impl Shard {
                 return self.close(sid, Fault::NotForwarded, None);
             }
             Target::Malformed => {
-                return self.finish(asker, &Outcome::error("meet unknown route message"));
+                return self.finish(asker, text, &Outcome::error("meet unknown route message"));
             }
             Target::Attack => {
                 tracing::warn!(session = %sid, "attack session: a route names a constructor");
@@ -110,7 +143,7 @@ impl Shard {
             return;
         };
         if is_full {
-            return self.full(asker);
+            return self.full(asker, text);
         }
         let session = Session::new(sid, identity, self.clone());
         let request = Request {
@@ -124,10 +157,10 @@ impl Shard {
         };
         match target {
             Target::Remote if self.unfiltered.forwarded => self.forward_client(asker, &request),
-            _ if self.in_progress.get() >= IN_PROGRESS_MAX => self.no_place(asker),
+            _ if self.in_progress.get() >= IN_PROGRESS_MAX => self.no_place(asker, text),
             Target::Local(index) if self.goes_straight(index) => self.call(asker, index, &request),
             Target::NoHandler if self.unfiltered.local => {
-                self.finish(asker, &Outcome::error("fail to find handler"));
+                self.finish(asker, text, &Outcome::error("fail to find handler"));
             }
             _ => self.filtered(asker, target, &request),
         }
@@ -140,16 +173,20 @@ impl Shard {
 
     /// Nothing of a message is done where its session has too many of them.
     #[cold]
-    fn full(self: &Rc<Self>, asker: Asker) {
+    fn full(self: &Rc<Self>, asker: Asker, route: &str) {
         self.counters().add(Counter::SessionCallsFull, 1);
-        self.finish(asker, &Outcome::error("too many messages in flight"));
+        self.finish(asker, route, &Outcome::error("too many messages in flight"));
     }
 
     /// Nor where the shard has.
     #[cold]
-    fn no_place(self: &Rc<Self>, asker: Asker) {
+    fn no_place(self: &Rc<Self>, asker: Asker, route: &str) {
         self.counters().add(Counter::InProgressFull, 1);
-        self.finish(asker, &Outcome::error("too many messages in progress"));
+        self.finish(
+            asker,
+            route,
+            &Outcome::error("too many messages in progress"),
+        );
     }
 
     /// A client's body as JSON text; `None` when the message is dropped or its client closed.
@@ -195,8 +232,8 @@ impl Shard {
         let call = || self.router.call(index, request);
         let answer = self.pulse.call(Work::Handler(index), call);
         match answer {
-            Ok(Answer::Now(ref outcome)) => self.finish(asker, outcome),
-            Ok(Answer::Later(future)) => self.call_later(asker, index, future),
+            Ok(Answer::Now(ref outcome)) => self.finish(asker, request.route, outcome),
+            Ok(Answer::Later(future)) => self.call_later(asker, index, request.route, future),
             Err(_) => self.panicked(asker, request.route),
         }
     }
@@ -206,12 +243,22 @@ impl Shard {
         self: &Rc<Self>,
         asker: Asker,
         index: usize,
+        route: &str,
         future: LocalFuture<Outcome<'static>>,
     ) {
-        let shard = self.clone();
-        let work = async move { shard.finish(asker, &future.await) };
+        // A handler knows its route; the fallback takes any.
+        let is_fallback = self.router.fallback_index() == Some(index);
+        let route: Option<Rc<str>> = is_fallback.then(|| route.into());
+        let (shard, other) = (self.clone(), route.clone());
+        let work = async move {
+            let outcome = future.await;
+            let route = other.as_deref();
+            let route = route.unwrap_or_else(|| shard.router.route_of(index));
+            shard.finish(asker, route, &outcome);
+        };
         self.spawn(asker, Work::Handler(index), work, move |shard| {
-            shard.panicked(asker, shard.router.route_of(index));
+            let route = route.as_deref();
+            shard.panicked(asker, route.unwrap_or_else(|| shard.router.route_of(index)));
         });
     }
 
@@ -267,7 +314,7 @@ impl Shard {
     fn panicked(self: &Rc<Self>, asker: Asker, route: &str) {
         self.counters().add(Counter::Panics, 1);
         tracing::error!(session = %asker.sid, route, "a handler panicked");
-        self.finish(asker, &Outcome::error("the handler panicked"));
+        self.finish(asker, route, &Outcome::error("the handler panicked"));
     }
 
     /// Counts one more in flight for a session, if there is room; `None` when it is gone.
@@ -312,30 +359,35 @@ impl Shard {
         self.end_in_flight(sid);
     }
 
-    /// Sends what the client gets for an outcome.
-    pub(super) fn finish(self: &Rc<Self>, asker: Asker, outcome: &Outcome<'_>) {
+    /// Sends what the client gets for an outcome. The route is for the log.
+    pub(super) fn finish(self: &Rc<Self>, asker: Asker, route: &str, outcome: &Outcome<'_>) {
         if let Some(error) = &outcome.error {
-            self.failed(asker, error);
+            self.failed(asker, route, &error.0);
         }
         match reply::compose(asker.id, outcome) {
-            Some(body) => self.respond(asker, &body),
+            Some(body) => self.respond(asker, route, &body),
             None => self.counters().add(Counter::ResponsesDropped, 1),
         }
     }
 
+    /// Counts and logs a message that its client gets code 500 for.
     #[cold]
-    fn failed(&self, asker: Asker, error: &Failure) {
+    pub(super) fn failed(&self, asker: Asker, route: &str, cause: &str) {
         self.counters().add(Counter::Failed, 1);
-        tracing::debug!(session = %asker.sid, id = asker.id, error = %error.0, "a message failed");
+        let Asker { sid, id, .. } = asker;
+        let cause = log_text(cause);
+        tracing::info!(session = %sid, id, route, cause, "a message failed with code 500");
     }
 
     fn forward_client(self: &Rc<Self>, asker: Asker, request: &Request<'_>) {
         if self.begin_in_flight(asker.sid) != Some(true) {
-            return self.finish(asker, &Outcome::error("too many calls in flight"));
+            let outcome = Outcome::error("too many calls in flight");
+            return self.finish(asker, request.route, &outcome);
         }
-        if let Err(failure) = self.forward(request, Origin::Client(asker)) {
+        let origin = Origin::Client(asker, ShortRoute::new(request.route));
+        if let Err(failure) = self.forward(request, origin) {
             self.end_in_flight(asker.sid);
-            self.finish(asker, &Outcome::failed(failure));
+            self.finish(asker, request.route, &Outcome::failed(failure));
         }
     }
 
@@ -420,9 +472,9 @@ impl Shard {
 
     fn deliver(self: &Rc<Self>, origin: Origin, outcome: Outcome<'_>) {
         match origin {
-            Origin::Client(asker) => {
+            Origin::Client(asker, route) => {
                 self.end_in_flight(asker.sid);
-                self.finish(asker, &outcome);
+                self.finish(asker, route.text(), &outcome);
             }
             Origin::Task(slot) => slot.put(outcome.into_owned()),
             // It has no answer: that would have gone to `called`.

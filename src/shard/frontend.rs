@@ -95,7 +95,7 @@ impl Frontend for Shard {
             id: incoming.id,
             proto: self.coder.response_proto(&incoming.route),
         };
-        self.finish(asker, &outcome);
+        self.finish(asker, &incoming.route, &outcome);
     }
 
     fn call(self: Rc<Self>, call: &Invocation<'_>) -> Sent {

@@ -3,9 +3,11 @@
 use std::rc::Rc;
 
 use super::Shard;
+use super::dispatch::log_text;
 use super::pulse::Work;
 use crate::client::State;
 use crate::client::crypto::PublicKey;
+use crate::client::handshake::Refusal;
 use crate::error::Fault;
 use crate::handler::{Answer, Outcome, Session};
 use crate::ids::Sid;
@@ -13,6 +15,12 @@ use crate::limits::HANDSHAKE_KEPT_BYTES_MAX;
 use crate::metrics::Counter;
 use crate::wire::{handshake, json, package};
 use bytes::Bytes;
+
+/// The answer where the application panicked over a handshake.
+const PANICKED: Refusal = Refusal {
+    body: handshake::FAILED,
+    cause: "a handshake handler panicked",
+};
 
 impl Shard {
     /// A handshake of a client that had none yet. Whatever it was, there is one reply: while the
@@ -24,9 +32,9 @@ impl Shard {
                     .accepts_client(|| (request.client_type(), request.client_version()))
             })
         });
-        let greeting = match examined.unwrap_or(Err(handshake::FAILED)) {
+        let greeting = match examined.unwrap_or(Err(PANICKED)) {
             Ok(greeting) => greeting,
-            Err(refusal) => return self.refuse(sid, refusal),
+            Err(refusal) => return self.refuse(sid, refusal.body, refusal.cause),
         };
         let reply = self.handshake.reply(&greeting.request);
         self.keep_handshake(sid, body);
@@ -39,18 +47,18 @@ impl Shard {
         let session = Session::new(sid, identity, self.clone());
         let message = json::parse(body).unwrap_or_default();
         match self.guarded(sid, || self.router.answer_handshake(&session, &message)) {
-            None => self.refuse(sid, handshake::FAILED),
+            None => self.refuse(sid, PANICKED.body, PANICKED.cause),
             Some(Answer::Now(outcome)) => self.decided(sid, reply, greeting.key, outcome),
             Some(Answer::Later(future)) => {
                 if !self.begin_work(sid) {
-                    return self.refuse(sid, handshake::FAILED);
+                    return self.refuse(sid, handshake::FAILED, "too much is in progress");
                 }
                 let (shard, key) = (self.clone(), greeting.key);
                 glommio::spawn_local(async move {
                     let outcome = shard.pulse.run(Work::Handshake, future).await;
                     let outcome = outcome.unwrap_or_else(|_| {
                         shard.handshake_panicked(sid);
-                        Outcome::error("the handshake panicked")
+                        Outcome::error(PANICKED.cause)
                     });
                     shard.end_work(sid);
                     shard.decided(sid, reply, key, outcome);
@@ -94,8 +102,7 @@ impl Shard {
         outcome: Outcome<'_>,
     ) {
         if let Some(error) = &outcome.error {
-            tracing::warn!(session = %sid, error = %error.0, "a handshake is refused");
-            return self.refuse(sid, handshake::FAILED);
+            return self.refuse(sid, handshake::FAILED, &error.0);
         }
         let user = outcome.response.filter(|text| json::is_truthy(text));
         let reply = match user {
@@ -122,9 +129,12 @@ impl Shard {
     }
 
     /// As pomelo: an error goes out in any state but the last.
-    fn refuse(self: &Rc<Self>, sid: Sid, body: &[u8]) {
+    fn refuse(self: &Rc<Self>, sid: Sid, body: &[u8], cause: &str) {
         let is_open = self.connection(sid, |connection| connection.client.state() != State::Closed);
         if is_open == Some(true) {
+            let address = self.address_for_log(sid);
+            let cause = log_text(cause);
+            tracing::info!(session = %sid, address = &*address, cause, "a handshake is refused");
             self.control(sid, package::Kind::Handshake, body);
             self.close(sid, Fault::Handshake, None);
         }

@@ -107,7 +107,7 @@ fn case(random: &mut Random) -> Case {
     let got = bodies.iter().map(|body| {
         let reply = match handshake.examine(body, |_| true) {
             Ok(greeting) => handshake.reply(&greeting.request).to_vec(),
-            Err(refusal) => refusal.to_vec(),
+            Err(refusal) => refusal.body.to_vec(),
         };
         packed(&reply)
     });
