@@ -146,6 +146,7 @@ impl Gateway {
     /// What each shard is made of, but for the sockets it listens on; and what their owner keeps.
     fn seeds(self, shards: usize, sockets_max: usize) -> Result<(Vec<Seed>, Shared)> {
         let protos = Arc::new(preflight::protos(&self.config)?);
+        let javascript_handlers = preflight::javascript_handlers(&self.config);
         let host_filter = Arc::new(preflight::host_filter(&self.config.client)?);
         let connections_max = self.config.client.max_connections.unwrap_or(sockets_max);
         let sockets = Arc::new(Gauge::new(sockets_max));
@@ -190,6 +191,7 @@ impl Gateway {
             },
             host_filter: host_filter.clone(),
             protos: protos.clone(),
+            javascript_handlers: javascript_handlers.clone(),
             page: self.page,
         };
         let seeds = inboxes.into_iter().enumerate().map(seed).collect();

@@ -229,6 +229,20 @@ pub fn host_filter(client: &config::Client) -> Result<HostFilter> {
     filter.with_file(&text).map_err(|error| in_file(&error))
 }
 
+/// The folder of the project's own handlers in JavaScript for this server's type, if it has any: those of
+/// Pomelo, or those that the compiler of a Pinus project wrote.
+pub fn javascript_handlers(config: &Config) -> Option<PathBuf> {
+    let project = config.app_dir.as_ref()?;
+    let folders = [project.clone(), project.join("dist")];
+    let folders = folders.map(|root| root.join("app/servers").join(&config.server_type));
+    let mut folders = folders.iter().map(|own| own.join("handler"));
+    folders.find(|folder| {
+        let files = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut names = files.map(|file| PathBuf::from(file.file_name()));
+        names.any(|name| name.extension().is_some_and(|extension| extension == "js"))
+    })
+}
+
 /// What tells a shard which of its sockets are ready.
 pub fn poller() -> Result<Poller> {
     Poller::new().map_err(|error| Error::Host(format!("cannot create an epoll instance: {error}")))

@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::panic::resume_unwind;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -124,6 +125,8 @@ pub struct Seed {
     pub host_filter: Arc<HostFilter>,
     /// Protos of both directions; empty without `client.use_protobuf`.
     pub protos: Arc<Protos>,
+    /// Folder of the project's handlers in JavaScript for the own type, if it has any.
+    pub javascript_handlers: Option<PathBuf>,
     /// What `GET /` gets.
     pub page: Option<&'static [u8]>,
 }
@@ -363,6 +366,21 @@ impl Shard {
         };
         let router = router.ready(config, protos).map_err(Error::Handlers)?;
         seed.pulse.name(&router);
+        let is_served = config.delegate.is_some()
+            || router.routes().next().is_some()
+            || router.fallback_index().is_some();
+        if seed.id == SWITCH
+            && !is_served
+            && let Some(folder) = &seed.javascript_handlers
+        {
+            tracing::warn!(
+                folder = %folder.display(),
+                "the project's handlers for {} are JavaScript, which does not run here: their routes \
+                 get code 500; set delegate to the type of backends that run them, or write them in \
+                 Rust (Gateway::handlers)",
+                config.server_type
+            );
+        }
         let routes =
             Routes::new(&config.server_type, router.routes()).delegating(config.delegate.is_some());
         let handlers = config.handler_routes.iter().map(String::as_str);
