@@ -41,6 +41,20 @@ impl Gateway {
         Self::start_in(Turn::take(false), &program, ANY_PORT, args)
     }
 
+    /// The same, with the signals that a shell may have it ignore, and without a core file when one of
+    /// them ends it.
+    pub(crate) fn start_with_default_signals(args: &[&str]) -> Self {
+        let program = [
+            "env",
+            "--default-signal",
+            "prlimit",
+            "--core=0",
+            "--",
+            TANGELO[0],
+        ];
+        Self::start_in(Turn::take(false), &program, ANY_PORT, args)
+    }
+
     /// The same, in a time zone as `TZ` names it.
     pub(crate) fn start_in_zone(zone: &str, args: &[&str]) -> Self {
         let program = ["env", &format!("TZ={zone}"), TANGELO[0]];
@@ -87,7 +101,7 @@ impl Gateway {
         let what = "line with `listening on ADDRESS:PORT`";
         let address = process.wait_for_line(what, 0, HANG_GUARD, |line| {
             let (_, after) = line.split_once("listening on ")?;
-            after.split([' ', ',']).next()?.parse().ok()
+            after.split([' ', ',', '"']).next()?.parse().ok()
         });
         Self {
             process,
@@ -130,13 +144,18 @@ impl Gateway {
     pub(crate) fn wait_printed(&mut self, part: &str) -> String {
         let deadline = Instant::now() + HANG_GUARD;
         loop {
-            let printed = self.process.transcript();
+            let printed = self.printed();
             if let Some(line) = printed.lines().find(|line| line.contains(part)) {
                 return line.to_owned();
             }
             assert!(Instant::now() < deadline, "waited for {part:?}");
             thread::sleep(10 * POLL_INTERVAL);
         }
+    }
+
+    /// All it has printed so far.
+    pub(crate) fn printed(&self) -> String {
+        self.process.transcript()
     }
 
     pub(crate) fn pid(&self) -> u32 {

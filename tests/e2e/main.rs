@@ -52,4 +52,5 @@ mod room;
 mod rpc;
 mod schedulers;
 mod session;
+mod signals;
 mod wire;
