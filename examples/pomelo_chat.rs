@@ -1,11 +1,13 @@
 //! The connector of Pomelo's chat, before the cluster's own backends:
-//! `cargo run --release --example pomelo_chat -- --app-dir path/to/game-server --id connector-1`
+//! `cargo run --release --example pomelo_chat -- --app-dir examples/pomelo_chat --id connector-1`
 //!
-//! It takes the command line of the binary. The folder is that of a Pomelo project whose `servers.json` has
-//! the connector, and of which master and chat servers run; the one in `tests/peers/chat` will do, and so
-//! will the chat that Pomelo is known by. `connector.entryHandler.enter` with
-//! `{"username":"ann","rid":"lobby"}` answers `{"users":["ann"]}`, everybody who is in the room; a name
-//! that is in already gets `{"code":500,"error":true}`.
+//! It takes the command line of the binary. That folder lists a master and a chat server, which are not
+//! part of it: until they run, whoever enters gets `{"code":500}`. The chat server may be that of
+//! `tests/peers/chat`, or of the chat that Pomelo is known by. In a Pomelo project the command is
+//! `-- --app-dir path/to/game-server --id connector-1`.
+//!
+//! `connector.entryHandler.enter` with `{"username":"ann","rid":"lobby"}` answers `{"users":["ann"]}`,
+//! everybody who is in the room; a name that is in already gets `{"code":500,"error":true}`.
 //!
 //! What `app.js` says of the connector is in `main`, `app/servers/connector/handler/entryHandler.js` is
 //! `enter`, and everything else of the project stays as it is.

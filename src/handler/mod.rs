@@ -3,27 +3,53 @@
 //! A handler is a plain async function. What it takes says what it needs of the message, what it
 //! returns is the response:
 //!
-//! ```no_run
-//! use std::cell::RefCell;
-//! use std::collections::BTreeMap;
-//! use std::rc::Rc;
+//! ```
+//! # mod tutorial {
+//! use std::collections::{HashMap, HashSet};
+//! use std::sync::{Arc, Mutex};
 //!
 //! use serde::{Deserialize, Serialize};
-//! use tangelo::handler::{Json, Reply, Router, Session, State};
+//! use tangelo::handler::{Json, Reply, Router, Session, Sid, State};
 //! use tangelo::{Config, Gateway};
 //!
 //! fn main() -> tangelo::Result<()> {
+//!     let rooms = Rooms::default();
 //!     Gateway::new(Config::default())
-//!         .handlers(|_shard| {
-//!             Router::new()
-//!                 .route("entryHandler.enter", enter)
-//!                 .with_state(Rc::new(Rooms::default()))
-//!         })
+//!         .handlers(move |_shard| router(rooms.clone()))
 //!         .run()
 //! }
 //!
-//! #[derive(Default)]
-//! struct Rooms(RefCell<BTreeMap<String, usize>>);
+//! # pub
+//! fn router(rooms: Rooms) -> Router {
+//!     let on_close = rooms.clone();
+//!     Router::new()
+//!         .route("entryHandler.enter", enter)
+//!         .on_close(move |session| on_close.leave(session.id()))
+//!         .with_state(rooms)
+//! }
+//!
+//! /// The sessions in each room, whichever shard they are on.
+//! #[derive(Clone, Default)]
+//! # pub
+//! struct Rooms(Arc<Mutex<HashMap<String, HashSet<Sid>>>>);
+//!
+//! impl Rooms {
+//!     /// Adds a session. Returns how many sessions the room has then.
+//!     fn enter(&self, room: &str, sid: Sid) -> usize {
+//!         let mut rooms = self.0.lock().unwrap();
+//!         let sessions = rooms.entry(room.to_owned()).or_default();
+//!         sessions.insert(sid);
+//!         sessions.len()
+//!     }
+//!
+//!     /// Removes a session from all rooms, and rooms that are empty then.
+//!     fn leave(&self, sid: Sid) {
+//!         self.0.lock().unwrap().retain(|_, sessions| {
+//!             sessions.remove(&sid);
+//!             !sessions.is_empty()
+//!         });
+//!     }
+//! }
 //!
 //! #[derive(Deserialize)]
 //! struct Enter {
@@ -39,15 +65,34 @@
 //!
 //! async fn enter(
 //!     mut session: Session,
-//!     State(rooms): State<Rc<Rooms>>,
-//!     Json(request): Json<Enter>,
+//!     State(rooms): State<Rooms>,
+//!     Json(Enter { name, room }): Json<Enter>,
 //! ) -> Reply<Json<Entered>> {
-//!     session.bind(request.name).await?;
-//!     let mut rooms = rooms.0.borrow_mut();
-//!     let here = rooms.entry(request.room).or_default();
-//!     *here += 1;
-//!     Ok(Json(Entered { code: 200, here: *here }))
+//!     session.bind(name).await?;
+//!     let here = rooms.enter(&room, session.id());
+//!     Ok(Json(Entered { code: 200, here }))
 //! }
+//! # }
+//! #
+//! # fn main() -> tangelo::Result<()> {
+//! #     use tangelo::{Config, Gateway};
+//! #     let rooms = tutorial::Rooms::default();
+//! #     let config = Config { shards: Some(2), ..Config::default() };
+//! #     let gateway = Gateway::new(config).handlers(move |_shard| tutorial::router(rooms.clone())).in_memory()?;
+//! #     let enter = |client: &mut tangelo::memory::Client, name: &str| {
+//! #         let body = serde_json::json!({ "name": name, "room": "lobby" });
+//! #         client.request("connector.entryHandler.enter", &body)["here"].clone()
+//! #     };
+//! #     let mut clients: Vec<_> = (1..=4).map(|_| gateway.connect()).collect();
+//! #     for (index, client) in clients.iter_mut().enumerate() {
+//! #         assert_eq!(enter(client, &format!("player {index}")), index + 1);
+//! #     }
+//! #     assert_eq!(enter(&mut clients[0], "player 0"), 4, "who is in counts once");
+//! #     clients.pop();
+//! #     clients.pop();
+//! #     assert_eq!(enter(&mut gateway.connect(), "another"), 3);
+//! #     gateway.stop()
+//! # }
 //! ```
 //!
 //! [`Router`] has the rest: groups, filters, what happens to sessions, remotes for other servers, tasks.
@@ -58,8 +103,9 @@
 //!
 //! The function given to [`Gateway::handlers`](crate::Gateway::handlers) runs once on every shard, which is one
 //! thread on one core. What it makes stays there: handlers, filters and their futures need not be
-//! `Send`, a state in an `Rc<RefCell<…>>` has no locks, and a session never leaves its shard. A state
-//! for the whole process is an `Arc` that the function clones for each shard.
+//! `Send`, a state in an `Rc<RefCell<…>>` has no locks, and a session never leaves its shard. A shard sees
+//! only its own such state: what all players share, such as the rooms above, is an `Arc` that the function
+//! clones for each shard. Its lock must not be held over an `.await`.
 //!
 //! Between two `.await`s a handler has its core alone, and everybody else on it waits: do not block.
 //! [`App::sleep`] waits without blocking, and a [pool](crate::pool) has threads for what blocks, databases

@@ -70,8 +70,10 @@ impl Session {
 
     /// Binds the session to a uid, a text or a number; on success the snapshot has it too (C82).
     ///
-    /// Errors: bound to another uid; the uid is another session's, with `session.single`; closed. With
-    /// several shards it goes through shard 0, where the index of uids is.
+    /// Errors: the session is bound to another uid; it has closed; another session has the uid, where
+    /// `session.duplicate_login` is `refuse`. With `newest-wins` that other session is kicked, and with
+    /// `allow`, the default, both have it. With several shards a bind goes through shard 0, which has the
+    /// index of uids.
     pub async fn bind(&mut self, uid: impl Into<Uid>) -> Result<(), Failure> {
         self.identity = self.frontend.clone().bind(self.id, uid.into()).await?;
         Ok(())

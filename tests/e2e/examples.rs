@@ -1,6 +1,7 @@
 //! The examples that have no file of their own here, and what all of them promise.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -28,6 +29,18 @@ fn each_example_begins_with_the_command_that_runs_it() {
         let expected = ["cargo", "run", "--release", "--example"];
         assert_eq!(program[..4], expected, "{comment}");
         assert_eq!(program.get(4).copied(), name, "{comment}");
+        // What the command names is part of the repository.
+        while let Some(word) = words.next() {
+            let mut named = match word {
+                "--app-dir" | "--config" => words.next().unwrap_or_default().to_owned(),
+                _ => continue,
+            };
+            if word == "--app-dir" {
+                named += "/config/servers.json";
+            }
+            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+            assert!(root.join(&named).exists(), "there is no {named}");
+        }
         count += 1;
     }
     assert!(count >= 5, "{count} examples");
@@ -46,6 +59,24 @@ fn echo_answers_with_the_text_that_came() {
         }
     }
     let (code, printed) = echo.stop();
+    assert_eq!(code, Some(0), "{printed}");
+}
+
+#[test]
+fn pomelo_chat_starts_from_its_folder_and_waits_for_its_chat_server() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/pomelo_chat");
+    // The port of servers.json may be in use here.
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = free.local_addr().expect("it is bound");
+    drop(free);
+    let listen = format!("rpc.listen={address}");
+    let args = ["--app-dir", folder, "--id", "connector-1", "--set", &listen];
+    let connector = Gateway::start_example("pomelo_chat", &[], &args);
+    let mut ann = Client::websocket(connector.address()).open();
+    let enter = "connector.entryHandler.enter";
+    let entered = ask(&mut ann, enter, &json!({"username": "ann", "rid": "lobby"}));
+    assert_eq!(entered, json!({"code": 500}));
+    let (code, printed) = connector.stop();
     assert_eq!(code, Some(0), "{printed}");
 }
 
