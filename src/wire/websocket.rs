@@ -350,7 +350,7 @@ pub fn parse_request(input: &[u8]) -> Result<Option<Request<'_>>, HttpError> {
         let upgrade = if !asks_for_websocket(head.headers) {
             None
         } else if method == "GET" {
-            Some(parse_upgrade(head.headers).ok_or(HttpError::BadUpgrade)?)
+            Some(parse_upgrade(looked_at(head)).ok_or(HttpError::BadUpgrade)?)
         } else {
             return Err(HttpError::BadUpgrade);
         };
@@ -367,7 +367,7 @@ pub fn parse_request(input: &[u8]) -> Result<Option<Request<'_>>, HttpError> {
 /// several headers of this name is one list.
 pub fn http_header(input: &[u8], name: &str) -> Option<String> {
     let texts = with_head(input, |head, _| {
-        let values = values(head.headers, name);
+        let values = values(looked_at(head), name);
         let texts = values.map(|value| String::from_utf8_lossy(value).into_owned());
         Ok(texts.collect::<Vec<String>>())
     });
@@ -380,8 +380,6 @@ const USUAL_HEADERS: usize = 64;
 
 /// Parses the head at the front of the input and gives it to `read`, with its length; `Ok(None)`: wait
 /// for more bytes.
-///
-/// As node: headers after the first `limits::HTTP_HEADERS_MAX` are ignored.
 fn with_head<'a, T>(
     input: &'a [u8],
     read: impl FnOnce(&httparse::Request<'_, 'a>, usize) -> Result<T, HttpError>,
@@ -401,8 +399,6 @@ fn with_head<'a, T>(
             if text_bytes(&head) >= HTTP_HEAD_TEXT_BYTES {
                 return Err(HttpError::TooLong);
             }
-            let headers = std::mem::take(&mut head.headers);
-            head.headers = headers.split_at_mut(headers.len().min(HTTP_HEADERS_MAX)).0;
             read(&head, end).map(Some)
         }
         Ok(httparse::Status::Partial) if is_too_long(input) => Err(HttpError::TooLong),
@@ -427,6 +423,13 @@ fn text_bytes(head: &httparse::Request<'_, '_>) -> usize {
     let headers = head.headers.iter();
     let headers = headers.map(|header| header.name.len() + header.value.len());
     head.path.map_or(0, str::len) + headers.sum::<usize>()
+}
+
+/// As node, which sees an upgrade wherever it is asked for: of all other headers only the first
+/// `limits::HTTP_HEADERS_MAX` count.
+fn looked_at<'h, 'a>(head: &'h httparse::Request<'_, 'a>) -> &'h [httparse::Header<'a>] {
+    let headers = &*head.headers;
+    headers.get(..HTTP_HEADERS_MAX).unwrap_or(headers)
 }
 
 fn asks_for_websocket(headers: &[httparse::Header<'_>]) -> bool {
@@ -953,10 +956,13 @@ mod tests {
         for count in [USUAL_HEADERS - own, USUAL_HEADERS, last] {
             assert!(upgrade(&behind(count)).unwrap().is_some(), "{count}");
         }
-        assert!(
-            upgrade(&behind(last + own)).unwrap().is_none(),
-            "all of its own are ignored"
-        );
+        for count in [last + own, 3000] {
+            assert_eq!(
+                upgrade(&behind(count)),
+                Err(HttpError::BadUpgrade),
+                "{count}"
+            );
+        }
         let in_front = format!(
             "{line}\r\n{}",
             headers.replacen("\r\n\r\n", &format!("\r\n{}\r\n", "a:\r\n".repeat(3000)), 1)
