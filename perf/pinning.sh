@@ -3,10 +3,12 @@
 # side, each with its load, while two busy processes per core run. It starts each gateway by itself
 # and ends all it has started. Run `cargo build --release --workspace` before.
 #
-#   perf/pinning.sh [SECONDS [ROUNDS [RATE]]]     5, 3 and 5000 requests a second: some 90 seconds
+#   perf/pinning.sh [SECONDS [ROUNDS [RATE]]]
+#
+# By default 5 seconds, 3 rounds and 5000 requests a second, which take some 90 seconds.
 set -eu
 seconds=${1:-5} rounds=${2:-3} rate=${3:-5000}
-# Nothing outlives this script by more than that, however it ends.
+# Seconds after which each process that this script starts ends by itself, however the script ended.
 limit=$((2 * seconds + 30))
 cd "$(dirname "$0")/../target/release"
 folder=$(mktemp -d)
@@ -22,7 +24,7 @@ stop() {
 
 # Starts a gateway that may use the cores $1, with pin = $2; $3 is its name here.
 gateway() {
-    # A line of the round before would be taken for one of this gateway.
+    # Without this the loop below could read the start line of the round before.
     rm -f "$folder/$3.out"
     taskset -c "$1" timeout "$limit" ./tangelo --listen 127.0.0.1:0 --shards 1 \
         --set "pin=$2" >"$folder/$3.out" 2>"$folder/$3.err" &
@@ -67,7 +69,7 @@ while [ "$round" -le "$rounds" ]; do
         show alone "alone"
         stop
 
-        # The first two cores where they are pinned.
+        # With pin = true the two gateways run on the first two cores.
         case $pin in true) others=$second ;; false) others=$all ;; esac
         gateway "$all" "$pin" one
         gateway "$others" "$pin" two

@@ -47,9 +47,9 @@ pub struct Config {
     /// Pins shard n to the n-th available core, for a machine whose cores belong to this gateway alone.
     /// Default false. A pinned shard is never moved, which keeps the caches of its core; but it waits
     /// when another process keeps its core busy, even if other cores are free. `perf/pinning.sh`
-    /// measures both. With more shards than cores no shard is pinned, and a warning says so. A core
-    /// that another gateway has reserved is left to it: a warning names the core, and its shard is
-    /// not pinned. Gateways in different network namespaces, such as containers, do not see each
+    /// measures both. With more shards than cores no shard is pinned, and a warning says so. When
+    /// another gateway has reserved a core, the shard for that core is not pinned, and a warning names
+    /// the core. Gateways in different network namespaces, such as containers, do not see each
     /// other's reservations.
     pub pin: bool,
     /// How long what the application does at the start may take, until the start has failed. Default
@@ -101,8 +101,8 @@ pub struct Config {
     /// True when neither a configuration file nor a project was named: tangelo then serves the
     /// built-in chat room.
     pub embedded: bool,
-    /// Oddities of the project's files that keep nobody from starting. A gateway logs each of them as a
-    /// warning at its start.
+    /// Mistakes in the project's files that do not prevent a start. The gateway logs each of them as a
+    /// warning when it starts.
     pub warnings: Vec<String>,
 }
 
@@ -255,8 +255,8 @@ pub struct Rpc {
     /// How long connecting to a server may take. Default 2 s, range 10 ms..=1 min.
     pub connect_timeout: Duration,
     /// How long a server may take for its first answer on a new connection; then its calls fail, and it
-    /// is dialled again. Default 5 s, range 100 ms..=10 min. Shorter than a server stands still while it
-    /// starts, and its first calls fail.
+    /// is dialled again. Default 5 s, range 100 ms..=10 min. Too short: the first calls fail of a server
+    /// that is busy with its own start.
     pub answer_timeout: Duration,
     /// First pause before a lost link is dialled again; doubles up to `backoff_max` until a link has
     /// lasted for 5 s. Each pause is up to a quarter shorter by chance. Default 100 ms, range

@@ -42,11 +42,12 @@ pub const RSA_KEY_BITS_MIN: usize = 360;
 /// Largest one; a client with a larger one has each of its messages dropped.
 pub const RSA_KEY_BITS_MAX: usize = 4096;
 
-/// Path, header names and header values of an HTTP request together must be shorter, as Node 20 has it.
+/// Path, header names and header values of an HTTP request together must be shorter than this, as in
+/// Node 20.
 pub const HTTP_HEAD_TEXT_BYTES: usize = 16 << 10;
-/// HTTP headers looked at in one request, the first ones; as Node 20, which ignores more.
+/// HTTP headers of one request that are read; further ones are ignored, as in Node 20.
 pub const HTTP_HEADERS_MAX: usize = 1000;
-/// Largest HTTP request head before a WebSocket upgrade: the above, and four bytes around each header.
+/// Largest HTTP request head: the text above, and four bytes around each of its headers.
 pub const HTTP_HEAD_BYTES_MAX: usize = 20 << 10;
 /// Largest control frame payload of WebSocket, RFC 6455 5.5.
 pub const WEBSOCKET_CONTROL_BYTES_MAX: usize = 125;
@@ -130,14 +131,14 @@ pub const STALL_MIN: Duration = Duration::from_millis(500);
 pub const LOG_ARGS_BYTES_MAX: usize = 8 << 10;
 /// Log lines waiting for the writer. Full: the line is dropped and counted.
 pub const LOG_LINES_MAX: usize = 8192;
-/// Lines of one kind that a window of the log takes. A kind is one place in the code. Above: the lines
-/// are counted, and a summary at the end of the window carries the first of them.
+/// Lines of one kind that the log writes in one window. A kind is one place in the code. Above: the lines
+/// are counted, and a summary at the end of the window has the first of them as an example.
 pub const LOG_BURST_MAX: u64 = 10;
 /// Length of that window: it begins with the first line of any kind.
 pub const LOG_WINDOW: Duration = Duration::from_secs(10);
-/// Kinds that are counted apart; some eight times as many as there are.
+/// Kinds of log lines that are counted apart; some eight times as many as the code has.
 pub const LOG_KINDS_MAX: usize = 512;
-/// Longest text that a log line takes from elsewhere: the example of a summary, the cause of a code 500.
+/// Longest text inside a log line: the example of a summary, the cause of a code 500. Above: it is cut.
 pub const LOG_TEXT_BYTES_MAX: usize = 1024;
 /// Lines waiting for the reader of standard output. Full: the line is dropped and counted.
 pub const STDOUT_LINES_MAX: usize = 256;

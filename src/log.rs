@@ -1,4 +1,4 @@
-//! What the process writes: the log on standard error, and a few lines on standard output.
+//! Output of the process: the log on standard error, and a few lines on standard output.
 //!
 //! A shard must never wait for whoever reads them, so a line goes through a bounded queue to a thread
 //! that writes it. When the queue is full the line is dropped and counted, and a later line says how
@@ -142,7 +142,7 @@ struct Limiter {
 }
 
 impl<S: Subscriber> Layer<S> for Limiter {
-    /// Cost of a line over the limit: nothing is formatted, but the first one of a window is.
+    /// Cost of a line over the limit: one count. Only the first such line of a window is formatted.
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
         if !is_own(metadata.target()) {
@@ -173,7 +173,7 @@ fn is_own(target: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// Message and fields of an event, on one line, cut to a bound.
+/// Returns message and fields of an event on one line, cut to `limits::LOG_TEXT_BYTES_MAX`.
 fn text_of(event: &Event<'_>) -> String {
     let mut text = String::new();
     let _ = DefaultFields::new().format_fields(Text::new(&mut text), event);
@@ -241,7 +241,7 @@ pub(crate) fn filter(level: &str) -> std::result::Result<EnvFilter, String> {
         .map_err(|e| format!("{level:?}: {e}; {accepted}"))
 }
 
-/// A line that no event makes, in the shape of the others.
+/// Returns a log line that does not come from a tracing event, in the form of the others.
 fn line(
     format: LogFormat,
     level: Level,
@@ -355,7 +355,7 @@ mod tests {
 
     type Written = crossbeam_channel::Receiver<Vec<u8>>;
 
-    /// A log of this format, while `log` logs to it.
+    /// Runs `log` with a log of this format.
     fn logged(format: LogFormat, window: Duration, log: impl FnOnce()) -> (Writer, Written) {
         let (stream, written) = crossbeam_channel::unbounded();
         let kinds = Arc::new(Kinds::new(limits::LOG_KINDS_MAX, window));
@@ -367,7 +367,7 @@ mod tests {
         (writer, written)
     }
 
-    /// All that it has written at its end.
+    /// Ends the log and returns its lines.
     fn text((writer, written): (Writer, Written)) -> Vec<String> {
         Writer::end(&[&writer]);
         let text = String::from_utf8(written.iter().flatten().collect()).unwrap();

@@ -60,11 +60,11 @@ counters! {
     InProgress = "handlers_in_progress",
     /// Messages and handshakes refused because as many were in progress on their shard as may be.
     InProgressFull = "handlers_full",
-    /// Stalls: times without a tick of a shard for half a second or longer.
+    /// Stalls: periods of half a second or longer in which a shard did not tick.
     Stalls = "stalls",
-    /// Shards that slept although they had work, until the watchdog woke them.
+    /// Times that a shard slept although it had work, until the watchdog woke it.
     WakeupsLost = "wakeups_lost",
-    /// Times that a shard did not run for half a second or longer, after which its deadlines start again.
+    /// Pauses: ticks of a shard that were half a second late or more; its deadlines start again.
     Pauses = "pauses",
     /// Handlers, filters and other functions of the application that panicked.
     Panics = "handler_panics",

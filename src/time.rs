@@ -1,9 +1,9 @@
 //! The time by which a shard sets and judges its deadlines.
 //!
 //! A shard does not run while its process is stopped, its virtual machine is paused, its laptop sleeps,
-//! or other processes have its core. Meanwhile its clients and peers go on: their heartbeats and answers
-//! wait in its sockets, and nobody reads them. Judged by the clock, all of them would be too late when
-//! the shard runs again. So the shard judges by a time of its own:
+//! other processes have its core, or a handler blocks its thread. Meanwhile its clients and peers send
+//! heartbeats and answers, which wait in its sockets. Judged by the clock, all of them would be too late
+//! when the shard runs again. So the shard judges by a time of its own:
 //!
 //! * A pause does not count. One tick moves this time by at most [`STEP_MAX`].
 //! * After a pause each deadline is put off until its whole timeout has passed again, its grace. So the
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Distance between two ticks of a shard.
 pub const TICK: Duration = Duration::from_millis(50);
-/// A tick that comes so late ends a pause. A busy machine or a large broadcast takes less.
+/// Lateness of a tick from which on it ends a pause. Busy machines and large broadcasts delay a tick less.
 pub const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The most by which one tick moves the time.
 const STEP_MAX: Duration = TICK.saturating_add(PAUSE_MIN);
@@ -55,7 +55,7 @@ impl ShardTime {
         let Some(resumed) = self.resumed else {
             return deadline;
         };
-        // The last tick before a pause has not judged what passes within the step that ends it.
+        // A deadline also waits when it passes within the step that ends the pause: no tick has judged it.
         (resumed + grace).clamp(deadline, deadline + grace + STEP_MAX)
     }
 
@@ -155,7 +155,7 @@ mod tests {
         }
         // Twice the timeout by its own time, of which a second brings 950 ms.
         assert_eq!(seconds, 14);
-        // Who speaks now and then stays.
+        // A client that speaks now and then stays.
         for _ in 0..60 {
             let deadline = time.now + TIMEOUT;
             for _ in 0..3 {

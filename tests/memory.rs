@@ -802,7 +802,7 @@ mod a_pause {
                     clients.iter_mut().for_each(Client::heartbeat);
                 }
                 gateway.resume();
-                // Everybody goes on.
+                // All clients keep sending.
                 for _ in 0..4 {
                     gateway.advance(HEARTBEAT);
                     clients.iter_mut().for_each(Client::heartbeat);

@@ -12,12 +12,12 @@ use crate::process::check_stop;
 use crate::report::{Machine, Numbers, Spread, short};
 use crate::rows::{Metric, Row};
 
-/// Fewer rounds say little about the noise of the machine.
+/// Fewest rounds that show the noise of the machine.
 pub(crate) const ROUNDS_MIN: u16 = 5;
 
-/// A new binary may cost so much more than the old one.
+/// Greatest ratio of the new binary's number to the old one's that still passes.
 const RATIO_MAX: f64 = 1.02;
-/// Two runs of the old binary that differ by more say that the machine is too noisy.
+/// Greatest ratio of two runs of the old binary in one round; above it the machine is too noisy.
 const NOISE_MAX: f64 = 1.05;
 /// Base memory that a new binary may add, MiB.
 const BASE_MIB_MAX: f64 = 0.25;
@@ -135,8 +135,8 @@ struct Judged {
 }
 
 impl Change {
-    /// Every measure of a gateway that the targets of a row look at, once. The rate is left out: it is that
-    /// of the slower side, and CPU says the same more exactly.
+    /// Lists the measures in the targets of a row, each once. It leaves out the rate, which is that of the
+    /// slower side: CPU says the same more exactly.
     fn all_of(row: &'static Row) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
         for check in row.checks.iter().filter(|c| c.metric != Metric::Rate) {
@@ -166,7 +166,7 @@ impl Change {
     }
 }
 
-/// Lower is better in all of what is judged.
+/// Judges the rounds of one measure. A lower number is better in each measure.
 fn judge(metric: Metric, rounds: &[Round]) -> Judged {
     let of_each = |f: fn(&Round) -> f64| Spread::of(rounds.iter().map(f).collect());
     let ratio = of_each(|round| round.new / round.old());
@@ -194,12 +194,12 @@ fn judge(metric: Metric, rounds: &[Round]) -> Judged {
 }
 
 impl Round {
-    /// The middle of both runs, so that a machine that changes evenly over a round favours nobody.
+    /// Returns the middle of both old runs, so that a machine that changes evenly over a round favours nobody.
     fn old(&self) -> f64 {
         f64::midpoint(self.old[0], self.old[1])
     }
 
-    /// Ratio of the greater old number to the smaller one; infinite where that is zero.
+    /// Returns the ratio of the greater old number to the smaller one; infinite where that is zero.
     fn noise(&self) -> f64 {
         let [a, b] = self.old;
         let (least, greatest) = (a.min(b), a.max(b));

@@ -31,7 +31,7 @@ pub struct Greeting<'a> {
     pub key: Option<PublicKey>,
 }
 
-/// The answer to a client that is not taken. Its connection is closed after it.
+/// Answer to a client whose handshake is refused. The connection is closed after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// Body of the reply.
@@ -77,7 +77,7 @@ impl Handshake {
         }
     }
 
-    /// Reads a handshake body. `also` has a say, too, on kind and version of the client.
+    /// Reads a handshake body. Refuses a client whose type or version the configuration or `also` rejects.
     pub fn examine<'a>(
         &self,
         body: &'a [u8],

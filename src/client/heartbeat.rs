@@ -48,7 +48,7 @@ pub struct Silence {
 }
 
 impl Silence {
-    /// Returns when the first of the limits passes, and which it is.
+    /// Returns the earliest of the deadlines, and the fault that it stands for.
     pub fn due(&self, patience: &Patience, time: ShardTime) -> Option<(Instant, Fault)> {
         let heartbeat = patience.heartbeat.unwrap_or_default();
         let limits = [

@@ -80,7 +80,7 @@ pub fn http(input: &[u8], page: Option<&[u8]>) -> Http {
     }
 }
 
-/// The response to a request, without its body for one that asks for the head only.
+/// Returns the response to a request; without the body when the method is HEAD.
 fn response(request: &[u8], status: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     websocket::write_response(&mut out, status, content_type, body);

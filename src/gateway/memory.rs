@@ -205,7 +205,7 @@ impl InMemory {
         self.world.is_paused.set(true);
     }
 
-    /// Lets the shards run again, late as they are.
+    /// Lets the shards run again; their next tick is late.
     #[track_caller]
     pub fn resume(&mut self) {
         self.world.is_paused.set(false);

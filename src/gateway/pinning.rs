@@ -10,7 +10,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 pub(super) struct Pinning {
     /// By shard; `None` where a shard runs on any core.
     cores: Vec<Option<usize>>,
-    /// Hold the names of these cores until the gateway has ended.
+    /// Reservations of these cores, until the gateway has ended.
     locks: Vec<Socket>,
 }
 
@@ -59,7 +59,7 @@ impl Pinning {
         pinning
     }
 
-    /// Where the executor of a shard runs.
+    /// Returns the placement of a shard's executor.
     pub(super) fn placement(&self, shard: usize) -> Placement {
         self.cores[shard].map_or(Placement::Unbound, Placement::Fixed)
     }

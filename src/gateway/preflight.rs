@@ -229,8 +229,8 @@ pub fn host_filter(client: &config::Client) -> Result<HostFilter> {
     filter.with_file(&text).map_err(|error| in_file(&error))
 }
 
-/// The folder of the project's own handlers in JavaScript for this server's type, if it has any: those of
-/// Pomelo, or those that the compiler of a Pinus project wrote.
+/// Returns the folder of the project's handlers in JavaScript for this server's type, if it has any: for
+/// Pomelo in the project, for Pinus in `dist`, where its compiler writes them.
 pub fn javascript_handlers(config: &Config) -> Option<PathBuf> {
     let project = config.app_dir.as_ref()?;
     let folders = [project.clone(), project.join("dist")];
@@ -305,8 +305,8 @@ fn files_fit(limit: Option<u64>, config: &Config, shards: usize) -> Result<()> {
     )))
 }
 
-/// Warns of a file limit that somebody has probably forgotten. An operator who wants few clients
-/// sets `client.max_connections`.
+/// Returns a warning when the file limit leaves few clients and `client.max_connections` does not say
+/// that the operator wants few.
 fn few_clients(limit: Option<u64>, config: &Config, shards: usize) -> Option<String> {
     let clients = sockets_within(limit, config, shards);
     if config.client.max_connections.is_some() || clients >= CLIENTS_USUAL_MIN {

@@ -64,8 +64,8 @@ impl Gateway {
     }
 }
 
-/// Says where clients connect, how many fit, and how the shards run; with the members of the line in JSON.
-/// Programs read the text up to the number of shards.
+/// Returns the start line, which says where clients connect, how many fit, and whether shards are pinned,
+/// and its members in JSON. Other programs parse the text up to the number of shards.
 fn start_line(running: &Running, id: &str) -> (String, Vec<(&'static str, Value)>) {
     let (address, shards) = (running.address, running.shards);
     let (pinning, clients_max) = (&running.pinning, running.clients_max);
@@ -82,9 +82,9 @@ fn start_line(running: &Running, id: &str) -> (String, Vec<(&'static str, Value)
     (line, members)
 }
 
-/// The page, as a browser on this machine opens it.
+/// Returns the URL of the page for a browser on this machine.
 fn page_url(mut address: SocketAddr) -> String {
-    // Nobody can connect to the address that stands for all of them.
+    // A browser may not connect to the address that stands for all addresses.
     match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),

@@ -25,7 +25,7 @@ const _: () = assert!(LOOKS_MIN >= 2, "one look may fall between two late ticks"
 /// Time in which a shard that has only lost a wake-up ticks once it is woken.
 const WAKES_WITHIN: Duration = Duration::from_millis(50);
 
-/// Environment variable for tests of what must work without this thread: it then wakes no shard.
+/// Environment variable with which tests keep the watchdog from waking shards; it still reports them.
 const ONLY_REPORTS: &str = "TANGELO_TEST_WATCHDOG_ONLY_REPORTS";
 
 /// Looks at all shards until they have ended: each holds a sender of `shards`, and nothing is sent.
@@ -60,7 +60,8 @@ pub(super) fn watch(
             if watch.has_lost_a_wakeup() {
                 counters.add(Counter::WakeupsLost, 1);
                 tracing::warn!(
-                    "shard {shard} had lost a wake-up: it slept for about {:?} although it had work",
+                    "shard {shard} lost a wake-up: it slept for about {:?} although it had work, until \
+                     the watchdog woke it",
                     watch.ticks.since()
                 );
             }
@@ -74,11 +75,11 @@ struct Watch {
     bell: Arc<Doorbell>,
     ticks: Ticks,
     thread: Option<Thread>,
-    /// Time that its thread had spent at the last look that saw a tick.
+    /// Usage of its thread at the last look that saw a tick.
     usage: Option<Usage>,
-    /// What it was at, at the last report.
+    /// Part of the application that had its thread at the last report.
     work: String,
-    /// How often it had ticked when it was woken asleep.
+    /// Its number of ticks when the watchdog woke it from sleep.
     woken_at: Option<u64>,
 }
 
@@ -123,9 +124,9 @@ impl Watch {
         }
     }
 
-    /// Wakes a shard that does not tick; true when it should have been awake: its thread slept, and
-    /// not in a function of the application. In a long stall it wakes at doubling distances, as the
-    /// bell allows only so many calls that nobody hears.
+    /// Wakes a shard that does not tick. Returns true when the shard should have been awake: its thread
+    /// slept outside of the application. In a long stall the distance between two calls doubles, since
+    /// the doorbell bears a limited number of them that the shard has not noticed ([`Doorbell::wake`]).
     fn wake(&mut self) -> bool {
         self.woken_at = None;
         if !self.ticks.still.is_power_of_two() {
@@ -139,7 +140,7 @@ impl Watch {
         self.woken_at.is_some()
     }
 
-    /// Whether being woken was all that the shard needed.
+    /// Returns whether the shard ticked once it was woken: then it had lost a wake-up.
     fn has_lost_a_wakeup(&mut self) -> bool {
         let woken_at = self.woken_at.take();
         woken_at.is_some()
@@ -150,7 +151,7 @@ impl Watch {
     }
 }
 
-/// The ticks of one shard, as the looks have seen them.
+/// Ticks of one shard, as the watchdog has seen them.
 #[derive(Default)]
 struct Ticks {
     ticks: Option<u64>,
@@ -165,7 +166,7 @@ struct Ticks {
 enum Seen {
     /// Nothing to report.
     Fine,
-    /// It has not ticked for so long that this is to be reported.
+    /// The shard has not ticked for so long that the watchdog reports it.
     Stalled { begins: bool, since: Duration },
     /// A stall that was reported is over.
     TicksAgain { after: Duration },
@@ -199,7 +200,7 @@ impl Ticks {
         }
     }
 
-    /// Time without a tick.
+    /// Returns the time without a tick.
     fn since(&self) -> Duration {
         LOOK * self.still
     }
@@ -239,8 +240,8 @@ mod tests {
         }
     }
 
-    /// Counts of the watchdog beside a shard that ticks, does `wait` until its bell wakes it, and ticks
-    /// again.
+    /// Returns the counters of a watchdog beside a shard that ticks, calls `wait` until its bell wakes it,
+    /// and ticks again.
     #[allow(clippy::disallowed_methods, reason = "the thread of a shard")]
     fn watch_a_shard(wait: impl FnOnce(&Pulse, &Wakes) + Send + 'static) -> Counters {
         let (pulse, bell) = (Arc::<Pulse>::default(), Arc::<Doorbell>::default());

@@ -115,8 +115,8 @@ impl App {
         self.0.wall_clock().timestamp().into()
     }
 
-    /// Waits, and lets others run meanwhile; up to 50 ms longer. It goes by the clock: time counts in
-    /// which the process was stopped.
+    /// Sleeps for this time, up to 50 ms longer, while other work of the shard runs. The clock decides:
+    /// time in which the process was stopped counts too.
     pub async fn sleep(&self, time: Duration) {
         let slot = Rc::new(Slot::default());
         let rung = slot.clone();

@@ -17,9 +17,9 @@ pub trait Clock {
     fn wall_clock(&self) -> Zoned;
     /// How late the shard is with what it does at fixed times: what a message waits at least.
     fn lag(&self) -> Duration;
-    /// Makes a call when the clock has moved on by `wait`, also where the shard was paused meanwhile.
+    /// Makes a call when `wait` has passed by the clock; a pause of the shard counts.
     fn call_after(&self, wait: Duration, call: Call) -> Alarm;
-    /// Makes a call when `timeout` has passed by the [`ShardTime`], in which a pause does not count.
+    /// Makes a call when `timeout` has passed by the [`ShardTime`]; a pause of the shard does not count.
     fn call_at_timeout(&self, timeout: Duration, call: Call) -> Alarm;
 }
 
@@ -40,7 +40,8 @@ pub struct Alarms {
 }
 
 impl Alarms {
-    /// Puts a call off, after a pause by `grace`. Dropping the alarm before cancels the call.
+    /// Schedules a call at `at`; a pause of the shard before puts it off until `grace` has passed.
+    /// Dropping the alarm cancels the call.
     pub fn set(&self, at: Instant, grace: Duration, call: Call) -> Alarm {
         self.last.set(self.last.get() + 1);
         let key = (at, self.last.get());
@@ -51,10 +52,10 @@ impl Alarms {
         }
     }
 
-    /// Makes the calls that are due, through `make`. They may set and cancel others; a new one comes
-    /// with the next look at the earliest.
+    /// Makes the calls that are due, through `make`. A call may schedule and cancel others; `ring` makes a
+    /// new one when it is called again, or later.
     ///
-    /// Cost: a look at each call whose time has passed; one that is put off by a pause is among them.
+    /// Cost: one check for each call whose time has passed, also for one that a pause has put off.
     pub fn ring(&self, time: ShardTime, make: impl Fn(Call)) {
         let table = self.table.borrow();
         let passed = table.range(..=(time.now, u64::MAX));

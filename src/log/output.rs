@@ -20,7 +20,7 @@ use crate::metrics::{self, Counter};
 
 /// Bytes handed to one write.
 const WRITE_BYTES: usize = 64 << 10;
-/// Longest wait of the end of the process for the last lines.
+/// Longest time that the ending process waits until the last lines are written.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// Sends lines to the thread that writes them.
@@ -148,7 +148,7 @@ struct Thread<W> {
     stopped: Receiver<()>,
     batch: Vec<u8>,
     dropped: Arc<AtomicU64>,
-    /// Dropped lines that a notice has told of.
+    /// Dropped lines that a notice has reported.
     dropped_told: u64,
     kinds: Option<Arc<Kinds>>,
     /// The examples of this window, by kind.
@@ -244,7 +244,8 @@ impl<W: Write> Thread<W> {
             return;
         }
         self.dropped_told = total;
-        let message = format!("{lines} log lines dropped");
+        let message =
+            format!("{lines} log lines dropped, because the reader of this stream is too slow");
         let members = [("dropped", lines.into())];
         let line = line(self.format, Level::WARN, TARGET, &message, members);
         self.batch.extend_from_slice(line.as_bytes());
@@ -263,7 +264,7 @@ mod tests {
 
     use super::*;
 
-    /// Hands every write to the test and waits until the test lets it go on.
+    /// Hands every write to the test and waits until the test releases it.
     struct Slow {
         written: Sender<Vec<u8>>,
         go_on: Receiver<()>,
@@ -305,7 +306,10 @@ mod tests {
         drop(go);
         let text = String::from_utf8(writes.recv().unwrap()).unwrap();
         assert!(text.starts_with("0\n1\n2\n3\n"), "{text}");
-        assert!(text.ends_with(": 6 log lines dropped\n"), "{text}");
+        assert!(
+            text.contains(": 6 log lines dropped, because the reader"),
+            "{text}"
+        );
         write(&lines, "last\n");
         assert_eq!(writes.recv().unwrap(), b"last\n", "told once");
     }

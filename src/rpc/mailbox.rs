@@ -1,4 +1,4 @@
-//! The link to one peer: answers in, the first answer, keep-alive, pauses between dials.
+//! The link to one peer: incoming answers, timeout of the first answer, keep-alive, pauses between dials.
 
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ pub struct Mailbox {
     answer_timeout: Duration,
     /// The peer must have answered once by then; `None` once it has.
     first_answer_by: Option<Instant>,
-    /// When a ping asks for the first answer, if none has come and none was asked for.
+    /// When a ping has to ask for the first answer; `None` once an answer has come or a ping has gone out.
     probe_at: Option<Instant>,
 }
 
@@ -130,8 +130,10 @@ impl Mailbox {
     }
 
     /// Looks at the clock: true when a PINGREQ has to go out now. A second one is not sent while
-    /// one is unanswered; a ping without an answer for two intervals is the end, and so is no answer at
-    /// all for the answer timeout.
+    /// one is unanswered.
+    ///
+    /// Errors: `NoPong` when a ping has had no answer for two intervals, `NoAnswer` when the peer has not
+    /// answered within the answer timeout.
     pub fn ping_due(&mut self, time: ShardTime) -> Result<bool, LinkFault> {
         let is_late = |by| time.is_over(by, self.answer_timeout);
         if self.first_answer_by.is_some_and(is_late) {
@@ -158,8 +160,8 @@ impl Mailbox {
     }
 }
 
-/// A connection that lasted this long was a good one: the next is dialled soon. One that ends earlier,
-/// again and again, is dialled less and less often.
+/// A link that was up for this long resets the pauses: the next dial follows soon. While links end
+/// earlier, the pauses grow.
 pub const STABLE: Duration = Duration::from_secs(5);
 
 /// Pauses between two dials.
@@ -180,9 +182,9 @@ impl Backoff {
         }
     }
 
-    /// Returns the pause after a connection that lasted `lived`, zero where the peer never answered.
-    /// `random` is from 0 up to 1 and takes up to a quarter off, so that servers which lost a peer
-    /// together do not return together.
+    /// Returns the pause before the next dial. `lived` is how long the link was up, zero if the peer never
+    /// answered. `random`, from 0 up to 1, shortens the pause by up to a quarter, so that servers which lost
+    /// a peer together do not dial it together.
     pub fn pause(&mut self, lived: Duration, random: f64) -> Duration {
         if lived >= STABLE {
             self.next = self.min;

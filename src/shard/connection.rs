@@ -587,9 +587,13 @@ impl Shard {
     }
 }
 
-/// Logs that a client is closed because as many as may are there.
+/// Logs that a client is closed because the number of connections has reached its bound.
 pub(super) fn refused_for_number(address: &str) {
-    tracing::warn!(address, "the server has reached the max connections");
+    tracing::warn!(
+        address,
+        "the server has reached the max connections: a client is refused; raise \
+         client.max_connections or the file limit"
+    );
 }
 
 /// Logs that a client is closed because of a blacklist.

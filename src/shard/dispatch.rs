@@ -44,8 +44,7 @@ pub(super) struct Asker {
     pub(super) proto: Option<ProtoId>,
 }
 
-/// The route of a forwarded message, which the log names when the message fails; cut where it is longer
-/// than routes are.
+/// Route of a forwarded message, for the log line of a failure; cut after 47 bytes.
 ///
 /// Cost: a copy of a few bytes for each forwarded message, no allocation.
 #[derive(Debug)]
@@ -72,7 +71,7 @@ impl ShortRoute {
     }
 }
 
-/// The part of a text that a log line takes.
+/// Returns the part of a text that fits into a log line.
 pub(super) fn log_text(text: &str) -> &str {
     &text[..text.floor_char_boundary(LOG_TEXT_BYTES_MAX)]
 }
@@ -246,7 +245,7 @@ impl Shard {
         route: &str,
         future: LocalFuture<Outcome<'static>>,
     ) {
-        // A handler knows its route; the fallback takes any.
+        // The router knows the route of each handler, but the fallback serves any route.
         let is_fallback = self.router.fallback_index() == Some(index);
         let route: Option<Rc<str>> = is_fallback.then(|| route.into());
         let (shard, other) = (self.clone(), route.clone());
@@ -359,7 +358,7 @@ impl Shard {
         self.end_in_flight(sid);
     }
 
-    /// Sends what the client gets for an outcome. The route is for the log.
+    /// Sends the client the response for an outcome. The route is for the log.
     pub(super) fn finish(self: &Rc<Self>, asker: Asker, route: &str, outcome: &Outcome<'_>) {
         if let Some(error) = &outcome.error {
             self.failed(asker, route, &error.0);
@@ -370,7 +369,7 @@ impl Shard {
         }
     }
 
-    /// Counts and logs a message that its client gets code 500 for.
+    /// Counts and logs a message that is answered with code 500.
     #[cold]
     pub(super) fn failed(&self, asker: Asker, route: &str, cause: &str) {
         self.counters().add(Counter::Failed, 1);

@@ -16,7 +16,7 @@ use crate::metrics::Counter;
 use crate::wire::{handshake, json, package};
 use bytes::Bytes;
 
-/// The answer where the application panicked over a handshake.
+/// Answer to a handshake during which the application panicked.
 const PANICKED: Refusal = Refusal {
     body: handshake::FAILED,
     cause: "a handshake handler panicked",

@@ -91,7 +91,7 @@ pub(super) async fn watch(shard: Rc<Shard>, path: PathBuf, reread: Arc<AtomicBoo
     loop {
         clock::sleep(LOOK).await;
         if reread.swap(false, Ordering::AcqRel) {
-            // Whoever asks gets an answer, be it the same as before.
+            // A line answers each request, even if nothing has changed.
             seen = None;
             complaint.clear();
         }

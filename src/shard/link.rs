@@ -26,7 +26,7 @@ use crate::rpc::mailbox::{Backoff, Event, LinkFault, Mailbox};
 use crate::time::ShardTime;
 use crate::wire::mqtt;
 
-/// A server that stays unreachable is a warning again after this time.
+/// Time between two warnings about a server that stays unreachable.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One link, on the shard that owns it.
@@ -296,7 +296,7 @@ impl Shard {
         socket.shutdown();
     }
 
-    /// The server has answered for the first time on this connection.
+    /// Notes that the server has answered for the first time on this connection.
     fn link_opened(self: &Rc<Self>, link: &Link) {
         link.up_since.set(Some(clock::now()));
         link.warned.take();
@@ -311,15 +311,15 @@ impl Shard {
         self.take_calls(link);
     }
 
-    /// Has all shards take calls for the server.
+    /// Lets all shards send calls to the server.
     fn take_calls(self: &Rc<Self>, link: &Link) {
         let (peer, epoch) = (link.index, link.epoch.get());
         self.link_is_up(peer, epoch);
         self.tell_others(|| Parcel::LinkUp { peer, epoch });
     }
 
-    /// Fails the calls of a link that has ended, or could not be opened. `pause` is the time until the
-    /// next try.
+    /// Fails the calls of a link that has ended, or that could not be opened. `pause` is the time until the
+    /// next try, for the log.
     fn link_ended(
         self: &Rc<Self>,
         link: &Link,

@@ -186,8 +186,8 @@ async fn run(shard: Rc<Shard>, link: Rc<MasterLink>, master: config::Master) {
     }
 }
 
-/// One connection. Returns how long this server was part of the cluster through it: two servers with one
-/// id throw each other out at once.
+/// Runs one connection to the master. Returns how long this server was a member through it: next to
+/// nothing where two servers with one id throw each other out, so that the pauses between them grow.
 async fn talk(shard: &Rc<Shard>, link: &Rc<MasterLink>, socket: Rc<Socket>) -> Duration {
     shard.open_pipe(&link.pipe, socket.clone());
     shard.send_to_peer(&link.pipe, |out| {

@@ -179,9 +179,9 @@ pub(crate) struct Shard {
     ticked: Cell<Instant>,
     /// How late it was.
     late: Cell<Duration>,
-    /// Calls put off to a time of the clock.
+    /// Calls scheduled by the clock; a pause counts.
     alarms: Alarms,
-    /// Calls that are made when a timeout has passed.
+    /// Calls scheduled by the time of the shard; a pause does not count.
     timeouts: Alarms,
     rules: Rules,
     handshake: Handshake,
@@ -336,7 +336,7 @@ pub async fn run(mut seed: Seed, network: Network) {
     }
     drop(starting);
     receive_mesh(&shard, is_stopping).await;
-    // Closes the listening socket: who connects from now on is refused, and a balancer sends it elsewhere.
+    // Closes the listening socket: the kernel refuses new clients, and a balancer sends them elsewhere.
     if let Some(accepting) = accepting {
         accepting.cancel().await;
     }
@@ -523,7 +523,7 @@ impl Shard {
         self.tell_servers(&old, &cluster);
     }
 
-    /// Random numbers that differ between servers, and between two starts of one.
+    /// Returns random numbers that differ between servers, and between two starts of one.
     fn random(&self) -> Random {
         let id = u64::from(crc32fast::hash(self.config.id.as_bytes()));
         Random::new((id << 32) ^ clock::unix_ms() as u64)

@@ -115,7 +115,7 @@ pub struct Pulse {
     names: OnceLock<Names>,
 }
 
-/// Says, as long as it lives, that its shard has to tick.
+/// Guard during whose life the shard has to tick.
 pub struct Alive(Arc<Pulse>);
 
 impl Alive {
@@ -190,7 +190,7 @@ impl Pulse {
         }
     }
 
-    /// How often it ticked; `None` before it began and once it has ended.
+    /// Returns how often it ticked; `None` before it began and once it has ended.
     pub fn ticks(&self) -> Option<u64> {
         self.thread().map(|_| self.ticks.load(Relaxed))
     }

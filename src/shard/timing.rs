@@ -38,7 +38,7 @@ pub(super) async fn tick(shard: Rc<Shard>) {
 }
 
 impl Shard {
-    /// Moves the time of the shard to a tick; reports a pause that ends with it.
+    /// Advances the time of the shard to this tick; reports a pause that ends here.
     fn advance_time(&self, now: Instant) -> ShardTime {
         let elapsed = now.saturating_duration_since(self.ticked.replace(now));
         self.late.set(elapsed.saturating_sub(TICK));
@@ -46,7 +46,8 @@ impl Shard {
         if let Some(pause) = time.advance(elapsed) {
             self.counters().add(Counter::Pauses, 1);
             tracing::warn!(
-                "shard {} was paused for {:.1} s; deadlines start again",
+                "shard {} was paused for {:.1} s: its process or machine was stopped, other processes \
+                 used its core, or a handler blocked it; deadlines start again",
                 self.id.0,
                 pause.as_secs_f64()
             );
@@ -95,7 +96,7 @@ impl Clock for Shard {
 
     fn call_at_timeout(&self, timeout: Duration, call: Call) -> Alarm {
         let mut time = self.time.get();
-        // More exact than the last tick.
+        // The clock is more exact than the time of the last tick.
         time.advance(clock::now().saturating_duration_since(self.ticked.get()));
         self.timeouts.set(time.now + timeout, timeout, call)
     }

@@ -407,8 +407,8 @@ fn with_head<'a, T>(
     }
 }
 
-/// Whether a head that goes on has too many bytes already. A header usually has four of them around its
-/// name and value; the request line has 17 around the path, with `OPTIONS`.
+/// Returns whether an incomplete head already has too many bytes. Around name and value, a header usually
+/// has four bytes; around the path, the request line of `OPTIONS` has 17.
 fn is_too_long(part: &[u8]) -> bool {
     let around = 17 + 4 * lines(part);
     part.len() == HTTP_HEAD_BYTES_MAX || part.len() >= HTTP_HEAD_TEXT_BYTES + around
@@ -418,7 +418,7 @@ fn lines(input: &[u8]) -> usize {
     memchr::memchr_iter(b'\n', input).count()
 }
 
-/// Bytes of path, header names and header values: what node limits.
+/// Counts the bytes of path, header names and header values, which node limits.
 fn text_bytes(head: &httparse::Request<'_, '_>) -> usize {
     let headers = head.headers.iter();
     let headers = headers.map(|header| header.name.len() + header.value.len());

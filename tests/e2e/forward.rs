@@ -565,7 +565,7 @@ fn calls_to_a_backend_that_hangs_fail_at_their_deadline() {
 }
 
 /// Pomelo's own frames arrive in small parts, so a receiver that delays its acknowledgements makes a
-/// forward take 44 ms. What the machine takes is subtracted: a forward waits for a core at most
+/// forward take 44 ms. The test subtracts the delay of the machine: a forward waits for a core at most
 /// three times as often as an answer of the gateway itself, on its way over four shards and back.
 #[test]
 fn forwards_do_not_wait_for_delayed_acknowledgements() {

@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Rounds of one to three stops each.
 const ROUNDS: usize = 100;
 
-/// Time in which one submit in some is held: several times a second.
+/// Time during which submits are held, several in each second.
 const SUBMITS: Duration = Duration::from_secs(10);
 
 /// How much longer the run by hand is.
@@ -187,7 +187,7 @@ fn submit(scene: Scene<'_>, length: Duration) {
     });
 }
 
-/// What holds submits, compiled.
+/// Library that holds submits, compiled on first use.
 static HOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/holds/submit.c");
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("submit.so");
@@ -221,7 +221,7 @@ struct Thread {
     folder: PathBuf,
 }
 
-/// What the kernel says of a thread.
+/// State of a thread, read from the kernel.
 #[derive(Clone, Copy, PartialEq)]
 struct Look {
     sleeps: bool,
@@ -322,7 +322,7 @@ impl Lateness {
         this
     }
 
-    /// The sum of it since then.
+    /// Returns the summed lateness since then.
     fn since(&self, since: Instant) -> Duration {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let later = found.iter().rev().take_while(|(at, _)| *at > since);

@@ -192,7 +192,7 @@ mod a_server_that_never_ran_leaves_without_a_warning {
             name,
         ];
         let mut gateway = Gateway::start(&args);
-        // Who never ran is not in the master's list and has left with it.
+        // A server that never ran is not in the master's list, so its link ends without a warning.
         gateway.wait_printed("part of the cluster");
         let mut client = Client::tcp(gateway.address()).open();
         client.request_text("chat.chatHandler.echo", "{}");

@@ -1,4 +1,4 @@
-//! What signals do to the binary, and that whoever reads its output cannot hold up its end.
+//! Effects of signals on the binary; and a stalled reader of its output cannot delay its end.
 
 use std::io::{PipeReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -244,7 +244,7 @@ fn a_thousand_refused_clients_make_a_handful_of_lines_that_add_up() {
     gateway.wait_counter("closed_max_connections", REFUSED);
     let suppressed = gateway.counters()["log_lines_suppressed"];
     let (_, printed) = gateway.stop();
-    let text = "the server has reached the max connections address=\"127.0.0.1:";
+    let text = "raise client.max_connections or the file limit address=\"127.0.0.1:";
     let lines: Vec<&str> = printed.lines().filter(|line| line.contains(text)).collect();
     let summaries = lines.iter().filter_map(|line| summarised(line, text));
     let (count, total) = summaries.fold((0, 0), |(count, total), n| (count + 1, total + n));

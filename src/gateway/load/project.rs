@@ -92,7 +92,7 @@ impl Project {
         Ok(())
     }
 
-    /// Fills in the other servers; returns the own entry. Odd entries of others are warnings.
+    /// Fills in the other servers; returns the own entry. Wrong entries of others become warnings.
     fn servers(&self, config: &mut Config, launched: Option<Entry>) -> Result<Entry> {
         let name = "servers.json";
         let has_lists = |json: &Json| {
@@ -278,8 +278,8 @@ fn read_json(path: &Path) -> Result<Option<Json>> {
     })
 }
 
-/// All servers of `servers.json`, types in file order, then as listed. As pomelo: a member that holds
-/// no list, such as a comment, has no entries.
+/// Reads all servers of `servers.json`, in file order. As pomelo: a member that holds no list has no
+/// entries. A text, which may be a comment, is ignored; any other such member is a warning.
 fn entries(file: &Path, types: &Json, warnings: &mut Vec<String>) -> Result<Vec<Entry>> {
     let file = file.display();
     let Json::Object(types) = types else {
@@ -341,7 +341,7 @@ fn read_entry(place: String, kind: &str, item: &Json, clustered: &mut usize) -> 
     Ok(vec![entry])
 }
 
-/// The servers that can be called. As pomelo: of two with one id the last counts, and a frontend without
+/// Returns the servers that can be called. As pomelo: of two with one id the last counts, and a frontend without
 /// `port`, such as a gate, takes no calls.
 fn callable(others: &[Entry], warnings: &mut Vec<String>) -> Vec<Server> {
     let last: HashMap<&str, usize> = others
@@ -435,7 +435,7 @@ impl Entry {
         Ok(first.or(found.first()).copied())
     }
 
-    /// Type and index, without the file.
+    /// Returns type and index, without the file.
     fn index(&self) -> &str {
         self.place.rsplit(' ').next().unwrap_or_default()
     }

@@ -34,7 +34,7 @@ impl Thread {
         self.id
     }
 
-    /// Time spent until now; `None` where the kernel does not say.
+    /// Returns its usage until now; `None` where the kernel does not say.
     pub(super) fn usage(&self) -> Option<Usage> {
         let mut text = [0; SCHEDSTAT_BYTES];
         let bytes = self.schedstat.as_ref()?.read_at(&mut text, 0).ok()?;
@@ -46,8 +46,7 @@ impl Thread {
         self.state() == Some('S')
     }
 
-    /// Describes on what it has spent most of the time `since`, at the begin of which it had used
-    /// `before`.
+    /// Describes how the thread spent most of the time `since`. `before` is its usage when that time began.
     pub(super) fn explain(&self, before: Option<Usage>, since: Duration) -> String {
         let (Some(before), Some(now)) = (before, self.usage()) else {
             return "the kernel does not say why".to_owned();
@@ -66,7 +65,7 @@ impl Thread {
         state_of(&stat)
     }
 
-    /// The kernel function in which it sleeps, where the kernel tells that to this user.
+    /// Returns the kernel function in which it sleeps, where this user may read that.
     fn sleeping_place(&self) -> String {
         let place = fs::read_to_string(format!("/proc/self/task/{}/wchan", self.id));
         match place {
@@ -76,13 +75,13 @@ impl Thread {
     }
 }
 
-/// The state in a line of `/proc/<pid>/stat`. The thread's name before it may hold any character.
+/// Returns the state in a line of `/proc/<pid>/stat`. The thread's name before it may hold any character.
 fn state_of(stat: &str) -> Option<char> {
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.trim_start().chars().next()
 }
 
-/// What a thread does while it makes no progress.
+/// Activity of a thread during a stall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
     Ran,
@@ -101,13 +100,13 @@ impl Usage {
         })
     }
 
-    /// The largest part of the time `since`, and its length to 10 ms.
+    /// Returns the largest part of the time `since`, and its length to 10 ms.
     fn main_cause(self, before: Self, is_ready: bool, since: Duration) -> (Cause, Duration) {
         let ran = self.ran.saturating_sub(before.ran);
         let mut waited = self.waited_for_cpu.saturating_sub(before.waited_for_cpu);
         let mut slept = since.saturating_sub(ran + waited);
         if is_ready {
-            // A wait that lasts is not in the kernel's sum yet.
+            // The kernel adds a wait to its sum only at the end of the wait.
             waited += std::mem::take(&mut slept);
         }
         let parts = [

@@ -30,7 +30,7 @@ struct Bucket {
 
 /// Lets so many messages of each session through, and up to `burst` at once. Not in Pomelo.
 ///
-/// Messages that waited during a pause of the process come at once; those beyond `burst` are refused.
+/// Messages that waited during a pause of the shard arrive together; the filter refuses those beyond `burst`.
 pub fn rate(per_second: u32, burst: u32) -> Rate {
     Rate {
         per_second: per_second.into(),
