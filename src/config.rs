@@ -152,8 +152,8 @@ pub struct Client {
     /// `limits::BLACKLIST_MAX` with those of `blacklist_file` and of the console. Pomelo:
     /// `blacklistFun`.
     pub blacklist: Vec<String>,
-    /// More of them, one a line, read again within seconds when the file changes; a file that cannot
-    /// be used is then reported and the lines before stay. Default none.
+    /// More of them, one a line, in a regular file. Read again within seconds when the file changes; a
+    /// file that cannot be used is then reported and the lines before stay. Default none.
     pub blacklist_file: Option<PathBuf>,
     /// Also take those that the master's console sends. Default false. Pomelo: `useHostFilter`.
     pub blacklist_console: bool,

@@ -129,6 +129,10 @@ pub(crate) fn read(
     if Some(changed) == seen {
         return Ok(None);
     }
+    if !metadata.is_file() {
+        // A pipe may never end, and a device has no length.
+        return Err(std::io::Error::other("is no regular file"));
+    }
     if metadata.len() > BLACKLIST_BYTES_MAX as u64 {
         let text = format!(
             "{} bytes; accepted: up to {BLACKLIST_BYTES_MAX}",

@@ -44,6 +44,16 @@ fn signals_that_report_a_fault_keep_their_default() {
 }
 
 #[test]
+fn a_blacklist_file_that_may_never_end_is_refused() {
+    let listen = ["--listen", "127.0.0.1:0"];
+    let file = ["--set", "client.blacklist_file=/dev/null"];
+    let (code, printed) = Gateway::refused(&[listen, file].concat());
+    assert_eq!(code, Some(2));
+    let text = "client.blacklist_file: /dev/null: is no regular file";
+    assert!(printed.contains(text), "{printed}");
+}
+
+#[test]
 fn sighup_reads_the_blacklist_again_and_says_so() {
     let folder = env::temp_dir().join(format!("tangelo-signals-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder");
