@@ -13,7 +13,9 @@ fn main() -> ExitCode {
     let config = match load::from_args(std::env::args_os()) {
         Ok(config) => config,
         Err(ArgsError::Usage(error)) => error.exit(),
-        Err(ArgsError::Config(error)) => return refuse(LogFormat::Text, &error),
+        Err(ArgsError::Config(error)) => {
+            return refuse(load::log_format(std::env::args_os()), &error);
+        }
     };
     let format = config.log.format;
     match Gateway::new(config).run() {

@@ -17,7 +17,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use toml::de::{DeTable, DeValue};
 
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
 use crate::error::Error;
 use crate::limits;
 
@@ -75,6 +75,35 @@ pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Config, Arg
         flags,
     }
     .config()?)
+}
+
+/// Reads `log.format` alone, from a command line whose configuration has an error: that error is written in
+/// this format. Returns the default where the key cannot be read either.
+pub fn log_format(args: impl IntoIterator<Item = OsString>) -> LogFormat {
+    let mut config = Config::default();
+    let Ok(mut args) = Args::try_parse_from(args) else {
+        return config.log.format;
+    };
+    args.set.retain(|text| text.contains('='));
+    let in_file = args.config.as_deref().and_then(log_format_in);
+    let in_file = in_file.map(|format| format!("{LOG_FORMAT}={format}"));
+    args.set.splice(..0, in_file);
+    for flag in args.flags().unwrap_or_default() {
+        if flag.key == LOG_FORMAT {
+            let _ = flag.apply(&mut config);
+        }
+    }
+    config.log.format
+}
+
+/// The key that [`log_format`] reads.
+const LOG_FORMAT: &str = "log.format";
+
+fn log_format_in(file: &Path) -> Option<String> {
+    let text = fs::read_to_string(file).ok()?;
+    let table = DeTable::parse(&text).ok()?;
+    let format = table.get_ref().get("log")?.get_ref().get("format")?;
+    format.get_ref().as_str().map(str::to_owned)
 }
 
 /// Why a command line gives no configuration.
@@ -516,7 +545,7 @@ fn known(section: &str) -> String {
 mod tests {
     use super::project::tests::Folder;
     use super::*;
-    use crate::config::{Dialect, LogFormat, NamedScheduler, RpcAllow, Scheduler, Server};
+    use crate::config::{Dialect, NamedScheduler, RpcAllow, Scheduler, Server};
     use crate::session::binding::DuplicateLogin;
     use std::net::SocketAddr;
     use std::time::Duration;

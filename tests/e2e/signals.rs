@@ -296,17 +296,32 @@ fn with_json_each_line_of_both_streams_is_json() {
     assert_eq!(find("open http://")["url"], format!("http://{address}/"));
     assert_eq!(find("counters ")["counters"]["connections_accepted"], 21);
     assert_eq!(find(" more in ")["suppressed"], 10);
+}
 
+#[test]
+fn with_json_the_error_of_a_failed_start_is_json() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let listen = taken.local_addr().expect("bound").to_string();
-    let (code, printed) = Gateway::refused(&["--listen", &listen, "--set", "log.format=json"]);
-    assert_eq!(code, Some(2));
-    let (_, line) = printed.trim_end().rsplit_once("err| ").expect("a line");
-    let line: Value = serde_json::from_str(line).expect("JSON");
-    assert_eq!(
-        (&line["level"], &line["target"]),
-        (&"ERROR".into(), &"tangelo".into())
-    );
+    let file = env::temp_dir().join(format!("tangelo-json-{}.toml", std::process::id()));
+    std::fs::write(&file, "stray = 1\n[log]\nformat = \"json\"\n").expect("a file");
+    let file_name = file.to_str().expect("a text");
+    for args in [
+        &["--listen", &listen, "--set", "log.format=json"][..],
+        &["--set", "stray=1", "--set", "log.format=json"],
+        &["--set", "log.format=json", "--config", "/no/such/file"],
+        &["--config", file_name],
+    ] {
+        let (code, printed) = Gateway::refused(args);
+        assert_eq!(code, Some(2));
+        let (_, line) = printed.trim_end().rsplit_once("err| ").expect("a line");
+        let line: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {printed}"));
+        assert_eq!(
+            (&line["level"], &line["target"]),
+            (&"ERROR".into(), &"tangelo".into())
+        );
+    }
+    std::fs::remove_file(file).expect("it is there");
 }
 
 #[test]
