@@ -1,5 +1,10 @@
 //! SplitMix64: small, and good enough to choose bytes.
 
+#![allow(
+    dead_code,
+    reason = "several programs share this file, and none of them calls all of it"
+)]
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(crate) struct Random(u64);
@@ -19,6 +24,14 @@ impl Random {
             },
         );
         println!("{variable}={seed}");
+        Self(seed)
+    }
+
+    #[allow(
+        dead_code,
+        reason = "not each of the programs that share this file has seeds of its own"
+    )]
+    pub(crate) fn of_seed(seed: u64) -> Self {
         Self(seed)
     }
 

@@ -55,6 +55,8 @@ pub struct Server {
 struct Desk {
     calls: RefCell<VecDeque<ServerCall>>,
     links: RefCell<Vec<Rc<Socket>>>,
+    /// Bytes that the links have brought.
+    received: RefCell<Vec<u8>>,
 }
 
 /// A call that the gateway has made.
@@ -116,6 +118,14 @@ impl Server {
     pub fn next_call(&mut self) -> ServerCall {
         let next = || self.desk.calls.borrow_mut().pop_front();
         self.world.wait("a call", next)
+    }
+
+    /// Takes the bytes that links have brought since the last look: packets of MQTT. Only whole packets, in the
+    /// order in which they came.
+    #[track_caller]
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        self.world.rest("receiving");
+        self.desk.received.take()
     }
 
     /// Answers a call. After the end of its link that is lost.
@@ -196,6 +206,8 @@ impl Receiver for CallReceiver<'_> {
         let mut at = 0;
         loop {
             let (used, event) = acceptor::receive(&input[at..]).ok()?;
+            let packet = &input[at..at + used];
+            self.desk.received.borrow_mut().extend_from_slice(packet);
             at += used;
             match event {
                 Some(Event::Payload(payload)) => self.take(payload)?,
