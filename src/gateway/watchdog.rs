@@ -110,7 +110,7 @@ impl Watch {
                 counters.add(Counter::Stalls, begins.into());
                 let work = self.pulse.work();
                 let why = thread.map(|thread| thread.explain(self.usage, since));
-                let why = why.unwrap_or_default();
+                let why = why.unwrap_or_else(|| "its thread has just ended".to_owned());
                 tracing::error!("shard {shard} stalled for {since:?} in {work}: {why}");
                 self.work = work;
             }
