@@ -104,6 +104,10 @@ pub struct Client {
     fragments: Option<Box<transport::Fragments>>,
 }
 
+// Each session holds one.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Client>() == 16);
+
 /// What the owner has to act on.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -131,6 +135,10 @@ pub enum Event<'a> {
     /// A message without a usable route.
     Dropped,
 }
+
+// One is moved for each package.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Event<'_>>() == 48);
 
 /// A connection whose transport is decided.
 #[derive(Debug, Default, PartialEq, Eq)]

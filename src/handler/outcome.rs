@@ -47,6 +47,10 @@ pub struct Outcome<'a> {
     pub response: Option<Cow<'a, [u8]>>,
 }
 
+// One is moved for each message.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Outcome<'_>>() == 48);
+
 impl<'a> Outcome<'a> {
     /// A response of JSON text.
     pub fn json(text: impl Into<Cow<'a, [u8]>>) -> Self {

@@ -24,6 +24,10 @@ pub struct Session {
     frontend: Rc<dyn Frontend>,
 }
 
+// One is made for each message.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Session>() == 32);
+
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")

@@ -50,6 +50,10 @@ pub struct Outbox {
     pub blocked: bool,
 }
 
+// Each session holds one.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Outbox>() == 16);
+
 #[derive(Debug, Default)]
 struct Queue {
     /// Wire bytes; those before `at` are written.

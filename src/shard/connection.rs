@@ -48,6 +48,10 @@ pub(super) struct Connection {
     pub(super) delegated: bool,
 }
 
+// Each session holds one.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Connection>() == 112);
+
 /// What few connections have.
 #[derive(Debug, Default)]
 pub(super) struct Rare {

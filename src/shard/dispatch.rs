@@ -44,6 +44,10 @@ pub(super) struct Asker {
     pub(super) proto: Option<ProtoId>,
 }
 
+// Each message in flight holds one.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Asker>() == 16);
+
 /// Route of a forwarded message, for the log line of a failure; cut after 47 bytes.
 ///
 /// Cost: a copy of a few bytes for each forwarded message, no allocation.

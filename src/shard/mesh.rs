@@ -136,6 +136,10 @@ pub enum Parcel {
     },
 }
 
+// One is moved for each message to another shard.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Parcel>() == 64);
+
 /// What one shard has for another after one turn.
 #[derive(Debug, Default)]
 pub struct Batch {
