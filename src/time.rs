@@ -5,7 +5,7 @@
 //! heartbeats and answers, which wait in its sockets. Judged by the clock, all of them would be too late
 //! when the shard runs again. So the shard judges by a time of its own:
 //!
-//! * A pause does not count. One tick moves this time by at most [`STEP_MAX`].
+//! * A pause does not count. One tick moves this time by at most `STEP_MAX`.
 //! * After a pause each deadline is put off until its whole timeout has passed again, its grace. So the
 //!   shard reads what waits before it judges anybody, and a network that was down has time to deliver.
 //! * A deadline gets one grace, however many pauses follow. A client that is gone is found after two
