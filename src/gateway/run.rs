@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
-use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
@@ -14,8 +14,10 @@ use crate::error::{Error, Result};
 use crate::log::{self, Output};
 use crate::metrics::{Counter, Counters};
 
-/// Signals that are caught. Those that report a fault of the program keep their default.
-const SIGNALS: [i32; 7] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE, SIGALRM];
+/// Signals that are caught. Those that report a fault of the program keep their default. Rust's runtime
+/// ignores SIGPIPE, and that must stay so: a caught signal writes to a pipe, which is closed while the
+/// process ends, and that write would raise SIGPIPE again, without end.
+const SIGNALS: [i32; 6] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];
 
 impl Gateway {
     /// Starts all shards and serves until SIGTERM or SIGINT, or until a shard fails: what the binary

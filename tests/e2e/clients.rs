@@ -449,7 +449,7 @@ fn a_client_that_closes_its_side_still_gets_its_answers() {
 // Starting and stopping.
 
 /// An address that no outgoing connection gets by chance, nor another test or run of this one.
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     static TRIED: AtomicU16 = AtomicU16::new(0);
     let first = 30_000 + (std::process::id() % 2_000) as u16;
     let next = || first + TRIED.fetch_add(1, Ordering::Relaxed);

@@ -11,8 +11,8 @@ use tangelo::handler::Router;
 use tangelo::{Config, Gateway as Program};
 
 use crate::bystander::ECHO;
-use crate::callers::free_address;
 use crate::client::{Client, HANDSHAKE, HANG_GUARD};
+use crate::clients::free_address;
 use crate::gateway::{Gateway, Turn};
 use crate::peers::wait_for;
 use crate::process::{POLL_INTERVAL, Process};
@@ -84,7 +84,7 @@ fn sighup_reads_the_blacklist_again_and_says_so() {
 struct Unread {
     child: Child,
     address: SocketAddr,
-    _pipe: PipeReader,
+    pipe: Option<PipeReader>,
     _turn: Turn,
 }
 
@@ -94,7 +94,7 @@ impl Unread {
         let (reader, mut writer) = std::io::pipe().expect("a pipe");
         // As much as a pipe takes; the next byte of the gateway blocks whoever writes it.
         writer.write_all(&[b'\n'; 64 << 10]).expect("it fits");
-        let address = free_address();
+        let address: SocketAddr = free_address().parse().expect("an address");
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_tangelo")])
@@ -112,7 +112,7 @@ impl Unread {
         Self {
             child,
             address,
-            _pipe: reader,
+            pipe: Some(reader),
             _turn: turn,
         }
     }
@@ -162,6 +162,30 @@ fn output_that_nobody_reads_does_not_hold_up_the_end() {
 }
 
 #[test]
+fn a_gateway_whose_readers_have_gone_serves_and_ends() {
+    for stream in [1, 2] {
+        let mut gateway = Unread::start(stream);
+        drop(gateway.pipe.take());
+        for signal in ["USR1", "HUP", "USR1"] {
+            gateway.signal(signal);
+            let mut client = Client::tcp(gateway.address).open();
+            assert_eq!(client.request_text(ECHO, "1"), "1", "it serves");
+        }
+        gateway.signal("TERM");
+        // A signal may come at each moment of the end.
+        let end = Instant::now() + HANG_GUARD;
+        let code = loop {
+            if let Some(status) = gateway.child.try_wait().expect("our own child") {
+                break status.code();
+            }
+            assert!(Instant::now() < end, "stream {stream}: it does not end");
+            gateway.signal("USR1");
+        };
+        assert_eq!(code, Some(0), "without a reader of stream {stream}");
+    }
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once_and_says_how_many_clients_are_cut() {
     for (first, second) in [("TERM", "TERM"), ("INT", "TERM"), ("TERM", "INT")] {
         let (mut process, address) = SlowProgram::start();
@@ -192,7 +216,7 @@ impl SlowProgram {
     const TEST: &str = "signals::a_program_that_other_tests_start";
 
     fn start() -> (Process, SocketAddr) {
-        let address = free_address();
+        let address: SocketAddr = free_address().parse().expect("an address");
         let this = env::current_exe().expect("a running program has a path");
         let this = this.to_str().expect("a path in UTF-8");
         let listen = format!("TANGELO_TEST_LISTEN={address}");
