@@ -488,7 +488,7 @@ impl Player {
     }
 
     fn read(&mut self) {
-        // What is taken makes room for more.
+        // Reading makes room for more bytes.
         loop {
             let bytes = self.client.take_bytes();
             if bytes.is_empty() {

@@ -29,7 +29,7 @@ fn each_example_begins_with_the_command_that_runs_it() {
         let expected = ["cargo", "run", "--release", "--example"];
         assert_eq!(program[..4], expected, "{comment}");
         assert_eq!(program.get(4).copied(), name, "{comment}");
-        // What the command names is part of the repository.
+        // Each path in the command is part of the repository.
         while let Some(word) = words.next() {
             let mut named = match word {
                 "--app-dir" | "--config" => words.next().unwrap_or_default().to_owned(),
