@@ -21,9 +21,9 @@ use tangelo::handler::{Outcome, reply};
 use tangelo::limits::{RPC_FRAME_BYTES_MAX, WRITE_SLICES_MAX};
 use tangelo::push::{Framing, Outbox, Pool};
 use tangelo::wire::message::{self, Message, Route};
-use tangelo::wire::mqtt::{self, Packet};
 use tangelo::wire::package::{self, Kind};
-use tangelo::wire::rpc::{self, Forward, Session};
+use tangelo::wire::pomelo::mqtt::{self, Packet};
+use tangelo::wire::pomelo::rpc::{self, Forward, Session};
 use tangelo::wire::websocket::{self, Opcode};
 
 // Not mimalloc: where it puts a buffer differs from run to run.

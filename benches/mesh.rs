@@ -15,7 +15,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tangelo::ids::{PeerIndex, ShardId};
 use tangelo::metrics::Counters;
-use tangelo::rpc::Epoch;
+use tangelo::peer::Epoch;
 use tangelo::shard::mesh::{Batch, Doorbell, Inbox, Mesh, Outlets, Parcel, queues};
 
 #[global_allocator]

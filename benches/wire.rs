@@ -7,9 +7,9 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tangelo::limits::{PACKAGE_BODY_BYTES_MAX, READ_BUFFER_BYTES, RPC_FRAME_BYTES_MAX};
 use tangelo::wire::message::{self, Message, Route};
-use tangelo::wire::mqtt::{self, Packet};
 use tangelo::wire::package::{self, Kind};
-use tangelo::wire::rpc::{self, Forward, Session};
+use tangelo::wire::pomelo::mqtt::{self, Packet};
+use tangelo::wire::pomelo::rpc::{self, Forward, Session};
 use tangelo::wire::websocket::{self, Frame, Opcode};
 use tangelo::wire::{json, varint};
 

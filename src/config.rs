@@ -341,7 +341,7 @@ pub struct Master {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     /// A level (`error`, `warn`, `info`, `debug`, `trace`) or a filter such as
-    /// `info,tangelo::rpc=debug`. Default `info`.
+    /// `info,tangelo::peer=debug`. Default `info`.
     pub level: String,
     /// Default `text`.
     pub format: LogFormat,

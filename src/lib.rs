@@ -16,7 +16,7 @@
 //! * [`pool`]: threads for what blocks. Feature `runtime`.
 //! * [`wire`]: formats; bytes in, values out.
 //! * `session`, `route`: who a client is; where a message goes.
-//! * `client`, `push`, `rpc`, `cluster`: protocol machines and tables, without sockets or clock.
+//! * `client`, `push`, `peer`: protocol machines and tables, without sockets or clock.
 //! * `handler`: handlers and filters of this server's own routes.
 //! * `net`, `shard`, [`gateway`]: sockets, one core's world, the process. Feature `runtime`.
 //!
@@ -49,8 +49,6 @@ pub mod pool;
 #[doc(hidden)]
 pub mod client;
 #[doc(hidden)]
-pub mod cluster;
-#[doc(hidden)]
 pub mod ids;
 #[doc(hidden)]
 pub mod metrics;
@@ -58,11 +56,11 @@ pub mod metrics;
 #[doc(hidden)]
 pub mod net;
 #[doc(hidden)]
+pub mod peer;
+#[doc(hidden)]
 pub mod push;
 #[doc(hidden)]
 pub mod route;
-#[doc(hidden)]
-pub mod rpc;
 #[doc(hidden)]
 pub mod session;
 #[cfg(feature = "runtime")]

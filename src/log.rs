@@ -227,7 +227,7 @@ impl Visit for Message {
 /// Checks `log.level`. The text of a failure goes behind the key.
 pub(crate) fn filter(level: &str) -> std::result::Result<EnvFilter, String> {
     let accepted = "accepted: error, warn, info, debug, trace, off, or a filter such as \
-                    info,tangelo::rpc=debug";
+                    info,tangelo::peer=debug";
     // On its own the filter takes a misspelt level for the name of a module and shows nothing else.
     let misspelt = |part: &&str| {
         !part.contains(['=', '['])
@@ -309,7 +309,7 @@ mod tests {
             "error",
             "INFO",
             "off",
-            "info,tangelo::rpc=debug",
+            "info,tangelo::peer=debug",
             "warn,forward-log=info",
             "warn,[shard{n=1}]=trace",
         ] {

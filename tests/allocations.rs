@@ -27,8 +27,8 @@ use serde::{Deserialize, Serialize};
 
 use tangelo::config::Server;
 use tangelo::handler::{Answer, Json, Outcome, Request, Router, Session};
-use tangelo::wire::mqtt::{self, Packet};
-use tangelo::wire::rpc;
+use tangelo::wire::pomelo::mqtt::{self, Packet};
+use tangelo::wire::pomelo::rpc;
 use tangelo::{Config, Gateway, Running, config};
 
 /// Messages of a round.

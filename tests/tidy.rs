@@ -20,7 +20,7 @@ const LEVELS: &[&[&str]] = &[
     &["log", "pool"],
     &["wire"],
     &["session", "route"],
-    &["client", "push", "rpc", "cluster"],
+    &["client", "push", "peer"],
     &["handler"],
     &["net"],
     &["shard"],
@@ -883,7 +883,7 @@ fn every_way_to_another_room_is_seen() {
         fn g() { super::super::shard::run() }
         // crate::nothing
     ";
-    let file = parsed("src/rpc/mailbox.rs", text.to_owned());
+    let file = parsed("src/peer/mailbox.rs", text.to_owned());
     let names: Vec<_> = imports(&file).into_iter().map(|(_, name)| name).collect();
     assert_eq!(
         names,
@@ -919,10 +919,10 @@ fn modules_are_found_where_rust_finds_them() {
 #[test]
 fn arrows_point_downwards() {
     for (room, target, allowed) in [
-        ("rpc", "wire", true),
-        ("rpc", "rpc", true),
-        ("rpc", "push", false),
-        ("rpc", "shard", false),
+        ("peer", "wire", true),
+        ("peer", "peer", true),
+        ("peer", "push", false),
+        ("peer", "shard", false),
         ("wire", "limits", true),
         ("wire", "config", false),
         ("net", "limits", true),

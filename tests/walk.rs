@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tangelo::config::Server;
-use tangelo::wire::mqtt::{self, Packet};
+use tangelo::wire::pomelo::mqtt::{self, Packet};
 use tangelo::{Config, Gateway};
 use tracing::field::{Field, Visit};
 use tracing::span;

@@ -612,7 +612,7 @@ mod tests {
             "--set=listen=[::]:4010",
             "--set=client.use_dict=true",
             "--set=id=7",
-            "--set=log.level=info,tangelo::rpc=debug",
+            "--set=log.level=info,tangelo::peer=debug",
             "--set=log={format=\"json\"}",
             "--set=dictionary=[\"onChat\"]",
             "--set=server=[{id='chat-1', type='chat', host='::1', port=6050}]",
@@ -623,7 +623,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "[::]:4010");
         assert!(config.client.use_dict);
         assert_eq!(config.id, "7");
-        assert_eq!(config.log.level, "info,tangelo::rpc=debug");
+        assert_eq!(config.log.level, "info,tangelo::peer=debug");
         assert_eq!(config.log.format, LogFormat::Json);
         assert_eq!(config.dictionary, ["onChat"]);
         assert_eq!(config.servers[0].port, 6050);
@@ -794,7 +794,7 @@ mod tests {
         );
         refused_file("[log]\nlevel = 'debgu'", {
             ":2: log.level: \"debgu\" is no level; accepted: error, warn, info, debug, trace, off, or a \
-             filter such as info,tangelo::rpc=debug"
+             filter such as info,tangelo::peer=debug"
         });
     }
 

@@ -10,7 +10,6 @@ use super::Shard;
 use super::dispatch::{Origin, owner};
 use super::pipe::Pipe;
 use super::pulse::Work;
-use crate::cluster::Cluster;
 use crate::config::Dialect;
 use crate::handler::filter::Slot;
 use crate::handler::{
@@ -19,10 +18,12 @@ use crate::handler::{
 use crate::ids::{PeerIndex, Sid};
 use crate::limits::{CALL_TIMEOUT_MAX, RPC_FRAME_BYTES_MAX};
 use crate::metrics::Counter;
-use crate::rpc::pending::Refused;
-use crate::rpc::sysrpc::javascript_text;
+use crate::peer::directory::Cluster;
+use crate::peer::pending::Refused;
+use crate::peer::pomelo::sysrpc::javascript_text;
 use crate::session::Uid;
-use crate::wire::{json, rpc};
+use crate::wire::json;
+use crate::wire::pomelo::rpc;
 
 /// A handler that waits for what its call comes to.
 #[derive(Debug)]

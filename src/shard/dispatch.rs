@@ -16,13 +16,14 @@ use crate::handler::{
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::{IN_PROGRESS_MAX, LOG_TEXT_BYTES_MAX, READ_BUFFER_BYTES};
 use crate::metrics::Counter;
+use crate::peer::pending::Calls;
 use crate::route::{self, Target};
-use crate::rpc::pending::Calls;
 use crate::session::{Identity, Uid};
 use crate::time::ShardTime;
+use crate::wire::json;
 use crate::wire::message::Message;
+use crate::wire::pomelo::rpc;
 use crate::wire::protobuf::ProtoId;
-use crate::wire::{json, rpc};
 
 /// Whom the answer to a call is for.
 #[derive(Debug)]
@@ -502,7 +503,7 @@ impl Shard {
     }
 
     /// The link to a peer has ended: its calls of this shard fail at once.
-    pub(super) fn link_is_down(self: &Rc<Self>, peer: PeerIndex, next: crate::rpc::Epoch) {
+    pub(super) fn link_is_down(self: &Rc<Self>, peer: PeerIndex, next: crate::peer::Epoch) {
         let origins = self.calls.borrow_mut()[peer.index()].link_down(next);
         self.counters()
             .add(Counter::LinkCallsFailed, origins.len() as u64);
@@ -512,7 +513,7 @@ impl Shard {
     }
 
     /// The link to a peer is open.
-    pub(super) fn link_is_up(&self, peer: PeerIndex, epoch: crate::rpc::Epoch) {
+    pub(super) fn link_is_up(&self, peer: PeerIndex, epoch: crate::peer::Epoch) {
         self.calls.borrow_mut()[peer.index()].link_up(epoch);
     }
 

@@ -9,11 +9,11 @@ use futures_lite::future;
 
 use super::Shard;
 use super::pulse::Work;
-use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::handler::{Frontend, LocalFuture};
 use crate::metrics::Counter;
 use crate::net::clock;
+use crate::peer::directory::Cluster;
 
 /// Distance between two looks at who is not done yet.
 const LOOK: Duration = Duration::from_millis(2);

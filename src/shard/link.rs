@@ -13,7 +13,6 @@ use smallvec::SmallVec;
 use super::Shard;
 use super::mesh::Parcel;
 use super::pipe::Pipe;
-use crate::cluster::Peer;
 use crate::config::Dialect;
 use crate::ids::PeerIndex;
 use crate::metrics::Counter;
@@ -21,10 +20,11 @@ use crate::net::clock;
 use crate::net::dial::{DialError, dial};
 use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::Socket;
-use crate::rpc::Epoch;
-use crate::rpc::mailbox::{Backoff, Event, LinkFault, Mailbox};
+use crate::peer::Epoch;
+use crate::peer::directory::Peer;
+use crate::peer::pomelo::mailbox::{Backoff, Event, LinkFault, Mailbox};
 use crate::time::ShardTime;
-use crate::wire::mqtt;
+use crate::wire::pomelo::mqtt;
 
 /// Time between two warnings about a server that stays unreachable.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);

@@ -10,10 +10,6 @@ use std::time::{Duration, Instant};
 use super::mesh::Parcel;
 use super::pipe::Pipe;
 use super::{Shard, remote};
-use crate::cluster::master::{
-    Event, Figures, Login, Master, MasterConfig, ServerInfo, ServerList, Statistics,
-};
-use crate::cluster::{Cluster, Directory};
 use crate::config::{self, Config};
 use crate::error::Error;
 use crate::metrics::Counter;
@@ -21,9 +17,13 @@ use crate::net::clock;
 use crate::net::dial::{DialError, dial};
 use crate::net::drive::{self, Receiver};
 use crate::net::socket::{Listener, Socket};
-use crate::rpc::mailbox::Backoff;
+use crate::peer::directory::{Cluster, Directory};
+use crate::peer::pomelo::mailbox::Backoff;
+use crate::peer::pomelo::master::{
+    Event, Figures, Login, Master, MasterConfig, ServerInfo, ServerList, Statistics,
+};
 use crate::time::ShardTime;
-use crate::wire::mqtt;
+use crate::wire::pomelo::mqtt;
 
 /// How long connecting to the master may take, as in the reference.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

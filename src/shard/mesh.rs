@@ -20,12 +20,12 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use super::push::Outgoing;
 use super::remote::{Ask, Told, Wish};
 use crate::client::host_filter::HostFilter;
-use crate::cluster::Cluster;
 use crate::handler::BroadcastOptions;
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::{LINK_QUEUE_BYTES_MAX, MESH_BATCHES_MAX, MESH_PARCELS_MAX};
 use crate::metrics::{Counter, Counters};
-use crate::rpc::Epoch;
+use crate::peer::Epoch;
+use crate::peer::directory::Cluster;
 use crate::session::Uid;
 
 /// One thing for another shard. Ranges are into the batch's bytes.

@@ -15,8 +15,8 @@ use crate::client::coder::PushError;
 use crate::handler::{BroadcastOptions, Failure, Sending, Session};
 use crate::ids::{ShardId, Sid};
 use crate::metrics::Counter;
+use crate::peer::pomelo::sysrpc;
 use crate::push::select::Via;
-use crate::rpc::sysrpc;
 use crate::wire::package;
 
 /// A package that was encoded once for all who get it, and its scheduler.

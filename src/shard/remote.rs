@@ -31,12 +31,13 @@ use crate::net::clock;
 use crate::net::dial;
 use crate::net::drive::{self, Receiver};
 use crate::net::socket::{Listener, Socket};
-use crate::rpc::acceptor::{self, Event};
-use crate::rpc::sysrpc::{Reason, SidArg, SysCall};
+use crate::peer::pomelo::acceptor::{self, Event};
+use crate::peer::pomelo::sysrpc::{Reason, SidArg, SysCall};
 use crate::session::binding::{Binding, DuplicateLogin};
 use crate::session::{BindError, Identity, Uid};
-use crate::wire::rpc::{self, Call};
-use crate::wire::{json, mqtt};
+use crate::wire::json;
+use crate::wire::pomelo::mqtt;
+use crate::wire::pomelo::rpc::{self, Call};
 
 /// The shard that keeps the index and talks to the cluster.
 pub(super) const SWITCH: ShardId = ShardId(0);

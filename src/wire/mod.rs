@@ -9,9 +9,9 @@
 //! | JSON, scanned and spliced | [`json`] | ECMAScript `JSON` | `client/malformed.json` |
 //! | compressed bodies | [`protobuf`] | pomelo-protobuf 0.4.0, pinus-protobuf 1.7.4 | `client/protobuf-*.json` |
 //! | WebSocket, server side | [`websocket`] | RFC 6455 | its examples |
-//! | MQTT subset | [`mqtt`] | pomelo-rpc 1.0.7 | `rpc/*.jsonl` |
-//! | calls between servers | [`rpc`] | pomelo-rpc 1.0.7 | `rpc/*.jsonl` |
-//! | talk with the master | [`admin`] | pomelo-admin 1.0.1 | `rpc/pomelo-master-startup.jsonl` |
+//! | MQTT subset | [`pomelo::mqtt`] | pomelo-rpc 1.0.7 | `rpc/*.jsonl` |
+//! | calls between servers | [`pomelo::rpc`] | pomelo-rpc 1.0.7 | `rpc/*.jsonl` |
+//! | talk with the master | [`pomelo::admin`] | pomelo-admin 1.0.1 | `rpc/pomelo-master-startup.jsonl` |
 //!
 //! **Invariants**: no input panics; decoding allocates nothing and borrows from the input; "not
 //! enough bytes yet" is `Ok(None)`, an error means the sender is wrong; errors are `Copy`.
@@ -20,13 +20,11 @@
 //!
 //! **Where to start reading**: [`package::decode`], then [`message::decode`].
 
-pub mod admin;
 pub mod handshake;
 pub mod json;
 pub mod message;
-pub mod mqtt;
 pub mod package;
+pub mod pomelo;
 pub mod protobuf;
-pub mod rpc;
 pub mod varint;
 pub mod websocket;

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tangelo::config::Dialect;
-use tangelo::wire::mqtt;
+use tangelo::wire::pomelo::mqtt;
 
 use self::frontend::Frontend;
 use self::link::{Link, accept, frame, payload};

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 use tangelo::session::Uid;
-use tangelo::wire::mqtt::{self, Packet};
-use tangelo::wire::{json, rpc};
+use tangelo::wire::json;
+use tangelo::wire::pomelo::mqtt::{self, Packet};
+use tangelo::wire::pomelo::rpc;
 
 use super::differences::{Differences, Tangelo};
 use super::file::Hex;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 use tangelo::config::Dialect;
-use tangelo::wire::mqtt::{self, Packet};
+use tangelo::wire::pomelo::mqtt::{self, Packet};
 
 use super::differences::dialect_of;
 use super::file::{Hex, lines};
@@ -143,7 +143,7 @@ pub(crate) fn transcripts() -> impl Iterator<Item = Transcript> {
 
 #[test]
 fn no_transcript_is_left_aside() {
-    let of_the_master = include_str!("../../src/cluster/master/tests/transcripts.rs");
+    let of_the_master = include_str!("../../src/peer/pomelo/master/tests/transcripts.rs");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/rpc");
     for entry in folder.read_dir().expect("the folder of the transcripts") {
         let path = entry.expect("an entry").path();

@@ -12,8 +12,9 @@ use crate::config;
 use crate::net::drive::{self, ReadBuffer, Receiver};
 use crate::net::memory::Backlog;
 use crate::net::socket::Socket;
-use crate::rpc::acceptor::{self, Event};
-use crate::wire::{json, mqtt, rpc};
+use crate::peer::pomelo::acceptor::{self, Event};
+use crate::wire::json;
+use crate::wire::pomelo::{mqtt, rpc};
 
 /// A server of the configuration, played by the test.
 ///

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tangelo::wire::mqtt;
+use tangelo::wire::pomelo::mqtt;
 
 use crate::client::HANG_GUARD;
 use crate::transcript::BYTES_MAX;

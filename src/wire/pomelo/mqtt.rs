@@ -1,6 +1,6 @@
 //! The subset of MQTT 3.1.1 that Pomelo's servers use as a pipe between each other.
 
-use super::varint::{self, VarintError};
+use crate::wire::varint::{self, VarintError};
 
 /// Topic of every RPC publish.
 pub const RPC_TOPIC: &[u8] = b"rpc";

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use crate::limits::RPC_FRAME_BYTES_MAX;
 use crate::time::ShardTime;
-use crate::wire::mqtt::{self, Packet};
+use crate::wire::pomelo::mqtt::{self, Packet};
 
 /// What came over a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// JSON with one answer or an array of them; [`crate::wire::rpc::answers`] reads it.
+    /// JSON with one answer or an array of them; [`crate::wire::pomelo::rpc::answers`] reads it.
     Payload(&'a [u8]),
     /// The peer asks whether we live.
     Ping,

@@ -183,7 +183,11 @@ fn replay_all(text: &str, dialect: Dialect) -> Vec<(String, Vec<Event>)> {
 
 macro_rules! transcript {
     ($name:literal) => {
-        include_str!(concat!("../../../../tests/vectors/rpc/", $name, ".jsonl"))
+        include_str!(concat!(
+            "../../../../../tests/vectors/rpc/",
+            $name,
+            ".jsonl"
+        ))
     };
 }
 

@@ -1,13 +1,13 @@
 //! A link that a peer opened to call us.
 
 use crate::limits::RPC_FRAME_BYTES_MAX;
-use crate::rpc::mailbox::LinkFault;
-use crate::wire::mqtt::{self, Packet};
+use crate::peer::pomelo::mailbox::LinkFault;
+use crate::wire::pomelo::mqtt::{self, Packet};
 
 /// What came over an accepted link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// JSON with one call or an array of them; [`crate::wire::rpc::calls`] reads it.
+    /// JSON with one call or an array of them; [`crate::wire::pomelo::rpc::calls`] reads it.
     Payload(&'a [u8]),
     /// Answer with PINGRESP.
     Ping,

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::session::Uid;
 use crate::wire::json;
-use crate::wire::rpc::Call;
+use crate::wire::pomelo::rpc::Call;
 
 /// A call that is understood. Session ids are as the peer gave them: maybe nobody's.
 #[derive(Debug, Clone, PartialEq)]
@@ -239,7 +239,7 @@ pub fn uids(raw: &[u8]) -> Vec<(Cow<'_, [u8]>, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::rpc;
+    use crate::wire::pomelo::rpc;
 
     fn parse(text: &str) -> Result<SysCall<'_>, String> {
         SysCall::parse(&rpc::calls(text.as_bytes()).next().unwrap().unwrap())

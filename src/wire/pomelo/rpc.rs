@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::json::{self, JsonError};
 use super::mqtt;
+use crate::wire::json::{self, JsonError};
 
 /// A client message on its way to a backend, and the session it belongs to.
 ///

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::{Asked, Event, FiguresQuestion, Master, ServerInfo, ServerList, StatisticsQuestion};
 use super::{ONLINE_USER, entry};
 use crate::config::Dialect;
-use crate::wire::admin::{self, Call};
 use crate::wire::json;
+use crate::wire::pomelo::admin::{self, Call};
 
 /// Answers of the watcher: done, and a member is missing.
 pub(super) const DONE: &[u8] = b"1";

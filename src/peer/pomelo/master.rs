@@ -19,7 +19,7 @@
 //! request is answered at most once, and never on a later connection than it came on. Messages
 //! before registration are ignored.
 //!
-//! **Absent**: sockets, clock, the list of servers (`cluster/mod.rs`), what `stop` does.
+//! **Absent**: sockets, clock, the list of servers (`peer/directory.rs`), what `stop` does.
 //!
 //! **Where to start reading**: [`Master::receive`], then [`Event`].
 
@@ -40,9 +40,9 @@ use self::modules::DONE;
 use crate::config::Dialect;
 use crate::limits::RPC_FRAME_BYTES_MAX;
 use crate::time::ShardTime;
-use crate::wire::admin::{self, Message, Registration};
 use crate::wire::json;
-use crate::wire::mqtt::{self, Packet};
+use crate::wire::pomelo::admin::{self, Message, Registration};
+use crate::wire::pomelo::mqtt::{self, Packet};
 
 /// Distance between two pings; one without an answer for twice as long ends the connection.
 const KEEPALIVE: Duration = Duration::from_secs(60);

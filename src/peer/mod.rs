@@ -1,7 +1,7 @@
-//! Calls to other servers.
+//! The other servers of the cluster: which there are, and the calls to and from them.
 //!
-//! A shard keeps the calls it made in [`pending`], one table per peer; the shard that owns the link
-//! runs its [`mailbox`]. A call id says which shard made it, so an answer finds its way without a
+//! The [`directory`] lists the servers by type. A shard keeps the calls it made in [`pending`], one table
+//! per peer; the shard that owns the link runs its [`mailbox`](pomelo::mailbox). A call id says which shard made it, so an answer finds its way without a
 //! table in between.
 //!
 //! ```text
@@ -20,10 +20,9 @@
 //!
 //! **Where to start reading**: [`pending::Calls`].
 
-pub mod acceptor;
-pub mod mailbox;
+pub mod directory;
 pub mod pending;
-pub mod sysrpc;
+pub mod pomelo;
 
 /// Number of a link's life; raised when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -1,10 +1,10 @@
-//! Who exists: the other servers by type, and the link to the master that says so.
+//! The other servers of the cluster, by type.
 //!
 //! **Invariants**: the list of a type keeps the order in which its servers became known, which
 //! routing counts on; a [`PeerIndex`] is given once, to one id at one address, so that what was
 //! meant for a server that is gone never reaches another one.
 //!
-//! **Absent**: links and calls (`rpc`), which shard owns a link (`shard/dispatch.rs`).
+//! **Absent**: links and calls, which shard owns a link (`shard/dispatch.rs`).
 //!
 //! **Where to start reading**: [`Directory`].
 
@@ -18,8 +18,6 @@ use crate::ids::PeerIndex;
 use crate::limits::SERVERS_MAX;
 use crate::route::balance::Servers;
 use crate::wire::json;
-
-pub mod master;
 
 /// One server, and what is written of it into every call.
 #[derive(Debug, PartialEq, Eq)]

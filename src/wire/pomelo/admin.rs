@@ -8,7 +8,8 @@
 
 use serde_json::{Value, json};
 
-use super::{json, mqtt};
+use super::mqtt;
+use crate::wire::json;
 
 /// A server that joins, and the answer to it.
 pub const REGISTER: &[u8] = b"register";
