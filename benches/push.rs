@@ -52,7 +52,7 @@ fn frame_bytes(framing: Framing, package_bytes: usize) -> usize {
     }
 }
 
-/// Writes all to a socket that takes everything, as `shard/connection.rs` does; returns the bytes.
+/// Writes all to a socket that takes everything, as `shard/clients/connection.rs` does; returns the bytes.
 fn drain(outbox: &mut Outbox, pool: &mut Pool) -> usize {
     let mut total = 0;
     while outbox.has_wire_bytes() {

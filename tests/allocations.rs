@@ -274,7 +274,7 @@ fn is_of_a_message(stack: &str) -> bool {
         .filter_map(|line| line.trim().strip_prefix("at "));
     let innermost = files.find(|file| is_own(file) || file.contains("/glommio"));
     let innermost = innermost.unwrap_or_else(|| panic!("a stack without files:\n{stack}"));
-    is_own(innermost) && !stack.contains("tangelo::shard::timing::tick")
+    is_own(innermost) && !stack.contains("tangelo::shard::tick::run")
 }
 
 fn echo<'a>(request: &Request<'a>) -> Answer<'a> {

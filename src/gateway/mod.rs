@@ -24,8 +24,8 @@ use crate::handler::Router;
 use crate::ids::ShardId;
 use crate::metrics::{self, Counters};
 use crate::net::Network;
+use crate::shard::activity::Activity;
 use crate::shard::mesh::{self, Doorbell};
-use crate::shard::pulse::Pulse;
 use crate::shard::{self, Gauge, Seed};
 
 pub mod load;
@@ -112,7 +112,7 @@ impl Gateway {
         let (seeds, shared) = self.seeds(shards, sockets_max)?;
         let pulses = seeds
             .iter()
-            .map(|seed| (seed.pulse.clone(), seed.inbox.bell.clone()));
+            .map(|seed| (seed.activity.clone(), seed.inbox.bell.clone()));
         let pulses = pulses.collect();
         let (alive, ended) = std::sync::mpsc::channel();
         let watchdog = start_watchdog(pulses, shared.counters.clone(), ended)?;
@@ -172,7 +172,7 @@ impl Gateway {
             inbox,
             outlets: outlets.clone(),
             counters: counters.clone(),
-            pulse: Arc::default(),
+            activity: Arc::default(),
             make_router: self.make_router.clone(),
             sockets: sockets.clone(),
             connections: connections.clone(),
@@ -253,7 +253,7 @@ fn start_shard(
 
 /// Starts the thread that watches the shards; it ends after the last of them.
 fn start_watchdog(
-    pulses: Vec<(Arc<Pulse>, Arc<Doorbell>)>,
+    pulses: Vec<(Arc<Activity>, Arc<Doorbell>)>,
     counters: Arc<[Counters]>,
     shards: Receiver<Infallible>,
 ) -> Result<JoinHandle<()>> {

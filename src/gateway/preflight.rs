@@ -25,7 +25,7 @@ use crate::handler::{self, filter};
 use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
 use crate::net::poller::Poller;
 use crate::push::select::Selector;
-use crate::shard::host_filter;
+use crate::shard::blacklist;
 use crate::wire::protobuf::{Flavour, Schema};
 
 /// Memory that one executor locks, rounded up: 504 KiB on Linux 6.14 and newer, where the rings
@@ -224,7 +224,7 @@ pub fn host_filter(client: &config::Client) -> Result<HostFilter> {
     let in_file = |error: &dyn std::fmt::Display| {
         wrong("blacklist_file", format!("{}: {error}", path.display()))
     };
-    let read = host_filter::read(path, None).map_err(|error| in_file(&error))?;
+    let read = blacklist::read(path, None).map_err(|error| in_file(&error))?;
     let text = read.map_or_else(String::new, |(_, text)| text);
     filter.with_file(&text).map_err(|error| in_file(&error))
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::limits::STALL_MIN;
 use crate::metrics::{Counter, Counters};
+use crate::shard::activity::Activity;
 use crate::shard::mesh::Doorbell;
-use crate::shard::pulse::Pulse;
 
 mod thread;
 
@@ -30,7 +30,7 @@ const ONLY_REPORTS: &str = "TANGELO_TEST_WATCHDOG_ONLY_REPORTS";
 
 /// Looks at all shards until they have ended: each holds a sender of `shards`, and nothing is sent.
 pub(super) fn watch(
-    pulses: Vec<(Arc<Pulse>, Arc<Doorbell>)>,
+    pulses: Vec<(Arc<Activity>, Arc<Doorbell>)>,
     counters: &Counters,
     shards: &Receiver<Infallible>,
 ) {
@@ -71,7 +71,7 @@ pub(super) fn watch(
 
 /// One shard under watch.
 struct Watch {
-    pulse: Arc<Pulse>,
+    pulse: Arc<Activity>,
     bell: Arc<Doorbell>,
     ticks: Ticks,
     thread: Option<Thread>,
@@ -84,7 +84,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn new((pulse, bell): (Arc<Pulse>, Arc<Doorbell>)) -> Self {
+    fn new((pulse, bell): (Arc<Activity>, Arc<Doorbell>)) -> Self {
         Self {
             pulse,
             bell,
@@ -213,7 +213,7 @@ mod tests {
     use std::sync::mpsc;
     use std::task::{Context, Wake, Waker};
 
-    use crate::shard::pulse::{Alive, Work};
+    use crate::shard::activity::{Alive, Work};
 
     /// Wakes the thread of a shard.
     struct Wakes {
@@ -243,8 +243,8 @@ mod tests {
     /// Returns the counters of a watchdog beside a shard that ticks, calls `wait` until its bell wakes it,
     /// and ticks again.
     #[allow(clippy::disallowed_methods, reason = "the thread of a shard")]
-    fn watch_a_shard(wait: impl FnOnce(&Pulse, &Wakes) + Send + 'static) -> Counters {
-        let (pulse, bell) = (Arc::<Pulse>::default(), Arc::<Doorbell>::default());
+    fn watch_a_shard(wait: impl FnOnce(&Activity, &Wakes) + Send + 'static) -> Counters {
+        let (pulse, bell) = (Arc::<Activity>::default(), Arc::<Doorbell>::default());
         let (alive, ended) = mpsc::channel::<Infallible>();
         let (of_shard, of_bell) = (pulse.clone(), bell.clone());
         let shard = std::thread::spawn(move || {
@@ -288,12 +288,12 @@ mod tests {
 
     #[test]
     fn a_shard_that_is_busy_or_in_the_application_has_lost_no_wakeup() {
-        let busy = |_: &Pulse, wakes: &Wakes| {
+        let busy = |_: &Activity, wakes: &Wakes| {
             while !wakes.is_woken() {
                 std::hint::spin_loop();
             }
         };
-        let in_application = |pulse: &Pulse, wakes: &Wakes| {
+        let in_application = |pulse: &Activity, wakes: &Wakes| {
             pulse.call(Work::Handshake, || wakes.sleep()).unwrap();
         };
         for counters in [watch_a_shard(busy), watch_a_shard(in_application)] {

@@ -9,7 +9,7 @@
 //! once; what goes through one scheduler leaves in the order it came. As in the reference, nothing
 //! is promised between two schedulers.
 //!
-//! **Absent**: sockets; who receives a push (`shard/push.rs`).
+//! **Absent**: sockets; who receives a push (`shard/clients/fanout.rs`).
 //!
 //! **Where to start reading**: [`Outbox`].
 

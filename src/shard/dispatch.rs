@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::Shard;
-use super::call::{self, Caller};
+use super::app::activity::Work;
+use super::coordinator::ReplyTo;
 use super::mesh::{Batch, Parcel};
-use super::pulse::Work;
-use super::remote::ReplyTo;
+use super::peers::calls::{self, Caller};
 use crate::error::Fault;
 use crate::handler::filter::{self, Slot};
 use crate::handler::{
@@ -100,13 +100,13 @@ impl Shard {
         // What one large body needed must not stay for ever.
         if (1..=READ_BUFFER_BYTES).contains(&scratch.capacity()) {
             scratch.clear();
-            self.scratch.set(scratch);
+            self.clients.scratch.set(scratch);
         }
     }
 
     /// As pomelo: first the body, then the route.
     fn dispatch_decoded(self: &Rc<Self>, sid: Sid, message: &Message<'_>, scratch: &mut Vec<u8>) {
-        let Some((route, compressed)) = self.coder.route(message.route) else {
+        let Some((route, compressed)) = self.clients.coder.route(message.route) else {
             return self.counters().add(Counter::MessagesDropped, 1);
         };
         hop!();
@@ -117,16 +117,16 @@ impl Shard {
         let asker = Asker {
             sid,
             id: message.id,
-            proto: self.coder.response_proto(text),
+            proto: self.clients.coder.response_proto(text),
         };
-        let target = match self.routes.resolve(route) {
-            Target::NoHandler => self.fallback,
+        let target = match self.app.routes.resolve(route) {
+            Target::NoHandler => self.app.fallback,
             target => target,
         };
         match target {
             Target::NoRoute => return self.counters().add(Counter::MessagesDropped, 1),
             // As pinus: before anything else is said of the route.
-            _ if !self.config.client.forward && !self.routes.is_served(route) => {
+            _ if !self.core.config.client.forward && !self.app.routes.is_served(route) => {
                 return self.close(sid, Fault::NotForwarded, None);
             }
             Target::Malformed => {
@@ -138,7 +138,7 @@ impl Shard {
             }
             Target::Local(_) | Target::NoHandler | Target::Remote => {}
         }
-        let most = self.config.client.calls_in_flight_max;
+        let most = self.core.config.client.calls_in_flight_max;
         let found = self.connection(sid, |connection| {
             let is_full = connection.in_flight as usize >= most;
             (connection.identity.clone(), is_full)
@@ -160,10 +160,10 @@ impl Shard {
             session: &session,
         };
         match target {
-            Target::Remote if self.unfiltered.forwarded => self.forward_client(asker, &request),
-            _ if self.in_progress.get() >= IN_PROGRESS_MAX => self.no_place(asker, text),
+            Target::Remote if self.app.unfiltered.forwarded => self.forward_client(asker, &request),
+            _ if self.app.in_progress.get() >= IN_PROGRESS_MAX => self.no_place(asker, text),
             Target::Local(index) if self.goes_straight(index) => self.call(asker, index, &request),
-            Target::NoHandler if self.unfiltered.local => {
+            Target::NoHandler if self.app.unfiltered.local => {
                 self.finish(asker, text, &Outcome::error("fail to find handler"));
             }
             _ => self.filtered(asker, target, &request),
@@ -172,7 +172,7 @@ impl Shard {
 
     /// Whether a message meets no filter on its way to a handler.
     fn goes_straight(&self, index: usize) -> bool {
-        self.unfiltered.local && self.router.filters_of(index).is_empty()
+        self.app.unfiltered.local && self.app.router.filters_of(index).is_empty()
     }
 
     /// Nothing of a message is done where its session has too many of them.
@@ -201,17 +201,17 @@ impl Shard {
         body: &'a [u8],
         scratch: &'a mut Vec<u8>,
     ) -> Option<Cow<'a, [u8]>> {
-        if self.coder.has_client_protos() {
-            *scratch = self.scratch.take();
+        if self.clients.coder.has_client_protos() {
+            *scratch = self.clients.scratch.take();
         }
-        let Ok(body) = self.coder.decode(route, body, scratch) else {
+        let Ok(body) = self.clients.coder.decode(route, body, scratch) else {
             self.close(sid, Fault::MessageBody, None);
             return None;
         };
         if !body.valid {
             self.counters().add(Counter::BodiesInvalid, 1);
         }
-        if !self.config.client.use_crypto {
+        if !self.core.config.client.use_crypto {
             return Some(Cow::Borrowed(body.text));
         }
         self.verified(sid, route, body.text).map(Cow::Owned)
@@ -233,8 +233,8 @@ impl Shard {
     /// Straight to a handler. Cost: nothing allocated here when it answers at once, and the outcome
     /// is not moved: what was just written is slow to read in other pieces.
     fn call(self: &Rc<Self>, asker: Asker, index: usize, request: &Request<'_>) {
-        let call = || self.router.call(index, request);
-        let answer = self.pulse.call(Work::Handler(index), call);
+        let call = || self.app.router.call(index, request);
+        let answer = self.app.activity.call(Work::Handler(index), call);
         match answer {
             Ok(Answer::Now(ref outcome)) => self.finish(asker, request.route, outcome),
             Ok(Answer::Later(future)) => self.call_later(asker, index, request.route, future),
@@ -251,18 +251,21 @@ impl Shard {
         future: LocalFuture<Outcome<'static>>,
     ) {
         // The router knows the route of each handler, but the fallback serves any route.
-        let is_fallback = self.router.fallback_index() == Some(index);
+        let is_fallback = self.app.router.fallback_index() == Some(index);
         let route: Option<Rc<str>> = is_fallback.then(|| route.into());
         let (shard, other) = (self.clone(), route.clone());
         let work = async move {
             let outcome = future.await;
             let route = other.as_deref();
-            let route = route.unwrap_or_else(|| shard.router.route_of(index));
+            let route = route.unwrap_or_else(|| shard.app.router.route_of(index));
             shard.finish(asker, route, &outcome);
         };
         self.spawn(asker, Work::Handler(index), work, move |shard| {
             let route = route.as_deref();
-            shard.panicked(asker, route.unwrap_or_else(|| shard.router.route_of(index)));
+            shard.panicked(
+                asker,
+                route.unwrap_or_else(|| shard.app.router.route_of(index)),
+            );
         });
     }
 
@@ -270,7 +273,7 @@ impl Shard {
     #[inline(never)]
     fn filtered(self: &Rc<Self>, asker: Asker, target: Target, request: &Request<'_>) {
         let incoming = Rc::new(Incoming::new(request));
-        let (shard, router, message) = (self.clone(), self.router.clone(), incoming.clone());
+        let (shard, router, message) = (self.clone(), self.app.router.clone(), incoming.clone());
         let work = async move {
             let forward = async |incoming: Rc<Incoming>| {
                 let slot = Rc::new(Slot::default());
@@ -306,7 +309,7 @@ impl Shard {
         self.count_work();
         let shard = self.clone();
         glommio::spawn_local(async move {
-            if shard.pulse.run(kind, work).await.is_err() {
+            if shard.app.activity.run(kind, work).await.is_err() {
                 lost(&shard);
             }
             shard.end_work(asker.sid);
@@ -324,7 +327,8 @@ impl Shard {
     /// Counts one more in flight for a session, if there is room; `None` when it is gone.
     pub(super) fn begin_in_flight(&self, sid: Sid) -> Option<bool> {
         let begun = self.connection(sid, |connection| {
-            let room = (connection.in_flight as usize) < self.config.client.calls_in_flight_max;
+            let room =
+                (connection.in_flight as usize) < self.core.config.client.calls_in_flight_max;
             connection.in_flight += u32::from(room);
             room
         });
@@ -341,7 +345,7 @@ impl Shard {
     /// Counts one more future of the application in progress, for its session and for the shard; false
     /// when there is no room for it, or the session is gone.
     pub(super) fn begin_work(&self, sid: Sid) -> bool {
-        if self.in_progress.get() >= IN_PROGRESS_MAX {
+        if self.app.in_progress.get() >= IN_PROGRESS_MAX {
             self.counters().add(Counter::InProgressFull, 1);
             return false;
         }
@@ -353,12 +357,12 @@ impl Shard {
     }
 
     fn count_work(&self) {
-        self.in_progress.update(|works| works + 1);
+        self.app.in_progress.update(|works| works + 1);
         self.counters().add(Counter::InProgress, 1);
     }
 
     pub(super) fn end_work(&self, sid: Sid) {
-        self.in_progress.update(|works| works - 1);
+        self.app.in_progress.update(|works| works - 1);
         self.counters().sub(Counter::InProgress, 1);
         self.end_in_flight(sid);
     }
@@ -400,11 +404,15 @@ impl Shard {
     ///
     /// Cost: no allocation; the body is copied once, and once more when another shard owns the link.
     fn forward(self: &Rc<Self>, request: &Request<'_>, origin: Origin) -> Result<(), Failure> {
-        let cluster = self.cluster.borrow();
+        let cluster = self.peers.cluster.borrow();
         let server_type = match route::server_type(request.route.as_bytes()) {
-            own if own == self.config.server_type.as_bytes() => {
+            own if own == self.core.config.server_type.as_bytes() => {
                 self.note_delegated(request.session.id());
-                self.config.delegate.as_deref().map_or(own, str::as_bytes)
+                self.core
+                    .config
+                    .delegate
+                    .as_deref()
+                    .map_or(own, str::as_bytes)
             }
             other => other,
         };
@@ -422,7 +430,7 @@ impl Shard {
             gzip: request.gzip,
             session: rpc::Session {
                 id: session.id().get(),
-                frontend_id: &self.server_id_json,
+                frontend_id: &self.peers.server_id_json,
                 uid: session.uid().map_or("null", Uid::json),
                 settings: session.settings_json(),
             },
@@ -439,24 +447,28 @@ impl Shard {
                 self.counters().add(Counter::BadAnswers, 1);
                 continue;
             };
-            let caller = Calls::<Origin>::shard_of(id, self.shards);
-            if caller == self.id {
+            let caller = Calls::<Origin>::shard_of(id, self.core.shards);
+            if caller == self.core.id {
                 self.answered(peer, id, resp);
             } else {
-                self.mesh.borrow_mut().batch(caller).answer(peer, id, resp);
-                self.turn.request();
+                self.core
+                    .mesh
+                    .borrow_mut()
+                    .batch(caller)
+                    .answer(peer, id, resp);
+                self.core.turn.request();
             }
         }
     }
 
     /// The answer to a call of this shard.
     fn answered(self: &Rc<Self>, peer: PeerIndex, id: u64, resp: &[u8]) {
-        let Some(origin) = self.calls.borrow_mut()[peer.index()].finish(id) else {
+        let Some(origin) = self.peers.calls.borrow_mut()[peer.index()].finish(id) else {
             return self.counters().add(Counter::LateAnswers, 1);
         };
         self.counters().add(Counter::Answers, 1);
         if let Origin::Call(caller) = &origin {
-            return self.called(caller, call::results(resp));
+            return self.called(caller, calls::results(resp));
         }
         let outcome = match (rpc::Answer { id: Some(id), resp }).result() {
             Ok(result) => Outcome {
@@ -491,9 +503,9 @@ impl Shard {
 
     /// Fails the calls whose deadline has passed.
     pub(super) fn expire_calls(self: &Rc<Self>, time: ShardTime) {
-        let peers = self.links.borrow().len();
+        let peers = self.peers.links.borrow().len();
         for peer in 0..peers {
-            let origins = self.calls.borrow_mut()[peer].expire(time);
+            let origins = self.peers.calls.borrow_mut()[peer].expire(time);
             self.counters()
                 .add(Counter::CallTimeouts, origins.len() as u64);
             for origin in origins {
@@ -504,7 +516,7 @@ impl Shard {
 
     /// The link to a peer has ended: its calls of this shard fail at once.
     pub(super) fn link_is_down(self: &Rc<Self>, peer: PeerIndex, next: crate::peer::Epoch) {
-        let origins = self.calls.borrow_mut()[peer.index()].link_down(next);
+        let origins = self.peers.calls.borrow_mut()[peer.index()].link_down(next);
         self.counters()
             .add(Counter::LinkCallsFailed, origins.len() as u64);
         for origin in origins {
@@ -514,7 +526,7 @@ impl Shard {
 
     /// The link to a peer is open.
     pub(super) fn link_is_up(&self, peer: PeerIndex, epoch: crate::peer::Epoch) {
-        self.calls.borrow_mut()[peer.index()].link_up(epoch);
+        self.peers.calls.borrow_mut()[peer.index()].link_up(epoch);
     }
 
     /// What another shard sent in one turn.
@@ -535,7 +547,9 @@ impl Shard {
                         self.push_package(*sid, package);
                     }
                 }
-                Parcel::HostFilter(filter) => *self.host_filter.borrow_mut() = filter.clone(),
+                Parcel::HostFilter(filter) => {
+                    *self.clients.host_filter.borrow_mut() = filter.clone()
+                }
                 Parcel::Cluster(cluster) => self.apply_cluster(cluster.clone()),
                 Parcel::Kick { sid, reason } => {
                     self.close(*sid, Fault::Kicked, reason.as_deref());
@@ -554,7 +568,7 @@ impl Shard {
                     self.grant(ReplyTo::Shard(*from, *ticket), (**wish).clone());
                 }
                 Parcel::Granted { ticket, told } => {
-                    if let Some(slot) = self.wishes.borrow_mut().try_remove(*ticket as usize) {
+                    if let Some(slot) = self.app.wishes.borrow_mut().try_remove(*ticket as usize) {
                         slot.put(told.clone());
                     }
                 }
@@ -569,7 +583,7 @@ impl Shard {
         let mut out = Vec::new();
         rpc::Session {
             id: sid.get(),
-            frontend_id: &self.server_id_json,
+            frontend_id: &self.peers.server_id_json,
             uid: identity.uid.as_ref().map_or("null", Uid::json),
             settings: identity.settings.json(),
         }
@@ -579,12 +593,12 @@ impl Shard {
 
     /// Tells every other shard.
     pub(super) fn tell_others(&self, parcel: impl Fn() -> Parcel) {
-        let mut mesh = self.mesh.borrow_mut();
-        for shard in (0..self.shards).map(|shard| ShardId(shard as u16)) {
-            if shard != self.id {
+        let mut mesh = self.core.mesh.borrow_mut();
+        for shard in (0..self.core.shards).map(|shard| ShardId(shard as u16)) {
+            if shard != self.core.id {
                 mesh.batch(shard).parcels.push(parcel());
             }
         }
-        self.turn.request();
+        self.core.turn.request();
     }
 }

@@ -17,8 +17,8 @@ use std::task::{Context, Waker};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use super::push::Outgoing;
-use super::remote::{Ask, Told, Wish};
+use super::clients::fanout::Outgoing;
+use super::coordinator::{Ask, Told, Wish};
 use crate::client::host_filter::HostFilter;
 use crate::handler::BroadcastOptions;
 use crate::ids::{PeerIndex, ShardId, Sid};

@@ -38,15 +38,13 @@ use crate::client::host_filter::HostFilter;
 use crate::config::Config;
 use crate::error::Error;
 use crate::handler::clock::Alarms;
-use crate::handler::filter::Slot;
-use crate::handler::{Router, SessionEvent, Stop};
+use crate::handler::{Router, Stop};
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::SESSIONS_PER_SHARD_MAX;
 use crate::metrics::Counters;
 use crate::net::drive::ReadBuffer;
 use crate::net::socket::Listener;
 use crate::net::{Network, clock};
-use crate::peer::Epoch;
 use crate::peer::directory::Cluster;
 use crate::peer::pending::Calls;
 use crate::push::Scheduler;
@@ -54,36 +52,29 @@ use crate::push::select::Selector;
 use crate::route::balance::{Balancer, Random, Strategy};
 use crate::route::dictionary::Dictionary;
 use crate::route::{Routes, Target};
-use crate::session::Identity;
 use crate::session::slab::Slab;
 use crate::time::ShardTime;
 use crate::wire::json;
 
-mod accept;
-mod call;
-mod connection;
+mod app;
+mod clients;
+mod context;
+mod coordinator;
 mod dispatch;
-mod frontend;
-mod handshake;
-pub mod host_filter;
-mod life;
-mod link;
-mod master;
 pub mod mesh;
-mod pipe;
-pub mod pulse;
-mod push;
-mod remote;
-mod timing;
+mod peers;
+mod tick;
 
-use connection::Connection;
-use dispatch::Origin;
-use link::Link;
-use master::MasterLink;
+pub use app::activity;
+pub use clients::blacklist;
+
+use app::activity::{Activity, Alive, Work};
+use app::{App, Unfiltered};
+use clients::{Clients, accept};
+use coordinator::{COORDINATOR, Coordinator};
 use mesh::{Inbox, Mesh, Outlets};
-use pipe::Pipe;
-use pulse::{Alive, Pulse, Work};
-use remote::{SWITCH, Switch, Told};
+use peers::link::{self, Link};
+use peers::{Peers, registry};
 
 /// Everything a shard is made of, before it has a thread.
 pub struct Seed {
@@ -104,7 +95,7 @@ pub struct Seed {
     /// Counters of all shards.
     pub counters: Arc<[Counters]>,
     /// Its sign of life.
-    pub pulse: Arc<Pulse>,
+    pub activity: Arc<Activity>,
     /// Makes its handlers.
     pub make_router: Arc<dyn Fn(ShardId) -> Router + Send + Sync>,
     /// Client sockets of the process.
@@ -163,83 +154,38 @@ impl Gauge {
     }
 }
 
-/// One shard. Tables are behind cells of their own, so that a handler may come back in.
+/// One shard: its parts, which never name each other, and what all of them use. Tables are behind cells of their
+/// own, so that a handler may come back in.
 pub(crate) struct Shard {
+    core: Core,
+    clients: Clients,
+    peers: Peers,
+    app: App,
+    coordinator: Coordinator,
+}
+
+/// Identity, time, memory and queues of a shard, for all of its parts.
+struct Core {
     id: ShardId,
     shards: usize,
     config: Arc<Config>,
     counters: Arc<[Counters]>,
-    pulse: Arc<Pulse>,
-    process_sockets: Arc<Gauge>,
-    process_connections: Arc<Gauge>,
+    /// Ends the process, with an error or without.
     stop: Arc<dyn Fn(Option<Error>) + Send + Sync>,
     /// Time of the last tick: close enough for timeouts, and free to read.
     time: Cell<ShardTime>,
-    /// When that tick was, by the clock.
+    /// The clock at that tick.
     ticked: Cell<Instant>,
-    /// How late it was.
+    /// Delay of that tick.
     late: Cell<Duration>,
-    /// Calls scheduled by the clock; a pause counts.
-    alarms: Alarms,
-    /// Calls scheduled by the time of the shard; a pause does not count.
-    timeouts: Alarms,
-    rules: Rules,
-    handshake: Handshake,
-    coder: Coder,
-    unfiltered: Unfiltered,
-    /// What becomes of a route of an own type without a handler.
-    fallback: Target,
-    /// Futures of the application that have not come to their end.
-    in_progress: Cell<u32>,
-    /// Text of a message while it is looked at.
-    scratch: Cell<Vec<u8>>,
-    patience: Patience,
-    router: Rc<Router>,
-    routes: Routes,
-    cluster: RefCell<Arc<Cluster>>,
-    /// State of routing, by server type.
-    balancers: RefCell<Vec<Balancer>>,
-    /// Own id as JSON text, quotes included.
-    server_id_json: String,
-    host_filter: RefCell<Arc<HostFilter>>,
     network: Network,
     read_buffer: ReadBuffer,
-    connections: RefCell<Slab<Connection>>,
-    /// Who a session is before it is bound or has values.
-    nobody: Rc<Identity>,
-    /// Events that the handlers have not been told of, and whether somebody is at it.
-    to_tell: RefCell<VecDeque<(Sid, Rc<Identity>, SessionEvent)>>,
-    telling: Cell<bool>,
     scheduler: RefCell<Scheduler>,
-    /// Which push scheduler takes what.
-    selector: Selector,
-    wheel: RefCell<Wheel>,
-    /// Calls of this shard, by peer.
-    calls: RefCell<Vec<Calls<Origin>>>,
-    /// Links that this shard owns; `None` for those of others.
-    links: RefCell<Vec<Option<Rc<Link>>>>,
-    /// Frames for servers that this shard has not heard of yet.
-    early_frames: RefCell<Vec<(PeerIndex, Epoch, Vec<u8>)>>,
-    dirty_pipes: RefCell<Vec<Rc<Pipe>>>,
-    /// Used by the switch only.
-    switch: Switch,
-    master: RefCell<Option<Rc<MasterLink>>>,
-    /// What handlers of this shard want of the switch, and wait for.
-    wishes: RefCell<slab::Slab<Rc<Slot<Told>>>>,
-    /// Names of the application's tasks that have not ended, and what tells them to.
-    tasks: RefCell<slab::Slab<Rc<str>>>,
-    stop_request: Stop,
     inbox: Inbox,
     mesh: RefCell<Mesh>,
     turn: Turn,
     /// Tasks that live as long as the shard.
     kept: RefCell<Vec<glommio::Task<()>>>,
-}
-
-/// Which messages meet no filter; asked for each of them.
-struct Unfiltered {
-    local: bool,
-    forwarded: bool,
 }
 
 /// Says that something waits for the end of the turn.
@@ -289,7 +235,7 @@ const END_BREATHS_MAX: usize = 1000;
 
 /// Runs a shard until the process is told to stop. Call inside its executor.
 pub async fn run(mut seed: Seed, network: Network) {
-    let _alive = Alive::new(seed.pulse.clone());
+    let _alive = Alive::new(seed.activity.clone());
     let (listener, rpc_listener) = (seed.listener.take(), seed.rpc_listener.take());
     let (stop, stopper) = (seed.stop.clone(), seed.stopper.clone());
     let (starting, at_work) = (seed.starting.clone(), seed.at_work.clone());
@@ -299,24 +245,24 @@ pub async fn run(mut seed: Seed, network: Network) {
         Ok(shard) => Rc::new(shard),
         Err(error) => return stopper(Some(error)),
     };
-    if let Network::Kernel(poller) = &shard.network {
+    if let Network::Kernel(poller) = &shard.core.network {
         let poller = poller.clone();
         shard.keep(async move { poller.run().await });
     }
     shard.apply_static_cluster();
-    if shard.id == SWITCH {
-        master::start(&shard, shard.listen(rpc_listener));
-        if let Some(path) = shard.config.client.blacklist_file.clone() {
-            shard.keep(host_filter::watch(shard.clone(), path, reread));
+    if shard.core.id == COORDINATOR {
+        registry::start(&shard, shard.listen(rpc_listener));
+        if let Some(path) = shard.core.config.client.blacklist_file.clone() {
+            shard.keep(blacklist::watch(shard.clone(), path, reread));
         }
     }
-    let clients = match &shard.network {
+    let clients = match &shard.core.network {
         Network::Kernel(_) => shard.listen(listener),
         Network::Memory(place) => Some(Listener::Memory(place.clients.clone())),
     };
     shard.keep(flush_turns(shard.clone()));
-    shard.keep(timing::tick(shard.clone()));
-    for buffer in 0..shard.selector.intervals().len() {
+    shard.keep(tick::run(shard.clone()));
+    for buffer in 0..shard.clients.selector.intervals().len() {
         shard.keep(release_collected(shard.clone(), buffer));
     }
     let stopped = async {
@@ -357,7 +303,7 @@ impl Shard {
     fn new(seed: Seed, network: Network) -> Result<Self, Error> {
         let config = &seed.config;
         let make_router = || (seed.make_router)(seed.id);
-        let made = seed.pulse.call(Work::Start, make_router);
+        let made = seed.activity.call(Work::Start, make_router);
         let router = made.unwrap_or_else(|panic| resume_unwind(panic));
         let use_protobuf = config.client.use_protobuf;
         let protos = |route: &str| match use_protobuf {
@@ -365,11 +311,11 @@ impl Shard {
             false => (false, false),
         };
         let router = router.ready(config, protos).map_err(Error::Handlers)?;
-        seed.pulse.name(&router);
+        seed.activity.name(&router);
         let is_served = config.delegate.is_some()
             || router.routes().next().is_some()
             || router.fallback_index().is_some();
-        if seed.id == SWITCH
+        if seed.id == COORDINATOR
             && !is_served
             && let Some(folder) = &seed.javascript_handlers
         {
@@ -394,73 +340,82 @@ impl Shard {
         json::write_string(&mut server_id_json, &config.id);
         let now = clock::now();
         Ok(Self {
-            id: seed.id,
-            shards: seed.shards,
-            counters: seed.counters,
-            pulse: seed.pulse,
-            process_sockets: seed.sockets,
-            process_connections: seed.connections,
-            stop: seed.stopper,
-            time: Cell::new(ShardTime::new(now)),
-            ticked: Cell::new(now),
-            late: Cell::default(),
-            alarms: Alarms::default(),
-            timeouts: Alarms::default(),
-            rules: Rules::new(config, seed.page),
-            handshake,
-            unfiltered: Unfiltered {
-                local: router.filters.none_local(),
-                forwarded: router.filters.none_global(),
+            clients: Clients {
+                process_sockets: seed.sockets,
+                process_connections: seed.connections,
+                rules: Rules::new(config, seed.page),
+                handshake,
+                coder: Coder::new(dictionary, seed.protos, config.client.protobuf_check),
+                scratch: Cell::default(),
+                patience: Patience::new(&config.client),
+                host_filter: RefCell::new(seed.host_filter),
+                connections: RefCell::new(Slab::new(seed.id)),
+                nobody: Rc::default(),
+                selector: Selector::new(&config.push).expect("the start has checked it"),
+                wheel: RefCell::new(Wheel::new(now)),
             },
-            fallback: router
-                .fallback_index()
-                .map_or(Target::NoHandler, Target::Local),
-            coder: Coder::new(dictionary, seed.protos, config.client.protobuf_check),
-            in_progress: Cell::default(),
-            scratch: Cell::default(),
-            patience: Patience::new(&config.client),
-            router: Rc::new(router),
-            routes,
-            host_filter: RefCell::new(seed.host_filter),
-            network,
-            cluster: RefCell::default(),
-            balancers: RefCell::default(),
-            server_id_json: String::from_utf8(server_id_json).expect("write_string writes UTF-8"),
-            read_buffer: ReadBuffer::default(),
-            connections: RefCell::new(Slab::new(seed.id)),
-            nobody: Rc::default(),
-            to_tell: RefCell::default(),
-            telling: Cell::default(),
-            scheduler: RefCell::default(),
-            selector: Selector::new(&config.push).expect("the start has checked it"),
-            wheel: RefCell::new(Wheel::new(now)),
-            calls: RefCell::default(),
-            links: RefCell::default(),
-            early_frames: RefCell::default(),
-            dirty_pipes: RefCell::default(),
-            switch: Switch::default(),
-            master: RefCell::default(),
-            wishes: RefCell::default(),
-            tasks: RefCell::default(),
-            stop_request: Stop::default(),
-            inbox: seed.inbox,
-            mesh: RefCell::new(Mesh::new(seed.outlets)),
-            turn: Turn::default(),
-            kept: RefCell::default(),
-            config: seed.config,
+            peers: Peers {
+                cluster: RefCell::default(),
+                balancers: RefCell::default(),
+                server_id_json: String::from_utf8(server_id_json)
+                    .expect("write_string writes UTF-8"),
+                calls: RefCell::default(),
+                links: RefCell::default(),
+                early_frames: RefCell::default(),
+                dirty_pipes: RefCell::default(),
+                master: RefCell::default(),
+            },
+            app: App {
+                activity: seed.activity,
+                alarms: Alarms::default(),
+                timeouts: Alarms::default(),
+                unfiltered: Unfiltered {
+                    local: router.filters.none_local(),
+                    forwarded: router.filters.none_global(),
+                },
+                fallback: router
+                    .fallback_index()
+                    .map_or(Target::NoHandler, Target::Local),
+                in_progress: Cell::default(),
+                router: Rc::new(router),
+                routes,
+                to_tell: RefCell::default(),
+                telling: Cell::default(),
+                wishes: RefCell::default(),
+                tasks: RefCell::default(),
+                stop_request: Stop::default(),
+            },
+            coordinator: Coordinator::default(),
+            core: Core {
+                id: seed.id,
+                shards: seed.shards,
+                counters: seed.counters,
+                stop: seed.stopper,
+                time: Cell::new(ShardTime::new(now)),
+                ticked: Cell::new(now),
+                late: Cell::default(),
+                network,
+                read_buffer: ReadBuffer::default(),
+                scheduler: RefCell::default(),
+                inbox: seed.inbox,
+                mesh: RefCell::new(Mesh::new(seed.outlets)),
+                turn: Turn::default(),
+                kept: RefCell::default(),
+                config: seed.config,
+            },
         })
     }
 
     /// Watches a listening socket; the process ends where that cannot be done.
     fn listen(&self, socket: Option<std::net::TcpListener>) -> Option<Listener> {
-        let Network::Kernel(poller) = &self.network else {
+        let Network::Kernel(poller) = &self.core.network else {
             return None;
         };
         match Listener::new(socket?, poller) {
             Ok(listener) => Some(listener),
             Err(error) => {
                 let text = format!("cannot watch the listening socket: {error}");
-                (self.stop)(Some(Error::Host(text)));
+                (self.core.stop)(Some(Error::Host(text)));
                 None
             }
         }
@@ -469,7 +424,7 @@ impl Shard {
     /// Runs a task until the shard ends.
     fn keep(&self, task: impl Future<Output = ()> + 'static) {
         let task = glommio::spawn_local(task);
-        self.kept.borrow_mut().push(task);
+        self.core.kept.borrow_mut().push(task);
     }
 
     /// Ends every task, so that sockets and rings go with the shard.
@@ -480,43 +435,46 @@ impl Shard {
         }
         // The tasks that read these sockets see their ends.
         for _ in 0..END_BREATHS_MAX {
-            if self.connections.borrow().is_empty() && self.served_pipes().is_empty() {
+            if self.clients.connections.borrow().is_empty() && self.served_pipes().is_empty() {
                 break;
             }
             clock::breathe().await;
         }
-        for task in self.kept.take() {
+        for task in self.core.kept.take() {
             task.cancel().await;
         }
     }
 
     /// The servers of now: links and call tables for new ones, an end for those that left.
     fn apply_cluster(self: &Rc<Self>, cluster: Arc<Cluster>) {
-        let rpc = &self.config.rpc;
+        let rpc = &self.core.config.rpc;
         // Asked before the loop: what a loop's head borrows, it borrows to its end.
-        let (links, balancers) = (self.links.borrow().len(), self.balancers.borrow().len());
+        let (links, balancers) = (
+            self.peers.links.borrow().len(),
+            self.peers.balancers.borrow().len(),
+        );
         for index in links..cluster.peer_count() {
-            self.calls.borrow_mut().push(Calls::new(
-                self.id,
-                self.shards,
+            self.peers.calls.borrow_mut().push(Calls::new(
+                self.core.id,
+                self.core.shards,
                 rpc.calls_in_flight_max,
                 rpc.timeout,
             ));
             let peer = PeerIndex(index as u32);
-            let link = (dispatch::owner(peer, self.shards) == self.id)
+            let link = (dispatch::owner(peer, self.core.shards) == self.core.id)
                 .then(|| Rc::new(Link::new(peer, cluster.peer(peer).clone())));
             if let Some(link) = &link {
                 self.keep(link::run(self.clone(), link.clone()));
             }
-            self.links.borrow_mut().push(link);
+            self.peers.links.borrow_mut().push(link);
         }
         for name in &cluster.type_names()[balancers..] {
             let balancer = self.balancer(name);
-            self.balancers.borrow_mut().push(balancer);
+            self.peers.balancers.borrow_mut().push(balancer);
         }
-        let old = self.cluster.replace(cluster.clone());
+        let old = self.peers.cluster.replace(cluster.clone());
         self.relist_links();
-        let early = std::mem::take(&mut *self.early_frames.borrow_mut());
+        let early = std::mem::take(&mut *self.peers.early_frames.borrow_mut());
         for (peer, epoch, frames) in early {
             self.frames_of_another(peer, epoch, &frames);
         }
@@ -525,35 +483,40 @@ impl Shard {
 
     /// Returns random numbers that differ between servers, and between two starts of one.
     fn random(&self) -> Random {
-        let id = u64::from(crc32fast::hash(self.config.id.as_bytes()));
+        let id = u64::from(crc32fast::hash(self.core.config.id.as_bytes()));
         Random::new((id << 32) ^ clock::unix_ms() as u64)
     }
 
     /// How servers of a type are chosen: `route.<type>`, else `route.default`.
     fn balancer(&self, server_type: &str) -> Balancer {
-        let routes = &self.config.routes;
+        let routes = &self.core.config.routes;
         let text = routes.get(server_type).or_else(|| routes.get("default"));
         // Checked when the configuration was read.
         let strategy = text
             .and_then(|text| Strategy::parse(text).ok())
             .unwrap_or_default();
-        Balancer::new(strategy, self.config.dialect, u64::from(self.id.0))
+        Balancer::new(
+            strategy,
+            self.core.config.dialect,
+            u64::from(self.core.id.0),
+        )
     }
 
     /// Takes what waits in the inbox now.
     fn receive_waiting_batches(self: &Rc<Self>) {
-        while let Some(batch) = self.inbox.next() {
+        while let Some(batch) = self.core.inbox.next() {
             self.receive_batch(&batch);
-            self.mesh.borrow_mut().recycle(batch);
+            self.core.mesh.borrow_mut().recycle(batch);
         }
     }
 
     fn counters(&self) -> &Counters {
-        &self.counters[self.id.index()]
+        &self.core.counters[self.core.id.index()]
     }
 
     fn close_everything(self: &Rc<Self>) {
         let sids: Vec<Sid> = self
+            .clients
             .connections
             .borrow_mut()
             .iter_mut()
@@ -578,17 +541,17 @@ async fn flush_turns(shard: Rc<Shard>) {
     let mut dirty = VecDeque::with_capacity(64);
     let mut pipes = Vec::with_capacity(16);
     loop {
-        shard.turn.requested().await;
+        shard.core.turn.requested().await;
         loop {
-            let mesh_waits = shard.mesh.borrow_mut().flush(shard.counters());
+            let mesh_waits = shard.core.mesh.borrow_mut().flush(shard.counters());
             if mesh_waits {
                 // No room there now; the tick asks again. Answers to peers wait too: they must not
                 // arrive before the pushes that went ahead of them.
-                tracing::debug!(shard = shard.id.0, "a mesh inbox is full");
+                tracing::debug!(shard = shard.core.id.0, "a mesh inbox is full");
             } else {
                 shard.flush_pipes(&mut pipes);
             }
-            shard.scheduler.borrow_mut().take_dirty(&mut dirty);
+            shard.core.scheduler.borrow_mut().take_dirty(&mut dirty);
             for turn in 0..FLUSH_BUDGET {
                 // The newest first, so that an answer does not wait for the end of a broadcast; the
                 // oldest now and then, so that nobody waits for ever.
@@ -610,11 +573,11 @@ async fn flush_turns(shard: Rc<Shard>) {
 
 /// The interval of a buffer scheduler.
 async fn release_collected(shard: Rc<Shard>, buffer: usize) {
-    let interval = shard.selector.intervals()[buffer];
+    let interval = shard.clients.selector.intervals()[buffer];
     let buffer = buffer as u8;
     loop {
         clock::sleep(interval).await;
-        let collecting = shard.scheduler.borrow_mut().take_collecting(buffer);
+        let collecting = shard.core.scheduler.borrow_mut().take_collecting(buffer);
         for sid in collecting {
             shard.release(sid, buffer);
         }
@@ -626,11 +589,11 @@ async fn receive_mesh(shard: &Rc<Shard>, is_stopping: impl Fn() -> bool) {
     let mut budget = INBOX_BUDGET;
     loop {
         let batch = poll_fn(|cx| {
-            shard.inbox.bell.listen(cx);
+            shard.core.inbox.bell.listen(cx);
             if is_stopping() {
                 return Poll::Ready(None);
             }
-            match shard.inbox.next() {
+            match shard.core.inbox.next() {
                 Some(batch) => Poll::Ready(Some(batch)),
                 None => {
                     budget = INBOX_BUDGET;
@@ -641,7 +604,7 @@ async fn receive_mesh(shard: &Rc<Shard>, is_stopping: impl Fn() -> bool) {
         .await;
         let Some(batch) = batch else { return };
         shard.receive_batch(&batch);
-        shard.mesh.borrow_mut().recycle(batch);
+        shard.core.mesh.borrow_mut().recycle(batch);
         budget -= 1;
         if budget == 0 {
             budget = INBOX_BUDGET;

@@ -1,7 +1,7 @@
 //! Binds that race with closes, kicks and unbinds over four shards, in a world of queues.
 //!
 //! The rules are the real ones: [`Slab`], [`Identity`] and [`Binding`]. What is played here is who
-//! tells whom, as in `shard/remote.rs`: an inbox per pair, in order, and any delay.
+//! tells whom, as in `shard/coordinator.rs`: an inbox per pair, in order, and any delay.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

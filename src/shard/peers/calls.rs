@@ -6,10 +6,7 @@ use std::time::Duration;
 use futures_lite::future;
 use serde_json::Value;
 
-use super::Shard;
-use super::dispatch::{Origin, owner};
-use super::pipe::Pipe;
-use super::pulse::Work;
+use super::writer::Pipe;
 use crate::config::Dialect;
 use crate::handler::filter::Slot;
 use crate::handler::{
@@ -22,12 +19,15 @@ use crate::peer::directory::Cluster;
 use crate::peer::pending::Refused;
 use crate::peer::pomelo::sysrpc::javascript_text;
 use crate::session::Uid;
+use crate::shard::Shard;
+use crate::shard::app::activity::Work;
+use crate::shard::dispatch::{Origin, owner};
 use crate::wire::json;
 use crate::wire::pomelo::rpc;
 
 /// A handler that waits for what its call comes to.
 #[derive(Debug)]
-pub(super) struct Caller {
+pub(in crate::shard) struct Caller {
     slot: Rc<Slot<CallResult>>,
     /// The session in whose messages in flight it counts.
     sid: Option<Sid>,
@@ -36,7 +36,7 @@ pub(super) struct Caller {
 impl Shard {
     /// The server of a type for a session.
     #[inline]
-    pub(super) fn choose(
+    pub(in crate::shard) fn choose(
         &self,
         cluster: &Cluster,
         server_type: &[u8],
@@ -46,7 +46,7 @@ impl Shard {
             .of_type(server_type)
             .ok_or("no server of this type")?;
         let uid = session.and_then(Session::uid);
-        let chosen = self.balancers.borrow_mut()[server_type.index].choose(
+        let chosen = self.peers.balancers.borrow_mut()[server_type.index].choose(
             &cluster.candidates(server_type),
             uid.map_or("", Uid::text),
             |key| session?.get(key).map(|value| javascript_text(value).into()),
@@ -57,21 +57,21 @@ impl Shard {
 
     /// Begins a call and writes its frame into the batch of the shard that owns the link.
     #[inline]
-    pub(super) fn begin_call(
+    pub(in crate::shard) fn begin_call(
         &self,
         peer: PeerIndex,
         timeout: Option<Duration>,
         origin: Origin,
         write: impl FnOnce(&mut Vec<u8>, u64),
     ) -> Result<(), &'static str> {
-        let owner = owner(peer, self.shards);
-        let mut mesh = self.mesh.borrow_mut();
-        if owner != self.id && mesh.batch_for_work(owner).is_none() {
+        let owner = owner(peer, self.core.shards);
+        let mut mesh = self.core.mesh.borrow_mut();
+        if owner != self.core.id && mesh.batch_for_work(owner).is_none() {
             self.counters().add(Counter::MeshFull, 1);
             return Err("too much waits for another shard");
         }
-        let calls = &mut self.calls.borrow_mut()[peer.index()];
-        let now = self.time.get().now;
+        let calls = &mut self.peers.calls.borrow_mut()[peer.index()];
+        let now = self.core.time.get().now;
         let begun = match timeout {
             None => calls.begin(now, origin),
             Some(timeout) => calls.begin_within(timeout, now, origin),
@@ -85,7 +85,7 @@ impl Shard {
             text
         })?;
         self.counters().add(Counter::Calls, 1);
-        match &self.links.borrow()[peer.index()] {
+        match &self.peers.links.borrow()[peer.index()] {
             Some(link) => {
                 self.send_to_peer(&link.pipe, |out| write(out, id));
                 link.want();
@@ -93,19 +93,19 @@ impl Shard {
             None => {
                 mesh.batch(owner)
                     .frames(peer, calls.epoch(), |out| write(out, id));
-                self.turn.request();
+                self.core.turn.request();
             }
         }
         Ok(())
     }
 
     /// Sends a handler's call.
-    pub(super) fn invoke(&self, call: &Invocation<'_>) -> Sent {
+    pub(in crate::shard) fn invoke(&self, call: &Invocation<'_>) -> Sent {
         let not_sent = |text: &'static str| CallError::NotSent(text.into());
         if call.args.len() > RPC_FRAME_BYTES_MAX {
             return Err(not_sent("the arguments are too large"));
         }
-        let cluster = self.cluster.borrow();
+        let cluster = self.peers.cluster.borrow();
         let peer = match call.server {
             Some(id) => listed(&cluster, call.server_type, id)?,
             None => self
@@ -141,14 +141,14 @@ impl Shard {
     }
 
     /// A message goes to the delegate. What it costs is paid only where that is told of closes.
-    pub(super) fn note_delegated(&self, sid: Sid) {
-        if self.config.delegate_closed.is_some() {
+    pub(in crate::shard) fn note_delegated(&self, sid: Sid) {
+        if self.core.config.delegate_closed.is_some() {
             self.connection(sid, |connection| connection.delegated = true);
         }
     }
 
     /// Tells the delegate that a session has closed.
-    pub(super) fn tell_delegate(&self, session: &Session) {
+    pub(in crate::shard) fn tell_delegate(&self, session: &Session) {
         let told = self.call_delegate(session);
         if let Some(Err(error)) = told {
             self.counters().add(Counter::DelegateUntold, 1);
@@ -158,9 +158,9 @@ impl Shard {
 
     /// Unlike a handler's call it does not count among those of the session, which may have no room.
     fn call_delegate(&self, session: &Session) -> Option<Sent> {
-        let server_type = self.config.delegate.as_deref()?;
-        let (service, method) = remote_parts(self.config.delegate_closed.as_deref()?)?;
-        let cluster = self.cluster.borrow().clone();
+        let server_type = self.core.config.delegate.as_deref()?;
+        let (service, method) = remote_parts(self.core.config.delegate_closed.as_deref()?)?;
+        let cluster = self.peers.cluster.borrow().clone();
         let peer = match self.choose(&cluster, server_type.as_bytes(), Some(session)) {
             Ok(peer) => peer,
             Err(text) => return Some(Err(CallError::NotSent(text.into()))),
@@ -180,7 +180,7 @@ impl Shard {
     }
 
     /// Hands a handler what its call came to.
-    pub(super) fn called(&self, caller: &Caller, result: CallResult) {
+    pub(in crate::shard) fn called(&self, caller: &Caller, result: CallResult) {
         if let Some(sid) = caller.sid {
             self.end_in_flight(sid);
         }
@@ -188,14 +188,15 @@ impl Shard {
     }
 
     /// A call of a peer for a remote of the application.
-    pub(super) fn serve_remote(self: &Rc<Self>, pipe: &Rc<Pipe>, call: &rpc::Call<'_>) {
+    pub(in crate::shard) fn serve_remote(self: &Rc<Self>, pipe: &Rc<Pipe>, call: &rpc::Call<'_>) {
         let refuse = |counter, text: &str| {
             self.counters().add(counter, 1);
             self.answer_remote(pipe, call.id, Err(Failure::new(text.to_owned())));
         };
-        let found = self
-            .router
-            .find_remote(&call.service, &call.method, self.config.dialect);
+        let found =
+            self.app
+                .router
+                .find_remote(&call.service, &call.method, self.core.config.dialect);
         let index = match found {
             Ok(index) => index,
             Err(text) => return refuse(Counter::BadCalls, &text),
@@ -203,7 +204,7 @@ impl Shard {
         let Some(Value::Array(args)) = json::parse(call.args) else {
             return refuse(Counter::BadCalls, "args is not an array");
         };
-        if pipe.in_progress.get() >= self.config.rpc.calls_in_flight_max {
+        if pipe.in_progress.get() >= self.core.config.rpc.calls_in_flight_max {
             return refuse(Counter::PeerCallsRefused, "too many calls in progress");
         }
         pipe.in_progress.update(|calls| calls + 1);
@@ -226,11 +227,11 @@ impl Shard {
     ) -> Result<Vec<Value>, Failure> {
         let work = async {
             let call = RemoteCall::new(args, self.clone());
-            self.router.call_remote(index, call).await
+            self.app.router.call_remote(index, call).await
         };
-        let work = async { self.pulse.run(Work::Remote(index), work).await.ok() };
+        let work = async { self.app.activity.run(Work::Remote(index), work).await.ok() };
         let late = async {
-            self.timeout(self.config.rpc.timeout).await;
+            self.timeout(self.core.config.rpc.timeout).await;
             self.counters().add(Counter::RemoteTimeouts, 1);
             tracing::warn!(remote = name, "a remote did not answer in time");
             Some(Err(Failure::new("the remote did not answer in time")))
@@ -252,7 +253,7 @@ impl Shard {
         if !pipe.is_open() {
             return;
         }
-        let resp = result.map(|results| response(&results, self.config.dialect));
+        let resp = result.map(|results| response(&results, self.core.config.dialect));
         let resp = resp.and_then(|resp| {
             let fits = resp.len() <= RPC_FRAME_BYTES_MAX;
             fits.then_some(resp)
@@ -278,7 +279,7 @@ fn listed(cluster: &Cluster, server_type: &str, id: &str) -> Result<PeerIndex, C
 }
 
 /// What an answer means to the handler that called.
-pub(super) fn results(resp: &[u8]) -> CallResult {
+pub(in crate::shard) fn results(resp: &[u8]) -> CallResult {
     let unreadable = || CallError::Lost("the answer cannot be read".into());
     read(resp).ok_or_else(unreadable)?
 }

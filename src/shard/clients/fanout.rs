@@ -6,10 +6,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Shard;
-use super::mesh::Parcel;
-use super::pulse::Work;
-use super::remote::list;
 use crate::client::State;
 use crate::client::coder::PushError;
 use crate::handler::{BroadcastOptions, Failure, Sending, Session};
@@ -17,6 +13,10 @@ use crate::ids::{ShardId, Sid};
 use crate::metrics::Counter;
 use crate::peer::pomelo::sysrpc;
 use crate::push::select::Via;
+use crate::shard::Shard;
+use crate::shard::app::activity::Work;
+use crate::shard::coordinator::list;
+use crate::shard::mesh::Parcel;
 use crate::wire::package;
 
 /// A package that was encoded once for all who get it, and its scheduler.
@@ -30,15 +30,19 @@ pub struct Outgoing {
 
 impl Shard {
     /// Encodes a push or broadcast once for everybody who gets it, and chooses its scheduler.
-    pub(super) fn outgoing(&self, sending: &Sending<'_>) -> Result<Outgoing, Failure> {
+    pub(in crate::shard) fn outgoing(&self, sending: &Sending<'_>) -> Result<Outgoing, Failure> {
         let route = sending.route().unwrap_or_default();
-        let package = self.coder.push(route, sending.body()).map_err(|error| {
-            if let PushError::Body(error) = &error {
-                self.counters().add(Counter::BodiesUnencodable, 1);
-                tracing::warn!(route, %error, "a push does not fit its proto");
-            }
-            Failure::new(error.to_string())
-        })?;
+        let package = self
+            .clients
+            .coder
+            .push(route, sending.body())
+            .map_err(|error| {
+                if let PushError::Body(error) = &error {
+                    self.counters().add(Counter::BodiesUnencodable, 1);
+                    tracing::warn!(route, %error, "a push does not fit its proto");
+                }
+                Failure::new(error.to_string())
+            })?;
         Ok(Outgoing {
             bytes: package.into(),
             via: self.select(sending)?,
@@ -46,11 +50,21 @@ impl Shard {
     }
 
     /// The scheduler for what is about to be sent: the application's choice, else that of the rules.
-    pub(super) fn select(&self, sending: &Sending<'_>) -> Result<Via, Failure> {
-        if let Some(select) = &self.router.events.select_scheduler {
-            match self.pulse.call(Work::PushSelection, || select(sending)) {
+    pub(in crate::shard) fn select(&self, sending: &Sending<'_>) -> Result<Via, Failure> {
+        if let Some(select) = &self.app.router.events.select_scheduler {
+            match self
+                .app
+                .activity
+                .call(Work::PushSelection, || select(sending))
+            {
                 Ok(None) => {}
-                Ok(Some(id)) => return self.selector.by_id(id).ok_or_else(|| self.unknown(id)),
+                Ok(Some(id)) => {
+                    return self
+                        .clients
+                        .selector
+                        .by_id(id)
+                        .ok_or_else(|| self.unknown(id));
+                }
                 Err(_) => {
                     self.counters().add(Counter::Panics, 1);
                     tracing::error!("the function that selects push schedulers panicked");
@@ -59,8 +73,8 @@ impl Shard {
             }
         }
         Ok(match sending.route() {
-            Some(route) => self.selector.push(route),
-            None => self.selector.response(),
+            Some(route) => self.clients.selector.push(route),
+            None => self.clients.selector.response(),
         })
     }
 
@@ -72,7 +86,7 @@ impl Shard {
     }
 
     /// Pushes a package to a session of this shard; false when it is gone or not working.
-    pub(super) fn push_package(self: &Rc<Self>, sid: Sid, package: &Outgoing) -> bool {
+    pub(in crate::shard) fn push_package(self: &Rc<Self>, sid: Sid, package: &Outgoing) -> bool {
         let Outgoing { bytes, via } = package;
         let copy = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
         let sent = self.send(sid, *via, bytes.len(), copy, Some(bytes));
@@ -86,7 +100,7 @@ impl Shard {
     }
 
     /// Pushes to all sessions of the process, or those that the options say.
-    pub(super) fn broadcast_everywhere(
+    pub(in crate::shard) fn broadcast_everywhere(
         self: &Rc<Self>,
         route: &str,
         body: &[u8],
@@ -95,9 +109,9 @@ impl Shard {
         let package = self.outgoing(&Sending::Broadcast { route, body })?;
         let options = Arc::new(options);
         self.push_to_all(&package, &options);
-        let mut mesh = self.mesh.borrow_mut();
-        for shard in (0..self.shards).map(|shard| ShardId(shard as u16)) {
-            if shard == self.id {
+        let mut mesh = self.core.mesh.borrow_mut();
+        for shard in (0..self.core.shards).map(|shard| ShardId(shard as u16)) {
+            if shard == self.core.id {
                 continue;
             }
             match mesh.batch_for_work(shard) {
@@ -108,13 +122,13 @@ impl Shard {
                 None => self.counters().add(Counter::MeshFull, 1),
             }
         }
-        self.turn.request();
+        self.core.turn.request();
         Ok(())
     }
 
     /// Pushes to every session of the uids: one message per shard. Answers with the uids that have
     /// none. Only the switch knows them.
-    pub(super) fn push_to_uids(
+    pub(in crate::shard) fn push_to_uids(
         self: &Rc<Self>,
         route: &str,
         body: &[u8],
@@ -138,7 +152,7 @@ impl Shard {
     }
 
     /// Pushes to sessions of whatever shard.
-    pub(super) fn push_anywhere(self: &Rc<Self>, sids: &[Sid], package: &Outgoing) {
+    pub(in crate::shard) fn push_anywhere(self: &Rc<Self>, sids: &[Sid], package: &Outgoing) {
         self.push_elsewhere(sids, package);
         self.push_here(sids, package);
     }
@@ -146,13 +160,13 @@ impl Shard {
     /// Puts a package on the way to those sessions that are not of this shard; how many of all there
     /// was room for.
     fn push_elsewhere(&self, sids: &[Sid], package: &Outgoing) -> usize {
-        let mut mesh = self.mesh.borrow_mut();
+        let mut mesh = self.core.mesh.borrow_mut();
         let mut sent = 0;
         for sid in sids {
             let shard = sid.shard();
-            if shard == self.id {
+            if shard == self.core.id {
                 sent += 1;
-            } else if shard.index() >= self.shards {
+            } else if shard.index() >= self.core.shards {
                 // A number that an application made up.
                 self.counters().add(Counter::PushesDropped, 1);
             } else if let Some(batch) = mesh.batch_for_work(shard) {
@@ -162,21 +176,26 @@ impl Shard {
                 self.counters().add(Counter::MeshFull, 1);
             }
         }
-        self.turn.request();
+        self.core.turn.request();
         sent
     }
 
     /// Pushes to those sessions that are of this shard.
     fn push_here(self: &Rc<Self>, sids: &[Sid], package: &Outgoing) {
-        for sid in sids.iter().filter(|sid| sid.shard() == self.id) {
+        for sid in sids.iter().filter(|sid| sid.shard() == self.core.id) {
             self.push_package(*sid, package);
         }
     }
 
     /// Pushes a broadcast to the working sessions of this shard. As the buffer scheduler of the
     /// reference, and unlike its direct one, a bound session gets one copy, however many its uid has.
-    pub(super) fn push_to_all(self: &Rc<Self>, package: &Outgoing, options: &BroadcastOptions) {
+    pub(in crate::shard) fn push_to_all(
+        self: &Rc<Self>,
+        package: &Outgoing,
+        options: &BroadcastOptions,
+    ) {
         let sids: Vec<Sid> = self
+            .clients
             .connections
             .borrow_mut()
             .iter_mut()
@@ -199,7 +218,7 @@ impl Shard {
         package: &Outgoing,
         options: &BroadcastOptions,
     ) -> Vec<Sid> {
-        let Some(filter) = &self.router.events.broadcast_filter else {
+        let Some(filter) = &self.app.router.events.broadcast_filter else {
             return sids;
         };
         let message = &package.bytes[package::HEAD_BYTES..];
@@ -210,7 +229,7 @@ impl Shard {
                 return false;
             };
             let session = Session::new(*sid, identity, self.clone());
-            let answer = self.pulse.call(Work::BroadcastFilter, || {
+            let answer = self.app.activity.call(Work::BroadcastFilter, || {
                 filter(&session, message, &options.filter_param)
             });
             panics += u64::from(answer.is_err());

@@ -6,31 +6,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::Shard;
-use super::mesh::Parcel;
 use crate::client::host_filter::{BadExpression, HostFilter};
 use crate::ids::Sid;
 use crate::limits::BLACKLIST_BYTES_MAX;
 use crate::net::clock;
 use crate::net::socket::Socket;
+use crate::shard::Shard;
+use crate::shard::mesh::Parcel;
 
 /// Distance between two looks at the file.
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Shard {
     /// Whether a client has to go as it comes. Behind a proxy that is not known yet.
-    pub(super) fn refuses(&self, socket: &Socket) -> bool {
-        let filter = self.host_filter.borrow();
+    pub(in crate::shard) fn refuses(&self, socket: &Socket) -> bool {
+        let filter = self.clients.host_filter.borrow();
         !filter.is_empty()
-            && self.config.client.real_ip_header.is_none()
+            && self.core.config.client.real_ip_header.is_none()
             && socket
                 .peer_address()
                 .is_some_and(|address| filter.refuses(&address.ip().to_string()))
     }
 
     /// Whether a client has to go now that it is known who it is.
-    pub(super) fn refuses_client(&self, sid: Sid) -> bool {
-        let filter = self.host_filter.borrow();
+    pub(in crate::shard) fn refuses_client(&self, sid: Sid) -> bool {
+        let filter = self.clients.host_filter.borrow();
         let address = self.connection(sid, |connection| connection.address());
         !filter.is_empty()
             && address
@@ -39,8 +39,8 @@ impl Shard {
     }
 
     /// The console adds to the blacklist.
-    pub(super) fn console_blacklist(self: &Rc<Self>, more: Vec<String>) {
-        if !self.config.client.blacklist_console {
+    pub(in crate::shard) fn console_blacklist(self: &Rc<Self>, more: Vec<String>) {
+        if !self.core.config.client.blacklist_console {
             tracing::warn!(
                 "the console's blacklist is not used: client.blacklist_console is false"
             );
@@ -70,13 +70,13 @@ impl Shard {
         change: impl Fn(&HostFilter) -> Result<HostFilter, BadExpression> + Clone + Send + 'static,
     ) -> Result<(), BadExpression> {
         loop {
-            let before = self.host_filter.borrow().clone();
+            let before = self.clients.host_filter.borrow().clone();
             let (from, change) = (before.clone(), change.clone());
             let changed = glommio::executor().spawn_blocking(move || change(&from));
             let changed = Arc::new(changed.await?);
             // Somebody else may have changed it meanwhile.
-            if Arc::ptr_eq(&before, &self.host_filter.borrow()) {
-                *self.host_filter.borrow_mut() = changed.clone();
+            if Arc::ptr_eq(&before, &self.clients.host_filter.borrow()) {
+                *self.clients.host_filter.borrow_mut() = changed.clone();
                 self.tell_others(|| Parcel::HostFilter(changed.clone()));
                 return Ok(());
             }
@@ -85,7 +85,7 @@ impl Shard {
 }
 
 /// Reads `client.blacklist_file` again whenever it has changed, and when `reread` asks for it, for ever.
-pub(super) async fn watch(shard: Rc<Shard>, path: PathBuf, reread: Arc<AtomicBool>) {
+pub(in crate::shard) async fn watch(shard: Rc<Shard>, path: PathBuf, reread: Arc<AtomicBool>) {
     let mut seen = None;
     let mut complaint = String::new();
     loop {

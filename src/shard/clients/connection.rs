@@ -7,9 +7,6 @@ use std::task::Poll;
 
 use bytes::Bytes;
 
-use super::Shard;
-use super::dispatch::Asker;
-use super::pulse::Work;
 use crate::client::crypto::PublicKey;
 use crate::client::heartbeat::{LINGER, Silence};
 use crate::client::transport::Transport;
@@ -23,6 +20,9 @@ use crate::net::socket::Socket;
 use crate::push::select::Via;
 use crate::push::{Framing, Outbox};
 use crate::session::Identity;
+use crate::shard::Shard;
+use crate::shard::app::activity::Work;
+use crate::shard::dispatch::Asker;
 use crate::time::ShardTime;
 use crate::wire::protobuf::ProtoId;
 use crate::wire::websocket::{self, Opcode};
@@ -30,11 +30,11 @@ use crate::wire::{handshake, message, package};
 
 /// Everything a shard knows of one client.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) client: Client,
-    pub(super) identity: Rc<Identity>,
+pub(in crate::shard) struct Connection {
+    pub(in crate::shard) client: Client,
+    pub(in crate::shard) identity: Rc<Identity>,
     /// Calls and handlers that have not answered yet.
-    pub(super) in_flight: u32,
+    pub(in crate::shard) in_flight: u32,
     /// Boxed as hardly anybody has any of it.
     rare: Option<Box<Rare>>,
     outbox: Outbox,
@@ -45,7 +45,7 @@ pub(super) struct Connection {
     /// It counts against `client.max_connections`.
     counted: bool,
     /// The delegate got a message of it, and wants to know of its end.
-    pub(super) delegated: bool,
+    pub(in crate::shard) delegated: bool,
 }
 
 // Each session holds one.
@@ -54,16 +54,16 @@ const _: () = assert!(size_of::<Connection>() == 112);
 
 /// What few connections have.
 #[derive(Debug, Default)]
-pub(super) struct Rare {
+pub(in crate::shard) struct Rare {
     /// What the client signs its messages with.
-    pub(super) key: Option<PublicKey>,
-    pub(super) real_address: Option<ClientAddr>,
+    pub(in crate::shard) key: Option<PublicKey>,
+    pub(in crate::shard) real_address: Option<ClientAddr>,
     /// What the client said when it came, where handlers want it.
-    pub(super) handshake: Option<Rc<serde_json::Value>>,
+    pub(in crate::shard) handshake: Option<Rc<serde_json::Value>>,
 }
 
 impl Connection {
-    pub(super) fn new(socket: Rc<Socket>, identity: Rc<Identity>) -> Self {
+    pub(in crate::shard) fn new(socket: Rc<Socket>, identity: Rc<Identity>) -> Self {
         Self {
             client: Client::default(),
             identity,
@@ -78,21 +78,21 @@ impl Connection {
         }
     }
 
-    pub(super) fn rare(&mut self) -> &mut Rare {
+    pub(in crate::shard) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }
 
     /// A signed message without its signature; `None` when it is not signed.
-    pub(super) fn verify(&self, body: &[u8]) -> Option<Vec<u8>> {
+    pub(in crate::shard) fn verify(&self, body: &[u8]) -> Option<Vec<u8>> {
         self.rare.as_ref()?.key.as_ref()?.verify(body)
     }
 
-    pub(super) fn handshake(&self) -> Option<Rc<serde_json::Value>> {
+    pub(in crate::shard) fn handshake(&self) -> Option<Rc<serde_json::Value>> {
         self.rare.as_ref()?.handshake.clone()
     }
 
     /// Where its client is: what a proxy told, else what the socket knows.
-    pub(super) fn address(&self) -> Option<ClientAddr> {
+    pub(in crate::shard) fn address(&self) -> Option<ClientAddr> {
         let real = self
             .rare
             .as_ref()
@@ -110,34 +110,36 @@ impl Connection {
 
 impl Shard {
     /// A connection has its place: its idle time begins.
-    pub(super) fn opened(&self, sid: Sid) {
-        let mut connections = self.connections.borrow_mut();
+    pub(in crate::shard) fn opened(&self, sid: Sid) {
+        let mut connections = self.clients.connections.borrow_mut();
         let Some(connection) = connections.get_mut(sid) else {
             return;
         };
-        connection.silence.idle = Some(self.time.get().now + self.patience.idle);
+        connection.silence.idle = Some(self.core.time.get().now + self.clients.patience.idle);
         self.watch(sid, connection);
     }
 
     /// Makes sure that the wheel looks at a connection.
     fn watch(&self, sid: Sid, connection: &mut Connection) {
         if !connection.in_wheel
-            && let Some((at, _)) = connection.silence.due(&self.patience, self.time.get())
+            && let Some((at, _)) = connection
+                .silence
+                .due(&self.clients.patience, self.core.time.get())
         {
             connection.in_wheel = true;
-            self.wheel.borrow_mut().insert(sid, at);
+            self.clients.wheel.borrow_mut().insert(sid, at);
         }
     }
 
     /// Checks the deadlines of a connection.
-    pub(super) fn look_at(self: &Rc<Self>, sid: Sid, time: ShardTime) {
+    pub(in crate::shard) fn look_at(self: &Rc<Self>, sid: Sid, time: ShardTime) {
         let expired = {
-            let mut connections = self.connections.borrow_mut();
+            let mut connections = self.clients.connections.borrow_mut();
             let Some(connection) = connections.get_mut(sid) else {
                 return;
             };
             connection.in_wheel = false;
-            let due = connection.silence.due(&self.patience, time);
+            let due = connection.silence.due(&self.clients.patience, time);
             let expired = due.filter(|(at, _)| *at <= time.now);
             if expired.is_none() {
                 self.watch(sid, connection);
@@ -154,20 +156,22 @@ impl Shard {
     }
 
     /// Bytes of a client: takes whole units off their front and acts on each.
-    pub(super) fn receive_client(self: &Rc<Self>, sid: Sid, input: &mut [u8]) -> usize {
+    pub(in crate::shard) fn receive_client(self: &Rc<Self>, sid: Sid, input: &mut [u8]) -> usize {
         let mut at = 0;
-        if let Some(connection) = self.connections.borrow_mut().get_mut(sid)
+        if let Some(connection) = self.clients.connections.borrow_mut().get_mut(sid)
             && connection.silence.idle.is_some()
         {
-            connection.silence.idle = Some(self.time.get().now + self.patience.idle);
+            connection.silence.idle = Some(self.core.time.get().now + self.clients.patience.idle);
         }
         loop {
             let received = {
-                let mut connections = self.connections.borrow_mut();
+                let mut connections = self.clients.connections.borrow_mut();
                 let Some(connection) = connections.get_mut(sid) else {
                     return input.len();
                 };
-                connection.client.receive(&self.rules, &mut input[at..])
+                connection
+                    .client
+                    .receive(&self.clients.rules, &mut input[at..])
             };
             match received {
                 Ok((0, None)) => return at,
@@ -202,7 +206,7 @@ impl Shard {
             }
             Event::Assembled(whole) => {
                 let event = self.connection(sid, |connection| {
-                    connection.client.assembled(&self.rules, &whole)
+                    connection.client.assembled(&self.clients.rules, &whole)
                 });
                 match event {
                     Some(Ok(event)) => self.client_event(sid, event),
@@ -235,21 +239,21 @@ impl Shard {
             }
         });
         self.raw(sid, |out| out.extend_from_slice(&connected.answer));
-        if self.config.client.real_ip_header.is_some() && self.refuses_client(sid) {
+        if self.core.config.client.real_ip_header.is_some() && self.refuses_client(sid) {
             refused_for_address(&self.address_for_log(sid));
             return self.close(sid, Fault::Blacklisted, None);
         }
-        let fits = self.process_connections.enter();
+        let fits = self.clients.process_connections.enter();
         self.connection(sid, |connection| connection.counted = fits);
         if !fits {
-            self.process_connections.leave();
+            self.clients.process_connections.leave();
             refused_for_number(&self.address_for_log(sid));
             self.close(sid, Fault::MaxConnections, None);
         }
     }
 
     fn heartbeat(self: &Rc<Self>, sid: Sid) {
-        let Some(timeout) = self.patience.heartbeat else {
+        let Some(timeout) = self.clients.patience.heartbeat else {
             return;
         };
         if !self.has_room(sid, package::HEAD_BYTES) {
@@ -257,20 +261,20 @@ impl Shard {
         }
         self.control(sid, package::Kind::Heartbeat, b"");
         self.connection(sid, |connection| {
-            connection.silence.heartbeat = Some(self.time.get().now + timeout);
+            connection.silence.heartbeat = Some(self.core.time.get().now + timeout);
             self.watch(sid, connection);
         });
     }
 
     /// Ends the sockets of clients that are still there.
-    pub(super) fn hang_up(&self) {
-        for (_, connection) in self.connections.borrow_mut().iter_mut() {
+    pub(in crate::shard) fn hang_up(&self) {
+        for (_, connection) in self.clients.connections.borrow_mut().iter_mut() {
             connection.socket.shutdown();
         }
     }
 
     /// Address of a client for a log line; empty once it is gone.
-    pub(super) fn address_for_log(&self, sid: Sid) -> String {
+    pub(in crate::shard) fn address_for_log(&self, sid: Sid) -> String {
         let address = self.connection(sid, |connection| connection.address());
         address
             .flatten()
@@ -278,7 +282,7 @@ impl Shard {
     }
 
     /// `ip:port` of a client, as Node prints it: without brackets around IPv6.
-    pub(super) fn address_of(&self, sid: Sid) -> Box<str> {
+    pub(in crate::shard) fn address_of(&self, sid: Sid) -> Box<str> {
         let address = self.connection(sid, |connection| connection.address());
         let text = address
             .flatten()
@@ -287,30 +291,30 @@ impl Shard {
     }
 
     /// Calls `f` with a connection that is still there.
-    pub(super) fn connection<T>(
+    pub(in crate::shard) fn connection<T>(
         &self,
         sid: Sid,
         f: impl FnOnce(&mut Connection) -> T,
     ) -> Option<T> {
-        self.connections.borrow_mut().get_mut(sid).map(f)
+        self.clients.connections.borrow_mut().get_mut(sid).map(f)
     }
 
     /// Writes bytes that need no framing at the end of this turn.
     fn raw(&self, sid: Sid, write: impl FnOnce(&mut Vec<u8>)) {
         self.connection(sid, |connection| {
-            let mut scheduler = self.scheduler.borrow_mut();
+            let mut scheduler = self.core.scheduler.borrow_mut();
             write(connection.outbox.raw(&mut scheduler.pool));
             if scheduler.mark(sid, &mut connection.outbox) {
-                self.turn.request();
+                self.core.turn.request();
             }
         });
     }
 
     /// Writes a package that overtakes what buffer schedulers hold.
-    pub(super) fn control(&self, sid: Sid, kind: package::Kind, body: &[u8]) {
+    pub(in crate::shard) fn control(&self, sid: Sid, kind: package::Kind, body: &[u8]) {
         debug_assert!(body.len() <= PACKAGE_BODY_BYTES_MAX);
         self.connection(sid, |connection| {
-            let mut scheduler = self.scheduler.borrow_mut();
+            let mut scheduler = self.core.scheduler.borrow_mut();
             let bytes = package::HEAD_BYTES + body.len();
             connection
                 .outbox
@@ -319,16 +323,16 @@ impl Shard {
                     out.extend_from_slice(body);
                 });
             if scheduler.mark(sid, &mut connection.outbox) {
-                self.turn.request();
+                self.core.turn.request();
             }
         });
     }
 
     /// Sends a response. Cost: the one copy of its body, which a proto makes two.
-    pub(super) fn respond(self: &Rc<Self>, asker: Asker, route: &str, body: &[u8]) {
+    pub(in crate::shard) fn respond(self: &Rc<Self>, asker: Asker, route: &str, body: &[u8]) {
         let Asker { sid, id, proto } = asker;
-        let via = match self.router.events.select_scheduler {
-            None => Ok(self.selector.response()),
+        let via = match self.app.router.events.select_scheduler {
+            None => Ok(self.clients.selector.response()),
             Some(_) => self.select(&Sending::Response { id, body }),
         };
         let mut encoded = Vec::new();
@@ -365,7 +369,7 @@ impl Shard {
         body: &'a [u8],
         encoded: &'a mut Vec<u8>,
     ) -> &'a [u8] {
-        let (body, result) = self.coder.encode(proto, body, encoded);
+        let (body, result) = self.clients.coder.encode(proto, body, encoded);
         if let Err(error) = result {
             self.counters().add(Counter::BodiesUnencodable, 1);
             tracing::warn!(session = %sid, route, %error, "a response does not fit its proto");
@@ -375,7 +379,7 @@ impl Shard {
 
     /// Hands a data package of `bytes` bytes to a push scheduler; false when the session is not
     /// working. `shared` is the same package where others get it too.
-    pub(super) fn send(
+    pub(in crate::shard) fn send(
         self: &Rc<Self>,
         sid: Sid,
         via: Via,
@@ -391,7 +395,7 @@ impl Shard {
         }
         let sent = self.connection(sid, |connection| {
             let outbox = &mut connection.outbox;
-            let scheduler = &mut *self.scheduler.borrow_mut();
+            let scheduler = &mut *self.core.scheduler.borrow_mut();
             if let Via::Buffer(buffer) = via {
                 outbox.collect(&mut scheduler.pool, buffer, write);
                 return scheduler.mark_collecting(sid, outbox, buffer);
@@ -401,7 +405,7 @@ impl Shard {
                 None => outbox.package(&mut scheduler.pool, bytes, write),
             }
             if scheduler.mark(sid, outbox) {
-                self.turn.request();
+                self.core.turn.request();
             }
         });
         sent.is_some()
@@ -412,7 +416,7 @@ impl Shard {
     fn has_room(self: &Rc<Self>, sid: Sid, bytes: usize) -> bool {
         let is_full = |connection: &mut Connection| {
             let waiting = connection.outbox.bytes();
-            waiting > 0 && waiting + bytes > self.config.client.outbox_bytes_max
+            waiting > 0 && waiting + bytes > self.core.config.client.outbox_bytes_max
         };
         if self.connection(sid, is_full) != Some(true) {
             return true;
@@ -427,22 +431,23 @@ impl Shard {
     }
 
     /// The interval of a buffer scheduler is over for a session.
-    pub(super) fn release(&self, sid: Sid, buffer: u8) {
+    pub(in crate::shard) fn release(&self, sid: Sid, buffer: u8) {
         self.connection(sid, |connection| {
             connection.outbox.unmark_collecting(buffer);
             connection.outbox.release(buffer);
             if self
+                .core
                 .scheduler
                 .borrow_mut()
                 .mark(sid, &mut connection.outbox)
             {
-                self.turn.request();
+                self.core.turn.request();
             }
         });
     }
 
     /// Writes what a session has: one write if the socket takes it.
-    pub(super) fn flush(self: &Rc<Self>, sid: Sid) {
+    pub(in crate::shard) fn flush(self: &Rc<Self>, sid: Sid) {
         let failed = self.connection(sid, |connection| {
             connection.outbox.unmark();
             if connection.outbox.blocked {
@@ -457,17 +462,18 @@ impl Shard {
                 let Ok(written) = connection.socket.write(&slices[..used]) else {
                     return true;
                 };
-                let pool = &mut self.scheduler.borrow_mut().pool;
+                let pool = &mut self.core.scheduler.borrow_mut().pool;
                 connection.outbox.advance(pool, written);
                 // As pomelo: bytes in either direction are a sign of life.
                 if connection.silence.idle.is_some() {
-                    connection.silence.idle = Some(self.time.get().now + self.patience.idle);
+                    connection.silence.idle =
+                        Some(self.core.time.get().now + self.clients.patience.idle);
                 }
                 if written < offered {
                     self.counters().add(Counter::FlushesBlocked, 1);
                     connection.outbox.blocked = true;
                     let socket = connection.socket.clone();
-                    super::spawn_behind(flush_blocked(self.clone(), socket, sid));
+                    crate::shard::spawn_behind(flush_blocked(self.clone(), socket, sid));
                     return false;
                 }
             }
@@ -482,7 +488,7 @@ impl Shard {
     }
 
     /// Ends a connection: nothing is read from now on; a reason goes out as a kick package.
-    pub(super) fn close(self: &Rc<Self>, sid: Sid, fault: Fault, reason: Option<&str>) {
+    pub(in crate::shard) fn close(self: &Rc<Self>, sid: Sid, fault: Fault, reason: Option<&str>) {
         let closed = self.connection(sid, |connection| {
             let state = connection.client.state();
             if state == State::Closed {
@@ -495,7 +501,7 @@ impl Shard {
             {
                 let body = handshake::kick(reason);
                 let bytes = package::HEAD_BYTES + body.len();
-                let pool = &mut self.scheduler.borrow_mut().pool;
+                let pool = &mut self.core.scheduler.borrow_mut().pool;
                 connection.outbox.package(pool, bytes, |out| {
                     package::write_head(out, package::Kind::Kick, body.len());
                     out.extend_from_slice(&body);
@@ -504,14 +510,14 @@ impl Shard {
             let mut goodbye = Vec::new();
             connection
                 .client
-                .write_goodbye(&self.rules, fault, &mut goodbye);
+                .write_goodbye(&self.clients.rules, fault, &mut goodbye);
             connection.client.close();
             connection.silence = Silence {
-                linger: Some(self.time.get().now + LINGER),
+                linger: Some(self.core.time.get().now + LINGER),
                 ..Silence::default()
             };
             self.watch(sid, connection);
-            let scheduler = &mut *self.scheduler.borrow_mut();
+            let scheduler = &mut *self.core.scheduler.borrow_mut();
             if matches!(fault, Fault::OutboxFull | Fault::Socket) {
                 connection.outbox.clear(&mut scheduler.pool);
                 connection.socket.shutdown();
@@ -521,7 +527,7 @@ impl Shard {
                     .raw(&mut scheduler.pool)
                     .extend_from_slice(&goodbye);
                 if scheduler.mark(sid, &mut connection.outbox) {
-                    self.turn.request();
+                    self.core.turn.request();
                 }
             }
             let counted = std::mem::take(&mut connection.counted);
@@ -536,7 +542,7 @@ impl Shard {
             self.report_unbound(sid);
         }
         if counted {
-            self.process_connections.leave();
+            self.clients.process_connections.leave();
             self.tell_handlers(sid, identity.clone(), SessionEvent::Close);
         }
         if delegated {
@@ -546,53 +552,56 @@ impl Shard {
 
     /// Tells the handlers that asked. A panic there must not end the shard. What they do may lead to
     /// further events, whose turn comes after them: a recursion here would have no bound.
-    pub(super) fn tell_handlers(
+    pub(in crate::shard) fn tell_handlers(
         self: &Rc<Self>,
         sid: Sid,
         identity: Rc<Identity>,
         event: SessionEvent,
     ) {
-        if !self.router.wants(&event) {
+        if !self.app.router.wants(&event) {
             return;
         }
-        self.to_tell.borrow_mut().push_back((sid, identity, event));
-        if self.telling.replace(true) {
+        self.app
+            .to_tell
+            .borrow_mut()
+            .push_back((sid, identity, event));
+        if self.app.telling.replace(true) {
             return;
         }
         loop {
-            let next = self.to_tell.borrow_mut().pop_front();
+            let next = self.app.to_tell.borrow_mut().pop_front();
             let Some((sid, identity, event)) = next else {
                 break;
             };
             let session = Session::new(sid, identity, self.clone());
-            let tell = || self.router.happened(&session, &event);
-            if self.pulse.call(Work::SessionEvent, tell).is_err() {
+            let tell = || self.app.router.happened(&session, &event);
+            if self.app.activity.call(Work::SessionEvent, tell).is_err() {
                 self.counters().add(Counter::Panics, 1);
                 tracing::error!(session = %sid, ?event, "a handler of a session's events panicked");
             }
         }
-        self.telling.set(false);
+        self.app.telling.set(false);
     }
 
     /// The read task of a connection has ended.
-    pub(super) fn gone(self: &Rc<Self>, sid: Sid, fault: Fault) {
+    pub(in crate::shard) fn gone(self: &Rc<Self>, sid: Sid, fault: Fault) {
         // Answers of the last turn leave first: the client may have closed only its own side.
         self.flush(sid);
         self.close(sid, fault, None);
-        let Some(mut connection) = self.connections.borrow_mut().remove(sid) else {
+        let Some(mut connection) = self.clients.connections.borrow_mut().remove(sid) else {
             return;
         };
         connection
             .outbox
-            .clear(&mut self.scheduler.borrow_mut().pool);
+            .clear(&mut self.core.scheduler.borrow_mut().pool);
         connection.socket.shutdown();
         self.counters().sub(Counter::Connections, 1);
-        self.process_sockets.leave();
+        self.clients.process_sockets.leave();
     }
 }
 
 /// Logs that a client is closed because the number of connections has reached its bound.
-pub(super) fn refused_for_number(address: &str) {
+pub(in crate::shard) fn refused_for_number(address: &str) {
     tracing::warn!(
         address,
         "the server has reached the max connections: a client is refused; raise \
@@ -601,7 +610,7 @@ pub(super) fn refused_for_number(address: &str) {
 }
 
 /// Logs that a client is closed because of a blacklist.
-pub(super) fn refused_for_address(address: &str) {
+pub(in crate::shard) fn refused_for_address(address: &str) {
     tracing::info!(address, "a client on the blacklist is refused");
 }
 
@@ -609,7 +618,7 @@ pub(super) fn refused_for_address(address: &str) {
 async fn flush_blocked(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
     loop {
         let step = poll_fn(|cx| {
-            let mut connections = shard.connections.borrow_mut();
+            let mut connections = shard.clients.connections.borrow_mut();
             let Some(connection) = connections.get_mut(sid) else {
                 return Poll::Ready(None);
             };
@@ -621,7 +630,7 @@ async fn flush_blocked(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
                 Poll::Ready(Ok(written)) => {
-                    let pool = &mut shard.scheduler.borrow_mut().pool;
+                    let pool = &mut shard.core.scheduler.borrow_mut().pool;
                     Poll::Ready(Some(Ok(connection.outbox.advance(pool, written))))
                 }
             }

@@ -4,7 +4,6 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Shard;
 use super::connection::{Connection, refused_for_address, refused_for_number};
 use crate::error::Fault;
 use crate::ids::Sid;
@@ -12,6 +11,7 @@ use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::{Listener, Socket};
+use crate::shard::Shard;
 
 /// Pause after an accept call that failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const BUDGET: usize = 64;
 
 /// Accepts connections for ever.
-pub(super) async fn run(shard: Rc<Shard>, listener: Listener) {
+pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
     let mut budget = BUDGET;
     loop {
         match listener.accept().await {
@@ -51,18 +51,19 @@ fn admit(shard: &Rc<Shard>, socket: Socket) {
         refused_for_address(&address(&socket));
         return shard.counters().closed(Fault::Blacklisted);
     }
-    if !shard.process_sockets.enter() {
-        shard.process_sockets.leave();
+    if !shard.clients.process_sockets.enter() {
+        shard.clients.process_sockets.leave();
         refused_for_number(&address(&socket));
         return shard.counters().closed(Fault::MaxConnections);
     }
     let socket = Rc::new(socket);
     let place = shard
+        .clients
         .connections
         .borrow_mut()
-        .insert(|_| Connection::new(socket.clone(), shard.nobody.clone()));
+        .insert(|_| Connection::new(socket.clone(), shard.clients.nobody.clone()));
     let Some(sid) = place else {
-        shard.process_sockets.leave();
+        shard.clients.process_sockets.leave();
         refused_for_number(&address(&socket));
         return shard.counters().closed(Fault::MaxConnections);
     };
@@ -74,7 +75,7 @@ fn admit(shard: &Rc<Shard>, socket: Socket) {
 /// Reads one connection to its end.
 async fn serve(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
     let receiver = ClientReceiver { shard: &shard, sid };
-    let end = drive::read(&socket, &shard.read_buffer, &receiver).await;
+    let end = drive::read(&socket, &shard.core.read_buffer, &receiver).await;
     let fault = if let End::Failed(_) = end {
         Fault::Socket
     } else {

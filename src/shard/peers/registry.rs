@@ -7,9 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::mesh::Parcel;
-use super::pipe::Pipe;
-use super::{Shard, remote};
+use super::writer::Pipe;
 use crate::config::{self, Config};
 use crate::error::Error;
 use crate::metrics::Counter;
@@ -22,6 +20,8 @@ use crate::peer::pomelo::mailbox::Backoff;
 use crate::peer::pomelo::master::{
     Event, Figures, Login, Master, MasterConfig, ServerInfo, ServerList, Statistics,
 };
+use crate::shard::mesh::Parcel;
+use crate::shard::{Shard, coordinator};
 use crate::time::ShardTime;
 use crate::wire::pomelo::mqtt;
 
@@ -36,7 +36,7 @@ const KILL_DELAY: Duration = Duration::from_secs(2);
 const KILL_STATUS: i32 = 255;
 
 /// The link to the master.
-pub(super) struct MasterLink {
+pub(in crate::shard) struct MasterLink {
     machine: RefCell<Master>,
     pipe: Rc<Pipe>,
     directory: RefCell<Directory>,
@@ -52,13 +52,13 @@ pub(super) struct MasterLink {
 }
 
 /// Starts the tasks of the switch.
-pub(super) fn start(shard: &Rc<Shard>, rpc_listener: Option<Listener>) {
+pub(in crate::shard) fn start(shard: &Rc<Shard>, rpc_listener: Option<Listener>) {
     if let Some(listener) = rpc_listener {
-        shard.keep(remote::run(shard.clone(), listener));
+        shard.keep(coordinator::run(shard.clone(), listener));
     }
-    if let Some(master) = &shard.config.master {
+    if let Some(master) = &shard.core.config.master {
         let link = Rc::new(MasterLink::new(shard, master));
-        *shard.master.borrow_mut() = Some(link.clone());
+        *shard.peers.master.borrow_mut() = Some(link.clone());
         shard.keep(run(shard.clone(), link, master.clone()));
     }
 }
@@ -77,21 +77,21 @@ fn configured(config: &Config) -> Directory {
 impl MasterLink {
     fn new(shard: &Shard, master: &config::Master) -> Self {
         let config = MasterConfig {
-            id: shard.config.id.clone(),
-            server_type: shard.config.server_type.clone(),
+            id: shard.core.config.id.clone(),
+            server_type: shard.core.config.server_type.clone(),
             pid: std::process::id(),
             info: serde_json::Value::Object(master.info.clone()),
             token: master.token.clone(),
             started_ms: clock::unix_ms() as u64,
-            dialect: shard.config.dialect,
+            dialect: shard.core.config.dialect,
         };
         Self {
             machine: RefCell::new(Master::new(config)),
             pipe: Rc::default(),
-            directory: RefCell::new(configured(&shard.config)),
+            directory: RefCell::new(configured(&shard.core.config)),
             unnamed: RefCell::default(),
             started: clock::now(),
-            next_tick: Cell::new(shard.time.get().now),
+            next_tick: Cell::new(shard.core.time.get().now),
             end_reason: Cell::default(),
             left: Cell::default(),
         }
@@ -147,13 +147,13 @@ impl MasterLink {
 
 /// Keeps the link for ever. A master that is missing harms nobody: the list stays as it was.
 async fn run(shard: Rc<Shard>, link: Rc<MasterLink>, master: config::Master) {
-    let cluster = &shard.config.cluster;
+    let cluster = &shard.core.config.cluster;
     let mut backoff = Backoff::new(cluster.reconnect_min, cluster.reconnect_max);
     let mut random = shard.random();
     let (host, port) = (&master.host, master.port);
     loop {
         let timeout = shard.timeout(CONNECT_TIMEOUT);
-        let dialled = dial(host, port, timeout, &shard.network).await;
+        let dialled = dial(host, port, timeout, &shard.core.network).await;
         let (lived, text, reason) = match dialled {
             Ok(socket) => {
                 let lived = talk(&shard, &link, Rc::new(socket)).await;
@@ -191,7 +191,7 @@ async fn run(shard: Rc<Shard>, link: Rc<MasterLink>, master: config::Master) {
 async fn talk(shard: &Rc<Shard>, link: &Rc<MasterLink>, socket: Rc<Socket>) -> Duration {
     shard.open_pipe(&link.pipe, socket.clone());
     shard.send_to_peer(&link.pipe, |out| {
-        let now = shard.time.get().now;
+        let now = shard.core.time.get().now;
         link.machine.borrow_mut().connected(now, out);
     });
     let receiver = MasterReceiver {
@@ -199,7 +199,7 @@ async fn talk(shard: &Rc<Shard>, link: &Rc<MasterLink>, socket: Rc<Socket>) -> D
         link,
         accepted: Cell::new(None),
     };
-    drive::read(&socket, &shard.read_buffer, &receiver).await;
+    drive::read(&socket, &shard.core.read_buffer, &receiver).await;
     shard.flush_pipe(&link.pipe);
     shard.close_pipe(&link.pipe);
     let since = receiver.accepted.get();
@@ -219,7 +219,7 @@ impl Receiver for MasterReceiver<'_> {
         loop {
             let mut out = Vec::new();
             let received = self.link.machine.borrow_mut().receive(
-                self.shard.time.get().now,
+                self.shard.core.time.get().now,
                 &input[at..],
                 &mut out,
             );
@@ -254,8 +254,8 @@ impl Receiver for MasterReceiver<'_> {
 impl Shard {
     /// The servers of the configuration, until a master says who there is. Every shard comes to the
     /// same list by itself.
-    pub(super) fn apply_static_cluster(self: &Rc<Self>) {
-        self.apply_cluster(configured(&self.config).snapshot());
+    pub(in crate::shard) fn apply_static_cluster(self: &Rc<Self>) {
+        self.apply_cluster(configured(&self.core.config).snapshot());
     }
 
     /// Makes a new list known to all shards.
@@ -270,14 +270,14 @@ impl Shard {
             Event::Accepted => tracing::info!("part of the cluster"),
             Event::Refused(text) => {
                 let text = format!("the master refused this server: {text}");
-                (self.stop)(Some(Error::Config(text)));
+                (self.core.stop)(Some(Error::Config(text)));
             }
             Event::Subscribed(list) => {
                 link.replace(&list, None);
                 self.publish(link);
             }
             Event::Replaced(list) => {
-                link.replace(&list, Some(self.time.get().now + RETURN_GRACE));
+                link.replace(&list, Some(self.core.time.get().now + RETURN_GRACE));
                 self.publish(link);
             }
             Event::Added(server) => {
@@ -323,7 +323,7 @@ impl Shard {
             }
             Event::Stop | Event::Restart => {
                 tracing::info!("the master stops this server");
-                (self.stop)(None);
+                (self.core.stop)(None);
             }
             Event::Kill => {
                 tracing::warn!("the master kills this server");
@@ -342,10 +342,10 @@ impl Shard {
     }
 
     /// Connection statistics of the process (C11–C14).
-    pub(super) fn statistics(&self) -> Statistics {
+    pub(in crate::shard) fn statistics(&self) -> Statistics {
         // As the reference: connections are counted only where they are limited.
-        let counted = self.config.client.max_connections.is_some();
-        let binding = self.switch.binding.borrow();
+        let counted = self.core.config.client.max_connections.is_some();
+        let binding = self.coordinator.binding.borrow();
         let logins: Vec<Login> = binding
             .logins()
             .into_iter()
@@ -357,7 +357,7 @@ impl Shard {
             .collect();
         Statistics {
             connections: if counted {
-                self.process_connections.count() as u64
+                self.clients.process_connections.count() as u64
             } else {
                 0
             },
@@ -367,8 +367,8 @@ impl Shard {
     }
 
     /// Looks at the clock for the master's sake.
-    pub(super) fn tick_master(self: &Rc<Self>, time: ShardTime) {
-        let Some(link) = self.master.borrow().clone() else {
+    pub(in crate::shard) fn tick_master(self: &Rc<Self>, time: ShardTime) {
+        let Some(link) = self.peers.master.borrow().clone() else {
             return;
         };
         if time.now < link.next_tick.get() {
@@ -393,8 +393,8 @@ impl Shard {
     }
 
     /// Says good-bye to the master, then to everybody who might call.
-    pub(super) fn leave_cluster(self: &Rc<Self>) {
-        if let Some(link) = &*self.master.borrow() {
+    pub(in crate::shard) fn leave_cluster(self: &Rc<Self>) {
+        if let Some(link) = &*self.peers.master.borrow() {
             let mut out = Vec::new();
             link.machine.borrow_mut().disconnect(&mut out);
             link.left.set(true);

@@ -7,16 +7,16 @@ use std::io::IoSlice;
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::Shard;
 use crate::limits::{LINK_QUEUE_BYTES_MAX, WRITE_SLICES_MAX};
 use crate::net::socket::Socket;
 use crate::push::Outbox;
+use crate::shard::Shard;
 
 /// One way to a peer. It outlives its socket: what is sent while there is none waits for the next.
 ///
 /// Bound: `limits::LINK_QUEUE_BYTES_MAX`; past it the socket is shut down, its reader sees the end.
 #[derive(Default)]
-pub(super) struct Pipe {
+pub(in crate::shard) struct Pipe {
     outbox: RefCell<Outbox>,
     socket: RefCell<Option<Rc<Socket>>>,
     /// In the shard's list of pipes to flush.
@@ -24,57 +24,57 @@ pub(super) struct Pipe {
     /// The queue went over its bound.
     overflowed: Cell<bool>,
     /// Calls of the peer that remotes of the application are at.
-    pub(super) in_progress: Cell<usize>,
+    pub(in crate::shard) in_progress: Cell<usize>,
 }
 
 impl Pipe {
     /// A pipe that is open from the start.
-    pub(super) fn to(socket: Rc<Socket>) -> Self {
+    pub(in crate::shard) fn to(socket: Rc<Socket>) -> Self {
         Self {
             socket: RefCell::new(Some(socket)),
             ..Self::default()
         }
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    pub(in crate::shard) fn is_open(&self) -> bool {
         self.socket.borrow().is_some()
     }
 
     /// Shuts the socket down; whoever reads it sees the end.
-    pub(super) fn shutdown(&self) {
+    pub(in crate::shard) fn shutdown(&self) {
         if let Some(socket) = &*self.socket.borrow() {
             socket.shutdown();
         }
     }
 
     /// True once the queue went over its bound.
-    pub(super) fn has_overflowed(&self) -> bool {
+    pub(in crate::shard) fn has_overflowed(&self) -> bool {
         self.overflowed.get()
     }
 }
 
 impl Shard {
     /// Connects a pipe to a socket. What waits leaves at the end of the turn.
-    pub(super) fn open_pipe(&self, pipe: &Rc<Pipe>, socket: Rc<Socket>) {
+    pub(in crate::shard) fn open_pipe(&self, pipe: &Rc<Pipe>, socket: Rc<Socket>) {
         *pipe.socket.borrow_mut() = Some(socket);
         self.mark_pipe(pipe);
     }
 
     /// Ends a pipe's socket and drops what waits.
-    pub(super) fn close_pipe(&self, pipe: &Pipe) {
+    pub(in crate::shard) fn close_pipe(&self, pipe: &Pipe) {
         if let Some(socket) = pipe.socket.take() {
             socket.shutdown();
         }
         let mut outbox = pipe.outbox.borrow_mut();
-        outbox.clear(&mut self.scheduler.borrow_mut().pool);
+        outbox.clear(&mut self.core.scheduler.borrow_mut().pool);
         outbox.blocked = false;
         pipe.overflowed.set(false);
     }
 
     /// Appends bytes; they leave at the end of the turn, after what goes to other shards.
-    pub(super) fn send_to_peer(&self, pipe: &Rc<Pipe>, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(in crate::shard) fn send_to_peer(&self, pipe: &Rc<Pipe>, write: impl FnOnce(&mut Vec<u8>)) {
         let mut outbox = pipe.outbox.borrow_mut();
-        write(outbox.raw(&mut self.scheduler.borrow_mut().pool));
+        write(outbox.raw(&mut self.core.scheduler.borrow_mut().pool));
         if outbox.bytes() > LINK_QUEUE_BYTES_MAX {
             // A server that takes nothing for so long is hung.
             pipe.overflowed.set(true);
@@ -86,15 +86,15 @@ impl Shard {
 
     fn mark_pipe(&self, pipe: &Rc<Pipe>) {
         if !pipe.dirty.replace(true) {
-            self.dirty_pipes.borrow_mut().push(pipe.clone());
+            self.peers.dirty_pipes.borrow_mut().push(pipe.clone());
         }
-        self.turn.request();
+        self.core.turn.request();
     }
 
     /// Flushes every pipe that has something: one write each if the socket takes it. `spare` is
     /// memory that is used again each turn.
-    pub(super) fn flush_pipes(self: &Rc<Self>, spare: &mut Vec<Rc<Pipe>>) {
-        std::mem::swap(spare, &mut *self.dirty_pipes.borrow_mut());
+    pub(in crate::shard) fn flush_pipes(self: &Rc<Self>, spare: &mut Vec<Rc<Pipe>>) {
+        std::mem::swap(spare, &mut *self.peers.dirty_pipes.borrow_mut());
         for pipe in spare.drain(..) {
             pipe.dirty.set(false);
             self.flush_pipe(&pipe);
@@ -102,7 +102,7 @@ impl Shard {
     }
 
     /// Flushes one pipe.
-    pub(super) fn flush_pipe(self: &Rc<Self>, pipe: &Rc<Pipe>) {
+    pub(in crate::shard) fn flush_pipe(self: &Rc<Self>, pipe: &Rc<Pipe>) {
         let Some(socket) = pipe.socket.borrow().clone() else {
             return;
         };
@@ -119,11 +119,11 @@ impl Shard {
                 // The read loop finds out why.
                 return socket.shutdown();
             };
-            outbox.advance(&mut self.scheduler.borrow_mut().pool, written);
+            outbox.advance(&mut self.core.scheduler.borrow_mut().pool, written);
             if written < offered {
                 outbox.blocked = true;
                 let task = flush_blocked(self.clone(), pipe.clone(), socket.clone());
-                super::spawn_behind(task);
+                crate::shard::spawn_behind(task);
                 return;
             }
         }
@@ -151,7 +151,7 @@ async fn flush_blocked(shard: Rc<Shard>, pipe: Rc<Pipe>, socket: Rc<Socket>) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Err(_)) => Poll::Ready(None),
                 Poll::Ready(Ok(written)) => {
-                    let pool = &mut shard.scheduler.borrow_mut().pool;
+                    let pool = &mut shard.core.scheduler.borrow_mut().pool;
                     Poll::Ready(Some(outbox.advance(pool, written)))
                 }
             }

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::Shard;
-use super::mesh::Parcel;
-use super::pipe::Pipe;
+use super::writer::Pipe;
 use crate::config::Dialect;
 use crate::ids::PeerIndex;
 use crate::metrics::Counter;
@@ -23,6 +21,8 @@ use crate::net::socket::Socket;
 use crate::peer::Epoch;
 use crate::peer::directory::Peer;
 use crate::peer::pomelo::mailbox::{Backoff, Event, LinkFault, Mailbox};
+use crate::shard::Shard;
+use crate::shard::mesh::Parcel;
 use crate::time::ShardTime;
 use crate::wire::pomelo::mqtt;
 
@@ -30,11 +30,11 @@ use crate::wire::pomelo::mqtt;
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One link, on the shard that owns it.
-pub(super) struct Link {
+pub(in crate::shard) struct Link {
     index: PeerIndex,
     peer: Arc<Peer>,
-    pub(super) epoch: Cell<Epoch>,
-    pub(super) pipe: Rc<Pipe>,
+    pub(in crate::shard) epoch: Cell<Epoch>,
+    pub(in crate::shard) pipe: Rc<Pipe>,
     /// While there is a connection; the pipe may open later.
     socket: RefCell<Option<Rc<Socket>>>,
     /// As long.
@@ -53,7 +53,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(index: PeerIndex, peer: Arc<Peer>) -> Self {
+    pub(in crate::shard) fn new(index: PeerIndex, peer: Arc<Peer>) -> Self {
         Self {
             index,
             peer,
@@ -82,7 +82,7 @@ impl Link {
         .await;
     }
 
-    pub(super) fn want(&self) {
+    pub(in crate::shard) fn want(&self) {
         if !self.wanted.replace(true)
             && let Some(waker) = self.waker.borrow_mut().take()
         {
@@ -93,8 +93,8 @@ impl Link {
 
 /// Keeps a link for ever: dials when it is first wanted, and again after each end while the server
 /// is listed.
-pub(super) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
-    let rpc = &shard.config.rpc;
+pub(in crate::shard) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
+    let rpc = &shard.core.config.rpc;
     let server = &link.peer.server;
     let mut backoff = Backoff::new(rpc.backoff_min, rpc.backoff_max);
     let mut random = shard.random();
@@ -107,7 +107,7 @@ pub(super) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
             &server.host,
             server.port,
             shard.timeout(rpc.connect_timeout),
-            &shard.network,
+            &shard.core.network,
         )
         .await
         {
@@ -145,7 +145,7 @@ async fn talk(
     mqtt::write_connect(&mut connect, &format!("MQTT_RPC_{}", clock::unix_ms()));
     // A Pinus server loses the part of a frame that it reads together with the CONNECT; a whole
     // ping is safe, and its answer says that the CONNECT has been read.
-    let waits_for_pong = shard.config.dialect == Dialect::Pinus;
+    let waits_for_pong = shard.core.config.dialect == Dialect::Pinus;
     let pings = waits_for_pong || calls_wait;
     if pings {
         connect.extend_from_slice(&mqtt::PINGREQ);
@@ -155,7 +155,7 @@ async fn talk(
         return LinkFault::Socket;
     }
     *link.socket.borrow_mut() = Some(socket.clone());
-    let (rpc, now) = (&shard.config.rpc, shard.time.get().now);
+    let (rpc, now) = (&shard.core.config.rpc, shard.core.time.get().now);
     let mut mailbox = Mailbox::new(now, rpc.keepalive, rpc.answer_timeout);
     if pings {
         mailbox.note_ping(now);
@@ -169,7 +169,7 @@ async fn talk(
         link,
         socket: &socket,
     };
-    let end = drive::read(&socket, &shard.read_buffer, &receiver).await;
+    let end = drive::read(&socket, &shard.core.read_buffer, &receiver).await;
     match (link.fault.take(), end) {
         (Some(fault), _) => fault,
         (None, _) if link.pipe.has_overflowed() => LinkFault::QueueFull,
@@ -228,11 +228,12 @@ impl Receiver for LinkReceiver<'_> {
 
 impl Shard {
     /// Frames that another shard wrote for a link of this one.
-    pub(super) fn frames_of_another(&self, peer: PeerIndex, epoch: Epoch, frames: &[u8]) {
-        let links = self.links.borrow();
+    pub(in crate::shard) fn frames_of_another(&self, peer: PeerIndex, epoch: Epoch, frames: &[u8]) {
+        let links = self.peers.links.borrow();
         let Some(link) = links.get(peer.index()) else {
             // The other shard knows of a server that this one is about to hear of.
-            self.early_frames
+            self.peers
+                .early_frames
                 .borrow_mut()
                 .push((peer, epoch, frames.to_vec()));
             return;
@@ -247,10 +248,17 @@ impl Shard {
     }
 
     /// The list of servers has changed: what is gone ends, what is back opens.
-    pub(super) fn relist_links(self: &Rc<Self>) {
-        let links: Vec<Rc<Link>> = self.links.borrow().iter().flatten().cloned().collect();
+    pub(in crate::shard) fn relist_links(self: &Rc<Self>) {
+        let links: Vec<Rc<Link>> = self
+            .peers
+            .links
+            .borrow()
+            .iter()
+            .flatten()
+            .cloned()
+            .collect();
         for link in links {
-            let listed = self.cluster.borrow().is_listed(link.index);
+            let listed = self.peers.cluster.borrow().is_listed(link.index);
             if link.listed.replace(listed) == listed {
                 continue;
             }
@@ -266,9 +274,15 @@ impl Shard {
     }
 
     /// Sends pings that are due; ends links that do not answer them, or take no bytes.
-    pub(super) fn ping_links(self: &Rc<Self>, time: ShardTime) {
-        let links: SmallVec<[Rc<Link>; 16]> =
-            self.links.borrow().iter().flatten().cloned().collect();
+    pub(in crate::shard) fn ping_links(self: &Rc<Self>, time: ShardTime) {
+        let links: SmallVec<[Rc<Link>; 16]> = self
+            .peers
+            .links
+            .borrow()
+            .iter()
+            .flatten()
+            .cloned()
+            .collect();
         for link in links {
             if link.pipe.has_overflowed() {
                 self.end_link(&link, LinkFault::QueueFull);

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use futures_lite::future;
 
-use super::Shard;
-use super::pulse::Work;
 use crate::error::Error;
 use crate::handler::{Frontend, LocalFuture};
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::peer::directory::Cluster;
+use crate::shard::Shard;
+use crate::shard::app::activity::Work;
 
 /// Distance between two looks at who is not done yet.
 const LOOK: Duration = Duration::from_millis(2);
@@ -24,10 +24,10 @@ impl Shard {
     }
 
     /// Does what the application wants done before there are clients.
-    pub(super) async fn start_application(self: &Rc<Self>) -> Result<(), Error> {
+    pub(in crate::shard) async fn start_application(self: &Rc<Self>) -> Result<(), Error> {
         let frontend = self.frontend();
-        let start = self.router.life().start(&frontend);
-        let start = self.pulse.run(Work::OnStart, start);
+        let start = self.app.router.life().start(&frontend);
+        let start = self.app.activity.run(Work::OnStart, start);
         let start = async {
             let started = start.await.map_err(|_| {
                 self.counters().add(Counter::Panics, 1);
@@ -35,7 +35,7 @@ impl Shard {
             })?;
             started.map_err(|failure| format!("on_start failed: {}", failure.0))
         };
-        let timeout = self.config.start_timeout;
+        let timeout = self.core.config.start_timeout;
         let late = async {
             self.timeout(timeout).await;
             Err(format!(
@@ -44,13 +44,17 @@ impl Shard {
         };
         future::or(start, late)
             .await
-            .map_err(|text| Error::Handlers(format!("{text}, on shard {}", self.id.0)))
+            .map_err(|text| Error::Handlers(format!("{text}, on shard {}", self.core.id.0)))
     }
 
     /// Begins the application's tasks.
-    pub(super) fn start_tasks(self: &Rc<Self>) {
+    pub(in crate::shard) fn start_tasks(self: &Rc<Self>) {
         let frontend = self.frontend();
-        let tasks = self.router.life().tasks(&frontend, &self.stop_request);
+        let tasks = self
+            .app
+            .router
+            .life()
+            .tasks(&frontend, &self.app.stop_request);
         for (index, (name, work)) in tasks.into_iter().enumerate() {
             self.run_task(Work::Task(index), name, work);
         }
@@ -58,30 +62,30 @@ impl Shard {
 
     fn run_task(self: &Rc<Self>, kind: Work, name: Rc<str>, work: LocalFuture<()>) {
         let shard = self.clone();
-        let key = self.tasks.borrow_mut().insert(name.clone());
+        let key = self.app.tasks.borrow_mut().insert(name.clone());
         self.keep(async move {
-            if shard.pulse.run(kind, work).await.is_err() {
+            if shard.app.activity.run(kind, work).await.is_err() {
                 shard.counters().add(Counter::Panics, 1);
                 tracing::error!(task = &*name, "a task panicked");
             }
-            shard.tasks.borrow_mut().remove(key);
+            shard.app.tasks.borrow_mut().remove(key);
         });
     }
 
     /// Has the application come to its end: here, and on the other shards that hold an `at_work`. What
     /// is late is left behind.
-    pub(super) async fn stop_application(self: &Rc<Self>, at_work: Arc<()>) {
-        let timeout = self.config.stop_timeout;
-        let deadline = self.time.get().now + timeout;
-        let is_late = || self.time.get().is_over(deadline, timeout);
-        self.stop_request.request();
+    pub(in crate::shard) async fn stop_application(self: &Rc<Self>, at_work: Arc<()>) {
+        let timeout = self.core.config.stop_timeout;
+        let deadline = self.core.time.get().now + timeout;
+        let is_late = || self.core.time.get().is_over(deadline, timeout);
+        self.app.stop_request.request();
         let shard = self.clone();
-        let end = async move { shard.router.life().end(&shard.frontend()).await };
+        let end = async move { shard.app.router.life().end(&shard.frontend()).await };
         self.run_task(Work::BeforeStop, "before_stop".into(), Box::pin(end));
-        while !self.tasks.borrow().is_empty() && !is_late() {
+        while !self.app.tasks.borrow().is_empty() && !is_late() {
             clock::sleep(LOOK).await;
         }
-        for (_, name) in &*self.tasks.borrow() {
+        for (_, name) in &*self.app.tasks.borrow() {
             self.counters().add(Counter::TasksLate, 1);
             tracing::warn!(task = &**name, "a task did not end within stop_timeout");
         }
@@ -94,8 +98,8 @@ impl Shard {
 
     /// Tells the application which servers have left and which are new. A panic there must not end
     /// the shard.
-    pub(super) fn tell_servers(self: &Rc<Self>, old: &Cluster, new: &Cluster) {
-        if !self.router.life().wants_servers() {
+    pub(in crate::shard) fn tell_servers(self: &Rc<Self>, old: &Cluster, new: &Cluster) {
+        if !self.app.router.life().wants_servers() {
             return;
         }
         let frontend = self.frontend();
@@ -104,8 +108,8 @@ impl Shard {
         let added = now.difference(&before).map(|peer| (peer, true));
         for (peer, is_there) in left.chain(added) {
             let server = &new.peer(*peer).server;
-            let tell = || self.router.life().server(&frontend, server, is_there);
-            if self.pulse.call(Work::ServerEvent, tell).is_err() {
+            let tell = || self.app.router.life().server(&frontend, server, is_there);
+            if self.app.activity.call(Work::ServerEvent, tell).is_err() {
                 self.counters().add(Counter::Panics, 1);
                 tracing::error!(server = server.id, "a handler of servers' events panicked");
             }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Shard;
-use super::pulse::Work;
+use super::app::activity::Work;
 use crate::handler::clock::{Alarm, Alarms, Call, Clock};
 use crate::handler::filter::Slot;
 use crate::metrics::Counter;
@@ -13,53 +13,53 @@ use crate::net::{Network, clock};
 use crate::time::{ShardTime, TICK};
 
 /// Looks at the clock, until the shard ends.
-pub(super) async fn tick(shard: Rc<Shard>) {
+pub(super) async fn run(shard: Rc<Shard>) {
     let mut due = Vec::new();
     let mut events = Poller::room();
     loop {
         clock::sleep(TICK).await;
-        shard.pulse.tick();
-        if let Network::Kernel(poller) = &shard.network {
+        shard.app.activity.tick();
+        if let Network::Kernel(poller) = &shard.core.network {
             poller.look(&mut events);
         }
         let now = clock::now();
         let time = shard.advance_time(now);
-        shard.wheel.borrow_mut().turn(time.now, &mut due);
+        shard.clients.wheel.borrow_mut().turn(time.now, &mut due);
         for sid in due.drain(..) {
             shard.look_at(sid, time);
         }
-        shard.ring_alarms(&shard.alarms, ShardTime::new(now));
-        shard.ring_alarms(&shard.timeouts, time);
+        shard.ring_alarms(&shard.app.alarms, ShardTime::new(now));
+        shard.ring_alarms(&shard.app.timeouts, time);
         shard.expire_calls(time);
         shard.ping_links(time);
         shard.tick_master(time);
-        shard.turn.request();
+        shard.core.turn.request();
     }
 }
 
 impl Shard {
     /// Advances the time of the shard to this tick; reports a pause that ends here.
     fn advance_time(&self, now: Instant) -> ShardTime {
-        let elapsed = now.saturating_duration_since(self.ticked.replace(now));
-        self.late.set(elapsed.saturating_sub(TICK));
-        let mut time = self.time.get();
+        let elapsed = now.saturating_duration_since(self.core.ticked.replace(now));
+        self.core.late.set(elapsed.saturating_sub(TICK));
+        let mut time = self.core.time.get();
         if let Some(pause) = time.advance(elapsed) {
             self.counters().add(Counter::Pauses, 1);
             tracing::warn!(
                 "shard {} was paused for {:.1} s: its process or machine was stopped, other processes \
                  used its core, or a handler blocked it; deadlines start again",
-                self.id.0,
+                self.core.id.0,
                 pause.as_secs_f64()
             );
         }
-        self.time.set(time);
+        self.core.time.set(time);
         time
     }
 
     /// Makes the calls whose time has come. A panic there must not end the shard.
     fn ring_alarms(&self, alarms: &Alarms, time: ShardTime) {
         alarms.ring(time, |call| {
-            if self.pulse.call(Work::Alarm, call).is_err() {
+            if self.app.activity.call(Work::Alarm, call).is_err() {
                 self.counters().add(Counter::Panics, 1);
                 tracing::error!("a call that was put off panicked");
             }
@@ -85,19 +85,21 @@ impl Clock for Shard {
     }
 
     fn lag(&self) -> Duration {
-        let next_tick = self.ticked.get() + TICK;
+        let next_tick = self.core.ticked.get() + TICK;
         let overdue = clock::now().saturating_duration_since(next_tick);
-        self.late.get().max(overdue)
+        self.core.late.get().max(overdue)
     }
 
     fn call_after(&self, wait: Duration, call: Call) -> Alarm {
-        self.alarms.set(clock::now() + wait, Duration::ZERO, call)
+        self.app
+            .alarms
+            .set(clock::now() + wait, Duration::ZERO, call)
     }
 
     fn call_at_timeout(&self, timeout: Duration, call: Call) -> Alarm {
-        let mut time = self.time.get();
+        let mut time = self.core.time.get();
         // The clock is more exact than the time of the last tick.
-        time.advance(clock::now().saturating_duration_since(self.ticked.get()));
-        self.timeouts.set(time.now + timeout, timeout, call)
+        time.advance(clock::now().saturating_duration_since(self.core.ticked.get()));
+        self.app.timeouts.set(time.now + timeout, timeout, call)
     }
 }

@@ -2,9 +2,6 @@
 
 use std::rc::Rc;
 
-use super::Shard;
-use super::dispatch::log_text;
-use super::pulse::Work;
 use crate::client::State;
 use crate::client::crypto::PublicKey;
 use crate::client::handshake::Refusal;
@@ -13,6 +10,9 @@ use crate::handler::{Answer, Outcome, Session};
 use crate::ids::Sid;
 use crate::limits::HANDSHAKE_KEPT_BYTES_MAX;
 use crate::metrics::Counter;
+use crate::shard::Shard;
+use crate::shard::app::activity::Work;
+use crate::shard::dispatch::log_text;
 use crate::wire::{handshake, json, package};
 use bytes::Bytes;
 
@@ -25,10 +25,11 @@ const PANICKED: Refusal = Refusal {
 impl Shard {
     /// A handshake of a client that had none yet. Whatever it was, there is one reply: while the
     /// application makes up its mind the client may send more of them, and each is asked about.
-    pub(super) fn shake_hands(self: &Rc<Self>, sid: Sid, body: &[u8]) {
+    pub(in crate::shard) fn shake_hands(self: &Rc<Self>, sid: Sid, body: &[u8]) {
         let examined = self.guarded(sid, || {
-            self.handshake.examine(body, |request| {
-                self.router
+            self.clients.handshake.examine(body, |request| {
+                self.app
+                    .router
                     .accepts_client(|| (request.client_type(), request.client_version()))
             })
         });
@@ -36,9 +37,9 @@ impl Shard {
             Ok(greeting) => greeting,
             Err(refusal) => return self.refuse(sid, refusal.body, refusal.cause),
         };
-        let reply = self.handshake.reply(&greeting.request);
+        let reply = self.clients.handshake.reply(&greeting.request);
         self.keep_handshake(sid, body);
-        if !self.router.wants_handshake() {
+        if !self.app.router.wants_handshake() {
             return self.welcome(sid, reply, greeting.key);
         }
         let Some(identity) = self.connection(sid, |connection| connection.identity.clone()) else {
@@ -46,7 +47,7 @@ impl Shard {
         };
         let session = Session::new(sid, identity, self.clone());
         let message = json::parse(body).unwrap_or_default();
-        match self.guarded(sid, || self.router.answer_handshake(&session, &message)) {
+        match self.guarded(sid, || self.app.router.answer_handshake(&session, &message)) {
             None => self.refuse(sid, PANICKED.body, PANICKED.cause),
             Some(Answer::Now(outcome)) => self.decided(sid, reply, greeting.key, outcome),
             Some(Answer::Later(future)) => {
@@ -55,7 +56,7 @@ impl Shard {
                 }
                 let (shard, key) = (self.clone(), greeting.key);
                 glommio::spawn_local(async move {
-                    let outcome = shard.pulse.run(Work::Handshake, future).await;
+                    let outcome = shard.app.activity.run(Work::Handshake, future).await;
                     let outcome = outcome.unwrap_or_else(|_| {
                         shard.handshake_panicked(sid);
                         Outcome::error(PANICKED.cause)
@@ -70,7 +71,7 @@ impl Shard {
 
     /// Keeps what a client said, where handlers want it.
     fn keep_handshake(&self, sid: Sid, body: &[u8]) {
-        if !self.router.keeps_handshakes() || body.len() > HANDSHAKE_KEPT_BYTES_MAX {
+        if !self.app.router.keeps_handshakes() || body.len() > HANDSHAKE_KEPT_BYTES_MAX {
             return;
         }
         let message = json::parse(body).unwrap_or_default();
@@ -81,7 +82,7 @@ impl Shard {
 
     /// Calls the application; `None` when it panicked.
     fn guarded<T>(&self, sid: Sid, call: impl FnOnce() -> T) -> Option<T> {
-        let result = self.pulse.call(Work::Handshake, call);
+        let result = self.app.activity.call(Work::Handshake, call);
         if result.is_err() {
             self.handshake_panicked(sid);
         }

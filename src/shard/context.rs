@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use super::Shard;
-use super::connection::Connection;
+use super::clients::connection::Connection;
+use super::coordinator::{COORDINATOR, ReplyTo, Told, Wish};
 use super::dispatch::Asker;
 use super::mesh::Parcel;
-use super::remote::{ReplyTo, SWITCH, Told, Wish};
 use crate::client::{ClientAddr, State};
 use crate::config::{Dialect, Server};
 use crate::error::Fault;
@@ -21,15 +21,15 @@ use crate::session::{Identity, Uid};
 
 impl Frontend for Shard {
     fn server_id(&self) -> &str {
-        &self.config.id
+        &self.core.config.id
     }
 
     fn shard(&self) -> ShardId {
-        self.id
+        self.core.id
     }
 
     fn dialect(&self) -> Dialect {
-        self.config.dialect
+        self.core.config.dialect
     }
 
     fn export(&self, sid: Sid, identity: &Identity) -> Vec<u8> {
@@ -93,7 +93,7 @@ impl Frontend for Shard {
         let asker = Asker {
             sid: incoming.session.id(),
             id: incoming.id,
-            proto: self.coder.response_proto(&incoming.route),
+            proto: self.clients.coder.response_proto(&incoming.route),
         };
         self.finish(asker, &incoming.route, &outcome);
     }
@@ -103,7 +103,7 @@ impl Frontend for Shard {
     }
 
     fn servers(&self, server_type: &str) -> Option<Vec<Server>> {
-        let cluster = self.cluster.borrow();
+        let cluster = self.peers.cluster.borrow();
         let mut ever = cluster.type_names().iter();
         ever.find(|known| ***known == *server_type)?;
         let known = cluster.of_type(server_type.as_bytes());
@@ -113,7 +113,7 @@ impl Frontend for Shard {
     }
 
     fn states(&self) -> &States {
-        self.router.states()
+        self.app.router.states()
     }
 
     fn handshake(&self, sid: Sid) -> Option<Rc<serde_json::Value>> {
@@ -125,7 +125,7 @@ impl Frontend for Shard {
         if !self.is_open(sid) {
             return Err(Failure::new("the session has closed"));
         }
-        self.router.when_closed(sid, f)
+        self.app.router.when_closed(sid, f)
     }
 
     fn push_to(self: Rc<Self>, sids: &[Sid], route: &str, body: &[u8]) -> Result<(), Failure> {
@@ -183,11 +183,11 @@ impl Shard {
     /// Asks the switch for something; the slot gets the outcome.
     fn wish(self: &Rc<Self>, wish: Wish) -> Rc<Slot<Told>> {
         let slot = Rc::new(Slot::default());
-        if self.id == SWITCH {
+        if self.core.id == COORDINATOR {
             self.grant(ReplyTo::Here(slot.clone()), wish);
         } else {
-            let ticket = self.wishes.borrow_mut().insert(slot.clone()) as u64;
-            let (from, wish) = (self.id, Box::new(wish));
+            let ticket = self.app.wishes.borrow_mut().insert(slot.clone()) as u64;
+            let (from, wish) = (self.core.id, Box::new(wish));
             self.report(Parcel::Wish { ticket, from, wish });
         }
         slot

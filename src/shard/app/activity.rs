@@ -107,7 +107,7 @@ const POLLS_MAX: u32 = 64;
 
 /// One shard's sign of life.
 #[derive(Debug, Default)]
-pub struct Pulse {
+pub struct Activity {
     /// The thread that the shard runs on; 0 before it began and once it has ended.
     thread: AtomicI32,
     ticks: AtomicU64,
@@ -116,11 +116,11 @@ pub struct Pulse {
 }
 
 /// Guard during whose life the shard has to tick.
-pub struct Alive(Arc<Pulse>);
+pub struct Alive(Arc<Activity>);
 
 impl Alive {
     /// Begins with the calling thread, which is the shard's.
-    pub fn new(pulse: Arc<Pulse>) -> Self {
+    pub fn new(pulse: Arc<Activity>) -> Self {
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
         pulse.thread.store(thread, Relaxed);
         Self(pulse)
@@ -141,9 +141,9 @@ struct Names {
     tasks: Vec<String>,
 }
 
-impl Pulse {
+impl Activity {
     /// Says what the indices of a router stand for.
-    pub(super) fn name(&self, router: &Router) {
+    pub(in crate::shard) fn name(&self, router: &Router) {
         let _ = self.names.set(Names {
             routes: router.routes().map(str::to_owned).collect(),
             remotes: router.remotes().map(str::to_owned).collect(),
@@ -169,7 +169,11 @@ impl Pulse {
 
     /// Runs a future of the application; an error when it panicked. After each [`POLLS_MAX`] polls the
     /// reactor gets its turn.
-    pub(super) async fn run<F: Future>(&self, work: Work, future: F) -> thread::Result<F::Output> {
+    pub(in crate::shard) async fn run<F: Future>(
+        &self,
+        work: Work,
+        future: F,
+    ) -> thread::Result<F::Output> {
         let mut future = pin!(future);
         loop {
             let mut polls = 0;
@@ -269,7 +273,7 @@ mod tests {
         ];
         for work in works {
             assert_eq!(Work::of_word(work.word()), work);
-            let pulse = Pulse::default();
+            let pulse = Activity::default();
             let text = pulse.call(work, || pulse.work()).unwrap();
             assert!(texts.insert(text), "{work:?} has a text of its own");
         }
@@ -280,7 +284,7 @@ mod tests {
         let router = Router::new()
             .raw_route("connector.h.a", |_| Answer::now(Outcome::default()))
             .remote("infoRemote.who", async |_| {});
-        let pulse = Pulse::default();
+        let pulse = Activity::default();
         assert_eq!(pulse.work(), "the gateway itself");
         pulse.name(&router);
         let result = pulse.call(Work::Handler(0), || {

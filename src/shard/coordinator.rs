@@ -18,7 +18,7 @@ use slab::Slab;
 
 use super::Shard;
 use super::mesh::Parcel;
-use super::pipe::Pipe;
+use super::peers::writer::Pipe;
 use crate::client::State;
 use crate::config::{Dialect, RpcAllow};
 use crate::error::Fault;
@@ -40,11 +40,11 @@ use crate::wire::pomelo::mqtt;
 use crate::wire::pomelo::rpc::{self, Call};
 
 /// The shard that keeps the index and talks to the cluster.
-pub(super) const SWITCH: ShardId = ShardId(0);
+pub(super) const COORDINATOR: ShardId = ShardId(0);
 
 /// What the switch keeps.
 #[derive(Default)]
-pub(super) struct Switch {
+pub(super) struct Coordinator {
     pub(super) binding: RefCell<Binding>,
     tickets: RefCell<Slab<Ticket>>,
     /// Callers for whom names are being looked up.
@@ -167,7 +167,7 @@ async fn serve(shard: Rc<Shard>, socket: Socket) {
         pipe: &pipe,
         socket: &socket,
     };
-    drive::read(&socket, &shard.read_buffer, &receiver).await;
+    drive::read(&socket, &shard.core.read_buffer, &receiver).await;
     // A genuine caller does not notice a FIN; it does notice DISCONNECT.
     shard.send_to_peer(&pipe, |out| out.extend_from_slice(&mqtt::DISCONNECT));
     shard.flush_pipe(&pipe);
@@ -211,28 +211,28 @@ impl Receiver for PeerReceiver<'_> {
 }
 
 impl Shard {
-    pub(super) fn switch(&self) -> &Switch {
-        debug_assert_eq!(self.id, SWITCH);
-        &self.switch
+    pub(super) fn switch(&self) -> &Coordinator {
+        debug_assert_eq!(self.core.id, COORDINATOR);
+        &self.coordinator
     }
 
     /// Links that peers opened.
     pub(super) fn served_pipes(&self) -> Vec<Rc<Pipe>> {
-        let served = self.switch.served.borrow();
+        let served = self.coordinator.served.borrow();
         served.iter().map(|(_, pipe)| pipe.clone()).collect()
     }
 
     /// With `rpc.allow = "cluster"` only listed servers may call. Names in the list are looked up for
     /// each caller whose address is not in it.
     async fn may_call(&self, socket: &Socket) -> bool {
-        if self.config.rpc.allow == RpcAllow::Any {
+        if self.core.config.rpc.allow == RpcAllow::Any {
             return true;
         }
         let Some(caller) = socket.peer_address() else {
             return false;
         };
         let caller = caller.ip().to_canonical();
-        let cluster = self.cluster.borrow().clone();
+        let cluster = self.peers.cluster.borrow().clone();
         let (addresses, names): (Vec<_>, Vec<_>) = cluster
             .hosts()
             .into_iter()
@@ -342,7 +342,7 @@ impl Shard {
 
     /// What a kick package says; as pomelo, not pinus, one without a reason says `kick`.
     fn reason_text<'a>(&self, reason: &'a Reason) -> Option<&'a str> {
-        match (reason, self.config.dialect) {
+        match (reason, self.core.config.dialect) {
             (Reason::Text(text), _) => Some(text),
             (Reason::Missing, Dialect::Pomelo) => Some("kick"),
             (Reason::Missing, Dialect::Pinus) | (Reason::Silent, _) => None,
@@ -351,7 +351,7 @@ impl Shard {
 
     /// The session id of an argument, if it could be one of this process.
     fn sid_of(&self, sid: &SidArg) -> Option<Sid> {
-        Sid::from_wire(sid.number?).filter(|sid| sid.shard().index() < self.shards)
+        Sid::from_wire(sid.number?).filter(|sid| sid.shard().index() < self.core.shards)
     }
 
     fn ask_one(self: &Rc<Self>, reply: ReplyTo, sid: &SidArg, ask: Ask) {
@@ -374,7 +374,7 @@ impl Shard {
                 self.reply(reply, pushed.map(Some).map_err(|failure| failure.0.into()));
             }
             Wish::Statistics => {
-                let text = self.statistics().json(&self.config.id);
+                let text = self.statistics().json(&self.core.config.id);
                 self.reply(reply, Ok(Some(text)));
             }
             Wish::Sessions => {
@@ -393,7 +393,7 @@ impl Shard {
             .map(|(uid, count)| (uid.to_owned(), count.into()));
         let uids: serde_json::Map<_, _> = uids.collect();
         let mut text = Vec::new();
-        let count = self.process_connections.count();
+        let count = self.clients.process_connections.count();
         json::write_value(
             &mut text,
             &serde_json::json!({"count": count, "uids": uids}),
@@ -403,7 +403,7 @@ impl Shard {
 
     /// Binds a session, wherever it is, under the rule for duplicate logins.
     fn bind_at_switch(self: &Rc<Self>, reply: ReplyTo, sid: Sid, uid: Uid) {
-        let refuse = self.config.session.duplicate_login == DuplicateLogin::Refuse;
+        let refuse = self.core.config.session.duplicate_login == DuplicateLogin::Refuse;
         let allowed = !refuse || self.switch().binding.borrow_mut().reserve(uid.text(), sid);
         let purpose = if refuse && allowed {
             Purpose::Reserved(sid, uid.clone())
@@ -420,17 +420,17 @@ impl Shard {
             .tickets
             .borrow_mut()
             .insert(Ticket { reply, purpose }) as u64;
-        if sid.shard() == self.id {
+        if sid.shard() == self.core.id {
             let told = self.tell(sid, ask);
             return self.told(ticket, told);
         }
-        let mut mesh = self.mesh.borrow_mut();
+        let mut mesh = self.core.mesh.borrow_mut();
         mesh.batch(sid.shard()).parcels.push(Parcel::Ask {
             ticket,
             sid,
             ask: Box::new(ask),
         });
-        self.turn.request();
+        self.core.turn.request();
     }
 
     /// The shard of a session has answered.
@@ -517,7 +517,7 @@ impl Shard {
         })?;
         if news {
             let address = self.address_of(sid);
-            if self.id == SWITCH {
+            if self.core.id == COORDINATOR {
                 self.bound(sid, &uid, &address);
             } else {
                 self.report(Parcel::Bound { sid, uid, address });
@@ -541,7 +541,7 @@ impl Shard {
 
     /// A session of this shard is bound no longer.
     pub(super) fn report_unbound(self: &Rc<Self>, sid: Sid) {
-        if self.id == SWITCH {
+        if self.core.id == COORDINATOR {
             self.unbound(sid);
         } else {
             self.report(Parcel::Unbound { sid });
@@ -550,8 +550,13 @@ impl Shard {
 
     /// Sends something to the switch.
     pub(super) fn report(&self, parcel: Parcel) {
-        self.mesh.borrow_mut().batch(SWITCH).parcels.push(parcel);
-        self.turn.request();
+        self.core
+            .mesh
+            .borrow_mut()
+            .batch(COORDINATOR)
+            .parcels
+            .push(parcel);
+        self.core.turn.request();
     }
 
     /// A session of the process was bound.
@@ -562,9 +567,9 @@ impl Shard {
         self.counters()
             .set(Counter::SessionsBound, binding.len() as u64);
         drop(binding);
-        if self.config.session.duplicate_login == DuplicateLogin::NewestWins {
+        if self.core.config.session.duplicate_login == DuplicateLogin::NewestWins {
             for other in others {
-                let reason = &self.config.session.duplicate_login_reason;
+                let reason = &self.core.config.session.duplicate_login_reason;
                 self.kick_anywhere(other, Some(reason));
             }
         }
@@ -589,10 +594,11 @@ impl Shard {
     /// Kicks a session, wherever it is. It is out of the index before anybody is answered.
     fn kick_anywhere(self: &Rc<Self>, sid: Sid, reason: Option<&str>) {
         self.unbound(sid);
-        if sid.shard() == self.id {
+        if sid.shard() == self.core.id {
             return self.close(sid, Fault::Kicked, reason);
         }
-        self.mesh
+        self.core
+            .mesh
             .borrow_mut()
             .batch(sid.shard())
             .parcels
@@ -600,7 +606,7 @@ impl Shard {
                 sid,
                 reason: reason.map(Into::into),
             });
-        self.turn.request();
+        self.core.turn.request();
     }
 
     /// Answers whoever asked.
@@ -613,7 +619,7 @@ impl Shard {
                         out.extend_from_slice(value);
                         out.push(b']');
                     }
-                    Ok(None) => out.extend_from_slice(match self.config.dialect {
+                    Ok(None) => out.extend_from_slice(match self.core.config.dialect {
                         Dialect::Pomelo => b"[]",
                         Dialect::Pinus => b"[null,null]",
                     }),
@@ -622,11 +628,11 @@ impl Shard {
             }),
             ReplyTo::Here(slot) => slot.put(told),
             ReplyTo::Shard(shard, ticket) => {
-                let mut mesh = self.mesh.borrow_mut();
+                let mut mesh = self.core.mesh.borrow_mut();
                 mesh.batch(shard)
                     .parcels
                     .push(Parcel::Granted { ticket, told });
-                self.turn.request();
+                self.core.turn.request();
             }
         }
     }
@@ -653,7 +659,9 @@ impl Shard {
             Some(changed.map(|()| connection.identity.clone()))
         });
         match changed.flatten() {
-            Some(changed) => changed.map_err(|error| Failure::new(error.text(self.config.dialect))),
+            Some(changed) => {
+                changed.map_err(|error| Failure::new(error.text(self.core.config.dialect)))
+            }
             None => Err(Failure::new(no_session(&sid.to_string()))),
         }
     }
