@@ -234,7 +234,7 @@ pub(crate) fn filter(level: &str) -> std::result::Result<EnvFilter, String> {
             && (part.is_empty() || part.parse::<tracing::level_filters::LevelFilter>().is_err())
     };
     if let Some(part) = level.split(',').find(misspelt) {
-        return Err(format!("{part:?} is no level; {accepted}"));
+        return Err(format!("{part:?} is not a level; {accepted}"));
     }
     EnvFilter::builder()
         .parse(level)

@@ -1,8 +1,8 @@
-//! Counters: plain integers, one set per shard and one of the watchdog, added up when somebody asks.
+//! Counters: plain integers. Each shard and the watchdog have a set; a report adds them up.
 //!
 //! **Invariant**: only the owning thread writes its set, so an increment is a load and a store, not
-//! a locked instruction; readers may be a moment behind. What belongs to no shard has one set more,
-//! [`of_process`], which everybody may write.
+//! a locked instruction; readers may be a moment behind. Counts that belong to no shard are in one
+//! further set, [`of_process`], which every thread may write.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,7 +11,7 @@ use crate::error::Fault;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// What is counted. Each name exists once, here.
+        /// A counter or gauge. Its name exists once, here.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(usize)]
         pub enum Counter { $($(#[$doc])* $variant,)* }
@@ -19,7 +19,7 @@ macro_rules! counters {
         impl Counter {
             const ALL: &[(Self, &'static str)] = &[$((Self::$variant, $name),)*];
 
-            /// Name in reports.
+            /// Returns the name in reports.
             pub fn name(self) -> &'static str {
                 Self::ALL[self as usize].1
             }
@@ -30,79 +30,79 @@ macro_rules! counters {
 counters! {
     /// Connections accepted.
     Accepted = "connections_accepted",
-    /// Connections of now.
+    /// Open connections (a gauge).
     Connections = "connections",
-    /// Bound sessions of now, as the uid index knows them.
+    /// Sessions with a uid, as the uid index knows them (a gauge).
     SessionsBound = "sessions_bound",
-    /// Accept calls that failed for want of descriptors or memory.
+    /// Accept calls that failed because the process had no descriptors or no memory left.
     AcceptErrors = "accept_errors",
-    /// Packages that the state of their connection ignores.
+    /// Packages that a client sent in a state in which their type is ignored.
     PackagesIgnored = "packages_ignored",
-    /// Messages that carry no usable route.
+    /// Messages dropped because their route is missing or malformed.
     MessagesDropped = "messages_dropped",
-    /// Requests and notifies taken.
+    /// Requests and notifies received.
     Messages = "messages",
-    /// JSON bodies that did not parse and became `{}`.
+    /// JSON bodies that did not parse and were replaced by `{}`.
     BodiesInvalid = "bodies_invalid",
-    /// Bodies that do not fit the type that their handler takes.
+    /// Bodies that the type of their handler's argument cannot hold.
     BodiesUnfit = "bodies_unfit",
-    /// Messages dropped for want of a good signature.
+    /// Messages dropped because their signature is missing or wrong.
     MessagesUnsigned = "messages_unsigned",
-    /// Responses and pushes that did not fit the proto of their route.
+    /// Responses and pushes that their proto cannot encode.
     BodiesUnencodable = "bodies_unencodable",
-    /// Responses written.
+    /// Responses sent to clients.
     Responses = "responses",
-    /// Responses to a notify or to a session that is gone.
+    /// Responses dropped because they answer a notify or their session has ended.
     ResponsesDropped = "responses_dropped",
-    /// Requests and notifies that failed with code 500 before or instead of an answer.
+    /// Requests and notifies that failed with code 500.
     Failed = "messages_failed",
-    /// Messages and handshakes of now whose filters or handler have not come to their end.
+    /// Messages and handshakes whose filters or handler are running (a gauge).
     InProgress = "handlers_in_progress",
-    /// Messages and handshakes refused because as many were in progress on their shard as may be.
+    /// Messages and handshakes refused because too many were in progress on their shard.
     InProgressFull = "handlers_full",
     /// Stalls: periods of half a second or longer in which a shard did not tick.
     Stalls = "stalls",
     /// Times that a shard slept although it had work, until the watchdog woke it.
     WakeupsLost = "wakeups_lost",
-    /// Pauses: ticks of a shard that were half a second late or more; its deadlines start again.
+    /// Pauses: ticks of a shard that came half a second late or later, after which its deadlines start again.
     Pauses = "pauses",
     /// Handlers, filters and other functions of the application that panicked.
     Panics = "handler_panics",
-    /// Background tasks, and functions called before the stop, that were not done in time.
+    /// Background tasks and `before_stop` functions that did not end in time.
     TasksLate = "tasks_late",
-    /// Times of crons that came while they still ran.
+    /// Runs of crons skipped because the run before had not ended.
     CronsSkipped = "crons_skipped",
-    /// Messages that took longer than their serial filter waits.
+    /// Messages that took longer than the timeout of their serial filter.
     SerialTimeouts = "filter_serial_timeouts",
-    /// Messages that waited in a serial filter when their session closed.
+    /// Messages dropped because their session closed while they waited in a serial filter.
     SerialDropped = "filter_serial_dropped",
-    /// Messages that a timeout filter found late.
+    /// Messages that took longer than the limit of a timeout filter.
     TimeoutsLate = "filter_timeouts",
-    /// Messages that came when a timeout filter watched as many as it can.
+    /// Messages that a timeout filter did not watch because it watched `pending_max` others.
     TimeoutsUnwatched = "filter_timeouts_unwatched",
-    /// Messages refused because the shard was late.
+    /// Messages refused because their shard was overloaded.
     ToobusyRefused = "filter_toobusy_refused",
-    /// Messages refused because their session sent too many.
+    /// Messages refused because their session exceeded its rate.
     RateRefused = "filter_rate_refused",
     /// Packages pushed to sessions.
     Pushes = "pushes",
-    /// Pushes to sessions that are gone or not yet working, or over a full mesh.
+    /// Pushes dropped because their session had ended or not finished its handshake, or the mesh was full.
     PushesDropped = "pushes_dropped",
-    /// Packages lost because the application chose a push scheduler that there is not.
+    /// Packages dropped because the application chose an unknown push scheduler.
     SchedulersUnknown = "push_schedulers_unknown",
-    /// Sessions that the broadcast filter kept a broadcast from.
+    /// Deliveries of broadcasts that the broadcast filter held back.
     BroadcastsFiltered = "broadcasts_filtered",
-    /// Flushes of a session.
+    /// Flushes of sessions.
     Flushes = "flushes",
-    /// Flushes that the socket did not take whole.
+    /// Flushes of which the socket took only a part.
     FlushesBlocked = "flushes_blocked",
     /// Calls forwarded to another server.
     Calls = "rpc_calls",
     /// Answers matched to their call.
     Answers = "rpc_answers",
-    /// Answers to calls that are over, or that never were.
+    /// Answers to calls that had ended or were never made.
     LateAnswers = "rpc_late_answers",
-    /// Payloads of peers that could not be read.
+    /// Payloads of peers that could not be decoded.
     BadAnswers = "rpc_bad_answers",
     /// Calls that reached their deadline.
     CallTimeouts = "rpc_timeouts",
@@ -112,57 +112,57 @@ counters! {
     PeerCallsFull = "rpc_peer_full",
     /// Calls refused or failed because the link was down.
     LinkCallsFailed = "rpc_link_failed",
-    /// Frames that reached a link of an older epoch and were not sent.
+    /// Frames dropped because they were written for an earlier connection of their link.
     FramesStale = "rpc_frames_stale",
-    /// Links opened: the server has answered.
+    /// Links established: the server has answered.
     LinksUp = "rpc_links_up",
     /// Links lost.
     LinksDown = "rpc_links_down",
-    /// Tries to open a link that ended before the server answered.
+    /// Attempts to open a link that failed before the server answered.
     DialsFailed = "rpc_dials_failed",
-    /// Links that peers opened.
+    /// Links accepted from peers.
     PeersAccepted = "peers_accepted",
-    /// Links of peers that are not in the cluster.
+    /// Links refused because the peer is not a member of the cluster.
     PeersRefused = "peers_refused",
-    /// Calls of peers.
+    /// Calls received from peers.
     PeerCalls = "peer_calls",
-    /// Calls of peers that could not be read, or that nobody serves.
+    /// Calls of peers that could not be decoded, or that call an unknown remote.
     BadCalls = "peer_bad_calls",
-    /// Calls of peers refused because as many of the same peer were in progress as may be.
+    /// Calls of peers refused because too many calls of the same peer were in progress.
     PeerCallsRefused = "peer_calls_refused",
     /// Calls of peers that a remote of the application did not answer in time.
     RemoteTimeouts = "remote_timeouts",
-    /// Sessions of whose end the delegate could not be told.
+    /// Ended sessions of which the delegate was not notified.
     DelegateUntold = "delegate_untold",
-    /// Messages of the master that mean nothing here.
+    /// Messages of the master that tangelo does not know.
     MasterIgnored = "master_ignored",
     /// Batches sent to other shards.
     MeshBatches = "mesh_batches",
-    /// Parcels in them.
+    /// Parcels in the batches sent to other shards.
     MeshParcels = "mesh_parcels",
-    /// Turns in which a mesh inbox was full and a batch had to wait.
+    /// Turns in which a batch waited because the inbox of its shard was full.
     MeshWaits = "mesh_waits",
     /// Forwards and pushes refused because a mesh batch was full.
     MeshFull = "mesh_full",
     /// Wake-ups of other shards.
     MeshWakes = "mesh_wakes",
-    /// Jobs for pools, those that were refused included.
+    /// Jobs given to pools, refused ones included.
     PoolJobs = "pool_jobs",
-    /// Jobs refused because as many waited as may.
+    /// Jobs refused because the queue of their pool was full.
     PoolFull = "pool_full",
     /// Jobs that failed because their pool had no connection.
     PoolFailed = "pool_no_connection",
-    /// Jobs not run because nobody awaited their result any more.
+    /// Jobs not run because their caller no longer awaited the result.
     PoolDropped = "pool_dropped",
     /// Jobs that panicked.
     PoolPanics = "pool_panics",
-    /// Log lines over the limit of their kind.
+    /// Log lines suppressed by the limit of their kind.
     LogLinesSuppressed = "log_lines_suppressed",
-    /// Lines for standard error or standard output that were dropped because too many waited.
+    /// Lines for standard error or standard output dropped because the queue was full.
     LogLinesDropped = "log_lines_dropped",
 }
 
-/// One thread's counters.
+/// The counters of one thread.
 #[derive(Debug)]
 pub struct Counters {
     counts: Vec<AtomicU64>,
@@ -202,7 +202,7 @@ impl Counters {
         cell.store(cell.load(Relaxed) + 1, Relaxed);
     }
 
-    /// Value of a counter.
+    /// Returns the value of a counter.
     pub fn get(&self, counter: Counter) -> u64 {
         self.counts[counter as usize].load(Relaxed)
     }
@@ -210,17 +210,17 @@ impl Counters {
 
 static PROCESS: LazyLock<Counters> = LazyLock::new(Counters::default);
 
-/// What is counted for the whole process, whichever gateway of it has the work done.
+/// Returns the counters of the process, which all its gateways share.
 pub fn of_process() -> &'static Counters {
     &PROCESS
 }
 
-/// Counts one more for the whole process, from any thread.
+/// Adds one to a counter of the process, from any thread.
 pub fn count_for_process(counter: Counter) {
     PROCESS.counts[counter as usize].fetch_add(1, Relaxed);
 }
 
-/// All counters that are not zero, added up over shards: `name=value name=value …`.
+/// Returns all counters that are not zero, added up over `shards`: `name=value name=value …`.
 pub fn report<'a>(shards: impl Iterator<Item = &'a Counters>) -> String {
     let mut sums = std::collections::BTreeMap::<&str, u64>::new();
     for shard in shards {

@@ -221,7 +221,7 @@ impl<C: 'static> Builder<C> {
             ..
         } = self;
         let fault = if !name.contains(char::is_alphanumeric) || name.contains('\0') {
-            "name; accepted: one with letters, without NUL".into()
+            "invalid name; accepted: a name with letters or digits, without NUL".into()
         } else if !(1..=POOL_THREADS_MAX).contains(threads) {
             format!("threads: {threads}; accepted: 1 to {POOL_THREADS_MAX}")
         } else if !(1..=POOL_JOBS_MAX).contains(queue) {
@@ -250,7 +250,7 @@ impl Display for PoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("too many jobs wait for the pool"),
-            Self::NoConnection(text) => write!(f, "no connection: {text}"),
+            Self::NoConnection(text) => write!(f, "the pool has no connection: {text}"),
             Self::Panicked => f.write_str("a job of the pool panicked"),
         }
     }
@@ -296,7 +296,7 @@ impl<C> Drop for Threads<C> {
         }
         if self.ended.recv_timeout(END_MAX) == Err(RecvTimeoutError::Timeout) {
             warn!(
-                "pool {}: a job does not end; its thread is left behind",
+                "pool {}: a job has not ended in time; its thread is left running",
                 self.name
             );
             return;
@@ -378,7 +378,7 @@ impl<C> Worker<C> {
                 Err(text) => {
                     // Once, and not the first time: a server that restarts is no news.
                     if retry > RETRY_MIN && !std::mem::replace(&mut told, true) {
-                        warn!("pool {}: no connection: {text}; trying again", self.name);
+                        warn!("pool {}: cannot connect: {text}; it tries again", self.name);
                     }
                     if let Some(job) = job.take() {
                         fail(job, &text);

@@ -702,7 +702,7 @@ fn handlers_that_cannot_work_are_an_error_at_the_start() {
 }
 
 #[test]
-#[should_panic(expected = "does not come, the connection has ended")]
+#[should_panic(expected = "did not arrive: the gateway closed the connection")]
 fn a_request_on_a_connection_that_has_ended_says_so() {
     let gateway = start(Config::default());
     let mut client = gateway.connect();
@@ -711,7 +711,7 @@ fn a_request_on_a_connection_that_has_ended_says_so() {
 }
 
 #[test]
-#[should_panic(expected = "`advance` it if this takes its time")]
+#[should_panic(expected = "call `advance` if a timer has to pass first")]
 fn a_request_that_waits_for_the_clock_says_so() {
     let mut gateway = start(Config::default());
     gateway.set_patience(SECOND);
@@ -719,7 +719,7 @@ fn a_request_that_waits_for_the_clock_says_so() {
 }
 
 #[test]
-#[should_panic(expected = "a call: after 1s it did not come")]
+#[should_panic(expected = "a call: it did not arrive")]
 fn a_server_that_is_not_called_says_so() {
     let mut gateway = before_chat(Dialect::Pomelo, 2);
     gateway.set_patience(SECOND);

@@ -81,7 +81,7 @@ impl Rule {
     fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "{text:?} is no rule for clients; accepted: \"TYPE\", \"* >=1.2\", \"TYPE >=0.3.1 <2\", \
+                "{text:?} is not a rule for clients; accepted: \"TYPE\", \"* >=1.2\", \"TYPE >=0.3.1 <2\", \
                  \"!TYPE\""
             )
         };
@@ -169,7 +169,7 @@ mod tests {
         for rule in ["", "!", "a 1.0", "a >=x", "a >=1 b", "a >= 1"] {
             let error = check(&["ok", rule]).unwrap_err();
             assert!(
-                error.starts_with(&format!("{rule:?} is no rule")),
+                error.starts_with(&format!("{rule:?} is not a rule")),
                 "{error}"
             );
         }

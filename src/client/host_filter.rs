@@ -130,7 +130,7 @@ fn check(expression: &str, line: usize) -> Result<(), BadExpression> {
     let error = error.to_string();
     let reason = error.lines().last().unwrap_or_default();
     let reason = reason.trim_start_matches("error: ");
-    let text = format!("{expression:?} is no regular expression that can be used: {reason}");
+    let text = format!("{expression:?} cannot be used as a regular expression: {reason}");
     Err(BadExpression { line, text })
 }
 
@@ -179,8 +179,7 @@ mod tests {
             ),
         ] {
             let error = filter(&["10.0", expression]).unwrap_err();
-            let text =
-                format!("{expression:?} is no regular expression that can be used: {reason}");
+            let text = format!("{expression:?} cannot be used as a regular expression: {reason}");
             assert_eq!(error, BadExpression { line: 0, text });
         }
         let many = vec!["1"; BLACKLIST_MAX + 1];
@@ -196,7 +195,9 @@ mod tests {
         let filter = filter.with_file("# a list\n\n ^2$ \n^3$").unwrap();
         let error = filter.with_file("^4$\n[").unwrap_err();
         assert!(
-            error.to_string().starts_with("line 2: \"[\" is no"),
+            error
+                .to_string()
+                .starts_with("line 2: \"[\" cannot be used"),
             "{error}"
         );
         let (added, bad) = filter.with_console(&["^4$".into(), "*".into(), "^4$".into()]);

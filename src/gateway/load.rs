@@ -793,7 +793,7 @@ mod tests {
             ":7: server[1].type: missing; every server needs id, type, host and port",
         );
         refused_file("[log]\nlevel = 'debgu'", {
-            ":2: log.level: \"debgu\" is no level; accepted: error, warn, info, debug, trace, off, or a \
+            ":2: log.level: \"debgu\" is not a level; accepted: error, warn, info, debug, trace, off, or a \
              filter such as info,tangelo::peer=debug"
         });
     }

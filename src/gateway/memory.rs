@@ -166,7 +166,11 @@ impl InMemory {
         let number = world.opened.replace(world.opened.get() + 1);
         let shards = world.backlogs.len();
         let shard = options.shard.unwrap_or(number % shards);
-        assert!(shard < shards, "shard {shard} of {shards}: counted from 0");
+        assert!(
+            shard < shards,
+            "no shard {shard}: the gateway has the shards 0 to {}",
+            shards - 1
+        );
         let address = options.address.unwrap_or_else(|| {
             // As a kernel gives them.
             let port = 49_152 + (number % 16_384) as u16;
@@ -337,13 +341,13 @@ impl World {
             }
             assert!(
                 !self.is_paused.get(),
-                "{what}: it cannot come while the shards are paused: `resume` them"
+                "{what} cannot arrive while the shards are paused; call `resume` first"
             );
             if limit.is_over() {
                 self.give_up(
                     what,
-                    "it did not come, and the shards have nothing to do; their clock stands still: \
-                     `advance` it if this takes its time",
+                    "it did not arrive, and the shards have nothing left to do (call `advance` if a \
+                     timer has to pass first)",
                 );
             }
             self.run(clock::real_sleep(LOOK));
@@ -394,7 +398,7 @@ impl World {
         while !left.is_empty()
             && let Ok(written) = write(&[IoSlice::new(left)])
         {
-            assert!(written > 0, "the gateway does not read what it is sent");
+            assert!(written > 0, "the gateway does not read what the test sends");
             left = &left[written..];
             self.rest("sending");
         }
@@ -402,6 +406,6 @@ impl World {
 
     #[track_caller]
     fn give_up(&self, what: &str, why: &str) -> ! {
-        panic!("{what}: after {:?} {why}", self.patience.get());
+        panic!("{what}: {why}, after {:?}", self.patience.get());
     }
 }

@@ -228,8 +228,9 @@ fn start_shard(
     let (ready, started) = std::sync::mpsc::channel();
     // Half a gateway helps nobody: when one shard ends, all do.
     let stop_all = StopOnDrop(stopper);
+    let name = format!("shard-{}", seed.id.0);
     let thread = std::thread::Builder::new()
-        .name(format!("shard-{}", seed.id.0))
+        .name(name.clone())
         .spawn(move || {
             let (_stop_all, _alive) = (stop_all, alive);
             let made = preflight::executor(&placement)
@@ -244,10 +245,9 @@ fn start_shard(
                 }
             }
         })
-        .map_err(|error| Error::Host(format!("cannot start a thread: {error}")))?;
-    started
-        .recv()
-        .unwrap_or_else(|_| Err(Error::Shard("a shard ended while starting".into())))?;
+        .map_err(|error| cannot_start(&name, &error))?;
+    let died = || Error::Shard(format!("{name} ended while it started"));
+    started.recv().unwrap_or_else(|_| Err(died()))?;
     Ok(thread)
 }
 
@@ -263,7 +263,15 @@ fn start_watchdog(
             let own = &counters[pulses.len()];
             watchdog::watch(pulses, own, &shards);
         })
-        .map_err(|error| Error::Host(format!("cannot start a thread: {error}")))
+        .map_err(|error| cannot_start("watchdog", &error))
+}
+
+/// Returns the error of a thread that the system refuses.
+fn cannot_start(thread: &str, error: &std::io::Error) -> Error {
+    Error::Host(format!(
+        "cannot start the thread {thread}: {error}; raise the limit of processes (ulimit -u, TasksMax= of \
+         systemd, --pids-limit of docker) or free memory"
+    ))
 }
 
 /// A gateway at work.
@@ -329,7 +337,9 @@ impl Running {
         let mut result = Ok(());
         for (index, thread) in self.threads.into_iter().enumerate() {
             if thread.join().is_err() {
-                result = Err(Error::Shard(format!("shard {index} ended by a panic")));
+                result = Err(Error::Shard(format!(
+                    "shard {index} ended, because its thread panicked; the log has the text of the panic"
+                )));
             }
         }
         let _ = self.watchdog.join();

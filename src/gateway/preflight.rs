@@ -611,7 +611,7 @@ mod tests {
         let mut config = Config::default();
         config.client.accept = vec!["js-socket 1.0".into()];
         let text = wrong(&config);
-        let start = "client.accept: \"js-socket 1.0\" is no rule for clients; accepted: ";
+        let start = "client.accept: \"js-socket 1.0\" is not a rule for clients; accepted: ";
         assert!(text.starts_with(start), "{text}");
     }
 
@@ -620,7 +620,7 @@ mod tests {
         let mut config = Config::default();
         config.filter.local = vec!["cereal".into()];
         let text = wrong(&config);
-        let start = "filter.local: \"cereal\" is no filter; accepted: ";
+        let start = "filter.local: \"cereal\" is not a filter; accepted: ";
         assert!(text.starts_with(start), "{text}");
     }
 

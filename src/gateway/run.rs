@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-use super::{Gateway, Running, Stopper, report};
+use super::{Gateway, Running, Stopper, cannot_start, report};
 use crate::error::{Error, Result};
 use crate::log::{self, Output};
 use crate::metrics::{Counter, Counters};
@@ -47,7 +47,7 @@ impl Gateway {
         let waiter = std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || on_signal.run(&mut signals))
-            .map_err(|error| Error::Host(format!("cannot start the signal thread: {error}")))?;
+            .map_err(|error| cannot_start("signals", &error))?;
         let ended = running.stands(&starting).and_then(|running| {
             let (line, members) = start_line(&running, &id);
             output.say(&line, members);
@@ -117,7 +117,7 @@ impl Control {
                     is_stopping = true;
                     self.stopper.stop();
                 }
-                _ => tracing::info!("{} has no effect here", name(signal)),
+                _ => tracing::info!("{} has no effect on tangelo", name(signal)),
             }
         }
     }
@@ -137,9 +137,9 @@ impl Control {
         match &self.reread {
             // The shard that reads the file says what became of it.
             Some(reread) => reread.store(true, Ordering::Release),
-            None => tracing::info!(
-                "SIGHUP: nothing is read again, because client.blacklist_file is not set"
-            ),
+            None => {
+                tracing::info!("SIGHUP has no effect, because client.blacklist_file is not set")
+            }
         }
     }
 
@@ -149,7 +149,7 @@ impl Control {
         let clients: u64 = self.counters.iter().map(connections).sum();
         tracing::error!(
             clients,
-            "{} came a second time: the process ends at once and cuts its clients",
+            "{} came a second time: the process ends at once and cuts the connections of its clients",
             name(signal)
         );
         self.say_counters();

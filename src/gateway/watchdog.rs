@@ -60,9 +60,9 @@ pub(super) fn watch(
             if watch.has_lost_a_wakeup() {
                 counters.add(Counter::WakeupsLost, 1);
                 tracing::warn!(
-                    "shard {shard} lost a wake-up: it slept for about {:?} although it had work, until \
+                    "shard {shard} lost a wake-up: it slept for about {} ms although it had work, until \
                      the watchdog woke it",
-                    watch.ticks.since()
+                    watch.ticks.since().as_millis()
                 );
             }
         }
@@ -111,12 +111,14 @@ impl Watch {
                 let work = self.pulse.work();
                 let why = thread.map(|thread| thread.explain(self.usage, since));
                 let why = why.unwrap_or_else(|| "its thread has just ended".to_owned());
-                tracing::error!("shard {shard} stalled for {since:?} in {work}: {why}");
+                let ms = since.as_millis();
+                tracing::error!("shard {shard} stalled for {ms} ms in {work}: {why}");
                 self.work = work;
             }
             Seen::TicksAgain { after } => {
                 let work = std::mem::take(&mut self.work);
-                tracing::warn!("shard {shard} ticks again after {after:?} in {work}");
+                let ms = after.as_millis();
+                tracing::warn!("shard {shard} runs again after {ms} ms in {work}");
             }
         }
         if self.ticks.still == 0 {

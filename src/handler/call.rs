@@ -148,7 +148,9 @@ impl Call {
 
     fn send(&self, server: Option<&str>) -> Sent {
         let (service, method) = remote_parts(&self.remote).ok_or_else(|| {
-            CallError::NotSent(format!("remote {:?} is not service.method", self.remote).into())
+            CallError::NotSent(
+                format!("remote {:?} is not of the form service.method", self.remote).into(),
+            )
         })?;
         self.cluster.frontend.clone().call(&Invocation {
             server_type: &self.server_type,

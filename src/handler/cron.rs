@@ -70,11 +70,13 @@ impl Crons {
             && !self.functions.is_empty()
         {
             return Err(format!(
-                "crons.json names the action {first:?}, which no Router::cron has"
+                "crons.json names the action {first:?}, but no function is registered for it; add it \
+                 with Router::cron"
             ));
         }
         if self.scheduled.len() > CRONS_MAX {
-            return Err(format!("there are more than {CRONS_MAX} crons"));
+            let count = self.scheduled.len();
+            return Err(format!("{count} crons; accepted: up to {CRONS_MAX}"));
         }
         Ok(())
     }
@@ -90,7 +92,11 @@ impl Crons {
         stop: &Stop,
     ) -> impl Iterator<Item = (Rc<str>, LocalFuture<()>)> {
         for action in &self.unknown {
-            tracing::warn!(action, "a cron of crons.json has no function here");
+            tracing::warn!(
+                action,
+                "a cron of crons.json does not run, because no function is registered for its action; \
+                 add it with Router::cron"
+            );
         }
         self.scheduled.iter().map(|(name, schedule, run)| {
             let work = keep(
@@ -187,7 +193,10 @@ async fn keep(name: Rc<str>, schedule: Rc<Schedule>, run: Run, app: App, stop: S
         let now = wall_clock();
         if schedule.next(&done).is_some_and(|next| next <= now) {
             app.frontend().count(Counter::CronsSkipped);
-            tracing::warn!(cron = &*name, "a cron still ran when its time came again");
+            tracing::warn!(
+                cron = &*name,
+                "a cron is skipped, because its last run has not ended"
+            );
             done = now;
         }
         if stop.is_requested() {

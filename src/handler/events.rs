@@ -157,7 +157,9 @@ impl Router {
         let mut closing = self.events.closing.borrow_mut();
         let calls = closing.entry(sid).or_default();
         if calls.len() == CLOSE_CALLS_MAX {
-            return Err(Failure::new("too many calls for when the session closes"));
+            return Err(Failure::new(
+                "too many functions wait for the session to close",
+            ));
         }
         calls.push(f);
         Ok(())

@@ -29,7 +29,7 @@ use crate::wire::json;
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no argument of a handler",
+    message = "a handler cannot take `{Self}` as an argument",
     label = "a handler cannot take this",
     note = "a handler takes `Session`, `State<T>`, `Json<T>`, `Proto<T>`, `Bytes`, `Route`, `ClientAddr`, \
             `Handshake`, `App`, an `Option` or a `Reply` of these, and your own types that \
@@ -119,7 +119,7 @@ pub struct State<T>(pub T);
 impl<T: Clone + 'static> FromMessage for State<T> {
     fn from_message(request: &Request<'_>) -> Reply<Self> {
         let state = request.session.frontend().states().get();
-        let missing = || Failure::new(format!("there is no state {}", type_name::<T>()));
+        let missing = || Failure::new(format!("no state of the type {} is set", type_name::<T>()));
         state.map(Self).ok_or_else(missing)
     }
 
@@ -158,7 +158,7 @@ impl<T: DeserializeOwned> FromMessage for Json<T> {
 fn unfit(request: &Request<'_>, error: &serde_json::Error) -> Failure {
     request.session.frontend().count(Counter::BodiesUnfit);
     Failure::new(format!(
-        "the body of {} does not fit: {error}",
+        "the body of {} does not fit its type: {error}",
         request.route
     ))
 }
@@ -274,7 +274,7 @@ impl<T: FromMessage> FromMessage for Reply<T> {
 /// A notify is never answered. An error of your own becomes a response where it converts into an
 /// [`Outcome`].
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no reply of a handler",
+    message = "a handler cannot return `{Self}`",
     label = "a handler cannot return this",
     note = "a handler returns `Json<T>`, `Proto<T>`, `serde_json::Value`, `Bytes`, `()`, `Outcome`, or a `Result` \
             of these whose error is a `Failure`, a `std::error::Error` or converts into an `Outcome`",
@@ -298,7 +298,9 @@ impl<T: serde::Serialize> IntoReply for Json<T> {
     fn into_outcome(self) -> Outcome<'static> {
         match serde_json::to_vec(&self.0) {
             Ok(text) => Outcome::json(text),
-            Err(error) => Outcome::error(format!("the response is no JSON: {error}")),
+            Err(error) => {
+                Outcome::error(format!("the response cannot be written as JSON: {error}"))
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{Answer, FromMessage, IntoReply, Needs, Outcome, Request};
 ///
 /// `Args` are the types of its arguments; the compiler finds them.
 #[diagnostic::on_unimplemented(
-    message = "this is no handler",
+    message = "this is not a handler",
     label = "neither an async function of extractors that returns a reply, nor a closure like that",
     note = "a handler is `async fn(…) -> …` with up to eight arguments out of `Session`, `State<T>`, `Json<T>`, \
             `Proto<T>`, `Bytes`, `Route`, `ClientAddr`, `Handshake`, `App`, an `Option` or a `Reply` of these, and \

@@ -50,7 +50,7 @@ impl RemoteCall {
 /// What a remote may answer: `()`, one JSON value, several as [`Results`], or a [`Result`] of these
 /// with an error that is a [`Failure`] or becomes one.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no answer of a remote",
+    message = "a remote cannot answer with `{Self}`",
     note = "a remote answers `()`, a `serde_json::Value`, `Results`, or a `Result` of these whose \
             error is a `Failure` or converts into one"
 )]
@@ -99,8 +99,8 @@ pub(super) struct Named {
 impl Named {
     pub(super) fn check(&self) -> Result<(), String> {
         let name = &self.name;
-        let parts =
-            remote_parts(name).ok_or_else(|| format!("remote {name:?} is not service.method"));
+        let parts = remote_parts(name)
+            .ok_or_else(|| format!("remote {name:?} is not of the form service.method"));
         parts.map(drop)
     }
 }
@@ -233,7 +233,7 @@ mod tests {
             let ready = router.ready(&Config::default(), |_| (false, false));
             assert_eq!(
                 ready.err(),
-                Some(format!("remote {name:?} is not service.method"))
+                Some(format!("remote {name:?} is not of the form service.method"))
             );
         }
     }

@@ -252,7 +252,8 @@ impl Router {
         if let Some(fallback) = &self.fallback {
             if let Some(delegate) = &config.delegate {
                 return Err(format!(
-                    "there is a fallback, but delegate = {delegate:?} takes all that it would get"
+                    "Router::fallback and delegate = {delegate:?} are both set, but only one of them can take \
+                     the routes without a handler; remove the other"
                 ));
             }
             fallback.check(&self.states, (false, false))?;
@@ -371,11 +372,14 @@ impl Entry {
         let parts: Vec<&str> = route.split('.').collect();
         if parts.len() != 3 || parts.iter().any(|part| part.is_empty()) {
             return Err(format!(
-                "route {route:?} is neither handler.method nor serverType.handler.method"
+                "route {route:?} is not of the form handler.method or serverType.handler.method"
             ));
         }
         if parts[2] == "constructor" {
-            return Err(format!("route {route:?} names a constructor"));
+            return Err(format!(
+                "route {route:?} is not allowed: a client that sends a route with the method \
+                 \"constructor\" is closed; give the method another name"
+            ));
         }
         Ok(())
     }
@@ -391,7 +395,7 @@ impl Needs {
     fn check(&self, route: &str, states: &States, protos: (bool, bool)) -> Result<(), String> {
         if let Some((_, name)) = self.states.iter().find(|(key, _)| !states.has(*key)) {
             return Err(format!(
-                "{route} takes State<{name}>, which nobody has set: Router::with_state"
+                "{route} takes State<{name}>, but the router has none; set it with Router::with_state"
             ));
         }
         for (needed, had, what, file) in [
@@ -400,7 +404,7 @@ impl Needs {
         ] {
             if needed && !had {
                 return Err(format!(
-                    "{route} {what} a Proto, but {file} has none for it, or client.use_protobuf is off"
+                    "{route} {what} a Proto, but {file} has no entry for it or client.use_protobuf is false"
                 ));
             }
         }

@@ -40,7 +40,7 @@ impl Selector {
         let count = config.schedulers.len() + 1;
         if count > PUSH_SCHEDULERS_MAX {
             return Err(format!(
-                "push.schedulers: {} are too many; accepted: at most {} beside {DEFAULT:?}",
+                "push.schedulers: {} schedulers; accepted: up to {} besides {DEFAULT:?}",
                 count - 1,
                 PUSH_SCHEDULERS_MAX - 1
             ));
@@ -82,7 +82,10 @@ impl Selector {
             let via = self.by_id(rule.id).ok_or_else(|| {
                 let known: Vec<_> = self.schedulers.iter().map(|(id, _)| &**id).collect();
                 let known = known.join(", ");
-                format!("{:?} names no push scheduler; accepted: {known}", rule.text)
+                format!(
+                    "{:?} names an unknown push scheduler; accepted: {known}",
+                    rule.text
+                )
             })?;
             match rule.pattern {
                 None => response = response.or(Some(via)),
@@ -164,7 +167,7 @@ impl Pattern {
 fn parse(rules: &[String]) -> Result<Vec<Rule<'_>>, String> {
     if rules.len() > PUSH_RULES_MAX {
         return Err(format!(
-            "{} are too many; accepted: at most {PUSH_RULES_MAX}",
+            "{} rules; accepted: up to {PUSH_RULES_MAX}",
             rules.len()
         ));
     }
@@ -173,7 +176,7 @@ fn parse(rules: &[String]) -> Result<Vec<Rule<'_>>, String> {
         .map(|text| {
             Rule::parse(text).ok_or_else(|| {
                 format!(
-                    "{text:?} is no rule for pushes; accepted: \"response ID\", \"onMove ID\", \
+                    "{text:?} is not a rule for pushes; accepted: \"response ID\", \"onMove ID\", \
                      \"chat.* ID\""
                 )
             })
@@ -281,11 +284,10 @@ mod tests {
         let one = [named("slow", Kind::Buffer, 1)];
         let form = "accepted: \"response ID\", \"onMove ID\", \"chat.* ID\"";
         for rule in ["slow", "", " ", "*a slow", "a*b slow", "a** slow"] {
-            let text = format!("push.select: {rule:?} is no rule for pushes; {form}");
+            let text = format!("push.select: {rule:?} is not a rule for pushes; {form}");
             assert_eq!(read(&one, &[rule]), Err(text));
         }
-        let unknown =
-            "push.select: \"response fast\" names no push scheduler; accepted: default, slow";
+        let unknown = "push.select: \"response fast\" names an unknown push scheduler; accepted: default, slow";
         assert_eq!(
             read(&one, &["* slow", "response fast"]),
             Err(unknown.into())
@@ -310,7 +312,7 @@ mod tests {
         let text = read(&schedulers(most + 1), &[]).unwrap_err();
         assert_eq!(
             text,
-            "push.schedulers: 8 are too many; accepted: at most 7 beside \"default\""
+            "push.schedulers: 8 schedulers; accepted: up to 7 besides \"default\""
         );
         assert!(read(&[], &["* default"; PUSH_RULES_MAX]).is_ok());
         assert!(read(&[], &["* default"; PUSH_RULES_MAX + 1]).is_err());

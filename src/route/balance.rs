@@ -79,7 +79,7 @@ impl Strategy {
 
 fn refusal(text: &str) -> String {
     format!(
-        "{text:?} is no strategy; accepted: default, rr, wrr, la, ch, random, fixed:SERVER_ID, \
+        "{text:?} is not a strategy; accepted: default, rr, wrr, la, ch, random, fixed:SERVER_ID, \
          setting:SETTINGS_KEY, hash:SETTINGS_KEY"
     )
 }
@@ -386,7 +386,7 @@ mod tests {
             assert_eq!(
                 Strategy::parse(text),
                 Err(format!(
-                    "\"{text}\" is no strategy; accepted: default, rr, wrr, la, ch, random, \
+                    "\"{text}\" is not a strategy; accepted: default, rr, wrr, la, ch, random, \
                      fixed:SERVER_ID, setting:SETTINGS_KEY, hash:SETTINGS_KEY"
                 ))
             );

@@ -400,37 +400,37 @@ fn what_a_route_cannot_do_without_is_missed_at_start() {
         (
             Config::default(),
             || Router::new().route("m", async || {}),
-            r#"route "m" is neither handler.method nor serverType.handler.method"#,
+            r#"route "m" is not of the form handler.method or serverType.handler.method"#,
         ),
         (
             Config::default(),
             || Router::new().route("a.b.c.d", async || {}),
-            r#"route "a.b.c.d" is neither"#,
+            r#"route "a.b.c.d" is not of the form"#,
         ),
         (
             Config::default(),
             || Router::new().route("h.constructor", async || {}),
-            r#"route "connector.h.constructor" names a constructor"#,
+            r#"route "connector.h.constructor" is not allowed"#,
         ),
         (
             Config::default(),
             || Router::new().route("h.m", async |_: Proto<Value>| {}),
-            "connector.h.m takes a Proto, but clientProtos.json has none for it",
+            "connector.h.m takes a Proto, but clientProtos.json has no entry for it",
         ),
         (
             Config::default(),
             || Router::new().route("h.m", async || Proto(1)),
-            "connector.h.m returns a Proto, but serverProtos.json has none for it",
+            "connector.h.m returns a Proto, but serverProtos.json has no entry for it",
         ),
         (
             delegating,
             || Router::new().fallback(async || {}),
-            r#"there is a fallback, but delegate = "entry" takes all that it would get"#,
+            r#"Router::fallback and delegate = "entry" are both set, but only one of them can take "#,
         ),
         (
             Config::default(),
             || Router::new().remote("who", async |_| {}),
-            r#"remote "who" is not service.method"#,
+            r#"remote "who" is not of the form service.method"#,
         ),
     ] {
         let refusal = refused(config, handlers);

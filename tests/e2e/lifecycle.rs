@@ -509,7 +509,8 @@ fn a_cron_without_a_time_or_a_function_is_found_at_the_start() {
     assert!(text.starts_with(expected), "{text}");
 
     let refused = start(&[cron("a.b")], || router().cron("a.c", async |_| {}));
-    let text = "crons.json names the action \"a.b\", which no Router::cron has";
+    let text = "crons.json names the action \"a.b\", but no function is registered for it; \
+                add it with Router::cron";
     assert_eq!(refused, Err(Error::Handlers(text.into())));
 
     // As the binary, which has no functions: those of JavaScript run nowhere.

@@ -138,13 +138,13 @@ fn assert_blocks_one_shard(
             assert_eq!(client.request_text(WHERE, "{}"), "\"shard-1\"");
         }
     }
-    assert_eq!(log.lines(&["ticks again", work]), [""; 0]);
+    assert_eq!(log.lines(&["runs again", work]), [""; 0]);
     block.release();
     for client in &mut blocked[1..] {
         assert_eq!(client.wait_response(2), b"\"shard-0\"");
     }
     assert_eq!(blocked[0].wait_response(1), br#"{"ok":1}"#);
-    log.wait_for(1, &["WARN", "shard 0 ticks again after ", work]);
+    log.wait_for(1, &["WARN", "shard 0 runs again after ", work]);
     assert_eq!(blocked[0].request_text(WHERE, "{}"), "\"shard-0\"");
     inside.stop();
 }
@@ -232,11 +232,14 @@ fn a_handler_that_blocks_for_2_s_is_counted_and_answers() {
     let mut client = Client::tcp(inside.address()).open();
     assert_eq!(client.request_text(route, "{}"), r#"{"ok":1}"#);
     let work = format!("handler of {route}");
-    log.wait_for(1, &["shard 0 ticks again after ", &work]);
+    log.wait_for(1, &["shard 0 runs again after ", &work]);
     let reports = log.lines(&["shard 0 stalled for ", &work]);
-    assert!(reports[0].contains("stalled for 500ms in"), "{reports:?}");
-    assert!(reports[0].contains(": it slept for "), "{reports:?}");
-    assert_eq!(log.lines(&["ticks again after ", &work]).len(), 1);
+    assert!(reports[0].contains("stalled for 500 ms in"), "{reports:?}");
+    assert!(
+        reports[0].contains(": its thread slept for "),
+        "{reports:?}"
+    );
+    assert_eq!(log.lines(&["runs again after ", &work]).len(), 1);
     assert_eq!(
         inside.counter("wakeups_lost"),
         0,

@@ -28,8 +28,8 @@ fn signals_that_ask_for_no_end_do_not_end_a_gateway() {
         assert_eq!(client.request_text(ECHO, "1"), "1", "after SIG{signal}");
         gateway.counters();
     }
-    gateway.wait_printed("SIGUSR2 has no effect here");
-    gateway.wait_printed("SIGHUP: nothing is read again");
+    gateway.wait_printed("SIGUSR2 has no effect on tangelo");
+    gateway.wait_printed("SIGHUP has no effect");
     let (code, printed) = gateway.stop();
     assert_eq!(code, Some(0), "{printed}");
 }
@@ -200,7 +200,8 @@ fn a_second_signal_ends_it_at_once_and_says_how_many_clients_are_cut() {
         process.wait_output_end();
         let printed = process.transcript();
         let said = format!(
-            "SIG{second} came a second time: the process ends at once and cuts its clients clients=3"
+            "SIG{second} came a second time: the process ends at once and cuts the connections of its \
+             clients clients=3"
         );
         assert!(printed.contains(&said), "{printed}");
         assert!(printed.contains("counters "), "{printed}");

@@ -723,7 +723,7 @@ mod tests {
             "filter.global",
             r#"["time", "serial 3"]"#,
             concat!(
-                r#""serial 3" is no filter; accepted: "serial 3s", "serial 3s {JSON}", "time", "#,
+                r#""serial 3" is not a filter; accepted: "serial 3s", "serial 3s {JSON}", "time", "#,
                 r#""timeout 3s 500", "toobusy 70ms", "rate 50/s 100", with durations of 1ms to 1h "#,
                 "and numbers of 1 to 1000000",
             ),
@@ -850,7 +850,7 @@ mod tests {
             "push.select",
             r#"["onMove* a", "on*Move a"]"#,
             concat!(
-                r#""on*Move a" is no rule for pushes; accepted: "response ID", "onMove ID", "#,
+                r#""on*Move a" is not a rule for pushes; accepted: "response ID", "onMove ID", "#,
                 r#""chat.* ID""#
             ),
         );

@@ -212,7 +212,8 @@ impl Client {
     #[track_caller]
     fn message(&mut self, kind: Kind, id: u32, route: &str, body: &impl Serialize) {
         let text = serde_json::to_vec(body);
-        let text = text.unwrap_or_else(|error| panic!("{route}: the body is no JSON: {error}"));
+        let text = text
+            .unwrap_or_else(|error| panic!("{route}: the body cannot be written as JSON: {error}"));
         let message = Message {
             id,
             kind,
@@ -240,7 +241,7 @@ impl Client {
         let mut out = Vec::new();
         match proto.encode(&text, &mut out) {
             Ok(true) => out,
-            Ok(false) => panic!("{route}: the body has not what its proto requires"),
+            Ok(false) => panic!("{route}: the body lacks a required field of its proto"),
             Err(bad) => panic!("{route}: the body does not fit its proto: {bad}"),
         }
     }
@@ -253,8 +254,10 @@ impl Client {
             (found.is_some() || self.side.has_ended()).then_some(found)
         });
         found.unwrap_or_else(|| match &self.inbox.kicked {
-            Some(reason) => panic!("{what}: does not come, the client was kicked: {reason:?}"),
-            None => panic!("{what}: does not come, the connection has ended"),
+            Some(reason) => {
+                panic!("{what} did not arrive: the gateway kicked the client: {reason:?}")
+            }
+            None => panic!("{what} did not arrive: the gateway closed the connection"),
         })
     }
 
@@ -276,7 +279,7 @@ impl Client {
                     self.package(package.kind, package.body);
                 }
                 Ok(None) => break,
-                Err(error) => panic!("the gateway has sent what is no package: {error:?}"),
+                Err(error) => panic!("the gateway sent bytes that are not a package: {error:?}"),
             }
         }
         self.inbox.bytes = bytes[at..].into();
@@ -295,9 +298,11 @@ impl Client {
             }
             PackageKind::Data => match message::decode(body) {
                 Ok(message) => self.data(&message),
-                Err(error) => panic!("the gateway has sent what is no message: {error:?}"),
+                Err(error) => panic!("the gateway sent a body that is not a message: {error:?}"),
             },
-            PackageKind::Ack => panic!("the gateway has sent an acknowledgement"),
+            PackageKind::Ack => {
+                panic!("the gateway sent a handshake acknowledgement, which only clients send")
+            }
         }
     }
 
@@ -306,7 +311,7 @@ impl Client {
             let route = self.asked.remove(&message.id);
             let route = route.unwrap_or_else(|| {
                 panic!(
-                    "an answer to request {}, which nobody waits for",
+                    "the gateway answered request {}, which the client did not send",
                     message.id
                 )
             });
@@ -319,9 +324,14 @@ impl Client {
             Route::Code(code) => {
                 let known = self.codes.iter().find(|(_, known)| **known == code);
                 let known = known.map(|(route, _)| route.clone());
-                known.unwrap_or_else(|| panic!("code {code} is not in the handshake's dictionary"))
+                known.unwrap_or_else(|| {
+                    panic!("the gateway sent route code {code}, which its handshake did not name")
+                })
             }
-            Route::None => panic!("the gateway has sent a {:?}", message.kind),
+            Route::None => panic!(
+                "the gateway sent a {:?} message, which only clients send",
+                message.kind
+            ),
         };
         let body = self.decoded(&route, message.body);
         self.inbox.pushes.push_back((route, body));

@@ -136,7 +136,8 @@ impl Server {
     #[track_caller]
     pub fn answer(&mut self, call: &ServerCall, value: &impl Serialize) {
         let text = serde_json::to_vec(value);
-        let text = text.unwrap_or_else(|error| panic!("the answer is no JSON: {error}"));
+        let text =
+            text.unwrap_or_else(|error| panic!("the answer cannot be written as JSON: {error}"));
         self.reply(call, |out| {
             out.extend_from_slice(b"[null,");
             out.extend_from_slice(&text);

@@ -49,14 +49,15 @@ impl Thread {
     /// Describes how the thread spent most of the time `since`. `before` is its usage when that time began.
     pub(super) fn explain(&self, before: Option<Usage>, since: Duration) -> String {
         let (Some(before), Some(now)) = (before, self.usage()) else {
-            return "the kernel does not say why".to_owned();
+            return "the kernel does not report how its thread spent the time".to_owned();
         };
         let is_ready = self.state() == Some('R');
         let (cause, time) = now.main_cause(before, is_ready, since);
+        let ms = time.as_millis();
         match cause {
-            Cause::Ran => format!("it ran for {time:?}"),
-            Cause::WaitedForCpu => format!("it waited {time:?} for a CPU"),
-            Cause::Slept => format!("it slept for {time:?}{}", self.sleeping_place()),
+            Cause::Ran => format!("its thread ran for {ms} ms"),
+            Cause::WaitedForCpu => format!("its thread waited {ms} ms for a CPU"),
+            Cause::Slept => format!("its thread slept for {ms} ms{}", self.sleeping_place()),
         }
     }
 
@@ -179,7 +180,7 @@ mod tests {
             drop(wake);
             text
         });
-        assert!(sleeper.starts_with("it slept for 3"), "{sleeper}");
+        assert!(sleeper.starts_with("its thread slept for 3"), "{sleeper}");
         let this = Thread::new(rustix::thread::gettid().as_raw_nonzero().get());
         assert!(!this.sleeps());
     }

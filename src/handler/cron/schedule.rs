@@ -97,7 +97,7 @@ impl Schedule {
         // The calendar repeats itself, so any day does.
         match schedule.first_from(date(2000, 1, 1).at(0, 0, 0, 0)) {
             Some(_) => Ok(schedule),
-            None => Err(format!("{text:?} never comes")),
+            None => Err(format!("{text:?} names a time that never occurs")),
         }
     }
 
@@ -212,7 +212,7 @@ fn values(
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = digits.then(|| text.parse().unwrap_or(u32::MAX));
-        number.ok_or("is no number, range or period")
+        number.ok_or("is not a number, range or period")
     };
     if let Some((from, to)) = part.split_once('-') {
         let (from, to) = (number(from)?, number(to)?);
@@ -390,7 +390,10 @@ mod tests {
     fn what_never_comes_is_known() {
         for text in ["0 0 0 30 1 *", "0 0 0 31 3,5,8,10 *"] {
             let refused = Schedule::parse(text, Dialect::Pomelo);
-            assert_eq!(refused, Err(format!("{text:?} never comes")));
+            assert_eq!(
+                refused,
+                Err(format!("{text:?} names a time that never occurs"))
+            );
         }
         let rare = schedule("0 0 0 29 1 0").next(&utc("2097-01-01T00:00:00"));
         assert_eq!(rare, Some(utc("2128-02-29T00:00:00")));
@@ -409,7 +412,7 @@ mod tests {
         for (text, what) in [
             (
                 "*/5 * * * * *",
-                r#"second "*/5" is no number, range or period; accepted: *, or numbers from 0 to 59"#,
+                r#"second "*/5" is not a number, range or period; accepted: *, or numbers from 0 to 59"#,
             ),
             (
                 "* 60 * * * *",
@@ -439,11 +442,11 @@ mod tests {
             ("* * 0/0 * * *", r#"hour "0/0" has no value; "#),
             (
                 "1, * * * * *",
-                r#"second "1," is no number, range or period; "#,
+                r#"second "1," is not a number, range or period; "#,
             ),
             (
                 "-1 * * * * *",
-                r#"second "-1" is no number, range or period; "#,
+                r#"second "-1" is not a number, range or period; "#,
             ),
         ] {
             let said = refused(text);

@@ -38,7 +38,7 @@ pub fn check(texts: &[String]) -> Result<(), String> {
     texts.iter().try_for_each(|text| {
         Setting::parse(text).map(drop).ok_or_else(|| {
             format!(
-                "{text:?} is no filter; accepted: \"serial 3s\", \"serial 3s {{JSON}}\", \"time\", \
+                "{text:?} is not a filter; accepted: \"serial 3s\", \"serial 3s {{JSON}}\", \"time\", \
                  \"timeout 3s 500\", \"toobusy 70ms\", \"rate 50/s 100\", with durations of 1ms to \
                  1h and numbers of 1 to 1000000"
             )
@@ -200,7 +200,7 @@ mod tests {
             "rate 1.5/s",
         ] {
             let error = check(&["time".into(), text.into()]).unwrap_err();
-            let start = format!("{text:?} is no filter; accepted: \"serial 3s\", ");
+            let start = format!("{text:?} is not a filter; accepted: \"serial 3s\", ");
             assert!(error.starts_with(&start), "{error}");
         }
         assert_eq!(check(&["time".into(), "serial".into()]), Ok(()));
