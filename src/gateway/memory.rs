@@ -55,7 +55,7 @@ use std::time::{Duration, Instant};
 
 use glommio::LocalExecutor;
 
-use super::{Gateway, Shared, preflight};
+use super::{Gateway, Shared, executor, preflight};
 use crate::client::coder::Protos;
 use crate::config;
 use crate::error::Result;
@@ -92,7 +92,7 @@ impl Gateway {
         let (seeds, shared) = self.seeds(shards, shards * SESSIONS_PER_SHARD_MAX)?;
         let protos = seeds[0].protos.clone();
         let world = Rc::new(World {
-            executor: preflight::executor_in_memory()?,
+            executor: executor::executor_in_memory()?,
             clock: Rc::default(),
             backlogs: (0..shards).map(|_| Rc::default()).collect(),
             servers: Rc::default(),

@@ -28,6 +28,10 @@ use crate::shard::activity::Activity;
 use crate::shard::mesh::{self, Doorbell};
 use crate::shard::{self, Gauge, Seed};
 
+mod assets;
+mod executor;
+mod host;
+mod listen;
 pub mod load;
 pub mod memory;
 mod pinning;
@@ -94,19 +98,14 @@ impl Gateway {
             tracing::warn!("{warning}");
         }
         preflight::check(&self.config)?;
-        let shards = preflight::shards(&self.config);
-        let listeners = preflight::bind(&self.config, shards)?;
-        let mut rpc_listener = self
-            .config
-            .rpc
-            .listen
-            .map(preflight::bind_rpc)
-            .transpose()?;
-        let sockets_max = preflight::sockets_max(&self.config);
+        let shards = host::shards(&self.config);
+        let listeners = listen::bind(&self.config, shards)?;
+        let mut rpc_listener = self.config.rpc.listen.map(listen::bind_rpc).transpose()?;
+        let sockets_max = host::sockets_max(&self.config);
         let wanted = self.config.client.max_connections;
         let clients_max = wanted.unwrap_or(sockets_max).min(sockets_max);
         let pinning = match self.config.pin {
-            true => Pinning::reserve(&preflight::cores(), shards),
+            true => Pinning::reserve(&host::cores(), shards),
             false => Pinning::none(shards),
         };
         let (seeds, shared) = self.seeds(shards, sockets_max)?;
@@ -145,9 +144,9 @@ impl Gateway {
 
     /// What each shard is made of, but for the sockets it listens on; and what their owner keeps.
     fn seeds(self, shards: usize, sockets_max: usize) -> Result<(Vec<Seed>, Shared)> {
-        let protos = Arc::new(preflight::protos(&self.config)?);
-        let javascript_handlers = preflight::javascript_handlers(&self.config);
-        let host_filter = Arc::new(preflight::host_filter(&self.config.client)?);
+        let protos = Arc::new(assets::protos(&self.config)?);
+        let javascript_handlers = assets::javascript_handlers(&self.config);
+        let host_filter = Arc::new(assets::host_filter(&self.config.client)?);
         let connections_max = self.config.client.max_connections.unwrap_or(sockets_max);
         let sockets = Arc::new(Gauge::new(sockets_max));
         let connections = Arc::new(Gauge::new(connections_max));
@@ -233,8 +232,8 @@ fn start_shard(
         .name(name.clone())
         .spawn(move || {
             let (_stop_all, _alive) = (stop_all, alive);
-            let made = preflight::executor(&placement)
-                .and_then(|executor| Ok((executor, preflight::poller()?)));
+            let made = executor::executor(&placement)
+                .and_then(|executor| Ok((executor, executor::poller()?)));
             match made {
                 Ok((executor, poller)) => {
                     let _ = ready.send(Ok(()));

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Number, Value as Json};
 
-use super::project::Entry;
+use super::entry::Entry;
 use crate::error::Result;
 use crate::wire::json::write_number;
 

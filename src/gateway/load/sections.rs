@@ -4,7 +4,8 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::Result;
-use super::keys::{FLUSH_INTERVALS, Given, Wrong, in_order};
+use super::keys::FLUSH_INTERVALS;
+use super::value::{Given, Wrong, in_order};
 use crate::config::{FLUSH_INTERVAL, NamedScheduler, Scheduler, Server};
 use crate::push::select;
 

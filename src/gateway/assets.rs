@@ -1,0 +1,79 @@
+//! Files that shards need beside the configuration: protos, the blacklist, the project's handlers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::client::coder::Protos;
+use crate::client::host_filter::HostFilter;
+use crate::config::{self, Config, Dialect};
+use crate::error::{Error, Result};
+use crate::shard::blacklist;
+use crate::wire::protobuf::{Flavour, Schema};
+
+/// Protos of both directions; empty without `client.use_protobuf`. What a human should look at in
+/// them is logged.
+pub fn protos(config: &Config) -> Result<Protos> {
+    let client = &config.client;
+    if !client.use_protobuf {
+        return Ok(Protos::default());
+    }
+    if client.server_protos.is_none() && client.client_protos.is_none() {
+        tracing::warn!("client.use_protobuf is on, but there are no protos");
+    }
+    let schema = |key: &str, path: &Option<PathBuf>| {
+        path.as_ref()
+            .map(|path| schema(config.dialect, path))
+            .transpose()
+            .map_err(|text| Error::Config(format!("client.{key}: {text}")))
+    };
+    let server = schema("server_protos", &client.server_protos)?;
+    let client = schema("client_protos", &client.client_protos)?;
+    Ok(Protos::new(server, client))
+}
+
+fn schema(dialect: Dialect, path: &Path) -> std::result::Result<Schema, String> {
+    let file = path.display();
+    let text = fs::read_to_string(path).map_err(|error| format!("{file}: {error}"))?;
+    // Node skips a byte order mark, too.
+    let json = serde_json::from_str(text.trim_start_matches('\u{feff}'));
+    let json = json.map_err(|error| format!("{file}: {error}"))?;
+    let flavour = match dialect {
+        Dialect::Pomelo => Flavour::Pomelo,
+        Dialect::Pinus => Flavour::Pinus,
+    };
+    let schema = Schema::parse(flavour, &json).map_err(|error| format!("{file}: {error}"))?;
+    for doubt in schema.doubts() {
+        tracing::warn!(%file, "{doubt}");
+    }
+    Ok(schema)
+}
+
+/// Who may not connect.
+pub fn host_filter(client: &config::Client) -> Result<HostFilter> {
+    let wrong = |key: &str, text: String| Error::Config(format!("client.{key}: {text}"));
+    let filter = HostFilter::new(&client.blacklist);
+    let filter = filter.map_err(|error| wrong("blacklist", error.to_string()))?;
+    let Some(path) = &client.blacklist_file else {
+        return Ok(filter);
+    };
+    let in_file = |error: &dyn std::fmt::Display| {
+        wrong("blacklist_file", format!("{}: {error}", path.display()))
+    };
+    let read = blacklist::read(path, None).map_err(|error| in_file(&error))?;
+    let text = read.map_or_else(String::new, |(_, text)| text);
+    filter.with_file(&text).map_err(|error| in_file(&error))
+}
+
+/// Returns the folder of the project's handlers in JavaScript for this server's type, if it has any: for
+/// Pomelo in the project, for Pinus in `dist`, where its compiler writes them.
+pub fn javascript_handlers(config: &Config) -> Option<PathBuf> {
+    let project = config.app_dir.as_ref()?;
+    let folders = [project.clone(), project.join("dist")];
+    let folders = folders.map(|root| root.join("app/servers").join(&config.server_type));
+    let mut folders = folders.iter().map(|own| own.join("handler"));
+    folders.find(|folder| {
+        let files = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut names = files.map(|file| PathBuf::from(file.file_name()));
+        names.any(|name| name.extension().is_some_and(|extension| extension == "js"))
+    })
+}

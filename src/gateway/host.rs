@@ -1,0 +1,274 @@
+//! The machine's limits: files, lockable memory, cores.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_getaffinity};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
+
+/// Memory that one executor locks, rounded up: 504 KiB on Linux 6.14 and newer, where the rings
+/// count, 192 KiB before. glommio asks for this much, whatever the kernel charges.
+const LOCKED_BYTES: u64 = 512 << 10;
+/// Descriptors of one shard: three rings, an eventfd, the epoll instance and a copy of it, the
+/// listener, and one to spare.
+const SHARD_FILES: usize = 8;
+/// Descriptors kept free for logs, files read at start and for refusing what comes too much.
+const SPARE_FILES: usize = 64;
+/// Ways to raise the file limit, as errors and warnings name them.
+const RAISE_FILES: &str = "ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of docker";
+/// A file limit for fewer clients than this is a warning. `ulimit -n 1024` in a start script sets the
+/// hard limit too and leaves fewer, while one Node connector serves thousands.
+const CLIENTS_USUAL_MIN: usize = 1000;
+/// Tries to make an executor, and the pause between them. A process that has just ended gives its
+/// locked memory back late (up to 60 ms was seen), and it counts for all processes of one user.
+pub(super) const TRIES: u32 = 20;
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
+
+/// Shards to start: as configured, else one per available core.
+pub fn shards(config: &Config) -> usize {
+    config
+        .shards
+        .unwrap_or_else(|| cores().len().min(SHARDS_MAX))
+}
+
+/// Ids of the cores that the calling thread may run on; never empty. Ask before pinning.
+pub fn cores() -> Vec<usize> {
+    let cores: Vec<usize> = sched_getaffinity(None)
+        .map(|set| {
+            (0..CpuSet::MAX_CPU)
+                .filter(|core| set.is_set(*core))
+                .collect()
+        })
+        .unwrap_or_default();
+    if cores.is_empty() { vec![0] } else { cores }
+}
+
+/// Client sockets that this process can hold, those that never say a word included. Ask after
+/// [`check`], which raises the file limit.
+pub fn sockets_max(config: &Config) -> usize {
+    sockets_within(getrlimit(Resource::Nofile).current, config, shards(config))
+}
+
+fn sockets_within(limit: Option<u64>, config: &Config, shards: usize) -> usize {
+    let room = files_max(limit).saturating_sub(reserve(config, shards));
+    room.min(shards * SESSIONS_PER_SHARD_MAX)
+}
+
+pub(super) fn shards_fit(shards: usize) -> Result<()> {
+    if (1..=SHARDS_MAX).contains(&shards) {
+        return Ok(());
+    }
+    Err(Error::Host(format!(
+        "shards: {shards} is out of range; accepted: 1 to {SHARDS_MAX}"
+    )))
+}
+
+/// Raises a soft limit as far as is allowed; what it is then. `None` is no limit.
+pub(super) fn raise(resource: Resource) -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(resource);
+    if current.is_some() && current != maximum {
+        let _ = setrlimit(
+            resource,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        );
+    }
+    getrlimit(resource).current
+}
+
+fn files_max(limit: Option<u64>) -> usize {
+    limit
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(usize::MAX)
+}
+
+/// Descriptors that are not for clients.
+fn reserve(config: &Config, shards: usize) -> usize {
+    // A link to each, and in a cluster one from each.
+    let links = if config.rpc.listen.is_some() { 2 } else { 1 };
+    SPARE_FILES + shards * SHARD_FILES + links * config.servers.len()
+}
+
+pub(super) fn files_fit(limit: Option<u64>, config: &Config, shards: usize) -> Result<()> {
+    let (limit, reserve) = (files_max(limit), reserve(config, shards));
+    let (clients, what, or) = match config.client.max_connections {
+        Some(max) => (
+            max,
+            format!("client.max_connections = {max}"),
+            " or lower it",
+        ),
+        None => (1, "a single client".into(), ""),
+    };
+    let needed = clients.saturating_add(reserve);
+    if needed <= limit {
+        return Ok(());
+    }
+    Err(Error::Host(format!(
+        "file limit: {limit} is too low: {what} and {reserve} for tangelo itself make {needed}; \
+         raise the limit ({RAISE_FILES}){or}"
+    )))
+}
+
+/// Returns a warning when the file limit leaves few clients and `client.max_connections` does not say
+/// that the operator wants few.
+pub(super) fn few_clients(limit: Option<u64>, config: &Config, shards: usize) -> Option<String> {
+    let clients = sockets_within(limit, config, shards);
+    if config.client.max_connections.is_some() || clients >= CLIENTS_USUAL_MIN {
+        return None;
+    }
+    Some(format!(
+        "file limit: {} lets only {clients} clients connect; raise the limit ({RAISE_FILES}), or \
+         set client.max_connections if this is enough",
+        files_max(limit)
+    ))
+}
+
+pub(super) fn memory_fits(limit: Option<u64>, is_exempt: bool, shards: usize) -> Result<()> {
+    // One more than shards: the kernel takes its time to give back what the probe locked.
+    let executors = if is_exempt { 1 } else { shards as u64 + 1 };
+    let needed = executors * LOCKED_BYTES;
+    let Some(limit) = limit.filter(|limit| *limit < needed) else {
+        return Ok(());
+    };
+    Err(Error::Host(format!(
+        "memory lock limit: {} KiB is too low: io_uring needs {} KiB for {shards} shards; raise \
+         the limit (ulimit -Hl, LimitMEMLOCK= of systemd, --ulimit memlock= of docker){}",
+        limit >> 10,
+        needed >> 10,
+        if limit >= 2 * LOCKED_BYTES {
+            " or start fewer --shards"
+        } else {
+            ""
+        },
+    )))
+}
+
+/// Whether the kernel does not count what this process locks. A capability inside a container's own
+/// user namespace does not help.
+pub(super) fn is_exempt() -> bool {
+    let initial = fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]));
+    initial && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Server;
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
+        match result {
+            Err(Error::Host(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn shards_out_of_range_are_refused() {
+        for shards in [0, 257] {
+            let expected = format!("shards: {shards} is out of range; accepted: 1 to 256");
+            assert_eq!(text(shards_fit(shards)), expected);
+        }
+        assert!(shards_fit(SHARDS_MAX).is_ok());
+    }
+
+    #[test]
+    fn one_shard_per_core_unless_configured() {
+        let mut config = Config::default();
+        assert_eq!(shards(&config), cores().len().min(SHARDS_MAX));
+        config.shards = Some(3);
+        assert_eq!(shards(&config), 3);
+    }
+
+    #[test]
+    fn more_connections_than_files_are_refused() {
+        let mut config = Config::default();
+        config.client.max_connections = Some(1000);
+        assert!(files_fit(Some(1080), &config, 2).is_ok());
+        assert!(files_fit(None, &config, 2).is_ok());
+        assert_eq!(
+            text(files_fit(Some(1079), &config, 2)),
+            "file limit: 1079 is too low: client.max_connections = 1000 and 80 for tangelo itself \
+             make 1080; raise the limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of \
+             docker) or lower it",
+        );
+        config.client.max_connections = None;
+        assert!(files_fit(Some(81), &config, 2).is_ok());
+        assert_eq!(
+            text(files_fit(Some(80), &config, 2)),
+            "file limit: 80 is too low: a single client and 80 for tangelo itself make 81; raise \
+             the limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of docker)",
+        );
+    }
+
+    #[test]
+    fn a_file_limit_for_few_clients_is_a_warning_unless_they_are_wanted() {
+        let mut config = Config::default();
+        assert_eq!(
+            few_clients(Some(100), &config, 2).unwrap(),
+            "file limit: 100 lets only 20 clients connect; raise the limit (ulimit -Hn, \
+             LimitNOFILE= of systemd, --ulimit nofile= of docker), or set client.max_connections \
+             if this is enough",
+        );
+        assert!(few_clients(Some(1079), &config, 2).is_some());
+        assert_eq!(few_clients(Some(1080), &config, 2), None);
+        assert_eq!(few_clients(None, &config, 2), None);
+        config.client.max_connections = Some(20);
+        assert_eq!(few_clients(Some(100), &config, 2), None);
+    }
+
+    #[test]
+    fn sockets_are_bounded_by_files_and_not_by_the_connections_wanted() {
+        let mut config = Config {
+            shards: Some(1),
+            ..Config::default()
+        };
+        let files = sockets_max(&config);
+        assert!(files <= SESSIONS_PER_SHARD_MAX);
+        config.client.max_connections = Some(5);
+        assert_eq!(sockets_max(&config), files, "some never say a word");
+    }
+
+    #[test]
+    fn links_to_and_from_the_other_servers_are_reserved() {
+        let server = Server {
+            id: "a".into(),
+            server_type: "t".into(),
+            host: "h".into(),
+            port: 1,
+            ..Server::default()
+        };
+        let mut config = Config {
+            servers: vec![server; 10],
+            ..Config::default()
+        };
+        assert_eq!(reserve(&config, 2), 90);
+        config.rpc.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 3150)));
+        assert_eq!(reserve(&config, 2), 100);
+    }
+
+    #[test]
+    fn too_little_lockable_memory_is_refused() {
+        assert!(memory_fits(None, false, 256).is_ok());
+        assert!(memory_fits(Some(2560 << 10), false, 4).is_ok());
+        assert!(memory_fits(Some(512 << 10), true, 4).is_ok());
+        assert_eq!(
+            text(memory_fits(Some(2559 << 10), false, 4)),
+            "memory lock limit: 2559 KiB is too low: io_uring needs 2560 KiB for 4 shards; raise \
+             the limit (ulimit -Hl, LimitMEMLOCK= of systemd, --ulimit memlock= of docker) or \
+             start fewer --shards",
+        );
+        assert_eq!(
+            text(memory_fits(Some(64 << 10), true, 4)),
+            "memory lock limit: 64 KiB is too low: io_uring needs 512 KiB for 4 shards; raise the \
+             limit (ulimit -Hl, LimitMEMLOCK= of systemd, --ulimit memlock= of docker)",
+        );
+    }
+}

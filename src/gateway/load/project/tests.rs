@@ -1,0 +1,620 @@
+//! Tests of the parent.
+
+use super::super::Result;
+use super::*;
+use crate::limits;
+
+/// A folder of files, removed at the end.
+pub(in super::super) struct Folder(PathBuf);
+
+impl Folder {
+    pub(in super::super) fn new(files: &[(&str, &str)]) -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tangelo-load-{}-{n}", std::process::id());
+        let folder = Self(std::env::temp_dir().join(name));
+        for (name, text) in files {
+            let path = folder.path(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    pub(in super::super) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn load(id: &str, env: &str, files: &[(&str, &str)]) -> Result<Config, String> {
+    let folder = Folder::new(files);
+    let mut config = Config {
+        id: id.into(),
+        ..Config::default()
+    };
+    let project = Project {
+        dir: folder.0.clone(),
+        env: env.into(),
+        env_knob: "--env",
+    };
+    let joins = files.iter().any(|(name, _)| name.ends_with("master.json"));
+    let loaded = project
+        .apply(&mut config, None)
+        .and_then(|own| match joins {
+            true => project.join(&mut config, &own, Path::new("/srv/app/app.js")),
+            false => Ok(()),
+        });
+    let path = format!("{}/", folder.0.display());
+    loaded.map_err(|e| e.to_string().replace(&path, ""))?;
+    for warning in &mut config.warnings {
+        *warning = warning.replace(&path, "");
+    }
+    Ok(config)
+}
+
+const CONNECTOR: &str =
+    r#"{"id":"c-1","host":"127.0.0.1","port":3150,"clientPort":3010,"frontend":true}"#;
+
+/// Loads this list of chat servers next to a right connector.
+fn with_chat(chat: &str) -> Result<Config, String> {
+    let text = format!(r#"{{"connector":[{CONNECTOR}],"chat":[{chat}]}}"#);
+    load("c-1", "development", &[("servers.json", &text)])
+}
+
+/// Checks that the last of these chat servers is left out, and the one warning that says so.
+#[track_caller]
+fn left_out_chat(chat: &str, expected: &str) {
+    let config = with_chat(chat).unwrap();
+    let warning = format!("servers.json: {expected}; this entry is left out");
+    assert_eq!(config.warnings, [warning]);
+    let ids: Vec<&str> = config.servers.iter().map(|s| s.id.as_str()).collect();
+    let all = ["a"];
+    assert_eq!(ids, all[..chat.matches("},{").count()]);
+}
+
+#[track_caller]
+fn refused(files: &[(&str, &str)], expected: &str) {
+    assert_eq!(load("c-1", "development", files), Err(expected.into()));
+}
+
+const TYPES: &str = r#"{
+        "gate": [{"id":"gate-1","host":"127.0.0.1","clientPort":3014,"frontend":true}],
+        "connector": [
+            {"id":"c-2","host":"10.0.0.2","port":"3151","clientPort":3011,"frontend":"true"},
+            {"id":"c-1","host":"10.0.0.1","port":3150,"clientPort":3010,"frontend":true,
+             "max-connections": 100}
+        ],
+        "chat": [
+            {"id":"chat-2","host":"10.0.0.3","port":6051},
+            {"id":"chat-1","host":"10.0.0.4","port":6050}
+        ],
+        "area": [{"id":"area-1","host":"10.0.0.5","port":6060}]
+    }"#;
+
+#[track_caller]
+fn accepted(env: &str, files: &[(&str, &str)]) -> Config {
+    let config = load("c-1", env, files).unwrap();
+    assert_eq!(config.server_type, "connector");
+    assert_eq!(config.listen.to_string(), "[::]:3010");
+    assert_eq!(config.client.max_connections, Some(100));
+    let ids: Vec<&str> = config
+        .servers
+        .iter()
+        .map(|server| server.id.as_str())
+        .collect();
+    assert_eq!(
+        ids,
+        ["c-2", "chat-2", "chat-1", "area-1"],
+        "file order, without the gate"
+    );
+    assert_eq!(config.servers[0].port, 3151);
+    assert_eq!(config.servers[0].host, "10.0.0.2");
+    assert_eq!(config.servers[3].server_type, "area");
+    config
+}
+
+#[test]
+fn servers_are_found_below_their_environment() {
+    let text = format!(r#"{{"development": {{}}, "production": {TYPES}}}"#);
+    accepted("production", &[("servers.json", &text)]);
+}
+
+#[test]
+fn servers_are_found_in_the_folder_of_their_environment() {
+    accepted("production", &[("production/servers.json", TYPES)]);
+    let other = r#"{"development": {"chat": []}}"#;
+    accepted(
+        "production",
+        &[("servers.json", other), ("production/servers.json", TYPES)],
+    );
+}
+
+#[test]
+fn the_plain_file_wins_over_the_folder() {
+    let other = r#"{"chat": []}"#;
+    let plain = format!(r#"{{"production": {TYPES}}}"#);
+    accepted(
+        "production",
+        &[("servers.json", &plain), ("production/servers.json", other)],
+    );
+    accepted(
+        "production",
+        &[("servers.json", TYPES), ("production/servers.json", other)],
+    );
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    accepted(
+        "development",
+        &[("servers.json", &format!("\u{feff}{TYPES}"))],
+    );
+}
+
+#[test]
+fn the_dictionary_is_a_list_of_routes_for_all_environments() {
+    let read = |name: &str, text: &str| {
+        let config = accepted("development", &[("servers.json", TYPES), (name, text)]);
+        (config.dictionary, config.warnings)
+    };
+    let routes = r#"["onChat", "onAdd"]"#;
+    let expected = vec!["onChat".to_owned(), "onAdd".to_owned()];
+    assert_eq!(read("dictionary.json", routes), (expected, vec![]));
+    let nested = read("development/dictionary.json", routes);
+    assert_eq!(nested, (vec![], vec![]), "as the reference");
+    for text in [r#"["a", 1]"#, "7", "null", r#""onChat""#] {
+        refused(
+            &[("servers.json", TYPES), ("dictionary.json", text)],
+            "dictionary.json: accepted: a list of routes as texts",
+        );
+    }
+}
+
+#[test]
+fn a_dictionary_that_is_an_object_has_no_routes() {
+    let read = |text: &str| {
+        let files = [("servers.json", TYPES), ("dictionary.json", text)];
+        let config = accepted("development", &files);
+        assert_eq!(config.dictionary, [""; 0], "{text}");
+        config.warnings
+    };
+    assert_eq!(read("{}"), [""; 0]);
+    assert_eq!(read("{\r\n}\r\n"), [""; 0]);
+    for text in [
+        r#"{"chat.chatHandler.send": 1}"#,
+        r#"{"development": ["onChat"]}"#,
+    ] {
+        let warning = "dictionary.json: ignored, as a genuine server ignores an object here; \
+                       accepted: a list of routes as texts";
+        assert_eq!(read(text), [warning]);
+    }
+}
+
+#[test]
+fn protos_are_found_where_they_are() {
+    for name in ["serverProtos.json", "development/serverProtos.json"] {
+        let config = accepted("development", &[("servers.json", TYPES), (name, "{}")]);
+        let found = config.client.server_protos.expect("a path");
+        assert!(found.ends_with(name), "{}", found.display());
+        assert_eq!(config.client.client_protos, None);
+    }
+}
+
+#[test]
+fn a_cluster_count_stands_for_that_many_servers() {
+    let text = r#"{"connector": [
+            {"clusterCount": 2, "host": "h", "port": "3150++", "clientPort": "3010++", "frontend": true},
+            {"clusterCount": "1", "host": "h", "port": "3250++", "clientPort": "3020++", "frontend": true}
+        ]}"#;
+    let config = load(
+        "cluster-server-connector-1",
+        "development",
+        &[("servers.json", text)],
+    );
+    let config = config.unwrap();
+    assert_eq!(config.listen.port(), 3011);
+    let others: Vec<(&str, u16)> = config
+        .servers
+        .iter()
+        .map(|server| (server.id.as_str(), server.port))
+        .collect();
+    assert_eq!(
+        others,
+        [
+            ("cluster-server-connector-0", 3150),
+            ("cluster-server-connector-2", 3250)
+        ]
+    );
+    left_out_chat(
+        r#"{"clusterCount":0,"host":"h","port":"6050++"}"#,
+        "chat[0]: clusterCount: 0 is out of range; accepted: a number from 1 to 4096",
+    );
+}
+
+#[test]
+fn a_missing_project_says_what_was_looked_for() {
+    refused(
+        &[],
+        "servers.json: not found, nor development/servers.json; --app-dir must name the folder \
+         that holds config/servers.json",
+    );
+}
+
+#[test]
+fn an_unknown_environment_names_those_there_are() {
+    let text = format!(r#"{{"production": {TYPES}, "stage": {TYPES}}}"#);
+    refused(
+        &[("servers.json", &text)],
+        "servers.json: no environment \"development\"; there: production, stage; choose one with --env",
+    );
+}
+
+#[test]
+fn an_unknown_id_names_the_frontends_there_are() {
+    assert_eq!(
+        load("c-9", "development", &[("servers.json", TYPES)]).unwrap_err(),
+        "servers.json: no server has the id \"c-9\"; frontends in environment \"development\": \
+         gate-1, c-2, c-1",
+    );
+}
+
+#[test]
+fn the_own_entry_must_be_a_frontend_with_a_client_port() {
+    let of = |entry: &str| format!(r#"{{"connector": [{entry}]}}"#);
+    let files = |text: &str, expected: &str| refused(&[("servers.json", text)], expected);
+    files(
+        &of(r#"{"id":"c-1","host":"h","port":1,"clientPort":3010}"#),
+        "servers.json: connector[0] c-1: frontend: must be true: tangelo replaces frontend servers",
+    );
+    files(
+        &of(r#"{"id":"c-1","host":"h","port":1,"frontend":true}"#),
+        "servers.json: connector[0] c-1: clientPort: missing; accepted: a number from 1 to 65535",
+    );
+    files(
+        &of(r#"{"id":"c-1","host":"h","port":1,"frontend":true,"clientPort":65536}"#),
+        "servers.json: connector[0] c-1: clientPort: 65536 is out of range; accepted: a number \
+         from 1 to 65535",
+    );
+    files(
+        &of(r#"{"id":"c-1","frontend":true,"clientPort":1,"max-connections":"many"}"#),
+        "servers.json: connector[0] c-1: max-connections: \"many\" is no whole number",
+    );
+}
+
+#[test]
+fn an_incomplete_entry_of_another_server_is_left_out_with_a_warning() {
+    let port = "accepted: a number from 1 to 65535";
+    left_out_chat(
+        r#"{"id":"a","host":"h","port":1},{"id":"b","port":1}"#,
+        "chat[1] b: host: missing; accepted: a text in quotes",
+    );
+    left_out_chat(
+        r#"{"id":"a","host":7,"port":1}"#,
+        "chat[0] a: host: 7 is no text; accepted: a text in quotes",
+    );
+    left_out_chat(
+        r#"{"id":"a","host":"h"}"#,
+        &format!("chat[0] a: port: missing; {port}"),
+    );
+    left_out_chat(
+        r#"{"id":"a","host":"h","port":0}"#,
+        &format!("chat[0] a: port: 0 is out of range; {port}"),
+    );
+    left_out_chat(
+        r#"{"id":"a","host":"h","port":"6050+"}"#,
+        &format!("chat[0] a: port: \"6050+\" is no whole number; {port}"),
+    );
+    left_out_chat(
+        r#"{"host":"h","port":1}"#,
+        "chat[0]: id: missing; accepted: a text in quotes",
+    );
+    left_out_chat("7", "chat[0]: accepted: an object");
+}
+
+#[test]
+fn of_two_servers_with_one_id_the_last_counts() {
+    let text = format!(
+        r#"{{"connector":[{CONNECTOR}],
+                "event":[{{"id":"e-1","host":"h","port":1}}],
+                "service":[{{"id":"e-1","host":"h","port":2}}]}}"#
+    );
+    let config = load("c-1", "development", &[("servers.json", &text)]).unwrap();
+    let servers = config.servers.iter();
+    let servers: Vec<_> = servers.map(|s| (&*s.id, &*s.server_type, s.port)).collect();
+    assert_eq!(servers, [("e-1", "service", 2)]);
+    let warning = "servers.json: event[0] e-1: id: used again by service[0], which counts; \
+                   this entry is left out";
+    assert_eq!(config.warnings, [warning]);
+}
+
+#[test]
+fn the_own_id_is_used_once() {
+    assert_eq!(
+        with_chat(r#"{"id":"c-1","host":"h","port":1}"#).unwrap_err(),
+        "servers.json: chat[0] c-1: id: used twice, by connector[0] too",
+    );
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_named_when_the_own_one_is_missing() {
+    let text = r#"{"connector": [{"host":"h","port":1,"clientPort":3010,"frontend":true}]}"#;
+    refused(
+        &[("servers.json", text)],
+        "servers.json: no server has the id \"c-1\"; frontends in environment \"development\": \
+         ; servers.json: connector[0]: id: missing; accepted: a text in quotes; this entry is \
+         left out",
+    );
+}
+
+#[test]
+fn a_member_that_holds_no_list_has_no_servers() {
+    let text = |member: &str| format!(r#"{{"connector": [{CONNECTOR}], {member}}}"#);
+    let warnings = |text: &str| {
+        let config = load("c-1", "development", &[("servers.json", text)]).unwrap();
+        assert_eq!(config.servers, []);
+        config.warnings
+    };
+    let comment = text(r#""//": "ports: see the wiki""#);
+    assert_eq!(warnings(&comment), [""; 0]);
+    let by_env = format!(r#"{{"development": {comment}}}"#);
+    assert_eq!(warnings(&by_env), [""; 0]);
+    assert_eq!(
+        warnings(&text(r#""chat": {"id": "chat-1"}"#)),
+        ["servers.json: chat: ignored; accepted: a list of servers"],
+    );
+}
+
+#[test]
+fn a_file_of_another_shape_is_named() {
+    refused(
+        &[("servers.json", r#"{"development": 7}"#)],
+        "servers.json: accepted: an object with a list of servers for each type",
+    );
+}
+
+#[test]
+fn broken_json_names_file_and_line() {
+    refused(
+        &[("servers.json", "{\n  \"connector\": [\n  }\n}")],
+        "servers.json:3: expected value (column 3)",
+    );
+}
+
+#[test]
+fn more_servers_than_tangelo_takes_are_refused() {
+    let chat: Vec<String> = (0..=limits::SERVERS_MAX)
+        .map(|n| format!(r#"{{"id":"chat-{n}","host":"h","port":1}}"#))
+        .collect();
+    assert_eq!(
+        with_chat(&chat.join(",")).unwrap_err(),
+        "servers.json: chat: more than 4097 servers in this file; accepted: at most 4097",
+    );
+}
+
+#[test]
+fn a_master_that_cannot_be_reached_is_named() {
+    let servers = ("servers.json", TYPES);
+    let right = r#"{"development": {"id":"m","host":"127.0.0.1","port":3005}}"#;
+    accepted("development", &[servers, ("master.json", right)]);
+    accepted(
+        "development",
+        &[
+            servers,
+            ("development/master.json", r#"{"host":"h","port":1}"#),
+        ],
+    );
+    refused(
+        &[servers, ("master.json", r#"{"id":"m","port":3005}"#)],
+        "master.json: master: host: missing; accepted: a text in quotes",
+    );
+    refused(
+        &[
+            servers,
+            (
+                "master.json",
+                r#"{"development": {"host":"h","port":99999}}"#,
+            ),
+        ],
+        "master.json: master: port: 99999 is out of range; accepted: a number from 1 to 65535",
+    );
+    refused(
+        &[servers, ("master.json", r#"{"development": 7}"#)],
+        "master.json: accepted: an object",
+    );
+}
+
+const MASTER: (&str, &str) = ("master.json", r#"{"host":"127.0.0.1","port":3005}"#);
+
+/// This entry of `c-1`, next to a master and these files.
+fn joined(entry: &str, files: &[(&str, &str)]) -> Result<Config, String> {
+    let servers = format!(r#"{{"connector": [{entry}]}}"#);
+    let own = [("servers.json", servers.as_str()), MASTER];
+    load("c-1", "development", &[&own, files].concat())
+}
+
+fn shown(value: Json) -> String {
+    let mut text = Vec::new();
+    crate::wire::json::write_value(&mut text, &value);
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn the_master_is_told_what_a_genuine_server_tells_it() {
+    // The rpc vector `pomelo-master-startup`, and what its cluster was started from.
+    let registered = concat!(
+        r#"{"info":{"main":"/srv/app/app.js","env":"development","id":"connector-1","#,
+        r#""host":"127.0.0.1","port":21120,"clientHost":"127.0.0.1","clientPort":21020,"#,
+        r#""frontend":"true","serverType":"connector"},"#,
+        r#""token":"agarxhqb98rpajloaxn34ga8xrunpagkjwlaw3ruxnpaagl29w4rxn"}"#,
+    );
+    let servers = r#"{"development": {
+            "connector": [
+                {"id":"connector-1","host":"127.0.0.1","port":21120,
+                 "clientHost":"127.0.0.1","clientPort":21020,"frontend":true},
+                {"id":"connector-2","host":"127.0.0.1","port":21121,
+                 "clientHost":"127.0.0.1","clientPort":21021,"frontend":true}
+            ],
+            "chat": [
+                {"id":"chat-1","host":"127.0.0.1","port":21110},
+                {"id":"chat-2","host":"127.0.0.1","port":21111}
+            ]
+        }}"#;
+    let master = r#"{"development": {"id":"master-server-1","host":"127.0.0.1","port":21005}}"#;
+    let admin = r#"[
+            {"type":"chat","token":"x"},
+            {"type":"connector","token":"agarxhqb98rpajloaxn34ga8xrunpagkjwlaw3ruxnpaagl29w4rxn"}
+        ]"#;
+    let files = [
+        ("servers.json", servers),
+        ("master.json", master),
+        ("adminServer.json", admin),
+    ];
+    let config = load("connector-1", "development", &files).unwrap();
+    let master = config.master.unwrap();
+    assert_eq!((master.host.as_str(), master.port), ("127.0.0.1", 21005));
+    assert_eq!(master.env, "development");
+    let told = serde_json::json!({"info": master.info, "token": master.token});
+    assert_eq!(shown(told), registered);
+}
+
+#[test]
+fn every_key_of_the_own_entry_is_told_in_its_order_and_as_the_words_make_it() {
+    let config = joined(
+        r#"{"zone":"eu","id":"c-1","host":"127.0.0.1","port":"3150","clientPort":3010,
+                "frontend":"true","args":["launcher.js"],"auto-restart":true,"rate":1.5,"cpu":2}"#,
+        &[],
+    );
+    assert_eq!(
+        shown(config.unwrap().master.unwrap().info.into()),
+        concat!(
+            r#"{"main":"/srv/app/app.js","env":"development","zone":"eu","id":"c-1","#,
+            r#""host":"127.0.0.1","port":3150,"clientPort":3010,"frontend":"true","#,
+            r#""args":"[ 'launcher.js' ]","auto-restart":"true","rate":"1.5","cpu":2,"#,
+            r#""serverType":"connector"}"#,
+        )
+    );
+}
+
+#[test]
+fn a_server_of_a_cluster_count_tells_its_number_and_ports() {
+    let servers = r#"{"connector": [{"clusterCount":2,"host":"127.0.0.1","port":"3150++",
+            "clientPort":"3010++","frontend":true}]}"#;
+    let files = [("servers.json", servers), MASTER];
+    let config = load("cluster-server-connector-1", "development", &files).unwrap();
+    assert_eq!(
+        shown(config.master.unwrap().info.into()),
+        concat!(
+            r#"{"main":"/srv/app/app.js","env":"development","clusterCount":2,"#,
+            r#""host":"127.0.0.1","port":3151,"clientPort":3011,"frontend":"true","#,
+            r#""serverType":"connector","id":"cluster-server-connector-1"}"#,
+        )
+    );
+}
+
+#[test]
+fn the_token_is_that_of_the_first_entry_of_the_own_type() {
+    let token = |files: &[(&str, &str)]| {
+        let config = joined(CONNECTOR, files)?;
+        Ok::<Json, String>(config.master.unwrap().token)
+    };
+    let own = r#"[{"type":"chat","token":"a"},{"type":"connector","token":"b"},
+            {"type":"connector","token":"c"}]"#;
+    let other = r#"[{"type":"chat","token":"a"}]"#;
+    assert_eq!(token(&[]), Ok("ok".into()));
+    assert_eq!(token(&[("adminServer.json", own)]), Ok("b".into()));
+    assert_eq!(token(&[("adminServer.json", other)]), Ok(Json::Null));
+    let nested = ("development/adminServer.json", own);
+    assert_eq!(token(&[nested]), Ok("b".into()));
+    assert_eq!(
+        token(&[nested, ("adminServer.json", other)]),
+        Ok(Json::Null)
+    );
+    assert_eq!(
+        token(&[("adminServer.json", r#"{"development": []}"#)]),
+        Err("adminServer.json: accepted: a list of objects with type and token".into())
+    );
+    assert_eq!(
+        token(&[("adminServer.json", r#"[{"type":"connector"}]"#)]),
+        Err("adminServer.json: [0] connector: token: missing; accepted: a text in quotes".into())
+    );
+}
+
+#[test]
+fn tokens_in_a_script_are_refused_where_the_master_would_read_it() {
+    let script = ("development/adminServer.js", "module.exports = []");
+    let config = joined(CONNECTOR, &[script]).unwrap();
+    assert_eq!(
+        config.master.unwrap().token,
+        "ok",
+        "pomelo reads no scripts"
+    );
+
+    let folder = Folder::new(&[script]);
+    let project = Project {
+        dir: folder.0.clone(),
+        env: "development".into(),
+        env_knob: "--env",
+    };
+    let config = Config {
+        dialect: Dialect::Pinus,
+        ..Config::default()
+    };
+    assert_eq!(
+        project.token(&config).unwrap_err().to_string(),
+        format!(
+            "{}: only JSON is read; put the same list into adminServer.json beside it",
+            folder.path(script.0).display()
+        ),
+    );
+    fs::write(folder.path("adminServer.json"), "[]").unwrap();
+    assert_eq!(project.token(&config), Ok(Json::Null));
+}
+
+#[test]
+fn calls_arrive_at_the_own_host_and_port() {
+    let listen = |host: &str, port: &str| {
+        let entry =
+            format!(r#"{{"id":"c-1","host":"{host}"{port},"clientPort":3010,"frontend":true}}"#);
+        let address = joined(&entry, &[])?.rpc.listen;
+        Ok::<_, String>(address.map(|address| address.to_string()))
+    };
+    let port = r#","port":3150"#;
+    assert_eq!(listen("127.0.0.1", port), Ok(Some("127.0.0.1:3150".into())));
+    assert_eq!(listen("::1", port), Ok(Some("[::1]:3150".into())));
+    assert_eq!(listen("localhost", port), Ok(Some("127.0.0.1:3150".into())));
+    assert_eq!(listen("127.0.0.1", ""), Ok(None), "as pomelo");
+    let error = listen("no..host", port).unwrap_err();
+    let start = "servers.json: connector[0] c-1: host: \"no..host\" cannot be resolved: ";
+    assert!(error.starts_with(start), "{error}");
+    let end = "; accepted: an address or a name that this machine knows, or set rpc.listen";
+    assert!(error.ends_with(end), "{error}");
+}
+
+#[test]
+fn weights_are_read() {
+    let text = format!(
+        r#"{{"connector":[{CONNECTOR}],"chat":[
+                {{"id":"a","host":"h","port":1,"weight":3}},
+                {{"id":"b","host":"h","port":1,"weight":"2"}},
+                {{"id":"c","host":"h","port":1}}]}}"#
+    );
+    let config = load("c-1", "development", &[("servers.json", &text)]).unwrap();
+    let weights: Vec<Option<u32>> = config.servers.iter().map(|s| s.weight).collect();
+    assert_eq!(weights, [Some(3), Some(2), None]);
+    let config = with_chat(r#"{"id":"a","host":"h","port":1,"weight":-1}"#).unwrap();
+    assert_eq!(config.servers[0].weight, None);
+    assert_eq!(
+        config.warnings,
+        [
+            "servers.json: chat[0] a: weight: -1 is out of range; accepted: a number from 0 to \
+          1000000; this server gets no weight"
+        ],
+    );
+}

@@ -1,0 +1,727 @@
+//! Tests of the parent.
+
+use super::project::tests::Folder;
+use super::*;
+use crate::config::{Dialect, NamedScheduler, RpcAllow, Scheduler, Server};
+use crate::session::binding::DuplicateLogin;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const MASTER: &str = r#"{"development": {"host": "127.0.0.1", "port": 3005}}"#;
+
+fn args(line: &[&str]) -> Result<Config, ArgsError> {
+    from_args(
+        std::iter::once("tangelo")
+            .chain(line.iter().copied())
+            .map(OsString::from),
+    )
+}
+
+#[track_caller]
+fn refused(line: &[&str], expected: &str) {
+    match args(line) {
+        Err(ArgsError::Config(Error::Config(text))) => assert_eq!(text, expected),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The error of a file with this text; its folder is left out.
+#[track_caller]
+fn refused_file(text: &str, expected: &str) {
+    let folder = Folder::new(&[("tangelo.toml", text)]);
+    let path = folder.path("tangelo.toml");
+    let Err(Error::Config(text)) = Config::load(&path) else {
+        panic!("accepted")
+    };
+    assert_eq!(text, format!("{}{expected}", path.display()));
+}
+
+#[test]
+fn nothing_given_is_the_default_and_embedded() {
+    let expected = Config {
+        embedded: true,
+        ..Config::default()
+    };
+    assert_eq!(args(&[]).unwrap(), expected);
+    assert_eq!(args(&["run"]).unwrap(), expected);
+}
+
+#[test]
+fn flags_are_valid_before_and_after_run_and_without_it() {
+    for line in [
+        &["--listen", "127.0.0.1:0", "--shards=2"][..],
+        &["run", "--listen", "127.0.0.1:0", "--shards=2"],
+        &["--listen", "127.0.0.1:0", "run", "--shards=2"],
+    ] {
+        let config = args(line).unwrap();
+        assert_eq!(config.listen, SocketAddr::from(([127, 0, 0, 1], 0)));
+        assert_eq!(config.shards, Some(2));
+        assert!(config.embedded);
+    }
+}
+
+#[test]
+fn set_reaches_every_kind_of_key_and_later_ones_win() {
+    let config = args(&[
+        "--set=client.heartbeat=5s",
+        "--set=client.heartbeat=3s",
+        "--set=push.scheduler=buffer",
+        "--set=listen=[::]:4010",
+        "--set=client.use_dict=true",
+        "--set=id=7",
+        "--set=log.level=info,tangelo::peer=debug",
+        "--set=log={format=\"json\"}",
+        "--set=dictionary=[\"onChat\"]",
+        "--set=server=[{id='chat-1', type='chat', host='::1', port=6050}]",
+    ])
+    .unwrap();
+    assert_eq!(config.client.heartbeat, Some(Duration::from_secs(3)));
+    assert_eq!(config.push.scheduler, Scheduler::Buffer);
+    assert_eq!(config.listen.to_string(), "[::]:4010");
+    assert!(config.client.use_dict);
+    assert_eq!(config.id, "7");
+    assert_eq!(config.log.level, "info,tangelo::peer=debug");
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.dictionary, ["onChat"]);
+    assert_eq!(config.servers[0].port, 6050);
+    assert!(config.embedded);
+}
+
+#[test]
+fn flags_win_over_set_and_set_wins_over_the_file() {
+    let text = "listen = '127.0.0.1:1'\nshards = 1\npin = true\ndialect = 'pinus'\n";
+    let folder = Folder::new(&[("tangelo.toml", text)]);
+    let path = folder.path("tangelo.toml").display().to_string();
+    let config = args(&[
+        "--config",
+        &path,
+        "--listen=127.0.0.1:3",
+        "--set=listen=127.0.0.1:2",
+        "--set=shards=2",
+    ])
+    .unwrap();
+    assert_eq!(config.listen.port(), 3);
+    assert_eq!(config.shards, Some(2));
+    assert!(config.pin);
+    assert_eq!(config.dialect, Dialect::Pinus);
+    assert!(!config.embedded);
+    assert_eq!(
+        args(&["--config", &path, "--dialect=pomelo"])
+            .unwrap()
+            .dialect,
+        Dialect::Pomelo
+    );
+}
+
+#[test]
+fn a_whole_file_is_read() {
+    let text = r#"
+            id = "connector-9"
+            dictionary = ["onChat", "onLeave"]
+            [client]
+            heartbeat = "30s"
+            package_bytes_max = "64KiB"
+            [push]
+            scheduler = "buffer"
+            flush_interval = "10ms"
+            select = ["response now", "onMove* slow"]
+            [[push.schedulers]]
+            id = "slow"
+            scheduler = "buffer"
+            flush_interval = "200ms"
+            [[push.schedulers]]
+            id = "now"
+            scheduler = "direct"
+            [[server]]
+            id = "chat-1"
+            type = "chat"
+            host = "10.0.0.2"
+            port = 6050
+            [[server]]
+            id = "area-1"
+            type = "area"
+            host = "10.0.0.3"
+            port = 6051
+        "#;
+    let folder = Folder::new(&[("tangelo.toml", text)]);
+    let mut expected = Config {
+        id: "connector-9".into(),
+        ..Config::default()
+    };
+    expected.dictionary = vec!["onChat".into(), "onLeave".into()];
+    expected.client.heartbeat = Some(Duration::from_secs(30));
+    expected.client.package_bytes_max = 64 << 10;
+    expected.push.scheduler = Scheduler::Buffer;
+    expected.push.flush_interval = Duration::from_millis(10);
+    expected.push.select = vec!["response now".into(), "onMove* slow".into()];
+    expected.push.schedulers = [
+        ("slow", Scheduler::Buffer, 200),
+        ("now", Scheduler::Direct, 20),
+    ]
+    .map(|(id, scheduler, ms)| NamedScheduler {
+        id: id.into(),
+        scheduler,
+        flush_interval: Duration::from_millis(ms),
+    })
+    .into();
+    expected.servers = [("chat", "10.0.0.2", 6050), ("area", "10.0.0.3", 6051)]
+        .map(|(kind, host, port)| Server {
+            id: format!("{kind}-1"),
+            server_type: kind.into(),
+            host: host.into(),
+            port,
+            ..Server::default()
+        })
+        .into();
+    assert_eq!(Config::load(folder.path("tangelo.toml")).unwrap(), expected);
+}
+
+#[test]
+fn an_unknown_key_names_file_line_and_key() {
+    refused_file(
+        "id = 'a'\n\n[client]\nuse_dict = true\nheartbeet = '3s'\n",
+        ":5: client.heartbeet: unknown key; known keys here: heartbeat, timeout, use_dict, \
+         use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
+         forward, real_ip_header, real_port_header, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
+    );
+    let top = "unknown key; known keys here: id, server_type, delegate, delegate_closed, env, dialect, listen, shards, pin, start_timeout, stop_timeout, \
+               app_dir, dictionary, handler_routes, server, client, filter, session, push, rpc, route, cluster, log";
+    refused_file(
+        "id = 'a'\n[clinet]\nheartbeat = '3s'\n",
+        &format!(":2: clinet: {top}"),
+    );
+    refused_file("heartbeat = '3s'\n", &format!(":1: heartbeat: {top}"));
+    refused_file("embedded = true\n", &format!(":1: embedded: {top}"));
+    refused_file(
+        "push.x.y = 1",
+        ":1: push.x: unknown key; known keys here: scheduler, flush_interval, schedulers, select",
+    );
+}
+
+#[test]
+fn the_first_mistake_of_a_file_is_the_one_named() {
+    refused_file("[push]\nb = 1\na = 2\n[client]\nc = 3", {
+        ":2: push.b: unknown key; known keys here: scheduler, flush_interval, schedulers, select"
+    });
+}
+
+#[test]
+fn an_unknown_key_in_set_names_the_flag_and_the_known_keys() {
+    refused(
+        &["--set", "push.shceduler=direct"],
+        "--set push.shceduler=direct: unknown key; known keys here: scheduler, flush_interval, \
+         schedulers, select",
+    );
+    refused(
+        &["--set", "push.scheduler.x=1"],
+        "--set push.scheduler.x=1: unknown key; known keys here: scheduler, flush_interval, \
+         schedulers, select",
+    );
+    refused(
+        &["--set", "push={x=1}"],
+        "--set push={x=1}: push.x: unknown key; known keys here: scheduler, flush_interval, \
+         schedulers, select",
+    );
+    refused(
+        &["--set", "=1"],
+        "--set =1: unknown key; known keys here: id, server_type, delegate, delegate_closed, env, dialect, listen, shards, pin, start_timeout, stop_timeout, \
+         app_dir, dictionary, handler_routes, server, client, filter, session, push, rpc, route, cluster, log",
+    );
+}
+
+#[test]
+fn a_wrong_value_names_file_line_key_and_what_is_accepted() {
+    refused_file(
+        "[rpc]\n\ntimeout = 30\n",
+        ":3: rpc.timeout: 30 has no unit; accepted: 100ms to 10m, such as \"3s\" or \"250ms\"",
+    );
+    refused_file(
+        "\nclient = 3\n",
+        ":2: client: 3 is no section; accepted: [client] with keys heartbeat, timeout, use_dict, \
+         use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
+         forward, real_ip_header, real_port_header, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
+    );
+    refused_file(
+        "id = 'a'\n[[server]]\nid = 'b'\ntype = 'chat'\nhost = 'h'\nport = 70000\n",
+        ":6: server[0].port: 70000 is out of range; accepted: a number from 1 to 65535",
+    );
+    refused_file(
+        "[[server]]\nid = 'b'\ntype = 'chat'\nhost = 'h'\nport = 1\n\n[[server]]\nid = 'c'\n",
+        ":7: server[1].type: missing; every server needs id, type, host and port",
+    );
+    refused_file("[log]\nlevel = 'debgu'", {
+        ":2: log.level: \"debgu\" is not a level; accepted: error, warn, info, debug, trace, off, or a \
+         filter such as info,tangelo::peer=debug"
+    });
+}
+
+#[test]
+fn a_wrong_value_of_a_flag_names_the_flag() {
+    refused(
+        &["--set", "client.heartbeat=3"],
+        "--set client.heartbeat=3: 3 has no unit; accepted: whole seconds, 1s to 1h, such as \"3s\"",
+    );
+    refused(
+        &["--set", "client.heartbeat"],
+        "--set client.heartbeat: no value; accepted: KEY=VALUE, such as client.heartbeat=3s",
+    );
+    refused(
+        &["--shards", "0"],
+        "--shards 0: 0 is out of range; accepted: a number from 1 to 256",
+    );
+    refused(
+        &["--listen", "localhost:3010"],
+        "--listen localhost:3010: \"localhost:3010\" is no address with a port; accepted: \
+         ADDR:PORT, such as 127.0.0.1:3010, or [::]:3010 for all addresses",
+    );
+    refused(
+        &["--dialect", "pitaya"],
+        "--dialect pitaya: \"pitaya\" is not known; accepted: pomelo, pinus",
+    );
+}
+
+#[test]
+fn broken_toml_names_file_and_line() {
+    refused_file("id = 'a'\nid = 'b'\n", ":2: duplicate key");
+    refused_file(
+        "id = 'a'\n\nshards =\n",
+        ":3: string values must be quoted, expected literal string",
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    refused(
+        &["--config", "no/such.toml"],
+        "no/such.toml: cannot be read: No such file or directory (os error 2)",
+    );
+}
+
+#[test]
+fn values_that_contradict_each_other_are_named() {
+    refused(
+        &["--set", "rpc.backoff_min=3s"],
+        "rpc.backoff_min: 3s is longer than rpc.backoff_max, 2s",
+    );
+    refused(
+        &[
+            "--id=a",
+            "--set=server=[{id='a', type='chat', host='h', port=1}]",
+        ],
+        "server[0].id: \"a\" is the id of this tangelo itself; only other servers go here",
+    );
+    let mut config = Config::default();
+    let server = Server {
+        id: "a".into(),
+        server_type: "t".into(),
+        host: "h".into(),
+        port: 1,
+        ..Server::default()
+    };
+    config.servers = vec![server; limits::SERVERS_MAX + 1];
+    assert_eq!(
+        check(&config).unwrap_err().to_string(),
+        "4097 other servers are more than tangelo takes; accepted: at most 4096",
+    );
+}
+
+#[test]
+fn usage_errors_keep_the_exit_codes_of_clap() {
+    let code = |line: &[&str]| match args(line) {
+        Err(ArgsError::Usage(error)) => error.exit_code(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code(&["--help"]), 0);
+    assert_eq!(code(&["--version"]), 0);
+    assert_eq!(code(&["--no-such-flag"]), 2);
+    assert_eq!(code(&["walk"]), 2);
+    assert_eq!(
+        code(&["--app-dir", "game-server"]),
+        2,
+        "--app-dir requires --id"
+    );
+}
+
+#[test]
+fn a_project_is_the_lowest_layer() {
+    let servers = r#"{"development": {"connector": [
+            {"id": "c-1", "host": "127.0.0.1", "port": 1, "clientPort": 3010, "frontend": true,
+             "max-connections": 9}]}}"#;
+    let folder = Folder::new(&[
+        ("game/config/servers.json", servers),
+        ("game/config/master.json", MASTER),
+        (
+            "tangelo.toml",
+            "app_dir = 'game'\nid = 'c-1'\nclient.max_connections = 7\nshards = 3",
+        ),
+    ]);
+    let toml = folder.path("tangelo.toml").display().to_string();
+    let game = folder.path("game").display().to_string();
+
+    let config = Config::load(&toml).unwrap();
+    assert_eq!(
+        config.app_dir,
+        Some(folder.path("game")),
+        "relative to the file"
+    );
+    assert_eq!(
+        (config.listen.port(), config.client.max_connections),
+        (3010, Some(7))
+    );
+
+    let line = ["--app-dir", &game, "--id=c-1", "--listen=127.0.0.1:1"];
+    let config = args(&line).unwrap();
+    assert_eq!(
+        (config.listen.port(), config.client.max_connections),
+        (1, Some(9))
+    );
+    assert_eq!((config.shards, config.embedded), (None, false));
+
+    let config = args(&[&["--config", &toml][..], &line].concat()).unwrap();
+    assert_eq!(
+        (config.listen.port(), config.client.max_connections),
+        (1, Some(7))
+    );
+    assert_eq!(config.app_dir, Some(game.into()));
+}
+/// A project of one connector `c-1` and one backend.
+fn project() -> Folder {
+    let servers = r#"{"development": {
+            "connector": [{"id":"c-1","host":"127.0.0.1","port":3150,"clientPort":3010,
+                           "frontend":true}],
+            "chat": [{"id":"chat-1","host":"127.0.0.1","port":6050}]}}"#;
+    Folder::new(&[
+        ("config/servers.json", servers),
+        ("config/master.json", MASTER),
+        ("app.js", ""),
+    ])
+}
+
+fn ids(config: &Config) -> Vec<&str> {
+    config
+        .servers
+        .iter()
+        .map(|server| server.id.as_str())
+        .collect()
+}
+
+#[test]
+fn a_project_has_a_master_to_join_and_a_port_for_calls() {
+    let folder = project();
+    let dir = folder.path("").display().to_string();
+    let config = args(&["--app-dir", &dir, "--id=c-1"]).unwrap();
+    let master = config.master.as_ref().unwrap();
+    assert_eq!((master.host.as_str(), master.port), ("127.0.0.1", 3005));
+    assert_eq!(
+        master.info["main"],
+        folder.path("app.js").display().to_string()
+    );
+    assert_eq!(master.info["port"], 3150);
+    assert_eq!(config.rpc.listen, Some("127.0.0.1:3150".parse().unwrap()));
+    assert_eq!(ids(&config), ["chat-1"]);
+}
+
+#[test]
+fn whoever_does_not_join_has_the_listed_servers_and_no_port_for_calls() {
+    let folder = project();
+    std::fs::remove_file(folder.path("config/master.json")).unwrap();
+    let dir = folder.path("").display().to_string();
+    let line = ["--app-dir", &dir, "--id=c-1"];
+    let config = folder.path("config").display().to_string();
+    refused(
+        &line,
+        &format!(
+            "{config}/master.json: not found, nor {config}/development/master.json; it names \
+             the master to join, which cluster.join = false does without"
+        ),
+    );
+    let stays = ["--set=cluster.join=false", "--set=rpc.listen=[::]:1"];
+    let config = args(&[&line[..], &stays].concat()).unwrap();
+    assert_eq!((config.master, config.rpc.listen), (None, None));
+    assert_eq!(config.servers[0].id, "chat-1");
+}
+
+#[test]
+fn without_a_project_calls_come_where_the_user_says() {
+    assert_eq!(args(&[]).unwrap().rpc.listen, None);
+    let config = args(&["--set=rpc.listen=[::]:1"]).unwrap();
+    assert_eq!(config.rpc.listen, Some("[::]:1".parse().unwrap()));
+    assert_eq!(config.master, None);
+}
+
+#[test]
+fn a_set_address_for_calls_wins_and_the_host_need_not_be_known_here() {
+    let folder = project();
+    let servers = r#"{"connector": [{"id":"c-1","host":"no..host","port":3150,
+            "clientPort":3010,"frontend":true}]}"#;
+    std::fs::write(folder.path("config/servers.json"), servers).unwrap();
+    let dir = folder.path("").display().to_string();
+    let line = ["--app-dir", &dir, "--id=c-1", "--set=rpc.listen=[::]:4150"];
+    let config = args(&line).unwrap();
+    assert_eq!(config.rpc.listen, Some("[::]:4150".parse().unwrap()));
+    let info = config.master.unwrap().info;
+    assert_eq!(
+        (&info["host"], &info["port"]),
+        (&"no..host".into(), &3150.into())
+    );
+}
+
+#[test]
+fn a_server_type_set_over_the_project_is_the_one_told_and_proved() {
+    let folder = project();
+    let admin = r#"[{"type":"connector","token":"a"},{"type":"gate","token":"b"}]"#;
+    std::fs::write(folder.path("config/adminServer.json"), admin).unwrap();
+    let dir = folder.path("").display().to_string();
+    let config = args(&["--app-dir", &dir, "--id=c-1", "--set=server_type=gate"]).unwrap();
+    let master = config.master.unwrap();
+    assert_eq!(master.info["serverType"], "gate");
+    assert_eq!(master.token, "b");
+}
+
+/// A command line as the master of `project` writes it, for a server that it does not list.
+const WORDS: [&str; 8] = [
+    "env=development",
+    "id=c-7",
+    "host=127.0.0.1",
+    "port=3157",
+    "clientPort=3017",
+    "frontend=true",
+    "args=[ 'launcher.js' ]",
+    "serverType=connector",
+];
+
+#[test]
+fn a_launched_server_is_what_its_words_say() {
+    let folder = project();
+    let main = folder.path("app.js").display().to_string();
+    let line = [&[main.as_str()], &WORDS[..], &["--shards", "2"]].concat();
+    let config = args(&line).unwrap();
+    assert_eq!((config.id.as_str(), config.shards), ("c-7", Some(2)));
+    assert_eq!(config.server_type, "connector");
+    assert_eq!(config.listen.to_string(), "[::]:3017");
+    assert_eq!(config.rpc.listen, Some("127.0.0.1:3157".parse().unwrap()));
+    assert_eq!(ids(&config), ["c-1", "chat-1"]);
+    assert_eq!(
+        config.app_dir,
+        Some(folder.path("").canonicalize().unwrap())
+    );
+    assert!(!config.embedded);
+    let info = config.master.unwrap().info;
+    let expected = serde_json::json!({
+        "main": main,
+        "env": "development",
+        "id": "c-7",
+        "host": "127.0.0.1",
+        "port": 3157,
+        "clientPort": 3017,
+        "frontend": "true",
+        "args": "[ 'launcher.js' ]",
+        "serverType": "connector",
+    });
+    let order = |json: &serde_json::Value| json.to_string();
+    assert_eq!(order(&info.into()), order(&expected));
+}
+
+#[test]
+fn a_launched_server_and_one_named_by_its_id_tell_the_same() {
+    let folder = project();
+    let main = folder.path("app.js").display().to_string();
+    let dir = folder.path("").display().to_string();
+    let named = args(&["--app-dir", &dir, "--id=c-1"]).unwrap();
+    let words = "env=development id=c-1 host=127.0.0.1 port=3150 clientPort=3010 frontend=true \
+                 serverType=connector";
+    let line: Vec<&str> = [main.as_str()]
+        .into_iter()
+        .chain(words.split(' '))
+        .collect();
+    let launched = args(&line).unwrap();
+    assert_eq!(launched.master, named.master);
+    assert_eq!(launched.servers, named.servers);
+    assert_eq!(launched.rpc, named.rpc);
+    // By hand, the folder is as good as the script in it.
+    let line = [&["run", "--app-dir", &dir], &line[1..]].concat();
+    assert_eq!(args(&line).unwrap().master, named.master);
+}
+
+#[test]
+fn words_say_alone_who_a_launched_server_is() {
+    let folder = project();
+    let text = "id = 'x'\nenv = 'y'\nserver_type = 'z'\nshards = 3\n";
+    let toml = folder.path("tangelo.toml");
+    std::fs::write(&toml, text).unwrap();
+    let main = folder.path("app.js").display().to_string();
+    let line = [&[main.as_str()], &WORDS[..]].concat();
+    let toml = toml.display().to_string();
+    let config = args(&[&line[..], &["--config", &toml]].concat()).unwrap();
+    assert_eq!(config.shards, Some(3));
+    let who = [config.id, config.env, config.server_type];
+    assert_eq!(who, ["c-7", "development", "connector"]);
+    for (flag, shown) in [
+        ("--id=c-7", "--id c-7"),
+        ("--env=production", "--env production"),
+        ("--set=server_type=gate", "--set server_type=gate"),
+    ] {
+        refused(
+            &[&line[..], &[flag]].concat(),
+            &format!("{shown}: not together with key=value words, which say that themselves"),
+        );
+    }
+}
+
+#[test]
+fn a_launched_server_without_env_asks_node_env_and_tells_no_env() {
+    let folder = project();
+    let text = "{\"production\": {\"host\": \"10.0.0.9\", \"port\": 1}}";
+    std::fs::write(folder.path("config/master.json"), text).unwrap();
+    std::fs::remove_file(folder.path("config/servers.json")).unwrap();
+    let main = folder.path("app.js").display().to_string();
+    let words: Vec<String> = std::iter::once(main.as_str())
+        .chain(WORDS[1..].iter().copied())
+        .map(String::from)
+        .collect();
+    let layers = Layers {
+        launch: Launch::from_words(&words, Some("production".into())),
+        file: None,
+        flags: Vec::new(),
+    };
+    let config = layers.config().unwrap();
+    assert_eq!((config.env.as_str(), ids(&config)), ("production", vec![]));
+    let master = config.master.unwrap();
+    assert_eq!(
+        (master.host.as_str(), master.env.as_str()),
+        ("10.0.0.9", "production")
+    );
+    assert_eq!(master.info.get("env"), None);
+}
+
+#[test]
+fn a_launched_server_that_misses_a_word_is_told_which() {
+    let folder = project();
+    let main = folder.path("app.js").display().to_string();
+    let without = |key: &str| -> Vec<&str> {
+        let words = WORDS.into_iter().filter(|word| !word.starts_with(key));
+        std::iter::once(main.as_str()).chain(words).collect()
+    };
+    refused(
+        &without("id="),
+        "command line: id: missing; accepted: id=TEXT",
+    );
+    refused(
+        &without("serverType="),
+        "command line c-7: serverType: missing; accepted: serverType=TEXT",
+    );
+    refused(
+        &without("frontend="),
+        "command line c-7: frontend: must be true: tangelo replaces frontend servers",
+    );
+    refused(
+        &without("clientPort="),
+        "command line c-7: clientPort: missing; accepted: a number from 1 to 65535",
+    );
+    refused(
+        &WORDS,
+        "no project; put its main script before the key=value words, as in game/app.js \
+         id=connector-1, or name its folder with --app-dir",
+    );
+    let config = folder.path("").canonicalize().unwrap().join("config");
+    refused(
+        &[&[main.as_str(), "env=stage"], &WORDS[1..]].concat(),
+        &format!(
+            "{}/servers.json: no environment \"stage\"; there: development; choose one with \
+             env=",
+            config.display()
+        ),
+    );
+}
+
+#[test]
+fn an_id_that_is_a_number_is_taken_for_its_text() {
+    let folder = project();
+    let main = folder.path("app.js").display().to_string();
+    let config = args(&[&[main.as_str(), "id=007"], &WORDS[2..]].concat()).unwrap();
+    assert_eq!(config.id, "7");
+    assert_eq!(config.master.unwrap().info["id"], 7);
+}
+
+#[test]
+fn any_server_type_has_a_strategy() {
+    let text = "[route]\nchat = 'rr'\ndefault = 'la'\n'🍊' = 'random'\n";
+    let folder = Folder::new(&[("tangelo.toml", text)]);
+    let path = folder.path("tangelo.toml").display().to_string();
+    let line = [
+        "--config",
+        &path,
+        "--set=route.chat=wrr",
+        "--set=route={area='ch'}",
+    ];
+    let config = args(&line).unwrap();
+    let routes: Vec<(&str, &str)> = config
+        .routes
+        .iter()
+        .map(|(kind, strategy)| (kind.as_str(), strategy.as_str()))
+        .collect();
+    let expected = [
+        ("area", "ch"),
+        ("chat", "wrr"),
+        ("default", "la"),
+        ("🍊", "random"),
+    ];
+    assert_eq!(routes, expected);
+}
+
+#[test]
+fn a_strategy_that_is_none_names_its_place() {
+    let accepted = crate::route::balance::Strategy::parse("rrr").unwrap_err();
+    refused(
+        &["--set=route.chat=rrr"],
+        &format!("--set route.chat=rrr: {accepted}"),
+    );
+    refused_file(
+        "[route]\ndefault = 'rr'\nchat = 'rrr'\n",
+        &format!(":3: route.chat: {accepted}"),
+    );
+    refused_file(
+        "route.chat = 7",
+        ":1: route.chat: 7 is no text; accepted: a text in quotes",
+    );
+    let unknown = "unknown key; known keys here: default and any server type";
+    refused(
+        &["--set=route.chat.send=rr"],
+        &format!("--set route.chat.send=rr: {unknown}"),
+    );
+    refused_file(
+        "[route]\n'chat.send' = 'rr'",
+        &format!(":2: route.chat.send: {unknown}"),
+    );
+    refused_file(
+        "route = 'rr'",
+        ":1: route: \"rr\" is no section; accepted: [route] with keys default and any server \
+         type",
+    );
+}
+
+#[test]
+fn cluster_and_session_keys_reach_their_knobs() {
+    let config = args(&[
+        "--set=cluster.reconnect_min=50ms",
+        "--set=cluster.reconnect_max=2s",
+        "--set=cluster.join=false",
+        "--set=rpc.allow=cluster",
+        "--set=session.duplicate_login=newest-wins",
+        "--set=session.duplicate_login_reason=elsewhere",
+    ])
+    .unwrap();
+    assert_eq!(config.cluster.reconnect_min, Duration::from_millis(50));
+    assert_eq!(config.cluster.reconnect_max, Duration::from_secs(2));
+    assert!(!config.cluster.join);
+    assert_eq!(config.rpc.allow, RpcAllow::Cluster);
+    assert_eq!(config.session.duplicate_login, DuplicateLogin::NewestWins);
+    assert_eq!(config.session.duplicate_login_reason, "elsewhere");
+    refused(
+        &[
+            "--set=cluster.reconnect_min=1m",
+            "--set=cluster.reconnect_max=2s",
+        ],
+        "cluster.reconnect_min: 1m is longer than cluster.reconnect_max, 2s",
+    );
+}
