@@ -1,10 +1,11 @@
-//! Instructions of the five pure functions that every forwarded request passes, held against the
-//! baseline in `benches/instructions.json`.
+//! Instructions of a forwarded request, held against the baseline in `benches/instructions.json`: of the
+//! five pure functions that it passes, and of a shard's two halves of its way, in a gateway in memory.
 //!
 //! The other benches say how long something takes, here and today. What callgrind counts does not
 //! depend on who else uses the machine, so it can fail: what costs more is found, and what costs less
 //! is written down with `cargo bench --bench instructions -- --save`. The bench runs itself under
-//! callgrind, with some rounds and with twice as many: the difference is without the start.
+//! callgrind, with some rounds and with twice as many: the difference is without the start. Of the
+//! gateway only the shards are counted, not the client and the server that the bench plays.
 //!
 //! Counts are those of one compiler, which the baseline names, and of a processor with AVX2. With
 //! another compiler they are shown and not compared.
@@ -15,33 +16,72 @@ use std::process::{Command, ExitCode, Stdio};
 use std::{env, fs, io};
 
 use serde_json::{Value, json};
-use tangelo::Config;
 use tangelo::client::{Client, Event, Rules};
 use tangelo::handler::{Outcome, reply};
 use tangelo::limits::{RPC_FRAME_BYTES_MAX, WRITE_SLICES_MAX};
+use tangelo::memory::InMemory;
 use tangelo::push::{Framing, Outbox, Pool};
 use tangelo::wire::message::{self, Message, Route};
 use tangelo::wire::package::{self, Kind};
 use tangelo::wire::pomelo::mqtt::{self, Packet};
 use tangelo::wire::pomelo::rpc::{self, Forward, Session};
 use tangelo::wire::websocket::{self, Opcode};
+use tangelo::{Config, Gateway, config};
 
 // Not mimalloc: where it puts a buffer differs from run to run.
 
-/// Runs a function so many times.
-type Rounds = fn(u64);
+/// One row of the baseline.
+struct Counted {
+    name: &'static str,
+    /// Runs the function for a number of rounds.
+    run: fn(u64),
+    rounds: u64,
+    /// Callgrind counts only what this function calls; without a name, the whole process.
+    only: Option<&'static str>,
+}
 
-/// What is counted, in the order in which a request passes it.
-const FUNCTIONS: &[(&str, Rounds)] = &[
-    ("client: a WebSocket frame to a message", receive),
-    ("wire: a body is validated", validate),
-    ("wire: a forward is written", forward),
-    ("handler: an answer to what the client gets", answer),
-    ("push: a response into an outbox and out of it", respond),
+impl Counted {
+    const fn function(name: &'static str, run: fn(u64)) -> Self {
+        Self {
+            name,
+            run,
+            // Two starts differ by some thousands of instructions: less than one per round.
+            rounds: 10_000,
+            only: None,
+        }
+    }
+
+    const fn shard(name: &'static str, run: fn(u64), only: &'static str) -> Self {
+        Self {
+            name,
+            run,
+            rounds: 20 * BATCH,
+            only: Some(only),
+        }
+    }
+}
+
+/// All rows, in the order in which a request passes the functions.
+const FUNCTIONS: &[Counted] = &[
+    Counted::function("client: a WebSocket frame to a message", receive),
+    Counted::function("wire: a body is validated", validate),
+    Counted::function("wire: a forward is written", forward),
+    Counted::function("handler: an answer to what the client gets", answer),
+    Counted::function("push: a response into an outbox and out of it", respond),
+    Counted::shard(
+        "shard: a client's message to a backend's frame",
+        forward_through_shard,
+        "*shards_forward*",
+    ),
+    Counted::shard(
+        "shard: a backend's answer to a client's outbox",
+        forward_through_shard,
+        "*shards_respond*",
+    ),
 ];
 
-/// Two starts differ by some thousands of instructions: less than one per round.
-const ROUNDS: u64 = 10_000;
+/// Messages that a shard reads at once: the turn's own instructions are shared, as under load.
+const BATCH: u64 = 50;
 const TOLERANCE_PERCENT: f64 = 5.0;
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.json");
 
@@ -60,11 +100,13 @@ fn main() -> ExitCode {
     }
     if cfg!(debug_assertions) {
         // `cargo test --benches`: each function still holds its result against what it should be.
-        FUNCTIONS.iter().for_each(|(_, function)| function(1));
+        FUNCTIONS.iter().for_each(|function| (function.run)(1));
         return ExitCode::SUCCESS;
     }
     need_valgrind();
-    let counts = FUNCTIONS.iter().map(|(name, _)| (*name, count(name)));
+    let counts = FUNCTIONS
+        .iter()
+        .map(|function| (function.name, count(function)));
     if args.iter().any(|arg| arg == "--save") {
         save(counts.collect());
         return ExitCode::SUCCESS;
@@ -134,24 +176,29 @@ fn rustc() -> String {
     name.expect("a name in UTF-8").trim().to_owned()
 }
 
-/// Instructions of one round.
-fn count(name: &str) -> u64 {
-    let rounds = instructions(name, 2 * ROUNDS) - instructions(name, ROUNDS);
-    (rounds + ROUNDS / 2) / ROUNDS
+/// Counts the instructions of one round.
+fn count(function: &Counted) -> u64 {
+    let rounds = function.rounds;
+    let more = instructions(function, 2 * rounds) - instructions(function, rounds);
+    (more + rounds / 2) / rounds
 }
 
-/// Instructions of a process that runs a function so many times.
-fn instructions(name: &str, rounds: u64) -> u64 {
+/// Counts the instructions of a process that runs a function for a number of rounds.
+fn instructions(function: &Counted, rounds: u64) -> u64 {
+    let name = function.name;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .args(function.only.map(|only| format!("--toggle-collect={only}")))
         .arg(env::current_exe().expect("a running program has a path"))
         .args(["--rounds-of", name, &rounds.to_string()])
+        // Otherwise glibc collects small free blocks whenever somebody asks for a large one.
+        .env("GLIBC_TUNABLES", "glibc.malloc.mxfast=0")
         .output()
         .expect("valgrind is there");
     let text = String::from_utf8_lossy(&output.stderr);
     let collected = text.lines().find_map(|line| line.split_once("Collected :"));
     match collected.and_then(|(_, number)| number.trim().parse().ok()) {
-        Some(instructions) if output.status.success() => instructions,
+        Some(instructions) if output.status.success() && instructions > 0 => instructions,
         _ => panic!("{name}: valgrind, {}:\n{text}", output.status),
     }
 }
@@ -182,9 +229,9 @@ fn need_valgrind() {
 }
 
 fn run(name: &str, rounds: u64) {
-    let function = FUNCTIONS.iter().find(|(known, _)| *known == name);
-    let (_, function) = function.unwrap_or_else(|| panic!("no function {name:?}"));
-    function(rounds);
+    let function = FUNCTIONS.iter().find(|function| function.name == name);
+    let function = function.unwrap_or_else(|| panic!("no function {name:?}"));
+    (function.run)(rounds);
 }
 
 // ---- The functions: each holds its result against what it should be, then runs `rounds` times ----
@@ -192,13 +239,7 @@ fn run(name: &str, rounds: u64) {
 fn receive(rounds: u64) {
     let rules = Rules::new(&Config::default(), None);
     let mut client = working_client(&rules);
-    let request = Message {
-        id: MESSAGE_ID,
-        kind: message::Kind::Request,
-        route: Route::Text(ROUTE.as_bytes()),
-        gzip: false,
-        body: BODY,
-    };
+    let request = request(MESSAGE_ID);
     let mut body = Vec::new();
     assert_eq!(message::write(&mut body, &request), Ok(()));
     let mut frame = client_frame(Kind::Data, &body);
@@ -206,6 +247,16 @@ fn receive(rounds: u64) {
     assert_eq!(client.receive(&rules, &mut frame), Ok(expected));
     for _ in 0..rounds {
         let _ = black_box(client.receive(&rules, black_box(&mut frame)));
+    }
+}
+
+fn request(id: u32) -> Message<'static> {
+    Message {
+        id,
+        kind: message::Kind::Request,
+        route: Route::Text(ROUTE.as_bytes()),
+        gzip: false,
+        body: BODY,
     }
 }
 
@@ -326,4 +377,62 @@ fn respond(rounds: u64) {
     for _ in 0..rounds {
         black_box(respond(black_box(BODY)));
     }
+}
+
+/// Requests of one client to one server, in batches: each read, forwarded, answered and written.
+fn forward_through_shard(rounds: u64) {
+    let chat = config::Server {
+        id: "chat-1".into(),
+        server_type: "chat".into(),
+        host: "chat.example".into(),
+        port: 1,
+        ..config::Server::default()
+    };
+    let mut gateway = Gateway::new(Config {
+        servers: vec![chat],
+        ..Config::default()
+    })
+    .in_memory()
+    .expect("a gateway in memory starts");
+    let mut server = gateway.server("chat-1");
+    let mut client = gateway.connect();
+    // The heartbeat after the handshake.
+    client.take_bytes();
+    let body: Value = serde_json::from_slice(BODY).expect("the body is JSON");
+    let text = body.to_string();
+    let (mut requests, mut responses) = (Vec::new(), Vec::new());
+    for id in 1..=BATCH as u32 {
+        let mut message = Vec::new();
+        message::write(&mut message, &request(id)).expect("a request can be written");
+        assert!(package::write(&mut requests, Kind::Data, &message));
+        message::write_response(&mut responses, id, text.as_bytes());
+    }
+    for _ in 0..rounds.div_ceil(BATCH) {
+        gateway.pause();
+        client.send_bytes(&requests);
+        shards_forward(&mut gateway);
+        let calls: Vec<_> = std::iter::from_fn(|| server.called()).collect();
+        assert_eq!(calls.len() as u64, BATCH);
+        gateway.pause();
+        for call in &calls {
+            server.answer(call, &body);
+        }
+        shards_respond(&mut gateway);
+        assert!(client.take_bytes() == responses, "other responses");
+        drop(server.take_bytes());
+    }
+    drop(client);
+    gateway.stop().expect("nothing else ended it");
+}
+
+/// Lets the shards read the messages and write the frames.
+#[inline(never)]
+fn shards_forward(gateway: &mut InMemory) {
+    gateway.resume();
+}
+
+/// Lets the shards read the answers and write the responses.
+#[inline(never)]
+fn shards_respond(gateway: &mut InMemory) {
+    gateway.resume();
 }
