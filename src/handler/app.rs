@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::filter::Slot;
-use super::{BroadcastOptions, Cluster, Failure, Frontend};
+use super::{BroadcastOptions, Cluster, Failure, ShardContext};
 use crate::ids::{ShardId, Sid};
 
 /// This server. Pomelo: `app`.
@@ -15,11 +15,11 @@ use crate::ids::{ShardId, Sid};
 /// Like a [`Session`](super::Session) it belongs to its shard; every shard has one, and what it does reaches
 /// the whole process where nothing else is said. Cloning it costs a reference.
 #[derive(Clone)]
-pub struct App(Rc<dyn Frontend>);
+pub struct App(Rc<dyn ShardContext>);
 
 impl App {
-    pub(super) fn new(frontend: Rc<dyn Frontend>) -> Self {
-        Self(frontend)
+    pub(super) fn new(context: Rc<dyn ShardContext>) -> Self {
+        Self(context)
     }
 
     /// Own server id. Pomelo: `app.getServerId()`.
@@ -125,7 +125,7 @@ impl App {
     }
 
     /// The shard.
-    pub fn frontend(&self) -> &Rc<dyn Frontend> {
+    pub fn context(&self) -> &Rc<dyn ShardContext> {
         &self.0
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::filter::Slot;
-use super::{Frontend, LocalFuture, Session};
+use super::{LocalFuture, Session, ShardContext};
 use crate::config::Server;
 use crate::wire::json;
 
@@ -25,7 +25,7 @@ pub type Sent = Result<Rc<Slot<CallResult>>, CallError>;
 /// The other servers of the cluster. Pomelo: `app.rpc`.
 #[derive(Clone)]
 pub struct Cluster {
-    frontend: Rc<dyn Frontend>,
+    context: Rc<dyn ShardContext>,
     /// Whose calls they are: decides where they go.
     session: Option<Session>,
 }
@@ -52,7 +52,7 @@ impl Session {
     /// ```
     pub fn cluster(&self) -> Cluster {
         Cluster {
-            frontend: self.frontend().clone(),
+            context: self.context().clone(),
             session: Some(self.clone()),
         }
     }
@@ -61,9 +61,9 @@ impl Session {
 impl Cluster {
     /// For calls that belong to no session: they go where those of a session without uid and values
     /// go.
-    pub fn new(frontend: Rc<dyn Frontend>) -> Self {
+    pub fn new(context: Rc<dyn ShardContext>) -> Self {
         Self {
-            frontend,
+            context,
             session: None,
         }
     }
@@ -100,7 +100,7 @@ impl Cluster {
     /// The servers of a type that are known now, in the order that routing counts them. Pomelo:
     /// `app.getServersByType`.
     pub fn servers(&self, server_type: &str) -> Vec<Server> {
-        self.frontend.servers(server_type).unwrap_or_default()
+        self.context.servers(server_type).unwrap_or_default()
     }
 }
 
@@ -152,7 +152,7 @@ impl Call {
                 format!("remote {:?} is not of the form service.method", self.remote).into(),
             )
         })?;
-        self.cluster.frontend.clone().call(&Invocation {
+        self.cluster.context.clone().call(&Invocation {
             server_type: &self.server_type,
             server,
             service,
@@ -192,7 +192,7 @@ impl CallToAll {
 
     fn send(&self) -> Result<Vec<Sent>, CallError> {
         let Self(call) = self;
-        let servers = call.cluster.frontend.servers(&call.server_type);
+        let servers = call.cluster.context.servers(&call.server_type);
         let servers = servers.ok_or(CallError::NotSent(Cow::Borrowed(NO_SERVER)))?;
         let send = |server: &Server| call.send(Some(&server.id));
         Ok(servers.iter().map(send).collect())

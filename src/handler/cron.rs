@@ -172,7 +172,7 @@ impl Router {
 
 /// Runs a cron when its time has come, over and over until the stop.
 async fn keep(name: Rc<str>, schedule: Rc<Schedule>, run: Run, app: App, stop: Stop) {
-    let wall_clock = || app.frontend().wall_clock();
+    let wall_clock = || app.context().wall_clock();
     // Up to when nothing is left to be done.
     let mut done = wall_clock();
     while let Some(due) = schedule.next(&done) {
@@ -192,7 +192,7 @@ async fn keep(name: Rc<str>, schedule: Rc<Schedule>, run: Run, app: App, stop: S
         run_once(&name, run(app.clone()), &app).await;
         let now = wall_clock();
         if schedule.next(&done).is_some_and(|next| next <= now) {
-            app.frontend().count(Counter::CronsSkipped);
+            app.context().count(Counter::CronsSkipped);
             tracing::warn!(
                 cron = &*name,
                 "a cron is skipped, because its last run has not ended"
@@ -207,7 +207,7 @@ async fn keep(name: Rc<str>, schedule: Rc<Schedule>, run: Run, app: App, stop: S
 
 async fn run_once(name: &str, work: LocalFuture<()>, app: &App) {
     if outcome::caught(work).await.is_err() {
-        app.frontend().count(Counter::Panics);
+        app.context().count(Counter::Panics);
         tracing::error!(cron = name, "a cron panicked");
     }
 }

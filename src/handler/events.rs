@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::frontend::OnClose;
+use super::context::OnClose;
 use super::send::{BroadcastFilter, SelectScheduler};
 use super::{Answer, Failure, Outcome, Router, Sending, Session, SessionEvent};
 use crate::ids::Sid;

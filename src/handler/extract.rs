@@ -118,7 +118,7 @@ pub struct State<T>(pub T);
 
 impl<T: Clone + 'static> FromMessage for State<T> {
     fn from_message(request: &Request<'_>) -> Reply<Self> {
-        let state = request.session.frontend().states().get();
+        let state = request.session.context().states().get();
         let missing = || Failure::new(format!("no state of the type {} is set", type_name::<T>()));
         state.map(Self).ok_or_else(missing)
     }
@@ -156,7 +156,7 @@ impl<T: DeserializeOwned> FromMessage for Json<T> {
 
 #[cold]
 fn unfit(request: &Request<'_>, error: &serde_json::Error) -> Failure {
-    request.session.frontend().count(Counter::BodiesUnfit);
+    request.session.context().count(Counter::BodiesUnfit);
     Failure::new(format!(
         "the body of {} does not fit its type: {error}",
         request.route

@@ -270,7 +270,7 @@ async fn around(
 }
 
 async fn run_handler(router: &Router, index: usize, incoming: &Rc<Incoming>) -> Outcome<'static> {
-    let clock = incoming.session.frontend();
+    let clock = incoming.session.context();
     let began = router.filters.forward_log.then(|| clock.now());
     let answered = caught(incoming, "handler", || {
         match router.call(index, &incoming.request()) {
@@ -336,7 +336,7 @@ async fn caught<T>(
     };
     result.map_err(|_| {
         let session = &incoming.session;
-        session.frontend().count(Counter::Panics);
+        session.context().count(Counter::Panics);
         tracing::error!(session = %session.id(), route = &*incoming.route, "a {what} panicked");
         Failure::new(format!("the {what} panicked"))
     })

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::cron::Crons;
-use super::{App, Frontend, LocalFuture, Reply, Router};
+use super::{App, LocalFuture, Reply, Router, ShardContext};
 use crate::config::{Config, Server};
 use crate::ids::ShardId;
 
@@ -45,27 +45,27 @@ impl Lifecycle {
     }
 
     /// Calls what `on_start` was given, one after the other.
-    pub async fn start(&self, frontend: &Rc<dyn Frontend>) -> Reply<()> {
+    pub async fn start(&self, context: &Rc<dyn ShardContext>) -> Reply<()> {
         for f in &self.on_start {
-            f(App::new(frontend.clone())).await?;
+            f(App::new(context.clone())).await?;
         }
         Ok(())
     }
 
     /// Calls what `before_stop` was given, one after the other.
-    pub async fn end(&self, frontend: &Rc<dyn Frontend>) {
+    pub async fn end(&self, context: &Rc<dyn ShardContext>) {
         for f in &self.before_stop {
-            f(App::new(frontend.clone())).await;
+            f(App::new(context.clone())).await;
         }
     }
 
     /// Begins all tasks of a shard, and gives their names.
     pub fn tasks(
         &self,
-        frontend: &Rc<dyn Frontend>,
+        context: &Rc<dyn ShardContext>,
         stop: &Stop,
     ) -> Vec<(Rc<str>, LocalFuture<()>)> {
-        let app = App::new(frontend.clone());
+        let app = App::new(context.clone());
         let begin = |(name, run): &(Rc<str>, Run)| (name.clone(), run(app.clone(), stop.clone()));
         let mut tasks: Vec<_> = self.tasks.iter().map(begin).collect();
         if app.shard() == ShardId(0) {
@@ -86,13 +86,13 @@ impl Lifecycle {
     }
 
     /// Tells of a server that is there now, or no longer.
-    pub fn server(&self, frontend: &Rc<dyn Frontend>, server: &Server, is_there: bool) {
+    pub fn server(&self, context: &Rc<dyn ShardContext>, server: &Server, is_there: bool) {
         let whom = if is_there {
             &self.on_server_added
         } else {
             &self.on_server_removed
         };
-        let app = App::new(frontend.clone());
+        let app = App::new(context.clone());
         whom.iter().for_each(|f| f(&app, server));
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn console(incoming: &Incoming, began: Instant) {
 ///
 /// Cost: builds the message as a tree, as a handler does that asks for it.
 fn line(incoming: &Incoming, began: Instant) -> String {
-    let clock = incoming.session.frontend();
+    let clock = incoming.session.context();
     let used = clock.now().saturating_duration_since(began);
     let began = clock.wall_clock().saturating_sub(used);
     let mut route = Vec::new();

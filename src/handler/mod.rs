@@ -128,7 +128,7 @@
 //! **Invariants**: routes are indices after start; a handler or filter that panics costs its own
 //! request only; what a client sees of an outcome is decided in [`reply`] and nowhere else.
 //!
-//! **Absent**: sockets, slab internals; the shard is reached through [`Frontend`].
+//! **Absent**: sockets, slab internals; the shard is reached through [`ShardContext`].
 //!
 //! **Where to start reading**: [`Router`], then [`filter`] for the order of things.
 
@@ -142,11 +142,11 @@ use crate::wire::json;
 mod app;
 mod call;
 pub mod clock;
+mod context;
 pub mod cron;
 mod events;
 mod extract;
 pub mod filter;
-mod frontend;
 mod function;
 mod lifecycle;
 mod log_line;
@@ -161,8 +161,8 @@ pub use app::App;
 #[doc(hidden)]
 pub use call::remote_parts;
 pub use call::{Call, CallError, CallResult, CallToAll, Cluster, Invocation, Sent};
+pub use context::{OnClose, ShardContext};
 pub use extract::{FromMessage, Handshake, IntoReply, Json, Needs, Proto, Route, State, States};
-pub use frontend::{Frontend, OnClose};
 pub use function::Handler;
 pub use lifecycle::Stop;
 pub use outcome::{Answer, Failure, LocalFuture, Outcome, Reply};
@@ -207,7 +207,7 @@ impl Request<'_> {
             b"{}"
         };
         let mut message = json::parse(body).unwrap_or_default();
-        if self.session.frontend().dialect() == Dialect::Pomelo
+        if self.session.context().dialect() == Dialect::Pomelo
             && let serde_json::Value::Object(members) = &mut message
         {
             members.insert("__route__".into(), self.route.into());
@@ -267,11 +267,11 @@ impl Incoming {
 
     /// Answers the message, now; only the first answer is sent. A notify gets none either way.
     pub fn answer(&self, outcome: Outcome<'_>) {
-        let frontend = self.session.frontend().clone();
+        let context = self.session.context().clone();
         if self.answered.replace(true) {
-            frontend.count(Counter::ResponsesDropped);
+            context.count(Counter::ResponsesDropped);
         } else {
-            frontend.answer(self, outcome);
+            context.answer(self, outcome);
         }
     }
 

@@ -6,19 +6,19 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use super::call::remote_parts;
-use super::{App, Cluster, Failure, Frontend, LocalFuture, Router};
+use super::{App, Cluster, Failure, LocalFuture, Router, ShardContext};
 use crate::config::Dialect;
 
 /// A call of another server.
 pub struct RemoteCall {
     args: Vec<Value>,
-    frontend: Rc<dyn Frontend>,
+    context: Rc<dyn ShardContext>,
 }
 
 impl RemoteCall {
     /// With these arguments.
-    pub fn new(args: Vec<Value>, frontend: Rc<dyn Frontend>) -> Self {
-        Self { args, frontend }
+    pub fn new(args: Vec<Value>, context: Rc<dyn ShardContext>) -> Self {
+        Self { args, context }
     }
 
     /// All arguments, without JavaScript's callback.
@@ -33,17 +33,17 @@ impl RemoteCall {
 
     /// The other servers, for calls that belong to no session.
     pub fn cluster(&self) -> Cluster {
-        Cluster::new(self.frontend.clone())
+        Cluster::new(self.context.clone())
     }
 
     /// This server.
     pub fn app(&self) -> App {
-        App::new(self.frontend.clone())
+        App::new(self.context.clone())
     }
 
     /// The shard, which is shard 0.
-    pub fn frontend(&self) -> &Rc<dyn Frontend> {
-        &self.frontend
+    pub fn context(&self) -> &Rc<dyn ShardContext> {
+        &self.context
     }
 }
 

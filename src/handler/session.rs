@@ -5,7 +5,7 @@ use std::rc::Rc;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{App, ClientAddr, Failure, Frontend};
+use super::{App, ClientAddr, Failure, ShardContext};
 use crate::ids::Sid;
 use crate::session::{Identity, Uid};
 
@@ -21,7 +21,7 @@ use crate::session::{Identity, Uid};
 pub struct Session {
     id: Sid,
     identity: Rc<Identity>,
-    frontend: Rc<dyn Frontend>,
+    context: Rc<dyn ShardContext>,
 }
 
 // One is made for each message.
@@ -39,11 +39,11 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     /// A snapshot.
-    pub fn new(id: Sid, identity: Rc<Identity>, frontend: Rc<dyn Frontend>) -> Self {
+    pub fn new(id: Sid, identity: Rc<Identity>, context: Rc<dyn ShardContext>) -> Self {
         Self {
             id,
             identity,
-            frontend,
+            context,
         }
     }
 
@@ -69,7 +69,7 @@ impl Session {
 
     /// Exported form: what a backend gets.
     pub fn export(&self) -> Vec<u8> {
-        self.frontend.export(self.id, &self.identity)
+        self.context.export(self.id, &self.identity)
     }
 
     /// Binds the session to a uid, a text or a number; on success the snapshot has it too (C82).
@@ -79,13 +79,13 @@ impl Session {
     /// `allow`, the default, both have it. With several shards a bind goes through shard 0, which has the
     /// index of uids.
     pub async fn bind(&mut self, uid: impl Into<Uid>) -> Result<(), Failure> {
-        self.identity = self.frontend.clone().bind(self.id, uid.into()).await?;
+        self.identity = self.context.clone().bind(self.id, uid.into()).await?;
         Ok(())
     }
 
     /// Unbinds the session from this uid; an error when it is not bound to it, or closed.
     pub fn unbind(&mut self, uid: &Uid) -> Result<(), Failure> {
-        self.identity = self.frontend.clone().unbind(self.id, uid)?;
+        self.identity = self.context.clone().unbind(self.id, uid)?;
         Ok(())
     }
 
@@ -97,7 +97,7 @@ impl Session {
     /// Takes a value away from this snapshot and from the session itself. Unlike pomelo, whose
     /// `remove` leaves the value where it is.
     pub fn remove(&mut self, key: &str) -> Result<(), Failure> {
-        self.frontend.clone().remove(self.id, key)?;
+        self.context.clone().remove(self.id, key)?;
         Rc::make_mut(&mut self.identity).settings.remove(key);
         Ok(())
     }
@@ -105,19 +105,19 @@ impl Session {
     /// Writes one value of the snapshot to the session itself.
     pub fn push_setting(&self, key: &str) -> Result<(), Failure> {
         let value = self.get(key).cloned().unwrap_or_default();
-        self.frontend.clone().import(self.id, &[(key, value)])
+        self.context.clone().import(self.id, &[(key, value)])
     }
 
     /// Writes all values of the snapshot to the session itself. Pomelo: `pushAll`.
     pub fn push_settings(&self) -> Result<(), Failure> {
         let values = self.identity.settings.iter();
         let values: Vec<_> = values.map(|(key, value)| (key, value.clone())).collect();
-        self.frontend.clone().import(self.id, &values)
+        self.context.clone().import(self.id, &values)
     }
 
     /// Where the client is; `None` when it is gone. Pomelo: `getClientAddrBySessionId`.
     pub fn client_address(&self) -> Option<ClientAddr> {
-        self.frontend.client_address(self.id)
+        self.context.client_address(self.id)
     }
 
     /// Pushes a message to this session: before the response, when the handler has not answered yet.
@@ -129,39 +129,39 @@ impl Session {
 
     /// Pushes JSON text, which is not checked.
     pub fn push_raw(&self, route: &str, body: &[u8]) -> Result<bool, Failure> {
-        self.frontend.clone().push(self.id, route, body)
+        self.context.clone().push(self.id, route, body)
     }
 
     /// Calls `f` once when the session has closed, with the session as it was then; up to 64 calls.
     /// An error when it has closed already. Pomelo: `session.on('closed', …)`.
     pub fn on_close(&self, f: impl FnOnce(&Self) + 'static) -> Result<(), Failure> {
-        self.frontend.on_close(self.id, Box::new(f))
+        self.context.on_close(self.id, Box::new(f))
     }
 
     /// What the client said when it came; `None` where that is not kept, see
     /// [`Handshake`](super::Handshake).
     pub fn handshake(&self) -> Option<Rc<Value>> {
-        self.frontend.handshake(self.id)
+        self.context.handshake(self.id)
     }
 
     /// The server that it is a session of.
     pub fn app(&self) -> App {
-        App::new(self.frontend.clone())
+        App::new(self.context.clone())
     }
 
     /// True until the session has closed.
     pub fn is_open(&self) -> bool {
-        self.frontend.is_open(self.id)
+        self.context.is_open(self.id)
     }
 
     /// Kicks this session; without a reason there is no kick package.
     pub fn kick(&self, reason: Option<&str>) {
-        self.frontend.clone().kick(self.id, reason);
+        self.context.clone().kick(self.id, reason);
     }
 
     /// The shard.
-    pub fn frontend(&self) -> &Rc<dyn Frontend> {
-        &self.frontend
+    pub fn context(&self) -> &Rc<dyn ShardContext> {
+        &self.context
     }
 }
 

@@ -12,14 +12,14 @@ use crate::config::{Dialect, Server};
 use crate::error::Fault;
 use crate::handler::filter::Slot;
 use crate::handler::{
-    BroadcastOptions, Failure, Frontend, Incoming, Invocation, LocalFuture, OnClose, Outcome,
-    Sending, Sent, States,
+    BroadcastOptions, Failure, Incoming, Invocation, LocalFuture, OnClose, Outcome, Sending, Sent,
+    ShardContext, States,
 };
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::metrics::Counter;
 use crate::session::{Identity, Uid};
 
-impl Frontend for Shard {
+impl ShardContext for Shard {
     fn server_id(&self) -> &str {
         &self.core.config.id
     }

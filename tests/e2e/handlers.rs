@@ -463,7 +463,7 @@ fn a_close_handler_is_not_called_within_another() {
                 // More than any socket takes, in one turn.
                 let body = format!("\"{}\"", "x".repeat(100_000));
                 for _ in 0..100 {
-                    let frontend = request.session.frontend().clone();
+                    let frontend = request.session.context().clone();
                     frontend
                         .broadcast("onShout", body.as_bytes(), BroadcastOptions::default())
                         .expect("it fits");
@@ -475,7 +475,7 @@ fn a_close_handler_is_not_called_within_another() {
                 DEPTH.set(depth);
                 seen.fetch_max(depth, Ordering::SeqCst);
                 let body = format!("\"{}\"", "x".repeat(2_000));
-                let frontend = session.frontend().clone();
+                let frontend = session.context().clone();
                 frontend
                     .broadcast("onLeave", body.as_bytes(), BroadcastOptions::default())
                     .expect("it fits");
@@ -510,7 +510,7 @@ fn a_session_that_is_over_cannot_be_bound() {
                 let text = bound.err().map(|Failure(text)| text.into_owned());
                 let pushed = session.push_raw("onX", b"1");
                 let log = format!("{text:?} {pushed:?}");
-                let frontend = session.frontend().clone();
+                let frontend = session.context().clone();
                 frontend
                     .broadcast(
                         "onLog",

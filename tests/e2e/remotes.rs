@@ -74,9 +74,10 @@ fn router() -> Router {
                 let _ = call.to_server("chat-1").notify();
             }
         })
-        .remote("infoRemote.who", async |call: RemoteCall| {
-            json!({"name": call.arg(0), "by": call.frontend().server_id()})
-        })
+        .remote(
+            "infoRemote.who",
+            async |call: RemoteCall| json!({"name": call.arg(0), "by": call.context().server_id()}),
+        )
         .remote("infoRemote.later", async |call: RemoteCall| {
             glommio::timer::sleep(Duration::from_millis(20)).await;
             call.arg(0).clone()
@@ -95,9 +96,13 @@ fn router() -> Router {
             panic!("boom, later")
         })
         .remote("infoRemote.add", async |call: RemoteCall| {
-            call.cluster().call("chat", "chatRemote.add", call.args()).await
+            call.cluster()
+                .call("chat", "chatRemote.add", call.args())
+                .await
         })
-        .remote("infoRemote.never", async |_| std::future::pending::<()>().await)
+        .remote("infoRemote.never", async |_| {
+            std::future::pending::<()>().await
+        })
 }
 
 fn boom(_: RemoteCall) -> std::future::Ready<()> {

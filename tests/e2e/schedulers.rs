@@ -45,7 +45,7 @@ fn send<'a>(request: &Request<'a>) -> Answer<'a> {
                 bound_only: order[0] == "bound",
                 filter_param: order[3].clone(),
             };
-            let frontend = request.session.frontend().clone();
+            let frontend = request.session.context().clone();
             let sent = frontend.broadcast(route, body.as_bytes(), options);
             sent.map(|()| true)
         };

@@ -249,11 +249,11 @@ fn on_session<'a>(method: &str, m: Value, mut session: Session, logs: Logs) -> A
         "exportS" => json(session.export()),
         "stat" => {
             Answer::later(
-                async move { Outcome::json(session.frontend().clone().statistics().await) },
+                async move { Outcome::json(session.context().clone().statistics().await) },
             )
         }
         "sess" => {
-            Answer::later(async move { Outcome::json(session.frontend().clone().sessions().await) })
+            Answer::later(async move { Outcome::json(session.context().clone().sessions().await) })
         }
         "log" => value(json!({"lines": logs.lines(m["name"].as_str().expect("a name"))})),
         "clearLog" => {
@@ -296,7 +296,7 @@ fn to_clients<'a>(method: &str, m: Value, session: Session) -> Answer<'a> {
                 bound_only: m["opts"]["binded"] == true,
                 ..BroadcastOptions::default()
             };
-            let frontend = session.frontend().clone();
+            let frontend = session.context().clone();
             done(frontend.broadcast(route, body.as_bytes(), options))
         }
         "pushThenKick" => {
@@ -327,7 +327,7 @@ fn to_clients<'a>(method: &str, m: Value, session: Session) -> Answer<'a> {
         }
         "kickUid" => Answer::later(async move {
             let uid = Uid::from_json(&m["uid"]).expect("a uid");
-            let frontend = session.frontend().clone();
+            let frontend = session.context().clone();
             frontend.kick_uid(uid.text(), m["reason"].as_str()).await;
             Outcome::value(&json!({"err": null}))
         }),

@@ -16,8 +16,8 @@ use super::{Filters, Slot, handle};
 use crate::config::{Dialect, Server};
 use crate::handler::clock::{Alarm, Alarms, Call, Clock};
 use crate::handler::{
-    Answer, BroadcastOptions, CallError, ClientAddr, Failure, Frontend, Incoming, Invocation,
-    LocalFuture, OnClose, Outcome, Request, Router, Sent, Session, SessionEvent, States, reply,
+    Answer, BroadcastOptions, CallError, ClientAddr, Failure, Incoming, Invocation, LocalFuture,
+    OnClose, Outcome, Request, Router, Sent, Session, SessionEvent, ShardContext, States, reply,
 };
 use crate::ids::{ShardId, Sid};
 use crate::metrics::Counter;
@@ -63,7 +63,7 @@ impl Clock for Fake {
     }
 }
 
-impl Frontend for Fake {
+impl ShardContext for Fake {
     fn server_id(&self) -> &str {
         "connector-1"
     }
@@ -173,7 +173,7 @@ impl Frontend for Fake {
 
 /// A shard with one handler, `connector.h.wait`, that answers when the test says so.
 pub(super) struct World {
-    pub(super) frontend: Rc<Fake>,
+    pub(super) context: Rc<Fake>,
     router: Rc<Router>,
     handled: Rc<RefCell<Vec<u32>>>,
     gates: Rc<RefCell<BTreeMap<u32, Rc<Slot<Outcome<'static>>>>>>,
@@ -182,7 +182,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(add: impl FnOnce(&mut Filters)) -> Self {
-        let frontend = Fake {
+        let context = Fake {
             now: Cell::new(any_time()),
             lag: Cell::default(),
             alarms: Alarms::default(),
@@ -201,7 +201,7 @@ impl World {
             Answer::later(async move { gate.take().await })
         });
         Self {
-            frontend: Rc::new(frontend),
+            context: Rc::new(context),
             router: Rc::new(router.filters(add)),
             handled,
             gates,
@@ -215,7 +215,7 @@ impl World {
     }
 
     pub(super) fn send_to(&self, session: u32, id: u32, target: Target) {
-        let session = Session::new(sid(session), Rc::default(), self.frontend.clone());
+        let session = Session::new(sid(session), Rc::default(), self.context.clone());
         let incoming = Rc::new(Incoming::new(&Request {
             id,
             kind: 0,
@@ -240,17 +240,17 @@ impl World {
 
     pub(super) fn close(&self, session: u32) {
         let sid = sid(session);
-        self.frontend.closed.borrow_mut().insert(sid.get());
-        let session = Session::new(sid, Rc::default(), self.frontend.clone());
+        self.context.closed.borrow_mut().insert(sid.get());
+        let session = Session::new(sid, Rc::default(), self.context.clone());
         self.router.happened(&session, &SessionEvent::Close);
         self.turn();
     }
 
     /// Lets time pass.
     pub(super) fn pass(&self, milliseconds: u64) {
-        let now = self.frontend.now.get() + Duration::from_millis(milliseconds);
-        self.frontend.now.set(now);
-        let alarms = &self.frontend.alarms;
+        let now = self.context.now.get() + Duration::from_millis(milliseconds);
+        self.context.now.set(now);
+        let alarms = &self.context.alarms;
         alarms.ring(ShardTime::new(now), |call| call());
         self.turn();
     }
@@ -275,17 +275,17 @@ impl World {
 
     /// Responses since the last time this was asked.
     pub(super) fn answers(&self) -> Vec<(u32, String)> {
-        self.frontend.answers.take()
+        self.context.answers.take()
     }
 
     pub(super) fn counted(&self, counter: Counter) -> usize {
-        let counted = self.frontend.counted.borrow();
+        let counted = self.context.counted.borrow();
         counted.iter().filter(|seen| **seen == counter).count()
     }
 
     /// Nothing is under way and nothing is put off.
     pub(super) fn is_idle(&self) -> bool {
-        self.running.borrow().is_empty() && self.frontend.alarms.is_empty()
+        self.running.borrow().is_empty() && self.context.alarms.is_empty()
     }
 }
 

@@ -41,7 +41,7 @@ pub fn rate(per_second: u32, burst: u32) -> Rate {
 
 impl Rate {
     fn take(&self, incoming: &Incoming) -> bool {
-        let (session, now) = (&incoming.session, incoming.session.frontend().now());
+        let (session, now) = (&incoming.session, incoming.session.context().now());
         let mut buckets = self.buckets.borrow_mut();
         let bucket = match buckets.get_mut(&session.id()) {
             Some(bucket) => bucket,
@@ -70,7 +70,7 @@ impl Filter for Rate {
         if self.take(incoming) {
             return Step::Ready(Ok(()));
         }
-        incoming.session.frontend().count(Counter::RateRefused);
+        incoming.session.context().count(Counter::RateRefused);
         Step::Ready(Err(Outcome::error("too many messages")))
     }
 

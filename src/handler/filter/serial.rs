@@ -66,7 +66,7 @@ impl Filter for Serial {
         let incoming = incoming.clone();
         Step::Later(Box::pin(async move {
             if !turn.take().await {
-                incoming.session.frontend().count(Counter::SerialDropped);
+                incoming.session.context().count(Counter::SerialDropped);
                 return Err(Outcome::error("the session has closed"));
             }
             task.start(&incoming);
@@ -143,7 +143,7 @@ impl Inner {
     fn timed_out(&self, number: u64, late: &Cell<bool>, incoming: &Incoming) {
         late.set(true);
         let (sid, args) = (incoming.session.id(), log_line::args(incoming));
-        incoming.session.frontend().count(Counter::SerialTimeouts);
+        incoming.session.context().count(Counter::SerialTimeouts);
         tracing::error!(
             session = %sid,
             route = &*incoming.route,
@@ -168,7 +168,7 @@ pub struct Task {
 impl Task {
     /// Its turn has come: its time runs.
     fn start(&mut self, incoming: &Rc<Incoming>) {
-        let frontend = incoming.session.frontend();
+        let context = incoming.session.context();
         let (filter, late) = (Rc::downgrade(&self.filter), self.late.clone());
         let (number, incoming) = (self.number, Rc::downgrade(incoming));
         let call = move || {
@@ -178,7 +178,7 @@ impl Task {
             }
         };
         let timeout = self.filter.timeout;
-        self.alarm = Some(frontend.call_at_timeout(timeout, Box::new(call)));
+        self.alarm = Some(context.call_at_timeout(timeout, Box::new(call)));
     }
 }
 

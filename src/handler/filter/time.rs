@@ -24,7 +24,7 @@ impl Filter for Time {
     type Mark = Instant;
 
     fn before(&self, incoming: &Rc<Incoming>) -> Step<Result<Instant, Outcome<'static>>> {
-        Step::Ready(Ok(incoming.session.frontend().now()))
+        Step::Ready(Ok(incoming.session.context().now()))
     }
 
     fn after(

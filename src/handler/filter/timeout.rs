@@ -34,11 +34,11 @@ impl Filter for Timeout {
     type Mark = Option<Watch>;
 
     fn before(&self, incoming: &Rc<Incoming>) -> Step<Result<Option<Watch>, Outcome<'static>>> {
-        let frontend = incoming.session.frontend();
+        let context = incoming.session.context();
         let pending = self.pending.get();
         // As pomelo: one more than it says.
         if pending > self.pending_max {
-            frontend.count(Counter::TimeoutsUnwatched);
+            context.count(Counter::TimeoutsUnwatched);
             tracing::warn!(
                 "timeout filter is out of range, current size is {pending}, max size is {}",
                 self.pending_max
@@ -49,10 +49,10 @@ impl Filter for Timeout {
         let late = Rc::downgrade(incoming);
         let call = move || {
             let Some(late) = late.upgrade() else { return };
-            late.session.frontend().count(Counter::TimeoutsLate);
+            late.session.context().count(Counter::TimeoutsLate);
             tracing::error!(session = %late.session.id(), "request {:?} timeout.", late.route);
         };
-        let alarm = frontend.call_at_timeout(self.after, Box::new(call));
+        let alarm = context.call_at_timeout(self.after, Box::new(call));
         Step::Ready(Ok(Some(Watch {
             _alarm: alarm,
             pending: self.pending.clone(),

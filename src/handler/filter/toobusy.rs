@@ -25,11 +25,11 @@ impl Filter for Toobusy {
     type Mark = ();
 
     fn before(&self, incoming: &Rc<Incoming>) -> Step<Result<(), Outcome<'static>>> {
-        let frontend = incoming.session.frontend();
-        if frontend.lag() <= self.lag_max {
+        let context = incoming.session.context();
+        if context.lag() <= self.lag_max {
             return Step::Ready(Ok(()));
         }
-        frontend.count(Counter::ToobusyRefused);
+        context.count(Counter::ToobusyRefused);
         Step::Ready(Err(Outcome::error("Server toobusy!")))
     }
 }
@@ -45,7 +45,7 @@ mod tests {
         let world = World::new(|filters| filters.global_filter(filter));
         let lag = |milliseconds| {
             let lag = Duration::from_millis(milliseconds);
-            world.frontend.lag.set(lag);
+            world.context.lag.set(lag);
         };
         lag(70);
         world.send(1, 1);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_lite::future;
 
 use crate::error::Error;
-use crate::handler::{Frontend, LocalFuture};
+use crate::handler::{LocalFuture, ShardContext};
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::peer::directory::Cluster;
@@ -19,14 +19,14 @@ use crate::shard::app::activity::Work;
 const LOOK: Duration = Duration::from_millis(2);
 
 impl Shard {
-    fn frontend(self: &Rc<Self>) -> Rc<dyn Frontend> {
+    fn context(self: &Rc<Self>) -> Rc<dyn ShardContext> {
         self.clone()
     }
 
     /// Does what the application wants done before there are clients.
     pub(in crate::shard) async fn start_application(self: &Rc<Self>) -> Result<(), Error> {
-        let frontend = self.frontend();
-        let start = self.app.router.life().start(&frontend);
+        let context = self.context();
+        let start = self.app.router.life().start(&context);
         let start = self.app.activity.run(Work::OnStart, start);
         let start = async {
             let started = start.await.map_err(|_| {
@@ -49,12 +49,12 @@ impl Shard {
 
     /// Begins the application's tasks.
     pub(in crate::shard) fn start_tasks(self: &Rc<Self>) {
-        let frontend = self.frontend();
+        let context = self.context();
         let tasks = self
             .app
             .router
             .life()
-            .tasks(&frontend, &self.app.stop_request);
+            .tasks(&context, &self.app.stop_request);
         for (index, (name, work)) in tasks.into_iter().enumerate() {
             self.run_task(Work::Task(index), name, work);
         }
@@ -80,7 +80,7 @@ impl Shard {
         let is_late = || self.core.time.get().is_over(deadline, timeout);
         self.app.stop_request.request();
         let shard = self.clone();
-        let end = async move { shard.app.router.life().end(&shard.frontend()).await };
+        let end = async move { shard.app.router.life().end(&shard.context()).await };
         self.run_task(Work::BeforeStop, "before_stop".into(), Box::pin(end));
         while !self.app.tasks.borrow().is_empty() && !is_late() {
             clock::sleep(LOOK).await;
@@ -102,13 +102,13 @@ impl Shard {
         if !self.app.router.life().wants_servers() {
             return;
         }
-        let frontend = self.frontend();
+        let context = self.context();
         let (before, now) = (old.listed(), new.listed());
         let left = before.difference(&now).map(|peer| (peer, false));
         let added = now.difference(&before).map(|peer| (peer, true));
         for (peer, is_there) in left.chain(added) {
             let server = &new.peer(*peer).server;
-            let tell = || self.app.router.life().server(&frontend, server, is_there);
+            let tell = || self.app.router.life().server(&context, server, is_there);
             if self.app.activity.call(Work::ServerEvent, tell).is_err() {
                 self.counters().add(Counter::Panics, 1);
                 tracing::error!(server = server.id, "a handler of servers' events panicked");

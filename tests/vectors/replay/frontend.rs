@@ -69,7 +69,7 @@ impl Frontend {
         let router = |_| {
             // Whose answer is in the transcripts.
             let router = Router::new().remote("infoRemote.count", async |call: RemoteCall| {
-                json!({"tag": call.arg(0), "server": call.frontend().server_id(), "sessions": 1})
+                json!({"tag": call.arg(0), "server": call.context().server_id(), "sessions": 1})
             });
             router.raw_route(STAND_IN, stand_in)
         };

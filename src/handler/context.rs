@@ -15,7 +15,7 @@ use crate::metrics::Counter;
 use crate::session::{Identity, Uid};
 
 /// What handlers reach their shard through. Applications have [`Session`](super::Session) and [`App`](super::App) for it.
-pub trait Frontend: Clock {
+pub trait ShardContext: Clock {
     /// Own server id.
     fn server_id(&self) -> &str;
     /// The shard.
