@@ -3,7 +3,7 @@
 //!
 //! It takes the command line of the binary. That folder lists a master and a chat server, which are not
 //! part of it: until they run, whoever enters gets `{"code":500}`. The chat server may be that of
-//! `tests/peers/chat`, or of the chat that Pomelo is known by. In a Pomelo project the command is
+//! `tests/genuine/chat`, or of the chat that Pomelo is known by. In a Pomelo project the command is
 //! `-- --app-dir path/to/game-server --id connector-1`.
 //!
 //! `connector.entryHandler.enter` with `{"username":"ann","rid":"lobby"}` answers `{"users":["ann"]}`,

@@ -801,7 +801,7 @@ fn is_file_name(tree: &[String], name: &str) -> bool {
     name.chars().all(plain) && !first.is_empty() && ours
 }
 
-/// Whether there is a test, or a module or list of tests, that `cargo test` knows as `e2e clients::name`
+/// Whether there is a test, or a module or list of tests, that `cargo test` knows as `e2e clients::connection::name`
 /// or `lib route::tests::name`; `None` for what is no name of a test.
 fn is_test(tree: &[String], name: &str) -> Option<bool> {
     let (root, path) = name.split_once(' ')?;
@@ -895,7 +895,7 @@ fn every_way_to_another_room_is_seen() {
 fn modules_are_found_where_rust_finds_them() {
     let text = "
         #[cfg(test)] mod a; pub(crate) mod b { mod c; }
-        #[path = \"../e2e/client.rs\"] #[allow(dead_code)] mod d;
+        #[path = \"../e2e/harness/client.rs\"] #[allow(dead_code)] mod d;
     ";
     for (path, children) in [
         ("src/wire/mod.rs", "src/wire"),
@@ -911,7 +911,7 @@ fn modules_are_found_where_rust_finds_them() {
                 format!("{children}/{name}/mod.rs"),
             ]
         };
-        let own = vec![joined(folder(path), "../e2e/client.rs")];
+        let own = vec![joined(folder(path), "../e2e/harness/client.rs")];
         assert_eq!(found, [usual("a"), usual("b/c"), own]);
     }
 }
@@ -976,7 +976,7 @@ fn names_of_tests_are_found_where_they_are() {
     let tree = tree();
     for (name, there) in [
         (
-            "e2e clients::a_response_before_a_kick_arrives_before_it",
+            "e2e clients::connection::a_response_before_a_kick_arrives_before_it",
             Some(true),
         ),
         ("e2e cluster::session::a_session_is_kicked", Some(true)),

@@ -1,4 +1,4 @@
-//! Programs of `tests/peers` that hold genuine packages: lines of JSON in, lines of JSON out.
+//! Programs of `tests/genuine` that hold genuine packages: lines of JSON in, lines of JSON out.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-const SOURCE_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers");
+const SOURCE_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/genuine");
 
 /// Runs `node <program> <args> <file with the lines>` of a peer; one line comes back for each.
 pub(crate) fn ask(peer: &str, program: &str, args: &[&str], lines: &[Value]) -> Vec<Value> {

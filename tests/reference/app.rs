@@ -1,4 +1,4 @@
-//! The reference application, as handlers and filters in Rust; `tests/peers/reference/` is the same
+//! The reference application, as handlers and filters in Rust; `tests/genuine/reference/` is the same
 //! in JavaScript.
 //!
 //! With `pinus` every handler and filter answers later, as all of them do there; with `pomelo` at
@@ -17,7 +17,7 @@ use tangelo::handler::{
 };
 use tangelo::session::Uid;
 
-use crate::client::HANG_GUARD;
+use super::client::HANG_GUARD;
 
 /// Methods of `connector.entryHandler`.
 #[rustfmt::skip]

@@ -25,7 +25,7 @@ mod app;
 #[cfg(feature = "runtime")]
 mod backend;
 #[cfg(feature = "runtime")]
-#[path = "../e2e/client.rs"]
+#[path = "../e2e/harness/client.rs"]
 #[allow(dead_code, reason = "written for more than is asked here")]
 mod client;
 #[cfg(feature = "runtime")]

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::client::HANG_GUARD;
-use crate::rpc::Rpc;
+use crate::harness::client::HANG_GUARD;
+use crate::harness::rpc::Rpc;
 
 promises! { shared:
     a_forged_session_id_is_nobody_s,

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::client::HANG_GUARD;
-use crate::peers::{BACKENDS, MASTER, wait_for};
+use crate::harness::client::HANG_GUARD;
+use crate::harness::peers::{BACKENDS, MASTER, wait_for};
 
 promises! { shared:
     the_first_request_is_answered,
@@ -410,7 +410,7 @@ mod a_gateway_that_was_stopped_for_a_while_comes_back_by_itself {
 
 mod a_gateway_without_the_right_token_is_refused {
     use super::*;
-    use crate::gateway::Gateway;
+    use crate::harness::gateway::Gateway;
 
     /// A genuine connector lives on, outside the cluster.
     fn promise(dialect: Dialect) {
@@ -442,7 +442,7 @@ mod a_gateway_without_the_right_token_is_refused {
 
 mod connections_and_logins_are_counted {
     use super::*;
-    use crate::rpc;
+    use crate::harness::rpc;
 
     const KNOBS: Knobs = Knobs {
         tangelo: &["--set", "client.max_connections=3"],
@@ -457,7 +457,7 @@ mod connections_and_logins_are_counted {
                 (0..3).map(|_| frontend.client(Transport::Tcp)).collect();
             for _ in 0..5 {
                 let mut refused = frontend.connect(Transport::Tcp);
-                refused.send_package(crate::client::HANDSHAKE, b"{}");
+                refused.send_package(crate::harness::client::HANDSHAKE, b"{}");
                 assert!(refused.next_package().is_none());
             }
             assert_eq!(logins(&frontend, 3), Vec::<Value>::new());
@@ -506,7 +506,7 @@ mod connections_and_logins_are_counted {
 
 mod a_master_starts_and_restarts_it {
     use super::*;
-    use crate::gateway::Turn;
+    use crate::harness::gateway::Turn;
 
     /// What an entry of servers.json names in `args`: the master runs it with the command line of the
     /// server behind it. It ends with its master.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::client::{DATA, encode_message, encode_package};
+use crate::harness::client::{DATA, encode_message, encode_package};
 
 promises! { shared:
     a_push_reaches_the_uids_and_names_those_it_did_not,

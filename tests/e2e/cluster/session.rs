@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::client::HANG_GUARD;
+use crate::harness::client::HANG_GUARD;
 
 promises! { shared:
     a_request_arrives_with_its_session,

@@ -1,7 +1,9 @@
 //! What a client may ask of the port.
 
 use super::*;
-use crate::frames::{self, BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, UPGRADE, frame};
+use crate::harness::frames::{
+    self, BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, UPGRADE, frame,
+};
 
 promises! { shared:
     an_upgrade_may_have_any_path_and_offer_sub_protocols,

@@ -1,0 +1,211 @@
+//! The connector's own JavaScript handlers go on in a backend of another type, without an edit.
+
+use serde_json::{Value, json};
+use tangelo::{Config, Gateway};
+
+use crate::harness::frontend::{Frontend, Kind, Knobs};
+use crate::harness::inside::Inside;
+use crate::harness::peers::{BACKENDS, Cluster, Dialect, wait_for};
+use crate::harness::rpc::Rpc;
+
+const ENTER: &str = "connector.entryHandler.enter";
+const ROOM: &str = "connector.entryHandler.room";
+
+/// The genuine connector runs its handlers itself, tangelo has the backends do it: a client sees no
+/// other difference.
+fn a_delegate_runs_the_handlers(dialect: Dialect) {
+    const KNOBS: Knobs = Knobs {
+        tangelo: &["--set", "delegate=chat"],
+        genuine: &[],
+    };
+    let cluster = Cluster::shared(dialect);
+    for kind in [Kind::Genuine].into_iter().chain(Kind::TANGELOS) {
+        let frontend = Frontend::start(cluster, kind, KNOBS);
+        for (number, transport) in kind.transports().iter().enumerate() {
+            let mut client = frontend.client(*transport);
+            let uid = format!("{}-{number}", frontend.id());
+            let body = json!({"uid": uid, "room": [1, {"x": "é"}]}).to_string();
+            let mut entered: Value =
+                serde_json::from_str(&client.request_text(ENTER, body)).expect("JSON");
+            let by = entered["by"].take();
+            let expected = if kind.is_tangelo() {
+                "chat"
+            } else {
+                "connector"
+            };
+            assert_eq!(by, expected, "{kind}");
+            let route = match dialect {
+                Dialect::Pomelo => json!({"by": null, "route": ENTER, "uid": uid}),
+                Dialect::Pinus => json!({"by": null, "uid": uid}),
+            };
+            assert_eq!(entered, route, "{kind}");
+            // The values are the session's.
+            let room = client.request_text(ROOM, "{}");
+            let expected = json!({"uid": uid, "room": [1, {"x": "é"}]}).to_string();
+            assert_eq!(room, expected, "{kind}");
+            let missing = client.request_text("connector.entryHandler.nobody", "{}");
+            assert_eq!(missing, r#"{"code":500}"#, "{kind}");
+            client.request(9, "connector.entryHandler.constructor", "{}");
+            assert_eq!(client.wait_kick(), "attack", "{kind}");
+        }
+    }
+}
+
+#[test]
+fn a_delegate_runs_the_handlers_in_pomelo() {
+    a_delegate_runs_the_handlers(Dialect::Pomelo);
+}
+
+#[test]
+fn a_delegate_runs_the_handlers_in_pinus() {
+    a_delegate_runs_the_handlers(Dialect::Pinus);
+}
+
+/// Sessions of a frontend that its delegates were told of, by uid.
+fn told(cluster: &Cluster, frontend: &str) -> Vec<Value> {
+    let mut sessions = Vec::new();
+    for backend in BACKENDS {
+        let mut rpc = Rpc::connect(cluster.rpc_address(backend)).expect("a connection");
+        let call = json!({"id": 1, "msg": {
+            "namespace": "user", "service": "chatRemote", "method": "notes", "args": ["closed"],
+        }});
+        let frame = Rpc::frame(call.to_string().as_bytes());
+        rpc.send_raw(&frame).expect("it is sent");
+        let answer = rpc.next_answer().expect("an answer").expect("an answer");
+        let notes = answer["resp"][1].as_array().expect("a list");
+        sessions.extend(notes.iter().cloned());
+    }
+    sessions.retain(|session| session["frontendId"] == frontend);
+    sessions.sort_by_key(|session| session["uid"].to_string());
+    sessions
+}
+
+/// A backend hears of the end of a client that it got a message of, once, with who that was.
+fn a_delegate_is_told_of_closes(dialect: Dialect) {
+    const KNOBS: Knobs = Knobs {
+        tangelo: &[
+            "--set",
+            "delegate=chat",
+            "--set",
+            "delegate_closed=chatRemote.closed",
+        ],
+        genuine: &[],
+    };
+    let cluster = Cluster::shared(dialect);
+    for kind in Kind::TANGELOS {
+        let mut frontend = Frontend::start(cluster, kind, KNOBS);
+        let before = told(cluster, frontend.id()).len();
+        let transports = kind.transports().iter().cycle();
+        let mut clients = Vec::new();
+        for (number, transport) in transports.take(8).enumerate() {
+            let mut client = frontend.client(*transport);
+            // No namesake in the other runs, which may be under the same id.
+            let uid = format!("closing-{}-{before}-{number}", frontend.id());
+            let body = json!({"uid": uid, "room": number}).to_string();
+            client.request_text(ENTER, body);
+            clients.push((uid, client));
+        }
+        // Who never asked the delegate for anything is none of its business.
+        let mut other = frontend.client(kind.transports()[0]);
+        other.request_text("chat.chatHandler.strResp", "{}");
+        drop(other);
+        let staying = clients.split_off(6);
+        let left: Vec<String> = clients.into_iter().map(|(uid, _)| uid).collect();
+        let sessions = wait_for("all closes", || {
+            let sessions = told(cluster, frontend.id());
+            (sessions.len() >= before + left.len()).then_some(sessions)
+        });
+        let told_now = |sessions: &[Value], uids: &[String]| {
+            let of = |uid: &String| {
+                let mut of_uid = sessions.iter().filter(|session| session["uid"] == **uid);
+                let session = of_uid.next().expect("it is told");
+                assert_eq!(of_uid.next(), None, "once");
+                let number = uid.rsplit('-').next().expect("a number");
+                assert_eq!(session["settings"]["room"].to_string(), number);
+                assert!(session["id"].is_u64(), "{session}");
+            };
+            uids.iter().for_each(of);
+            assert_eq!(sessions.len(), before + uids.len());
+        };
+        told_now(&sessions, &left);
+        // Those that are there when the frontend stops have closed too.
+        frontend.terminate();
+        frontend.wait_exit();
+        let all: Vec<String> = left
+            .into_iter()
+            .chain(staying.into_iter().map(|(uid, _)| uid))
+            .collect();
+        let sessions = wait_for("the last closes", || {
+            let sessions = told(cluster, frontend.id());
+            (sessions.len() >= before + all.len()).then_some(sessions)
+        });
+        told_now(&sessions, &all);
+    }
+}
+
+#[test]
+fn a_delegate_is_told_of_closes_in_pomelo() {
+    a_delegate_is_told_of_closes(Dialect::Pomelo);
+}
+
+#[test]
+fn a_delegate_is_told_of_closes_in_pinus() {
+    a_delegate_is_told_of_closes(Dialect::Pinus);
+}
+
+#[test]
+fn a_close_that_cannot_be_told_is_counted() {
+    let config = Config {
+        delegate: Some("nobody".into()),
+        delegate_closed: Some("entryRemote.closed".into()),
+        ..Config::default()
+    };
+    Inside::on_one_shard_and_on_four(&config, Default::default, |inside| {
+        let mut clients = inside.clients();
+        let count = clients.len() as u64;
+        for client in &mut clients {
+            let failed = client.request_text(ENTER, "{}");
+            assert_eq!(failed, r#"{"code":500}"#);
+        }
+        drop(clients);
+        inside.wait_counter("delegate_untold", count);
+    });
+}
+
+#[test]
+fn who_is_told_of_closes_is_a_remote_of_the_delegate() {
+    for (delegate, remote, expected) in [
+        (
+            None,
+            "entryRemote.closed",
+            "\"entryRemote.closed\" has no delegate; set delegate too",
+        ),
+        (
+            Some("chat"),
+            "closed",
+            "\"closed\" is not service.method, such as \"entryRemote.closed\"",
+        ),
+    ] {
+        let config = Config {
+            delegate: delegate.map(Into::into),
+            delegate_closed: Some(remote.into()),
+            ..Config::default()
+        };
+        let error = Gateway::new(config).start().err().expect("an error");
+        assert_eq!(error.to_string(), format!("delegate_closed: {expected}"));
+    }
+}
+
+#[test]
+fn a_server_does_not_delegate_to_itself() {
+    let config = Config {
+        delegate: Some("connector".into()),
+        ..Config::default()
+    };
+    let error = Gateway::new(config).start().err().expect("an error");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("delegate: \"connector\" is the own"),
+        "{text}"
+    );
+}

@@ -1,0 +1,18 @@
+//! Handlers, filters, remotes and tasks that an application writes, and the examples.
+
+mod delegate;
+mod examples;
+mod extractors;
+mod filters;
+mod gate;
+mod handlers;
+mod handshake;
+mod lifecycle;
+mod misbehaving;
+mod pomelo_chat;
+mod pool;
+mod protobuf;
+mod readme;
+mod redis;
+mod schedulers;
+mod session;

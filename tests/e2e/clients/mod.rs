@@ -1,0 +1,11 @@
+//! A game client's view: bytes, order, limits, and the end of its connection.
+
+mod blacklist;
+mod connection;
+mod flood;
+mod hostile;
+mod npm;
+mod random;
+mod reference;
+mod room;
+mod wire;

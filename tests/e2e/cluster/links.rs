@@ -1,0 +1,204 @@
+//! Links to other servers: when one counts as up, how often a bad server is dialled, and what the log
+//! says.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cluster::in_both_dialects;
+use crate::harness::client::Client;
+use crate::harness::gateway::Gateway;
+use crate::harness::peers::{Cluster, Dialect};
+
+const SEND: &str = "chat.chatHandler.send";
+const CODE_500: &str = r#"{"code":500}"#;
+const DIALECTS: [&str; 2] = ["pomelo", "pinus"];
+const PINGRESP: [u8; 2] = [0xd0, 0];
+
+/// The first pauses of `rpc.backoff_min` as it is by default, each a quarter shorter: what five dials
+/// need at least.
+const FOUR_PAUSES: Duration = Duration::from_millis(75 + 150 + 300 + 600);
+
+/// A server that does the same with every connection, and a gateway's configuration that lists it.
+struct BadServer {
+    config: PathBuf,
+}
+
+impl BadServer {
+    fn start(name: &str, serve: impl Fn(TcpStream) + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                serve(stream);
+            }
+        });
+        let file = format!("tangelo-e2e-links-{name}-{}.toml", std::process::id());
+        let config = std::env::temp_dir().join(file);
+        let server = "[[server]]\nid = \"chat-1\"\ntype = \"chat\"\nhost = \"127.0.0.1\"\n";
+        fs::write(&config, format!("{server}port = {port}\n")).expect("a temporary file");
+        Self { config }
+    }
+
+    fn gateway(&self, dialect: &str, more: &[&str]) -> Gateway {
+        println!("--- {dialect}");
+        let config = self.config.to_str().expect("a path in UTF-8");
+        let args = ["--config", config, "--dialect", dialect, "--shards", "2"];
+        Gateway::start(&[&args[..], more].concat())
+    }
+}
+
+impl Drop for BadServer {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.config);
+    }
+}
+
+fn warnings<'a>(printed: &'a str, part: &str) -> Vec<&'a str> {
+    let lines = printed.lines();
+    lines
+        .filter(|line| line.contains("WARN") && line.contains(part))
+        .collect()
+}
+
+#[test]
+fn a_server_that_accepts_and_closes_is_not_up_and_is_dialled_less_and_less_often() {
+    let closes = BadServer::start("closes", drop);
+    let resets = BadServer::start("resets", |stream| {
+        let now = Some(Duration::ZERO);
+        socket2::SockRef::from(&stream)
+            .set_linger(now)
+            .expect("an open socket");
+    });
+    let http = BadServer::start("http", |mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    });
+    for server in [closes, resets, http] {
+        for dialect in DIALECTS {
+            let mut gateway = server.gateway(dialect, &[]);
+            let mut client = Client::tcp(gateway.address()).open();
+            let begun = Instant::now();
+            assert_eq!(client.request_text(SEND, "{}"), CODE_500);
+            gateway.wait_counter("rpc_dials_failed", 5);
+            assert!(begun.elapsed() >= FOUR_PAUSES, "{:?}", begun.elapsed());
+            // It has been found out: nothing is sent to it.
+            assert_eq!(client.request_text(SEND, "{}"), CODE_500);
+            let counters = gateway.counters();
+            assert_eq!(counters.get("rpc_calls"), Some(&1), "{counters:?}");
+            assert_eq!(counters.get("rpc_links_up"), None, "{counters:?}");
+            let (_, printed) = gateway.stop();
+            assert!(!printed.contains("link is up"), "{printed}");
+            assert_eq!(warnings(&printed, "chat-1").len(), 1, "{printed}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_answers_and_closes_is_dialled_less_and_less_often() {
+    let server = BadServer::start("flaps", |mut stream| {
+        let _ = stream.write_all(&PINGRESP);
+    });
+    for dialect in DIALECTS {
+        let mut gateway = server.gateway(dialect, &[]);
+        let mut client = Client::tcp(gateway.address()).open();
+        let begun = Instant::now();
+        assert_eq!(client.request_text(SEND, "{}"), CODE_500);
+        gateway.wait_counter("rpc_links_down", 5);
+        assert!(begun.elapsed() >= FOUR_PAUSES, "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn a_server_that_never_answers_is_named_and_its_calls_fail() {
+    let server = BadServer::start("silent", |stream| {
+        // Open for as long as the test lasts.
+        std::mem::forget(stream);
+    });
+    for dialect in DIALECTS {
+        let mut gateway = server.gateway(dialect, &["--set", "rpc.answer_timeout=300ms"]);
+        let mut client = Client::tcp(gateway.address()).open();
+        // Long before its deadline of half a minute.
+        assert_eq!(client.request_text(SEND, "{}"), CODE_500);
+        assert_eq!(client.request_text(SEND, "{}"), CODE_500);
+        let counters = gateway.counters();
+        assert_eq!(counters.get("rpc_timeouts"), None, "{counters:?}");
+        assert_eq!(counters.get("rpc_link_failed"), Some(&2), "{counters:?}");
+        assert_eq!(counters.get("rpc_calls"), Some(&1), "{counters:?}");
+        assert_eq!(counters.get("rpc_links_up"), None, "{counters:?}");
+        let (_, printed) = gateway.stop();
+        let [warning] = warnings(&printed, "chat-1")[..] else {
+            panic!("{printed}");
+        };
+        let reason = "the server accepted the connection and did not answer";
+        assert!(warning.contains(reason), "{warning}");
+        assert!(warning.contains("retry_in="), "{warning}");
+    }
+}
+
+#[test]
+fn a_master_that_is_not_reachable_is_named_with_its_address() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = free.local_addr().expect("it is bound").port();
+    drop(free);
+    let folder = std::env::temp_dir().join(format!("tangelo-e2e-master-{}", std::process::id()));
+    fs::create_dir_all(folder.join("config")).expect("a temporary folder");
+    for (name, text) in [
+        (
+            "servers.json",
+            r#"{"connector":[{"id":"c-1","host":"127.0.0.1","clientPort":1,"frontend":true}]}"#
+                .to_owned(),
+        ),
+        (
+            "master.json",
+            format!(r#"{{"host":"127.0.0.1","port":{port}}}"#),
+        ),
+    ] {
+        fs::write(folder.join("config").join(name), text).expect("a temporary file");
+    }
+    let app_dir = folder.to_str().expect("a path in UTF-8");
+    let mut gateway = Gateway::start(&["--app-dir", app_dir, "--id", "c-1"]);
+    let line = gateway.wait_printed("the master is not reachable");
+    for part in [
+        r#"host="127.0.0.1""#,
+        &format!("port={port}"),
+        "Connection refused",
+        "retry_in=",
+    ] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    gateway.stop();
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+mod a_server_that_never_ran_leaves_without_a_warning {
+    use super::*;
+
+    fn joins_and_leaves(dialect: Dialect) {
+        let cluster = Cluster::shared(dialect);
+        let connector = cluster.take_connector();
+        let name = match dialect {
+            Dialect::Pomelo => "pomelo",
+            Dialect::Pinus => "pinus",
+        };
+        let args = [
+            "--app-dir",
+            cluster.app_dir(),
+            "--id",
+            connector.id(),
+            "--dialect",
+            name,
+        ];
+        let mut gateway = Gateway::start(&args);
+        // A server that never ran is not in the master's list, so its link ends without a warning.
+        gateway.wait_printed("part of the cluster");
+        let mut client = Client::tcp(gateway.address()).open();
+        client.request_text("chat.chatHandler.echo", "{}");
+        let (_, printed) = gateway.stop();
+        assert_eq!(warnings(&printed, "tangelo::shard::"), [""; 0], "{printed}");
+    }
+
+    in_both_dialects!(joins_and_leaves);
+}

@@ -1,0 +1,316 @@
+//! The binary under test, as an operator runs it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::client::HANG_GUARD;
+use crate::harness::peers::{Cluster, Dialect};
+use crate::harness::process::{POLL_INTERVAL, Process};
+
+const TANGELO: &[&str] = &[env!("CARGO_BIN_EXE_tangelo")];
+const ANY_PORT: &str = "127.0.0.1:0";
+
+/// A running gateway. Dropping it kills it.
+pub(crate) struct Gateway {
+    process: Process,
+    address: SocketAddr,
+    _turn: Turn,
+}
+
+impl Gateway {
+    /// Starts the gateway on a free port of the loopback and waits until it listens.
+    pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_in(Turn::take(false), TANGELO, ANY_PORT, args)
+    }
+
+    /// The same, on an address of the test's own.
+    pub(crate) fn start_on(listen: &str, args: &[&str]) -> Self {
+        Self::start_in(Turn::take(false), TANGELO, listen, args)
+    }
+
+    /// The same, with so many files open at most.
+    pub(crate) fn start_with_files(files: u32, args: &[&str]) -> Self {
+        let limit = format!("--nofile={files}");
+        let program = ["prlimit", &limit, "--", TANGELO[0]];
+        Self::start_in(Turn::take(false), &program, ANY_PORT, args)
+    }
+
+    /// The same, with the signals that a shell may have it ignore, and without a core file when one of
+    /// them ends it.
+    pub(crate) fn start_with_default_signals(args: &[&str]) -> Self {
+        let program = [
+            "env",
+            "--default-signal",
+            "prlimit",
+            "--core=0",
+            "--",
+            TANGELO[0],
+        ];
+        Self::start_in(Turn::take(false), &program, ANY_PORT, args)
+    }
+
+    /// The same, in a time zone as `TZ` names it.
+    pub(crate) fn start_in_zone(zone: &str, args: &[&str]) -> Self {
+        let program = ["env", &format!("TZ={zone}"), TANGELO[0]];
+        Self::start_in(Turn::take(false), &program, ANY_PORT, args)
+    }
+
+    /// The same, on an address of the test's own, with another temporary folder.
+    pub(crate) fn start_with_temporary_folder(folder: &str, listen: &str) -> Self {
+        let program = ["env", &format!("TMPDIR={folder}"), TANGELO[0]];
+        Self::start_in(Turn::take(false), &program, listen, &[])
+    }
+
+    /// Starts an example, which takes the same arguments, with each `NAME=VALUE` in its environment.
+    pub(crate) fn start_example(name: &str, environment: &[&str], args: &[&str]) -> Self {
+        let program = example(name);
+        let program = [&["env"], environment, &[&program]].concat();
+        Self::start_in(Turn::take(false), &program, ANY_PORT, args)
+    }
+
+    /// The same, while no other gateway of this test binary runs: for tests that measure time.
+    pub(crate) fn start_alone(args: &[&str]) -> Self {
+        Self::start_in(Turn::take(true), TANGELO, ANY_PORT, args)
+    }
+
+    /// Starts a gateway that is to refuse. Its exit code and all it printed.
+    pub(crate) fn refused(args: &[&str]) -> (Option<i32>, String) {
+        let _turn = Turn::take(false);
+        let mut process = Process::start("tangelo", Path::new("/"), TANGELO[0], args);
+        let Some(status) = process.wait_exit(HANG_GUARD) else {
+            panic!("it does not refuse\n{}", process.transcript());
+        };
+        process.wait_output_end();
+        (status.code(), process.transcript())
+    }
+
+    fn start_in(turn: Turn, program: &[&str], listen: &str, args: &[&str]) -> Self {
+        let [program, wrapped @ ..] = program else {
+            panic!("no program");
+        };
+        let listen = ["--listen", listen];
+        let args = wrapped.iter().chain(&listen).chain(args).copied();
+        let args: Vec<&str> = args.collect();
+        let mut process = Process::start("tangelo", Path::new("/"), program, &args);
+        let what = "line with `listening on ADDRESS:PORT`";
+        let address = process.wait_for_line(what, 0, HANG_GUARD, |line| {
+            let (_, after) = line.split_once("listening on ")?;
+            after.split([' ', ',', '"']).next()?.parse().ok()
+        });
+        Self {
+            process,
+            address,
+            _turn: turn,
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// All counters, summed over the shards, as of now.
+    pub(crate) fn counters(&mut self) -> BTreeMap<String, u64> {
+        let from = self.process.lines_printed();
+        self.process.signal("USR1");
+        let what = "line with `counters NAME=VALUE …`";
+        self.process.wait_for_line(what, from, HANG_GUARD, |line| {
+            let pairs = line.strip_prefix("counters ")?.split_whitespace();
+            Some(pairs.map(counter).collect())
+        })
+    }
+
+    /// Waits until a counter is at least `least`, and returns it. An unknown name counts as 0.
+    pub(crate) fn wait_counter(&mut self, name: &str, least: u64) -> u64 {
+        let deadline = Instant::now() + HANG_GUARD;
+        loop {
+            let counters = self.counters();
+            let value = counters.get(name).copied().unwrap_or_default();
+            if value >= least {
+                return value;
+            }
+            let late = Instant::now() >= deadline;
+            assert!(!late, "waited for {name} ≥ {least}: {counters:?}");
+            thread::sleep(10 * POLL_INTERVAL);
+        }
+    }
+
+    /// Waits for a printed line with this part, and returns it.
+    pub(crate) fn wait_printed(&mut self, part: &str) -> String {
+        let deadline = Instant::now() + HANG_GUARD;
+        loop {
+            let printed = self.printed();
+            if let Some(line) = printed.lines().find(|line| line.contains(part)) {
+                return line.to_owned();
+            }
+            assert!(Instant::now() < deadline, "waited for {part:?}");
+            thread::sleep(10 * POLL_INTERVAL);
+        }
+    }
+
+    /// All it has printed so far.
+    pub(crate) fn printed(&self) -> String {
+        self.process.transcript()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub(crate) fn has_exited(&mut self) -> bool {
+        self.process.has_exited().is_some()
+    }
+
+    /// Its exit code once it has ended by itself (`None` when a signal ended it).
+    pub(crate) fn wait_exit(&mut self) -> Option<i32> {
+        let Some(status) = self.process.wait_exit(HANG_GUARD) else {
+            panic!("tangelo does not stop within {HANG_GUARD:?}");
+        };
+        status.code()
+    }
+
+    /// SIGTERM, and no waiting.
+    pub(crate) fn terminate(&mut self) {
+        self.signal("TERM");
+    }
+
+    /// A signal by its short name, as of `kill`.
+    pub(crate) fn signal(&mut self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// SIGTERM. Its exit code (`None` when a signal ended it) and all it printed.
+    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
+        self.terminate();
+        (self.wait_exit(), self.process.transcript())
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.process.kill();
+    }
+
+    /// The memory it has in use, as the kernel counts it.
+    pub(crate) fn rss_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.pid());
+        let status = fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let kilobytes: Option<u64> = kilobytes.and_then(|number| number.parse().ok());
+        kilobytes.expect("the kernel gives VmRSS in kB") * 1024
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprint!("{}", self.process.transcript());
+        }
+    }
+}
+
+/// The program of an example. A test alone does not have cargo build it, so that is done here.
+fn example(name: &str) -> String {
+    let this = std::env::current_exe().expect("a running program has a path");
+    let profile = this.ancestors().nth(2).expect("it is in <profile>/deps");
+    let target = profile
+        .parent()
+        .expect("a profile is in the target directory");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--quiet", "--example", name, "--target-dir"])
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let built = cargo.status().expect("cargo runs");
+    assert!(built.success(), "cargo build --example {name}: {built}");
+    let program = profile.join("examples").join(name);
+    program.to_str().expect("a path in UTF-8").to_owned()
+}
+
+fn counter(pair: &str) -> (String, u64) {
+    let parsed = pair.split_once('=').and_then(|(name, value)| {
+        let value = value.parse().ok()?;
+        Some((name.to_owned(), value))
+    });
+    parsed.unwrap_or_else(|| panic!("not NAME=VALUE: {pair:?}"))
+}
+
+/// The right to run a gateway, or a genuine connector: many at a time, or one alone.
+pub(crate) struct Turn {
+    alone: bool,
+}
+
+struct Running {
+    shared: u32,
+    alone: bool,
+}
+
+static RUNNING: Mutex<Running> = Mutex::new(Running {
+    shared: 0,
+    alone: false,
+});
+static FINISHED: Condvar = Condvar::new();
+
+impl Turn {
+    pub(crate) fn shared() -> Self {
+        Self::take(false)
+    }
+
+    /// One alone waits until nobody runs, without holding up others: a test with a second gateway
+    /// to start would otherwise wait for one that waits for it.
+    fn take(alone: bool) -> Self {
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = |running: &mut Running| running.alone || (alone && running.shared > 0);
+        let mut running = FINISHED
+            .wait_while(running, busy)
+            .unwrap_or_else(PoisonError::into_inner);
+        if alone {
+            running.alone = true;
+        } else {
+            running.shared += 1;
+        }
+        Self { alone }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.alone {
+            running.alone = false;
+        } else {
+            running.shared -= 1;
+        }
+        FINISHED.notify_all();
+    }
+}
+
+#[test]
+fn a_gateway_stops_on_sigterm_with_status_0() {
+    let cluster = Cluster::shared(Dialect::Pomelo);
+    let connector = cluster.take_connector();
+    let args = ["--app-dir", cluster.app_dir(), "--id", connector.id()];
+    let mut gateway = Gateway::start(&args);
+    assert!(gateway.rss_bytes() > 0);
+    gateway.counters();
+    let (code, printed) = gateway.stop();
+    assert_eq!(code, Some(0), "{printed}");
+
+    let gateway = Gateway::start(&args);
+    let address = gateway.address();
+    gateway.kill();
+    // The kernel ends an io_uring, and the sockets in it, a moment after its process.
+    let deadline = Instant::now() + HANG_GUARD;
+    while std::net::TcpStream::connect(address).is_ok() {
+        assert!(Instant::now() < deadline, "somebody still listens");
+        thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,28 @@
+//! The tools of the tests: `process` starts and stops programs; `peers` is a cluster made of them;
+//! `gateway` is tangelo itself, `frontend` is tangelo or the genuine connector; `inside` is a gateway in
+//! this process; `client` is a player, `rpc` another server.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+pub(crate) mod bystander;
+pub(crate) mod client;
+pub(crate) mod frames;
+pub(crate) mod frontend;
+pub(crate) mod gateway;
+pub(crate) mod inside;
+pub(crate) mod peers;
+pub(crate) mod process;
+#[path = "../../differential/random.rs"]
+pub(crate) mod random;
+pub(crate) mod rpc;
+
+/// An address that no outgoing connection gets by chance, nor another test or run of this one.
+pub(crate) fn free_address() -> SocketAddr {
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+    let first = 30_000 + (std::process::id() % 2_000) as u16;
+    let next = || first + TRIED.fetch_add(1, Ordering::Relaxed);
+    let mut addresses = std::iter::repeat_with(|| (Ipv4Addr::LOCALHOST, next()).into()).take(700);
+    let free = addresses.find(|address| TcpListener::bind(address).is_ok());
+    free.expect("a free port")
+}

@@ -1,0 +1,280 @@
+//! The other end of tangelo's and everybody's connections inside a cluster, without a framework:
+//! calls to the RPC port of any server, and questions to the master.
+//!
+//! Blocking, with a deadline on every wait. Written from the protocol and from nothing in the
+//! gateway, for the same reason as `client`.
+
+use std::collections::VecDeque;
+use std::io::{self, Error, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::harness::client::HANG_GUARD;
+
+const PUBLISH: u8 = 0x30;
+const CONNACK: u8 = 0x20;
+const PINGREQ: [u8; 2] = [0xc0, 0];
+const PINGRESP: u8 = 0xd0;
+const DISCONNECT: u8 = 0xe0;
+
+/// A connection of MQTT packets.
+pub(crate) struct Mqtt {
+    stream: TcpStream,
+}
+
+/// What may come from the server.
+#[derive(Debug, PartialEq, Eq)]
+enum Packet {
+    Publish { topic: String, payload: Vec<u8> },
+    ConnAck,
+    PingResp,
+    Disconnect,
+}
+
+impl Mqtt {
+    /// Connects, and nothing is sent yet.
+    fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, HANG_GUARD)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(HANG_GUARD))?;
+        stream.set_write_timeout(Some(HANG_GUARD))?;
+        Ok(Self { stream })
+    }
+
+    /// Connects and says so, as the first packet must.
+    fn connect(address: SocketAddr, client: &str) -> io::Result<Self> {
+        let mut mqtt = Self::open(address)?;
+        let mut body = b"\x00\x04MQTT\x04\x02\x00\x00".to_vec();
+        push_text(&mut body, client);
+        mqtt.stream.write_all(&packet(0x10, &body))?;
+        Ok(mqtt)
+    }
+
+    fn publish(&mut self, topic: &str, payload: &[u8]) -> io::Result<()> {
+        self.stream.write_all(&publish(topic, payload))
+    }
+
+    /// The next packet; `None` when the server has closed.
+    fn next(&mut self) -> io::Result<Option<Packet>> {
+        let mut head = [0];
+        if self.stream.read(&mut head)? == 0 {
+            return Ok(None);
+        }
+        let mut body = vec![0; self.read_length()?];
+        self.stream.read_exact(&mut body)?;
+        Ok(Some(match head[0] {
+            PUBLISH => {
+                let (length, rest) = body.split_first_chunk().expect("a topic has a length");
+                let (topic, payload) = rest.split_at(usize::from(u16::from_be_bytes(*length)));
+                Packet::Publish {
+                    topic: String::from_utf8(topic.to_vec()).expect("topics are UTF-8"),
+                    payload: payload.to_vec(),
+                }
+            }
+            CONNACK => Packet::ConnAck,
+            PINGRESP => Packet::PingResp,
+            DISCONNECT => Packet::Disconnect,
+            other => panic!("no server sends packet {other:#x}: {body:02x?}"),
+        }))
+    }
+
+    fn read_length(&mut self) -> io::Result<usize> {
+        let mut length = 0;
+        for shift in [0, 7, 14, 21] {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte)?;
+            length |= usize::from(byte[0] & 0x7f) << shift;
+            if byte[0] < 0x80 {
+                return Ok(length);
+            }
+        }
+        panic!("a length of more than four bytes");
+    }
+}
+
+/// A packet of a kind, with the length of its body in front of it.
+fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![kind];
+    let mut length = body.len();
+    loop {
+        let low = (length & 0x7f) as u8;
+        length >>= 7;
+        bytes.push(if length > 0 { low | 0x80 } else { low });
+        if length == 0 {
+            break;
+        }
+    }
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn publish(topic: &str, payload: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    push_text(&mut body, topic);
+    body.extend_from_slice(payload);
+    packet(PUBLISH, &body)
+}
+
+fn push_text(bytes: &mut Vec<u8>, text: &str) {
+    let length = u16::try_from(text.len()).expect("a short text");
+    bytes.extend(length.to_be_bytes());
+    bytes.extend(text.as_bytes());
+}
+
+/// A caller of one server, as another server of the cluster is.
+pub(crate) struct Rpc {
+    mqtt: Mqtt,
+    next_id: u64,
+    answers: VecDeque<Value>,
+}
+
+impl Rpc {
+    pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self {
+            mqtt: Mqtt::connect(address, "MQTT_RPC_e2e")?,
+            next_id: 0,
+            answers: VecDeque::new(),
+        })
+    }
+
+    /// The same without the CONNECT that begins a connection.
+    pub(crate) fn connect_silently(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self {
+            mqtt: Mqtt::open(address)?,
+            next_id: 0,
+            answers: VecDeque::new(),
+        })
+    }
+
+    /// Bytes as they are, instead of a call.
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.mqtt.stream.write_all(bytes)
+    }
+
+    /// The bytes of one frame with this payload.
+    pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
+        publish("rpc", payload)
+    }
+
+    /// The payload of a call of the namespace `sys`.
+    pub(crate) fn request(id: u64, service: &str, method: &str, args: &Value) -> Value {
+        json!({"id": id, "msg": {
+            "namespace": "sys", "service": service, "method": method, "args": args,
+        }})
+    }
+
+    /// Calls and waits for the answer, which must be the next one: the list that the caller's
+    /// callback gets.
+    pub(crate) fn call(&mut self, service: &str, method: &str, args: &Value) -> io::Result<Value> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let request = Self::request(id, service, method, args);
+        self.mqtt.publish("rpc", request.to_string().as_bytes())?;
+        let answer = self
+            .next_answer()?
+            .ok_or_else(|| Error::from(ErrorKind::UnexpectedEof))?;
+        assert_eq!(answer["id"], id, "{answer}");
+        Ok(answer["resp"].clone())
+    }
+
+    /// The next answer, whole; `None` when the server closed, with or without a DISCONNECT.
+    pub(crate) fn next_answer(&mut self) -> io::Result<Option<Value>> {
+        loop {
+            if let Some(answer) = self.answers.pop_front() {
+                return Ok(Some(answer));
+            }
+            let payload = match self.mqtt.next()? {
+                Some(Packet::Publish { topic, payload }) if topic == "rpc" => payload,
+                Some(Packet::PingResp) => continue,
+                Some(Packet::Disconnect) | None => return Ok(None),
+                other => panic!("not sent to a caller: {other:?}"),
+            };
+            match serde_json::from_slice(&payload).map_err(Error::other)? {
+                Value::Array(answers) => self.answers.extend(answers),
+                answer => self.answers.push_back(answer),
+            }
+        }
+    }
+
+    /// Whether the server still answers on this connection, be it to a ping only.
+    pub(crate) fn is_open(&mut self) -> bool {
+        let ping = self.mqtt.stream.write_all(&PINGREQ);
+        ping.is_ok() && matches!(self.mqtt.next(), Ok(Some(Packet::PingResp)))
+    }
+
+    /// Waits for the end and tells whether a DISCONNECT came before it. What else comes is
+    /// passed over.
+    pub(crate) fn wait_end(&mut self) -> bool {
+        let mut disconnected = false;
+        loop {
+            match self.mqtt.next() {
+                Ok(Some(packet)) => disconnected |= packet == Packet::Disconnect,
+                Ok(None) => return disconnected,
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => return disconnected,
+                Err(e) => panic!("waited for the end of an RPC connection: {e}"),
+            }
+        }
+    }
+}
+
+/// Forwards a message to `chat.chatHandler.<method>` of a backend, as a frontend does, on a
+/// connection of its own. The list that the callback gets.
+pub(crate) fn forward(address: SocketAddr, method: &str, body: &Value) -> io::Result<Value> {
+    let message = json!({
+        "id": 1, "type": 0, "compressRoute": 0,
+        "route": format!("chat.chatHandler.{method}"),
+        "body": body, "compressGzip": 0,
+    });
+    let session = json!({"id": 9, "frontendId": "connector-1", "uid": null, "settings": {}});
+    let args = json!([message, session]);
+    Rpc::connect(address)?.call("msgRemote", "forwardMessage", &args)
+}
+
+/// A number that no other test of this process got: the master knows its clients by name.
+fn fresh() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// What the servers say of themselves, by id, as `pomelo list` shows it.
+pub(crate) fn list(master: SocketAddr) -> io::Result<Value> {
+    let answer = ask_master(master, "__console__", &json!({"signal": "list"}))?;
+    Ok(answer["msg"].clone())
+}
+
+/// Asks a module of the master, as its command line tool does.
+pub(crate) fn ask_master(master: SocketAddr, module: &str, body: &Value) -> io::Result<Value> {
+    let mut mqtt = Mqtt::connect(master, "MQTT_ADMIN_e2e")?;
+    let packet = mqtt.next()?;
+    if packet != Some(Packet::ConnAck) {
+        return Err(Error::other(format!("instead of a CONNACK: {packet:?}")));
+    }
+    // The MD5 of the password of adminUser.json.
+    let register = json!({
+        "type": "client", "id": format!("e2e_client_{}", fresh()), "username": "admin",
+        "password": "21232f297a57a5a743894a0e4a801fc3", "md5": true,
+    });
+    mqtt.publish("register", register.to_string().as_bytes())?;
+    let request = json!({"reqId": 1, "moduleId": module, "body": body});
+    loop {
+        let packet = mqtt.next()?;
+        let Some(Packet::Publish { topic, payload }) = packet else {
+            return Err(Error::other(format!("instead of an answer: {packet:?}")));
+        };
+        let mut payload: Value = serde_json::from_slice(&payload)?;
+        if let Some(inner) = payload.as_str() {
+            payload = serde_json::from_str(inner)?;
+        }
+        if topic == "register" {
+            if payload["code"] != 1 {
+                return Err(Error::other(payload.to_string()));
+            }
+            let text = json!(request.to_string()).to_string();
+            mqtt.publish("client", text.as_bytes())?;
+        } else if payload["respId"] == 1 {
+            return Ok(payload["body"].clone());
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The start of the binary as an operator sees it: its start line, its warnings, and the errors that name
+//! a mistake.
+
+use std::fs;
+use std::net::TcpListener;
+
+use crate::harness::bystander::ECHO;
+use crate::harness::client::Client;
+use crate::harness::free_address;
+use crate::harness::gateway::Gateway;
+
+/// Stops a gateway that has `files` descriptors and two shards. The end of its start line, behind the id,
+/// and its warnings.
+fn started(files: u32, args: &[&str]) -> (String, Vec<String>) {
+    let args = [&["--shards", "2"], args].concat();
+    let (code, printed) = Gateway::start_with_files(files, &args).stop();
+    assert_eq!(code, Some(0), "{printed}");
+    let line = |line: &str| Some(line.split_once(" id connector-1 ")?.1.to_owned());
+    let warnings = printed.lines().filter(|line| line.contains("WARN"));
+    let warnings = warnings.map(str::to_owned).collect();
+    (printed.lines().find_map(line).expect(&printed), warnings)
+}
+
+#[test]
+fn the_start_line_says_how_many_clients_fit() {
+    let (line, warnings) = started(2000, &[]);
+    assert_eq!(line, "shards 2 (not pinned) clients up to 1920");
+    assert_eq!(warnings, [""; 0]);
+    let (line, warnings) = started(2000, &["--set", "client.max_connections=10"]);
+    assert_eq!(line, "shards 2 (not pinned) clients up to 10");
+    assert_eq!(warnings, [""; 0]);
+}
+
+#[test]
+fn a_file_limit_for_few_clients_is_a_warning() {
+    let (line, warnings) = started(100, &[]);
+    assert_eq!(line, "shards 2 (not pinned) clients up to 20");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let text = "file limit: 100 lets only 20 clients connect; raise the limit (ulimit -Hn";
+    assert!(warnings[0].contains(text), "{warnings:?}");
+}
+
+#[test]
+fn a_gateway_that_has_ended_leaves_no_file_behind() {
+    let name = format!("tangelo-test-temporary-{}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    fs::create_dir_all(&folder).expect("an empty folder");
+    let path = folder.to_str().expect("a path in UTF-8");
+    let start = || Gateway::start_with_temporary_folder(path, &free_address().to_string());
+    assert_eq!(start().stop().0, Some(0));
+    start().kill();
+    // Fails when there is a file in it.
+    fs::remove_dir(&folder).expect("nothing is left");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_and_nobody_is_disturbed() {
+    // By any program; by a tangelo on a port the kernel chose, or on one of its own.
+    let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let any = Gateway::start(&[]);
+    let own = Gateway::start_on(&free_address().to_string(), &[]);
+    let taken = [
+        other.local_addr().expect("it is bound"),
+        any.address(),
+        own.address(),
+    ];
+    for address in taken {
+        let (code, printed) = Gateway::refused(&["--listen", &address.to_string()]);
+        assert_eq!(code, Some(2), "{printed}");
+        let lines: Vec<&str> = printed.lines().skip(1).collect();
+        assert_eq!(lines.len(), 1, "{printed}");
+        let expected = format!("err| tangelo: cannot listen on {address}: ");
+        assert!(lines[0].starts_with(&expected), "{printed}");
+        assert!(lines[0].contains("already listens there"), "{printed}");
+    }
+    for gateway in [&any, &own] {
+        assert_eq!(
+            Client::tcp(gateway.address())
+                .open()
+                .request_text(ECHO, "1"),
+            "1"
+        );
+    }
+}
+
+#[test]
+fn a_mistake_in_the_configuration_is_named_with_file_line_and_key() {
+    let path = std::env::temp_dir().join(format!("tangelo-e2e-{}.toml", std::process::id()));
+    let path_text = path.to_str().expect("a path in UTF-8");
+    for (file, line, key) in [
+        (
+            "[client]\n# none\nhartbeat = \"3s\"\n",
+            3,
+            "client.hartbeat",
+        ),
+        ("id = \"a\"\n\ncleint = 1\n", 3, "cleint"),
+        ("[client]\nheartbeat = \"soon\"\n", 2, "client.heartbeat"),
+        (
+            "[client]\nmax_connections = 0\n",
+            2,
+            "client.max_connections",
+        ),
+        ("id = 1 = 2\n", 1, ""),
+    ] {
+        fs::write(&path, file).expect("a temporary file");
+        let (code, printed) = Gateway::refused(&["--config", path_text]);
+        assert_eq!(code, Some(2), "{printed}");
+        assert_eq!(printed.lines().count(), 2, "{printed}");
+        let expected = format!("err| tangelo: {path_text}:{line}: {key}");
+        assert!(
+            printed.contains(&expected),
+            "{expected:?} is not in {printed}"
+        );
+    }
+    fs::remove_file(&path).expect("our own file");
+    let (code, printed) = Gateway::refused(&["--config", path_text]);
+    assert_eq!(
+        (code, printed.contains(path_text)),
+        (Some(2), true),
+        "{printed}"
+    );
+    for (value, part) in [
+        ("client.hartbeat=3s", "client.hartbeat"),
+        ("client.heartbeat=soon", "client.heartbeat"),
+        ("client.heartbeat", "KEY=VALUE"),
+        ("shards=0", "shards"),
+    ] {
+        let (code, printed) = Gateway::refused(&["--set", value]);
+        assert_eq!(code, Some(2), "{printed}");
+        assert_eq!(printed.lines().count(), 2, "{printed}");
+        assert!(
+            printed.contains("err| tangelo: ") && printed.contains(part),
+            "{printed}"
+        );
+    }
+}
+
+#[test]
+fn a_project_with_odd_files_starts_and_each_oddity_is_a_warning() {
+    let folder = std::env::temp_dir().join(format!("tangelo-e2e-odd-{}", std::process::id()));
+    let config = folder.join("config");
+    fs::create_dir_all(&config).expect("a temporary folder");
+    for (name, text) in [
+        (
+            "servers.json",
+            r#"{"development": {"//": "see the wiki",
+                "connector": [{"id":"c-1","host":"127.0.0.1","port":1,"clientPort":2,"frontend":true}],
+                "http": [{"id":"http-1","host":"127.0.0.1","httpPort":8080}]}}"#,
+        ),
+        ("dictionary.json", r#"{"onChat": 1}"#),
+        ("crons.json", "[]"),
+    ] {
+        fs::write(config.join(name), text).expect("a temporary file");
+    }
+    let app_dir = folder.to_str().expect("a path in UTF-8");
+    for use_dict in ["client.use_dict=true", "client.use_dict=false"] {
+        for dialect in ["pomelo", "pinus"] {
+            let gateway = Gateway::start(&[
+                "--app-dir",
+                app_dir,
+                "--id",
+                "c-1",
+                "--dialect",
+                dialect,
+                "--set",
+                "cluster.join=false",
+                "--set",
+                use_dict,
+            ]);
+            let (_, printed) = gateway.stop();
+            for file in [
+                "servers.json: http[0] http-1: port",
+                "dictionary.json: ",
+                "crons.json: ",
+            ] {
+                let lines = printed.lines();
+                let warnings = lines.filter(|line| line.contains("WARN") && line.contains(file));
+                assert_eq!(warnings.count(), 1, "{file}: {printed}");
+            }
+        }
+    }
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
