@@ -256,7 +256,7 @@ fn handlers_call_backends(dialect: Dialect) {
             (
                 json!({"remote": "add"}),
                 "not sent",
-                "remote \"add\" is not service.method",
+                "remote \"add\" is not of the form service.method",
             ),
             (
                 json!({"type": "nosuch"}),
