@@ -16,7 +16,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::{env, fs, io};
 
 use serde_json::{Value, json};
-use tangelo::client::{Client, Event, Rules};
+use tangelo::client::{ClientEvent, ClientMachine, Rules};
 use tangelo::handler::{Outcome, reply};
 use tangelo::limits::{RPC_FRAME_BYTES_MAX, WRITE_SLICES_MAX};
 use tangelo::memory::InMemory;
@@ -243,7 +243,7 @@ fn receive(rounds: u64) {
     let mut body = Vec::new();
     assert_eq!(message::write(&mut body, &request), Ok(()));
     let mut frame = client_frame(Kind::Data, &body);
-    let expected = (frame.len(), Some(Event::Message(request)));
+    let expected = (frame.len(), Some(ClientEvent::Message(request)));
     assert_eq!(client.receive(&rules, &mut frame), Ok(expected));
     for _ in 0..rounds {
         let _ = black_box(client.receive(&rules, black_box(&mut frame)));
@@ -261,20 +261,23 @@ fn request(id: u32) -> Message<'static> {
 }
 
 /// A client that has upgraded and shaken hands.
-fn working_client(rules: &Rules) -> Client {
-    let mut client = Client::default();
+fn working_client(rules: &Rules) -> ClientMachine {
+    let mut client = ClientMachine::default();
     let mut upgrade =
         *b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
     let received = client.receive(rules, &mut upgrade);
-    assert!(matches!(received, Ok((_, Some(Event::Connected(_))))));
+    assert!(matches!(received, Ok((_, Some(ClientEvent::Connected(_))))));
     let mut handshake = client_frame(Kind::Handshake, b"{}");
     let received = client.receive(rules, &mut handshake);
-    assert!(matches!(received, Ok((_, Some(Event::Handshake(b"{}"))))));
+    assert!(matches!(
+        received,
+        Ok((_, Some(ClientEvent::Handshake(b"{}"))))
+    ));
     client.accept();
     let mut ack = client_frame(Kind::Ack, b"");
     let received = client.receive(rules, &mut ack);
-    assert!(matches!(received, Ok((_, Some(Event::Acked)))));
+    assert!(matches!(received, Ok((_, Some(ClientEvent::Acked)))));
     client
 }
 

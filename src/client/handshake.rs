@@ -12,7 +12,7 @@ use crate::wire::json;
 
 /// Replies, made once at start.
 #[derive(Debug)]
-pub struct Handshake {
+pub struct HandshakeReplies {
     /// By what the client has kept: the dictionary, the protos.
     replies: [[Bytes; 2]; 2],
     dict_version: Option<String>,
@@ -40,7 +40,7 @@ pub struct Refusal {
     pub cause: &'static str,
 }
 
-impl Handshake {
+impl HandshakeReplies {
     /// From the heartbeat option and, where they are in use, the dictionary and the protos.
     pub fn new(config: &Config, dictionary: &Dictionary, protos: &Protos) -> Self {
         let client = &config.client;

@@ -17,14 +17,14 @@ pub const LINGER: Duration = Duration::from_secs(2);
 
 /// The two limits on silence.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct Timeouts {
     /// `None`: heartbeats are off.
     pub heartbeat: Option<Duration>,
     /// Raw TCP without a byte.
     pub idle: Duration,
 }
 
-impl Patience {
+impl Timeouts {
     /// From the client options. One option sets both limits, as in the reference.
     pub fn new(client: &config::Client) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl Patience {
 
 /// Until when one connection may be silent.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Silence {
+pub struct Deadlines {
     /// Set by the ack and by each heartbeat.
     pub heartbeat: Option<Instant>,
     /// Set by any byte of raw TCP; `None` after a WebSocket upgrade.
@@ -47,14 +47,14 @@ pub struct Silence {
     pub linger: Option<Instant>,
 }
 
-impl Silence {
+impl Deadlines {
     /// Returns the earliest of the deadlines, and the fault that it stands for.
-    pub fn due(&self, patience: &Patience, time: ShardTime) -> Option<(Instant, Fault)> {
-        let heartbeat = patience.heartbeat.unwrap_or_default();
+    pub fn due(&self, timeouts: &Timeouts, time: ShardTime) -> Option<(Instant, Fault)> {
+        let heartbeat = timeouts.heartbeat.unwrap_or_default();
         let limits = [
             (self.linger, LINGER, Fault::Left),
             (self.heartbeat, heartbeat, Fault::HeartbeatTimeout),
-            (self.idle, patience.idle, Fault::IdleTimeout),
+            (self.idle, timeouts.idle, Fault::IdleTimeout),
         ];
         let due = |(deadline, grace, fault)| Some((time.due(deadline?, grace), fault));
         limits.into_iter().filter_map(due).min_by_key(|(at, _)| *at)
@@ -131,12 +131,12 @@ mod tests {
                 (Some(4 * second), 4 * second),
             ),
         ] {
-            let patience = Patience::new(&config::Client {
+            let timeouts = Timeouts::new(&config::Client {
                 heartbeat,
                 timeout,
                 ..config::Client::default()
             });
-            assert_eq!((patience.heartbeat, patience.idle), limits);
+            assert_eq!((timeouts.heartbeat, timeouts.idle), limits);
         }
     }
 

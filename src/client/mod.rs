@@ -15,12 +15,12 @@
 //! | data | ignored | ignored | a message |
 //! | kick, unknown | close | close | close |
 //!
-//! **Invariants**: nothing after Closed; what an [`Event`] borrows is the caller's input, which
+//! **Invariants**: nothing after Closed; what a [`ClientEvent`] borrows is the caller's input, which
 //! decoding changes only by unmasking it.
 //!
 //! **Absent**: sockets, the clock, what a message does.
 //!
-//! **Where to start reading**: [`Client::receive`].
+//! **Where to start reading**: [`ClientMachine::receive`].
 
 use std::fmt;
 
@@ -38,7 +38,7 @@ pub mod heartbeat;
 pub mod host_filter;
 pub mod transport;
 
-use transport::{Frame, Http, Transport};
+use transport::{Http, Transport, TransportEvent};
 
 /// What all clients of a gateway have in common.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Rules {
 
 /// State of a connection, see the module's picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum State {
+pub enum ClientState {
     /// Waits for a handshake.
     #[default]
     Inited,
@@ -97,8 +97,8 @@ pub enum State {
 
 /// Protocol state of one connection.
 #[derive(Debug, Default)]
-pub struct Client {
-    state: State,
+pub struct ClientMachine {
+    state: ClientState,
     transport: Transport,
     /// A fragmented WebSocket message; boxed as hardly anybody sends one.
     fragments: Option<Box<transport::Fragments>>,
@@ -106,15 +106,15 @@ pub struct Client {
 
 // Each session holds one.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Client>() == 16);
+const _: () = assert!(size_of::<ClientMachine>() == 16);
 
 /// What the owner has to act on.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum ClientEvent<'a> {
     /// The transport is decided, the connection counts from now on (C1). Boxed, so that the other
     /// events stay small.
     Connected(Box<Connected>),
-    /// A handshake body: answer it, then [`Client::accept`] or [`Client::close`].
+    /// A handshake body: answer it, then [`ClientMachine::accept`] or [`ClientMachine::close`].
     Handshake(&'a [u8]),
     /// The ack: the connection is working, run the heartbeat step.
     Acked,
@@ -122,7 +122,7 @@ pub enum Event<'a> {
     Heartbeat,
     /// A message.
     Message(Message<'a>),
-    /// A message put together from fragments: hand it to [`Client::assembled`].
+    /// A message put together from fragments: hand it to [`ClientMachine::assembled`].
     Assembled(Vec<u8>),
     /// A WebSocket ping: answer with these bytes.
     Ping(&'a [u8]),
@@ -138,7 +138,7 @@ pub enum Event<'a> {
 
 // One is moved for each package.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Event<'_>>() == 48);
+const _: () = assert!(size_of::<ClientEvent<'_>>() == 48);
 
 /// A connection whose transport is decided.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -169,9 +169,9 @@ impl fmt::Display for ClientAddr {
     }
 }
 
-impl Client {
+impl ClientMachine {
     /// Its state.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ClientState {
         self.state
     }
 
@@ -186,11 +186,11 @@ impl Client {
         &mut self,
         rules: &Rules,
         input: &'a mut [u8],
-    ) -> Result<(usize, Option<Event<'a>>), Fault> {
+    ) -> Result<(usize, Option<ClientEvent<'a>>), Fault> {
         if input.is_empty() {
             return Ok((0, None));
         }
-        if self.state == State::Closed {
+        if self.state == ClientState::Closed {
             return Ok((input.len(), None));
         }
         match self.transport {
@@ -208,22 +208,26 @@ impl Client {
     }
 
     /// Nothing is used yet: the owner counts the connection, then calls again.
-    fn receive_raw_first<'a>(&mut self) -> Result<(usize, Option<Event<'a>>), Fault> {
-        Ok((0, Some(Event::Connected(Box::default()))))
+    fn receive_raw_first<'a>(&mut self) -> Result<(usize, Option<ClientEvent<'a>>), Fault> {
+        Ok((0, Some(ClientEvent::Connected(Box::default()))))
     }
 
     fn receive_raw<'a>(
         &mut self,
         rules: &Rules,
         input: &'a [u8],
-    ) -> Result<(usize, Option<Event<'a>>), Fault> {
+    ) -> Result<(usize, Option<ClientEvent<'a>>), Fault> {
         match package::decode(input, rules.package_bytes_max).map_err(package_fault)? {
             None => Ok((0, None)),
             Some(package) => Ok((package.bytes(), Some(self.package(rules, package)?))),
         }
     }
 
-    fn receive_http<'a>(&mut self, rules: &Rules, input: &[u8]) -> (usize, Option<Event<'a>>) {
+    fn receive_http<'a>(
+        &mut self,
+        rules: &Rules,
+        input: &[u8],
+    ) -> (usize, Option<ClientEvent<'a>>) {
         match transport::http(input, rules.page) {
             Http::Wait => (0, None),
             Http::Upgraded(bytes, answer) => {
@@ -232,9 +236,11 @@ impl Client {
                     answer,
                     real_address: rules.real_address(input),
                 };
-                (bytes, Some(Event::Connected(connected.into())))
+                (bytes, Some(ClientEvent::Connected(connected.into())))
             }
-            Http::Answered(answer, fault) => (input.len(), Some(Event::Answered(answer, fault))),
+            Http::Answered(answer, fault) => {
+                (input.len(), Some(ClientEvent::Answered(answer, fault)))
+            }
         }
     }
 
@@ -242,31 +248,41 @@ impl Client {
         &mut self,
         rules: &Rules,
         input: &'a mut [u8],
-    ) -> Result<(usize, Option<Event<'a>>), Fault> {
+    ) -> Result<(usize, Option<ClientEvent<'a>>), Fault> {
         let bytes_max = rules.package_bytes_max + HEAD_BYTES;
         let (bytes, frame) = transport::frame(input, &mut self.fragments, bytes_max)?;
         let event = match frame {
-            Frame::Wait => return Ok((0, None)),
-            Frame::Message(message) => self.only_package(rules, message)?,
-            Frame::Assembled(message) => Event::Assembled(message),
-            Frame::Ping(payload) => Event::Ping(payload),
+            TransportEvent::Wait => return Ok((0, None)),
+            TransportEvent::Message(message) => self.only_package(rules, message)?,
+            TransportEvent::Assembled(message) => ClientEvent::Assembled(message),
+            TransportEvent::Ping(payload) => ClientEvent::Ping(payload),
             // As pomelo: a close without a code gets 1000, which a browser then reports; pinus: none.
-            Frame::Close(None) if rules.dialect == Dialect::Pomelo => Event::Goodbye(Some(1000)),
-            Frame::Close(code) => Event::Goodbye(code),
-            Frame::Nothing => return Ok((bytes, None)),
+            TransportEvent::Close(None) if rules.dialect == Dialect::Pomelo => {
+                ClientEvent::Goodbye(Some(1000))
+            }
+            TransportEvent::Close(code) => ClientEvent::Goodbye(code),
+            TransportEvent::Nothing => return Ok((bytes, None)),
         };
         Ok((bytes, Some(event)))
     }
 
     /// What a message put together from fragments means.
-    pub fn assembled<'a>(&mut self, rules: &Rules, message: &'a [u8]) -> Result<Event<'a>, Fault> {
+    pub fn assembled<'a>(
+        &mut self,
+        rules: &Rules,
+        message: &'a [u8],
+    ) -> Result<ClientEvent<'a>, Fault> {
         self.only_package(rules, message)
     }
 
     /// A WebSocket message is exactly one package.
     ///
     /// Unlike pomelo: one that is shorter than its head says is closed, not padded.
-    fn only_package<'a>(&mut self, rules: &Rules, message: &'a [u8]) -> Result<Event<'a>, Fault> {
+    fn only_package<'a>(
+        &mut self,
+        rules: &Rules,
+        message: &'a [u8],
+    ) -> Result<ClientEvent<'a>, Fault> {
         let package = package::decode(message, rules.package_bytes_max).map_err(package_fault)?;
         match package {
             Some(package) if package.bytes() == message.len() => self.package(rules, package),
@@ -274,29 +290,33 @@ impl Client {
         }
     }
 
-    fn package<'a>(&mut self, rules: &Rules, package: Package<'a>) -> Result<Event<'a>, Fault> {
+    fn package<'a>(
+        &mut self,
+        rules: &Rules,
+        package: Package<'a>,
+    ) -> Result<ClientEvent<'a>, Fault> {
         Ok(match (package.kind, self.state) {
-            (Kind::Data, State::Working) => return decode_message(rules, package.body),
-            (Kind::Heartbeat, State::Working) => Event::Heartbeat,
-            (Kind::Handshake, State::Inited) => Event::Handshake(package.body),
-            (Kind::Ack, State::WaitAck) => {
-                self.state = State::Working;
-                Event::Acked
+            (Kind::Data, ClientState::Working) => return decode_message(rules, package.body),
+            (Kind::Heartbeat, ClientState::Working) => ClientEvent::Heartbeat,
+            (Kind::Handshake, ClientState::Inited) => ClientEvent::Handshake(package.body),
+            (Kind::Ack, ClientState::WaitAck) => {
+                self.state = ClientState::Working;
+                ClientEvent::Acked
             }
             (Kind::Kick, _) => return Err(Fault::PackageKick),
-            _ => Event::Ignored,
+            _ => ClientEvent::Ignored,
         })
     }
 
     /// The handshake was answered with code 200.
     pub fn accept(&mut self) {
-        debug_assert_eq!(self.state, State::Inited);
-        self.state = State::WaitAck;
+        debug_assert_eq!(self.state, ClientState::Inited);
+        self.state = ClientState::WaitAck;
     }
 
     /// The connection is over.
     pub fn close(&mut self) {
-        self.state = State::Closed;
+        self.state = ClientState::Closed;
         self.fragments = None;
     }
 
@@ -315,13 +335,13 @@ impl Client {
     }
 }
 
-fn decode_message<'a>(rules: &Rules, body: &'a [u8]) -> Result<Event<'a>, Fault> {
+fn decode_message<'a>(rules: &Rules, body: &'a [u8]) -> Result<ClientEvent<'a>, Fault> {
     hop!();
     match message::decode(body) {
-        Ok(message) if message.route == Route::None => Ok(Event::Dropped),
-        Ok(message) => Ok(Event::Message(message)),
+        Ok(message) if message.route == Route::None => Ok(ClientEvent::Dropped),
+        Ok(message) => Ok(ClientEvent::Message(message)),
         // Pomelo drops what is cut before its route; where Pinus breaks, tangelo closes.
-        Err(MessageError::NoRoute) if rules.dialect == Dialect::Pomelo => Ok(Event::Dropped),
+        Err(MessageError::NoRoute) if rules.dialect == Dialect::Pomelo => Ok(ClientEvent::Dropped),
         Err(MessageError::IdTooLarge) => Err(Fault::MessageId),
         Err(MessageError::NoRoute | MessageError::Empty | MessageError::Truncated) => {
             Err(Fault::MessageCut)

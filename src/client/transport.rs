@@ -92,7 +92,7 @@ fn response(request: &[u8], status: &str, content_type: &str, body: &[u8]) -> Ve
 
 /// What a WebSocket frame means.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Frame<'a> {
+pub enum TransportEvent<'a> {
     /// Not all there.
     Wait,
     /// A whole message in the input.
@@ -112,30 +112,30 @@ pub fn frame<'a>(
     input: &'a mut [u8],
     fragments: &mut Option<Box<Fragments>>,
     bytes_max: usize,
-) -> Result<(usize, Frame<'a>), Fault> {
+) -> Result<(usize, TransportEvent<'a>), Fault> {
     let fault = |error: WebSocketError| Fault::WebSocket(error.close_code());
     let Some(frame) = websocket::decode(input, bytes_max).map_err(fault)? else {
-        return Ok((0, Frame::Wait));
+        return Ok((0, TransportEvent::Wait));
     };
     hop!();
     let payload = &input[frame.payload];
     let meaning = match (frame.opcode, frame.fin) {
-        (Opcode::Ping, _) => Frame::Ping(payload),
-        (Opcode::Pong, _) => Frame::Nothing,
-        (Opcode::Close, _) => Frame::Close(websocket::close_code(payload).map_err(fault)?),
+        (Opcode::Ping, _) => TransportEvent::Ping(payload),
+        (Opcode::Pong, _) => TransportEvent::Nothing,
+        (Opcode::Close, _) => TransportEvent::Close(websocket::close_code(payload).map_err(fault)?),
         (Opcode::Text | Opcode::Binary, _) if fragments.is_some() => {
             return Err(Fault::WebSocket(1002));
         }
         (opcode @ (Opcode::Text | Opcode::Binary), true) => {
             check_text(opcode, payload)?;
-            Frame::Message(payload)
+            TransportEvent::Message(payload)
         }
         (opcode @ (Opcode::Text | Opcode::Binary), false) => {
             *fragments = Some(Box::new(Fragments {
                 opcode,
                 bytes: payload.to_vec(),
             }));
-            Frame::Nothing
+            TransportEvent::Nothing
         }
         (Opcode::Continuation, fin) => {
             let Some(started) = fragments else {
@@ -148,9 +148,9 @@ pub fn frame<'a>(
             match if fin { fragments.take() } else { None } {
                 Some(whole) => {
                     check_text(whole.opcode, &whole.bytes)?;
-                    Frame::Assembled(whole.bytes)
+                    TransportEvent::Assembled(whole.bytes)
                 }
-                None => Frame::Nothing,
+                None => TransportEvent::Nothing,
             }
         }
     };

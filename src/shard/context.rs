@@ -7,7 +7,7 @@ use super::clients::connection::Connection;
 use super::coordinator::{COORDINATOR, ReplyTo, Told, Wish};
 use super::dispatch::Asker;
 use super::mesh::Parcel;
-use crate::client::{ClientAddr, State};
+use crate::client::{ClientAddr, ClientState};
 use crate::config::{Dialect, Server};
 use crate::error::Fault;
 use crate::handler::filter::Slot;
@@ -153,7 +153,7 @@ impl ShardContext for Shard {
     }
 
     fn is_open(&self, sid: Sid) -> bool {
-        let closed = |connection: &mut Connection| connection.client.state() == State::Closed;
+        let closed = |connection: &mut Connection| connection.client.state() == ClientState::Closed;
         self.connection(sid, closed) == Some(false)
     }
 

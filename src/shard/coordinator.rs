@@ -19,7 +19,7 @@ use slab::Slab;
 use super::Shard;
 use super::mesh::Parcel;
 use super::peers::writer::Pipe;
-use crate::client::State;
+use crate::client::ClientState;
 use crate::config::{Dialect, RpcAllow};
 use crate::error::Fault;
 use crate::handler::filter::Slot;
@@ -640,7 +640,7 @@ impl Shard {
     /// The identity of a session that has not closed.
     fn living(&self, sid: Sid) -> Option<Rc<Identity>> {
         self.connection(sid, |connection| {
-            (connection.client.state() != State::Closed).then(|| connection.identity.clone())
+            (connection.client.state() != ClientState::Closed).then(|| connection.identity.clone())
         })
         .flatten()
     }
@@ -652,7 +652,7 @@ impl Shard {
         change: impl FnOnce(&mut Identity) -> Result<(), BindError>,
     ) -> Result<Rc<Identity>, Failure> {
         let changed = self.connection(sid, |connection| {
-            if connection.client.state() == State::Closed {
+            if connection.client.state() == ClientState::Closed {
                 return None;
             }
             let changed = change(Rc::make_mut(&mut connection.identity));

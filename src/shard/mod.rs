@@ -32,8 +32,8 @@ use futures_lite::future;
 
 use crate::client::Rules;
 use crate::client::coder::{Coder, Protos};
-use crate::client::handshake::Handshake;
-use crate::client::heartbeat::{Patience, Wheel};
+use crate::client::handshake::HandshakeReplies;
+use crate::client::heartbeat::{Timeouts, Wheel};
 use crate::client::host_filter::HostFilter;
 use crate::config::Config;
 use crate::error::Error;
@@ -334,7 +334,7 @@ impl Shard {
             router.routes().chain(handlers),
             config.dictionary.iter().map(String::as_str),
         );
-        let handshake = Handshake::new(config, &dictionary, &seed.protos);
+        let handshake = HandshakeReplies::new(config, &dictionary, &seed.protos);
         let dictionary = config.client.use_dict.then_some(dictionary);
         let mut server_id_json = Vec::new();
         json::write_string(&mut server_id_json, &config.id);
@@ -347,7 +347,7 @@ impl Shard {
                 handshake,
                 coder: Coder::new(dictionary, seed.protos, config.client.protobuf_check),
                 scratch: Cell::default(),
-                patience: Patience::new(&config.client),
+                timeouts: Timeouts::new(&config.client),
                 host_filter: RefCell::new(seed.host_filter),
                 connections: RefCell::new(Slab::new(seed.id)),
                 nobody: Rc::default(),

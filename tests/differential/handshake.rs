@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use tangelo::client::coder::Protos;
-use tangelo::client::handshake::Handshake;
+use tangelo::client::handshake::HandshakeReplies;
 use tangelo::config::Config;
 use tangelo::route::dictionary::Dictionary;
 use tangelo::wire::package::{self, Kind};
@@ -101,7 +101,7 @@ fn case(random: &mut Random) -> Case {
         routes.iter().map(String::as_str),
         user.iter().flatten().map(String::as_str),
     );
-    let handshake = Handshake::new(&config, &dictionary, &protos);
+    let handshake = HandshakeReplies::new(&config, &dictionary, &protos);
     let versions = [dictionary.version(), protos.version().to_owned()];
     let bodies: Vec<Vec<u8>> = (0..REQUESTS).map(|_| random.request(&versions)).collect();
     let got = bodies.iter().map(|body| {

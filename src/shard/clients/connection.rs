@@ -8,9 +8,9 @@ use std::task::Poll;
 use bytes::Bytes;
 
 use crate::client::crypto::PublicKey;
-use crate::client::heartbeat::{LINGER, Silence};
+use crate::client::heartbeat::{Deadlines, LINGER};
 use crate::client::transport::Transport;
-use crate::client::{Client, ClientAddr, Connected, Event, State};
+use crate::client::{ClientAddr, ClientEvent, ClientMachine, ClientState, Connected};
 use crate::error::Fault;
 use crate::handler::{Sending, Session, SessionEvent};
 use crate::ids::Sid;
@@ -31,7 +31,7 @@ use crate::wire::{handshake, message, package};
 /// Everything a shard knows of one client.
 #[derive(Debug)]
 pub(in crate::shard) struct Connection {
-    pub(in crate::shard) client: Client,
+    pub(in crate::shard) client: ClientMachine,
     pub(in crate::shard) identity: Rc<Identity>,
     /// Calls and handlers that have not answered yet.
     pub(in crate::shard) in_flight: u32,
@@ -39,7 +39,7 @@ pub(in crate::shard) struct Connection {
     rare: Option<Box<Rare>>,
     outbox: Outbox,
     socket: Rc<Socket>,
-    silence: Silence,
+    deadlines: Deadlines,
     /// The wheel has an entry.
     in_wheel: bool,
     /// It counts against `client.max_connections`.
@@ -65,13 +65,13 @@ pub(in crate::shard) struct Rare {
 impl Connection {
     pub(in crate::shard) fn new(socket: Rc<Socket>, identity: Rc<Identity>) -> Self {
         Self {
-            client: Client::default(),
+            client: ClientMachine::default(),
             identity,
             in_flight: 0,
             rare: None,
             outbox: Outbox::default(),
             socket,
-            silence: Silence::default(),
+            deadlines: Deadlines::default(),
             in_wheel: false,
             counted: false,
             delegated: false,
@@ -115,7 +115,7 @@ impl Shard {
         let Some(connection) = connections.get_mut(sid) else {
             return;
         };
-        connection.silence.idle = Some(self.core.time.get().now + self.clients.patience.idle);
+        connection.deadlines.idle = Some(self.core.time.get().now + self.clients.timeouts.idle);
         self.watch(sid, connection);
     }
 
@@ -123,8 +123,8 @@ impl Shard {
     fn watch(&self, sid: Sid, connection: &mut Connection) {
         if !connection.in_wheel
             && let Some((at, _)) = connection
-                .silence
-                .due(&self.clients.patience, self.core.time.get())
+                .deadlines
+                .due(&self.clients.timeouts, self.core.time.get())
         {
             connection.in_wheel = true;
             self.clients.wheel.borrow_mut().insert(sid, at);
@@ -139,11 +139,11 @@ impl Shard {
                 return;
             };
             connection.in_wheel = false;
-            let due = connection.silence.due(&self.clients.patience, time);
+            let due = connection.deadlines.due(&self.clients.timeouts, time);
             let expired = due.filter(|(at, _)| *at <= time.now);
             if expired.is_none() {
                 self.watch(sid, connection);
-            } else if connection.client.state() == State::Closed {
+            } else if connection.client.state() == ClientState::Closed {
                 // It had its time to read the last bytes.
                 connection.socket.shutdown();
                 return;
@@ -159,9 +159,9 @@ impl Shard {
     pub(in crate::shard) fn receive_client(self: &Rc<Self>, sid: Sid, input: &mut [u8]) -> usize {
         let mut at = 0;
         if let Some(connection) = self.clients.connections.borrow_mut().get_mut(sid)
-            && connection.silence.idle.is_some()
+            && connection.deadlines.idle.is_some()
         {
-            connection.silence.idle = Some(self.core.time.get().now + self.clients.patience.idle);
+            connection.deadlines.idle = Some(self.core.time.get().now + self.clients.timeouts.idle);
         }
         loop {
             let received = {
@@ -189,13 +189,13 @@ impl Shard {
         }
     }
 
-    fn client_event(self: &Rc<Self>, sid: Sid, event: Event<'_>) {
+    fn client_event(self: &Rc<Self>, sid: Sid, event: ClientEvent<'_>) {
         match event {
-            Event::Message(message) => self.dispatch(sid, &message),
-            Event::Heartbeat | Event::Acked => self.heartbeat(sid),
-            Event::Handshake(body) => self.shake_hands(sid, body),
-            Event::Connected(connected) => self.connected(sid, *connected),
-            Event::Ping(payload) => {
+            ClientEvent::Message(message) => self.dispatch(sid, &message),
+            ClientEvent::Heartbeat | ClientEvent::Acked => self.heartbeat(sid),
+            ClientEvent::Handshake(body) => self.shake_hands(sid, body),
+            ClientEvent::Connected(connected) => self.connected(sid, *connected),
+            ClientEvent::Ping(payload) => {
                 let header = websocket::header(Opcode::Pong, payload.len());
                 if self.has_room(sid, header.as_slice().len() + payload.len()) {
                     self.raw(sid, |out| {
@@ -204,7 +204,7 @@ impl Shard {
                     });
                 }
             }
-            Event::Assembled(whole) => {
+            ClientEvent::Assembled(whole) => {
                 let event = self.connection(sid, |connection| {
                     connection.client.assembled(&self.clients.rules, &whole)
                 });
@@ -214,16 +214,16 @@ impl Shard {
                     None => {}
                 }
             }
-            Event::Goodbye(code) => {
+            ClientEvent::Goodbye(code) => {
                 self.raw(sid, |out| websocket::write_close(out, code));
                 self.close(sid, Fault::Left, None);
             }
-            Event::Answered(answer, fault) => {
+            ClientEvent::Answered(answer, fault) => {
                 self.raw(sid, |out| out.extend_from_slice(&answer));
                 self.close(sid, fault, None);
             }
-            Event::Ignored => self.counters().add(Counter::PackagesIgnored, 1),
-            Event::Dropped => self.counters().add(Counter::MessagesDropped, 1),
+            ClientEvent::Ignored => self.counters().add(Counter::PackagesIgnored, 1),
+            ClientEvent::Dropped => self.counters().add(Counter::MessagesDropped, 1),
         }
     }
 
@@ -232,7 +232,7 @@ impl Shard {
         self.connection(sid, |connection| {
             if connection.client.transport() == Transport::WebSocket {
                 connection.outbox.framing = Framing::WebSocket;
-                connection.silence.idle = None;
+                connection.deadlines.idle = None;
             }
             if connected.real_address.is_some() {
                 connection.rare().real_address = connected.real_address;
@@ -253,7 +253,7 @@ impl Shard {
     }
 
     fn heartbeat(self: &Rc<Self>, sid: Sid) {
-        let Some(timeout) = self.clients.patience.heartbeat else {
+        let Some(timeout) = self.clients.timeouts.heartbeat else {
             return;
         };
         if !self.has_room(sid, package::HEAD_BYTES) {
@@ -261,7 +261,7 @@ impl Shard {
         }
         self.control(sid, package::Kind::Heartbeat, b"");
         self.connection(sid, |connection| {
-            connection.silence.heartbeat = Some(self.core.time.get().now + timeout);
+            connection.deadlines.heartbeat = Some(self.core.time.get().now + timeout);
             self.watch(sid, connection);
         });
     }
@@ -388,7 +388,7 @@ impl Shard {
         shared: Option<&Bytes>,
     ) -> bool {
         let is_working = self.connection(sid, |connection| {
-            connection.client.state() == State::Working
+            connection.client.state() == ClientState::Working
         });
         if is_working != Some(true) || !self.has_room(sid, bytes) {
             return false;
@@ -465,9 +465,9 @@ impl Shard {
                 let pool = &mut self.core.scheduler.borrow_mut().pool;
                 connection.outbox.advance(pool, written);
                 // As pomelo: bytes in either direction are a sign of life.
-                if connection.silence.idle.is_some() {
-                    connection.silence.idle =
-                        Some(self.core.time.get().now + self.clients.patience.idle);
+                if connection.deadlines.idle.is_some() {
+                    connection.deadlines.idle =
+                        Some(self.core.time.get().now + self.clients.timeouts.idle);
                 }
                 if written < offered {
                     self.counters().add(Counter::FlushesBlocked, 1);
@@ -477,7 +477,7 @@ impl Shard {
                     return false;
                 }
             }
-            if connection.client.state() == State::Closed {
+            if connection.client.state() == ClientState::Closed {
                 connection.socket.shutdown_write();
             }
             false
@@ -491,13 +491,13 @@ impl Shard {
     pub(in crate::shard) fn close(self: &Rc<Self>, sid: Sid, fault: Fault, reason: Option<&str>) {
         let closed = self.connection(sid, |connection| {
             let state = connection.client.state();
-            if state == State::Closed {
+            if state == ClientState::Closed {
                 return None;
             }
             // What buffer schedulers hold is lost, the kick package is not (C73).
             connection.outbox.drop_collected();
             if let Some(reason) = reason
-                && state == State::Working
+                && state == ClientState::Working
             {
                 let body = handshake::kick(reason);
                 let bytes = package::HEAD_BYTES + body.len();
@@ -512,9 +512,9 @@ impl Shard {
                 .client
                 .write_goodbye(&self.clients.rules, fault, &mut goodbye);
             connection.client.close();
-            connection.silence = Silence {
+            connection.deadlines = Deadlines {
                 linger: Some(self.core.time.get().now + LINGER),
-                ..Silence::default()
+                ..Deadlines::default()
             };
             self.watch(sid, connection);
             let scheduler = &mut *self.core.scheduler.borrow_mut();
@@ -645,7 +645,7 @@ async fn flush_blocked(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
     }
     shard.connection(sid, |connection| {
         connection.outbox.blocked = false;
-        if connection.client.state() == State::Closed {
+        if connection.client.state() == ClientState::Closed {
             socket.shutdown_write();
         }
     });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::client::State;
+use crate::client::ClientState;
 use crate::client::coder::PushError;
 use crate::handler::{BroadcastOptions, Failure, Sending, Session};
 use crate::ids::{ShardId, Sid};
@@ -200,7 +200,7 @@ impl Shard {
             .borrow_mut()
             .iter_mut()
             .filter(|(_, connection)| {
-                connection.client.state() == State::Working
+                connection.client.state() == ClientState::Working
                     && (!options.bound_only || connection.identity.uid.is_some())
             })
             .map(|(sid, _)| sid)

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::client::State;
+use crate::client::ClientState;
 use crate::client::crypto::PublicKey;
 use crate::client::handshake::Refusal;
 use crate::error::Fault;
@@ -115,7 +115,7 @@ impl Shard {
 
     fn welcome(self: &Rc<Self>, sid: Sid, reply: Bytes, key: Option<PublicKey>) {
         let is_first = self.connection(sid, |connection| {
-            let is_first = connection.client.state() == State::Inited;
+            let is_first = connection.client.state() == ClientState::Inited;
             if is_first {
                 connection.client.accept();
                 if key.is_some() {
@@ -131,7 +131,9 @@ impl Shard {
 
     /// As pomelo: an error goes out in any state but the last.
     fn refuse(self: &Rc<Self>, sid: Sid, body: &[u8], cause: &str) {
-        let is_open = self.connection(sid, |connection| connection.client.state() != State::Closed);
+        let is_open = self.connection(sid, |connection| {
+            connection.client.state() != ClientState::Closed
+        });
         if is_open == Some(true) {
             let address = self.address_for_log(sid);
             let cause = log_text(cause);

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use super::Gauge;
 use crate::client::Rules;
 use crate::client::coder::Coder;
-use crate::client::handshake::Handshake;
-use crate::client::heartbeat::{Patience, Wheel};
+use crate::client::handshake::HandshakeReplies;
+use crate::client::heartbeat::{Timeouts, Wheel};
 use crate::client::host_filter::HostFilter;
 use crate::push::select::Selector;
 use crate::session::Identity;
@@ -33,11 +33,11 @@ pub(super) struct Clients {
     /// Those of them that count against `client.max_connections`.
     pub(super) process_connections: Arc<Gauge>,
     pub(super) rules: Rules,
-    pub(super) handshake: Handshake,
+    pub(super) handshake: HandshakeReplies,
     pub(super) coder: Coder,
     /// Text of a message while it is looked at.
     pub(super) scratch: Cell<Vec<u8>>,
-    pub(super) patience: Patience,
+    pub(super) timeouts: Timeouts,
     pub(super) host_filter: RefCell<Arc<HostFilter>>,
     pub(super) connections: RefCell<Slab<Connection>>,
     /// Identity of a session before it is bound or has values.
