@@ -20,7 +20,7 @@ use tangelo::client::{ClientEvent, ClientMachine, Rules};
 use tangelo::handler::{Outcome, reply};
 use tangelo::limits::{RPC_FRAME_BYTES_MAX, WRITE_SLICES_MAX};
 use tangelo::memory::InMemory;
-use tangelo::push::{Framing, Outbox, Pool};
+use tangelo::push::{Framing, Outbox, QueuePool};
 use tangelo::wire::message::{self, Message, Route};
 use tangelo::wire::package::{self, Kind};
 use tangelo::wire::pomelo::mqtt::{self, Packet};
@@ -359,7 +359,7 @@ fn payload(frame: &[u8]) -> &[u8] {
 }
 
 fn respond(rounds: u64) {
-    let mut pool = Pool::default();
+    let mut pool = QueuePool::default();
     let mut outbox = Outbox::default();
     outbox.framing = Framing::WebSocket;
     let mut respond = |body: &[u8]| {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tangelo::ids::{ShardId, Sid};
 use tangelo::limits::WRITE_SLICES_MAX;
-use tangelo::push::{Framing, Outbox, Pool, Scheduler};
+use tangelo::push::{FlushSchedule, Framing, Outbox, QueuePool};
 use tangelo::wire::message::{response_bytes, write_response};
 use tangelo::wire::websocket::{Opcode, header};
 
@@ -53,7 +53,7 @@ fn frame_bytes(framing: Framing, package_bytes: usize) -> usize {
 }
 
 /// Writes all to a socket that takes everything, as `shard/clients/connection.rs` does; returns the bytes.
-fn drain(outbox: &mut Outbox, pool: &mut Pool) -> usize {
+fn drain(outbox: &mut Outbox, pool: &mut QueuePool) -> usize {
     let mut total = 0;
     while outbox.has_wire_bytes() {
         let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
@@ -75,7 +75,7 @@ fn responses(c: &mut Criterion) {
         ("16 responses to one session/raw", Framing::Raw),
         ("16 responses to one session/WebSocket", Framing::WebSocket),
     ] {
-        let mut pool = Pool::default();
+        let mut pool = QueuePool::default();
         let mut outbox = outbox(framing);
         let expected = RESPONSES * (frame_bytes(framing, bytes) + bytes);
         bench(c, name, RESPONSES, expected, || {
@@ -92,7 +92,7 @@ fn responses(c: &mut Criterion) {
 struct Sessions {
     sids: Vec<Sid>,
     outboxes: Vec<Outbox>,
-    scheduler: Scheduler,
+    scheduler: FlushSchedule,
     dirty: VecDeque<Sid>,
 }
 
@@ -102,7 +102,7 @@ impl Sessions {
         Self {
             sids: (0..SESSIONS).map(sid).collect(),
             outboxes: (0..SESSIONS).map(|_| outbox(framing)).collect(),
-            scheduler: Scheduler::default(),
+            scheduler: FlushSchedule::default(),
             dirty: VecDeque::new(),
         }
     }

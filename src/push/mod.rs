@@ -106,7 +106,7 @@ impl Queue {
 
 /// Queues that no outbox uses at the moment; one per shard.
 #[derive(Debug, Default)]
-pub struct Pool {
+pub struct QueuePool {
     // Boxed as outboxes hold them, so that taking and giving back moves a pointer.
     #[allow(clippy::vec_box)]
     free: Vec<Box<Queue>>,
@@ -115,7 +115,7 @@ pub struct Pool {
 /// Queues a pool keeps; more are freed.
 const POOL_QUEUES_MAX: usize = 1024;
 
-impl Pool {
+impl QueuePool {
     fn take(&mut self) -> Box<Queue> {
         self.free.pop().unwrap_or_default()
     }
@@ -158,14 +158,19 @@ impl Outbox {
     }
 
     /// Appends bytes that need no framing: an HTTP answer, a WebSocket control frame, RPC frames.
-    pub fn raw(&mut self, pool: &mut Pool) -> &mut Vec<u8> {
+    pub fn raw(&mut self, pool: &mut QueuePool) -> &mut Vec<u8> {
         let queue = self.queue.get_or_insert_with(|| pool.take());
         queue.compact();
         &mut queue.wire
     }
 
     /// Appends one package of `bytes` bytes, which `write` writes, to be written this turn.
-    pub fn package(&mut self, pool: &mut Pool, bytes: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn package(
+        &mut self,
+        pool: &mut QueuePool,
+        bytes: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         hop!();
         let framing = self.framing;
         let wire = self.raw(pool);
@@ -178,7 +183,7 @@ impl Outbox {
     }
 
     /// Appends a package that other outboxes get too: a large one is shared, not copied.
-    pub fn shared(&mut self, pool: &mut Pool, package: &Bytes) {
+    pub fn shared(&mut self, pool: &mut QueuePool, package: &Bytes) {
         if package.len() < SHARED_BODY_BYTES_MIN {
             return self.package(pool, package.len(), |out| out.extend_from_slice(package));
         }
@@ -194,7 +199,7 @@ impl Outbox {
     }
 
     /// Collects a package for the buffer scheduler of an index.
-    pub fn collect(&mut self, pool: &mut Pool, buffer: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn collect(&mut self, pool: &mut QueuePool, buffer: u8, write: impl FnOnce(&mut Vec<u8>)) {
         let buffer = usize::from(buffer);
         let queue = self.queue.get_or_insert_with(|| pool.take());
         if queue.collected.len() <= buffer {
@@ -254,7 +259,7 @@ impl Outbox {
     }
 
     /// Takes `written` bytes off the front; true when no wire bytes are left.
-    pub fn advance(&mut self, pool: &mut Pool, mut written: usize) -> bool {
+    pub fn advance(&mut self, pool: &mut QueuePool, mut written: usize) -> bool {
         let Some(queue) = &mut self.queue else {
             return true;
         };
@@ -293,7 +298,7 @@ impl Outbox {
     }
 
     /// Drops everything and gives the buffer back.
-    pub fn clear(&mut self, pool: &mut Pool) {
+    pub fn clear(&mut self, pool: &mut QueuePool) {
         if let Some(mut queue) = self.queue.take() {
             queue.shared.clear();
             queue.shared_bytes = 0;
@@ -317,15 +322,15 @@ impl Queue {
 
 /// Which sessions have something to write, and when.
 #[derive(Debug, Default)]
-pub struct Scheduler {
+pub struct FlushSchedule {
     /// Buffers for outboxes.
-    pub pool: Pool,
+    pub pool: QueuePool,
     dirty: Vec<Sid>,
     /// By the index of the buffer scheduler.
     collecting: [Vec<Sid>; PUSH_SCHEDULERS_MAX],
 }
 
-impl Scheduler {
+impl FlushSchedule {
     /// Notes that a session has wire bytes; true when it is the first one of this turn.
     pub fn mark(&mut self, sid: Sid, outbox: &mut Outbox) -> bool {
         if outbox.dirty || outbox.blocked {
@@ -372,7 +377,7 @@ mod tests {
     use super::*;
 
     /// Writes everything out, `step` bytes a time.
-    fn drain(outbox: &mut Outbox, pool: &mut Pool, step: usize) -> Vec<u8> {
+    fn drain(outbox: &mut Outbox, pool: &mut QueuePool, step: usize) -> Vec<u8> {
         let mut out = Vec::new();
         loop {
             let mut slices = [IoSlice::new(&[]); 4];
@@ -394,7 +399,7 @@ mod tests {
     fn shared_and_copied_packages_leave_in_order_whatever_the_socket_takes() {
         let big = Bytes::from(vec![b'B'; SHARED_BODY_BYTES_MIN]);
         for step in [1, 2, 3, 7, 1000, 1_000_000] {
-            let mut pool = Pool::default();
+            let mut pool = QueuePool::default();
             let mut outbox = Outbox::default();
             let mut expected = Vec::new();
             for round in 0..5u8 {
@@ -413,7 +418,7 @@ mod tests {
 
     #[test]
     fn websocket_has_one_message_per_package_or_one_for_all_collected() {
-        let mut pool = Pool::default();
+        let mut pool = QueuePool::default();
         let mut outbox = Outbox {
             framing: Framing::WebSocket,
             ..Outbox::default()
@@ -430,7 +435,7 @@ mod tests {
 
     #[test]
     fn each_buffer_scheduler_releases_its_own() {
-        let mut pool = Pool::default();
+        let mut pool = QueuePool::default();
         let mut outbox = Outbox::default();
         for (buffer, byte) in [(2, b'x'), (0, b'a'), (2, b'y'), (0, b'b'), (1, b'-')] {
             outbox.collect(&mut pool, buffer, |out| out.push(byte));
@@ -454,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_pool_gives_out_empty_queues() {
-        let mut pool = Pool::default();
+        let mut pool = QueuePool::default();
         let mut outbox = Outbox::default();
         outbox.collect(&mut pool, 1, |out| out.extend_from_slice(b"old"));
         outbox.clear(&mut pool);
@@ -467,7 +472,7 @@ mod tests {
     #[test]
     fn a_session_is_marked_once_an_interval_for_each_buffer_scheduler() {
         let sid = Sid::new(crate::ids::ShardId(0), 0, 1);
-        let mut scheduler = Scheduler::default();
+        let mut scheduler = FlushSchedule::default();
         let mut outbox = Outbox::default();
         for buffer in [0, 3, 0, 3, 3] {
             scheduler.mark_collecting(sid, &mut outbox, buffer);
@@ -484,7 +489,7 @@ mod tests {
     #[test]
     fn a_session_is_marked_once_a_turn() {
         let sid = Sid::new(crate::ids::ShardId(0), 0, 1);
-        let mut scheduler = Scheduler::default();
+        let mut scheduler = FlushSchedule::default();
         let mut outbox = Outbox::default();
         assert!(scheduler.mark(sid, &mut outbox));
         assert!(!scheduler.mark(sid, &mut outbox));

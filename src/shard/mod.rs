@@ -47,7 +47,7 @@ use crate::net::socket::Listener;
 use crate::net::{Network, clock};
 use crate::peer::directory::Cluster;
 use crate::peer::pending::Calls;
-use crate::push::Scheduler;
+use crate::push::FlushSchedule;
 use crate::push::select::Selector;
 use crate::route::balance::{Balancer, Random, Strategy};
 use crate::route::dictionary::Dictionary;
@@ -180,7 +180,7 @@ struct Core {
     late: Cell<Duration>,
     network: Network,
     read_buffer: ReadBuffer,
-    scheduler: RefCell<Scheduler>,
+    scheduler: RefCell<FlushSchedule>,
     inbox: Inbox,
     mesh: RefCell<Mesh>,
     turn: Turn,
