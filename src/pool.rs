@@ -62,7 +62,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
-use slot::{Answer, slot};
+use slot::{AnswerSender, slot};
 
 /// How long a thread waits after a connection that it could not make; each time twice as long.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -320,7 +320,7 @@ trait Work<C>: Send {
 
 struct Job<F, T> {
     work: F,
-    answer: Answer<T>,
+    answer: AnswerSender<T>,
 }
 
 impl<C, T, F> Work<C> for Job<F, T>

@@ -18,16 +18,16 @@ pub trait Clock {
     /// How late the shard is with what it does at fixed times: what a message waits at least.
     fn lag(&self) -> Duration;
     /// Makes a call when `wait` has passed by the clock; a pause of the shard counts.
-    fn call_after(&self, wait: Duration, call: Call) -> Alarm;
+    fn call_after(&self, wait: Duration, call: DelayedCall) -> Alarm;
     /// Makes a call when `timeout` has passed by the [`ShardTime`]; a pause of the shard does not count.
-    fn call_at_timeout(&self, timeout: Duration, call: Call) -> Alarm;
+    fn call_at_timeout(&self, timeout: Duration, call: DelayedCall) -> Alarm;
 }
 
 /// A call that is put off.
-pub type Call = Box<dyn FnOnce()>;
+pub type DelayedCall = Box<dyn FnOnce()>;
 
 type Key = (Instant, u64);
-type Table = RefCell<BTreeMap<Key, (Duration, Call)>>;
+type Table = RefCell<BTreeMap<Key, (Duration, DelayedCall)>>;
 
 /// Calls put off to a later time; the shard makes them, up to 50 ms late.
 ///
@@ -42,7 +42,7 @@ pub struct Alarms {
 impl Alarms {
     /// Schedules a call at `at`; a pause of the shard before puts it off until `grace` has passed.
     /// Dropping the alarm cancels the call.
-    pub fn set(&self, at: Instant, grace: Duration, call: Call) -> Alarm {
+    pub fn set(&self, at: Instant, grace: Duration, call: DelayedCall) -> Alarm {
         self.last.set(self.last.get() + 1);
         let key = (at, self.last.get());
         self.table.borrow_mut().insert(key, (grace, call));
@@ -56,7 +56,7 @@ impl Alarms {
     /// new one when it is called again, or later.
     ///
     /// Cost: one check for each call whose time has passed, also for one that a pause has put off.
-    pub fn ring(&self, time: ShardTime, make: impl Fn(Call)) {
+    pub fn ring(&self, time: ShardTime, make: impl Fn(DelayedCall)) {
         let table = self.table.borrow();
         let passed = table.range(..=(time.now, u64::MAX));
         let due: Vec<Key> = passed

@@ -14,7 +14,7 @@ use super::PoolError;
 type Result<T> = std::result::Result<T, PoolError>;
 
 /// The two sides of an answer. Cost: one allocation.
-pub(super) fn slot<T>() -> (Answer<T>, Waiting<T>) {
+pub(super) fn slot<T>() -> (AnswerSender<T>, AnswerReceiver<T>) {
     let state = State {
         answer: None,
         waker: None,
@@ -23,13 +23,13 @@ pub(super) fn slot<T>() -> (Answer<T>, Waiting<T>) {
     let slot = Arc::new(Slot {
         state: state.into(),
     });
-    (Answer(slot.clone()), Waiting(slot))
+    (AnswerSender(slot.clone()), AnswerReceiver(slot))
 }
 
 /// The thread's side. Dropped without an answer it is [`PoolError::Panicked`].
-pub(super) struct Answer<T>(Arc<Slot<T>>);
+pub(super) struct AnswerSender<T>(Arc<Slot<T>>);
 
-impl<T> Answer<T> {
+impl<T> AnswerSender<T> {
     /// False when nobody waits any more.
     pub(super) fn is_wanted(&self) -> bool {
         !self.0.lock().left
@@ -40,16 +40,16 @@ impl<T> Answer<T> {
     }
 }
 
-impl<T> Drop for Answer<T> {
+impl<T> Drop for AnswerSender<T> {
     fn drop(&mut self) {
         self.0.put(Err(PoolError::Panicked));
     }
 }
 
 /// The task's side.
-pub(super) struct Waiting<T>(Arc<Slot<T>>);
+pub(super) struct AnswerReceiver<T>(Arc<Slot<T>>);
 
-impl<T> Future for Waiting<T> {
+impl<T> Future for AnswerReceiver<T> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
@@ -63,7 +63,7 @@ impl<T> Future for Waiting<T> {
     }
 }
 
-impl<T> Drop for Waiting<T> {
+impl<T> Drop for AnswerReceiver<T> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.left = true;

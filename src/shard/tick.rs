@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Shard;
 use super::app::activity::Work;
-use crate::handler::clock::{Alarm, Alarms, Call, Clock};
+use crate::handler::clock::{Alarm, Alarms, Clock, DelayedCall};
 use crate::handler::filter::Slot;
 use crate::metrics::Counter;
 use crate::net::poller::Poller;
@@ -90,13 +90,13 @@ impl Clock for Shard {
         self.core.late.get().max(overdue)
     }
 
-    fn call_after(&self, wait: Duration, call: Call) -> Alarm {
+    fn call_after(&self, wait: Duration, call: DelayedCall) -> Alarm {
         self.app
             .alarms
             .set(clock::now() + wait, Duration::ZERO, call)
     }
 
-    fn call_at_timeout(&self, timeout: Duration, call: Call) -> Alarm {
+    fn call_at_timeout(&self, timeout: Duration, call: DelayedCall) -> Alarm {
         let mut time = self.core.time.get();
         // The clock is more exact than the time of the last tick.
         time.advance(clock::now().saturating_duration_since(self.core.ticked.get()));

@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 
 use super::{Filters, Slot, handle};
 use crate::config::{Dialect, Server};
-use crate::handler::clock::{Alarm, Alarms, Call, Clock};
+use crate::handler::clock::{Alarm, Alarms, Clock, DelayedCall};
 use crate::handler::{
     Answer, BroadcastOptions, CallError, ClientAddr, Failure, Incoming, Invocation, LocalFuture,
     OnClose, Outcome, Request, Router, Sent, Session, SessionEvent, ShardContext, States, reply,
@@ -54,11 +54,11 @@ impl Clock for Fake {
         self.lag.get()
     }
 
-    fn call_after(&self, wait: Duration, call: Call) -> Alarm {
+    fn call_after(&self, wait: Duration, call: DelayedCall) -> Alarm {
         self.alarms.set(self.now.get() + wait, Duration::ZERO, call)
     }
 
-    fn call_at_timeout(&self, timeout: Duration, call: Call) -> Alarm {
+    fn call_at_timeout(&self, timeout: Duration, call: DelayedCall) -> Alarm {
         self.alarms.set(self.now.get() + timeout, timeout, call)
     }
 }
