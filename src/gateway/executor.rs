@@ -20,7 +20,7 @@ use crate::net::poller::Poller;
 /// Where it has fired before the first task of a turn runs, because the thread was off its core for longer
 /// than the timer, glommio 0.9 parks the thread although tasks are ready to run (`run_task_queues`). Nothing
 /// wakes it then, if the tick is one of those tasks. Nobody needs the timer: a loop over much work gives the
-/// core up by itself (`clock::breathe`), and so does each future of the application (`Pulse::run`).
+/// core up by itself (`clock::yield_to_reactor`), and so does each future of the application (`Pulse::run`).
 const PREEMPT_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 const PROBE_THREAD: &str = "tangelo-probe";
 

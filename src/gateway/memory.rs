@@ -63,7 +63,7 @@ use crate::limits::SESSIONS_PER_SHARD_MAX;
 use crate::metrics;
 use crate::net::Network;
 use crate::net::clock::{self, VirtualClock};
-use crate::net::memory::{self, Backlog, Place, Servers};
+use crate::net::memory::{self, MemoryListener, MemoryNetwork, MemoryServers};
 use crate::shard;
 
 mod client;
@@ -107,7 +107,7 @@ impl Gateway {
         });
         world.run(async {
             for (seed, backlog) in seeds.into_iter().zip(&world.backlogs) {
-                let network = Network::Memory(Place {
+                let network = Network::Memory(MemoryNetwork {
                     clients: backlog.clone(),
                     servers: world.servers.clone(),
                 });
@@ -176,10 +176,10 @@ impl InMemory {
             let port = 49_152 + (number % 16_384) as u16;
             SocketAddr::from((Ipv4Addr::LOCALHOST, port))
         });
-        let (side, other) = memory::connection(address, world.listen);
+        let (stream, other) = memory::connection(address, world.listen);
         world.backlogs[shard].put(other);
         world.rest("a connection");
-        Client::new(world.clone(), side, options.handshake)
+        Client::new(world.clone(), stream, options.handshake)
     }
 
     /// Stands in for a server of the configuration, which can be reached from now on; dropping it is
@@ -266,9 +266,9 @@ struct World {
     executor: LocalExecutor,
     clock: Rc<VirtualClock>,
     /// Where each shard accepts connections.
-    backlogs: Vec<Rc<Backlog>>,
+    backlogs: Vec<Rc<MemoryListener>>,
     /// Where servers are reached, and all that the configuration has.
-    servers: Rc<Servers>,
+    servers: Rc<MemoryServers>,
     known: Vec<config::Server>,
     /// Shards that have not ended.
     at_work: Rc<Cell<usize>>,

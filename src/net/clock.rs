@@ -74,7 +74,7 @@ pub async fn real_sleep(duration: Duration) {
 
 /// Lets other tasks run and the reactor look at sockets. Yielding alone does not poll them; where time
 /// is virtual there are none.
-pub async fn breathe() {
+pub async fn yield_to_reactor() {
     match virtual_clock() {
         Some(_) => futures_lite::future::yield_now().await,
         None => real_sleep(Duration::from_micros(1)).await,

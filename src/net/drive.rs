@@ -64,7 +64,7 @@ pub async fn read(socket: &Socket, lent: &ReadBuffer, receiver: &impl Receiver) 
         match step {
             Ok(received) if received < budget => budget -= received,
             Ok(_) => {
-                clock::breathe().await;
+                clock::yield_to_reactor().await;
                 budget = READ_BUDGET_BYTES;
             }
             Err(end) => return end,

@@ -21,7 +21,7 @@ struct Queue {
     /// Nothing comes behind these bytes.
     has_ended: bool,
     /// Nobody reads them.
-    is_deaf: bool,
+    read_closed: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -32,8 +32,8 @@ impl Queue {
         wake(&mut self.reader);
     }
 
-    fn deafen(&mut self) {
-        self.is_deaf = true;
+    fn close_read(&mut self) {
+        self.read_closed = true;
         self.bytes = VecDeque::new();
         wake(&mut self.reader);
         wake(&mut self.writer);
@@ -48,28 +48,28 @@ fn wake(waker: &mut Option<Waker>) {
 
 /// One side of a connection. Dropping it ends both directions.
 #[derive(Debug)]
-pub struct Side {
+pub struct MemoryStream {
     incoming: Rc<RefCell<Queue>>,
     outgoing: Rc<RefCell<Queue>>,
     other: SocketAddr,
 }
 
 /// A connection: the side of `a` and the side of `b`, each of which sees the address of the other.
-pub fn connection(a: SocketAddr, b: SocketAddr) -> (Side, Side) {
+pub fn connection(a: SocketAddr, b: SocketAddr) -> (MemoryStream, MemoryStream) {
     let queues: [Rc<RefCell<Queue>>; 2] = Default::default();
-    let side = |incoming: usize, other| Side {
+    let stream = |incoming: usize, other| MemoryStream {
         incoming: queues[incoming].clone(),
         outgoing: queues[1 - incoming].clone(),
         other,
     };
-    (side(0, b), side(1, a))
+    (stream(0, b), stream(1, a))
 }
 
-impl Side {
+impl MemoryStream {
     /// Moves bytes into `buffer` if some are there; 0 at the end.
     pub fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut queue = self.incoming.borrow_mut();
-        if queue.bytes.is_empty() && !queue.has_ended && !queue.is_deaf {
+        if queue.bytes.is_empty() && !queue.has_ended && !queue.read_closed {
             queue.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -87,13 +87,13 @@ impl Side {
     /// Whether the other side has ended and all that it wrote was read.
     pub fn has_ended(&self) -> bool {
         let queue = self.incoming.borrow();
-        queue.bytes.is_empty() && (queue.has_ended || queue.is_deaf)
+        queue.bytes.is_empty() && (queue.has_ended || queue.read_closed)
     }
 
     /// Writes what fits.
     pub fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut queue = self.outgoing.borrow_mut();
-        if queue.has_ended || queue.is_deaf {
+        if queue.has_ended || queue.read_closed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let before = queue.bytes.len();
@@ -126,7 +126,7 @@ impl Side {
     /// Ends both directions; a task that waits for bytes wakes up.
     pub fn shutdown(&self) {
         self.shutdown_write();
-        self.incoming.borrow_mut().deafen();
+        self.incoming.borrow_mut().close_read();
     }
 
     /// Address of the other side.
@@ -135,7 +135,7 @@ impl Side {
     }
 }
 
-impl Drop for Side {
+impl Drop for MemoryStream {
     fn drop(&mut self) {
         self.shutdown();
     }
@@ -143,21 +143,21 @@ impl Drop for Side {
 
 /// Where a shard without sockets is: who comes to it, and whom it can reach.
 #[derive(Debug, Default)]
-pub struct Place {
+pub struct MemoryNetwork {
     /// Clients on their way in.
-    pub clients: Rc<Backlog>,
+    pub clients: Rc<MemoryListener>,
     /// The same for all shards.
-    pub servers: Rc<Servers>,
+    pub servers: Rc<MemoryServers>,
 }
 
-/// Servers that can be reached, by host and port.
+/// MemoryServers that can be reached, by host and port.
 #[derive(Debug, Default)]
-pub struct Servers(RefCell<HashMap<(String, u16), Rc<Backlog>>>);
+pub struct MemoryServers(RefCell<HashMap<(String, u16), Rc<MemoryListener>>>);
 
-impl Servers {
+impl MemoryServers {
     /// Takes what comes for a server from now on, in place of who did.
-    pub fn listen(&self, host: &str, port: u16) -> Rc<Backlog> {
-        let backlog = Rc::new(Backlog::default());
+    pub fn listen(&self, host: &str, port: u16) -> Rc<MemoryListener> {
+        let backlog = Rc::new(MemoryListener::default());
         let address = (host.to_owned(), port);
         self.0.borrow_mut().insert(address, backlog.clone());
         backlog
@@ -171,14 +171,14 @@ impl Servers {
     /// Connects.
     ///
     /// Errors: [`io::ErrorKind::ConnectionRefused`] where nobody listens
-    pub fn connect(&self, host: &str, port: u16) -> io::Result<Side> {
+    pub fn connect(&self, host: &str, port: u16) -> io::Result<MemoryStream> {
         let servers = self.0.borrow();
         let backlog = servers.get(&(host.to_owned(), port));
         let backlog = backlog.ok_or(io::ErrorKind::ConnectionRefused)?;
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let (side, other) = connection(address(0), address(port));
+        let (stream, other) = connection(address(0), address(port));
         backlog.put(other);
-        Ok(side)
+        Ok(stream)
     }
 }
 
@@ -186,22 +186,22 @@ impl Servers {
 ///
 /// Bound: who accepts waits for nothing else, and who connects waits for an answer.
 #[derive(Debug, Default)]
-pub struct Backlog {
-    sides: RefCell<VecDeque<Side>>,
+pub struct MemoryListener {
+    streams: RefCell<VecDeque<MemoryStream>>,
     waker: RefCell<Option<Waker>>,
 }
 
-impl Backlog {
+impl MemoryListener {
     /// Puts a connection in line.
-    pub fn put(&self, side: Side) {
-        self.sides.borrow_mut().push_back(side);
+    pub fn put(&self, stream: MemoryStream) {
+        self.streams.borrow_mut().push_back(stream);
         wake(&mut self.waker.borrow_mut());
     }
 
     /// The next connection.
-    pub async fn accept(&self) -> Side {
-        poll_fn(|cx| match self.sides.borrow_mut().pop_front() {
-            Some(side) => Poll::Ready(side),
+    pub async fn accept(&self) -> MemoryStream {
+        poll_fn(|cx| match self.streams.borrow_mut().pop_front() {
+            Some(stream) => Poll::Ready(stream),
             None => {
                 *self.waker.borrow_mut() = Some(cx.waker().clone());
                 Poll::Pending
@@ -216,26 +216,26 @@ mod tests {
     use super::*;
     use futures_lite::future::{block_on, poll_once};
 
-    fn sides() -> (Side, Side) {
+    fn streams() -> (MemoryStream, MemoryStream) {
         let [a, b] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         connection(a, b)
     }
 
-    fn read(side: &Side, bytes: usize) -> Option<Vec<u8>> {
+    fn read(stream: &MemoryStream, bytes: usize) -> Option<Vec<u8>> {
         let mut buffer = vec![0; bytes];
-        let step = poll_fn(|cx| side.poll_read(cx, &mut buffer));
+        let step = poll_fn(|cx| stream.poll_read(cx, &mut buffer));
         let read = block_on(poll_once(step))?.expect("a queue can be read");
         buffer.truncate(read);
         Some(buffer)
     }
 
-    fn write(side: &Side, bytes: &[u8]) -> io::Result<usize> {
-        side.write(&[IoSlice::new(bytes)])
+    fn write(stream: &MemoryStream, bytes: &[u8]) -> io::Result<usize> {
+        stream.write(&[IoSlice::new(bytes)])
     }
 
     #[test]
     fn bytes_arrive_in_order_and_the_end_behind_them() {
-        let (a, b) = sides();
+        let (a, b) = streams();
         assert_eq!((a.peer_address().port(), b.peer_address().port()), (2, 1));
         assert_eq!(read(&b, 9), None);
         let slices = [IoSlice::new(b"ab"), IoSlice::new(b"c")];
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_takes_what_fits_and_the_rest_when_it_was_read() {
-        let (a, b) = sides();
+        let (a, b) = streams();
         let long = vec![7; MEMORY_SOCKET_BYTES + 1];
         assert_eq!(write(&a, &long).unwrap(), MEMORY_SOCKET_BYTES);
         assert_eq!(write(&a, &long).unwrap(), 0);
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_side_that_is_gone_is_the_end_for_the_other() {
-        let (a, b) = sides();
+        let (a, b) = streams();
         write(&b, b"never read").unwrap();
         drop(a);
         assert!(b.has_ended());
@@ -281,8 +281,8 @@ mod tests {
 
     #[test]
     fn connections_are_accepted_in_order() {
-        let backlog = Backlog::default();
-        let kept: Vec<Side> = (0..2)
+        let backlog = MemoryListener::default();
+        let kept: Vec<MemoryStream> = (0..2)
             .map(|at: u16| {
                 let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
                 let (client, gateway) = connection(address(50_000 + at), address(1));
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_server_is_reached_while_it_listens() {
-        let servers = Servers::default();
+        let servers = MemoryServers::default();
         let refused = |port| {
             let error = servers.connect("host", port).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
@@ -305,8 +305,8 @@ mod tests {
         refused(1);
         let backlog = servers.listen("host", 1);
         refused(2);
-        let side = servers.connect("host", 1).unwrap();
-        write(&side, b"hello").unwrap();
+        let stream = servers.connect("host", 1).unwrap();
+        write(&stream, b"hello").unwrap();
         assert_eq!(block_on(backlog.accept()).take(), b"hello");
         servers.close("host", 1);
         refused(1);

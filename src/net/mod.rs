@@ -26,5 +26,5 @@ pub enum Network {
     /// The kernel's sockets; the poller knows which are ready.
     Kernel(Rc<poller::Poller>),
     /// Queues of this thread.
-    Memory(memory::Place),
+    Memory(memory::MemoryNetwork),
 }

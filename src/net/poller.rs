@@ -123,7 +123,7 @@ impl Poller {
         loop {
             let Some(ready) = Readable::of(self.epoll.as_fd()).await else {
                 // Out of descriptors.
-                super::clock::breathe().await;
+                super::clock::yield_to_reactor().await;
                 continue;
             };
             self.look(&mut events);

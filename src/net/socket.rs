@@ -19,7 +19,7 @@ use rustix::net::{
 };
 use socket2::{Domain, Protocol, SockRef, Type};
 
-use super::memory::{Backlog, Side};
+use super::memory::{MemoryListener, MemoryStream};
 use super::poller::{Key, Poller};
 
 /// A connected socket that several tasks of one shard may use: one reads, another one writes.
@@ -29,7 +29,7 @@ pub struct Socket(Kind);
 #[derive(Debug)]
 enum Kind {
     Kernel(Watched),
-    Memory(Box<Side>),
+    Memory(Box<MemoryStream>),
 }
 
 // There may be many, and that there is a second kind costs nothing.
@@ -69,7 +69,7 @@ impl Socket {
     }
 
     /// Takes one side of a connection in memory.
-    pub fn memory(side: Side) -> Self {
+    pub fn memory(side: MemoryStream) -> Self {
         Self(Kind::Memory(Box::new(side)))
     }
 
@@ -208,7 +208,7 @@ pub enum Listener {
     /// A listening socket.
     Kernel(Watched),
     /// A line of connections in memory.
-    Memory(Rc<Backlog>),
+    Memory(Rc<MemoryListener>),
 }
 
 impl Listener {

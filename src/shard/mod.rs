@@ -438,7 +438,7 @@ impl Shard {
             if self.clients.connections.borrow().is_empty() && self.served_pipes().is_empty() {
                 break;
             }
-            clock::breathe().await;
+            clock::yield_to_reactor().await;
         }
         for task in self.core.kept.take() {
             task.cancel().await;
@@ -566,7 +566,7 @@ async fn flush_turns(shard: Rc<Shard>) {
             if dirty.is_empty() {
                 break;
             }
-            clock::breathe().await;
+            clock::yield_to_reactor().await;
         }
     }
 }
@@ -608,7 +608,7 @@ async fn receive_mesh(shard: &Rc<Shard>, is_stopping: impl Fn() -> bool) {
         budget -= 1;
         if budget == 0 {
             budget = INBOX_BUDGET;
-            clock::breathe().await;
+            clock::yield_to_reactor().await;
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::World;
 use crate::limits::PACKAGE_BODY_BYTES_MAX;
-use crate::net::memory::Side;
+use crate::net::memory::MemoryStream;
 use crate::wire::message::{self, Kind, Message, Route};
 use crate::wire::package::{self, Kind as PackageKind};
 
@@ -37,7 +37,7 @@ pub struct ClientOptions {
 ///        `client.outbox_bytes_max`
 pub struct Client {
     world: Rc<World>,
-    side: Side,
+    stream: MemoryStream,
     handshake: Value,
     last_id: u32,
     /// Routes of requests without an answer, by id.
@@ -61,11 +61,11 @@ struct Inbox {
 }
 
 impl Client {
-    pub(super) fn new(world: Rc<World>, side: Side, handshake: Option<Value>) -> Self {
+    pub(super) fn new(world: Rc<World>, stream: MemoryStream, handshake: Option<Value>) -> Self {
         let sys = json!({ "type": "memory", "version": "0.0.0" });
         Self {
             world,
-            side,
+            stream,
             handshake: handshake.unwrap_or_else(|| json!({ "sys": sys, "user": {} })),
             last_id: 0,
             asked: HashMap::new(),
@@ -173,13 +173,13 @@ impl Client {
     #[track_caller]
     pub fn is_closed(&mut self) -> bool {
         self.look();
-        self.side.has_ended()
+        self.stream.has_ended()
     }
 
     /// Ends the connection, as dropping the client does later.
     #[track_caller]
     pub fn close(&mut self) {
-        self.side.shutdown();
+        self.stream.shutdown();
         self.world.rest("closing");
     }
 
@@ -189,7 +189,7 @@ impl Client {
     /// When the gateway does not read them.
     #[track_caller]
     pub fn send_bytes(&mut self, bytes: &[u8]) {
-        self.world.send(bytes, |slices| self.side.write(slices));
+        self.world.send(bytes, |slices| self.stream.write(slices));
     }
 
     /// Bytes that have come and that no other function has looked at; none of them will.
@@ -197,7 +197,7 @@ impl Client {
     pub fn take_bytes(&mut self) -> Vec<u8> {
         self.world.rest("receiving");
         let mut bytes = std::mem::take(&mut self.inbox.bytes);
-        bytes.extend(self.side.take());
+        bytes.extend(self.stream.take());
         bytes
     }
 
@@ -251,7 +251,7 @@ impl Client {
         let found = self.world.clone().wait(what, || {
             self.receive();
             let found = take(&mut self.inbox);
-            (found.is_some() || self.side.has_ended()).then_some(found)
+            (found.is_some() || self.stream.has_ended()).then_some(found)
         });
         found.unwrap_or_else(|| match &self.inbox.kicked {
             Some(reason) => {
@@ -269,7 +269,7 @@ impl Client {
     }
 
     fn receive(&mut self) {
-        self.inbox.bytes.extend(self.side.take());
+        self.inbox.bytes.extend(self.stream.take());
         let bytes = std::mem::take(&mut self.inbox.bytes);
         let mut at = 0;
         loop {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::World;
 use crate::config;
 use crate::net::drive::{self, ReadBuffer, Receiver};
-use crate::net::memory::Backlog;
+use crate::net::memory::MemoryListener;
 use crate::net::socket::Socket;
 use crate::peer::pomelo::acceptor::{self, Event};
 use crate::wire::json;
@@ -204,7 +204,7 @@ impl Drop for Server {
 }
 
 /// Accepts the links of a gateway, for ever.
-async fn accept(backlog: Rc<Backlog>, desk: Rc<Desk>) {
+async fn accept(backlog: Rc<MemoryListener>, desk: Rc<Desk>) {
     loop {
         let link = Rc::new(Socket::memory(backlog.accept().await));
         desk.links.borrow_mut().push(link.clone());

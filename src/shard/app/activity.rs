@@ -189,7 +189,7 @@ impl Activity {
             });
             match ended.await {
                 Some(result) => return result,
-                None => clock::breathe().await,
+                None => clock::yield_to_reactor().await,
             }
         }
     }

@@ -34,7 +34,7 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
         }
         budget -= 1;
         if budget == 0 {
-            clock::breathe().await;
+            clock::yield_to_reactor().await;
             budget = BUDGET;
         }
     }
