@@ -78,12 +78,12 @@ fn slab(c: &mut Criterion) {
     }
     bench(
         c,
-        "slab/get of ids of the past",
+        "slab/get_mut of ids of the past",
         0,
         || (),
         |()| {
-            let found = black_box(&sids).iter().filter_map(|sid| slab.get(*sid));
-            found.count()
+            let found = |sid: &&Sid| slab.get_mut(**sid).is_some();
+            black_box(&sids).iter().filter(found).count()
         },
     );
 
@@ -127,7 +127,7 @@ fn slab(c: &mut Criterion) {
         filled,
         |(slab, sids)| {
             let removed = sids.iter().filter_map(|sid| slab.remove(*sid)).count();
-            (removed, slab.get(sids[0]).copied())
+            (removed, slab.get_mut(sids[0]).copied())
         },
     );
 }
@@ -168,7 +168,7 @@ fn binding(c: &mut Criterion) {
                 binding.unbound(*sid);
                 binding.bound(*sid, uid, "127.0.0.1:50000", 0);
             }
-            binding.len()
+            binding.session_count()
         },
     );
 }

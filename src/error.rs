@@ -157,9 +157,4 @@ impl Fault {
             Self::HttpNoUpgrade => 23,
         }
     }
-
-    /// Name of its counter.
-    pub fn name(self) -> &'static str {
-        Self::NAMES[self.index()]
-    }
 }

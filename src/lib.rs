@@ -12,13 +12,13 @@
 //!
 //! Rooms, from the ground up; each may use those before it in this list:
 //!
-//! * [`config`], [`limits`], [`error`], `ids`, `metrics`: knobs, bounds, names.
+//! * [`config`], [`limits`], `error`, `ids`, `metrics`: knobs, bounds, names.
 //! * [`pool`]: threads for what blocks. Feature `runtime`.
 //! * [`wire`]: formats; bytes in, values out.
 //! * `session`, `route`: who a client is; where a message goes.
 //! * `client`, `push`, `peer`: protocol machines and tables, without sockets or clock.
 //! * `handler`: handlers and filters of this server's own routes.
-//! * `net`, `shard`, [`gateway`]: sockets, one core's world, the process. Feature `runtime`.
+//! * `net`, `shard`, `gateway`: sockets, one core's world, the process. Feature `runtime`.
 //!
 //! Without the feature `runtime` everything up to `handler` but `pool` builds on any platform.
 //!
@@ -27,49 +27,72 @@
 // Not in Cargo.toml: there it would hit test crates too.
 #![warn(clippy::unwrap_used)]
 #![deny(missing_docs)]
+// With `internals` the inner rooms are reachable, and the lint finds each `pub` that nothing outside
+// needs. Without it all of theirs would be wrong.
+#![cfg_attr(feature = "internals", warn(unreachable_pub))]
+// The shards use the inner rooms; without `runtime` there are none.
+#![cfg_attr(not(feature = "runtime"), allow(dead_code, unused_imports))]
 
 #[macro_use]
 mod walk;
 
 pub mod config;
-pub mod error;
 pub mod handler;
 pub mod limits;
 pub mod wire;
 
 #[cfg(feature = "runtime")]
-pub mod gateway;
-#[cfg(feature = "runtime")]
-#[doc(hidden)]
-pub mod log;
-#[cfg(feature = "runtime")]
 pub mod pool;
 
-// Inner rooms: open to benches and tests, undocumented, free to change at any time.
-#[doc(hidden)]
+mod error;
+#[cfg(feature = "runtime")]
+mod log;
+#[cfg(feature = "runtime")]
+mod net;
+mod time;
+
+// Inner rooms. The feature `internals` opens them to tests and benches.
+#[cfg(feature = "internals")]
 pub mod client;
-#[doc(hidden)]
+#[cfg(not(feature = "internals"))]
+mod client;
+#[cfg(all(feature = "internals", feature = "runtime"))]
+pub mod gateway;
+#[cfg(all(not(feature = "internals"), feature = "runtime"))]
+mod gateway;
+#[cfg(feature = "internals")]
 pub mod ids;
-#[doc(hidden)]
+#[cfg(not(feature = "internals"))]
+mod ids;
+#[cfg(feature = "internals")]
 pub mod metrics;
-#[cfg(feature = "runtime")]
-#[doc(hidden)]
-pub mod net;
-#[doc(hidden)]
+#[cfg(not(feature = "internals"))]
+mod metrics;
+#[cfg(feature = "internals")]
 pub mod peer;
-#[doc(hidden)]
+#[cfg(not(feature = "internals"))]
+mod peer;
+#[cfg(feature = "internals")]
 pub mod push;
-#[doc(hidden)]
+#[cfg(not(feature = "internals"))]
+mod push;
+#[cfg(feature = "internals")]
 pub mod route;
-#[doc(hidden)]
+#[cfg(not(feature = "internals"))]
+mod route;
+#[cfg(feature = "internals")]
 pub mod session;
-#[cfg(feature = "runtime")]
-#[doc(hidden)]
+#[cfg(not(feature = "internals"))]
+mod session;
+#[cfg(all(feature = "internals", feature = "runtime"))]
 pub mod shard;
-#[doc(hidden)]
-pub mod time;
+#[cfg(all(not(feature = "internals"), feature = "runtime"))]
+mod shard;
 
 pub use config::Config;
 pub use error::{Error, Result};
+#[cfg(feature = "runtime")]
+#[doc(hidden)]
+pub use gateway::main;
 #[cfg(feature = "runtime")]
 pub use gateway::{Gateway, Running, Stopper, memory};

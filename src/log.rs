@@ -40,7 +40,7 @@ const TARGET: &str = module_path!();
 
 /// Sends what is logged to standard error until the output ends. A program that installed a subscriber
 /// of its own before keeps that one.
-pub fn start(config: &Log) -> Result<Output> {
+pub(crate) fn start(config: &Log) -> Result<Output> {
     let filter = filter(&config.level).map_err(|e| Error::Config(format!("log.level: {e}")))?;
     let kinds = Arc::new(Kinds::new(limits::LOG_KINDS_MAX, limits::LOG_WINDOW));
     let (lines, log) = Writer::start(
@@ -90,7 +90,7 @@ fn subscriber(
 }
 
 /// Both streams of the process. Dropping it writes what is queued, for at most a second.
-pub struct Output {
+pub(crate) struct Output {
     format: LogFormat,
     stdout_lines: Lines,
     log: Writer,
@@ -100,7 +100,11 @@ pub struct Output {
 impl Output {
     /// Writes a line to standard output: the message, with `log.format = "json"` as an object that has
     /// the `members` too. Never waits for the reader.
-    pub fn say(&self, message: &str, members: impl IntoIterator<Item = (&'static str, Value)>) {
+    pub(crate) fn say(
+        &self,
+        message: &str,
+        members: impl IntoIterator<Item = (&'static str, Value)>,
+    ) {
         let line = match self.format {
             LogFormat::Text => format!("{message}\n"),
             LogFormat::Json => json_line(Level::INFO, PROGRAM, message, members),
@@ -109,7 +113,7 @@ impl Output {
     }
 
     /// Writes what is queued, for at most a second. Nothing is written after that.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         Writer::end(&[&self.log, &self.stdout]);
     }
 }
@@ -121,7 +125,7 @@ impl Drop for Output {
 }
 
 /// Writes the reason of a failed start or end to standard error. Waits for its reader at most a second.
-pub fn last_words(format: LogFormat, error: &Error) {
+pub(crate) fn last_words(format: LogFormat, error: &Error) {
     let text = match format {
         LogFormat::Text => format!("{PROGRAM}: {error}\n"),
         LogFormat::Json => json_line(Level::ERROR, PROGRAM, &error.to_string(), []),

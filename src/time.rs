@@ -19,9 +19,9 @@
 use std::time::{Duration, Instant};
 
 /// Distance between two ticks of a shard.
-pub const TICK: Duration = Duration::from_millis(50);
+pub(crate) const TICK: Duration = Duration::from_millis(50);
 /// Lateness of a tick from which on it ends a pause. Busy machines and large broadcasts delay a tick less.
-pub const PAUSE_MIN: Duration = Duration::from_millis(500);
+pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The most by which one tick moves the time.
 const STEP_MAX: Duration = TICK.saturating_add(PAUSE_MIN);
 

@@ -12,7 +12,7 @@ use crate::wire::protobuf::{Flavour, Schema};
 
 /// Protos of both directions; empty without `client.use_protobuf`. What a human should look at in
 /// them is logged.
-pub fn protos(config: &Config) -> Result<Protos> {
+pub(super) fn protos(config: &Config) -> Result<Protos> {
     let client = &config.client;
     if !client.use_protobuf {
         return Ok(Protos::default());
@@ -49,7 +49,7 @@ fn schema(dialect: Dialect, path: &Path) -> std::result::Result<Schema, String> 
 }
 
 /// Who may not connect.
-pub fn host_filter(client: &config::Client) -> Result<HostFilter> {
+pub(super) fn host_filter(client: &config::Client) -> Result<HostFilter> {
     let wrong = |key: &str, text: String| Error::Config(format!("client.{key}: {text}"));
     let filter = HostFilter::new(&client.blacklist);
     let filter = filter.map_err(|error| wrong("blacklist", error.to_string()))?;
@@ -66,7 +66,7 @@ pub fn host_filter(client: &config::Client) -> Result<HostFilter> {
 
 /// Returns the folder of the project's handlers in JavaScript for this server's type, if it has any: for
 /// Pomelo in the project, for Pinus in `dist`, where its compiler writes them.
-pub fn javascript_handlers(config: &Config) -> Option<PathBuf> {
+pub(super) fn javascript_handlers(config: &Config) -> Option<PathBuf> {
     let project = config.app_dir.as_ref()?;
     let folders = [project.clone(), project.join("dist")];
     let folders = folders.map(|root| root.join("app/servers").join(&config.server_type));

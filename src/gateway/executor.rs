@@ -25,7 +25,7 @@ const PREEMPT_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 const PROBE_THREAD: &str = "tangelo-probe";
 
 /// An executor with the settings of a shard, for the calling thread.
-pub fn executor(placement: &Placement) -> Result<LocalExecutor> {
+pub(super) fn executor(placement: &Placement) -> Result<LocalExecutor> {
     let make = || {
         LocalExecutorBuilder::new(placement.clone())
             .io_memory(64 << 10)
@@ -46,7 +46,7 @@ pub fn executor(placement: &Placement) -> Result<LocalExecutor> {
 
 /// The one executor of a gateway in memory. Any number of them may be made at any time: what replaces
 /// the panic hook is done once for all.
-pub fn executor_in_memory() -> Result<LocalExecutor> {
+pub(super) fn executor_in_memory() -> Result<LocalExecutor> {
     static PROBED: OnceLock<Result<()>> = OnceLock::new();
     let probed = PROBED.get_or_init(|| {
         host::raise(Resource::Memlock);
@@ -57,7 +57,7 @@ pub fn executor_in_memory() -> Result<LocalExecutor> {
 }
 
 /// What tells a shard which of its sockets are ready.
-pub fn poller() -> Result<Poller> {
+pub(super) fn poller() -> Result<Poller> {
     Poller::new().map_err(|error| Error::Host(format!("cannot create an epoll instance: {error}")))
 }
 

@@ -29,14 +29,14 @@ pub(super) const TRIES: u32 = 20;
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
 /// Shards to start: as configured, else one per available core.
-pub fn shards(config: &Config) -> usize {
+pub(super) fn shards(config: &Config) -> usize {
     config
         .shards
         .unwrap_or_else(|| cores().len().min(SHARDS_MAX))
 }
 
 /// Ids of the cores that the calling thread may run on; never empty. Ask before pinning.
-pub fn cores() -> Vec<usize> {
+pub(super) fn cores() -> Vec<usize> {
     let cores: Vec<usize> = sched_getaffinity(None)
         .map(|set| {
             (0..CpuSet::MAX_CPU)
@@ -49,7 +49,7 @@ pub fn cores() -> Vec<usize> {
 
 /// Client sockets that this process can hold, those that never say a word included. Ask after
 /// [`check`], which raises the file limit.
-pub fn sockets_max(config: &Config) -> usize {
+pub(super) fn sockets_max(config: &Config) -> usize {
     sockets_within(getrlimit(Resource::Nofile).current, config, shards(config))
 }
 

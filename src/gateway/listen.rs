@@ -17,7 +17,7 @@ const RPC_BACKLOG: i32 = 512;
 
 /// The listening sockets of one process.
 #[derive(Debug)]
-pub struct Listeners {
+pub(super) struct Listeners {
     /// One per shard, all on [`Self::address`]; the kernel spreads connections over them.
     pub sockets: Vec<TcpListener>,
     /// Where clients connect, with the port that the kernel chose if it was asked to.
@@ -25,7 +25,7 @@ pub struct Listeners {
 }
 
 /// Opens one listener per shard.
-pub fn bind(config: &Config, shards: usize) -> Result<Listeners> {
+pub(super) fn bind(config: &Config, shards: usize) -> Result<Listeners> {
     let failed = |error| cannot_listen(Port::Clients, config.listen, &error);
     // With SO_REUSEPORT alone, a second gateway would start and silently take half of the clients.
     // So the first socket claims the port without it, which the kernel allows to one process. Once it
@@ -42,7 +42,7 @@ pub fn bind(config: &Config, shards: usize) -> Result<Listeners> {
 }
 
 /// Opens the listener for calls from other servers. There is one: who accepts is one shard's task.
-pub fn bind_rpc(address: SocketAddr) -> Result<TcpListener> {
+pub(super) fn bind_rpc(address: SocketAddr) -> Result<TcpListener> {
     patiently(|| listen(address, false, RPC_BACKLOG))
         .map(TcpListener::from)
         .map_err(|error| cannot_listen(Port::Rpc, address, &error))

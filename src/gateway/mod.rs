@@ -40,6 +40,8 @@ mod room;
 mod run;
 mod watchdog;
 
+pub use run::main;
+
 /// A gateway that is about to start.
 pub struct Gateway {
     config: Config,

@@ -14,7 +14,7 @@ use crate::push::select::Selector;
 ///
 /// Takes part in the start of the process: it replaces the panic hook for a moment, and must run
 /// once, before any shard.
-pub fn check(config: &Config) -> Result<()> {
+pub(super) fn check(config: &Config) -> Result<()> {
     check_values(config)?;
     let shards = host::shards(config);
     let (files, memory) = (
@@ -30,7 +30,7 @@ pub fn check(config: &Config) -> Result<()> {
 }
 
 /// The part of [`check`] that looks at `config` alone.
-pub fn check_values(config: &Config) -> Result<()> {
+pub(super) fn check_values(config: &Config) -> Result<()> {
     ClientCheck::parse(&config.client.accept)
         .map_err(|text| Error::Config(format!("client.accept: {text}")))?;
     for (key, texts) in [

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::handler::{App, BroadcastOptions, Json, Reply, Router, Session, State};
 
 /// The page with the client.
-pub const PAGE: &[u8] = include_bytes!("chat.html");
+pub(super) const PAGE: &[u8] = include_bytes!("chat.html");
 
 /// Those who are in the room.
 const TO_BOUND: BroadcastOptions = BroadcastOptions {
@@ -27,14 +27,14 @@ const TEXT_CHARS_MAX: usize = 2000;
 /// Names of all who are in the room, on whatever shard. The one thing that shards share here; it is
 /// locked when somebody enters or leaves.
 #[derive(Debug, Clone, Default)]
-pub struct Room {
+pub(super) struct Room {
     #[allow(clippy::disallowed_types)]
     names: Arc<std::sync::Mutex<BTreeSet<String>>>,
 }
 
 impl Room {
     /// Handlers for one shard.
-    pub fn router(&self) -> Router {
+    pub(super) fn router(&self) -> Router {
         let room = self.clone();
         Router::new()
             .route("connector.entryHandler.enter", enter)

@@ -1,6 +1,8 @@
 //! A gateway as a whole program: output, signals, a line when it listens.
 
+use std::env;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +11,9 @@ use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
+use super::load::{self, ArgsError};
 use super::{Gateway, Running, Stopper, cannot_start, report};
+use crate::config::LogFormat;
 use crate::error::{Error, Result};
 use crate::log::{self, Output};
 use crate::metrics::{Counter, Counters};
@@ -18,6 +22,30 @@ use crate::metrics::{Counter, Counters};
 /// ignores SIGPIPE, and that must stay so: a caught signal writes to a pipe, which is closed while the
 /// process ends, and that write would raise SIGPIPE again, without end.
 const SIGNALS: [i32; 6] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];
+
+/// Runs the program `tangelo`: reads the command line, serves until the end, and returns the exit code.
+pub fn main() -> ExitCode {
+    let config = match load::from_args(env::args_os()) {
+        Ok(config) => config,
+        Err(ArgsError::Usage(error)) => error.exit(),
+        Err(ArgsError::Config(error)) => return refuse(load::log_format(env::args_os()), &error),
+    };
+    let format = config.log.format;
+    match Gateway::new(config).run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ Error::Shard(_)) => {
+            log::last_words(format, &error);
+            ExitCode::FAILURE
+        }
+        Err(error) => refuse(format, &error),
+    }
+}
+
+/// Writes the error as one line and returns exit code 2.
+fn refuse(format: LogFormat, error: &Error) -> ExitCode {
+    log::last_words(format, error);
+    ExitCode::from(2)
+}
 
 impl Gateway {
     /// Starts all shards and serves until SIGTERM or SIGINT, or until a shard fails: what the binary

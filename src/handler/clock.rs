@@ -19,7 +19,7 @@ pub trait Clock {
     fn lag(&self) -> Duration;
     /// Makes a call when `wait` has passed by the clock; a pause of the shard counts.
     fn call_after(&self, wait: Duration, call: DelayedCall) -> Alarm;
-    /// Makes a call when `timeout` has passed by the [`ShardTime`]; a pause of the shard does not count.
+    /// Makes a call when `timeout` has passed by the time of the shard; a pause of the shard does not count.
     fn call_at_timeout(&self, timeout: Duration, call: DelayedCall) -> Alarm;
 }
 

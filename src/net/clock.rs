@@ -21,18 +21,18 @@ fn virtual_clock() -> Option<Rc<VirtualClock>> {
 }
 
 /// Now.
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     virtual_clock().map_or_else(real_now, |clock| clock.now())
 }
 
 /// Now by the real clock, whatever this thread goes by: for limits on what a test may take.
 #[allow(clippy::disallowed_methods)]
-pub fn real_now() -> Instant {
+pub(crate) fn real_now() -> Instant {
     Instant::now()
 }
 
 /// Milliseconds since 1970, for others to read.
-pub fn unix_ms() -> u128 {
+pub(crate) fn unix_ms() -> u128 {
     let since = match virtual_clock() {
         Some(clock) => VIRTUAL_BEGIN + clock.elapsed(),
         None => {
@@ -44,7 +44,7 @@ pub fn unix_ms() -> u128 {
 }
 
 /// What clocks on the wall show here, to the millisecond.
-pub fn wall_clock() -> jiff::Zoned {
+pub(crate) fn wall_clock() -> jiff::Zoned {
     let now = i64::try_from(unix_ms()).ok();
     let now = now.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     now.unwrap_or_default()
@@ -52,14 +52,14 @@ pub fn wall_clock() -> jiff::Zoned {
 }
 
 /// Resident memory of this process, bytes; 0 when the kernel does not say.
-pub fn resident_bytes() -> u64 {
+pub(crate) fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
 /// Waits.
-pub async fn sleep(duration: Duration) {
+pub(crate) async fn sleep(duration: Duration) {
     match virtual_clock() {
         Some(clock) => clock.sleep(duration).await,
         None => real_sleep(duration).await,
@@ -68,13 +68,13 @@ pub async fn sleep(duration: Duration) {
 
 /// Waits by the real clock, whatever this thread goes by.
 #[allow(clippy::disallowed_methods)]
-pub async fn real_sleep(duration: Duration) {
+pub(crate) async fn real_sleep(duration: Duration) {
     glommio::timer::sleep(duration).await;
 }
 
 /// Lets other tasks run and the reactor look at sockets. Yielding alone does not poll them; where time
 /// is virtual there are none.
-pub async fn yield_to_reactor() {
+pub(crate) async fn yield_to_reactor() {
     match virtual_clock() {
         Some(_) => futures_lite::future::yield_now().await,
         None => real_sleep(Duration::from_micros(1)).await,
@@ -85,7 +85,7 @@ pub async fn yield_to_reactor() {
 ///
 /// Bound: as many wait as there are tasks that sleep.
 #[derive(Debug)]
-pub struct VirtualClock {
+pub(crate) struct VirtualClock {
     began: Instant,
     now: Cell<Instant>,
     /// Who sleeps: until when, and in which order they lay down.
@@ -107,7 +107,7 @@ impl Default for VirtualClock {
 
 impl VirtualClock {
     /// Calls `f` on a thread that goes by this clock meanwhile.
-    pub fn during<T>(self: &Rc<Self>, f: impl FnOnce() -> T) -> T {
+    pub(crate) fn during<T>(self: &Rc<Self>, f: impl FnOnce() -> T) -> T {
         struct Restore(Option<Rc<VirtualClock>>);
         impl Drop for Restore {
             fn drop(&mut self) {
@@ -119,23 +119,23 @@ impl VirtualClock {
     }
 
     /// What it shows.
-    pub fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         self.now.get()
     }
 
     /// How far it has been moved.
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.now.get() - self.began
     }
 
     /// When the next sleeper wakes up.
-    pub fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         let sleepers = self.sleepers.borrow();
         sleepers.first_key_value().map(|(key, _)| key.0)
     }
 
     /// Moves the clock, never back, and wakes whose time has come, in order.
-    pub fn move_to(&self, at: Instant) {
+    pub(crate) fn move_to(&self, at: Instant) {
         self.now.set(at.max(self.now.get()));
         while let Some(sleeper) = self.due() {
             sleeper.wake();

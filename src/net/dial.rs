@@ -8,7 +8,7 @@ use super::socket::Socket;
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub enum DialError {
+pub(crate) enum DialError {
     /// It took too long.
     Timeout,
     /// Name resolution or connecting failed.
@@ -16,7 +16,7 @@ pub enum DialError {
 }
 
 /// Connects to the first address that the name has, until `timeout` ends.
-pub async fn dial(
+pub(crate) async fn dial(
     host: &str,
     port: u16,
     timeout: impl Future<Output = ()>,
@@ -50,7 +50,7 @@ async fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
 }
 
 /// All addresses of a name, or the one that it is.
-pub async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
+pub(crate) async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
 use std::task::Poll;
 
 use super::clock;
@@ -10,7 +9,7 @@ use super::socket::Socket;
 use crate::limits::{READ_BUDGET_BYTES, READ_BUFFER_BYTES};
 
 /// What reads the bytes of a connection.
-pub trait Receiver {
+pub(crate) trait Receiver {
     /// Takes whole units off the front of `input` and returns how many bytes they were; what is
     /// left comes again with more behind it. `None` ends the loop.
     fn receive(&self, input: &mut [u8]) -> Option<usize>;
@@ -18,7 +17,7 @@ pub trait Receiver {
 
 /// The buffer that a shard lends to its connections, one at a time, for the length of one poll.
 #[derive(Debug)]
-pub struct ReadBuffer(RefCell<Box<[u8]>>);
+pub(crate) struct ReadBuffer(RefCell<Box<[u8]>>);
 
 impl Default for ReadBuffer {
     fn default() -> Self {
@@ -28,13 +27,13 @@ impl Default for ReadBuffer {
 
 /// How a connection ended.
 #[derive(Debug)]
-pub enum End {
+pub(crate) enum End {
     /// The other side closed, or half-closed.
     Eof,
     /// The receiver has seen enough.
     Enough,
     /// Reading failed.
-    Failed(io::Error),
+    Failed,
 }
 
 /// Partial units up to this size wait in front of the lent buffer; larger ones are read into
@@ -45,7 +44,7 @@ const TAIL_LENT_MAX: usize = READ_BUFFER_BYTES / 2;
 ///
 /// Bound: one wake-up handles `limits::READ_BUDGET_BYTES`, then others run.
 /// Cost:  nothing is held while waiting but the bytes of a partial unit.
-pub async fn read(socket: &Socket, lent: &ReadBuffer, receiver: &impl Receiver) -> End {
+pub(crate) async fn read(socket: &Socket, lent: &ReadBuffer, receiver: &impl Receiver) -> End {
     let mut tail = Vec::new();
     let mut budget = READ_BUDGET_BYTES;
     loop {
@@ -84,7 +83,7 @@ fn read_into_lent(
     let received = match socket.poll_read(cx, &mut lent[tail.len()..]) {
         Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Eof)),
         Poll::Ready(Ok(received)) => received,
-        Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Failed(error))),
+        Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Failed)),
         Poll::Pending => return Poll::Pending,
     };
     hop!();
@@ -112,7 +111,7 @@ fn read_into_tail(
     tail.resize(held + READ_BUFFER_BYTES, 0);
     let received = match socket.poll_read(cx, &mut tail[held..]) {
         Poll::Ready(Ok(received)) => received,
-        Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Failed(error))),
+        Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Failed)),
         Poll::Pending => {
             tail.truncate(held);
             return Poll::Pending;

@@ -55,7 +55,7 @@ pub struct MemoryStream {
 }
 
 /// A connection: the side of `a` and the side of `b`, each of which sees the address of the other.
-pub fn connection(a: SocketAddr, b: SocketAddr) -> (MemoryStream, MemoryStream) {
+pub(crate) fn connection(a: SocketAddr, b: SocketAddr) -> (MemoryStream, MemoryStream) {
     let queues: [Rc<RefCell<Queue>>; 2] = Default::default();
     let stream = |incoming: usize, other| MemoryStream {
         incoming: queues[incoming].clone(),

@@ -13,12 +13,12 @@
 
 use std::rc::Rc;
 
-pub mod clock;
-pub mod dial;
-pub mod drive;
-pub mod memory;
-pub mod poller;
-pub mod socket;
+pub(crate) mod clock;
+pub(crate) mod dial;
+pub(crate) mod drive;
+pub(crate) mod memory;
+pub(crate) mod poller;
+pub(crate) mod socket;
 
 /// What the connections of a shard run over.
 #[derive(Debug)]

@@ -44,7 +44,7 @@ struct Watched {
 
 /// Number of a watched descriptor. Given again when that one is gone; the worst that an event of the
 /// past can do is one look too many.
-pub type Key = u32;
+pub(crate) type Key = u32;
 
 impl Poller {
     /// Watches nothing yet.

@@ -24,7 +24,7 @@ use super::poller::{Key, Poller};
 
 /// A connected socket that several tasks of one shard may use: one reads, another one writes.
 #[derive(Debug)]
-pub struct Socket(Kind);
+pub(crate) struct Socket(Kind);
 
 #[derive(Debug)]
 enum Kind {
@@ -37,7 +37,7 @@ const _: () = assert!(size_of::<Socket>() == size_of::<Watched>());
 
 /// A descriptor that the poller watches.
 #[derive(Debug)]
-pub struct Watched {
+pub(crate) struct Watched {
     fd: OwnedFd,
     key: Key,
     poller: Rc<Poller>,
@@ -69,12 +69,12 @@ impl Socket {
     }
 
     /// Takes one side of a connection in memory.
-    pub fn memory(side: MemoryStream) -> Self {
+    pub(crate) fn memory(side: MemoryStream) -> Self {
         Self(Kind::Memory(Box::new(side)))
     }
 
     /// Connects.
-    pub async fn connect(address: SocketAddr, poller: &Rc<Poller>) -> io::Result<Self> {
+    pub(crate) async fn connect(address: SocketAddr, poller: &Rc<Poller>) -> io::Result<Self> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = socket2::Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
         match socket.connect(&address.into()) {
@@ -90,7 +90,7 @@ impl Socket {
     }
 
     /// Receives into `buffer` if bytes are there; nothing is held while waiting.
-    pub fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match &self.0 {
             Kind::Kernel(watched) => watched.poll_read(cx, buffer),
             Kind::Memory(side) => side.poll_read(cx, buffer),
@@ -98,7 +98,7 @@ impl Socket {
     }
 
     /// Writes what the socket takes at once; 0 when it takes nothing now.
-    pub fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(crate) fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         hop!();
         match &self.0 {
             Kind::Kernel(watched) => watched.write(slices),
@@ -107,7 +107,7 @@ impl Socket {
     }
 
     /// Writes `bytes` once the socket takes some.
-    pub fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let watched = match &self.0 {
             Kind::Kernel(watched) => watched,
             Kind::Memory(side) => return side.poll_write(cx, bytes),
@@ -122,7 +122,7 @@ impl Socket {
     }
 
     /// Sends FIN after what was written; the other direction stays open.
-    pub fn shutdown_write(&self) {
+    pub(crate) fn shutdown_write(&self) {
         match &self.0 {
             Kind::Kernel(watched) => watched.shutdown(Shutdown::Write),
             Kind::Memory(side) => side.shutdown_write(),
@@ -130,7 +130,7 @@ impl Socket {
     }
 
     /// Ends both directions; a task that waits for bytes wakes up.
-    pub fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         match &self.0 {
             Kind::Kernel(watched) => watched.shutdown(Shutdown::Both),
             Kind::Memory(side) => side.shutdown(),
@@ -138,7 +138,7 @@ impl Socket {
     }
 
     /// Address of the other side, while it is there.
-    pub fn peer_address(&self) -> Option<SocketAddr> {
+    pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
         match &self.0 {
             Kind::Kernel(watched) => watched.socket().peer_addr().ok()?.as_socket(),
             Kind::Memory(side) => Some(side.peer_address()),
@@ -147,7 +147,7 @@ impl Socket {
 
     /// Acknowledges at once what has arrived. The kernel forgets it, so it is said again after each
     /// read: a peer that does not set TCP_NODELAY waits 40 ms for a delayed acknowledgement.
-    pub fn quick_ack(&self) {
+    pub(crate) fn quick_ack(&self) {
         if let Kind::Kernel(watched) = &self.0 {
             let _ = watched.socket().set_tcp_quickack(true);
         }
@@ -204,7 +204,7 @@ impl Watched {
 
 /// Where connections arrive.
 #[derive(Debug)]
-pub enum Listener {
+pub(crate) enum Listener {
     /// A listening socket.
     Kernel(Watched),
     /// A line of connections in memory.
@@ -213,13 +213,13 @@ pub enum Listener {
 
 impl Listener {
     /// Takes a socket that listens.
-    pub fn new(socket: std::net::TcpListener, poller: &Rc<Poller>) -> io::Result<Self> {
+    pub(crate) fn new(socket: std::net::TcpListener, poller: &Rc<Poller>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self::Kernel(Watched::new(socket.into(), poller)?))
     }
 
     /// The next connection.
-    pub async fn accept(&self) -> io::Result<Socket> {
+    pub(crate) async fn accept(&self) -> io::Result<Socket> {
         match self {
             Self::Kernel(watched) => poll_fn(|cx| watched.poll_accept(cx)).await,
             Self::Memory(backlog) => Ok(Socket::memory(backlog.accept().await)),

@@ -140,16 +140,6 @@ impl<O> Calls<O> {
             self.up = true;
         }
     }
-
-    /// Calls that wait.
-    pub fn len(&self) -> usize {
-        self.calls.len()
-    }
-
-    /// True when no call waits.
-    pub fn is_empty(&self) -> bool {
-        self.calls.is_empty()
-    }
 }
 
 /// Origins in the order their calls were made.
@@ -182,7 +172,7 @@ mod tests {
             (calls.finish(1), calls.finish(1), calls.finish(9)),
             (Some(8), None, None)
         );
-        assert_eq!(calls.len(), 1);
+        assert_eq!(calls.calls.len(), 1);
     }
 
     #[test]
@@ -208,7 +198,7 @@ mod tests {
         assert_eq!(calls.expire(at(30)), [1]);
         assert!(calls.expire(at(39)).is_empty());
         assert_eq!(calls.expire(at(40)), [2]);
-        assert!(calls.is_empty());
+        assert!(calls.calls.is_empty());
     }
 
     #[test]

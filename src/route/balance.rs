@@ -166,7 +166,7 @@ impl Balancer {
             return None;
         }
         match &mut self.state {
-            State::Default => Some(hashed(self.dialect, uid, count)),
+            State::Default => Some(default_route(self.dialect, uid, count)),
             State::RoundRobin { turn } => {
                 let index = *turn % count as u64;
                 *turn = turn.wrapping_add(1);
@@ -178,7 +178,7 @@ impl Balancer {
             State::Random => Some(self.random.below(count)),
             State::Fixed(id) => find(servers, id),
             State::SettingServer(key) => find(servers, &setting(key)?),
-            State::SettingHash(key) => Some(hashed(self.dialect, &setting(key)?, count)),
+            State::SettingHash(key) => Some(default_route(self.dialect, &setting(key)?, count)),
         }
     }
 }
@@ -193,12 +193,7 @@ fn find(servers: &impl Servers, id: &str) -> Option<usize> {
 /// of the UTF-8 bytes, unsigned. An unbound session always gets the first server.
 ///
 /// Bound: `count > 0`.
-pub fn default_route(dialect: Dialect, uid: &str, count: usize) -> usize {
-    hop!();
-    hashed(dialect, uid, count)
-}
-
-fn hashed(dialect: Dialect, text: &str, count: usize) -> usize {
+pub fn default_route(dialect: Dialect, text: &str, count: usize) -> usize {
     debug_assert!(count > 0);
     if text.is_empty() || count == 1 {
         return 0;

@@ -114,13 +114,14 @@ impl Binding {
         sessions.map(|(uid, sids)| (&**uid, sids.len()))
     }
 
-    /// Bound sessions.
-    pub fn len(&self) -> usize {
+    /// Returns the number of bound sessions.
+    pub fn session_count(&self) -> usize {
         self.uids.len()
     }
 
     /// True when nobody is bound, nor about to be.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.sessions.is_empty() && self.uids.is_empty() && self.reserved.is_empty()
     }
 

@@ -53,17 +53,6 @@ impl<T> Slab<T> {
     }
 
     /// The value of an id, if it is still here.
-    pub fn get(&self, sid: Sid) -> Option<&T> {
-        debug_assert_eq!(sid.shard(), self.shard);
-        let slot = self.slots.get(sid.slot())?;
-        if slot.generation == sid.generation() {
-            slot.value.as_ref()
-        } else {
-            None
-        }
-    }
-
-    /// The value of an id, if it is still here.
     pub fn get_mut(&mut self, sid: Sid) -> Option<&mut T> {
         debug_assert_eq!(sid.shard(), self.shard);
         let slot = self.slots.get_mut(sid.slot())?;
@@ -127,7 +116,8 @@ mod tests {
         assert_eq!(slab.remove(first), Some("a"));
         let second = slab.insert(|_| "b").unwrap();
         assert_eq!(first.slot(), second.slot());
-        assert_eq!((slab.get(first), slab.get(second)), (None, Some(&"b")));
+        assert_eq!(slab.get_mut(first), None);
+        assert_eq!(slab.get_mut(second), Some(&mut "b"));
         assert_eq!((slab.remove(first), slab.get_mut(first)), (None, None));
         assert_eq!((second.shard(), slab.len()), (ShardId(3), 1));
     }
@@ -140,7 +130,7 @@ mod tests {
         let last = Sid::new(ShardId(0), 0, GENERATIONS_MAX);
         assert_eq!(slab.remove(last), Some(()));
         assert_eq!(slab.insert(|_| ()).unwrap().slot(), 1);
-        assert_eq!(slab.get(last), None);
+        assert_eq!(slab.get_mut(last), None);
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub enum Wish {
 }
 
 /// What came of it: text for the answer, or an error for it. `None`: nothing to say.
-pub type Told = Result<Option<Vec<u8>>, String>;
+pub(super) type Told = Result<Option<Vec<u8>>, String>;
 
 /// Whom the outcome is for.
 #[derive(Debug)]
@@ -565,7 +565,7 @@ impl Shard {
         let mut binding = self.switch().binding.borrow_mut();
         let others = binding.bound(sid, uid, address, now_ms);
         self.counters()
-            .set(Counter::SessionsBound, binding.len() as u64);
+            .set(Counter::SessionsBound, binding.session_count() as u64);
         drop(binding);
         if self.core.config.session.duplicate_login == DuplicateLogin::NewestWins {
             for other in others {
@@ -580,7 +580,7 @@ impl Shard {
         let mut binding = self.switch().binding.borrow_mut();
         binding.unbound(sid);
         self.counters()
-            .set(Counter::SessionsBound, binding.len() as u64);
+            .set(Counter::SessionsBound, binding.session_count() as u64);
     }
 
     /// Kicks all sessions of a uid.

@@ -21,7 +21,7 @@ use self::scan::{
 };
 pub(super) use self::write::index_rank;
 use self::write::{has_index_names, is_safe_integer};
-pub use self::write::{string_bytes, with_error_code, write_number, write_string, write_value};
+pub use self::write::{with_error_code, write_number, write_string, write_value};
 
 /// Why a text is no JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

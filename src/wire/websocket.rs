@@ -171,18 +171,6 @@ pub fn decode(input: &mut [u8], payload_bytes_max: usize) -> Result<Option<Frame
     }))
 }
 
-/// Bytes that the frame at the front of the input will have in all, as soon as its length is there:
-/// to size a buffer. Says nothing about whether [`decode`] will take the frame.
-#[must_use]
-pub fn frame_bytes(input: &[u8]) -> Option<usize> {
-    let (start, payload_bytes) = lengths(input)?;
-    Some(
-        usize::try_from(payload_bytes)
-            .unwrap_or(usize::MAX)
-            .saturating_add(start),
-    )
-}
-
 /// Length of the header and of the payload.
 fn lengths(input: &[u8]) -> Option<(usize, u64)> {
     let (&[_, second], rest) = input.split_first_chunk()?;
@@ -637,7 +625,7 @@ mod tests {
             let payload: Vec<u8> = (0..payload_bytes).map(|index| index as u8).collect();
             let length = &header(Opcode::Binary, payload_bytes).as_slice()[1..].to_vec();
             let mut whole = client_frame(0x82, length, &payload);
-            let (length_end, end) = (1 + length.len(), whole.len());
+            let end = whole.len();
             whole.extend_from_slice(b"next");
             let step = if payload_bytes > 1000 { 1009 } else { 1 };
             for cut in (0..end).step_by(step).chain([end - 1]) {
@@ -648,7 +636,6 @@ mod tests {
                     "{payload_bytes} cut at {cut}"
                 );
                 assert_eq!(part, whole[..cut]);
-                assert_eq!(frame_bytes(&part), (cut >= length_end).then_some(end));
             }
             let frame = decode(&mut whole, payload_bytes).unwrap().unwrap();
             assert_eq!(frame.end, end);
@@ -707,7 +694,6 @@ mod tests {
         }
         let endless = &mut b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff".to_vec();
         assert_eq!(decode(endless, usize::MAX), Err(TooLong));
-        assert_eq!(frame_bytes(endless), Some(usize::MAX));
     }
 
     #[test]
@@ -1038,7 +1024,6 @@ mod tests {
             let mut client = client(b"");
             client.send(message).unwrap();
             let sent = &mut client.get_mut().sent;
-            prop_assert_eq!(frame_bytes(sent), Some(sent.len()));
             let frame = decode(sent, payload.len()).unwrap().unwrap();
             prop_assert_eq!((frame.fin, frame.opcode, frame.end), (true, opcode, sent.len()));
             prop_assert_eq!(&sent[frame.payload], payload);
@@ -1051,7 +1036,6 @@ mod tests {
         ) {
             let payload = payload.repeat(if long { 300 } else { 1 });
             let mut bytes = header(Opcode::Binary, payload.len()).as_slice().to_vec();
-            prop_assert_eq!(frame_bytes(&bytes), Some(bytes.len() + payload.len()));
             bytes.extend_from_slice(&payload);
             prop_assert_eq!(client(&bytes).read().unwrap(), Message::Binary(payload.into()));
         }
@@ -1075,7 +1059,6 @@ mod tests {
             let _ = parse_request(&[b"GET / HTTP/1.1\r\n", &random[..]].concat());
             let _ = parse_request(&[&UPGRADE.as_bytes()[..UPGRADE.len() - 2], &random[..]].concat());
             let _ = close_code(&random);
-            let _ = frame_bytes(&random);
             let bytes = random.len();
             if let Ok(Some(frame)) = decode(&mut random, payload_bytes_max) {
                 prop_assert!(frame.payload.end == frame.end && frame.end <= bytes);

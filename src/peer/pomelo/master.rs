@@ -13,7 +13,7 @@
 //! One [`Master`] lives as long as the process; each connection runs through the picture once. It
 //! begins with [`Master::connected`]; after a [`Fault`] the owner closes it, waits and dials again.
 //! A server that has joined comes back with `reconnect`, which the master does not check, and
-//! registers only when it has to ([`Event::RegisterAnew`], [`Master::register_anew`]).
+//! registers only when it has to ([`Event::RegisterAnew`]).
 //!
 //! **Invariants**: `record` is sent once in the life of the process, for the master counts it. A
 //! request is answered at most once, and never on a later connection than it came on. Messages
@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-pub use self::entry::{ServerInfo, ServerList, info, token_for};
+pub use self::entry::{ServerInfo, ServerList};
 pub use self::figures::{Figures, Login, Statistics};
 use self::modules::DONE;
 use crate::config::Dialect;
@@ -62,9 +62,9 @@ pub struct MasterConfig {
     pub server_type: String,
     /// Own process id.
     pub pid: u32,
-    /// What all others are told; made by [`info`].
+    /// The entry of this server that the master hands to all others.
     pub info: Value,
-    /// Made by [`token_for`].
+    /// Token of the registration.
     pub token: Value,
     /// When the process started, milliseconds since the epoch: part of the MQTT client id.
     pub started_ms: u64,
@@ -271,12 +271,6 @@ impl Master {
             }
             None => {}
         }
-    }
-
-    /// Makes the next connection register, as after a change of the master's address. The present
-    /// one, if any, is to be closed.
-    pub fn register_anew(&mut self) {
-        self.anew = true;
     }
 
     /// Says good-bye on an open connection: the master then takes this server off the lists at

@@ -76,7 +76,7 @@ fn admit(shard: &Rc<Shard>, socket: Socket) {
 async fn serve(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
     let receiver = ClientReceiver { shard: &shard, sid };
     let end = drive::read(&socket, &shard.core.read_buffer, &receiver).await;
-    let fault = if let End::Failed(_) = end {
+    let fault = if let End::Failed = end {
         Fault::Socket
     } else {
         Fault::Left

@@ -173,7 +173,7 @@ async fn talk(
     match (link.fault.take(), end) {
         (Some(fault), _) => fault,
         (None, _) if link.pipe.has_overflowed() => LinkFault::QueueFull,
-        (None, End::Failed(_)) => LinkFault::Socket,
+        (None, End::Failed) => LinkFault::Socket,
         (None, End::Eof | End::Enough) => LinkFault::Left,
     }
 }

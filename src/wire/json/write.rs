@@ -32,23 +32,6 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Bytes that [`write_string`] appends for this text.
-#[must_use]
-pub fn string_bytes(text: &str) -> usize {
-    let bytes = text.as_bytes();
-    let mut total = bytes.len() + 2;
-    let mut at = skip_plain(bytes, 0);
-    while let Some(&special) = bytes.get(at) {
-        total += if short_escape(special).is_some() {
-            1
-        } else {
-            5
-        };
-        at = skip_plain(bytes, at + 1);
-    }
-    total
-}
-
 /// Appends a number as `JSON.stringify` prints it: shortest digits, an exponent below 1e-6 and from
 /// 1e21 on, `null` for NaN and the infinities.
 pub fn write_number(out: &mut Vec<u8>, number: f64) {

@@ -19,8 +19,6 @@ pub const RECONNECT: &[u8] = b"reconnect";
 pub const RECONNECT_OK: &[u8] = b"reconnect_ok";
 /// Everything between a registered server and the master.
 pub const MONITOR: &[u8] = b"monitor";
-/// The same between an administration tool and the master.
-pub const CLIENT: &[u8] = b"client";
 
 /// Why a payload is none of these messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +39,7 @@ impl AdminError {
     }
 }
 
-/// One message on [`MONITOR`] or [`CLIENT`].
+/// One message on [`MONITOR`].
 ///
 /// Shape:  `{"reqId":N,"moduleId":M,"body":B}`, without `reqId` a notify ·
 ///         `{"respId":N,"error":E,"body":B}` · `{"command":C,"moduleId":M,"body":B}`
@@ -81,7 +79,7 @@ pub struct Call {
     pub body: Value,
 }
 
-/// Reads a payload of [`MONITOR`] or [`CLIENT`].
+/// Reads a payload of [`MONITOR`].
 ///
 /// As pomelo: `command` counts before `respId`, that before `reqId`, and each only when it is
 /// truthy (pomelo-admin `monitorAgent.js`).

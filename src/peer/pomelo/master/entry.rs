@@ -98,57 +98,6 @@ impl ServerList {
     }
 }
 
-/// What all other servers are told of this one, from its entry in `servers.json`.
-///
-/// As pomelo: a server knows its entry from its command line, `main` and `env` first, `serverType`
-/// last, and so tells of `true` as `"true"`, of `"3150"` as 3150 and of 1.5 as `"1.5"`
-/// (`master/starter.js`, `util/appUtil.js`). `frontend` has to be that text, for others compare
-/// with it; so it is added if it is missing.
-/// Unlike pomelo: the id stays a text even if it looks like a number.
-pub fn info(
-    entry: &Map<String, Value>,
-    main: Option<&str>,
-    env: &str,
-    id: &str,
-    server_type: &str,
-) -> Value {
-    let mut info = Map::new();
-    if let Some(main) = main {
-        info.insert("main".into(), main.into());
-    }
-    info.insert("env".into(), env.into());
-    for (name, value) in entry {
-        if name != "serverType" {
-            info.insert(name.clone(), argument(value));
-        }
-    }
-    info.insert("id".into(), id.into());
-    info.insert("frontend".into(), "true".into());
-    info.insert("serverType".into(), server_type.into());
-    Value::Object(info)
-}
-
-/// The token to register with, from the text of `adminServer.json`, if there is such a file.
-///
-/// As pomelo: `"ok"` without a file; of the entries with this type the first one counts, and `null`
-/// stands for none (pomelo-admin `util/utils.js`). A file that is not JSON has no entries.
-pub fn token_for(text: Option<&str>, server_type: &str) -> Value {
-    let Some(text) = text else {
-        return "ok".into();
-    };
-    // Node skips a byte order mark, too.
-    let entries = json::parse(text.trim_start_matches('\u{feff}').as_bytes());
-    entries
-        .as_ref()
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .find(|entry| entry.get("type").is_some_and(|kind| *kind == server_type))
-        .and_then(|entry| entry.get("token"))
-        .cloned()
-        .unwrap_or_default()
-}
-
 /// A text that is not empty, or a number as text: an id such as `7` became one on its way.
 pub(super) fn text(value: &Value) -> Option<String> {
     match value {
@@ -179,29 +128,6 @@ fn decimal(text: &str) -> Option<f64> {
         return None;
     }
     text.parse().ok().filter(|number: &f64| number.is_finite())
-}
-
-/// A value after its way over a command line.
-fn argument(value: &Value) -> Value {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Null | Value::Bool(_) => value.to_string(),
-        Value::Number(_) => text(value).unwrap_or_default(),
-        Value::Array(_) | Value::Object(_) => return value.clone(),
-    };
-    if text.contains('.') {
-        return text.into();
-    }
-    let empty = text.trim().is_empty();
-    match decimal(&text).or(empty.then_some(0.0)) {
-        // The reader of our JSON numbers: whole ones stay whole.
-        Some(number) => {
-            let mut digits = Vec::new();
-            json::write_number(&mut digits, number);
-            json::parse(&digits).unwrap_or_default()
-        }
-        None => text.into(),
-    }
 }
 
 #[cfg(test)]
@@ -284,37 +210,5 @@ mod tests {
         });
         let list = ServerList::new(servers.collect(), "own");
         assert_eq!((list.servers.len(), list.over_limit), (SERVERS_MAX, 2));
-    }
-
-    #[test]
-    fn info_is_what_a_command_line_makes_of_the_entry() {
-        let entry = json!({"serverType": "other", "host": "10.0.0.1", "port": "3150",
-            "auto-restart": true, "weight": 1.5, "note": "", "cpu": 2, "none": null,
-            "args": ["launcher.js"], "big": "1e3", "frontend": true});
-        let info = info(
-            entry.as_object().unwrap(),
-            None,
-            "production",
-            "7",
-            "connector",
-        );
-        assert_eq!(
-            info.to_string(),
-            r#"{"env":"production","host":"10.0.0.1","port":3150,"auto-restart":"true","weight":"1.5","note":0,"cpu":2,"none":"null","args":["launcher.js"],"big":1000,"frontend":"true","id":"7","serverType":"connector"}"#
-        );
-    }
-
-    #[test]
-    fn the_token_is_the_first_of_its_type() {
-        let file =
-            "\u{feff}[{\"type\":\"chat\",\"token\":\"a\"},{\"type\":\"connector\",\"token\":\"b\"},
-            {\"type\":\"connector\",\"token\":\"c\"},{\"type\":\"gate\"}]";
-        assert_eq!(token_for(Some(file), "connector"), "b");
-        for server_type in ["gate", "area"] {
-            assert_eq!(token_for(Some(file), server_type), Value::Null);
-        }
-        assert_eq!(token_for(Some("not JSON"), "connector"), Value::Null);
-        assert_eq!(token_for(Some("{}"), "connector"), Value::Null);
-        assert_eq!(token_for(None, "connector"), "ok");
     }
 }

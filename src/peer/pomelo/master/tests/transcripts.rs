@@ -334,31 +334,3 @@ fn an_operator_bans_addresses() {
     let banned = r#"Blacklist(["10.0.0.1", "10.1.2.3"])"#;
     expect(&replayed, "connector-1", &[banned, "AskFigures"]);
 }
-
-#[test]
-fn the_info_of_a_configuration_entry_is_that_of_a_genuine_server() {
-    let connections = connections(transcript!("pomelo-master-startup"));
-    let (_, lines) = connections
-        .iter()
-        .find(|(id, _)| id == "connector-1")
-        .unwrap();
-    let register = lines
-        .iter()
-        .find(|line| line.to_master && line.topic == "register")
-        .unwrap();
-    let entry = json!({"id": "connector-1", "host": "127.0.0.1", "port": 21120,
-        "clientHost": "127.0.0.1", "clientPort": 21020, "frontend": true});
-    let entry = entry.as_object().unwrap();
-    let info = info(
-        entry,
-        Some("/srv/app/app.js"),
-        "development",
-        "connector-1",
-        "connector",
-    );
-    assert_eq!(
-        info.to_string(),
-        register.json["info"].to_string(),
-        "the order counts, too"
-    );
-}
