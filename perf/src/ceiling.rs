@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use crate::broadcast::{ROUTE as PUSH_ROUTE, TRIGGER_ROUTE};
-use crate::session::accept_value;
+use crate::session::{PUSH_ROUTE, TRIGGER_ROUTE, accept_value};
 use crate::stream::{Events, READ_BUFFER_BYTES, Stream};
 use crate::wire::{self, Framing, Packages, Transport, refused};
 

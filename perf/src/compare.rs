@@ -1,5 +1,5 @@
 //! `compare`: every row of the targets, all sides of a row in turn: A B C A B C. With `--old`, the
-//! gateway alone, by two binaries: `change.rs`.
+//! gateway alone, by two binaries: `compare/change.rs`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,9 @@ use clap::Parser as _;
 use crate::process::check_stop;
 use crate::report::{CheckResult, Machine, Numbers, Results, Round, RowResult, SideResult, Spread};
 use crate::rows::{Check, Metric, ROWS, Row, Side, Target};
-use crate::{Arguments, Command, change, idle, load};
+use crate::{Arguments, Command, idle, load};
+
+mod change;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {

@@ -6,14 +6,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::broadcast::Broadcast;
 use crate::clients::Body;
-use crate::connect::Connect;
 use crate::cores::Cores;
-use crate::exchange::{Exchange, NOTIFIES};
 use crate::measure::{Measured, measure};
 use crate::target::{Around, Backend, Kind, Start, Target, check_sessions};
 use crate::wire::Transport;
+
+mod broadcast;
+mod connect;
+mod exchange;
+
+use broadcast::Broadcast;
+use connect::Connect;
+use exchange::{Exchange, NOTIFIES};
 
 /// Rounds of a comparison: A B A B.
 const ROUNDS: usize = 2;

@@ -24,19 +24,14 @@
 )]
 
 mod backend;
-mod broadcast;
 mod ceiling;
-mod change;
 mod clients;
 mod compare;
-mod connect;
 mod cores;
-mod exchange;
 mod idle;
 mod load;
 mod measure;
 mod peers;
-mod plot;
 mod process;
 mod report;
 mod rows;

@@ -9,8 +9,9 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use crate::plot;
 use crate::rows::{Metric, Side};
+
+mod plot;
 
 pub(crate) type Numbers = BTreeMap<Metric, f64>;
 

@@ -22,6 +22,10 @@ pub(crate) const HANDSHAKE_BODY: &[u8] = br#"{"sys":{"type":"tangelo-perf","vers
 /// Route of a request that the server answers itself, and of one that a backend answers.
 pub(crate) const ECHO_ROUTE: &str = "connector.entryHandler.echo";
 pub(crate) const FORWARD_ROUTE: &str = "chat.chatHandler.echo";
+/// The route of each push.
+pub(crate) const PUSH_ROUTE: &str = "onPerf";
+/// The route of the notify that makes the ceiling send to all other clients.
+pub(crate) const TRIGGER_ROUTE: &str = "broadcast";
 
 /// Connects and comes back with a blocking socket whose session is working. `heartbeats`: whether
 /// the server is to ask for them; a load that sends none would be cut off in the middle.

@@ -5,8 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::{Options, Work};
 use crate::clients::{Body, Clients, unexpected};
-use crate::load::{Options, Work};
 use crate::measure::{Load, Tally};
 use crate::session::{self, ECHO_ROUTE, FORWARD_ROUTE};
 use crate::wire::{self, Framing, refused};

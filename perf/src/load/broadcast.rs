@@ -6,19 +6,15 @@ use std::io;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use super::{Options, Work};
 use crate::clients::{Body, Clients, unexpected};
-use crate::load::{Options, Work};
 use crate::measure::{Load, Tally};
 use crate::rpc;
-use crate::session;
+use crate::session::{self, PUSH_ROUTE, TRIGGER_ROUTE};
 use crate::stream::{READ_BUFFER_BYTES, Stream};
 use crate::target::{Kind, Target};
 use crate::wire::{self, Framing, refused};
 
-/// Of each push.
-pub(crate) const ROUTE: &str = "onPerf";
-/// Of the notify that makes the ceiling send to everybody else.
-pub(crate) const TRIGGER_ROUTE: &str = "broadcast";
 /// Token of the connection that has the server send.
 const SOURCE: u64 = u64::MAX;
 
@@ -134,7 +130,7 @@ impl Broadcast {
         let (expected, body) = (&mut self.expected[index], &mut self.body);
         let first = *expected;
         self.clients.turn(index, |kind, message, _| {
-            let wanted = (ROUTE.as_bytes(), body.of(*expected));
+            let wanted = (PUSH_ROUTE.as_bytes(), body.of(*expected));
             if kind != wire::DATA || wire::routed(wire::PUSH, message) != Some(wanted) {
                 return Err(unexpected(kind, message));
             }
@@ -198,13 +194,13 @@ impl Source {
         let answers = match &self.call {
             Call::Broadcast => {
                 let options = r#"{"type":"broadcast","userOptions":{},"isBroadcast":true}"#;
-                let args = format!(r#"["{ROUTE}",{text},{options}]"#);
+                let args = format!(r#"["{PUSH_ROUTE}",{text},{options}]"#);
                 rpc::call(&mut out, number, "channelRemote", "broadcast", &args);
                 1
             }
             Call::Push(uids) => {
                 let options = r#"{"type":"push","userOptions":{},"isPush":true}"#;
-                let args = format!(r#"["{ROUTE}",{text},{uids:?},{options}]"#);
+                let args = format!(r#"["{PUSH_ROUTE}",{text},{uids:?},{options}]"#);
                 rpc::call(&mut out, number, "channelRemote", "pushMessage", &args);
                 1
             }

@@ -6,7 +6,7 @@ use std::io;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::report::RowResult;
+use super::RowResult;
 
 const WIDTH: u32 = 960;
 const BAR: u32 = 26;

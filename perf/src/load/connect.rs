@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 
-use crate::load::Options;
+use super::Options;
 use crate::measure::{Load, Tally};
 use crate::session;
 use crate::stream::{Events, READ_BUFFER_BYTES, Stream};

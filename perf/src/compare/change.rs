@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::compare::Options;
+use super::Options;
 use crate::process::check_stop;
 use crate::report::{Machine, Numbers, Spread, short};
 use crate::rows::{Metric, Row};
