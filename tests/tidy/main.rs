@@ -4,8 +4,10 @@
 //! word in a comment or in a text is not taken for code. Sizes and forms are for readers, not for a
 //! test.
 
+mod circles;
 mod documents;
 mod remains;
 mod rooms;
 mod source;
 mod tables;
+mod types;
