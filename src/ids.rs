@@ -73,7 +73,7 @@ impl Sid {
     }
 
     /// Which use of the slot it is.
-    pub fn generation(self) -> u32 {
+    pub(crate) fn generation(self) -> u32 {
         (self.0 >> (SLOT_BITS + SHARD_BITS)) as u32
     }
 }

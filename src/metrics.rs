@@ -18,11 +18,6 @@ macro_rules! counters {
 
         impl Counter {
             const ALL: &[(Self, &'static str)] = &[$((Self::$variant, $name),)*];
-
-            /// Returns the name in reports.
-            pub fn name(self) -> &'static str {
-                Self::ALL[self as usize].1
-            }
         }
     };
 }

@@ -125,7 +125,13 @@ impl App {
     }
 
     /// The shard.
-    pub fn context(&self) -> &Rc<dyn ShardContext> {
+    pub(super) fn context(&self) -> &Rc<dyn ShardContext> {
         &self.0
+    }
+
+    /// Returns by how much the last tick of the shard was late.
+    #[cfg(feature = "internals")]
+    pub fn lag(&self) -> Duration {
+        self.0.lag()
     }
 }

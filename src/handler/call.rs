@@ -20,7 +20,7 @@ use crate::wire::json;
 pub type CallResult = Result<Vec<Value>, CallError>;
 
 /// A call on its way, unless it could not be sent.
-pub type Sent = Result<Rc<Slot<CallResult>>, CallError>;
+pub(crate) type Sent = Result<Rc<Slot<CallResult>>, CallError>;
 
 /// The other servers of the cluster. Pomelo: `app.rpc`.
 #[derive(Clone)]
@@ -61,7 +61,7 @@ impl Session {
 impl Cluster {
     /// For calls that belong to no session: they go where those of a session without uid and values
     /// go.
-    pub fn new(context: Rc<dyn ShardContext>) -> Self {
+    pub(crate) fn new(context: Rc<dyn ShardContext>) -> Self {
         Self {
             context,
             session: None,
@@ -240,7 +240,7 @@ pub(crate) const NO_SERVER: &str = "no server of this type";
 
 /// A call as the shard takes it.
 #[derive(Debug, Clone, Copy)]
-pub struct Invocation<'a> {
+pub(crate) struct Invocation<'a> {
     /// Type of the server.
     pub server_type: &'a str,
     /// Its id; `None` leaves it to routing.
@@ -290,8 +290,7 @@ impl fmt::Display for CallError {
 impl Error for CallError {}
 
 /// The parts of `service.method`, both not empty.
-#[doc(hidden)]
-pub fn remote_parts(remote: &str) -> Option<(&str, &str)> {
+pub(crate) fn remote_parts(remote: &str) -> Option<(&str, &str)> {
     let (service, method) = remote.split_once('.')?;
     let is_name = |part: &str| !part.is_empty() && !part.contains('.');
     (is_name(service) && is_name(method)).then_some((service, method))

@@ -10,7 +10,7 @@ use jiff::Zoned;
 use crate::time::ShardTime;
 
 /// The time of a shard.
-pub trait Clock {
+pub(crate) trait Clock {
     /// Now.
     fn now(&self) -> Instant;
     /// What clocks on the wall show now, where this server is. Unlike [`now`](Self::now) it may be set.
@@ -24,7 +24,7 @@ pub trait Clock {
 }
 
 /// A call that is put off.
-pub type DelayedCall = Box<dyn FnOnce()>;
+pub(crate) type DelayedCall = Box<dyn FnOnce()>;
 
 type Key = (Instant, u64);
 type Table = RefCell<BTreeMap<Key, (Duration, DelayedCall)>>;
@@ -34,7 +34,7 @@ type Table = RefCell<BTreeMap<Key, (Duration, DelayedCall)>>;
 /// Bound: who sets one holds an [`Alarm`], so there are no more than messages in flight have filters,
 /// and calls of peers are in progress.
 #[derive(Default)]
-pub struct Alarms {
+pub(crate) struct Alarms {
     table: Rc<Table>,
     last: Cell<u64>,
 }
@@ -42,7 +42,7 @@ pub struct Alarms {
 impl Alarms {
     /// Schedules a call at `at`; a pause of the shard before puts it off until `grace` has passed.
     /// Dropping the alarm cancels the call.
-    pub fn set(&self, at: Instant, grace: Duration, call: DelayedCall) -> Alarm {
+    pub(crate) fn set(&self, at: Instant, grace: Duration, call: DelayedCall) -> Alarm {
         self.last.set(self.last.get() + 1);
         let key = (at, self.last.get());
         self.table.borrow_mut().insert(key, (grace, call));
@@ -56,7 +56,7 @@ impl Alarms {
     /// new one when it is called again, or later.
     ///
     /// Cost: one check for each call whose time has passed, also for one that a pause has put off.
-    pub fn ring(&self, time: ShardTime, make: impl Fn(DelayedCall)) {
+    pub(crate) fn ring(&self, time: ShardTime, make: impl Fn(DelayedCall)) {
         let table = self.table.borrow();
         let passed = table.range(..=(time.now, u64::MAX));
         let due: Vec<Key> = passed
@@ -73,7 +73,8 @@ impl Alarms {
     }
 
     /// True when no call is put off.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
         self.table.borrow().is_empty()
     }
 }
@@ -81,7 +82,7 @@ impl Alarms {
 /// A call that is put off.
 #[must_use = "dropping it calls it off"]
 #[derive(Debug)]
-pub struct Alarm {
+pub(crate) struct Alarm {
     key: (Instant, u64),
     table: Weak<Table>,
 }

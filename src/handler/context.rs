@@ -15,7 +15,7 @@ use crate::metrics::Counter;
 use crate::session::{Identity, Uid};
 
 /// What handlers reach their shard through. Applications have [`Session`](super::Session) and [`App`](super::App) for it.
-pub trait ShardContext: Clock {
+pub(crate) trait ShardContext: Clock {
     /// Own server id.
     fn server_id(&self) -> &str;
     /// The shard.
@@ -89,4 +89,4 @@ pub trait ShardContext: Clock {
 }
 
 /// Called once with a session that has closed.
-pub type OnClose = Box<dyn FnOnce(&Session)>;
+pub(crate) type OnClose = Box<dyn FnOnce(&Session)>;

@@ -129,10 +129,9 @@ impl Router {
 }
 
 /// What the shard wants of it.
-#[doc(hidden)]
 impl Router {
     /// Whether a client of this type and version is taken.
-    pub fn accepts_client(&self, client: impl FnOnce() -> (String, String)) -> bool {
+    pub(crate) fn accepts_client(&self, client: impl FnOnce() -> (String, String)) -> bool {
         self.events.check_client.as_ref().is_none_or(|check| {
             let (kind, version) = client();
             check(&kind, &version)
@@ -140,12 +139,12 @@ impl Router {
     }
 
     /// True when somebody has something to say to clients that come in.
-    pub fn wants_handshake(&self) -> bool {
+    pub(crate) fn wants_handshake(&self) -> bool {
         self.events.on_handshake.is_some()
     }
 
     /// What the client gets to hear.
-    pub fn answer_handshake(&self, session: &Session, message: &Value) -> Answer<'static> {
+    pub(crate) fn answer_handshake(&self, session: &Session, message: &Value) -> Answer<'static> {
         match &self.events.on_handshake {
             Some(f) => f(session, message),
             None => Answer::now(Outcome::default()),
@@ -153,7 +152,7 @@ impl Router {
     }
 
     /// Calls `f` once when a session closes.
-    pub fn when_closed(&self, sid: Sid, f: OnClose) -> Result<(), Failure> {
+    pub(crate) fn when_closed(&self, sid: Sid, f: OnClose) -> Result<(), Failure> {
         let mut closing = self.events.closing.borrow_mut();
         let calls = closing.entry(sid).or_default();
         if calls.len() == CLOSE_CALLS_MAX {
@@ -166,7 +165,7 @@ impl Router {
     }
 
     /// Tells everybody who asked, filters first.
-    pub fn happened(&self, session: &Session, event: &SessionEvent) {
+    pub(crate) fn happened(&self, session: &Session, event: &SessionEvent) {
         match event {
             SessionEvent::Bind => self.events.on_bind.iter().for_each(|f| f(session)),
             SessionEvent::Unbind(uid) => self.events.on_unbind.iter().for_each(|f| f(session, uid)),
@@ -180,7 +179,7 @@ impl Router {
     }
 
     /// True when somebody asked.
-    pub fn wants(&self, event: &SessionEvent) -> bool {
+    pub(crate) fn wants(&self, event: &SessionEvent) -> bool {
         match event {
             SessionEvent::Bind => !self.events.on_bind.is_empty(),
             SessionEvent::Unbind(_) => !self.events.on_unbind.is_empty(),

@@ -41,7 +41,7 @@ mod toobusy;
 
 pub use rate::{Rate, rate};
 pub use serial::{Serial, serial};
-pub use setting::check;
+pub(crate) use setting::check;
 pub use time::{Time, time};
 pub use timeout::{Timeout, timeout};
 pub use toobusy::{Toobusy, toobusy};
@@ -204,7 +204,7 @@ impl Filters {
 }
 
 /// Runs one message through all filters and answers it. `forward` makes the call to a backend.
-pub async fn handle(
+pub(crate) async fn handle(
     router: Rc<Router>,
     incoming: Rc<Incoming>,
     target: Target,
@@ -344,7 +344,7 @@ async fn caught<T>(
 
 /// A value that one task hands to another on the same shard.
 #[derive(Debug)]
-pub struct Slot<T>(RefCell<(Option<T>, Option<std::task::Waker>)>);
+pub(crate) struct Slot<T>(RefCell<(Option<T>, Option<std::task::Waker>)>);
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
@@ -354,7 +354,7 @@ impl<T> Default for Slot<T> {
 
 impl<T> Slot<T> {
     /// Hands the value over.
-    pub fn put(&self, value: T) {
+    pub(crate) fn put(&self, value: T) {
         let mut slot = self.0.borrow_mut();
         slot.0 = Some(value);
         if let Some(waker) = slot.1.take() {
@@ -363,7 +363,7 @@ impl<T> Slot<T> {
     }
 
     /// Waits for the value.
-    pub async fn take(&self) -> T {
+    pub(crate) async fn take(&self) -> T {
         std::future::poll_fn(|cx| {
             let mut slot = self.0.borrow_mut();
             match slot.0.take() {

@@ -19,7 +19,7 @@ type OnServer = Box<dyn Fn(&App, &Server)>;
 
 /// What is to be called, when.
 #[derive(Default)]
-pub struct Lifecycle {
+pub(crate) struct Lifecycle {
     on_start: Vec<Start>,
     before_stop: Vec<End>,
     on_server_added: Vec<OnServer>,
@@ -45,7 +45,7 @@ impl Lifecycle {
     }
 
     /// Calls what `on_start` was given, one after the other.
-    pub async fn start(&self, context: &Rc<dyn ShardContext>) -> Reply<()> {
+    pub(crate) async fn start(&self, context: &Rc<dyn ShardContext>) -> Reply<()> {
         for f in &self.on_start {
             f(App::new(context.clone())).await?;
         }
@@ -53,14 +53,14 @@ impl Lifecycle {
     }
 
     /// Calls what `before_stop` was given, one after the other.
-    pub async fn end(&self, context: &Rc<dyn ShardContext>) {
+    pub(crate) async fn end(&self, context: &Rc<dyn ShardContext>) {
         for f in &self.before_stop {
             f(App::new(context.clone())).await;
         }
     }
 
     /// Begins all tasks of a shard, and gives their names.
-    pub fn tasks(
+    pub(crate) fn tasks(
         &self,
         context: &Rc<dyn ShardContext>,
         stop: &Stop,
@@ -75,18 +75,18 @@ impl Lifecycle {
     }
 
     /// Their names, in the same order; a shard without crons lacks the last ones.
-    pub fn task_names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn task_names(&self) -> impl Iterator<Item = &str> {
         let names = self.tasks.iter().map(|(name, _)| &**name);
         names.chain(self.crons.names())
     }
 
     /// True when somebody wants to know of servers that come and go.
-    pub fn wants_servers(&self) -> bool {
+    pub(crate) fn wants_servers(&self) -> bool {
         !(self.on_server_added.is_empty() && self.on_server_removed.is_empty())
     }
 
     /// Tells of a server that is there now, or no longer.
-    pub fn server(&self, context: &Rc<dyn ShardContext>, server: &Server, is_there: bool) {
+    pub(crate) fn server(&self, context: &Rc<dyn ShardContext>, server: &Server, is_there: bool) {
         let whom = if is_there {
             &self.on_server_added
         } else {
@@ -237,8 +237,7 @@ impl Stop {
     }
 
     /// Requests it.
-    #[doc(hidden)]
-    pub fn request(&self) {
+    pub(crate) fn request(&self) {
         self.0.is_requested.set(true);
         let waiting = self.0.waiting.take();
         waiting.into_values().for_each(Waker::wake);

@@ -126,9 +126,9 @@
 #![doc = include_str!("misbehaving.md")]
 //!
 //! **Invariants**: routes are indices after start; a handler or filter that panics costs its own
-//! request only; what a client sees of an outcome is decided in [`reply`] and nowhere else.
+//! request only; what a client sees of an outcome is decided in `reply.rs` and nowhere else.
 //!
-//! **Absent**: sockets, slab internals; the shard is reached through [`ShardContext`].
+//! **Absent**: sockets, slab internals; the shard is reached through `ShardContext`.
 //!
 //! **Where to start reading**: [`Router`], then [`filter`] for the order of things.
 
@@ -141,7 +141,7 @@ use crate::wire::json;
 
 mod app;
 mod call;
-pub mod clock;
+pub(crate) mod clock;
 mod context;
 pub mod cron;
 mod events;
@@ -152,16 +152,18 @@ mod lifecycle;
 mod log_line;
 mod outcome;
 mod remote;
+#[cfg(feature = "internals")]
 pub mod reply;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod reply;
 mod router;
 mod send;
 mod session;
 
 pub use app::App;
-#[doc(hidden)]
-pub use call::remote_parts;
-pub use call::{Call, CallError, CallResult, CallToAll, Cluster, Invocation, Sent};
-pub use context::{OnClose, ShardContext};
+pub use call::{Call, CallError, CallResult, CallToAll, Cluster};
+pub(crate) use call::{Invocation, Sent, remote_parts};
+pub(crate) use context::{OnClose, ShardContext};
 pub use extract::{FromMessage, Handshake, IntoReply, Json, Needs, Proto, Route, State, States};
 pub use function::Handler;
 pub use lifecycle::Stop;
@@ -240,7 +242,7 @@ pub struct Incoming {
 
 impl Incoming {
     /// Copies a request out of the read buffer.
-    pub fn new(request: &Request<'_>) -> Self {
+    pub(crate) fn new(request: &Request<'_>) -> Self {
         Self {
             id: request.id,
             kind: request.kind,
@@ -281,7 +283,7 @@ impl Incoming {
     }
 
     /// As a request again.
-    pub fn request(&self) -> Request<'_> {
+    pub(crate) fn request(&self) -> Request<'_> {
         Request {
             id: self.id,
             kind: self.kind,

@@ -17,7 +17,7 @@ pub struct RemoteCall {
 
 impl RemoteCall {
     /// With these arguments.
-    pub fn new(args: Vec<Value>, context: Rc<dyn ShardContext>) -> Self {
+    pub(crate) fn new(args: Vec<Value>, context: Rc<dyn ShardContext>) -> Self {
         Self { args, context }
     }
 
@@ -39,11 +39,6 @@ impl RemoteCall {
     /// This server.
     pub fn app(&self) -> App {
         App::new(self.context.clone())
-    }
-
-    /// The shard, which is shard 0.
-    pub fn context(&self) -> &Rc<dyn ShardContext> {
-        &self.context
     }
 }
 
@@ -159,7 +154,7 @@ impl Router {
     }
 
     /// The remote that a call names; else what a genuine server says.
-    pub fn find_remote(
+    pub(crate) fn find_remote(
         &self,
         service: &str,
         method: &str,
@@ -182,12 +177,12 @@ impl Router {
     }
 
     /// Names of all remotes, in index order.
-    pub fn remotes(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn remotes(&self) -> impl Iterator<Item = &str> {
         self.remotes.iter().map(|named| &*named.name)
     }
 
     /// Calls the remote at an index.
-    pub fn call_remote(
+    pub(crate) fn call_remote(
         &self,
         index: usize,
         call: RemoteCall,

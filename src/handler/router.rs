@@ -226,11 +226,10 @@ impl Router {
 }
 
 /// What the shard wants of it.
-#[doc(hidden)]
 impl Router {
     /// Ready to serve: routes whole, the filters of the configuration around its own. `protos` says
     /// which routes have a proto of what clients send and of what they get.
-    pub fn ready(
+    pub(crate) fn ready(
         mut self,
         config: &Config,
         protos: impl Fn(&str) -> (bool, bool),
@@ -262,27 +261,27 @@ impl Router {
     }
 
     /// All routes, in index order.
-    pub fn routes(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| &*entry.route)
     }
 
     /// The route of an index.
-    pub fn route_of(&self, index: usize) -> &str {
+    pub(crate) fn route_of(&self, index: usize) -> &str {
         &self.at(index).route
     }
 
     /// Index of the fallback, if there is one.
-    pub fn fallback_index(&self) -> Option<usize> {
+    pub(crate) fn fallback_index(&self) -> Option<usize> {
         self.fallback.as_ref().map(|_| self.entries.len())
     }
 
     /// Calls the handler of an index.
-    pub fn call<'a>(&self, index: usize, request: &Request<'a>) -> Answer<'a> {
+    pub(crate) fn call<'a>(&self, index: usize, request: &Request<'a>) -> Answer<'a> {
         (self.at(index).call)(request)
     }
 
     /// Filters of the groups that an index belongs to, from the outermost.
-    pub fn filters_of(&self, index: usize) -> &[Rc<Filters>] {
+    pub(crate) fn filters_of(&self, index: usize) -> &[Rc<Filters>] {
         &self.at(index).filters
     }
 
@@ -296,18 +295,18 @@ impl Router {
     }
 
     /// True when handshakes have to be kept.
-    pub fn keeps_handshakes(&self) -> bool {
+    pub(crate) fn keeps_handshakes(&self) -> bool {
         let entries = self.entries.iter().chain(&self.fallback);
         entries.into_iter().any(|entry| entry.needs.handshake) || self.filters.needs.handshake
     }
 
     /// What runs besides the messages.
-    pub fn life(&self) -> &Lifecycle {
+    pub(crate) fn life(&self) -> &Lifecycle {
         &self.life
     }
 
     /// All states.
-    pub fn states(&self) -> &States {
+    pub(crate) fn states(&self) -> &States {
         &self.states
     }
 }

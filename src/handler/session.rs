@@ -39,7 +39,7 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     /// A snapshot.
-    pub fn new(id: Sid, identity: Rc<Identity>, context: Rc<dyn ShardContext>) -> Self {
+    pub(crate) fn new(id: Sid, identity: Rc<Identity>, context: Rc<dyn ShardContext>) -> Self {
         Self {
             id,
             identity,
@@ -160,7 +160,7 @@ impl Session {
     }
 
     /// The shard.
-    pub fn context(&self) -> &Rc<dyn ShardContext> {
+    pub(crate) fn context(&self) -> &Rc<dyn ShardContext> {
         &self.context
     }
 }

@@ -247,14 +247,8 @@ fn on_session<'a>(method: &str, m: Value, mut session: Session, logs: Logs) -> A
             done(session.push_settings())
         }
         "exportS" => json(session.export()),
-        "stat" => {
-            Answer::later(
-                async move { Outcome::json(session.context().clone().statistics().await) },
-            )
-        }
-        "sess" => {
-            Answer::later(async move { Outcome::json(session.context().clone().sessions().await) })
-        }
+        "stat" => Answer::later(async move { Outcome::value(&session.app().statistics().await) }),
+        "sess" => Answer::later(async move { Outcome::value(&session.app().sessions().await) }),
         "log" => value(json!({"lines": logs.lines(m["name"].as_str().expect("a name"))})),
         "clearLog" => {
             logs.clear();
@@ -296,8 +290,7 @@ fn to_clients<'a>(method: &str, m: Value, session: Session) -> Answer<'a> {
                 bound_only: m["opts"]["binded"] == true,
                 ..BroadcastOptions::default()
             };
-            let frontend = session.context().clone();
-            done(frontend.broadcast(route, body.as_bytes(), options))
+            done(session.app().broadcast_with(route, &m["body"], options))
         }
         "pushThenKick" => {
             push(3);
@@ -327,8 +320,7 @@ fn to_clients<'a>(method: &str, m: Value, session: Session) -> Answer<'a> {
         }
         "kickUid" => Answer::later(async move {
             let uid = Uid::from_json(&m["uid"]).expect("a uid");
-            let frontend = session.context().clone();
-            frontend.kick_uid(uid.text(), m["reason"].as_str()).await;
+            session.app().kick(uid.text(), m["reason"].as_str()).await;
             Outcome::value(&json!({"err": null}))
         }),
         other => panic!("no handler {other}"),

@@ -34,7 +34,7 @@ enum Setting {
 }
 
 /// Checks the filters of `filter.global` or `filter.local`. The error says what is wrong with which.
-pub fn check(texts: &[String]) -> Result<(), String> {
+pub(crate) fn check(texts: &[String]) -> Result<(), String> {
     texts.iter().try_for_each(|text| {
         Setting::parse(text).map(drop).ok_or_else(|| {
             format!(

@@ -5,11 +5,10 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde_json::Value;
 use tangelo::Config;
 use tangelo::config;
 use tangelo::handler::filter::{Filters, Step};
-use tangelo::handler::{Answer, BroadcastOptions, Failure, Incoming, Outcome, Request, Router};
+use tangelo::handler::{Answer, Failure, Incoming, Outcome, Request, Router};
 use tangelo::session::Uid;
 
 use crate::harness::client::{Client, Message};
@@ -461,12 +460,9 @@ fn a_close_handler_is_not_called_within_another() {
         Router::new()
             .raw_route("connector.testHandler.shout", |request| {
                 // More than any socket takes, in one turn.
-                let body = format!("\"{}\"", "x".repeat(100_000));
+                let (app, body) = (request.session.app(), "x".repeat(100_000));
                 for _ in 0..100 {
-                    let frontend = request.session.context().clone();
-                    frontend
-                        .broadcast("onShout", body.as_bytes(), BroadcastOptions::default())
-                        .expect("it fits");
+                    app.broadcast("onShout", &body).expect("it fits");
                 }
                 Answer::now(Outcome::default())
             })
@@ -474,11 +470,8 @@ fn a_close_handler_is_not_called_within_another() {
                 let depth = DEPTH.get() + 1;
                 DEPTH.set(depth);
                 seen.fetch_max(depth, Ordering::SeqCst);
-                let body = format!("\"{}\"", "x".repeat(2_000));
-                let frontend = session.context().clone();
-                frontend
-                    .broadcast("onLeave", body.as_bytes(), BroadcastOptions::default())
-                    .expect("it fits");
+                let sent = session.app().broadcast("onLeave", &"x".repeat(2_000));
+                sent.expect("it fits");
                 DEPTH.set(depth - 1);
             })
     };
@@ -510,14 +503,7 @@ fn a_session_that_is_over_cannot_be_bound() {
                 let text = bound.err().map(|Failure(text)| text.into_owned());
                 let pushed = session.push_raw("onX", b"1");
                 let log = format!("{text:?} {pushed:?}");
-                let frontend = session.context().clone();
-                frontend
-                    .broadcast(
-                        "onLog",
-                        Value::from(log).to_string().as_bytes(),
-                        BroadcastOptions::default(),
-                    )
-                    .expect("it fits");
+                session.app().broadcast("onLog", &log).expect("it fits");
                 Outcome::default()
             })
         })

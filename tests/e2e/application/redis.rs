@@ -273,7 +273,7 @@ async fn echo(body: Bytes) -> Bytes {
 /// By how many microseconds the shard is late.
 async fn lag(app: App) -> Value {
     // Of a falsy response nothing is left.
-    json!(1 + app.context().lag().as_micros() as u64)
+    json!(1 + app.lag().as_micros() as u64)
 }
 
 /// What echoes and ticks of the one shard were like for a while, microseconds.

@@ -45,8 +45,10 @@ fn send<'a>(request: &Request<'a>) -> Answer<'a> {
                 bound_only: order[0] == "bound",
                 filter_param: order[3].clone(),
             };
-            let frontend = request.session.context().clone();
-            let sent = frontend.broadcast(route, body.as_bytes(), options);
+            let sent = request
+                .session
+                .app()
+                .broadcast_with(route, &order[2], options);
             sent.map(|()| true)
         };
         outcome.map_or_else(|Failure(text)| json!(text), Value::from)

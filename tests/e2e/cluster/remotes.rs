@@ -76,7 +76,7 @@ fn router() -> Router {
         })
         .remote(
             "infoRemote.who",
-            async |call: RemoteCall| json!({"name": call.arg(0), "by": call.context().server_id()}),
+            async |call: RemoteCall| json!({"name": call.arg(0), "by": call.app().server_id()}),
         )
         .remote("infoRemote.later", async |call: RemoteCall| {
             glommio::timer::sleep(Duration::from_millis(20)).await;

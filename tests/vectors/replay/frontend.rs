@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tangelo::config::{self, Config, Dialect};
-use tangelo::handler::{Answer, Incoming, Outcome, RemoteCall, Request, Router};
+use tangelo::handler::{Answer, Outcome, RemoteCall, Request, Router};
 use tangelo::session::Uid;
 use tangelo::{Gateway, Running};
 
@@ -69,7 +69,7 @@ impl Frontend {
         let router = |_| {
             // Whose answer is in the transcripts.
             let router = Router::new().remote("infoRemote.count", async |call: RemoteCall| {
-                json!({"tag": call.arg(0), "server": call.context().server_id(), "sessions": 1})
+                json!({"tag": call.arg(0), "server": call.app().server_id(), "sessions": 1})
             });
             router.raw_route(STAND_IN, stand_in)
         };
@@ -173,11 +173,9 @@ impl Session {
 }
 
 fn stand_in<'a>(request: &Request<'a>) -> Answer<'a> {
-    let Incoming {
-        body, mut session, ..
-    } = Incoming::new(request);
+    let mut session = request.session.clone();
+    let message: Value = serde_json::from_slice(request.body).expect("JSON");
     Answer::later(async move {
-        let message: Value = serde_json::from_slice(&body).expect("JSON");
         if let Some(uid) = Uid::from_json(&message["uid"]) {
             session.bind(uid).await.expect("it is free");
         }
