@@ -334,7 +334,7 @@ fn answer(rounds: u64) {
         out.extend_from_slice(BODY);
         out.extend_from_slice(b",null]");
     });
-    // As in `shard/dispatch.rs`.
+    // As in `shard/dispatch/calls.rs`.
     let response = |payload| {
         let answer = rpc::answers(payload).next()?.ok()?;
         let result = answer.result().ok()?;

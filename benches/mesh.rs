@@ -16,7 +16,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tangelo::ids::{PeerIndex, ShardId};
 use tangelo::metrics::Counters;
 use tangelo::peer::Epoch;
-use tangelo::shard::mesh::{Batch, Doorbell, Inbox, Mesh, Outlets, Parcel, queues};
+use tangelo::shard::mesh::{Doorbell, Inbox, Mesh, Outlets, queues};
+use tangelo::shard::parcel::{Batch, Parcel};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

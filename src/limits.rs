@@ -105,6 +105,9 @@ pub const MESH_PARCELS_MAX: usize = 64 << 10;
 
 /// Bytes waiting to be written to one peer; past it the link counts as hung and is dropped.
 pub const LINK_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of frames that wait until a shard hears of their servers, as for a link. Full: the link of the server
+/// counts as ended, and its calls fail.
+pub const UNKNOWN_PEER_BYTES_MAX: usize = LINK_QUEUE_BYTES_MAX;
 /// Largest MQTT packet taken from a peer.
 pub const RPC_FRAME_BYTES_MAX: usize = 32 << 20;
 /// Longest timeout of one call to another server, as of `rpc.timeout`.
@@ -123,6 +126,11 @@ pub const POOL_JOBS_MAX: usize = 1 << 14;
 /// Messages and handshakes of one shard whose filters or handler have not come to their end. A session
 /// has its own bound, but its handlers run on when it has closed. At about 1 KiB each they hold 64 MiB.
 pub const IN_PROGRESS_MAX: u32 = 64 << 10;
+/// Requests about sessions of one shard that wait for another shard; one more fails at once.
+pub const REQUESTS_PENDING_MAX: usize = 64 << 10;
+/// Events of sessions that wait until the handlers of an earlier one return: a whole shard of sessions may close
+/// within one handler. Full: the oldest one is dropped.
+pub const EVENTS_PENDING_MAX: usize = SESSIONS_PER_SHARD_MAX;
 /// A shard that stands still for so long is reported: ten of its ticks, more than a busy machine or
 /// a large broadcast takes, and less than a player waits before giving up.
 pub const STALL_MIN: Duration = Duration::from_millis(500);

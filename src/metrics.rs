@@ -63,6 +63,10 @@ counters! {
     Pauses = "pauses",
     /// Handlers, filters and other functions of the application that panicked.
     Panics = "handler_panics",
+    /// Events of sessions dropped because too many waited for the handlers of an earlier one.
+    EventsDropped = "session_events_dropped",
+    /// Requests about sessions refused because too many waited for another shard.
+    RequestsFull = "session_requests_full",
     /// Background tasks and `before_stop` functions that did not end in time.
     TasksLate = "tasks_late",
     /// Runs of crons skipped because the run before had not ended.
@@ -109,6 +113,8 @@ counters! {
     LinkCallsFailed = "rpc_link_failed",
     /// Frames dropped because they were written for an earlier connection of their link.
     FramesStale = "rpc_frames_stale",
+    /// Frames dropped because too many bytes waited for servers that their shard did not know yet.
+    UnknownPeerFrames = "rpc_frames_unknown_peer",
     /// Links established: the server has answered.
     LinksUp = "rpc_links_up",
     /// Links lost.

@@ -4,7 +4,7 @@
 //! routing counts on; a [`PeerIndex`] is given once, to one id at one address, so that what was
 //! meant for a server that is gone never reaches another one.
 //!
-//! **Absent**: links and calls, which shard owns a link (`shard/dispatch.rs`).
+//! **Absent**: links and calls, which shard owns a link (`shard/peers/calls.rs`).
 //!
 //! **Where to start reading**: [`Directory`].
 

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::config::{self, Scheduler as Kind};
 use crate::limits::{PUSH_RULES_MAX, PUSH_SCHEDULERS_MAX, ROUTE_BYTES_MAX};
 
@@ -21,6 +23,15 @@ pub enum Via {
     Direct,
     /// With the next interval of the buffer scheduler of this index.
     Buffer(u8),
+}
+
+/// A package that was encoded once for all who get it, and its scheduler.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// The package.
+    pub bytes: Bytes,
+    /// Its scheduler.
+    pub via: Via,
 }
 
 /// The schedulers, and the rules of `push.select`.

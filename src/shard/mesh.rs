@@ -10,206 +10,16 @@
 //! and pushes are refused and counted. Answers and link news are always taken: calls in flight bound
 //! them.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use super::clients::fanout::Outgoing;
-use super::coordinator::{Ask, Told, Wish};
-use crate::client::host_filter::HostFilter;
-use crate::handler::BroadcastOptions;
-use crate::ids::{PeerIndex, ShardId, Sid};
-use crate::limits::{LINK_QUEUE_BYTES_MAX, MESH_BATCHES_MAX, MESH_PARCELS_MAX};
+use super::parcel::Batch;
+use crate::ids::ShardId;
+use crate::limits::MESH_BATCHES_MAX;
 use crate::metrics::{Counter, Counters};
-use crate::peer::Epoch;
-use crate::peer::directory::Cluster;
-use crate::session::Uid;
-
-/// One thing for another shard. Ranges are into the batch's bytes.
-#[derive(Debug)]
-pub enum Parcel {
-    /// RPC frames for the link that the receiver owns.
-    Frames {
-        /// Whose link.
-        peer: PeerIndex,
-        /// Life of the link they were written for.
-        epoch: Epoch,
-        /// Where they are.
-        bytes: Range<usize>,
-    },
-    /// An answer to a call of the receiver.
-    Answer {
-        /// From whom.
-        peer: PeerIndex,
-        /// Call id.
-        id: u64,
-        /// Where its `resp` text is.
-        bytes: Range<usize>,
-    },
-    /// A link is open.
-    LinkUp {
-        /// Whose link.
-        peer: PeerIndex,
-        /// Its life.
-        epoch: Epoch,
-    },
-    /// A link has ended.
-    LinkDown {
-        /// Whose link.
-        peer: PeerIndex,
-        /// The life that comes next.
-        next: Epoch,
-    },
-    /// The list of servers has changed.
-    Cluster(Arc<Cluster>),
-    /// Who may not connect from now on.
-    HostFilter(Arc<HostFilter>),
-    /// A package for some sessions.
-    Push {
-        /// The package, encoded once for everybody.
-        package: Outgoing,
-        /// Where their ids are in the batch's list.
-        sids: Range<usize>,
-    },
-    /// Kick a session.
-    Kick {
-        /// Which.
-        sid: Sid,
-        /// Goes out in a kick package.
-        reason: Option<Box<str>>,
-    },
-    /// The switch wants something of a session.
-    Ask {
-        /// Comes back with the answer.
-        ticket: u64,
-        /// Which session.
-        sid: Sid,
-        /// What.
-        ask: Box<Ask>,
-    },
-    /// The answer to the switch.
-    Told {
-        /// Of the question.
-        ticket: u64,
-        /// What came of it.
-        told: Told,
-    },
-    /// A session was bound.
-    Bound {
-        /// Which.
-        sid: Sid,
-        /// To whom.
-        uid: Uid,
-        /// `ip:port` of its client.
-        address: Box<str>,
-    },
-    /// A bound session was unbound or has closed.
-    Unbound {
-        /// Which.
-        sid: Sid,
-    },
-    /// A handler wants something of the switch.
-    Wish {
-        /// Comes back with the outcome.
-        ticket: u64,
-        /// Where the handler is.
-        from: ShardId,
-        /// What.
-        wish: Box<Wish>,
-    },
-    /// The outcome for the handler.
-    Granted {
-        /// Of the wish.
-        ticket: u64,
-        /// What came of it.
-        told: Told,
-    },
-    /// A package for all working sessions, or some of them.
-    Broadcast {
-        /// The package, encoded once for everybody.
-        package: Outgoing,
-        /// Which.
-        options: Arc<BroadcastOptions>,
-    },
-}
-
-// One is moved for each message to another shard.
-#[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Parcel>() == 64);
-
-/// What one shard has for another after one turn.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// In order.
-    pub parcels: Vec<Parcel>,
-    /// What their ranges point into.
-    pub bytes: Vec<u8>,
-    /// Receivers of pushes.
-    pub sids: Vec<Sid>,
-}
-
-impl Batch {
-    fn is_full(&self) -> bool {
-        self.parcels.len() + self.sids.len() >= MESH_PARCELS_MAX
-            || self.bytes.len() >= LINK_QUEUE_BYTES_MAX
-    }
-
-    /// Appends frames for a link; frames for the same life of the same link become one parcel.
-    pub fn frames(&mut self, peer: PeerIndex, epoch: Epoch, write: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.bytes.len();
-        write(&mut self.bytes);
-        let end = self.bytes.len();
-        if let Some(Parcel::Frames {
-            peer: last,
-            epoch: life,
-            bytes,
-        }) = self.parcels.last_mut()
-            && (*last, *life, bytes.end) == (peer, epoch, start)
-        {
-            bytes.end = end;
-            return;
-        }
-        self.parcels.push(Parcel::Frames {
-            peer,
-            epoch,
-            bytes: start..end,
-        });
-    }
-
-    /// Appends one receiver of a package; the receivers of one package are one parcel.
-    pub fn push(&mut self, package: &Outgoing, sid: Sid) {
-        let at = self.sids.len();
-        self.sids.push(sid);
-        if let Some(Parcel::Push {
-            package: last,
-            sids,
-        }) = self.parcels.last_mut()
-            && sids.end == at
-            && last.bytes.as_ptr() == package.bytes.as_ptr()
-        {
-            sids.end += 1;
-            return;
-        }
-        self.parcels.push(Parcel::Push {
-            package: package.clone(),
-            sids: at..at + 1,
-        });
-    }
-
-    /// Appends an answer.
-    pub fn answer(&mut self, peer: PeerIndex, id: u64, resp: &[u8]) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(resp);
-        self.parcels.push(Parcel::Answer {
-            peer,
-            id,
-            bytes: start..self.bytes.len(),
-        });
-    }
-}
 
 /// Wakes a sleeping shard: the sender rings after it has put something in, and only the first ring
 /// since the owner last looked costs a wake-up.
@@ -361,9 +171,7 @@ impl Mesh {
     /// Takes a batch back for reuse.
     pub fn recycle(&mut self, mut batch: Box<Batch>) {
         if self.spare.len() < SPARE_BATCHES_MAX && batch.bytes.capacity() <= SPARE_BYTES_MAX {
-            batch.parcels.clear();
-            batch.bytes.clear();
-            batch.sids.clear();
+            batch.clear();
             self.spare.push(batch);
         }
     }
@@ -372,6 +180,9 @@ impl Mesh {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::PeerIndex;
+    use crate::limits::MESH_PARCELS_MAX;
+    use crate::peer::Epoch;
     use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use crate::config::Dialect;
 use crate::session::Uid;
 use crate::wire::json;
 use crate::wire::pomelo::rpc::Call;
@@ -65,6 +66,17 @@ pub enum Reason {
     Missing,
     /// Given, but not a string: no kick package.
     Silent,
+}
+
+impl Reason {
+    /// Returns the text of the kick package; `None`: there is no package.
+    pub fn text(&self, dialect: Dialect) -> Option<&str> {
+        match (self, dialect) {
+            (Self::Text(text), _) => Some(text),
+            (Self::Missing, Dialect::Pomelo) => Some("kick"),
+            (Self::Missing, Dialect::Pinus) | (Self::Silent, _) => None,
+        }
+    }
 }
 
 impl<'a> SysCall<'a> {

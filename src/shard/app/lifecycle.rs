@@ -1,5 +1,4 @@
-//! The application from its start to its end: what it does first and last, its tasks, and what it hears
-//! of other servers.
+//! The application from its start to its end: its first and last work, its tasks, and its events of other servers.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,112 +6,118 @@ use std::time::Duration;
 
 use futures_lite::future;
 
+use super::App;
+use super::activity::Work;
 use crate::error::Error;
 use crate::handler::{LocalFuture, ShardContext};
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::peer::directory::Cluster;
-use crate::shard::Shard;
-use crate::shard::app::activity::Work;
+use crate::shard::{Core, Shard};
 
-/// Distance between two looks at who is not done yet.
+/// Time between two looks at the tasks that have not ended.
 const LOOK: Duration = Duration::from_millis(2);
 
-impl Shard {
-    fn context(self: &Rc<Self>) -> Rc<dyn ShardContext> {
-        self.clone()
-    }
-
-    /// Does what the application wants done before there are clients.
-    pub(in crate::shard) async fn start_application(self: &Rc<Self>) -> Result<(), Error> {
-        let context = self.context();
-        let start = self.app.router.life().start(&context);
-        let start = self.app.activity.run(Work::OnStart, start);
+impl App {
+    /// Runs the `on_start` functions, before there are clients.
+    pub(in crate::shard) async fn start(
+        &self,
+        core: &Core,
+        context: &Rc<dyn ShardContext>,
+    ) -> Result<(), Error> {
+        let start = self.router.life().start(context);
+        let start = self.run(Work::OnStart, start);
         let start = async {
             let started = start.await.map_err(|_| {
-                self.counters().add(Counter::Panics, 1);
+                core.counters().add(Counter::Panics, 1);
                 "on_start panicked".to_owned()
             })?;
             started.map_err(|failure| format!("on_start failed: {}", failure.0))
         };
-        let timeout = self.core.config.start_timeout;
+        let timeout = core.config.start_timeout;
         let late = async {
-            self.timeout(timeout).await;
+            core.timeout(timeout).await;
             Err(format!(
                 "on_start was not done within start_timeout = {timeout:?}"
             ))
         };
         future::or(start, late)
             .await
-            .map_err(|text| Error::Handlers(format!("{text}, on shard {}", self.core.id.0)))
+            .map_err(|text| Error::Handlers(format!("{text}, on shard {}", core.id.0)))
     }
 
-    /// Begins the application's tasks.
-    pub(in crate::shard) fn start_tasks(self: &Rc<Self>) {
-        let context = self.context();
-        let tasks = self
-            .app
-            .router
-            .life()
-            .tasks(&context, &self.app.stop_request);
-        for (index, (name, work)) in tasks.into_iter().enumerate() {
-            self.run_task(Work::Task(index), name, work);
-        }
-    }
-
-    fn run_task(self: &Rc<Self>, kind: Work, name: Rc<str>, work: LocalFuture<()>) {
-        let shard = self.clone();
-        let key = self.app.tasks.borrow_mut().insert(name.clone());
-        self.keep(async move {
-            if shard.app.activity.run(kind, work).await.is_err() {
-                shard.counters().add(Counter::Panics, 1);
-                tracing::error!(task = &*name, "a task panicked");
-            }
-            shard.app.tasks.borrow_mut().remove(key);
-        });
-    }
-
-    /// Has the application come to its end: here, and on the other shards that hold an `at_work`. What
-    /// is late is left behind.
-    pub(in crate::shard) async fn stop_application(self: &Rc<Self>, at_work: Arc<()>) {
-        let timeout = self.core.config.stop_timeout;
-        let deadline = self.core.time.get().now + timeout;
-        let is_late = || self.core.time.get().is_over(deadline, timeout);
-        self.app.stop_request.request();
-        let shard = self.clone();
-        let end = async move { shard.app.router.life().end(&shard.context()).await };
-        self.run_task(Work::BeforeStop, "before_stop".into(), Box::pin(end));
-        while !self.app.tasks.borrow().is_empty() && !is_late() {
-            clock::sleep(LOOK).await;
-        }
-        for (_, name) in &*self.app.tasks.borrow() {
-            self.counters().add(Counter::TasksLate, 1);
-            tracing::warn!(task = &**name, "a task did not end within stop_timeout");
-        }
-        let others = Arc::downgrade(&at_work);
-        drop(at_work);
-        while others.strong_count() > 0 && !is_late() {
-            clock::sleep(LOOK).await;
-        }
-    }
-
-    /// Tells the application which servers have left and which are new. A panic there must not end
-    /// the shard.
-    pub(in crate::shard) fn tell_servers(self: &Rc<Self>, old: &Cluster, new: &Cluster) {
-        if !self.app.router.life().wants_servers() {
+    /// Calls the handlers that want to hear of servers that left and of new ones. A panic there must not end the
+    /// shard.
+    pub(in crate::shard) fn notify_servers(
+        &self,
+        core: &Core,
+        context: &Rc<dyn ShardContext>,
+        old: &Cluster,
+        new: &Cluster,
+    ) {
+        if !self.router.life().wants_servers() {
             return;
         }
-        let context = self.context();
         let (before, now) = (old.listed(), new.listed());
         let left = before.difference(&now).map(|peer| (peer, false));
         let added = now.difference(&before).map(|peer| (peer, true));
         for (peer, is_there) in left.chain(added) {
             let server = &new.peer(*peer).server;
-            let tell = || self.app.router.life().server(&context, server, is_there);
-            if self.app.activity.call(Work::ServerEvent, tell).is_err() {
-                self.counters().add(Counter::Panics, 1);
+            let notify = || self.router.life().server(context, server, is_there);
+            if self.activity.call(Work::ServerEvent, notify).is_err() {
+                core.counters().add(Counter::Panics, 1);
                 tracing::error!(server = server.id, "a handler of servers' events panicked");
             }
         }
+    }
+
+    /// Counts and logs the tasks that have not ended in time.
+    fn report_late_tasks(&self, core: &Core) {
+        for (_, name) in &*self.tasks.borrow() {
+            core.counters().add(Counter::TasksLate, 1);
+            tracing::warn!(task = &**name, "a task did not end within stop_timeout");
+        }
+    }
+}
+
+/// Starts the application's tasks.
+pub(in crate::shard) fn start_tasks(shard: &Rc<Shard>) {
+    let app = &shard.app;
+    let tasks = app.router.life().tasks(&shard.context(), &app.stop_request);
+    for (index, (name, work)) in tasks.into_iter().enumerate() {
+        run_task(shard, Work::Task(index), name, work);
+    }
+}
+
+fn run_task(shard: &Rc<Shard>, kind: Work, name: Rc<str>, work: LocalFuture<()>) {
+    let key = shard.app.tasks.borrow_mut().insert(name.clone());
+    let own = shard.clone();
+    shard.core.keep(async move {
+        if own.app.run(kind, work).await.is_err() {
+            own.core.counters().add(Counter::Panics, 1);
+            tracing::error!(task = &*name, "a task panicked");
+        }
+        own.app.tasks.borrow_mut().remove(key);
+    });
+}
+
+/// Stops the application here, and waits for the other shards that hold an `at_work`. Whatever is late is left behind.
+pub(in crate::shard) async fn stop(shard: &Rc<Shard>, at_work: Arc<()>) {
+    let (core, app) = (&shard.core, &shard.app);
+    let timeout = core.config.stop_timeout;
+    let deadline = core.time.get().now + timeout;
+    let is_late = || core.time.get().is_over(deadline, timeout);
+    app.stop_request.request();
+    let (router, context) = (app.router.clone(), shard.context());
+    let end = async move { router.life().end(&context).await };
+    run_task(shard, Work::BeforeStop, "before_stop".into(), Box::pin(end));
+    while !app.tasks.borrow().is_empty() && !is_late() {
+        clock::sleep(LOOK).await;
+    }
+    app.report_late_tasks(core);
+    let others = Arc::downgrade(&at_work);
+    drop(at_work);
+    while others.strong_count() > 0 && !is_late() {
+        clock::sleep(LOOK).await;
     }
 }

@@ -1,54 +1,309 @@
 //! The application on one shard: its handlers, filters, tasks and events.
 //!
-//! **Absent**: the other parts of the shard. A method returns what happened, and `dispatch.rs` reacts.
+//! **Absent**: the other parts of the shard. A method returns what happened, and `shard/dispatch` reacts.
 //!
 //! **Where to start reading**: [`App`].
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::panic::resume_unwind;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread;
 
-use super::coordinator::Told;
+use futures_lite::future;
+use serde_json::Value;
+use slab::Slab;
+
+use super::{Core, Seed};
+use crate::config::Config;
+use crate::error::Error;
 use crate::handler::clock::Alarms;
-use crate::handler::filter::Slot;
-use crate::handler::{Router, SessionEvent, Stop};
-use crate::ids::Sid;
+use crate::handler::{
+    Answer, BroadcastOptions, Failure, RemoteCall, Request, Router, Sending, Session, SessionEvent,
+    ShardContext, Stop,
+};
+use crate::limits::IN_PROGRESS_MAX;
+use crate::metrics::Counter;
 use crate::route::{Routes, Target};
-use crate::session::Identity;
+use crate::time::ShardTime;
 
 pub mod activity;
+mod events;
 pub(super) mod lifecycle;
 
-use activity::Activity;
+use activity::{Activity, Work};
+use events::Events;
 
 /// The application on one shard.
 pub(super) struct App {
-    pub(super) activity: Arc<Activity>,
-    /// Calls scheduled by the clock; a pause counts.
-    pub(super) alarms: Alarms,
-    /// Calls scheduled by the time of the shard; a pause does not count.
-    pub(super) timeouts: Alarms,
-    pub(super) unfiltered: Unfiltered,
+    activity: Arc<Activity>,
+    router: Rc<Router>,
+    routes: Routes,
+    unfiltered: Unfiltered,
     /// Target of a route of our own type that has no handler.
-    pub(super) fallback: Target,
+    fallback: Target,
     /// Futures of the application that have not ended.
-    pub(super) in_progress: Cell<u32>,
-    pub(super) router: Rc<Router>,
-    pub(super) routes: Routes,
-    /// Events that the handlers have not been told of, and whether somebody is at it.
-    pub(super) to_tell: RefCell<VecDeque<(Sid, Rc<Identity>, SessionEvent)>>,
-    pub(super) telling: Cell<bool>,
-    /// Requests of handlers to the coordinator that are not answered yet.
-    pub(super) wishes: RefCell<slab::Slab<Rc<Slot<Told>>>>,
+    in_progress: Cell<u32>,
+    events: RefCell<Events>,
     /// Names of the application's tasks that have not ended.
-    pub(super) tasks: RefCell<slab::Slab<Rc<str>>>,
+    tasks: RefCell<Slab<Rc<str>>>,
     /// Tells these tasks to end.
-    pub(super) stop_request: Stop,
+    stop_request: Stop,
 }
 
 /// Which messages meet no filter; asked for each of them.
-pub(super) struct Unfiltered {
-    pub(super) local: bool,
-    pub(super) forwarded: bool,
+struct Unfiltered {
+    local: bool,
+    forwarded: bool,
+}
+
+/// The way of a message through this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Straight to another server.
+    Forward,
+    /// Straight to the handler of an index.
+    Handler(usize),
+    /// Through the filters, then to its target.
+    Filters,
+    /// Nowhere: no handler has its route.
+    NoHandler,
+}
+
+impl App {
+    /// Makes the application of a shard.
+    pub(super) fn new(seed: &Seed) -> Result<Self, Error> {
+        let config = &*seed.config;
+        let make_router = || (seed.make_router)(seed.id);
+        let made = seed.activity.call(Work::Start, make_router);
+        let router = made.unwrap_or_else(|panic| resume_unwind(panic));
+        let protos = |route: &str| match config.client.use_protobuf {
+            true => seed.protos.of(route),
+            false => (false, false),
+        };
+        let router = router.ready(config, protos).map_err(Error::Handlers)?;
+        seed.activity.name(&router);
+        let routes =
+            Routes::new(&config.server_type, router.routes()).delegating(config.delegate.is_some());
+        Ok(Self {
+            activity: seed.activity.clone(),
+            routes,
+            unfiltered: Unfiltered {
+                local: router.filters.none_local(),
+                forwarded: router.filters.none_global(),
+            },
+            fallback: router
+                .fallback_index()
+                .map_or(Target::NoHandler, Target::Local),
+            router: Rc::new(router),
+            in_progress: Cell::default(),
+            events: RefCell::default(),
+            tasks: RefCell::default(),
+            stop_request: Stop::default(),
+        })
+    }
+
+    /// Warns of JavaScript handlers in the project that nobody serves.
+    pub(super) fn warn_of_javascript(&self, config: &Config, folder: &Path) {
+        let is_served = config.delegate.is_some()
+            || self.router.routes().next().is_some()
+            || self.router.fallback_index().is_some();
+        if !is_served {
+            tracing::warn!(
+                folder = %folder.display(),
+                "the project's handlers for {} are JavaScript, which does not run here: their routes \
+                 get code 500; set delegate to the type of backends that run them, or write them in \
+                 Rust (Gateway::handlers)",
+                config.server_type
+            );
+        }
+    }
+
+    pub(super) fn router(&self) -> &Rc<Router> {
+        &self.router
+    }
+
+    /// Finds the target of a route.
+    #[inline]
+    pub(super) fn resolve(&self, route: &[u8]) -> Target {
+        match self.routes.resolve(route) {
+            Target::NoHandler => self.fallback,
+            target => target,
+        }
+    }
+
+    /// Returns whether a route is of this server's own type.
+    pub(super) fn serves(&self, route: &[u8]) -> bool {
+        self.routes.is_served(route)
+    }
+
+    /// Chooses the way of a message to its target; `None` when too many futures of the application are in progress.
+    #[inline]
+    pub(super) fn way(&self, target: Target) -> Option<Way> {
+        match target {
+            Target::Remote if self.unfiltered.forwarded => Some(Way::Forward),
+            _ if self.in_progress.get() >= IN_PROGRESS_MAX => None,
+            Target::Local(index) if self.goes_straight(index) => Some(Way::Handler(index)),
+            Target::NoHandler if self.unfiltered.local => Some(Way::NoHandler),
+            _ => Some(Way::Filters),
+        }
+    }
+
+    /// Returns whether a message meets no filter on its way to a handler.
+    fn goes_straight(&self, index: usize) -> bool {
+        self.unfiltered.local && self.router.filters_of(index).is_empty()
+    }
+
+    /// Calls a handler; an error when it panicked.
+    #[inline]
+    pub(super) fn call<'a>(
+        &self,
+        index: usize,
+        request: &Request<'a>,
+    ) -> thread::Result<Answer<'a>> {
+        let call = || self.router.call(index, request);
+        self.activity.call(Work::Handler(index), call)
+    }
+
+    /// Calls the application; an error when it panicked.
+    pub(super) fn catch<T>(&self, work: Work, call: impl FnOnce() -> T) -> thread::Result<T> {
+        self.activity.call(work, call)
+    }
+
+    /// Calls the application; `None` when it panicked, which is counted and logged.
+    fn guarded<T>(
+        &self,
+        core: &Core,
+        work: Work,
+        call: impl FnOnce() -> T,
+        who: &str,
+    ) -> Option<T> {
+        let result = self.activity.call(work, call);
+        if result.is_err() {
+            core.counters().add(Counter::Panics, 1);
+            tracing::error!("{who} panicked");
+        }
+        result.ok()
+    }
+
+    /// Runs a future of the application; an error when it panicked.
+    pub(super) async fn run<F: Future>(&self, work: Work, future: F) -> thread::Result<F::Output> {
+        self.activity.run(work, future).await
+    }
+
+    /// Counts one more future of the application in progress.
+    pub(super) fn begin_work(&self, core: &Core) {
+        self.in_progress.update(|works| works + 1);
+        core.counters().add(Counter::InProgress, 1);
+    }
+
+    /// Counts one less.
+    pub(super) fn end_work(&self, core: &Core) {
+        debug_assert!(self.in_progress.get() > 0);
+        self.in_progress.update(|works| works - 1);
+        core.counters().sub(Counter::InProgress, 1);
+    }
+
+    /// Returns whether one more future of the application may begin; counts a refusal.
+    pub(super) fn has_room(&self, core: &Core) -> bool {
+        let has_room = self.in_progress.get() < IN_PROGRESS_MAX;
+        if !has_room {
+            core.counters().add(Counter::InProgressFull, 1);
+        }
+        has_room
+    }
+
+    /// Counts a tick of the shard.
+    pub(super) fn tick(&self) {
+        self.activity.tick();
+    }
+
+    /// Makes the calls whose time has come. A panic there must not end the shard.
+    pub(super) fn ring_alarms(&self, core: &Core, alarms: &Alarms, time: ShardTime) {
+        alarms.ring(time, |call| {
+            self.guarded(core, Work::Alarm, call, "a delayed call");
+        });
+    }
+
+    /// Lets the application choose the push scheduler of a package; `None` when it leaves that to the rules.
+    pub(super) fn select_scheduler<'a>(
+        &self,
+        core: &Core,
+        sending: &Sending<'a>,
+    ) -> Result<Option<&'a str>, Failure> {
+        let Some(select) = &self.router.events.select_scheduler else {
+            return Ok(None);
+        };
+        let who = "the function that selects push schedulers";
+        self.guarded(core, Work::PushSelection, || select(sending), who)
+            .ok_or_else(|| Failure::new("selecting a push scheduler failed"))
+    }
+
+    /// Returns whether the application chooses the push schedulers of packages.
+    pub(super) fn selects_schedulers(&self) -> bool {
+        self.router.events.select_scheduler.is_some()
+    }
+
+    /// Returns whether the application chooses the sessions that get a broadcast.
+    pub(super) fn filters_broadcasts(&self) -> bool {
+        self.router.events.broadcast_filter.is_some()
+    }
+
+    /// Asks the broadcast filter whether a session gets a message; `None` when it panicked.
+    pub(super) fn filter_broadcast(
+        &self,
+        session: &Session,
+        message: &[u8],
+        options: &BroadcastOptions,
+    ) -> Option<bool> {
+        let Some(filter) = &self.router.events.broadcast_filter else {
+            return Some(true);
+        };
+        let call = || filter(session, message, &options.filter_param);
+        self.activity.call(Work::BroadcastFilter, call).ok()
+    }
+
+    /// Returns whether the application has handlers for an event of sessions.
+    pub(super) fn wants(&self, event: &SessionEvent) -> bool {
+        self.router.wants(event)
+    }
+
+    /// Finds a remote; an error is the text for the caller.
+    pub(super) fn find_remote(
+        &self,
+        core: &Core,
+        service: &str,
+        method: &str,
+    ) -> Result<usize, String> {
+        self.router
+            .find_remote(service, method, core.config.dialect)
+    }
+
+    /// Runs a remote to its end, its panic or its deadline.
+    pub(super) async fn run_remote(
+        &self,
+        core: &Core,
+        context: Rc<dyn ShardContext>,
+        index: usize,
+        name: &str,
+        args: Vec<Value>,
+    ) -> Result<Vec<Value>, Failure> {
+        let work = async {
+            let call = RemoteCall::new(args, context);
+            self.router.call_remote(index, call).await
+        };
+        let work = async { self.run(Work::Remote(index), work).await.ok() };
+        let late = async {
+            core.timeout(core.config.rpc.timeout).await;
+            core.counters().add(Counter::RemoteTimeouts, 1);
+            tracing::warn!(remote = name, "a remote did not answer in time");
+            Some(Err(Failure::new("the remote did not answer in time")))
+        };
+        future::or(work, late).await.unwrap_or_else(|| {
+            core.counters().add(Counter::Panics, 1);
+            tracing::error!(remote = name, "a remote panicked");
+            Err(Failure::new("the remote panicked"))
+        })
+    }
 }

@@ -4,30 +4,36 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::connection::{Connection, refused_for_address, refused_for_number};
+use super::Clients;
+use super::connection::{self, Connection, refused_for_address, refused_for_number};
 use crate::error::Fault;
 use crate::ids::Sid;
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::{Listener, Socket};
-use crate::shard::Shard;
+use crate::shard::{Core, Shard};
 
-/// Pause after an accept call that failed for want of descriptors or memory.
+/// Pause after an accept call that failed because descriptors or memory were missing.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Connections accepted before others run.
 const BUDGET: usize = 64;
 
 /// Accepts connections for ever.
 pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
+    let (core, clients) = (&shard.core, &shard.clients);
     let mut budget = BUDGET;
     loop {
         match listener.accept().await {
-            Ok(socket) => admit(&shard, socket),
+            Ok(socket) => {
+                if let Some((sid, socket)) = clients.admit(core, socket) {
+                    glommio::spawn_local(serve(shard.clone(), socket, sid)).detach();
+                }
+            }
             // The client was gone before its turn came.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                shard.counters().add(Counter::AcceptErrors, 1);
+                core.counters().add(Counter::AcceptErrors, 1);
                 tracing::warn!(%error, "accept failed");
                 clock::sleep(PAUSE).await;
             }
@@ -40,36 +46,42 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
     }
 }
 
-/// Gives a connection its place and its task.
-fn admit(shard: &Rc<Shard>, socket: Socket) {
-    shard.counters().add(Counter::Accepted, 1);
-    let address = |socket: &Socket| {
-        let address = socket.peer_address();
-        address.map_or_else(String::new, |address| address.to_string())
-    };
-    if shard.refuses(&socket) {
-        refused_for_address(&address(&socket));
-        return shard.counters().closed(Fault::Blacklisted);
+impl Clients {
+    /// Gives a connection its session id, if it may stay.
+    fn admit(&self, core: &Core, socket: Socket) -> Option<(Sid, Rc<Socket>)> {
+        core.counters().add(Counter::Accepted, 1);
+        if self.refuses_socket(core, &socket) {
+            refused_for_address(&address(&socket));
+            core.counters().closed(Fault::Blacklisted);
+            return None;
+        }
+        if !self.process_sockets.enter() {
+            return self.refuse(core, &socket);
+        }
+        let socket = Rc::new(socket);
+        let connection = Connection::new(socket.clone(), self.anonymous.clone());
+        let sid = self.connections.borrow_mut().insert(|_| connection);
+        let Some(sid) = sid else {
+            return self.refuse(core, &socket);
+        };
+        core.counters().add(Counter::Connections, 1);
+        self.start_idle_timer(core, sid);
+        Some((sid, socket))
     }
-    if !shard.clients.process_sockets.enter() {
-        shard.clients.process_sockets.leave();
-        refused_for_number(&address(&socket));
-        return shard.counters().closed(Fault::MaxConnections);
+
+    /// Turns a client away that was counted as one more than there may be.
+    fn refuse<T>(&self, core: &Core, socket: &Socket) -> Option<T> {
+        self.process_sockets.leave();
+        refused_for_number(&address(socket));
+        core.counters().closed(Fault::MaxConnections);
+        None
     }
-    let socket = Rc::new(socket);
-    let place = shard
-        .clients
-        .connections
-        .borrow_mut()
-        .insert(|_| Connection::new(socket.clone(), shard.clients.nobody.clone()));
-    let Some(sid) = place else {
-        shard.clients.process_sockets.leave();
-        refused_for_number(&address(&socket));
-        return shard.counters().closed(Fault::MaxConnections);
-    };
-    shard.counters().add(Counter::Connections, 1);
-    shard.opened(sid);
-    glommio::spawn_local(serve(shard.clone(), socket, sid)).detach();
+}
+
+/// Returns the address of a client for a log line.
+fn address(socket: &Socket) -> String {
+    let address = socket.peer_address();
+    address.map_or_else(String::new, |address| address.to_string())
 }
 
 /// Reads one connection to its end.
@@ -81,7 +93,7 @@ async fn serve(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
     } else {
         Fault::Left
     };
-    shard.gone(sid, fault);
+    connection::end(&shard, sid, fault);
 }
 
 struct ClientReceiver<'a> {
@@ -91,6 +103,6 @@ struct ClientReceiver<'a> {
 
 impl Receiver for ClientReceiver<'_> {
     fn receive(&self, input: &mut [u8]) -> Option<usize> {
-        Some(self.shard.receive_client(self.sid, input))
+        Some(connection::receive(self.shard, self.sid, input))
     }
 }

@@ -1,4 +1,4 @@
-//! Who may connect, on every shard: the switch follows the file and the console, the others are told.
+//! The blacklist of every shard: the coordinator follows the file and the console, and tells the others.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -6,82 +6,86 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use super::Clients;
 use crate::client::host_filter::{BadExpression, HostFilter};
 use crate::ids::Sid;
 use crate::limits::BLACKLIST_BYTES_MAX;
 use crate::net::clock;
 use crate::net::socket::Socket;
-use crate::shard::Shard;
-use crate::shard::mesh::Parcel;
+use crate::shard::parcel::Parcel;
+use crate::shard::{Core, Shard};
 
 /// Distance between two looks at the file.
 const LOOK: Duration = Duration::from_secs(1);
 
-impl Shard {
-    /// Whether a client has to go as it comes. Behind a proxy that is not known yet.
-    pub(in crate::shard) fn refuses(&self, socket: &Socket) -> bool {
-        let filter = self.clients.host_filter.borrow();
+impl Clients {
+    /// Returns whether a client is refused as it comes. Behind a proxy its address is not known yet.
+    pub(super) fn refuses_socket(&self, core: &Core, socket: &Socket) -> bool {
+        let filter = self.host_filter.borrow();
         !filter.is_empty()
-            && self.core.config.client.real_ip_header.is_none()
+            && core.config.client.real_ip_header.is_none()
             && socket
                 .peer_address()
                 .is_some_and(|address| filter.refuses(&address.ip().to_string()))
     }
 
-    /// Whether a client has to go now that it is known who it is.
-    pub(in crate::shard) fn refuses_client(&self, sid: Sid) -> bool {
-        let filter = self.clients.host_filter.borrow();
-        let address = self.connection(sid, |connection| connection.address());
+    /// Returns whether a client is refused whose address a proxy may have told.
+    pub(in crate::shard) fn refuses(&self, sid: Sid) -> bool {
+        let filter = self.host_filter.borrow();
         !filter.is_empty()
-            && address
-                .flatten()
+            && self
+                .address(sid)
                 .is_some_and(|address| filter.refuses(&address.ip))
     }
 
-    /// The console adds to the blacklist.
-    pub(in crate::shard) fn console_blacklist(self: &Rc<Self>, more: Vec<String>) {
-        if !self.core.config.client.blacklist_console {
-            tracing::warn!(
-                "the console's blacklist is not used: client.blacklist_console is false"
-            );
-            return;
-        }
-        let shard = self.clone();
-        glommio::spawn_local(async move {
-            let count = more.len();
-            let changed = shard.change_host_filter(move |filter| {
-                let (filter, bad) = filter.with_console(&more);
-                for error in bad {
-                    tracing::warn!(%error, "a part of the console's blacklist is not used");
-                }
-                filter
-            });
-            match changed.await {
-                Ok(()) => tracing::info!(count, "the console has added to the blacklist"),
-                Err(error) => tracing::warn!(%error, "the console's blacklist is not used"),
-            }
-        })
-        .detach();
+    /// Uses another blacklist.
+    pub(in crate::shard) fn set_host_filter(&self, filter: Arc<HostFilter>) {
+        *self.host_filter.borrow_mut() = filter;
     }
 
-    /// Changes the filter of all shards. Compiling it takes a while, so that is not done on a shard.
+    /// Changes the blacklist of all shards. Compiling it takes a while, so another thread does that.
     async fn change_host_filter(
-        self: &Rc<Self>,
+        &self,
+        core: &Core,
         change: impl Fn(&HostFilter) -> Result<HostFilter, BadExpression> + Clone + Send + 'static,
     ) -> Result<(), BadExpression> {
         loop {
-            let before = self.clients.host_filter.borrow().clone();
+            let before = self.host_filter.borrow().clone();
             let (from, change) = (before.clone(), change.clone());
             let changed = glommio::executor().spawn_blocking(move || change(&from));
             let changed = Arc::new(changed.await?);
             // Somebody else may have changed it meanwhile.
-            if Arc::ptr_eq(&before, &self.clients.host_filter.borrow()) {
-                *self.clients.host_filter.borrow_mut() = changed.clone();
-                self.tell_others(|| Parcel::HostFilter(changed.clone()));
+            if Arc::ptr_eq(&before, &self.host_filter.borrow()) {
+                self.set_host_filter(changed.clone());
+                core.broadcast_parcel(|| Parcel::HostFilter(changed.clone()));
                 return Ok(());
             }
         }
     }
+}
+
+/// Adds expressions of the console to the blacklist.
+pub(in crate::shard) fn add_from_console(shard: &Rc<Shard>, more: Vec<String>) {
+    if !shard.core.config.client.blacklist_console {
+        tracing::warn!("the console's blacklist is not used: client.blacklist_console is false");
+        return;
+    }
+    let shard = shard.clone();
+    glommio::spawn_local(async move {
+        let count = more.len();
+        let change = move |filter: &HostFilter| {
+            let (filter, bad) = filter.with_console(&more);
+            for error in bad {
+                tracing::warn!(%error, "a part of the console's blacklist is not used");
+            }
+            filter
+        };
+        match shard.clients.change_host_filter(&shard.core, change).await {
+            Ok(()) => tracing::info!(count, "the console has added to the blacklist"),
+            Err(error) => tracing::warn!(%error, "the console's blacklist is not used"),
+        }
+    })
+    .detach();
 }
 
 /// Reads `client.blacklist_file` again whenever it has changed, and when `reread` asks for it, for ever.
@@ -103,7 +107,8 @@ pub(in crate::shard) async fn watch(shard: Rc<Shard>, path: PathBuf, reread: Arc
             Ok(None) => continue,
             Ok(Some((changed, text))) => {
                 seen = Some(changed);
-                let outcome = shard.change_host_filter(move |filter| filter.with_file(&text));
+                let change = move |filter: &HostFilter| filter.with_file(&text);
+                let outcome = shard.clients.change_host_filter(&shard.core, change);
                 outcome.await.err().map(|error| error.to_string())
             }
             Err(error) => Some(error.to_string()),

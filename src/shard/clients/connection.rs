@@ -1,42 +1,39 @@
-//! One client connection's place in its shard: bytes in, packages out, and its end.
+//! One client connection in its shard: bytes in, packages out, and its end.
 
 use std::future::poll_fn;
-use std::io::IoSlice;
 use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
 
+use super::Clients;
 use crate::client::crypto::PublicKey;
 use crate::client::heartbeat::{Deadlines, LINGER};
 use crate::client::transport::Transport;
 use crate::client::{ClientAddr, ClientEvent, ClientMachine, ClientState, Connected};
 use crate::error::Fault;
-use crate::handler::{Sending, Session, SessionEvent};
+use crate::handler::Failure;
 use crate::ids::Sid;
-use crate::limits::{PACKAGE_BODY_BYTES_MAX, WRITE_SLICES_MAX};
+use crate::limits::PACKAGE_BODY_BYTES_MAX;
 use crate::metrics::Counter;
 use crate::net::socket::Socket;
 use crate::push::select::Via;
 use crate::push::{Framing, Outbox};
-use crate::session::Identity;
-use crate::shard::Shard;
-use crate::shard::app::activity::Work;
-use crate::shard::dispatch::Asker;
+use crate::session::{BindError, Identity};
+use crate::shard::turn::{Flush, spawn_behind};
+use crate::shard::{Core, Shard};
 use crate::time::ShardTime;
-use crate::wire::protobuf::ProtoId;
-use crate::wire::websocket::{self, Opcode};
-use crate::wire::{handshake, message, package};
+use crate::wire::{handshake, package};
 
-/// Everything a shard knows of one client.
+/// The state of one client.
 #[derive(Debug)]
-pub(in crate::shard) struct Connection {
-    pub(in crate::shard) client: ClientMachine,
-    pub(in crate::shard) identity: Rc<Identity>,
+pub(super) struct Connection {
+    client: ClientMachine,
+    identity: Rc<Identity>,
     /// Calls and handlers that have not answered yet.
-    pub(in crate::shard) in_flight: u32,
-    /// Boxed as hardly anybody has any of it.
-    rare: Option<Box<Rare>>,
+    in_flight: u32,
+    /// Boxed because few connections have any of it.
+    extras: Option<Box<ConnectionExtras>>,
     outbox: Outbox,
     socket: Rc<Socket>,
     deadlines: Deadlines,
@@ -45,30 +42,41 @@ pub(in crate::shard) struct Connection {
     /// It counts against `client.max_connections`.
     counted: bool,
     /// The delegate got a message of it, and wants to know of its end.
-    pub(in crate::shard) delegated: bool,
+    delegated: bool,
 }
 
 // Each session holds one.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Connection>() == 112);
 
-/// What few connections have.
+/// The rare parts of a connection.
 #[derive(Debug, Default)]
-pub(in crate::shard) struct Rare {
-    /// What the client signs its messages with.
-    pub(in crate::shard) key: Option<PublicKey>,
-    pub(in crate::shard) real_address: Option<ClientAddr>,
-    /// What the client said when it came, where handlers want it.
-    pub(in crate::shard) handshake: Option<Rc<serde_json::Value>>,
+struct ConnectionExtras {
+    /// Key that the client signs its messages with.
+    key: Option<PublicKey>,
+    /// Address that a proxy told.
+    real_address: Option<ClientAddr>,
+    /// The handshake, where handlers want it.
+    handshake: Option<Rc<serde_json::Value>>,
+}
+
+/// A connection that has just been closed.
+#[must_use]
+pub(in crate::shard) struct Closed {
+    pub(in crate::shard) identity: Rc<Identity>,
+    /// The handlers have heard of it: it counted against `client.max_connections`.
+    pub(in crate::shard) counted: bool,
+    /// The delegate got a message of it.
+    pub(in crate::shard) delegated: bool,
 }
 
 impl Connection {
-    pub(in crate::shard) fn new(socket: Rc<Socket>, identity: Rc<Identity>) -> Self {
+    pub(super) fn new(socket: Rc<Socket>, identity: Rc<Identity>) -> Self {
         Self {
             client: ClientMachine::default(),
             identity,
             in_flight: 0,
-            rare: None,
+            extras: None,
             outbox: Outbox::default(),
             socket,
             deadlines: Deadlines::default(),
@@ -78,26 +86,22 @@ impl Connection {
         }
     }
 
-    pub(in crate::shard) fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
+    pub(super) fn state(&self) -> ClientState {
+        self.client.state()
     }
 
-    /// A signed message without its signature; `None` when it is not signed.
-    pub(in crate::shard) fn verify(&self, body: &[u8]) -> Option<Vec<u8>> {
-        self.rare.as_ref()?.key.as_ref()?.verify(body)
+    pub(super) fn is_bound(&self) -> bool {
+        self.identity.uid.is_some()
     }
 
-    pub(in crate::shard) fn handshake(&self) -> Option<Rc<serde_json::Value>> {
-        self.rare.as_ref()?.handshake.clone()
+    fn extras(&mut self) -> &mut ConnectionExtras {
+        self.extras.get_or_insert_default()
     }
 
-    /// Where its client is: what a proxy told, else what the socket knows.
-    pub(in crate::shard) fn address(&self) -> Option<ClientAddr> {
-        let real = self
-            .rare
-            .as_ref()
-            .and_then(|rare| rare.real_address.as_ref());
-        if let Some(real) = real {
+    /// Returns the address of the client: what a proxy told, else what the socket knows.
+    fn address(&self) -> Option<ClientAddr> {
+        let extras = self.extras.as_ref();
+        if let Some(real) = extras.and_then(|extras| extras.real_address.as_ref()) {
             return Some(real.clone());
         }
         let address = self.socket.peer_address()?;
@@ -108,213 +112,267 @@ impl Connection {
     }
 }
 
-impl Shard {
-    /// A connection has its place: its idle time begins.
-    pub(in crate::shard) fn opened(&self, sid: Sid) {
-        let mut connections = self.clients.connections.borrow_mut();
-        let Some(connection) = connections.get_mut(sid) else {
-            return;
-        };
-        connection.deadlines.idle = Some(self.core.time.get().now + self.clients.timeouts.idle);
-        self.watch(sid, connection);
+impl Clients {
+    /// Calls `f` with a connection that is still there.
+    #[inline]
+    fn connection<T>(&self, sid: Sid, f: impl FnOnce(&mut Connection) -> T) -> Option<T> {
+        self.connections.borrow_mut().get_mut(sid).map(f)
     }
 
-    /// Makes sure that the wheel looks at a connection.
-    fn watch(&self, sid: Sid, connection: &mut Connection) {
+    // ---- Time ----
+
+    /// Starts the idle timer of an accepted connection.
+    pub(super) fn start_idle_timer(&self, core: &Core, sid: Sid) {
+        self.connection(sid, |connection| {
+            connection.deadlines.idle = Some(core.time.get().now + self.timeouts.idle);
+            self.watch(core, sid, connection);
+        });
+    }
+
+    /// Puts a connection with a deadline into the wheel.
+    fn watch(&self, core: &Core, sid: Sid, connection: &mut Connection) {
         if !connection.in_wheel
-            && let Some((at, _)) = connection
-                .deadlines
-                .due(&self.clients.timeouts, self.core.time.get())
+            && let Some((at, _)) = connection.deadlines.due(&self.timeouts, core.time.get())
         {
             connection.in_wheel = true;
-            self.clients.wheel.borrow_mut().insert(sid, at);
+            self.wheel.borrow_mut().insert(sid, at);
         }
     }
 
-    /// Checks the deadlines of a connection.
-    pub(in crate::shard) fn look_at(self: &Rc<Self>, sid: Sid, time: ShardTime) {
-        let expired = {
-            let mut connections = self.clients.connections.borrow_mut();
-            let Some(connection) = connections.get_mut(sid) else {
-                return;
-            };
+    /// Takes the sessions whose deadlines are to be checked now.
+    pub(in crate::shard) fn take_due(&self, time: ShardTime, due: &mut Vec<Sid>) {
+        self.wheel.borrow_mut().turn(time.now, due);
+    }
+
+    /// Checks the deadlines of a connection; returns the fault of one that has passed.
+    pub(in crate::shard) fn check_timeouts(
+        &self,
+        core: &Core,
+        sid: Sid,
+        time: ShardTime,
+    ) -> Option<Fault> {
+        let expired = self.connection(sid, |connection| {
             connection.in_wheel = false;
-            let due = connection.deadlines.due(&self.clients.timeouts, time);
+            let due = connection.deadlines.due(&self.timeouts, time);
             let expired = due.filter(|(at, _)| *at <= time.now);
             if expired.is_none() {
-                self.watch(sid, connection);
-            } else if connection.client.state() == ClientState::Closed {
+                self.watch(core, sid, connection);
+            } else if connection.state() == ClientState::Closed {
                 // It had its time to read the last bytes.
                 connection.socket.shutdown();
-                return;
+                return None;
             }
             expired
+        });
+        expired.flatten().map(|(_, fault)| fault)
+    }
+
+    /// Sets the deadline of the next heartbeat, and sends one. Heartbeats must be on.
+    pub(in crate::shard) fn heartbeat(&self, core: &Core, sid: Sid) {
+        let Some(timeout) = self.timeouts.heartbeat else {
+            return;
         };
-        if let Some((_, fault)) = expired {
-            self.close(sid, fault, None);
-        }
+        self.control(core, sid, package::Kind::Heartbeat, b"");
+        self.connection(sid, |connection| {
+            connection.deadlines.heartbeat = Some(core.time.get().now + timeout);
+            self.watch(core, sid, connection);
+        });
     }
 
-    /// Bytes of a client: takes whole units off their front and acts on each.
-    pub(in crate::shard) fn receive_client(self: &Rc<Self>, sid: Sid, input: &mut [u8]) -> usize {
-        let mut at = 0;
-        if let Some(connection) = self.clients.connections.borrow_mut().get_mut(sid)
-            && connection.deadlines.idle.is_some()
-        {
-            connection.deadlines.idle = Some(self.core.time.get().now + self.clients.timeouts.idle);
-        }
-        loop {
-            let received = {
-                let mut connections = self.clients.connections.borrow_mut();
-                let Some(connection) = connections.get_mut(sid) else {
-                    return input.len();
-                };
-                connection
-                    .client
-                    .receive(&self.clients.rules, &mut input[at..])
-            };
-            match received {
-                Ok((0, None)) => return at,
-                Ok((used, event)) => {
-                    at += used;
-                    if let Some(event) = event {
-                        self.client_event(sid, event);
-                    }
-                }
-                Err(fault) => {
-                    self.close(sid, fault, None);
-                    return input.len();
-                }
-            }
-        }
+    /// Returns whether heartbeats are on.
+    pub(in crate::shard) fn has_heartbeats(&self) -> bool {
+        self.timeouts.heartbeat.is_some()
     }
 
-    fn client_event(self: &Rc<Self>, sid: Sid, event: ClientEvent<'_>) {
-        match event {
-            ClientEvent::Message(message) => self.dispatch(sid, &message),
-            ClientEvent::Heartbeat | ClientEvent::Acked => self.heartbeat(sid),
-            ClientEvent::Handshake(body) => self.shake_hands(sid, body),
-            ClientEvent::Connected(connected) => self.connected(sid, *connected),
-            ClientEvent::Ping(payload) => {
-                let header = websocket::header(Opcode::Pong, payload.len());
-                if self.has_room(sid, header.as_slice().len() + payload.len()) {
-                    self.raw(sid, |out| {
-                        out.extend_from_slice(header.as_slice());
-                        out.extend_from_slice(payload);
-                    });
-                }
-            }
-            ClientEvent::Assembled(whole) => {
-                let event = self.connection(sid, |connection| {
-                    connection.client.assembled(&self.clients.rules, &whole)
-                });
-                match event {
-                    Some(Ok(event)) => self.client_event(sid, event),
-                    Some(Err(fault)) => self.close(sid, fault, None),
-                    None => {}
-                }
-            }
-            ClientEvent::Goodbye(code) => {
-                self.raw(sid, |out| websocket::write_close(out, code));
-                self.close(sid, Fault::Left, None);
-            }
-            ClientEvent::Answered(answer, fault) => {
-                self.raw(sid, |out| out.extend_from_slice(&answer));
-                self.close(sid, fault, None);
-            }
-            ClientEvent::Ignored => self.counters().add(Counter::PackagesIgnored, 1),
-            ClientEvent::Dropped => self.counters().add(Counter::MessagesDropped, 1),
-        }
-    }
+    // ---- Bytes in ----
 
-    /// The transport is decided: from now on the connection counts (C1, C7).
-    fn connected(self: &Rc<Self>, sid: Sid, connected: Connected) {
+    /// Applies the first bytes of a connection, which decide its transport.
+    pub(in crate::shard) fn connected(&self, core: &Core, sid: Sid, connected: Connected) {
         self.connection(sid, |connection| {
             if connection.client.transport() == Transport::WebSocket {
                 connection.outbox.framing = Framing::WebSocket;
                 connection.deadlines.idle = None;
             }
             if connected.real_address.is_some() {
-                connection.rare().real_address = connected.real_address;
+                connection.extras().real_address = connected.real_address;
             }
         });
-        self.raw(sid, |out| out.extend_from_slice(&connected.answer));
-        if self.core.config.client.real_ip_header.is_some() && self.refuses_client(sid) {
-            refused_for_address(&self.address_for_log(sid));
-            return self.close(sid, Fault::Blacklisted, None);
-        }
-        let fits = self.clients.process_connections.enter();
+        self.raw(core, sid, |out| out.extend_from_slice(&connected.answer));
+    }
+
+    /// Counts a connection against `client.max_connections` (C1, C7); false where there are too many.
+    pub(in crate::shard) fn count(&self, sid: Sid) -> bool {
+        let fits = self.process_connections.enter();
         self.connection(sid, |connection| connection.counted = fits);
         if !fits {
-            self.clients.process_connections.leave();
-            refused_for_number(&self.address_for_log(sid));
-            self.close(sid, Fault::MaxConnections, None);
+            self.process_connections.leave();
+        }
+        fits
+    }
+
+    /// Returns a signed message without its signature; `None` when the signature is wrong or missing.
+    pub(super) fn verify(&self, sid: Sid, body: &[u8]) -> Option<Vec<u8>> {
+        let verify = |connection: &mut Connection| {
+            let key = connection.extras.as_ref()?.key.as_ref()?;
+            key.verify(body)
+        };
+        self.connection(sid, verify).flatten()
+    }
+
+    // ---- The session ----
+
+    /// Returns the identity of a session.
+    pub(in crate::shard) fn identity(&self, sid: Sid) -> Option<Rc<Identity>> {
+        self.connection(sid, |connection| connection.identity.clone())
+    }
+
+    /// Returns the identity of a session that has not closed.
+    pub(in crate::shard) fn living(&self, sid: Sid) -> Option<Rc<Identity>> {
+        self.connection(sid, |connection| {
+            (connection.state() != ClientState::Closed).then(|| connection.identity.clone())
+        })
+        .flatten()
+    }
+
+    /// Returns the state of a connection.
+    pub(super) fn state(&self, sid: Sid) -> Option<ClientState> {
+        self.connection(sid, |connection| connection.state())
+    }
+
+    /// Returns whether a session has not closed.
+    pub(in crate::shard) fn is_open(&self, sid: Sid) -> bool {
+        self.state(sid)
+            .is_some_and(|state| state != ClientState::Closed)
+    }
+
+    /// Changes the identity of a session; an error when it has closed.
+    pub(in crate::shard) fn change_identity(
+        &self,
+        core: &Core,
+        sid: Sid,
+        change: impl FnOnce(&mut Identity) -> Result<(), BindError>,
+    ) -> Result<Rc<Identity>, Failure> {
+        let changed = self.connection(sid, |connection| {
+            if connection.state() == ClientState::Closed {
+                return None;
+            }
+            let changed = change(Rc::make_mut(&mut connection.identity));
+            Some(changed.map(|()| connection.identity.clone()))
+        });
+        match changed.flatten() {
+            Some(changed) => changed.map_err(|error| Failure::new(error.text(core.config.dialect))),
+            None => Err(Failure::new(no_session(&sid.to_string()))),
         }
     }
 
-    fn heartbeat(self: &Rc<Self>, sid: Sid) {
-        let Some(timeout) = self.clients.timeouts.heartbeat else {
-            return;
-        };
-        if !self.has_room(sid, package::HEAD_BYTES) {
-            return;
-        }
-        self.control(sid, package::Kind::Heartbeat, b"");
+    /// Returns the identity of a session, and whether as many of its messages are in flight as may be.
+    #[inline]
+    pub(in crate::shard) fn sender(&self, core: &Core, sid: Sid) -> Option<(Rc<Identity>, bool)> {
+        let most = core.config.client.calls_in_flight_max;
         self.connection(sid, |connection| {
-            connection.deadlines.heartbeat = Some(self.core.time.get().now + timeout);
-            self.watch(sid, connection);
+            let is_full = connection.in_flight as usize >= most;
+            (connection.identity.clone(), is_full)
+        })
+    }
+
+    /// Counts one more in flight for a session, if there is room; `None` when it is gone.
+    pub(in crate::shard) fn begin_in_flight(&self, core: &Core, sid: Sid) -> Option<bool> {
+        let begun = self.connection(sid, |connection| {
+            let room = (connection.in_flight as usize) < core.config.client.calls_in_flight_max;
+            connection.in_flight += u32::from(room);
+            room
+        });
+        if begun == Some(false) {
+            core.counters().add(Counter::SessionCallsFull, 1);
+        }
+        begun
+    }
+
+    /// Counts one more in flight for a session, which has room for it.
+    pub(in crate::shard) fn add_in_flight(&self, sid: Sid) {
+        self.connection(sid, |connection| connection.in_flight += 1);
+    }
+
+    /// Counts one less in flight for a session.
+    pub(in crate::shard) fn end_in_flight(&self, sid: Sid) {
+        self.connection(sid, |connection| {
+            debug_assert!(connection.in_flight > 0);
+            connection.in_flight -= 1;
         });
     }
 
-    /// Ends the sockets of clients that are still there.
-    pub(in crate::shard) fn hang_up(&self) {
-        for (_, connection) in self.clients.connections.borrow_mut().iter_mut() {
-            connection.socket.shutdown();
-        }
+    /// Notes that the delegate gets a message of a session.
+    pub(in crate::shard) fn note_delegated(&self, sid: Sid) {
+        self.connection(sid, |connection| connection.delegated = true);
     }
 
-    /// Address of a client for a log line; empty once it is gone.
+    /// Returns the kept handshake of a session.
+    pub(in crate::shard) fn handshake(&self, sid: Sid) -> Option<Rc<serde_json::Value>> {
+        self.connection(sid, |connection| {
+            connection.extras.as_ref()?.handshake.clone()
+        })
+        .flatten()
+    }
+
+    /// Keeps the handshake of a session.
+    pub(super) fn set_handshake(&self, sid: Sid, message: serde_json::Value) {
+        self.connection(sid, |connection| {
+            connection.extras().handshake = Some(Rc::new(message));
+        });
+    }
+
+    /// Accepts the handshake of a client; false when it had one already.
+    pub(super) fn accept_handshake(&self, sid: Sid, key: Option<PublicKey>) -> bool {
+        let accepted = self.connection(sid, |connection| {
+            let is_first = connection.state() == ClientState::Inited;
+            if is_first {
+                connection.client.accept();
+                if key.is_some() {
+                    connection.extras().key = key;
+                }
+            }
+            is_first
+        });
+        accepted == Some(true)
+    }
+
+    /// Returns the address of a client; `None` once it is gone.
+    pub(in crate::shard) fn address(&self, sid: Sid) -> Option<ClientAddr> {
+        self.connection(sid, |connection| connection.address())
+            .flatten()
+    }
+
+    /// Returns the address of a client for a log line; empty once it is gone.
     pub(in crate::shard) fn address_for_log(&self, sid: Sid) -> String {
-        let address = self.connection(sid, |connection| connection.address());
-        address
-            .flatten()
-            .map_or_else(String::new, |it| it.to_string())
+        let address = self.address(sid);
+        address.map_or_else(String::new, |address| address.to_string())
     }
 
-    /// `ip:port` of a client, as Node prints it: without brackets around IPv6.
+    /// Returns `ip:port` of a client, as Node prints it: without brackets around IPv6.
     pub(in crate::shard) fn address_of(&self, sid: Sid) -> Box<str> {
-        let address = self.connection(sid, |connection| connection.address());
-        let text = address
-            .flatten()
-            .map(|address| format!("{}:{}", address.ip, address.port));
+        let address = self.address(sid);
+        let text = address.map(|address| format!("{}:{}", address.ip, address.port));
         text.unwrap_or_default().into()
     }
 
-    /// Calls `f` with a connection that is still there.
-    pub(in crate::shard) fn connection<T>(
-        &self,
-        sid: Sid,
-        f: impl FnOnce(&mut Connection) -> T,
-    ) -> Option<T> {
-        self.clients.connections.borrow_mut().get_mut(sid).map(f)
-    }
+    // ---- Bytes out ----
 
     /// Writes bytes that need no framing at the end of this turn.
-    fn raw(&self, sid: Sid, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(in crate::shard) fn raw(&self, core: &Core, sid: Sid, write: impl FnOnce(&mut Vec<u8>)) {
         self.connection(sid, |connection| {
-            let mut scheduler = self.core.scheduler.borrow_mut();
+            let mut scheduler = core.scheduler.borrow_mut();
             write(connection.outbox.raw(&mut scheduler.pool));
             if scheduler.mark(sid, &mut connection.outbox) {
-                self.core.turn.request();
+                core.turn.request();
             }
         });
     }
 
     /// Writes a package that overtakes what buffer schedulers hold.
-    pub(in crate::shard) fn control(&self, sid: Sid, kind: package::Kind, body: &[u8]) {
+    pub(super) fn control(&self, core: &Core, sid: Sid, kind: package::Kind, body: &[u8]) {
         debug_assert!(body.len() <= PACKAGE_BODY_BYTES_MAX);
         self.connection(sid, |connection| {
-            let mut scheduler = self.core.scheduler.borrow_mut();
+            let mut scheduler = core.scheduler.borrow_mut();
             let bytes = package::HEAD_BYTES + body.len();
             connection
                 .outbox
@@ -323,79 +381,32 @@ impl Shard {
                     out.extend_from_slice(body);
                 });
             if scheduler.mark(sid, &mut connection.outbox) {
-                self.core.turn.request();
+                core.turn.request();
             }
         });
     }
 
-    /// Sends a response. Cost: the one copy of its body, which a proto makes two.
-    pub(in crate::shard) fn respond(self: &Rc<Self>, asker: Asker, route: &str, body: &[u8]) {
-        let Asker { sid, id, proto } = asker;
-        let via = match self.app.router.events.select_scheduler {
-            None => Ok(self.clients.selector.response()),
-            Some(_) => self.select(&Sending::Response { id, body }),
-        };
-        let mut encoded = Vec::new();
-        let body = match proto {
-            None => body,
-            Some(proto) => self.encode_response(sid, proto, route, body, &mut encoded),
-        };
-        // A body that no package can hold is an error of the handler.
-        let fits = message::response_bytes(id, body.len()) <= PACKAGE_BODY_BYTES_MAX;
-        let body = if fits {
-            body
-        } else {
-            self.failed(asker, route, "the response does not fit into a package");
-            handshake::FAILED
-        };
-        let bytes = message::response_bytes(id, body.len());
-        let write = |out: &mut Vec<u8>| message::write_response(out, id, body);
-        let sent = via.is_ok_and(|via| self.send(sid, via, bytes, write, None));
-        let counter = if sent {
-            Counter::Responses
-        } else {
-            Counter::ResponsesDropped
-        };
-        self.counters().add(counter, 1);
+    /// Returns whether a session has done its handshake and has not closed.
+    #[inline]
+    pub(in crate::shard) fn is_working(&self, sid: Sid) -> bool {
+        self.state(sid) == Some(ClientState::Working)
     }
 
-    /// A response's body in the form of its proto.
-    #[inline(never)]
-    fn encode_response<'a>(
-        &'a self,
-        sid: Sid,
-        proto: ProtoId,
-        route: &str,
-        body: &'a [u8],
-        encoded: &'a mut Vec<u8>,
-    ) -> &'a [u8] {
-        let (body, result) = self.clients.coder.encode(proto, body, encoded);
-        if let Err(error) = result {
-            self.counters().add(Counter::BodiesUnencodable, 1);
-            tracing::warn!(session = %sid, route, %error, "a response does not fit its proto");
-        }
-        body
-    }
-
-    /// Hands a data package of `bytes` bytes to a push scheduler; false when the session is not
-    /// working. `shared` is the same package where others get it too.
-    pub(in crate::shard) fn send(
-        self: &Rc<Self>,
+    /// Hands a data package of `bytes` bytes to a push scheduler; false when the session is gone. `shared` is the
+    /// same package where others get it too.
+    #[inline]
+    pub(in crate::shard) fn append(
+        &self,
+        core: &Core,
         sid: Sid,
         via: Via,
         bytes: usize,
         write: impl FnOnce(&mut Vec<u8>),
         shared: Option<&Bytes>,
     ) -> bool {
-        let is_working = self.connection(sid, |connection| {
-            connection.client.state() == ClientState::Working
-        });
-        if is_working != Some(true) || !self.has_room(sid, bytes) {
-            return false;
-        }
-        let sent = self.connection(sid, |connection| {
+        let appended = self.connection(sid, |connection| {
             let outbox = &mut connection.outbox;
-            let scheduler = &mut *self.core.scheduler.borrow_mut();
+            let scheduler = &mut *core.scheduler.borrow_mut();
             if let Via::Buffer(buffer) = via {
                 outbox.collect(&mut scheduler.pool, buffer, write);
                 return scheduler.mark_collecting(sid, outbox, buffer);
@@ -405,92 +416,60 @@ impl Shard {
                 None => outbox.package(&mut scheduler.pool, bytes, write),
             }
             if scheduler.mark(sid, outbox) {
-                self.core.turn.request();
+                core.turn.request();
             }
         });
-        sent.is_some()
+        appended.is_some()
     }
 
-    /// Whether `bytes` more may wait for a client. What only waits for the end of the turn is
-    /// written first; a client whose socket takes no more is closed.
-    fn has_room(self: &Rc<Self>, sid: Sid, bytes: usize) -> bool {
+    /// Returns whether `bytes` more may wait for a client.
+    #[inline]
+    pub(in crate::shard) fn has_room(&self, core: &Core, sid: Sid, bytes: usize) -> bool {
         let is_full = |connection: &mut Connection| {
             let waiting = connection.outbox.bytes();
-            waiting > 0 && waiting + bytes > self.core.config.client.outbox_bytes_max
+            waiting > 0 && waiting + bytes > core.config.client.outbox_bytes_max
         };
-        if self.connection(sid, is_full) != Some(true) {
-            return true;
-        }
-        self.connection(sid, |connection| connection.outbox.release_all());
-        self.flush(sid);
-        if self.connection(sid, is_full) != Some(true) {
-            return true;
-        }
-        self.close(sid, Fault::OutboxFull, None);
-        false
+        self.connection(sid, is_full) != Some(true)
     }
 
-    /// The interval of a buffer scheduler is over for a session.
-    pub(in crate::shard) fn release(&self, sid: Sid, buffer: u8) {
+    /// Makes everything that waits for a client ready to be written.
+    pub(in crate::shard) fn release_all(&self, sid: Sid) {
+        self.connection(sid, |connection| connection.outbox.release_all());
+    }
+
+    /// The intervals of the buffer schedulers.
+    pub(in crate::shard) fn flush_intervals(&self) -> &[std::time::Duration] {
+        self.selector.intervals()
+    }
+
+    /// Makes what a buffer scheduler has collected for a session ready to be written.
+    pub(in crate::shard) fn release(&self, core: &Core, sid: Sid, buffer: u8) {
         self.connection(sid, |connection| {
             connection.outbox.unmark_collecting(buffer);
             connection.outbox.release(buffer);
-            if self
-                .core
+            if core
                 .scheduler
                 .borrow_mut()
                 .mark(sid, &mut connection.outbox)
             {
-                self.core.turn.request();
+                core.turn.request();
             }
         });
     }
 
-    /// Writes what a session has: one write if the socket takes it.
-    pub(in crate::shard) fn flush(self: &Rc<Self>, sid: Sid) {
-        let failed = self.connection(sid, |connection| {
-            connection.outbox.unmark();
-            if connection.outbox.blocked {
-                return false;
-            }
-            self.counters().add(Counter::Flushes, 1);
-            while connection.outbox.has_wire_bytes() {
-                hop!();
-                let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
-                let used = connection.outbox.slices(&mut slices);
-                let offered: usize = slices[..used].iter().map(|slice| slice.len()).sum();
-                let Ok(written) = connection.socket.write(&slices[..used]) else {
-                    return true;
-                };
-                let pool = &mut self.core.scheduler.borrow_mut().pool;
-                connection.outbox.advance(pool, written);
-                // As pomelo: bytes in either direction are a sign of life.
-                if connection.deadlines.idle.is_some() {
-                    connection.deadlines.idle =
-                        Some(self.core.time.get().now + self.clients.timeouts.idle);
-                }
-                if written < offered {
-                    self.counters().add(Counter::FlushesBlocked, 1);
-                    connection.outbox.blocked = true;
-                    let socket = connection.socket.clone();
-                    crate::shard::spawn_behind(flush_blocked(self.clone(), socket, sid));
-                    return false;
-                }
-            }
-            if connection.client.state() == ClientState::Closed {
-                connection.socket.shutdown_write();
-            }
-            false
-        });
-        if failed == Some(true) {
-            self.close(sid, Fault::Socket, None);
-        }
-    }
+    // ---- The end ----
 
-    /// Ends a connection: nothing is read from now on; a reason goes out as a kick package.
-    pub(in crate::shard) fn close(self: &Rc<Self>, sid: Sid, fault: Fault, reason: Option<&str>) {
+    /// Closes a connection: it reads nothing from now on; a reason goes out as a kick package. `None` when it was
+    /// closed already, or is gone.
+    pub(in crate::shard) fn close(
+        &self,
+        core: &Core,
+        sid: Sid,
+        fault: Fault,
+        reason: Option<&str>,
+    ) -> Option<Closed> {
         let closed = self.connection(sid, |connection| {
-            let state = connection.client.state();
+            let state = connection.state();
             if state == ClientState::Closed {
                 return None;
             }
@@ -501,7 +480,7 @@ impl Shard {
             {
                 let body = handshake::kick(reason);
                 let bytes = package::HEAD_BYTES + body.len();
-                let pool = &mut self.core.scheduler.borrow_mut().pool;
+                let pool = &mut core.scheduler.borrow_mut().pool;
                 connection.outbox.package(pool, bytes, |out| {
                     package::write_head(out, package::Kind::Kick, body.len());
                     out.extend_from_slice(&body);
@@ -510,14 +489,14 @@ impl Shard {
             let mut goodbye = Vec::new();
             connection
                 .client
-                .write_goodbye(&self.clients.rules, fault, &mut goodbye);
+                .write_goodbye(&self.rules, fault, &mut goodbye);
             connection.client.close();
             connection.deadlines = Deadlines {
-                linger: Some(self.core.time.get().now + LINGER),
+                linger: Some(core.time.get().now + LINGER),
                 ..Deadlines::default()
             };
-            self.watch(sid, connection);
-            let scheduler = &mut *self.core.scheduler.borrow_mut();
+            self.watch(core, sid, connection);
+            let scheduler = &mut *core.scheduler.borrow_mut();
             if matches!(fault, Fault::OutboxFull | Fault::Socket) {
                 connection.outbox.clear(&mut scheduler.pool);
                 connection.socket.shutdown();
@@ -527,77 +506,177 @@ impl Shard {
                     .raw(&mut scheduler.pool)
                     .extend_from_slice(&goodbye);
                 if scheduler.mark(sid, &mut connection.outbox) {
-                    self.core.turn.request();
+                    core.turn.request();
                 }
             }
-            let counted = std::mem::take(&mut connection.counted);
-            let delegated = std::mem::take(&mut connection.delegated);
-            Some((counted, delegated, connection.identity.clone()))
+            Some(Closed {
+                counted: std::mem::take(&mut connection.counted),
+                delegated: std::mem::take(&mut connection.delegated),
+                identity: connection.identity.clone(),
+            })
         });
-        let Some(Some((counted, delegated, identity))) = closed else {
-            return;
-        };
-        self.counters().closed(fault);
-        if identity.uid.is_some() {
-            self.report_unbound(sid);
+        let closed = closed.flatten()?;
+        core.counters().closed(fault);
+        if closed.counted {
+            self.process_connections.leave();
         }
-        if counted {
-            self.clients.process_connections.leave();
-            self.tell_handlers(sid, identity.clone(), SessionEvent::Close);
-        }
-        if delegated {
-            self.tell_delegate(&Session::new(sid, identity, self.clone()));
-        }
+        Some(closed)
     }
 
-    /// Tells the handlers that asked. A panic there must not end the shard. What they do may lead to
-    /// further events, whose turn comes after them: a recursion here would have no bound.
-    pub(in crate::shard) fn tell_handlers(
-        self: &Rc<Self>,
-        sid: Sid,
-        identity: Rc<Identity>,
-        event: SessionEvent,
-    ) {
-        if !self.app.router.wants(&event) {
-            return;
-        }
-        self.app
-            .to_tell
-            .borrow_mut()
-            .push_back((sid, identity, event));
-        if self.app.telling.replace(true) {
-            return;
-        }
-        loop {
-            let next = self.app.to_tell.borrow_mut().pop_front();
-            let Some((sid, identity, event)) = next else {
-                break;
-            };
-            let session = Session::new(sid, identity, self.clone());
-            let tell = || self.app.router.happened(&session, &event);
-            if self.app.activity.call(Work::SessionEvent, tell).is_err() {
-                self.counters().add(Counter::Panics, 1);
-                tracing::error!(session = %sid, ?event, "a handler of a session's events panicked");
-            }
-        }
-        self.app.telling.set(false);
-    }
-
-    /// The read task of a connection has ended.
-    pub(in crate::shard) fn gone(self: &Rc<Self>, sid: Sid, fault: Fault) {
-        // Answers of the last turn leave first: the client may have closed only its own side.
-        self.flush(sid);
-        self.close(sid, fault, None);
-        let Some(mut connection) = self.clients.connections.borrow_mut().remove(sid) else {
+    /// Removes a closed connection, whose read task has ended.
+    fn remove(&self, core: &Core, sid: Sid) {
+        let Some(mut connection) = self.connections.borrow_mut().remove(sid) else {
             return;
         };
         connection
             .outbox
-            .clear(&mut self.core.scheduler.borrow_mut().pool);
+            .clear(&mut core.scheduler.borrow_mut().pool);
         connection.socket.shutdown();
-        self.counters().sub(Counter::Connections, 1);
-        self.clients.process_sockets.leave();
+        core.counters().sub(Counter::Connections, 1);
+        self.process_sockets.leave();
     }
+
+    /// Returns the sessions that are there.
+    pub(in crate::shard) fn sids(&self) -> Vec<Sid> {
+        let mut connections = self.connections.borrow_mut();
+        connections.iter_mut().map(|(sid, _)| sid).collect()
+    }
+
+    /// Returns whether no connection is there.
+    pub(in crate::shard) fn is_empty(&self) -> bool {
+        self.connections.borrow().is_empty()
+    }
+
+    /// Shuts down the sockets of the clients that are still there.
+    pub(in crate::shard) fn shutdown(&self) {
+        for (_, connection) in self.connections.borrow_mut().iter_mut() {
+            connection.socket.shutdown();
+        }
+    }
+}
+
+/// Returns the text of an error about a session that does not exist, as in the reference.
+pub(in crate::shard) fn no_session(sid: &str) -> String {
+    format!("session does not exist, sid: {sid}")
+}
+
+/// Acts on the bytes of a client: takes whole units off their front; returns how many bytes they were.
+pub(super) fn receive(shard: &Rc<Shard>, sid: Sid, input: &mut [u8]) -> usize {
+    let (core, clients) = (&shard.core, &shard.clients);
+    let mut at = 0;
+    clients.connection(sid, |connection| {
+        if connection.deadlines.idle.is_some() {
+            connection.deadlines.idle = Some(core.time.get().now + clients.timeouts.idle);
+        }
+    });
+    loop {
+        let received = {
+            let mut connections = clients.connections.borrow_mut();
+            let Some(connection) = connections.get_mut(sid) else {
+                return input.len();
+            };
+            connection.client.receive(&clients.rules, &mut input[at..])
+        };
+        match received {
+            Ok((0, None)) => return at,
+            Ok((used, event)) => {
+                at += used;
+                if let Some(event) = event {
+                    shard.client_event(sid, event);
+                }
+            }
+            Err(fault) => {
+                shard.close(sid, fault, None);
+                return input.len();
+            }
+        }
+    }
+}
+
+impl Clients {
+    /// Acts on a package that came in several pieces.
+    pub(in crate::shard) fn assembled<'a>(
+        &self,
+        sid: Sid,
+        whole: &'a [u8],
+    ) -> Option<Result<ClientEvent<'a>, Fault>> {
+        self.connection(sid, |connection| {
+            connection.client.assembled(&self.rules, whole)
+        })
+    }
+}
+
+/// Writes what a session has: one write, if the socket takes it whole.
+pub(in crate::shard) fn flush(shard: &Rc<Shard>, sid: Sid) {
+    let (core, clients) = (&shard.core, &shard.clients);
+    let failed = clients.connection(sid, |connection| {
+        connection.outbox.unmark();
+        if connection.outbox.blocked {
+            return false;
+        }
+        core.counters().add(Counter::Flushes, 1);
+        if connection.outbox.has_wire_bytes() {
+            hop!();
+            let flushed = core.flush(&mut connection.outbox, &connection.socket);
+            // As pomelo: bytes in either direction are a sign of life.
+            if connection.deadlines.idle.is_some() {
+                connection.deadlines.idle = Some(core.time.get().now + clients.timeouts.idle);
+            }
+            match flushed {
+                Flush::Done => {}
+                Flush::Blocked => {
+                    core.counters().add(Counter::FlushesBlocked, 1);
+                    let socket = connection.socket.clone();
+                    spawn_behind(flush_blocked(shard.clone(), socket, sid));
+                    return false;
+                }
+                Flush::Failed => return true,
+            }
+        }
+        if connection.state() == ClientState::Closed {
+            connection.socket.shutdown_write();
+        }
+        false
+    });
+    if failed == Some(true) {
+        shard.close(sid, Fault::Socket, None);
+    }
+}
+
+/// Waits until a socket takes more, and writes the rest.
+async fn flush_blocked(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
+    let clients = &shard.clients;
+    loop {
+        let is_done = poll_fn(|cx| {
+            let mut connections = clients.connections.borrow_mut();
+            let Some(connection) = connections.get_mut(sid) else {
+                return Poll::Ready(None);
+            };
+            let flushed = shard.core.poll_flush(cx, &mut connection.outbox, &socket);
+            flushed.map(Some)
+        })
+        .await;
+        match is_done {
+            Some(Ok(false)) => {}
+            Some(Ok(true)) => break,
+            Some(Err(_)) => return shard.close(sid, Fault::Socket, None),
+            None => return,
+        }
+    }
+    clients.connection(sid, |connection| {
+        connection.outbox.blocked = false;
+        if connection.state() == ClientState::Closed {
+            socket.shutdown_write();
+        }
+    });
+}
+
+/// Ends a connection whose read task has ended.
+pub(super) fn end(shard: &Rc<Shard>, sid: Sid, fault: Fault) {
+    // Answers of the last turn leave first: the client may have closed only its own side.
+    flush(shard, sid);
+    shard.close(sid, fault, None);
+    shard.clients.remove(&shard.core, sid);
 }
 
 /// Logs that a client is closed because the number of connections has reached its bound.
@@ -612,41 +691,4 @@ pub(in crate::shard) fn refused_for_number(address: &str) {
 /// Logs that a client is closed because of a blacklist.
 pub(in crate::shard) fn refused_for_address(address: &str) {
     tracing::info!(address, "a client on the blacklist is refused");
-}
-
-/// Waits until a socket takes more, and writes the rest.
-async fn flush_blocked(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
-    loop {
-        let step = poll_fn(|cx| {
-            let mut connections = shard.clients.connections.borrow_mut();
-            let Some(connection) = connections.get_mut(sid) else {
-                return Poll::Ready(None);
-            };
-            let mut slices = [IoSlice::new(&[]); 3];
-            if connection.outbox.slices(&mut slices) == 0 {
-                return Poll::Ready(Some(Ok(true)));
-            }
-            match socket.poll_write(cx, &slices[0]) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
-                Poll::Ready(Ok(written)) => {
-                    let pool = &mut shard.core.scheduler.borrow_mut().pool;
-                    Poll::Ready(Some(Ok(connection.outbox.advance(pool, written))))
-                }
-            }
-        })
-        .await;
-        match step {
-            Some(Ok(false)) => {}
-            Some(Ok(true)) => break,
-            Some(Err(_)) => return shard.close(sid, Fault::Socket, None),
-            None => return,
-        }
-    }
-    shard.connection(sid, |connection| {
-        connection.outbox.blocked = false;
-        if connection.client.state() == ClientState::Closed {
-            socket.shutdown_write();
-        }
-    });
 }

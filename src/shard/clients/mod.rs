@@ -1,6 +1,6 @@
 //! The clients of a shard: their connections, from the accepted socket to its end, and the packages for them.
 //!
-//! **Absent**: the other parts of the shard. A method returns what happened, and `dispatch.rs` reacts.
+//! **Absent**: the other parts of the shard. A method returns what happened, and `shard/dispatch` reacts.
 //!
 //! **Where to start reading**: `connection.rs`.
 
@@ -8,13 +8,16 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Gauge;
+use super::{Gauge, Seed};
 use crate::client::Rules;
 use crate::client::coder::Coder;
 use crate::client::handshake::HandshakeReplies;
 use crate::client::heartbeat::{Timeouts, Wheel};
 use crate::client::host_filter::HostFilter;
+use crate::handler::Router;
+use crate::net::clock;
 use crate::push::select::Selector;
+use crate::route::dictionary::Dictionary;
 use crate::session::Identity;
 use crate::session::slab::Slab;
 
@@ -22,27 +25,61 @@ pub(super) mod accept;
 pub mod blacklist;
 pub(super) mod connection;
 pub(super) mod fanout;
-mod handshake;
+pub(super) mod handshake;
 
 use connection::Connection;
 
 /// The clients of a shard.
 pub(super) struct Clients {
     /// Client sockets of the process.
-    pub(super) process_sockets: Arc<Gauge>,
+    process_sockets: Arc<Gauge>,
     /// Those of them that count against `client.max_connections`.
-    pub(super) process_connections: Arc<Gauge>,
-    pub(super) rules: Rules,
-    pub(super) handshake: HandshakeReplies,
-    pub(super) coder: Coder,
+    process_connections: Arc<Gauge>,
+    rules: Rules,
+    handshake: HandshakeReplies,
+    coder: Coder,
     /// Text of a message while it is looked at.
-    pub(super) scratch: Cell<Vec<u8>>,
-    pub(super) timeouts: Timeouts,
-    pub(super) host_filter: RefCell<Arc<HostFilter>>,
-    pub(super) connections: RefCell<Slab<Connection>>,
+    scratch: Cell<Vec<u8>>,
+    timeouts: Timeouts,
+    host_filter: RefCell<Arc<HostFilter>>,
+    connections: RefCell<Slab<Connection>>,
     /// Identity of a session before it is bound or has values.
-    pub(super) nobody: Rc<Identity>,
+    anonymous: Rc<Identity>,
     /// Rules that choose the push scheduler of a package.
-    pub(super) selector: Selector,
-    pub(super) wheel: RefCell<Wheel>,
+    selector: Selector,
+    wheel: RefCell<Wheel>,
+}
+
+impl Clients {
+    /// Makes a shard without clients, whose application is `router`.
+    pub(super) fn new(seed: &Seed, router: &Router) -> Self {
+        let config = &*seed.config;
+        let handlers = config.handler_routes.iter().map(String::as_str);
+        let dictionary = Dictionary::new(
+            router.routes().chain(handlers),
+            config.dictionary.iter().map(String::as_str),
+        );
+        let handshake = HandshakeReplies::new(config, &dictionary, &seed.protos);
+        let dictionary = config.client.use_dict.then_some(dictionary);
+        let protos = seed.protos.clone();
+        Self {
+            process_sockets: seed.sockets.clone(),
+            process_connections: seed.connections.clone(),
+            rules: Rules::new(config, seed.page),
+            handshake,
+            coder: Coder::new(dictionary, protos, config.client.protobuf_check),
+            scratch: Cell::default(),
+            timeouts: Timeouts::new(&config.client),
+            host_filter: RefCell::new(seed.host_filter.clone()),
+            connections: RefCell::new(Slab::new(seed.id)),
+            anonymous: Rc::default(),
+            selector: Selector::new(&config.push).expect("the start has checked it"),
+            wheel: RefCell::new(Wheel::new(clock::now())),
+        }
+    }
+
+    /// Returns the number of clients of the process.
+    pub(super) fn process_count(&self) -> usize {
+        self.process_connections.count()
+    }
 }

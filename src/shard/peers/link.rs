@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::writer::Pipe;
+use super::Peers;
+use super::writer::PeerWriter;
 use crate::config::Dialect;
 use crate::ids::PeerIndex;
 use crate::metrics::Counter;
@@ -21,8 +22,9 @@ use crate::net::socket::Socket;
 use crate::peer::Epoch;
 use crate::peer::directory::Peer;
 use crate::peer::pomelo::mailbox::{Backoff, Event, LinkFault, Mailbox};
-use crate::shard::Shard;
-use crate::shard::mesh::Parcel;
+use crate::shard::origin::Origin;
+use crate::shard::parcel::Parcel;
+use crate::shard::{Core, Shard};
 use crate::time::ShardTime;
 use crate::wire::pomelo::mqtt;
 
@@ -33,47 +35,47 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 pub(in crate::shard) struct Link {
     index: PeerIndex,
     peer: Arc<Peer>,
-    pub(in crate::shard) epoch: Cell<Epoch>,
-    pub(in crate::shard) pipe: Rc<Pipe>,
-    /// While there is a connection; the pipe may open later.
+    epoch: Cell<Epoch>,
+    pub(super) writer: Rc<PeerWriter>,
+    /// While there is a connection; the writer may open later.
     socket: RefCell<Option<Rc<Socket>>>,
-    /// As long.
+    /// As long as the socket.
     mailbox: RefCell<Option<Mailbox>>,
-    /// Since when the link is up: when the server first answered on this connection.
+    /// The time at which the link came up: when the server first answered on this connection.
     up_since: Cell<Option<Instant>>,
     /// When a warning last said that the server cannot be reached; `None` once it was.
     warned: Cell<Option<Instant>>,
-    /// Why the link has to end, where that is found outside its read loop.
+    /// Reason for the end of the link, where something outside its read loop found it.
     fault: Cell<Option<LinkFault>>,
-    /// The server is in the list.
-    listed: Cell<bool>,
-    /// Somebody has called since it was listed: dial.
-    wanted: Cell<bool>,
+    /// The cluster has the server.
+    is_member: Cell<bool>,
+    /// A call has come since the server became a member.
+    dial_requested: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Link {
-    pub(in crate::shard) fn new(index: PeerIndex, peer: Arc<Peer>) -> Self {
+    pub(super) fn new(index: PeerIndex, peer: Arc<Peer>) -> Self {
         Self {
             index,
             peer,
             epoch: Cell::default(),
-            pipe: Rc::default(),
+            writer: Rc::default(),
             socket: RefCell::default(),
             mailbox: RefCell::default(),
             up_since: Cell::default(),
             warned: Cell::default(),
             fault: Cell::default(),
-            listed: Cell::new(true),
-            wanted: Cell::default(),
+            is_member: Cell::new(true),
+            dial_requested: Cell::default(),
             waker: RefCell::default(),
         }
     }
 
     /// Waits for the first call. Pomelo opens a mailbox by the first call too.
-    async fn wanted(&self) {
+    async fn dial_requested(&self) {
         poll_fn(|cx| {
-            if self.wanted.get() && self.listed.get() {
+            if self.dial_requested.get() && self.is_member.get() {
                 return Poll::Ready(());
             }
             *self.waker.borrow_mut() = Some(cx.waker().clone());
@@ -82,8 +84,9 @@ impl Link {
         .await;
     }
 
-    pub(in crate::shard) fn want(&self) {
-        if !self.wanted.replace(true)
+    /// Has the link dialled, unless it is open or dialled already.
+    pub(super) fn request_dial(&self) {
+        if !self.dial_requested.replace(true)
             && let Some(waker) = self.waker.borrow_mut().take()
         {
             waker.wake();
@@ -91,30 +94,29 @@ impl Link {
     }
 }
 
-/// Keeps a link for ever: dials when it is first wanted, and again after each end while the server
-/// is listed.
+/// Runs a link for ever: dials it at the first call, and again after each end while the server is a member.
 pub(in crate::shard) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
     let rpc = &shard.core.config.rpc;
     let server = &link.peer.server;
     let mut backoff = Backoff::new(rpc.backoff_min, rpc.backoff_max);
-    let mut random = shard.random();
+    let mut random = shard.core.random();
     // A server that took a connection and never answered gets no calls before it answers a ping.
     let mut calls_wait = false;
     loop {
-        link.wanted().await;
+        link.dial_requested().await;
         let (mut lived, mut error) = (Duration::ZERO, None);
         let fault = match dial(
             &server.host,
             server.port,
-            shard.timeout(rpc.connect_timeout),
+            shard.core.timeout(rpc.connect_timeout),
             &shard.core.network,
         )
         .await
         {
-            Ok(_) if !link.listed.get() => continue,
+            Ok(_) if !link.is_member.get() => continue,
             Ok(socket) => {
                 if !calls_wait {
-                    shard.take_calls(&link);
+                    shard.peers.take_calls(&shard.core, &link);
                 }
                 let fault = talk(&shard, &link, Rc::new(socket), calls_wait).await;
                 let up_since = link.up_since.get();
@@ -129,7 +131,8 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
             }
         };
         let pause = backoff.pause(lived, random.fraction());
-        shard.link_ended(&link, fault, error.as_ref(), pause);
+        let (core, peers) = (&shard.core, &shard.peers);
+        shard.fail_calls(peers.link_ended(core, &link, fault, error.as_ref(), pause));
         clock::sleep(pause).await;
     }
 }
@@ -161,7 +164,7 @@ async fn talk(
         mailbox.note_ping(now);
     }
     if !waits_for_pong {
-        shard.open_pipe(&link.pipe, socket.clone());
+        shard.peers.open(&shard.core, &link.writer, socket.clone());
     }
     *link.mailbox.borrow_mut() = Some(mailbox);
     let receiver = LinkReceiver {
@@ -172,7 +175,7 @@ async fn talk(
     let end = drive::read(&socket, &shard.core.read_buffer, &receiver).await;
     match (link.fault.take(), end) {
         (Some(fault), _) => fault,
-        (None, _) if link.pipe.has_overflowed() => LinkFault::QueueFull,
+        (None, _) if link.writer.has_overflowed() => LinkFault::QueueFull,
         (None, End::Failed) => LinkFault::Socket,
         (None, End::Eof | End::Enough) => LinkFault::Left,
     }
@@ -186,39 +189,39 @@ struct LinkReceiver<'a> {
 
 impl Receiver for LinkReceiver<'_> {
     fn receive(&self, input: &mut [u8]) -> Option<usize> {
+        let Self { shard, link, .. } = self;
+        let (core, peers) = (&shard.core, &shard.peers);
         self.socket.quick_ack();
         // What other shards sent before the peer wrote this answer comes first: a push before the
         // response that it belongs to.
-        self.shard.receive_waiting_batches();
+        shard.receive_waiting_batches();
         let mut at = 0;
         loop {
             let received = {
-                let mut mailbox = self.link.mailbox.borrow_mut();
+                let mut mailbox = link.mailbox.borrow_mut();
                 mailbox.as_mut()?.receive(&input[at..])
             };
             match received {
                 Ok((0, _)) => return Some(at),
                 Ok((used, event)) => {
                     at += used;
-                    if self.link.up_since.get().is_none() && event.is_some_and(Event::is_answer) {
-                        self.shard.link_opened(self.link);
+                    if link.up_since.get().is_none() && event.is_some_and(Event::is_answer) {
+                        peers.link_opened(core, link);
                     }
                     match event {
-                        Some(Event::Payload(payload)) => {
-                            self.shard.payload(self.link.index, payload);
-                        }
-                        Some(Event::Ping) => self.shard.send_to_peer(&self.link.pipe, |out| {
+                        Some(Event::Payload(payload)) => shard.payload(link.index, payload),
+                        Some(Event::Ping) => peers.send(core, &link.writer, |out| {
                             out.extend_from_slice(&mqtt::PINGRESP);
                         }),
-                        Some(Event::Pong) if !self.link.pipe.is_open() => {
-                            self.shard.open_pipe(&self.link.pipe, self.socket.clone());
+                        Some(Event::Pong) if !link.writer.is_open() => {
+                            peers.open(core, &link.writer, self.socket.clone());
                         }
                         Some(Event::Disconnect) => return None,
                         Some(Event::Pong) | None => {}
                     }
                 }
                 Err(fault) => {
-                    self.link.fault.set(Some(fault));
+                    link.fault.set(Some(fault));
                     return None;
                 }
             }
@@ -226,95 +229,97 @@ impl Receiver for LinkReceiver<'_> {
     }
 }
 
-impl Shard {
-    /// Frames that another shard wrote for a link of this one.
-    pub(in crate::shard) fn frames_of_another(&self, peer: PeerIndex, epoch: Epoch, frames: &[u8]) {
-        let links = self.peers.links.borrow();
+impl Peers {
+    /// Sends frames that another shard wrote for a link of this one.
+    pub(in crate::shard) fn send_frames(
+        &self,
+        core: &Core,
+        peer: PeerIndex,
+        epoch: Epoch,
+        frames: &[u8],
+    ) {
+        let links = self.links.borrow();
         let Some(link) = links.get(peer.index()) else {
             // The other shard knows of a server that this one is about to hear of.
-            self.peers
-                .early_frames
-                .borrow_mut()
-                .push((peer, epoch, frames.to_vec()));
+            if !self.unknown_peers.borrow_mut().keep(peer, epoch, frames) {
+                core.counters().add(Counter::UnknownPeerFrames, 1);
+            }
             return;
         };
         let Some(link) = link else { return };
         if link.epoch.get() != epoch {
             // Their calls have failed, or are about to, with the link they were written for.
-            return self.counters().add(Counter::FramesStale, 1);
+            return core.counters().add(Counter::FramesStale, 1);
         }
-        self.send_to_peer(&link.pipe, |out| out.extend_from_slice(frames));
-        link.want();
+        self.send(core, &link.writer, |out| out.extend_from_slice(frames));
+        link.request_dial();
     }
 
-    /// The list of servers has changed: what is gone ends, what is back opens.
-    pub(in crate::shard) fn relist_links(self: &Rc<Self>) {
-        let links: Vec<Rc<Link>> = self
-            .peers
-            .links
-            .borrow()
-            .iter()
-            .flatten()
-            .cloned()
-            .collect();
-        for link in links {
-            let listed = self.peers.cluster.borrow().is_listed(link.index);
-            if link.listed.replace(listed) == listed {
+    /// Applies a new list of servers to the links: opens those of servers that are back, ends those of servers that
+    /// left. Returns the calls that failed.
+    pub(super) fn update_members(&self, core: &Core) -> Vec<Origin> {
+        let mut failed = Vec::new();
+        for link in self.own_links() {
+            let is_member = self.cluster.borrow().is_listed(link.index);
+            if link.is_member.replace(is_member) == is_member {
                 continue;
             }
-            if listed {
+            if is_member {
                 // Calls are taken again at once; they wait until the link is open.
-                self.take_calls(&link);
-                link.want();
+                self.take_calls(core, &link);
+                link.request_dial();
             } else {
-                link.wanted.set(false);
-                self.end_link(&link, LinkFault::Removed);
+                link.dial_requested.set(false);
+                failed.append(&mut self.end_link(core, &link, LinkFault::Removed));
             }
         }
+        failed
     }
 
-    /// Sends pings that are due; ends links that do not answer them, or take no bytes.
-    pub(in crate::shard) fn ping_links(self: &Rc<Self>, time: ShardTime) {
-        let links: SmallVec<[Rc<Link>; 16]> = self
-            .peers
-            .links
-            .borrow()
-            .iter()
-            .flatten()
-            .cloned()
-            .collect();
-        for link in links {
-            if link.pipe.has_overflowed() {
-                self.end_link(&link, LinkFault::QueueFull);
+    /// Sends pings that are due; ends links that do not answer them, or take no bytes. Returns the calls that
+    /// failed.
+    pub(in crate::shard) fn ping_links(&self, core: &Core, time: ShardTime) -> Vec<Origin> {
+        let mut failed = Vec::new();
+        for link in self.own_links() {
+            if link.writer.has_overflowed() {
+                failed.append(&mut self.end_link(core, &link, LinkFault::QueueFull));
             }
             let due = match &mut *link.mailbox.borrow_mut() {
                 Some(mailbox) => mailbox.ping_due(time),
                 None => continue,
             };
             match due {
-                Ok(true) => self.send_to_peer(&link.pipe, |out| {
+                Ok(true) => self.send(core, &link.writer, |out| {
                     out.extend_from_slice(&mqtt::PINGREQ);
                 }),
                 Ok(false) => {}
-                Err(fault) => self.end_link(&link, fault),
+                Err(fault) => failed.append(&mut self.end_link(core, &link, fault)),
             }
         }
+        failed
     }
 
-    /// Ends a link from outside its read loop, which sees the end of its socket.
-    fn end_link(self: &Rc<Self>, link: &Link, fault: LinkFault) {
+    /// The links that this shard owns.
+    fn own_links(&self) -> SmallVec<[Rc<Link>; 16]> {
+        self.links.borrow().iter().flatten().cloned().collect()
+    }
+
+    /// Ends a link from outside its read loop, which sees the end of its socket. Returns the calls that failed at
+    /// once, where there was no socket.
+    pub(super) fn end_link(&self, core: &Core, link: &Link, fault: LinkFault) -> Vec<Origin> {
         let Some(socket) = link.socket.borrow().clone() else {
-            return self.link_ended(link, fault, None, Duration::ZERO);
+            return self.link_ended(core, link, fault, None, Duration::ZERO);
         };
         link.fault.set(Some(fault));
         socket.shutdown();
+        Vec::new()
     }
 
     /// Notes that the server has answered for the first time on this connection.
-    fn link_opened(self: &Rc<Self>, link: &Link) {
+    fn link_opened(&self, core: &Core, link: &Link) {
         link.up_since.set(Some(clock::now()));
         link.warned.take();
-        self.counters().add(Counter::LinksUp, 1);
+        core.counters().add(Counter::LinksUp, 1);
         let server = &link.peer.server;
         tracing::info!(
             server = server.id,
@@ -322,41 +327,42 @@ impl Shard {
             port = server.port,
             "link is up"
         );
-        self.take_calls(link);
+        self.take_calls(core, link);
     }
 
     /// Lets all shards send calls to the server.
-    fn take_calls(self: &Rc<Self>, link: &Link) {
+    fn take_calls(&self, core: &Core, link: &Link) {
         let (peer, epoch) = (link.index, link.epoch.get());
         self.link_is_up(peer, epoch);
-        self.tell_others(|| Parcel::LinkUp { peer, epoch });
+        core.broadcast_parcel(|| Parcel::LinkUp { peer, epoch });
     }
 
-    /// Fails the calls of a link that has ended, or that could not be opened. `pause` is the time until the
-    /// next try, for the log.
+    /// Begins the next life of a link that has ended, or that could not be opened, on all shards. Returns the calls
+    /// of this shard that failed. `pause` is the time until the next dial, for the log.
     fn link_ended(
-        self: &Rc<Self>,
+        &self,
+        core: &Core,
         link: &Link,
         fault: LinkFault,
         error: Option<&io::Error>,
         pause: Duration,
-    ) {
+    ) -> Vec<Origin> {
         let was_up = link.up_since.take().is_some();
         match (was_up, fault) {
-            (true, _) => self.counters().add(Counter::LinksDown, 1),
+            (true, _) => core.counters().add(Counter::LinksDown, 1),
             (false, LinkFault::Removed) => {}
-            (false, _) => self.counters().add(Counter::DialsFailed, 1),
+            (false, _) => core.counters().add(Counter::DialsFailed, 1),
         }
         report_end(link, was_up, fault, error, pause);
         link.mailbox.take();
         link.socket.take();
         link.fault.take();
-        self.close_pipe(&link.pipe);
+        self.close(core, &link.writer);
         let next = link.epoch.get().next();
         link.epoch.set(next);
         let peer = link.index;
-        self.link_is_down(peer, next);
-        self.tell_others(|| Parcel::LinkDown { peer, next });
+        core.broadcast_parcel(|| Parcel::LinkDown { peer, next });
+        self.link_is_down(core, peer, next)
     }
 }
 

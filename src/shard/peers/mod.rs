@@ -1,42 +1,143 @@
-//! The other servers, as one shard sees them: calls to them, links that this shard owns, the master.
+//! The other servers, as one shard sees them: calls to them, links that this shard owns, connections that they open,
+//! and the registry.
 //!
-//! **Absent**: the other parts of the shard. A method returns what happened, and `dispatch.rs` reacts.
+//! **Absent**: the other parts of the shard. A method returns what happened, and `shard/dispatch` reacts.
 //!
-//! **Where to start reading**: `link.rs`.
+//! **Where to start reading**: `calls.rs` for a call, `link.rs` for a link.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::dispatch::Origin;
+use slab::Slab;
+
+use super::Core;
+use super::origin::Origin;
+use crate::config::{Config, Server};
 use crate::ids::PeerIndex;
-use crate::peer::Epoch;
 use crate::peer::directory::Cluster;
 use crate::peer::pending::Calls;
-use crate::route::balance::Balancer;
+use crate::peer::pomelo::mailbox::LinkFault;
+use crate::route::balance::{Balancer, Strategy};
 
 pub(super) mod calls;
+pub(super) mod inbound;
 pub(super) mod link;
 pub(super) mod registry;
+mod unknown;
 pub(super) mod writer;
 
 use link::Link;
-use registry::MasterLink;
-use writer::Pipe;
+use registry::Registry;
+use unknown::UnknownPeers;
+use writer::PeerWriter;
 
 /// The other servers, as one shard sees them.
+#[derive(Default)]
 pub(super) struct Peers {
-    pub(super) cluster: RefCell<Arc<Cluster>>,
+    cluster: RefCell<Arc<Cluster>>,
     /// State of routing, by server type.
-    pub(super) balancers: RefCell<Vec<Balancer>>,
-    /// Own id as JSON text, quotes included.
-    pub(super) server_id_json: String,
+    balancers: RefCell<Vec<Balancer>>,
     /// Calls of this shard, by peer.
-    pub(super) calls: RefCell<Vec<Calls<Origin>>>,
+    calls: RefCell<Vec<Calls<Origin>>>,
     /// Links that this shard owns; `None` for those of other shards.
-    pub(super) links: RefCell<Vec<Option<Rc<Link>>>>,
-    /// Frames for servers that this shard has not heard of yet.
-    pub(super) early_frames: RefCell<Vec<(PeerIndex, Epoch, Vec<u8>)>>,
-    pub(super) dirty_pipes: RefCell<Vec<Rc<Pipe>>>,
-    pub(super) master: RefCell<Option<Rc<MasterLink>>>,
+    links: RefCell<Vec<Option<Rc<Link>>>>,
+    unknown_peers: RefCell<UnknownPeers>,
+    dirty_writers: RefCell<Vec<Rc<PeerWriter>>>,
+    /// Writers of the connections that peers opened. Only the coordinator has some.
+    inbound: RefCell<Slab<Rc<PeerWriter>>>,
+    /// Callers whose names are being looked up.
+    lookups: Cell<usize>,
+    /// The link to the master. Only the coordinator has it, with a master in its configuration.
+    registry: RefCell<Option<Rc<Registry>>>,
+}
+
+/// The effects of a new list of servers.
+pub(super) struct Applied {
+    /// The list before.
+    pub(super) old: Arc<Cluster>,
+    /// New links of this shard.
+    pub(super) links: Vec<Rc<Link>>,
+    /// Calls of this shard that failed.
+    pub(super) failed: Vec<Origin>,
+}
+
+impl Peers {
+    /// Makes the registry of a process with a master, for the coordinator.
+    pub(super) fn open_registry(&self, core: &Core) -> Option<Rc<Registry>> {
+        let master = core.config.master.as_ref()?;
+        let registry = Rc::new(Registry::new(core, master));
+        *self.registry.borrow_mut() = Some(registry.clone());
+        Some(registry)
+    }
+
+    /// Applies a new list of servers: adds links, ends those of removed servers.
+    pub(super) fn apply(&self, core: &Core, cluster: &Arc<Cluster>) -> Applied {
+        let rpc = &core.config.rpc;
+        let mut opened = Vec::new();
+        // Asked before the loop: what a loop's head borrows, it borrows to its end.
+        let (links, balancers) = (self.links.borrow().len(), self.balancers.borrow().len());
+        for index in links..cluster.peer_count() {
+            self.calls.borrow_mut().push(Calls::new(
+                core.id,
+                core.shards,
+                rpc.calls_in_flight_max,
+                rpc.timeout,
+            ));
+            let peer = PeerIndex(index as u32);
+            let link = (calls::owner(peer, core.shards) == core.id)
+                .then(|| Rc::new(Link::new(peer, cluster.peer(peer).clone())));
+            opened.extend(link.clone());
+            self.links.borrow_mut().push(link);
+        }
+        for name in &cluster.type_names()[balancers..] {
+            let balancer = balancer(core, name);
+            self.balancers.borrow_mut().push(balancer);
+        }
+        let old = self.cluster.replace(cluster.clone());
+        let mut failed = self.update_members(core);
+        let (frames, overflowed) = self.unknown_peers.borrow_mut().take();
+        for (peer, epoch, frames) in frames {
+            self.send_frames(core, peer, epoch, &frames);
+        }
+        for peer in overflowed {
+            let link = self.links.borrow().get(peer.index()).cloned().flatten();
+            if let Some(link) = link {
+                failed.append(&mut self.end_link(core, &link, LinkFault::QueueFull));
+                link.request_dial();
+            }
+        }
+        Applied {
+            old,
+            links: opened,
+            failed,
+        }
+    }
+
+    /// Returns the servers of a type, in the order that routing counts them; `None` for a type that never had one.
+    pub(super) fn servers(&self, server_type: &str) -> Option<Vec<Server>> {
+        let cluster = self.cluster.borrow();
+        let mut ever = cluster.type_names().iter();
+        ever.find(|known| ***known == *server_type)?;
+        let known = cluster.of_type(server_type.as_bytes());
+        let servers = known.iter().flat_map(|known| &known.servers);
+        let server = |peer: &PeerIndex| cluster.peer(*peer).server.clone();
+        Some(servers.map(server).collect())
+    }
+}
+
+/// Makes the list of the configured servers, which is used until a master sends one. Every shard makes the same.
+pub(super) fn configured(config: &Config) -> Arc<Cluster> {
+    registry::configured(config).snapshot()
+}
+
+/// Makes the balancer of a server type: that of `route.<type>`, else that of `route.default`.
+fn balancer(core: &Core, server_type: &str) -> Balancer {
+    let routes = &core.config.routes;
+    let text = routes.get(server_type).or_else(|| routes.get("default"));
+    // Checked when the configuration was read.
+    let strategy = text
+        .and_then(|text| Strategy::parse(text).ok())
+        .unwrap_or_default();
+    Balancer::new(strategy, core.config.dialect, u64::from(core.id.0))
 }

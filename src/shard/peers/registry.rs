@@ -1,5 +1,5 @@
-//! What the switch does for the cluster: keeps the link to the master, makes its list of servers
-//! known to all shards, says good-bye.
+//! The registry of the cluster: the link to the master, and the list of servers that it keeps. Only the coordinator
+//! has one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -7,23 +7,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::writer::Pipe;
+use super::Peers;
+use super::writer::{self, PeerWriter};
 use crate::config::{self, Config};
 use crate::error::Error;
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::dial::{DialError, dial};
 use crate::net::drive::{self, Receiver};
-use crate::net::socket::{Listener, Socket};
+use crate::net::socket::Socket;
 use crate::peer::directory::{Cluster, Directory};
 use crate::peer::pomelo::mailbox::Backoff;
 use crate::peer::pomelo::master::{
-    Event, Figures, Login, Master, MasterConfig, ServerInfo, ServerList, Statistics,
+    Event, Figures, Master, MasterConfig, ServerInfo, ServerList, Statistics, StatisticsQuestion,
 };
-use crate::shard::mesh::Parcel;
-use crate::shard::{Shard, coordinator};
+use crate::shard::{Core, Shard};
 use crate::time::ShardTime;
-use crate::wire::pomelo::mqtt;
 
 /// How long connecting to the master may take, as in the reference.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,63 +34,61 @@ const KILL_DELAY: Duration = Duration::from_secs(2);
 /// Exit status after `kill`, as in the reference.
 const KILL_STATUS: i32 = 255;
 
-/// The link to the master.
-pub(in crate::shard) struct MasterLink {
-    machine: RefCell<Master>,
-    pipe: Rc<Pipe>,
+/// The link to the master, and the list of servers.
+pub(in crate::shard) struct Registry {
+    master: RefCell<Master>,
+    writer: Rc<PeerWriter>,
     directory: RefCell<Directory>,
     /// Servers that the master has not named since it came back, and until when they stay.
     unnamed: RefCell<HashMap<String, Instant>>,
     started: Instant,
-    /// When the machine looks at the clock again.
+    /// The time of the next look at the clock.
     next_tick: Cell<Instant>,
-    /// Why the connection ends, where this side ends it.
+    /// Reason for the end of the connection, where this side ends it.
     end_reason: Cell<Option<&'static str>>,
-    /// This server has said good-bye.
+    /// This server has left the cluster.
     left: Cell<bool>,
 }
 
-/// Starts the tasks of the switch.
-pub(in crate::shard) fn start(shard: &Rc<Shard>, rpc_listener: Option<Listener>) {
-    if let Some(listener) = rpc_listener {
-        shard.keep(coordinator::run(shard.clone(), listener));
-    }
-    if let Some(master) = &shard.core.config.master {
-        let link = Rc::new(MasterLink::new(shard, master));
-        *shard.peers.master.borrow_mut() = Some(link.clone());
-        shard.keep(run(shard.clone(), link, master.clone()));
-    }
+/// An order of the registry that other parts of the shard carry out.
+pub(in crate::shard) enum Order {
+    /// Use a new list of servers.
+    UseMembers(Arc<Cluster>),
+    /// Answer the master's question with the connection statistics of the process.
+    AnswerStatistics(StatisticsQuestion),
+    /// Add expressions to the blacklist.
+    AddToBlacklist(Vec<String>),
 }
 
-/// The servers of the configuration.
-fn configured(config: &Config) -> Directory {
+/// Makes the directory of the configured servers.
+pub(super) fn configured(config: &Config) -> Directory {
     let mut directory = Directory::default();
     for server in &config.servers {
         directory.add(server);
     }
-    // Types get their places here, so that every shard has them at the same ones.
+    // The snapshot numbers the types, so that they have the same numbers on every shard.
     directory.snapshot();
     directory
 }
 
-impl MasterLink {
-    fn new(shard: &Shard, master: &config::Master) -> Self {
+impl Registry {
+    pub(super) fn new(core: &Core, master: &config::Master) -> Self {
         let config = MasterConfig {
-            id: shard.core.config.id.clone(),
-            server_type: shard.core.config.server_type.clone(),
+            id: core.config.id.clone(),
+            server_type: core.config.server_type.clone(),
             pid: std::process::id(),
             info: serde_json::Value::Object(master.info.clone()),
             token: master.token.clone(),
             started_ms: clock::unix_ms() as u64,
-            dialect: shard.core.config.dialect,
+            dialect: core.config.dialect,
         };
         Self {
-            machine: RefCell::new(Master::new(config)),
-            pipe: Rc::default(),
-            directory: RefCell::new(configured(&shard.core.config)),
+            master: RefCell::new(Master::new(config)),
+            writer: Rc::default(),
+            directory: RefCell::new(configured(&core.config)),
             unnamed: RefCell::default(),
             started: clock::now(),
-            next_tick: Cell::new(shard.core.time.get().now),
+            next_tick: Cell::new(core.time.get().now),
             end_reason: Cell::default(),
             left: Cell::default(),
         }
@@ -130,6 +127,11 @@ impl MasterLink {
         }
     }
 
+    /// Makes the list of servers that all shards use from now on.
+    fn members(&self) -> Order {
+        Order::UseMembers(self.directory.borrow_mut().snapshot())
+    }
+
     /// Removes servers that did not come back in time; true when there were any.
     fn remove_unnamed(&self, time: ShardTime) -> bool {
         let mut unnamed = self.unnamed.borrow_mut();
@@ -145,22 +147,26 @@ impl MasterLink {
     }
 }
 
-/// Keeps the link for ever. A master that is missing harms nobody: the list stays as it was.
-async fn run(shard: Rc<Shard>, link: Rc<MasterLink>, master: config::Master) {
-    let cluster = &shard.core.config.cluster;
+/// Runs the link to the master for ever. A missing master harms nobody: the list of servers stays as it was.
+pub(in crate::shard) async fn run(shard: Rc<Shard>, registry: Rc<Registry>) {
+    let core = &shard.core;
+    let Some(master) = &core.config.master else {
+        return;
+    };
+    let cluster = &core.config.cluster;
     let mut backoff = Backoff::new(cluster.reconnect_min, cluster.reconnect_max);
-    let mut random = shard.random();
+    let mut random = core.random();
     let (host, port) = (&master.host, master.port);
     loop {
-        let timeout = shard.timeout(CONNECT_TIMEOUT);
-        let dialled = dial(host, port, timeout, &shard.core.network).await;
+        let timeout = core.timeout(CONNECT_TIMEOUT);
+        let dialled = dial(host, port, timeout, &core.network).await;
         let (lived, text, reason) = match dialled {
             Ok(socket) => {
-                let lived = talk(&shard, &link, Rc::new(socket)).await;
-                if link.left.get() {
+                let lived = talk(&shard, &registry, Rc::new(socket)).await;
+                if registry.left.get() {
                     return;
                 }
-                let reason = link.end_reason.take();
+                let reason = registry.end_reason.take();
                 let reason = reason.unwrap_or("the master closed the connection");
                 let text = "the link to the master is down";
                 (lived, text, reason.to_owned())
@@ -188,44 +194,48 @@ async fn run(shard: Rc<Shard>, link: Rc<MasterLink>, master: config::Master) {
 
 /// Runs one connection to the master. Returns how long this server was a member through it: next to
 /// nothing where two servers with one id throw each other out, so that the pauses between them grow.
-async fn talk(shard: &Rc<Shard>, link: &Rc<MasterLink>, socket: Rc<Socket>) -> Duration {
-    shard.open_pipe(&link.pipe, socket.clone());
-    shard.send_to_peer(&link.pipe, |out| {
-        let now = shard.core.time.get().now;
-        link.machine.borrow_mut().connected(now, out);
+async fn talk(shard: &Rc<Shard>, registry: &Rc<Registry>, socket: Rc<Socket>) -> Duration {
+    let (core, peers) = (&shard.core, &shard.peers);
+    peers.open(core, &registry.writer, socket.clone());
+    peers.send(core, &registry.writer, |out| {
+        let now = core.time.get().now;
+        registry.master.borrow_mut().connected(now, out);
     });
     let receiver = MasterReceiver {
         shard,
-        link,
+        registry,
         accepted: Cell::new(None),
     };
-    drive::read(&socket, &shard.core.read_buffer, &receiver).await;
-    shard.flush_pipe(&link.pipe);
-    shard.close_pipe(&link.pipe);
+    drive::read(&socket, &core.read_buffer, &receiver).await;
+    writer::flush(shard, &registry.writer);
+    peers.close(core, &registry.writer);
     let since = receiver.accepted.get();
     since.map_or(Duration::ZERO, |since| clock::now() - since)
 }
 
 struct MasterReceiver<'a> {
     shard: &'a Rc<Shard>,
-    link: &'a Rc<MasterLink>,
+    registry: &'a Rc<Registry>,
     /// Since when this server is part of the cluster.
     accepted: Cell<Option<Instant>>,
 }
 
 impl Receiver for MasterReceiver<'_> {
     fn receive(&self, input: &mut [u8]) -> Option<usize> {
+        let Self {
+            shard, registry, ..
+        } = self;
+        let (core, peers) = (&shard.core, &shard.peers);
         let mut at = 0;
         loop {
             let mut out = Vec::new();
-            let received = self.link.machine.borrow_mut().receive(
-                self.shard.core.time.get().now,
-                &input[at..],
-                &mut out,
-            );
+            let now = core.time.get().now;
+            let received = registry
+                .master
+                .borrow_mut()
+                .receive(now, &input[at..], &mut out);
             if !out.is_empty() {
-                self.shard
-                    .send_to_peer(&self.link.pipe, |bytes| bytes.append(&mut out));
+                peers.send(core, &registry.writer, |bytes| bytes.append(&mut out));
             }
             match received {
                 Ok((0, _)) => return Some(at),
@@ -235,15 +245,16 @@ impl Receiver for MasterReceiver<'_> {
                     if event == Some(Event::Accepted) {
                         self.accepted.set(Some(clock::now()));
                     }
-                    if let Some(event) = event {
-                        self.shard.master_event(self.link, event);
+                    let order = event.and_then(|event| peers.master_event(core, registry, event));
+                    if let Some(order) = order {
+                        shard.carry_out(order);
                     }
                     if ends {
                         return None;
                     }
                 }
                 Err(fault) => {
-                    self.link.end_reason.set(Some(fault.text()));
+                    registry.end_reason.set(Some(fault.text()));
                     return None;
                 }
             }
@@ -251,50 +262,38 @@ impl Receiver for MasterReceiver<'_> {
     }
 }
 
-impl Shard {
-    /// The servers of the configuration, until a master says who there is. Every shard comes to the
-    /// same list by itself.
-    pub(in crate::shard) fn apply_static_cluster(self: &Rc<Self>) {
-        self.apply_cluster(configured(&self.core.config).snapshot());
-    }
-
-    /// Makes a new list known to all shards.
-    fn publish(self: &Rc<Self>, link: &MasterLink) {
-        let cluster: Arc<Cluster> = link.directory.borrow_mut().snapshot();
-        self.tell_others(|| Parcel::Cluster(cluster.clone()));
-        self.apply_cluster(cluster);
-    }
-
-    fn master_event(self: &Rc<Self>, link: &Rc<MasterLink>, event: Event) {
+impl Peers {
+    /// Acts on an event of the master; returns the order for other parts, if there is one.
+    fn master_event(&self, core: &Core, registry: &Registry, event: Event) -> Option<Order> {
         match event {
             Event::Accepted => tracing::info!("part of the cluster"),
             Event::Refused(text) => {
                 let text = format!("the master refused this server: {text}");
-                (self.core.stop)(Some(Error::Config(text)));
+                (core.stop)(Some(Error::Config(text)));
             }
             Event::Subscribed(list) => {
-                link.replace(&list, None);
-                self.publish(link);
+                registry.replace(&list, None);
+                return Some(registry.members());
             }
             Event::Replaced(list) => {
-                link.replace(&list, Some(self.core.time.get().now + RETURN_GRACE));
-                self.publish(link);
+                registry.replace(&list, Some(core.time.get().now + RETURN_GRACE));
+                return Some(registry.members());
             }
             Event::Added(server) => {
                 tracing::info!(server = server.id, "a server has joined");
-                link.add(&server);
-                self.publish(link);
+                registry.add(&server);
+                return Some(registry.members());
             }
             Event::AddedSelf(_) => {
                 tracing::warn!("another process has registered with this server's id");
             }
             Event::Removed(id) => {
                 tracing::info!(server = id, "a server has left");
-                link.remove(&id);
-                self.publish(link);
+                registry.remove(&id);
+                return Some(registry.members());
             }
             Event::RegisterAnew => {
-                link.end_reason.set(Some(
+                registry.end_reason.set(Some(
                     "the master has lost this server, which registers anew",
                 ));
             }
@@ -305,25 +304,17 @@ impl Shard {
                     rss_bytes,
                     heap_total_bytes: rss_bytes,
                     heap_used_bytes: rss_bytes,
-                    uptime: clock::now() - link.started,
+                    uptime: clock::now() - registry.started,
                 };
-                self.send_to_peer(&link.pipe, |out| {
-                    link.machine
-                        .borrow()
-                        .answer_figures(question, &figures, out);
+                self.send(core, &registry.writer, |out| {
+                    let master = registry.master.borrow();
+                    master.answer_figures(question, &figures, out);
                 });
             }
-            Event::AskStatistics(question) => {
-                let statistics = self.statistics();
-                self.send_to_peer(&link.pipe, |out| {
-                    link.machine
-                        .borrow()
-                        .answer_statistics(question, &statistics, out);
-                });
-            }
+            Event::AskStatistics(question) => return Some(Order::AnswerStatistics(question)),
             Event::Stop | Event::Restart => {
                 tracing::info!("the master stops this server");
-                (self.core.stop)(None);
+                (core.stop)(None);
             }
             Event::Kill => {
                 tracing::warn!("the master kills this server");
@@ -333,76 +324,63 @@ impl Shard {
                 })
                 .detach();
             }
-            Event::Blacklist(more) => self.console_blacklist(more),
+            Event::Blacklist(more) => return Some(Order::AddToBlacklist(more)),
             Event::Ignored(text) => {
-                self.counters().add(Counter::MasterIgnored, 1);
+                core.counters().add(Counter::MasterIgnored, 1);
                 tracing::debug!(text, "a message of the master is ignored");
             }
         }
+        None
     }
 
-    /// Connection statistics of the process (C11–C14).
-    pub(in crate::shard) fn statistics(&self) -> Statistics {
-        // As the reference: connections are counted only where they are limited.
-        let counted = self.core.config.client.max_connections.is_some();
-        let binding = self.coordinator.binding.borrow();
-        let logins: Vec<Login> = binding
-            .logins()
-            .into_iter()
-            .map(|login| Login {
-                time_ms: login.login_time_ms,
-                uid: login.uid.json().to_owned(),
-                address: login.address.to_string(),
-            })
-            .collect();
-        Statistics {
-            connections: if counted {
-                self.clients.process_connections.count() as u64
-            } else {
-                0
-            },
-            logged_in: logins.len() as u64,
-            logins,
-        }
-    }
-
-    /// Looks at the clock for the master's sake.
-    pub(in crate::shard) fn tick_master(self: &Rc<Self>, time: ShardTime) {
-        let Some(link) = self.peers.master.borrow().clone() else {
+    /// Answers the master's question with the connection statistics of the process.
+    pub(in crate::shard) fn answer_statistics(
+        &self,
+        core: &Core,
+        question: StatisticsQuestion,
+        statistics: &Statistics,
+    ) {
+        let Some(registry) = &*self.registry.borrow() else {
             return;
         };
-        if time.now < link.next_tick.get() {
-            return;
-        }
-        link.next_tick.set(time.now + Duration::from_secs(1));
-        if link.remove_unnamed(time) {
-            self.publish(&link);
-        }
-        if !link.pipe.is_open() {
-            return;
-        }
-        let mut out = Vec::new();
-        let alive = link.machine.borrow_mut().tick(time, &mut out);
-        if !out.is_empty() {
-            self.send_to_peer(&link.pipe, |bytes| bytes.append(&mut out));
-        }
-        if let Err(fault) = alive {
-            link.end_reason.set(Some(fault.text()));
-            link.pipe.shutdown();
-        }
+        self.send(core, &registry.writer, |out| {
+            let master = registry.master.borrow();
+            master.answer_statistics(question, statistics, out);
+        });
     }
 
-    /// Says good-bye to the master, then to everybody who might call.
-    pub(in crate::shard) fn leave_cluster(self: &Rc<Self>) {
-        if let Some(link) = &*self.peers.master.borrow() {
+    /// Lets the registry act on its deadlines; returns a new list of servers, where it has one.
+    pub(in crate::shard) fn tick_registry(&self, core: &Core, time: ShardTime) -> Option<Order> {
+        let registry = self.registry.borrow().clone()?;
+        if time.now < registry.next_tick.get() {
+            return None;
+        }
+        registry.next_tick.set(time.now + Duration::from_secs(1));
+        let members = registry.remove_unnamed(time).then(|| registry.members());
+        if registry.writer.is_open() {
             let mut out = Vec::new();
-            link.machine.borrow_mut().disconnect(&mut out);
-            link.left.set(true);
-            self.send_to_peer(&link.pipe, |bytes| bytes.append(&mut out));
-            self.flush_pipe(&link.pipe);
+            let alive = registry.master.borrow_mut().tick(time, &mut out);
+            if !out.is_empty() {
+                self.send(core, &registry.writer, |bytes| bytes.append(&mut out));
+            }
+            if let Err(fault) = alive {
+                registry.end_reason.set(Some(fault.text()));
+                registry.writer.shutdown();
+            }
         }
-        for pipe in self.served_pipes() {
-            self.send_to_peer(&pipe, |out| out.extend_from_slice(&mqtt::DISCONNECT));
-        }
+        members
     }
+}
+
+/// Tells the master that this server leaves.
+pub(in crate::shard) fn leave(shard: &Rc<Shard>) {
+    let Some(registry) = shard.peers.registry.borrow().clone() else {
+        return;
+    };
+    let mut out = Vec::new();
+    registry.master.borrow_mut().disconnect(&mut out);
+    registry.left.set(true);
+    let write = |bytes: &mut Vec<u8>| bytes.append(&mut out);
+    shard.peers.send(&shard.core, &registry.writer, write);
+    writer::flush(shard, &registry.writer);
 }

@@ -1,0 +1,275 @@
+//! Calls to other servers and their calls here, and news of the cluster.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Shard;
+use crate::handler::filter::Slot;
+use crate::handler::{
+    CallError, CallResult, Failure, Invocation, Outcome, Request, Sent, Session, remote_parts,
+};
+use crate::ids::PeerIndex;
+use crate::metrics::Counter;
+use crate::peer::directory::Cluster;
+use crate::peer::pending::Calls;
+use crate::route;
+use crate::shard::clients::blacklist;
+use crate::shard::origin::{Caller, Origin, ResponseTarget, ShortRoute};
+use crate::shard::parcel::Parcel;
+use crate::shard::peers::calls::results;
+use crate::shard::peers::link;
+use crate::shard::peers::registry::Order;
+use crate::shard::peers::writer::PeerWriter;
+use crate::wire::json;
+use crate::wire::pomelo::rpc;
+
+/// Forwarded messages and their answers.
+impl Shard {
+    /// Forwards a message that meets no filter.
+    pub(super) fn forward_client(self: &Rc<Self>, target: ResponseTarget, request: &Request<'_>) {
+        if self.clients.begin_in_flight(&self.core, target.sid) != Some(true) {
+            let outcome = Outcome::error("too many calls in flight");
+            return self.finish(target, request.route, &outcome);
+        }
+        let origin = Origin::Client(target, ShortRoute::new(request.route));
+        if let Err(failure) = self.forward(request, origin) {
+            self.clients.end_in_flight(target.sid);
+            self.finish(target, request.route, &Outcome::failed(failure));
+        }
+    }
+
+    /// Forwards a message to a server of the type that its route names, or to the delegate.
+    #[inline]
+    pub(super) fn forward(
+        self: &Rc<Self>,
+        request: &Request<'_>,
+        origin: Origin,
+    ) -> Result<(), Failure> {
+        let config = &self.core.config;
+        let server_type = match route::server_type(request.route.as_bytes()) {
+            own if own == config.server_type.as_bytes() => {
+                // Only a delegate that is told of closed sessions pays for this.
+                if config.delegate_closed.is_some() {
+                    self.clients.note_delegated(request.session.id());
+                }
+                config.delegate.as_deref().map_or(own, str::as_bytes)
+            }
+            other => other,
+        };
+        self.peers
+            .forward(&self.core, server_type, request, origin)
+            .map_err(Failure::new)
+    }
+
+    /// Acts on a payload from a peer whose link this shard owns.
+    pub(in crate::shard) fn payload(self: &Rc<Self>, peer: PeerIndex, payload: &[u8]) {
+        let core = &self.core;
+        for answer in rpc::answers(payload) {
+            let Ok(rpc::Answer { id: Some(id), resp }) = answer else {
+                core.counters().add(Counter::BadAnswers, 1);
+                continue;
+            };
+            let caller = Calls::<Origin>::shard_of(id, core.shards);
+            if caller == core.id {
+                self.answered(peer, id, resp);
+            } else {
+                core.mesh.borrow_mut().batch(caller).answer(peer, id, resp);
+                core.turn.request();
+            }
+        }
+    }
+
+    /// Ends a call of this shard with its answer.
+    pub(super) fn answered(self: &Rc<Self>, peer: PeerIndex, id: u64, resp: &[u8]) {
+        let counters = self.core.counters();
+        let Some(origin) = self.peers.end_call(peer, id) else {
+            return counters.add(Counter::LateAnswers, 1);
+        };
+        counters.add(Counter::Answers, 1);
+        if let Origin::Call(caller) = &origin {
+            return self.called(caller, results(resp));
+        }
+        let outcome = match (rpc::Answer { id: Some(id), resp }).result() {
+            Ok(result) => Outcome {
+                error: result
+                    .error
+                    .filter(|error| json::is_truthy(error))
+                    .map(|error| CallError::Remote(json::parse(error).unwrap_or_default()).into()),
+                response: result.value.map(Cow::Borrowed),
+            },
+            Err(_) => {
+                counters.add(Counter::BadAnswers, 1);
+                Outcome::error("the answer cannot be read")
+            }
+        };
+        self.deliver(origin, outcome);
+    }
+
+    /// Gives the outcome of a call to the one who waits for it.
+    fn deliver(self: &Rc<Self>, origin: Origin, outcome: Outcome<'_>) {
+        match origin {
+            Origin::Client(target, route) => {
+                self.clients.end_in_flight(target.sid);
+                self.finish(target, route.text(), &outcome);
+            }
+            Origin::Filtered(slot) => slot.put(outcome.into_owned()),
+            // It has no answer: `answered` gives those to `called`.
+            Origin::Call(caller) => {
+                let failure = outcome.error.unwrap_or_else(|| Failure::new("no answer"));
+                self.called(&caller, Err(CallError::Lost(failure.0)));
+            }
+        }
+    }
+
+    /// Delivers the failure of calls whose deadline has passed.
+    pub(in crate::shard) fn expire_calls(self: &Rc<Self>, expired: Vec<Origin>) {
+        for origin in expired {
+            self.deliver(origin, Outcome::error("the server did not answer in time"));
+        }
+    }
+
+    /// Delivers the failure of calls whose link has ended.
+    pub(in crate::shard) fn fail_calls(self: &Rc<Self>, failed: Vec<Origin>) {
+        for origin in failed {
+            self.deliver(origin, Outcome::error("the link to the server has ended"));
+        }
+    }
+}
+
+/// Calls of handlers.
+impl Shard {
+    /// Sends a handler's call.
+    pub(in crate::shard) fn invoke(&self, call: &Invocation<'_>) -> Sent {
+        let (core, clients, peers) = (&self.core, &self.clients, &self.peers);
+        let peer = peers.server_of(call)?;
+        // A session that has closed has no messages in flight to count with.
+        let counted = |session: &Session| {
+            let sid = session.id();
+            (sid, clients.begin_in_flight(core, sid))
+        };
+        let sid = match call.session.map(counted) {
+            Some((_, Some(false))) => {
+                return Err(CallError::NotSent("too many calls in flight".into()));
+            }
+            Some((sid, Some(true))) => Some(sid),
+            Some((_, None)) | None => None,
+        };
+        let slot: Rc<Slot<CallResult>> = Rc::default();
+        let caller = Caller {
+            slot: slot.clone(),
+            sid,
+        };
+        let sent = peers.invoke(core, peer, call, caller);
+        if let (Err(_), Some(sid)) = (&sent, sid) {
+            clients.end_in_flight(sid);
+        }
+        sent.map(|()| slot)
+    }
+
+    /// Gives a handler the result of its call.
+    fn called(&self, caller: &Caller, result: CallResult) {
+        if let Some(sid) = caller.sid {
+            self.clients.end_in_flight(sid);
+        }
+        caller.slot.put(result);
+    }
+
+    /// Tells the delegate that a session has closed.
+    pub(super) fn notify_delegate(&self, session: &Session) {
+        if let Some(Err(error)) = self.call_delegate(session) {
+            self.core.counters().add(Counter::DelegateUntold, 1);
+            tracing::debug!(session = %session.id(), %error, "the delegate is not told of a close");
+        }
+    }
+
+    /// Calls the delegate. Unlike a handler's call it does not count among those of the session, which may have no
+    /// room.
+    fn call_delegate(&self, session: &Session) -> Option<Sent> {
+        let config = &self.core.config;
+        let server_type = config.delegate.as_deref()?;
+        let (service, method) = remote_parts(config.delegate_closed.as_deref()?)?;
+        let server = match self.peers.choose_id(server_type, session) {
+            Ok(id) => id,
+            Err(text) => return Some(Err(CallError::NotSent(text.into()))),
+        };
+        let mut args = session.export();
+        args.insert(0, b'[');
+        args.push(b']');
+        Some(self.invoke(&Invocation {
+            server_type,
+            server: Some(&server),
+            service,
+            method,
+            args: &args,
+            timeout: None,
+            session: None,
+        }))
+    }
+}
+
+/// Calls of peers for remotes of the application.
+impl Shard {
+    /// Runs a remote and answers its caller.
+    pub(super) fn serve_remote(self: &Rc<Self>, writer: &Rc<PeerWriter>, call: &rpc::Call<'_>) {
+        let (core, app, peers) = (&self.core, &self.app, &self.peers);
+        let refuse = |counter, text: &str| {
+            core.counters().add(counter, 1);
+            peers.answer(core, writer, call.id, Err(text));
+        };
+        let index = match app.find_remote(core, &call.service, &call.method) {
+            Ok(index) => index,
+            Err(text) => return refuse(Counter::BadCalls, &text),
+        };
+        let Some(Value::Array(args)) = json::parse(call.args) else {
+            return refuse(Counter::BadCalls, "args is not an array");
+        };
+        if !writer.begin_remote(core.config.rpc.calls_in_flight_max) {
+            return refuse(Counter::PeerCallsRefused, "too many calls in progress");
+        }
+        let (shard, writer, id) = (self.clone(), writer.clone(), Box::<[u8]>::from(call.id));
+        let name = format!("{}.{}", call.service, call.method);
+        glommio::spawn_local(async move {
+            let Self { core, app, .. } = &*shard;
+            let context = shard.context();
+            let results = app.run_remote(core, context, index, &name, args).await;
+            writer.end_remote();
+            shard.peers.answer_remote(core, &writer, &id, results);
+        })
+        .detach();
+    }
+}
+
+/// The cluster.
+impl Shard {
+    /// Applies a new list of servers.
+    pub(in crate::shard) fn apply_cluster(self: &Rc<Self>, cluster: Arc<Cluster>) {
+        let applied = self.peers.apply(&self.core, &cluster);
+        for link in applied.links {
+            self.core.keep(link::run(self.clone(), link));
+        }
+        self.fail_calls(applied.failed);
+        let context = self.context();
+        self.app
+            .notify_servers(&self.core, &context, &applied.old, &cluster);
+    }
+
+    /// Carries out an order of the registry.
+    pub(in crate::shard) fn carry_out(self: &Rc<Self>, order: Order) {
+        match order {
+            Order::UseMembers(cluster) => {
+                self.core
+                    .broadcast_parcel(|| Parcel::Cluster(cluster.clone()));
+                self.apply_cluster(cluster);
+            }
+            Order::AnswerStatistics(question) => {
+                let statistics = self.statistics();
+                self.peers
+                    .answer_statistics(&self.core, question, &statistics);
+            }
+            Order::AddToBlacklist(more) => blacklist::add_from_console(self, more),
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! The crossings of a shard: every method that leads from one of its parts to another.
+//!
+//! A part does its own work and returns what happened; the methods here decide what that leads to. They stand by
+//! subject: messages and connections of clients here, then `handshake.rs`, `calls.rs` for other servers,
+//! `sessions.rs` for requests about sessions, `pushes.rs`.
+//!
+//! **Where to start reading**: [`Shard::dispatch`], then [`Shard::finish`].
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use super::Shard;
+use super::app::Way;
+use super::app::activity::Work;
+use super::clients::connection::{self, Closed, refused_for_address, refused_for_number};
+use super::origin::{Origin, ResponseTarget};
+use super::parcel::{Batch, Parcel};
+use crate::client::{ClientEvent, Connected};
+use crate::error::Fault;
+use crate::handler::filter::{self, Slot};
+use crate::handler::{
+    Answer, Incoming, LocalFuture, Outcome, Request, Sending, Session, SessionEvent, ShardContext,
+    reply,
+};
+use crate::ids::Sid;
+use crate::limits::{LOG_TEXT_BYTES_MAX, PACKAGE_BODY_BYTES_MAX};
+use crate::metrics::Counter;
+use crate::push::select::Via;
+use crate::route::Target;
+use crate::time::ShardTime;
+use crate::wire::message::{self, Message};
+use crate::wire::websocket::{self, Opcode};
+use crate::wire::{handshake as bodies, package};
+
+mod calls;
+mod handshake;
+mod pushes;
+mod sessions;
+
+/// Returns the part of a text that fits into a log line.
+fn log_text(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LOG_TEXT_BYTES_MAX)]
+}
+
+/// Reads text as UTF-8. It checks first whether it is: the standard library takes longer for text that is not.
+fn lossy(text: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
+}
+
+/// From the bytes of a client to the target of its message.
+impl Shard {
+    /// Acts on an event of a client's connection.
+    pub(super) fn client_event(self: &Rc<Self>, sid: Sid, event: ClientEvent<'_>) {
+        let (core, clients) = (&self.core, &self.clients);
+        match event {
+            ClientEvent::Message(message) => self.dispatch(sid, &message),
+            ClientEvent::Heartbeat | ClientEvent::Acked => {
+                if clients.has_heartbeats() && self.make_room_or_close(sid, package::HEAD_BYTES) {
+                    clients.heartbeat(core, sid);
+                }
+            }
+            ClientEvent::Handshake(body) => self.shake_hands(sid, body),
+            ClientEvent::Connected(connected) => self.connected(sid, *connected),
+            ClientEvent::Ping(payload) => {
+                let header = websocket::header(Opcode::Pong, payload.len());
+                if self.make_room_or_close(sid, header.as_slice().len() + payload.len()) {
+                    clients.raw(core, sid, |out| {
+                        out.extend_from_slice(header.as_slice());
+                        out.extend_from_slice(payload);
+                    });
+                }
+            }
+            ClientEvent::Assembled(whole) => match clients.assembled(sid, &whole) {
+                Some(Ok(event)) => self.client_event(sid, event),
+                Some(Err(fault)) => self.close(sid, fault, None),
+                None => {}
+            },
+            ClientEvent::Goodbye(code) => {
+                clients.raw(core, sid, |out| websocket::write_close(out, code));
+                self.close(sid, Fault::Left, None);
+            }
+            ClientEvent::Answered(answer, fault) => {
+                clients.raw(core, sid, |out| out.extend_from_slice(&answer));
+                self.close(sid, fault, None);
+            }
+            ClientEvent::Ignored => core.counters().add(Counter::PackagesIgnored, 1),
+            ClientEvent::Dropped => core.counters().add(Counter::MessagesDropped, 1),
+        }
+    }
+
+    /// Counts a connection whose transport is known now, or refuses it.
+    fn connected(self: &Rc<Self>, sid: Sid, connected: Connected) {
+        let (core, clients) = (&self.core, &self.clients);
+        clients.connected(core, sid, connected);
+        if core.config.client.real_ip_header.is_some() && clients.refuses(sid) {
+            refused_for_address(&clients.address_for_log(sid));
+            return self.close(sid, Fault::Blacklisted, None);
+        }
+        if !clients.count(sid) {
+            refused_for_number(&clients.address_for_log(sid));
+            self.close(sid, Fault::MaxConnections, None);
+        }
+    }
+
+    /// Dispatches a message of a working client.
+    fn dispatch(self: &Rc<Self>, sid: Sid, message: &Message<'_>) {
+        self.core.counters().add(Counter::Messages, 1);
+        let mut scratch = Vec::new();
+        self.dispatch_decoded(sid, message, &mut scratch);
+        self.clients.recycle(scratch);
+    }
+
+    /// As pomelo: first the body, then the route.
+    fn dispatch_decoded(self: &Rc<Self>, sid: Sid, message: &Message<'_>, scratch: &mut Vec<u8>) {
+        let (core, clients, app) = (&self.core, &self.clients, &self.app);
+        let Some((route, compressed)) = clients.route(message.route) else {
+            return core.counters().add(Counter::MessagesDropped, 1);
+        };
+        hop!();
+        let text = &*lossy(route);
+        let body = match clients.decode(core, sid, text, message.body, scratch) {
+            Ok(Some(body)) => body,
+            Ok(None) => return,
+            Err(fault) => return self.close(sid, fault, None),
+        };
+        let target = ResponseTarget {
+            sid,
+            id: message.id,
+            proto: clients.response_proto(text),
+        };
+        let destination = app.resolve(route);
+        match destination {
+            Target::NoRoute => return core.counters().add(Counter::MessagesDropped, 1),
+            // As pinus: before anything else is said of the route.
+            _ if !core.config.client.forward && !app.serves(route) => {
+                return self.close(sid, Fault::NotForwarded, None);
+            }
+            Target::Malformed => {
+                return self.finish(target, text, &Outcome::error("meet unknown route message"));
+            }
+            Target::Attack => {
+                tracing::warn!(session = %sid, "attack session: a route names a constructor");
+                return self.close(sid, Fault::Kicked, Some("attack"));
+            }
+            Target::Local(_) | Target::NoHandler | Target::Remote => {}
+        }
+        let Some((identity, is_full)) = clients.sender(core, sid) else {
+            return;
+        };
+        if is_full {
+            return self.reject_session_limit(target, text);
+        }
+        let session = Session::new(sid, identity, self.clone());
+        let request = Request {
+            id: message.id,
+            kind: message.kind.number(),
+            compressed,
+            gzip: message.gzip,
+            route: text,
+            body: &body,
+            session: &session,
+        };
+        match app.way(destination) {
+            Some(Way::Forward) => self.forward_client(target, &request),
+            Some(Way::Handler(index)) => self.call(target, index, &request),
+            Some(Way::NoHandler) => {
+                self.finish(target, text, &Outcome::error("fail to find handler"));
+            }
+            Some(Way::Filters) => self.filtered(target, destination, &request),
+            None => self.reject_shard_limit(target, text),
+        }
+    }
+
+    /// Answers a message whose session has too many in flight.
+    #[cold]
+    fn reject_session_limit(self: &Rc<Self>, target: ResponseTarget, route: &str) {
+        self.core.counters().add(Counter::SessionCallsFull, 1);
+        self.finish(
+            target,
+            route,
+            &Outcome::error("too many messages in flight"),
+        );
+    }
+
+    /// Answers a message whose shard has too many in progress.
+    #[cold]
+    fn reject_shard_limit(self: &Rc<Self>, target: ResponseTarget, route: &str) {
+        self.core.counters().add(Counter::InProgressFull, 1);
+        let outcome = Outcome::error("too many messages in progress");
+        self.finish(target, route, &outcome);
+    }
+}
+
+/// From a handler to the response.
+impl Shard {
+    /// Calls a handler without filters. Cost: nothing allocated here when it answers at once, and the outcome
+    /// is not moved: what was just written is slow to read in other pieces.
+    fn call(self: &Rc<Self>, target: ResponseTarget, index: usize, request: &Request<'_>) {
+        match self.app.call(index, request) {
+            Ok(Answer::Now(ref outcome)) => self.finish(target, request.route, outcome),
+            Ok(Answer::Later(future)) => self.call_later(target, index, request.route, future),
+            Err(_) => self.panicked(target, request.route),
+        }
+    }
+
+    #[inline(never)]
+    fn call_later(
+        self: &Rc<Self>,
+        target: ResponseTarget,
+        index: usize,
+        route: &str,
+        future: LocalFuture<Outcome<'static>>,
+    ) {
+        // The router knows the route of each handler, but the fallback serves any route.
+        let is_fallback = self.app.router().fallback_index() == Some(index);
+        let route: Option<Rc<str>> = is_fallback.then(|| route.into());
+        let (shard, other) = (self.clone(), route.clone());
+        let work = async move {
+            let outcome = future.await;
+            let route = other.as_deref();
+            let route = route.unwrap_or_else(|| shard.app.router().route_of(index));
+            shard.finish(target, route, &outcome);
+        };
+        self.spawn(target, Work::Handler(index), work, move |shard| {
+            let route = route.as_deref();
+            let route = route.unwrap_or_else(|| shard.app.router().route_of(index));
+            shard.panicked(target, route);
+        });
+    }
+
+    /// Sends a message through the filters; they get a copy, because the read buffer is used again.
+    #[inline(never)]
+    fn filtered(
+        self: &Rc<Self>,
+        target: ResponseTarget,
+        destination: Target,
+        request: &Request<'_>,
+    ) {
+        let incoming = Rc::new(Incoming::new(request));
+        let (shard, router) = (self.clone(), self.app.router().clone());
+        let message = incoming.clone();
+        let work = async move {
+            let forward = async |incoming: Rc<Incoming>| {
+                let slot = Rc::new(Slot::default());
+                match shard.forward(&incoming.request(), Origin::Filtered(slot.clone())) {
+                    Ok(()) => slot.take().await,
+                    Err(failure) => Outcome::failed(failure),
+                }
+            };
+            filter::handle(router, message, destination, forward).await;
+        };
+        let kind = match destination {
+            Target::Local(index) => Work::Filtered(index),
+            _ => Work::Filters,
+        };
+        self.spawn(target, kind, work, move |shard| {
+            // Id 0 has no response.
+            let is_answered = incoming.is_answered();
+            let id = if is_answered { 0 } else { target.id };
+            shard.panicked(ResponseTarget { id, ..target }, &incoming.route);
+        });
+    }
+
+    /// Runs the rest of a message beside others. There was room for it when it came, so it is not
+    /// refused any more: its handler may have begun. A panic that nobody caught costs this message only:
+    /// `lost` then answers it.
+    fn spawn(
+        self: &Rc<Self>,
+        target: ResponseTarget,
+        kind: Work,
+        work: impl Future<Output = ()> + 'static,
+        lost: impl FnOnce(&Rc<Self>) + 'static,
+    ) {
+        self.clients.add_in_flight(target.sid);
+        self.app.begin_work(&self.core);
+        let shard = self.clone();
+        glommio::spawn_local(async move {
+            if shard.app.run(kind, work).await.is_err() {
+                lost(&shard);
+            }
+            shard.app.end_work(&shard.core);
+            shard.clients.end_in_flight(target.sid);
+        })
+        .detach();
+    }
+
+    #[cold]
+    fn panicked(self: &Rc<Self>, target: ResponseTarget, route: &str) {
+        self.core.counters().add(Counter::Panics, 1);
+        tracing::error!(session = %target.sid, route, "a handler panicked");
+        self.finish(target, route, &Outcome::error("the handler panicked"));
+    }
+
+    /// Sends the client the response for an outcome. The route is for the log.
+    pub(super) fn finish(
+        self: &Rc<Self>,
+        target: ResponseTarget,
+        route: &str,
+        outcome: &Outcome<'_>,
+    ) {
+        if let Some(error) = &outcome.error {
+            self.failed(target, route, &error.0);
+        }
+        match reply::compose(target.id, outcome) {
+            Some(body) => self.respond(target, route, &body),
+            None => self.core.counters().add(Counter::ResponsesDropped, 1),
+        }
+    }
+
+    /// Counts and logs a message that is answered with code 500.
+    #[cold]
+    fn failed(&self, target: ResponseTarget, route: &str, cause: &str) {
+        self.core.counters().add(Counter::Failed, 1);
+        let ResponseTarget { sid, id, .. } = target;
+        let cause = log_text(cause);
+        tracing::info!(session = %sid, id, route, cause, "a message failed with code 500");
+    }
+
+    /// Sends a response. Cost: the one copy of its body, which a proto makes two.
+    fn respond(self: &Rc<Self>, target: ResponseTarget, route: &str, body: &[u8]) {
+        let ResponseTarget { sid, id, proto } = target;
+        let (core, clients) = (&self.core, &self.clients);
+        let via = if self.app.selects_schedulers() {
+            self.select_scheduler(&Sending::Response { id, body })
+        } else {
+            Ok(clients.response_scheduler())
+        };
+        let mut encoded = Vec::new();
+        let body = match proto {
+            None => body,
+            Some(proto) => clients.encode_response(core, sid, proto, route, body, &mut encoded),
+        };
+        // A body that no package can hold is an error of the handler.
+        let fits = message::response_bytes(id, body.len()) <= PACKAGE_BODY_BYTES_MAX;
+        let body = if fits {
+            body
+        } else {
+            self.failed(target, route, "the response does not fit into a package");
+            bodies::FAILED
+        };
+        let bytes = message::response_bytes(id, body.len());
+        let write = |out: &mut Vec<u8>| message::write_response(out, id, body);
+        let sent = via.is_ok_and(|via| self.send(sid, via, bytes, write, None));
+        let counter = if sent {
+            Counter::Responses
+        } else {
+            Counter::ResponsesDropped
+        };
+        core.counters().add(counter, 1);
+    }
+}
+
+/// Connections of clients.
+impl Shard {
+    /// Hands a data package of `bytes` bytes to a push scheduler; false when the session is not
+    /// working. `shared` is the same package where others get it too.
+    fn send(
+        self: &Rc<Self>,
+        sid: Sid,
+        via: Via,
+        bytes: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+        shared: Option<&bytes::Bytes>,
+    ) -> bool {
+        self.clients.is_working(sid)
+            && self.make_room_or_close(sid, bytes)
+            && self
+                .clients
+                .append(&self.core, sid, via, bytes, write, shared)
+    }
+
+    /// Makes room for `bytes` more in the outbox of a client. Bytes that only wait for the end of the turn are
+    /// written first; a client whose socket takes no more is closed.
+    fn make_room_or_close(self: &Rc<Self>, sid: Sid, bytes: usize) -> bool {
+        let (core, clients) = (&self.core, &self.clients);
+        if clients.has_room(core, sid, bytes) {
+            return true;
+        }
+        clients.release_all(sid);
+        connection::flush(self, sid);
+        if clients.has_room(core, sid, bytes) {
+            return true;
+        }
+        self.close(sid, Fault::OutboxFull, None);
+        false
+    }
+
+    /// Closes a connection whose deadline has passed.
+    pub(super) fn check_timeouts(self: &Rc<Self>, sid: Sid, time: ShardTime) {
+        if let Some(fault) = self.clients.check_timeouts(&self.core, sid, time) {
+            self.close(sid, fault, None);
+        }
+    }
+
+    /// Closes a connection, and tells everybody who wants to know; a reason goes out as a kick package.
+    pub(super) fn close(self: &Rc<Self>, sid: Sid, fault: Fault, reason: Option<&str>) {
+        let Some(closed) = self.clients.close(&self.core, sid, fault, reason) else {
+            return;
+        };
+        let Closed {
+            identity,
+            counted,
+            delegated,
+        } = closed;
+        if identity.uid.is_some() {
+            self.report_unbound(sid);
+        }
+        if counted {
+            self.notify_handlers(sid, identity.clone(), SessionEvent::Close);
+        }
+        if delegated {
+            self.notify_delegate(&Session::new(sid, identity, self.clone()));
+        }
+    }
+
+    /// Closes the connections of all clients.
+    pub(super) fn close_everything(self: &Rc<Self>) {
+        for sid in self.clients.sids() {
+            self.close(sid, Fault::Stopping, None);
+        }
+    }
+
+    /// Calls the handlers that want an event of a session.
+    fn notify_handlers(
+        self: &Rc<Self>,
+        sid: Sid,
+        identity: Rc<crate::session::Identity>,
+        event: SessionEvent,
+    ) {
+        if self.app.wants(&event) {
+            let (core, context) = (&self.core, self.context());
+            self.app
+                .notify_handlers(core, &context, sid, identity, event);
+        }
+    }
+
+    /// The shard as its application sees it.
+    pub(super) fn context(self: &Rc<Self>) -> Rc<dyn ShardContext> {
+        self.clone()
+    }
+}
+
+/// Other shards.
+impl Shard {
+    /// Acts on the parcels that another shard sent in one turn.
+    pub(super) fn receive_batch(self: &Rc<Self>, batch: &Batch) {
+        let (core, peers) = (&self.core, &self.peers);
+        for parcel in &batch.parcels {
+            match parcel {
+                Parcel::Frames { peer, epoch, bytes } => {
+                    peers.send_frames(core, *peer, *epoch, &batch.bytes[bytes.clone()]);
+                }
+                Parcel::Answer { peer, id, bytes } => {
+                    self.answered(*peer, *id, &batch.bytes[bytes.clone()]);
+                }
+                Parcel::LinkUp { peer, epoch } => peers.link_is_up(*peer, *epoch),
+                Parcel::LinkDown { peer, next } => {
+                    self.fail_calls(peers.link_is_down(core, *peer, *next));
+                }
+                Parcel::Cluster(cluster) => self.apply_cluster(cluster.clone()),
+                Parcel::HostFilter(filter) => self.clients.set_host_filter(filter.clone()),
+                Parcel::Broadcast { package, options } => self.push_to_all(package, options),
+                Parcel::Push { package, sids } => {
+                    for sid in &batch.sids[sids.clone()] {
+                        self.push_package(*sid, package);
+                    }
+                }
+                Parcel::Kick { sid, reason } => self.close(*sid, Fault::Kicked, reason.as_deref()),
+                Parcel::Bound { sid, uid, address } => self.bound(*sid, uid, address),
+                Parcel::Unbound { sid } => self.unbound(*sid),
+                Parcel::Request {
+                    ticket,
+                    from,
+                    request,
+                } => self.serve(*from, *ticket, (**request).clone()),
+                Parcel::Reply { ticket, reply } => self.replied(*ticket, reply.clone()),
+            }
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Requests about sessions: of peers, of handlers, and between shards.
+
+use std::rc::Rc;
+
+use super::Shard;
+use crate::error::Fault;
+use crate::handler::filter::Slot;
+use crate::handler::{BroadcastOptions, Failure, LocalFuture, SessionEvent};
+use crate::ids::{ShardId, Sid};
+use crate::metrics::Counter;
+use crate::net::clock;
+use crate::peer::pomelo::master::Statistics;
+use crate::peer::pomelo::sysrpc::{SidArg, SysCall};
+use crate::session::binding::DuplicateLogin;
+use crate::session::{Identity, Uid};
+use crate::shard::clients::connection::no_session;
+use crate::shard::coordinator::{COORDINATOR, Parts, Pending, Purpose};
+use crate::shard::origin::ReplyTo;
+use crate::shard::parcel::{Parcel, Request, SessionReply};
+use crate::shard::peers::writer::PeerWriter;
+use crate::wire::json;
+use crate::wire::pomelo::rpc::Call;
+
+fn text(failure: Failure) -> String {
+    failure.0.into_owned()
+}
+
+/// Requests, from the one who asks to the shard that serves them and back.
+impl Shard {
+    /// Serves a call of a peer.
+    pub(in crate::shard) fn serve_call(self: &Rc<Self>, writer: &Rc<PeerWriter>, call: &Call<'_>) {
+        if call.namespace == "user" {
+            return self.serve_remote(writer, call);
+        }
+        let reply_to = ReplyTo::Peer(writer.clone(), call.id.into());
+        let call = match SysCall::parse(call) {
+            Ok(call) => call,
+            Err(text) => {
+                self.core.counters().add(Counter::BadCalls, 1);
+                return self.reply(reply_to, Err(text));
+            }
+        };
+        let dialect = self.core.config.dialect;
+        let reply = match call {
+            SysCall::Bind(sid, uid) => match self.sid_of(&sid) {
+                Some(sid) => return self.bind(reply_to, sid, uid),
+                None => Err(no_session(&sid.text)),
+            },
+            SysCall::Unbind(sid, uid) => match self.sid_of(&sid) {
+                Some(sid) => return self.ask(reply_to, sid, Request::Unbind(sid, uid)),
+                None => Err(no_session(&sid.text)),
+            },
+            SysCall::Import(sid, values) => match self.sid_of(&sid) {
+                Some(sid) => return self.ask(reply_to, sid, Request::Import(sid, values)),
+                None => Err(no_session(&sid.text)),
+            },
+            SysCall::SessionBySid(sid) => match self.sid_of(&sid) {
+                Some(sid) => return self.ask(reply_to, sid, Request::Export(sid)),
+                None => Ok(None),
+            },
+            SysCall::SessionsByUid(uid) => return self.export_all(reply_to, &uid),
+            SysCall::KickBySid(sid, reason) => {
+                if let Some(sid) = self.sid_of(&sid) {
+                    self.kick_anywhere(sid, reason.text(dialect));
+                }
+                Ok(None)
+            }
+            SysCall::KickByUid(uid, reason) => {
+                self.kick_all(&uid, reason.text(dialect));
+                Ok(None)
+            }
+            SysCall::PushMessage {
+                route,
+                message,
+                uids,
+            } => {
+                let missing = self.push_to_uids(&route, message, uids);
+                missing.map(Some).map_err(text)
+            }
+            SysCall::Broadcast {
+                route,
+                message,
+                bound_only,
+                filter_param,
+            } => {
+                let options = BroadcastOptions {
+                    bound_only,
+                    filter_param: json::parse(filter_param).unwrap_or_default(),
+                };
+                let sent = self.broadcast(&route, message, options);
+                sent.map(|()| None).map_err(text)
+            }
+        };
+        self.reply(reply_to, reply);
+    }
+
+    /// Returns the session id of an argument, if it could be one of this process.
+    fn sid_of(&self, sid: &SidArg) -> Option<Sid> {
+        Sid::from_wire(sid.number?).filter(|sid| sid.shard().index() < self.core.shards)
+    }
+
+    /// Sends a handler's request to the coordinator; the slot gets the reply.
+    pub(in crate::shard) fn ask_coordinator(
+        self: &Rc<Self>,
+        request: Request,
+    ) -> Rc<Slot<SessionReply>> {
+        let slot = Rc::new(Slot::default());
+        let pending = Pending {
+            reply_to: ReplyTo::Handler(slot.clone()),
+            purpose: Purpose::Answer,
+        };
+        self.request(COORDINATOR, pending, request);
+        slot
+    }
+
+    /// Sends a handler's request to the coordinator; returns the text of the reply, which is empty after an error.
+    pub(in crate::shard) fn text_of(self: &Rc<Self>, request: Request) -> LocalFuture<Vec<u8>> {
+        let reply = self.ask_coordinator(request);
+        Box::pin(async move { reply.take().await.ok().flatten().unwrap_or_default() })
+    }
+
+    /// Sends a request to the shard of a session, whose reply is the answer.
+    fn ask(self: &Rc<Self>, reply_to: ReplyTo, sid: Sid, request: Request) {
+        let purpose = Purpose::Answer;
+        self.request(sid.shard(), Pending { reply_to, purpose }, request);
+    }
+
+    /// Sends a request to the shard that serves it: at most one parcel there and one back.
+    fn request(self: &Rc<Self>, to: ShardId, pending: Pending, request: Request) {
+        let core = &self.core;
+        let ticket = match self.coordinator.begin(pending) {
+            Ok(ticket) => ticket,
+            Err(pending) => {
+                core.counters().add(Counter::RequestsFull, 1);
+                let text = "too many requests about sessions wait for another shard";
+                return self.complete(pending, Err(text.to_owned()));
+            }
+        };
+        if to == core.id {
+            return self.serve(to, ticket, request);
+        }
+        let (from, request) = (core.id, Box::new(request));
+        core.send_parcel(
+            to,
+            Parcel::Request {
+                ticket,
+                from,
+                request,
+            },
+        );
+    }
+
+    /// Serves a request of a shard.
+    pub(super) fn serve(self: &Rc<Self>, from: ShardId, ticket: u64, request: Request) {
+        let reply_to = ReplyTo::Shard(from, ticket);
+        let reply = match request {
+            Request::Bind(sid, uid) => return self.bind(reply_to, sid, uid),
+            Request::KickUid { uid, reason } => {
+                self.kick_all(&uid, reason.as_deref());
+                Ok(None)
+            }
+            Request::PushToUids { route, body, uids } => {
+                let missing = self.push_to_uids(&route, &body, &uids);
+                missing.map(Some).map_err(text)
+            }
+            Request::Statistics => Ok(Some(self.statistics().json(&self.core.config.id))),
+            Request::Sessions => {
+                let connections = self.clients.process_count();
+                Ok(Some(self.coordinator.sessions_json(connections)))
+            }
+            Request::BindHere { sid, uid, allowed } => {
+                let bound = self.bind_here(sid, uid, allowed);
+                bound.map(|()| None).map_err(text)
+            }
+            Request::Unbind(sid, uid) => self.unbind_here(sid, &uid).map(|_| None).map_err(text),
+            Request::Import(sid, values) => {
+                let changed = self.clients.change_identity(&self.core, sid, |identity| {
+                    for (key, value) in values {
+                        identity.settings.set(&key, value);
+                    }
+                    Ok(())
+                });
+                changed.map(|_| None).map_err(text)
+            }
+            Request::Export(sid) => {
+                let identity = self.clients.living(sid);
+                Ok(identity.map(|identity| self.core.export_session(sid, &identity)))
+            }
+        };
+        self.reply(reply_to, reply);
+    }
+
+    /// Ends a request of this shard with its reply.
+    pub(super) fn replied(self: &Rc<Self>, ticket: u64, reply: SessionReply) {
+        let pending = self.coordinator.end(ticket);
+        debug_assert!(pending.is_some(), "each request has one reply");
+        if let Some(pending) = pending {
+            self.complete(pending, reply);
+        }
+    }
+
+    fn complete(self: &Rc<Self>, pending: Pending, reply: SessionReply) {
+        if let Some((reply_to, reply)) = self.coordinator.complete(pending, reply) {
+            self.reply(reply_to, reply);
+        }
+    }
+
+    /// Gives a reply to the one who waits for it.
+    fn reply(self: &Rc<Self>, reply_to: ReplyTo, reply: SessionReply) {
+        let core = &self.core;
+        match reply_to {
+            ReplyTo::Peer(writer, id) => {
+                let result = reply.as_ref().map(Option::as_deref);
+                let result = result.map_err(String::as_str);
+                self.peers.answer(core, &writer, &id, result);
+            }
+            ReplyTo::Handler(slot) => slot.put(reply),
+            ReplyTo::Shard(shard, ticket) if shard == core.id => self.replied(ticket, reply),
+            ReplyTo::Shard(shard, ticket) => {
+                core.send_parcel(shard, Parcel::Reply { ticket, reply });
+            }
+        }
+    }
+}
+
+/// Sessions of this shard.
+impl Shard {
+    /// Binds a session of this shard and reports it.
+    fn bind_here(self: &Rc<Self>, sid: Sid, uid: Uid, allowed: bool) -> Result<(), Failure> {
+        let (core, clients) = (&self.core, &self.clients);
+        let mut is_new = false;
+        let identity = clients.change_identity(core, sid, |identity| {
+            is_new = identity.bind(&uid, allowed)?;
+            Ok(())
+        })?;
+        if is_new {
+            let address = clients.address_of(sid);
+            if core.id == COORDINATOR {
+                self.bound(sid, &uid, &address);
+            } else {
+                core.send_parcel(COORDINATOR, Parcel::Bound { sid, uid, address });
+            }
+            self.notify_handlers(sid, identity, SessionEvent::Bind);
+        }
+        Ok(())
+    }
+
+    /// Unbinds a session of this shard and reports it.
+    pub(in crate::shard) fn unbind_here(
+        self: &Rc<Self>,
+        sid: Sid,
+        uid: &Uid,
+    ) -> Result<Rc<Identity>, Failure> {
+        let unbind = |identity: &mut Identity| identity.unbind(uid);
+        let identity = self.clients.change_identity(&self.core, sid, unbind)?;
+        self.report_unbound(sid);
+        let event = SessionEvent::Unbind(uid.clone());
+        self.notify_handlers(sid, identity.clone(), event);
+        Ok(identity)
+    }
+
+    /// Reports that a session of this shard is bound no longer.
+    pub(super) fn report_unbound(self: &Rc<Self>, sid: Sid) {
+        if self.core.id == COORDINATOR {
+            self.unbound(sid);
+        } else {
+            self.core.send_parcel(COORDINATOR, Parcel::Unbound { sid });
+        }
+    }
+}
+
+/// Sessions of the process, on the coordinator.
+impl Shard {
+    /// Binds a session of any shard, under the rule for duplicate logins.
+    fn bind(self: &Rc<Self>, reply_to: ReplyTo, sid: Sid, uid: Uid) {
+        let refuses = self.core.config.session.duplicate_login == DuplicateLogin::Refuse;
+        let allowed = !refuses || self.coordinator.reserve(&uid, sid);
+        let purpose = if refuses && allowed {
+            Purpose::Reserved(sid, uid.clone())
+        } else {
+            Purpose::Answer
+        };
+        let pending = Pending { reply_to, purpose };
+        let request = Request::BindHere { sid, uid, allowed };
+        self.request(sid.shard(), pending, request);
+    }
+
+    /// Notes that a session of the process was bound.
+    pub(super) fn bound(self: &Rc<Self>, sid: Sid, uid: &Uid, address: &str) {
+        let now_ms = clock::unix_ms() as u64;
+        let others = self.coordinator.bound(sid, uid, address, now_ms);
+        self.count_bound();
+        let session = &self.core.config.session;
+        if session.duplicate_login == DuplicateLogin::NewestWins {
+            for other in others {
+                self.kick_anywhere(other, Some(&session.duplicate_login_reason));
+            }
+        }
+    }
+
+    /// Notes that a session of the process is bound no longer.
+    pub(super) fn unbound(&self, sid: Sid) {
+        self.coordinator.unbound(sid);
+        self.count_bound();
+    }
+
+    fn count_bound(&self) {
+        let bound = self.coordinator.bound_count() as u64;
+        self.core.counters().set(Counter::SessionsBound, bound);
+    }
+
+    /// Exports all sessions of a uid, as one list.
+    fn export_all(self: &Rc<Self>, reply_to: ReplyTo, uid: &str) {
+        let sids = self.coordinator.sessions(uid);
+        if sids.is_empty() {
+            return self.reply(reply_to, Ok(None));
+        }
+        let parts = Parts::new(sids.len());
+        for (index, sid) in sids.into_iter().enumerate() {
+            let pending = Pending {
+                reply_to: reply_to.clone(),
+                purpose: Purpose::Part(parts.clone(), index),
+            };
+            self.request(sid.shard(), pending, Request::Export(sid));
+        }
+    }
+
+    /// Kicks all sessions of a uid.
+    fn kick_all(self: &Rc<Self>, uid: &str, reason: Option<&str>) {
+        for sid in self.coordinator.sessions(uid) {
+            self.kick_anywhere(sid, reason);
+        }
+    }
+
+    /// Kicks a session of any shard. It is out of the index before anybody is answered.
+    fn kick_anywhere(self: &Rc<Self>, sid: Sid, reason: Option<&str>) {
+        self.unbound(sid);
+        if sid.shard() == self.core.id {
+            return self.close(sid, Fault::Kicked, reason);
+        }
+        let reason = reason.map(Into::into);
+        self.core
+            .send_parcel(sid.shard(), Parcel::Kick { sid, reason });
+    }
+
+    /// Returns the connection statistics of the process (C11–C14).
+    pub(super) fn statistics(&self) -> Statistics {
+        // As the reference: connections are counted only where they are limited.
+        let is_counted = self.core.config.client.max_connections.is_some();
+        let connections = if is_counted {
+            self.clients.process_count()
+        } else {
+            0
+        };
+        self.coordinator.statistics(connections)
+    }
+}

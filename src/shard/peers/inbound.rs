@@ -1,0 +1,289 @@
+//! Connections that peers open, and the calls that come over them.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Peers;
+use super::writer::{self, PeerWriter};
+use crate::config::{Dialect, RpcAllow};
+use crate::handler::Failure;
+use crate::limits::{CALLERS_LOOKED_UP_MAX, RPC_FRAME_BYTES_MAX};
+use crate::metrics::Counter;
+use crate::net::clock;
+use crate::net::dial;
+use crate::net::drive::{self, Receiver};
+use crate::net::socket::{Listener, Socket};
+use crate::peer::pomelo::acceptor::{self, Event};
+use crate::shard::{Core, Shard};
+use crate::wire::json;
+use crate::wire::pomelo::{mqtt, rpc};
+
+/// Time between two tries to accept a connection, after one failed.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts the connections of peers, for ever.
+pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
+    loop {
+        match listener.accept().await {
+            Ok(socket) => {
+                glommio::spawn_local(serve(shard.clone(), socket)).detach();
+            }
+            Err(error) => {
+                shard.core.counters().add(Counter::AcceptErrors, 1);
+                tracing::warn!(%error, "accepting a peer failed");
+                clock::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves one peer to the end of its connection.
+async fn serve(shard: Rc<Shard>, socket: Socket) {
+    let (core, peers) = (&shard.core, &shard.peers);
+    if !peers.may_call(core, &socket).await {
+        return core.counters().add(Counter::PeersRefused, 1);
+    }
+    core.counters().add(Counter::PeersAccepted, 1);
+    let socket = Rc::new(socket);
+    socket.quick_ack();
+    let writer = Rc::new(PeerWriter::to(socket.clone()));
+    let key = peers.inbound.borrow_mut().insert(writer.clone());
+    let receiver = PeerReceiver {
+        shard: &shard,
+        writer: &writer,
+        socket: &socket,
+    };
+    drive::read(&socket, &core.read_buffer, &receiver).await;
+    // A genuine caller does not notice a FIN; it does notice DISCONNECT.
+    peers.send(core, &writer, |out| {
+        out.extend_from_slice(&mqtt::DISCONNECT)
+    });
+    writer::flush(&shard, &writer);
+    peers.close(core, &writer);
+    peers.inbound.borrow_mut().remove(key);
+}
+
+/// Tells the peers that this server leaves.
+pub(in crate::shard) fn leave(shard: &Rc<Shard>) {
+    let (core, peers) = (&shard.core, &shard.peers);
+    for writer in peers.inbound() {
+        peers.send(core, &writer, |out| {
+            out.extend_from_slice(&mqtt::DISCONNECT)
+        });
+    }
+}
+
+struct PeerReceiver<'a> {
+    shard: &'a Rc<Shard>,
+    writer: &'a Rc<PeerWriter>,
+    socket: &'a Socket,
+}
+
+impl Receiver for PeerReceiver<'_> {
+    fn receive(&self, input: &mut [u8]) -> Option<usize> {
+        let (core, peers) = (&self.shard.core, &self.shard.peers);
+        self.socket.quick_ack();
+        let mut at = 0;
+        loop {
+            match acceptor::receive(&input[at..]) {
+                Ok((0, _)) => return Some(at),
+                Ok((used, event)) => {
+                    at += used;
+                    match event {
+                        Some(Event::Payload(payload)) => {
+                            serve_payload(self.shard, self.writer, payload)
+                        }
+                        Some(Event::Ping) => peers.send(core, self.writer, |out| {
+                            out.extend_from_slice(&mqtt::PINGRESP);
+                        }),
+                        Some(Event::Disconnect) => return None,
+                        None => {}
+                    }
+                }
+                Err(_) => {
+                    core.counters().add(Counter::BadCalls, 1);
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Serves the calls of one payload.
+fn serve_payload(shard: &Rc<Shard>, writer: &Rc<PeerWriter>, payload: &[u8]) {
+    let (core, peers) = (&shard.core, &shard.peers);
+    for call in rpc::calls(payload) {
+        core.counters().add(Counter::PeerCalls, 1);
+        match call {
+            Ok(call) => shard.serve_call(writer, &call),
+            Err(_) => {
+                core.counters().add(Counter::BadCalls, 1);
+                peers.send(core, writer, |out| {
+                    mqtt::write_publish(out, |out| {
+                        out.extend_from_slice(b"{\"resp\":");
+                        rpc::write_error(out, "the payload is not JSON");
+                        out.push(b'}');
+                    });
+                });
+                return;
+            }
+        }
+    }
+}
+
+impl Peers {
+    /// Returns the writers of the connections that peers opened.
+    pub(in crate::shard) fn inbound(&self) -> Vec<Rc<PeerWriter>> {
+        let inbound = self.inbound.borrow();
+        inbound.iter().map(|(_, writer)| writer.clone()).collect()
+    }
+
+    /// Returns whether the caller may call. With `rpc.allow = "cluster"` only servers of the cluster may. Names in
+    /// the list of servers are looked up for each caller whose address is not in the list.
+    async fn may_call(&self, core: &Core, socket: &Socket) -> bool {
+        if core.config.rpc.allow == RpcAllow::Any {
+            return true;
+        }
+        let Some(caller) = socket.peer_address() else {
+            return false;
+        };
+        let caller = caller.ip().to_canonical();
+        let cluster = self.cluster.borrow().clone();
+        let (addresses, names): (Vec<_>, Vec<_>) = cluster
+            .hosts()
+            .into_iter()
+            .partition(|host| host.parse::<IpAddr>().is_ok());
+        if addresses.iter().any(|host| host.parse() == Ok(caller)) {
+            return true;
+        }
+        let Some(_lookup) = Lookup::begin(&self.lookups) else {
+            return false;
+        };
+        let mut is_member = false;
+        for name in names {
+            let found = dial::addresses(name).await.unwrap_or_default();
+            is_member |= found.iter().any(|address| address.to_canonical() == caller);
+        }
+        is_member
+    }
+
+    /// Answers a call of a peer with JSON values that commas separate, without any, or with an error.
+    pub(in crate::shard) fn answer(
+        &self,
+        core: &Core,
+        writer: &Rc<PeerWriter>,
+        id: &[u8],
+        result: Result<Option<&[u8]>, &str>,
+    ) {
+        self.send(core, writer, |out| {
+            rpc::write_answer(out, id, |out| match result {
+                Ok(values) => write_results(out, values, core.config.dialect),
+                Err(text) => rpc::write_error(out, text),
+            });
+        });
+    }
+
+    /// Answers a call of a peer with the results of a remote; one whose connection has ended gets nothing.
+    pub(in crate::shard) fn answer_remote(
+        &self,
+        core: &Core,
+        writer: &Rc<PeerWriter>,
+        id: &[u8],
+        results: Result<Vec<Value>, Failure>,
+    ) {
+        if !writer.is_open() {
+            return;
+        }
+        let values = results.map(|results| joined(&results));
+        let bytes = |values: &Option<Vec<u8>>| values.as_ref().map_or(0, Vec::len);
+        match &values {
+            Ok(values) if bytes(values) > RESULTS_BYTES_MAX => {
+                self.answer(core, writer, id, Err("the results are too large"));
+            }
+            Ok(values) => self.answer(core, writer, id, Ok(values.as_deref())),
+            Err(failure) => self.answer(core, writer, id, Err(&failure.0)),
+        }
+    }
+}
+
+/// Longest results of a remote: with the brackets and the place of the error around them they fit into a frame.
+const RESULTS_BYTES_MAX: usize = RPC_FRAME_BYTES_MAX - b"[null,]".len();
+
+/// Writes values as JSON, with commas between them; `None` when there are none.
+fn joined(values: &[Value]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        json::write_value(&mut out, value);
+    }
+    (!values.is_empty()).then_some(out)
+}
+
+/// Writes the `resp` array of results, as a genuine server of the dialect writes it.
+fn write_results(out: &mut Vec<u8>, values: Option<&[u8]>, dialect: Dialect) {
+    match (values, dialect) {
+        (Some(values), _) => {
+            out.extend_from_slice(b"[null,");
+            out.extend_from_slice(values);
+            out.push(b']');
+        }
+        (None, Dialect::Pomelo) => out.extend_from_slice(b"[]"),
+        (None, Dialect::Pinus) => out.extend_from_slice(b"[null,null]"),
+    }
+}
+
+/// A caller whose address is being looked up.
+struct Lookup<'a>(&'a Cell<usize>);
+
+impl<'a> Lookup<'a> {
+    /// Counts one more look-up; `None` where [`CALLERS_LOOKED_UP_MAX`] of them run.
+    fn begin(lookups: &'a Cell<usize>) -> Option<Self> {
+        let is_full = lookups.get() >= CALLERS_LOOKED_UP_MAX;
+        (!is_full).then(|| {
+            lookups.update(|lookups| lookups + 1);
+            Self(lookups)
+        })
+    }
+}
+
+impl Drop for Lookup<'_> {
+    fn drop(&mut self) {
+        self.0.update(|lookups| lookups - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn results_are_written_as_genuine_servers_write_them() {
+        for (results, pomelo, pinus) in [
+            (vec![], "[]", "[null,null]"),
+            (
+                vec![json!({"a": 1})],
+                r#"[null,{"a":1}]"#,
+                r#"[null,{"a":1}]"#,
+            ),
+            (
+                vec![json!(null), json!(2)],
+                "[null,null,2]",
+                "[null,null,2]",
+            ),
+        ] {
+            for (dialect, expected) in [(Dialect::Pomelo, pomelo), (Dialect::Pinus, pinus)] {
+                let mut out = Vec::new();
+                write_results(&mut out, joined(&results).as_deref(), dialect);
+                assert_eq!(out, expected.as_bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The request for the end of a turn, and the write of one outbox.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, Waker};
+
+use super::Core;
+use crate::limits::WRITE_SLICES_MAX;
+use crate::net::socket::Socket;
+use crate::push::Outbox;
+
+/// Says that something waits for the end of the turn.
+#[derive(Default)]
+pub(super) struct Turn {
+    pending: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Turn {
+    /// Asks for the end of the turn; once per turn.
+    pub(super) fn request(&self) {
+        if !self.pending.replace(true)
+            && let Some(waker) = &*self.waker.borrow()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Waits until somebody asked.
+    pub(super) async fn requested(&self) {
+        poll_fn(|cx| {
+            if self.pending.replace(false) {
+                return Poll::Ready(());
+            }
+            let mut waker = self.waker.borrow_mut();
+            if waker
+                .as_ref()
+                .is_none_or(|known| !known.will_wake(cx.waker()))
+            {
+                *waker = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Starts a task behind this one. `glommio::spawn_local` would poll it at once, within whatever its
+/// starter has borrowed.
+pub(super) fn spawn_behind(task: impl Future<Output = ()> + 'static) {
+    let queue = glommio::executor().current_task_queue();
+    let task = glommio::spawn_local_into(task, queue);
+    task.expect("the queue of a running task exists").detach();
+}
+
+/// The result of writing an outbox to its socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// The socket took everything.
+    Done,
+    /// The socket takes no more for now.
+    Blocked,
+    /// The socket has failed.
+    Failed,
+}
+
+impl Core {
+    /// Writes an outbox to its socket: one write, if the socket takes it whole.
+    #[inline]
+    pub(super) fn flush(&self, outbox: &mut Outbox, socket: &Socket) -> Flush {
+        while outbox.has_wire_bytes() {
+            let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
+            let used = outbox.slices(&mut slices);
+            let offered: usize = slices[..used].iter().map(|slice| slice.len()).sum();
+            let Ok(written) = socket.write(&slices[..used]) else {
+                return Flush::Failed;
+            };
+            outbox.advance(&mut self.scheduler.borrow_mut().pool, written);
+            if written < offered {
+                outbox.blocked = true;
+                return Flush::Blocked;
+            }
+        }
+        Flush::Done
+    }
+
+    /// Writes a part of a blocked outbox when the socket takes more; true once nothing is left.
+    pub(super) fn poll_flush(
+        &self,
+        cx: &mut Context<'_>,
+        outbox: &mut Outbox,
+        socket: &Socket,
+    ) -> Poll<io::Result<bool>> {
+        let mut slices = [IoSlice::new(&[]); 3];
+        if outbox.slices(&mut slices) == 0 {
+            return Poll::Ready(Ok(true));
+        }
+        let written = std::task::ready!(socket.poll_write(cx, &slices[0]))?;
+        let pool = &mut self.scheduler.borrow_mut().pool;
+        Poll::Ready(Ok(outbox.advance(pool, written)))
+    }
+}
