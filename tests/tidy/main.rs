@@ -6,6 +6,7 @@
 
 mod circles;
 mod documents;
+mod prose;
 mod remains;
 mod rooms;
 mod source;

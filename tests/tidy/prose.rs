@@ -1,0 +1,252 @@
+//! Sentences of comments and documents begin with their subject and use common words.
+
+use crate::source::{Findings, Source, ends_in_word, is_word, parsed, skipped, text_files};
+
+/// Words that begin no sentence.
+const OPENINGS: &[&str] = &["What", "Who", "Whom", "Whose"];
+
+/// Phrases that stand nowhere.
+const PHRASES: &[&str] = &[
+    "of now",
+    "comes to",
+    "to be had",
+    "so many",
+    "that there is",
+    "goes on",
+];
+
+/// Folders and files that still have such sentences.
+const NOT_YET: &[&str] = &[
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "README.md",
+    "benches/",
+    "docs/",
+    "examples/",
+    "perf/",
+    "src/client/",
+    "src/config.rs",
+    "src/error.rs",
+    "src/gateway/",
+    "src/handler/",
+    "src/limits.rs",
+    "src/net/",
+    "src/peer/",
+    "src/pool.rs",
+    "src/push/",
+    "src/route/",
+    "src/session/",
+    "src/shard/",
+    "src/wire/",
+    "tests/",
+];
+
+#[test]
+fn sentences_are_plain() {
+    let mut found = Findings::default();
+    let mut left = NOT_YET.to_vec();
+    let mut count = 0;
+    for file in text_files() {
+        for paragraph in paragraphs(&file) {
+            count += 1;
+            for (at, fault) in faults(&paragraph.text) {
+                let not_yet = NOT_YET.iter().find(|it| file.path.starts_with(**it));
+                match not_yet {
+                    Some(place) => left.retain(|it| it != place),
+                    None => found.add(&file, paragraph.place(at), fault),
+                }
+            }
+        }
+    }
+    assert!(
+        count > 1000,
+        "the sentences are not where they are looked for"
+    );
+    assert!(left.is_empty(), "take off the list: {left:?}");
+    found.none();
+}
+
+/// Lines that belong together, joined by blanks.
+#[derive(Default)]
+struct Paragraph {
+    text: String,
+    /// For each line its place in the text and its place in the file.
+    lines: Vec<(usize, usize)>,
+}
+
+impl Paragraph {
+    fn place(&self, at: usize) -> usize {
+        let before = self.lines.iter().rev().find(|(start, _)| *start <= at);
+        before.map_or(0, |(start, place)| place + at - start)
+    }
+}
+
+fn paragraphs(file: &Source) -> Vec<Paragraph> {
+    let mut out: Vec<Paragraph> = vec![Paragraph::default()];
+    let mut fenced = false;
+    for line in lines(file) {
+        let Some((at, line)) = line else {
+            out.push(Paragraph::default());
+            continue;
+        };
+        let text = line.trim_start();
+        let at = at + line.len() - text.len();
+        let fence = text.starts_with("```");
+        fenced ^= fence;
+        let row = text.starts_with('|');
+        if fenced || fence || row || text.is_empty() || text.starts_with(['-', '*', '#', '>']) {
+            out.push(Paragraph::default());
+        }
+        if fenced || fence {
+            continue;
+        }
+        let mut start = at;
+        for cell in text.split(|character| row && character == '|') {
+            if row {
+                out.push(Paragraph::default());
+            }
+            let last = out.last_mut().expect("one was pushed first");
+            if !last.text.is_empty() {
+                last.text.push(' ');
+            }
+            last.lines.push((last.text.len(), start));
+            last.text.push_str(cell.trim_end());
+            start += cell.len() + 1;
+        }
+    }
+    out.retain(|paragraph| !paragraph.text.is_empty());
+    out
+}
+
+/// The lines of a document, or of the comments of a program; `None` stands for the code between them.
+fn lines(file: &Source) -> Vec<Option<(usize, &str)>> {
+    let text = &*file.text;
+    let every = || {
+        text.split_inclusive('\n').scan(0, |at, line| {
+            *at += line.len();
+            Some((*at - line.len(), line.trim_end()))
+        })
+    };
+    let extension = file
+        .path
+        .rsplit_once('.')
+        .map_or("", |(_, extension)| extension);
+    match extension {
+        "md" => every().map(Some).collect(),
+        "sh" | "toml" => {
+            let comments = every().map(|(at, line)| Some((at + 1, line.strip_prefix('#')?)));
+            comments.collect()
+        }
+        "rs" | "js" | "c" => {
+            let mut out = Vec::new();
+            let (mut at, mut end) = (0, 0);
+            while at < text.len() {
+                let Some(next) = skipped(text, at).filter(|_| text.is_char_boundary(at)) else {
+                    at += 1;
+                    continue;
+                };
+                let comment = &text[at..next];
+                if comment.starts_with("//") || comment.starts_with("/*") {
+                    if !text[end..at].trim().is_empty() {
+                        out.push(None);
+                    }
+                    for line in comment.split_inclusive('\n') {
+                        let inside = line.trim_start_matches(['/', '!', '*', ' ']);
+                        out.push(Some((at + line.len() - inside.len(), inside.trim_end())));
+                        at += line.len();
+                    }
+                    end = next;
+                }
+                at = next;
+            }
+            out
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The words of a paragraph that are not plain, each with its place.
+fn faults(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let ends = text.match_indices(['.', '!', '?']).map(|(at, _)| at + 1);
+    for start in std::iter::once(0).chain(ends) {
+        let rest = &text[start..];
+        let sentence =
+            rest.trim_start_matches(|it: char| it.is_whitespace() || "#*_\"'()>-–:".contains(it));
+        let space = start == 0 || rest.trim_start_matches(['"', ')', '*']).starts_with(' ');
+        let opens = |word: &&&str| {
+            let behind = sentence.strip_prefix(**word);
+            behind.is_some_and(|behind| !behind.starts_with(is_word))
+        };
+        if let Some(word) = OPENINGS.iter().find(opens).filter(|_| space) {
+            let at = start + rest.len() - sentence.len();
+            found.push((at, format!("a sentence begins with {word}")));
+        }
+    }
+    let lower = text.to_ascii_lowercase();
+    let whole = |at: usize, phrase: &str| {
+        !ends_in_word(&lower[..at]) && !lower[at + phrase.len()..].starts_with(is_word)
+    };
+    for phrase in PHRASES {
+        for (at, _) in lower
+            .match_indices(phrase)
+            .filter(|(at, _)| whole(*at, phrase))
+        {
+            found.push((at, format!("the words “{phrase}”")));
+        }
+    }
+    for (at, _) in lower
+        .match_indices("is no ")
+        .filter(|(at, _)| whole(*at, "is no"))
+    {
+        let there = lower[..at].trim_end().ends_with("there");
+        let behind = &lower[at + "is no ".len()..];
+        if !there
+            && !["longer", "more "]
+                .iter()
+                .any(|word| behind.starts_with(word))
+        {
+            found.push((at, "“is no” in place of “is not a”".to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn faults_are_found_in_comments_and_documents() {
+    let seen = |path: &str, text: &str| {
+        let file = parsed(path, text.to_owned());
+        let of = |paragraph: Paragraph| {
+            let faults = faults(&paragraph.text);
+            let line = |at| 1 + file.text[..paragraph.place(at)].matches('\n').count();
+            let lines = faults.iter().map(|(at, _)| line(*at));
+            lines.collect::<Vec<_>>()
+        };
+        paragraphs(&file)
+            .into_iter()
+            .flat_map(of)
+            .collect::<Vec<_>>()
+    };
+    for (text, at) in [
+        ("/// What a line is.\nfn f() {}", &[1][..]),
+        ("fn f() {} // A line. Whose it is.", &[1]),
+        ("/// A line\n/// goes\n/// on.", &[2]),
+        (
+            "/// It is no line, but there is no\n/// other, and it is no longer one.",
+            &[1],
+        ),
+        ("/// Whatever it is. `What` it is. So\n/// what.", &[]),
+        ("fn f() { \"What it comes to\" }", &[]),
+        ("/// ```\n/// // What\n/// ```\n/// - Who", &[4]),
+    ] {
+        assert_eq!(seen("src/a.rs", text), at, "{text}");
+    }
+    assert_eq!(
+        seen(
+            "a.md",
+            "# Who\n\nA | what\n| a | Whom |\n\n```\nWhat\n```\nSo many."
+        ),
+        [1, 4, 9]
+    );
+    assert_eq!(seen("a.sh", "# Who\nWhat\n"), [1]);
+}
