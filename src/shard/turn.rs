@@ -70,6 +70,7 @@ impl Core {
     #[inline]
     pub(super) fn flush(&self, outbox: &mut Outbox, socket: &Socket) -> Flush {
         while outbox.has_wire_bytes() {
+            hop!();
             let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
             let used = outbox.slices(&mut slices);
             let offered: usize = slices[..used].iter().map(|slice| slice.len()).sum();

@@ -141,6 +141,7 @@ impl App {
     /// Chooses the way of a message to its target; `None` when too many futures of the application are in progress.
     #[inline]
     pub(super) fn way(&self, target: Target) -> Option<Way> {
+        hop!();
         match target {
             Target::Remote if self.unfiltered.forwarded => Some(Way::Forward),
             _ if self.in_progress.get() >= IN_PROGRESS_MAX => None,

@@ -1,10 +1,6 @@
 //! One client connection in its shard: bytes in, packages out, and its end.
 
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
-
-use bytes::Bytes;
 
 use super::Clients;
 use crate::client::crypto::PublicKey;
@@ -14,16 +10,17 @@ use crate::client::{ClientAddr, ClientEvent, ClientMachine, ClientState, Connect
 use crate::error::Fault;
 use crate::handler::Failure;
 use crate::ids::Sid;
-use crate::limits::PACKAGE_BODY_BYTES_MAX;
 use crate::metrics::Counter;
 use crate::net::socket::Socket;
-use crate::push::select::Via;
 use crate::push::{Framing, Outbox};
 use crate::session::{BindError, Identity};
-use crate::shard::turn::{Flush, spawn_behind};
 use crate::shard::{Core, Shard};
 use crate::time::ShardTime;
 use crate::wire::{handshake, package};
+
+mod output;
+
+pub(in crate::shard) use output::flush;
 
 /// The state of one client.
 #[derive(Debug)]
@@ -355,108 +352,6 @@ impl Clients {
         text.unwrap_or_default().into()
     }
 
-    // ---- Bytes out ----
-
-    /// Writes bytes that need no framing at the end of this turn.
-    pub(in crate::shard) fn raw(&self, core: &Core, sid: Sid, write: impl FnOnce(&mut Vec<u8>)) {
-        self.connection(sid, |connection| {
-            let mut scheduler = core.scheduler.borrow_mut();
-            write(connection.outbox.raw(&mut scheduler.pool));
-            if scheduler.mark(sid, &mut connection.outbox) {
-                core.turn.request();
-            }
-        });
-    }
-
-    /// Writes a package that overtakes what buffer schedulers hold.
-    pub(super) fn control(&self, core: &Core, sid: Sid, kind: package::Kind, body: &[u8]) {
-        debug_assert!(body.len() <= PACKAGE_BODY_BYTES_MAX);
-        self.connection(sid, |connection| {
-            let mut scheduler = core.scheduler.borrow_mut();
-            let bytes = package::HEAD_BYTES + body.len();
-            connection
-                .outbox
-                .package(&mut scheduler.pool, bytes, |out| {
-                    package::write_head(out, kind, body.len());
-                    out.extend_from_slice(body);
-                });
-            if scheduler.mark(sid, &mut connection.outbox) {
-                core.turn.request();
-            }
-        });
-    }
-
-    /// Returns whether a session has done its handshake and has not closed.
-    #[inline]
-    pub(in crate::shard) fn is_working(&self, sid: Sid) -> bool {
-        self.state(sid) == Some(ClientState::Working)
-    }
-
-    /// Hands a data package of `bytes` bytes to a push scheduler; false when the session is gone. `shared` is the
-    /// same package where others get it too.
-    #[inline]
-    pub(in crate::shard) fn append(
-        &self,
-        core: &Core,
-        sid: Sid,
-        via: Via,
-        bytes: usize,
-        write: impl FnOnce(&mut Vec<u8>),
-        shared: Option<&Bytes>,
-    ) -> bool {
-        let appended = self.connection(sid, |connection| {
-            let outbox = &mut connection.outbox;
-            let scheduler = &mut *core.scheduler.borrow_mut();
-            if let Via::Buffer(buffer) = via {
-                outbox.collect(&mut scheduler.pool, buffer, write);
-                return scheduler.mark_collecting(sid, outbox, buffer);
-            }
-            match shared {
-                Some(package) => outbox.shared(&mut scheduler.pool, package),
-                None => outbox.package(&mut scheduler.pool, bytes, write),
-            }
-            if scheduler.mark(sid, outbox) {
-                core.turn.request();
-            }
-        });
-        appended.is_some()
-    }
-
-    /// Returns whether `bytes` more may wait for a client.
-    #[inline]
-    pub(in crate::shard) fn has_room(&self, core: &Core, sid: Sid, bytes: usize) -> bool {
-        let is_full = |connection: &mut Connection| {
-            let waiting = connection.outbox.bytes();
-            waiting > 0 && waiting + bytes > core.config.client.outbox_bytes_max
-        };
-        self.connection(sid, is_full) != Some(true)
-    }
-
-    /// Makes everything that waits for a client ready to be written.
-    pub(in crate::shard) fn release_all(&self, sid: Sid) {
-        self.connection(sid, |connection| connection.outbox.release_all());
-    }
-
-    /// The intervals of the buffer schedulers.
-    pub(in crate::shard) fn flush_intervals(&self) -> &[std::time::Duration] {
-        self.selector.intervals()
-    }
-
-    /// Makes what a buffer scheduler has collected for a session ready to be written.
-    pub(in crate::shard) fn release(&self, core: &Core, sid: Sid, buffer: u8) {
-        self.connection(sid, |connection| {
-            connection.outbox.unmark_collecting(buffer);
-            connection.outbox.release(buffer);
-            if core
-                .scheduler
-                .borrow_mut()
-                .mark(sid, &mut connection.outbox)
-            {
-                core.turn.request();
-            }
-        });
-    }
-
     // ---- The end ----
 
     /// Closes a connection: it reads nothing from now on; a reason goes out as a kick package. `None` when it was
@@ -562,6 +457,7 @@ pub(in crate::shard) fn no_session(sid: &str) -> String {
 
 /// Acts on the bytes of a client: takes whole units off their front; returns how many bytes they were.
 pub(super) fn receive(shard: &Rc<Shard>, sid: Sid, input: &mut [u8]) -> usize {
+    hop!();
     let (core, clients) = (&shard.core, &shard.clients);
     let mut at = 0;
     clients.connection(sid, |connection| {
@@ -604,71 +500,6 @@ impl Clients {
             connection.client.assembled(&self.rules, whole)
         })
     }
-}
-
-/// Writes what a session has: one write, if the socket takes it whole.
-pub(in crate::shard) fn flush(shard: &Rc<Shard>, sid: Sid) {
-    let (core, clients) = (&shard.core, &shard.clients);
-    let failed = clients.connection(sid, |connection| {
-        connection.outbox.unmark();
-        if connection.outbox.blocked {
-            return false;
-        }
-        core.counters().add(Counter::Flushes, 1);
-        if connection.outbox.has_wire_bytes() {
-            hop!();
-            let flushed = core.flush(&mut connection.outbox, &connection.socket);
-            // As pomelo: bytes in either direction are a sign of life.
-            if connection.deadlines.idle.is_some() {
-                connection.deadlines.idle = Some(core.time.get().now + clients.timeouts.idle);
-            }
-            match flushed {
-                Flush::Done => {}
-                Flush::Blocked => {
-                    core.counters().add(Counter::FlushesBlocked, 1);
-                    let socket = connection.socket.clone();
-                    spawn_behind(flush_blocked(shard.clone(), socket, sid));
-                    return false;
-                }
-                Flush::Failed => return true,
-            }
-        }
-        if connection.state() == ClientState::Closed {
-            connection.socket.shutdown_write();
-        }
-        false
-    });
-    if failed == Some(true) {
-        shard.close(sid, Fault::Socket, None);
-    }
-}
-
-/// Waits until a socket takes more, and writes the rest.
-async fn flush_blocked(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
-    let clients = &shard.clients;
-    loop {
-        let is_done = poll_fn(|cx| {
-            let mut connections = clients.connections.borrow_mut();
-            let Some(connection) = connections.get_mut(sid) else {
-                return Poll::Ready(None);
-            };
-            let flushed = shard.core.poll_flush(cx, &mut connection.outbox, &socket);
-            flushed.map(Some)
-        })
-        .await;
-        match is_done {
-            Some(Ok(false)) => {}
-            Some(Ok(true)) => break,
-            Some(Err(_)) => return shard.close(sid, Fault::Socket, None),
-            None => return,
-        }
-    }
-    clients.connection(sid, |connection| {
-        connection.outbox.blocked = false;
-        if connection.state() == ClientState::Closed {
-            socket.shutdown_write();
-        }
-    });
 }
 
 /// Ends a connection whose read task has ended.

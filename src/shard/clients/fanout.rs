@@ -34,6 +34,7 @@ impl Clients {
         body: &'a [u8],
         scratch: &'a mut Vec<u8>,
     ) -> Result<Option<Cow<'a, [u8]>>, Fault> {
+        hop!();
         if self.coder.has_client_protos() {
             *scratch = self.scratch.take();
         }

@@ -48,6 +48,7 @@ impl Shard {
         request: &Request<'_>,
         origin: Origin,
     ) -> Result<(), Failure> {
+        hop!();
         let config = &self.core.config;
         let server_type = match route::server_type(request.route.as_bytes()) {
             own if own == config.server_type.as_bytes() => {
@@ -84,6 +85,7 @@ impl Shard {
 
     /// Ends a call of this shard with its answer.
     pub(super) fn answered(self: &Rc<Self>, peer: PeerIndex, id: u64, resp: &[u8]) {
+        hop!();
         let counters = self.core.counters();
         let Some(origin) = self.peers.end_call(peer, id) else {
             return counters.add(Counter::LateAnswers, 1);

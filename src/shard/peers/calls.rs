@@ -113,6 +113,7 @@ impl Peers {
         request: &Request<'_>,
         origin: Origin,
     ) -> Result<(), &'static str> {
+        hop!();
         let cluster = self.cluster.borrow();
         let session = request.session;
         let peer = self.choose(&cluster, server_type, Some(session))?;

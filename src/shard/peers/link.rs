@@ -189,6 +189,7 @@ struct LinkReceiver<'a> {
 
 impl Receiver for LinkReceiver<'_> {
     fn receive(&self, input: &mut [u8]) -> Option<usize> {
+        hop!();
         let Self { shard, link, .. } = self;
         let (core, peers) = (&shard.core, &shard.peers);
         self.socket.quick_ack();
