@@ -1,12 +1,12 @@
 //! Output of the process: the log on standard error, and a few lines on standard output.
 //!
-//! A shard must never wait for whoever reads them, so a line goes through a bounded queue to a thread
-//! that writes it. When the queue is full the line is dropped and counted, and a later line says how
-//! many are missing.
+//! A shard must never wait for the reader of these streams. So each line goes through a bounded queue
+//! to a thread that writes it. When the queue is full, the line is dropped and counted, and a later
+//! line reports the number of missing lines.
 //!
-//! Lines of tangelo that repeat are limited per kind (`limit.rs`): a client that is refused may come
-//! back thousands of times a second. Lines of the application are not limited, and neither are those of
-//! [`FORWARD_LOG`] and [`CON_LOG`], which are data.
+//! The lines of tangelo are limited per kind (`limit.rs`), because a refused client may reconnect
+//! thousands of times a second. Lines of the application, and the data lines of [`FORWARD_LOG`] and
+//! [`CON_LOG`], are not limited.
 
 use std::fmt::Write as _;
 use std::hash::BuildHasher as _;
@@ -38,8 +38,8 @@ use output::{Line, Lines, Sample, Writer};
 /// Log target of this room.
 const TARGET: &str = module_path!();
 
-/// Sends what is logged to standard error until the output ends. A program that installed a subscriber
-/// of its own before keeps that one.
+/// Writes the log to standard error until the output ends. If the program has installed a subscriber of
+/// its own, that one stays.
 pub(crate) fn start(config: &Log) -> Result<Output> {
     let filter = filter(&config.level).map_err(|e| Error::Config(format!("log.level: {e}")))?;
     let kinds = Arc::new(Kinds::new(limits::LOG_KINDS_MAX, limits::LOG_WINDOW));
@@ -89,7 +89,7 @@ fn subscriber(
         .with(layer)
 }
 
-/// Both streams of the process. Dropping it writes what is queued, for at most a second.
+/// Both streams of the process. Dropping it writes the queued lines, for at most a second.
 pub(crate) struct Output {
     format: LogFormat,
     stdout_lines: Lines,
@@ -98,8 +98,8 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Writes a line to standard output: the message, with `log.format = "json"` as an object that has
-    /// the `members` too. Never waits for the reader.
+    /// Writes a line to standard output: the message, or with `log.format = "json"` an object with the
+    /// message and `members`. It never waits for the reader.
     pub(crate) fn say(
         &self,
         message: &str,
@@ -112,7 +112,7 @@ impl Output {
         self.stdout_lines.send(Line::Text(line.into_bytes().into()));
     }
 
-    /// Writes what is queued, for at most a second. Nothing is written after that.
+    /// Writes the queued lines, for at most a second. Later lines are dropped.
     pub(crate) fn end(&self) {
         Writer::end(&[&self.log, &self.stdout]);
     }
@@ -124,7 +124,8 @@ impl Drop for Output {
     }
 }
 
-/// Writes the reason of a failed start or end to standard error. Waits for its reader at most a second.
+/// Writes the reason for a failed start or end to standard error. Waits for the reader at most a
+/// second.
 pub(crate) fn last_words(format: LogFormat, error: &Error) {
     let text = match format {
         LogFormat::Text => format!("{PROGRAM}: {error}\n"),
@@ -136,7 +137,7 @@ pub(crate) fn last_words(format: LogFormat, error: &Error) {
     }
 }
 
-/// Log target of lines that are about the process as a whole.
+/// Log target of lines about the whole process.
 const PROGRAM: &str = "tangelo";
 
 /// Keeps the lines of each kind within their limit.
@@ -171,7 +172,7 @@ impl<S: Subscriber> Layer<S> for Limiter {
     }
 }
 
-/// Whether a line is one of tangelo itself.
+/// Returns true for a log target of tangelo.
 fn is_own(target: &str) -> bool {
     let rest = target.strip_prefix(PROGRAM);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
@@ -185,7 +186,7 @@ fn text_of(event: &Event<'_>) -> String {
     text.replace('\n', "\\n")
 }
 
-/// JSON lines where a message that is a JSON object itself gives its members to the line.
+/// JSON lines. If the message is a JSON object, its members become members of the line.
 struct Spliced<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for Spliced<F>
@@ -228,11 +229,12 @@ impl Visit for Message {
     }
 }
 
-/// Checks `log.level`. The text of a failure goes behind the key.
+/// Parses `log.level`. The text of an error follows the key.
 pub(crate) fn filter(level: &str) -> std::result::Result<EnvFilter, String> {
     let accepted = "accepted: error, warn, info, debug, trace, off, or a filter such as \
                     info,tangelo::peer=debug";
-    // On its own the filter takes a misspelt level for the name of a module and shows nothing else.
+    // Without this check, the filter would take a misspelled level for a module name and show nothing
+    // else.
     let misspelt = |part: &&str| {
         !part.contains(['=', '['])
             && (part.is_empty() || part.parse::<tracing::level_filters::LevelFilter>().is_err())
@@ -245,7 +247,7 @@ pub(crate) fn filter(level: &str) -> std::result::Result<EnvFilter, String> {
         .map_err(|e| format!("{level:?}: {e}; {accepted}"))
 }
 
-/// Returns a log line that does not come from a tracing event, in the form of the others.
+/// Formats a log line that does not come from a tracing event.
 fn line(
     format: LogFormat,
     level: Level,

@@ -1,7 +1,7 @@
-//! Threads for what blocks: databases, files, long calculations.
+//! Pools of threads for blocking work: databases, files, long calculations.
 //!
-//! A shard must never wait, so what does is given to a [`Pool`]: some named threads, each with a
-//! connection of its own, behind one bounded queue. A handler awaits the answer, and its shard goes on.
+//! A shard must never block, so blocking work goes to a [`Pool`]: named threads, each with its own
+//! connection, behind one bounded queue. A handler awaits the result while its shard does other work.
 //!
 //! ```
 //! use std::collections::HashMap;
@@ -33,12 +33,12 @@
 //! # }
 //! ```
 //!
-//! A pool is of the whole process: start one before the gateway, give a clone to the state of each
-//! shard. What one core can keep for itself is better in that state, which needs no threads.
-//! `examples/redis_login.rs` has a real store behind it.
+//! A pool belongs to the process: start it before the gateway, and give a clone to the state of each
+//! shard. Data of a single core needs no pool; keep it in the state. `examples/redis_login.rs` uses a
+//! real store.
 //!
 //! **Invariants**: a job is answered exactly once, by its result or by a [`PoolError`]; a connection
-//! never leaves its thread; nothing of a task is dropped on a thread that is not its shard's.
+//! never leaves its thread; the data of a task is dropped only on the task's shard.
 //!
 //! **Absent**: shards, sockets, futures on the threads.
 
@@ -64,16 +64,16 @@ mod tests;
 
 use slot::{AnswerSender, slot};
 
-/// How long a thread waits after a connection that it could not make; each time twice as long.
+/// Pause after a failed connection; it doubles with each failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// How long the last handle waits for jobs that have begun.
+/// Longest time that the last handle waits for running jobs.
 const END_MAX: Duration = Duration::from_secs(2);
 
 /// Threads that run blocking jobs, each with its own connection `C`. See [the module](self).
 ///
-/// A clone is one more handle on the same threads. With the last handle the pool ends: that waits for
-/// jobs that have begun, two seconds at most, and where one takes longer its thread is left behind.
+/// A clone is another handle on the same threads. Dropping the last handle ends the pool: it waits for
+/// running jobs, two seconds at most, and leaves a thread running whose job takes longer.
 ///
 /// **Who writes, who reads**: every handle puts jobs into one queue, every thread takes from it.
 /// **When full**: [`PoolError::Full`] at once; `pool_full` counts them.
@@ -82,8 +82,8 @@ pub struct Pool<C> {
 }
 
 impl<C: 'static> Pool<C> {
-    /// A pool to be, of threads that are called `name` and a number. On each of them `connect` makes
-    /// the connection, when it starts and each time the one before is no longer good.
+    /// Prepares a pool of threads named `name` and a number. Each thread calls `connect` when it
+    /// starts, and again when its connection is no longer valid.
     pub fn builder<E: Display>(
         name: &str,
         connect: impl Fn() -> std::result::Result<C, E> + Send + Sync + 'static,
@@ -97,10 +97,10 @@ impl<C: 'static> Pool<C> {
         }
     }
 
-    /// Runs a job on the next thread that is free and waits for what it returns.
+    /// Runs a job on the next free thread and returns its result.
     ///
-    /// Nothing is queued before this is awaited. A job of which nobody awaits the result any more is
-    /// not run; one that has begun is not stopped, so give the connection timeouts of its own.
+    /// The job is queued when the future is first polled. A waiting job whose caller is gone does not
+    /// run. A running job is not stopped, so set timeouts on the connection.
     ///
     /// Cost: two allocations, two wake-ups of threads (some 100 µs where both sleep).
     pub async fn run<T: Send + 'static>(
@@ -112,7 +112,7 @@ impl<C: 'static> Pool<C> {
         waiting.await
     }
 
-    /// Jobs that wait for a thread now.
+    /// Returns the number of waiting jobs.
     pub fn waiting(&self) -> usize {
         self.threads.jobs.as_ref().map_or(0, Sender::len)
     }
@@ -135,7 +135,7 @@ impl<C> fmt::Debug for Pool<C> {
 type Connect<C> = Arc<dyn Fn() -> std::result::Result<C, String> + Send + Sync>;
 type IsValid<C> = Arc<dyn Fn(&mut C) -> bool + Send + Sync>;
 
-/// A pool to be.
+/// The settings of a pool.
 #[must_use = "a pool begins with `start`"]
 pub struct Builder<C> {
     name: Arc<str>,
@@ -146,30 +146,29 @@ pub struct Builder<C> {
 }
 
 impl<C: 'static> Builder<C> {
-    /// Number of threads, and so of connections. Default 4; 1 to 256.
+    /// Sets the number of threads, and so of connections. Default 4; 1 to 256.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Jobs that may wait for a thread, those included of which nobody awaits the result any more.
-    /// Default 1024; 1 to 16384. As many as are worth waiting for: a job waits at most about
-    /// `queue / threads` times what one takes.
+    /// Sets the number of jobs that may wait, including those whose caller is gone. Default 1024; 1 to
+    /// 16384. A job waits at most about `queue / threads` times the duration of a job.
     pub fn queue(mut self, jobs: usize) -> Self {
         self.queue = jobs;
         self
     }
 
-    /// Asked before each job, on its thread; where it says no, or panics, the job gets a new
-    /// connection. A question to the server finds a connection that has died at rest, for the price
-    /// of one round trip. By default a connection is good until a job on it panics.
+    /// Sets a check that runs before each job, on its thread. If it returns false or panics, the job
+    /// gets a new connection. A query to the server finds a dead connection, at the price of one round
+    /// trip. By default a connection is valid until a job on it panics.
     pub fn is_valid(mut self, f: impl Fn(&mut C) -> bool + Send + Sync + 'static) -> Self {
         self.is_valid = Arc::new(f);
         self
     }
 
-    /// Starts the threads; it does not wait for their connections. A server that is away is no error
-    /// here: until it is back, jobs get [`PoolError::NoConnection`].
+    /// Starts the threads and does not wait for their connections. An unreachable server is not an
+    /// error: until it is back, jobs fail with [`PoolError::NoConnection`].
     ///
     /// # Errors
     /// [`Error::Handlers`] for a number out of its range or a name without letters,
@@ -186,7 +185,8 @@ impl<C: 'static> Builder<C> {
             ended,
             handles: Vec::with_capacity(self.threads),
         };
-        // Behind the handles: where a thread cannot be started they wait for no end but the threads'.
+        // Created after the handles: if a thread cannot start, the drop of the handles waits only for
+        // the threads.
         let worker = Worker {
             name: self.name.clone(),
             jobs: taken,
@@ -233,14 +233,14 @@ impl<C: 'static> Builder<C> {
     }
 }
 
-/// Why a job has no result. As a [`Failure`](crate::handler::Failure), for `?` in a handler, it is its
-/// text.
+/// The reason why a job has no result. `?` in a handler turns it into a
+/// [`Failure`](crate::handler::Failure) with its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PoolError {
-    /// As many jobs wait as may; this one was not queued.
+    /// The queue is full; the job was not queued.
     Full,
-    /// No thread has a connection; the job did not run. The text is that of `connect`'s last error.
+    /// No thread has a connection; the job did not run. Holds the last error of `connect`.
     NoConnection(Arc<str>),
     /// The job panicked; its thread makes a new connection.
     Panicked,
@@ -258,13 +258,13 @@ impl Display for PoolError {
 
 impl std::error::Error for PoolError {}
 
-/// What the handles share. Dropped with the last of them.
+/// The shared part of all handles, dropped with the last one.
 struct Threads<C> {
     name: Arc<str>,
-    /// Closing it, and `stop`, asks the threads to end.
+    /// Closing it, like closing `stop`, tells the threads to end.
     jobs: Option<Sender<Box<dyn Work<C>>>>,
     stop: Option<Sender<()>>,
-    /// Closed by the threads when all of them are done.
+    /// Closed when all threads have ended.
     ended: Receiver<()>,
     handles: Vec<JoinHandle<()>>,
 }
@@ -277,7 +277,7 @@ impl<C> Threads<C> {
                 count_for_process(Counter::PoolFull);
                 Err(PoolError::Full)
             }
-            // The threads are there as long as a handle is.
+            // The threads run as long as there is a handle.
             _ => Ok(()),
         }
     }
@@ -307,14 +307,14 @@ impl<C> Drop for Threads<C> {
     }
 }
 
-/// A job in the queue. One that is dropped without having run to its end is answered with
+/// A job in the queue. If it is dropped before it has finished, the caller gets
 /// [`PoolError::Panicked`].
 trait Work<C>: Send {
-    /// False when nobody awaits the result any more.
+    /// Returns false if the caller no longer awaits the result.
     fn is_wanted(&self) -> bool;
     /// Runs it. May panic.
     fn run(self: Box<Self>, connection: &mut C);
-    /// Answers in its place.
+    /// Answers with an error.
     fn fail(self: Box<Self>, error: PoolError);
 }
 
@@ -347,16 +347,16 @@ struct Worker<C> {
     name: Arc<str>,
     jobs: Receiver<Box<dyn Work<C>>>,
     stopped: Receiver<()>,
-    /// Threads of the pool with a connection.
+    /// Number of threads with a connection.
     connected: Arc<AtomicUsize>,
     connect: Connect<C>,
     is_valid: IsValid<C>,
     _end: Sender<()>,
 }
 
-/// What a thread does next.
+/// The next step of a thread.
 enum Next<C> {
-    /// Make a connection; for this job, if there is one.
+    /// Connect, for this job if any.
     Connect(Option<Box<dyn Work<C>>>),
     End,
 }
@@ -376,7 +376,7 @@ impl<C> Worker<C> {
                     self.serve(connection, job.take())
                 }
                 Err(text) => {
-                    // Once, and not the first time: a server that restarts is no news.
+                    // Logged once, and not at the first failure: a restarting server is normal.
                     if retry > RETRY_MIN && !std::mem::replace(&mut told, true) {
                         warn!("pool {}: cannot connect: {text}; it tries again", self.name);
                     }
@@ -401,7 +401,7 @@ impl<C> Worker<C> {
             .map_err(Arc::from)
     }
 
-    /// Runs jobs as long as the connection is good.
+    /// Runs jobs as long as the connection is valid.
     fn serve(&self, mut connection: C, first: Option<Box<dyn Work<C>>>) -> Next<C> {
         self.connected.fetch_add(1, Ordering::AcqRel);
         let next = catch_unwind(AssertUnwindSafe(move || {
@@ -430,8 +430,8 @@ impl<C> Worker<C> {
         catch_unwind(AssertUnwindSafe(|| (self.is_valid)(connection))).unwrap_or_default()
     }
 
-    /// Fails jobs until it is time to try again. Where other threads have a connection the jobs are
-    /// theirs: failing is fast, and would draw them all here.
+    /// Fails jobs until the next attempt to connect. If other threads have a connection, the jobs are
+    /// left to them: failing is fast and would take all jobs.
     fn refuse(&self, text: &Arc<str>, retry: Duration) -> Next<C> {
         let (retry, nothing) = (after(retry), never());
         let others = || self.connected.load(Ordering::Acquire) > 0;
@@ -450,7 +450,7 @@ impl<C> Worker<C> {
     }
 }
 
-// By hand: a connection need not be `Clone`.
+// Written by hand, because a connection need not be `Clone`.
 impl<C> Clone for Worker<C> {
     fn clone(&self) -> Self {
         Self {

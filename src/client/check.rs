@@ -1,17 +1,17 @@
-//! Which kinds and versions of clients are taken: the reference's `checkClient`, as a list.
+//! Rules for the types and versions of clients: the reference's `checkClient` as a list.
 //!
-//! A rule is a client type, or `*` for any, and behind it bounds for its version: `js-socket >=0.3.1
-//! <2`. With `!` in front it refuses. A client is taken when no refusing rule matches and, if there are
-//! others, one of them does.
+//! A rule is a client type, or `*` for any, followed by bounds for the version: `js-socket >=0.3.1 <2`.
+//! A rule with `!` in front refuses. A client is accepted if no refusing rule matches and, if there are
+//! other rules, one of them matches.
 
-/// The rules, read once.
+/// The parsed rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientCheck(Vec<Rule>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
     refuses: bool,
-    /// `None`: any.
+    /// `None` matches any type.
     kind: Option<String>,
     bounds: Vec<(Bound, Version)>,
 }
@@ -25,7 +25,7 @@ enum Bound {
     Exactly,
 }
 
-/// What a bound is written with; the longer ones first, so that `>=` is not read as `>`.
+/// Operators, the longer ones first, so that `>=` is not read as `>`.
 const BOUNDS: [(&str, Bound); 5] = [
     (">=", Bound::AtLeast),
     ("<=", Bound::AtMost),
@@ -34,12 +34,12 @@ const BOUNDS: [(&str, Bound); 5] = [
     ("=", Bound::Exactly),
 ];
 
-/// Numbers between dots, without zeros at the end: 1.0 is 1.
+/// The numbers between the dots, without zeros at the end: 1.0 equals 1.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Version(Vec<u64>);
 
 impl Version {
-    /// `None` when it is not made of numbers and dots.
+    /// Returns `None` unless the text consists of numbers and dots.
     fn parse(text: &str) -> Option<Self> {
         let numbers = text.split('.').map(|number| number.parse().ok());
         let mut numbers: Vec<u64> = numbers.collect::<Option<_>>()?;
@@ -51,7 +51,7 @@ impl Version {
 }
 
 impl ClientCheck {
-    /// Reads rules. The error says what is wrong with which of them.
+    /// Parses rules. The error names the wrong rule and its fault.
     pub fn parse(rules: &[String]) -> Result<Self, String> {
         rules
             .iter()
@@ -60,8 +60,8 @@ impl ClientCheck {
             .map(Self)
     }
 
-    /// Whether a client is taken. One that does not tell its type or version has an empty one, which
-    /// no name and no bound matches; neither does a version that is not made of numbers.
+    /// Returns true if a client is accepted. A client that sends no type or version has an empty one.
+    /// No name and no bound matches an empty text, or a version that does not consist of numbers.
     pub fn accepts(&self, kind: &str, version: &str) -> bool {
         let any = |refuses: bool| {
             let mut rules = self.0.iter().filter(|rule| rule.refuses == refuses);
@@ -71,7 +71,7 @@ impl ClientCheck {
         !any(true) && (all_refuse || any(false))
     }
 
-    /// True when everybody is taken.
+    /// Returns true if every client is accepted.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

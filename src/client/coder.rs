@@ -1,4 +1,5 @@
-//! Messages as clients have them, and as handlers and servers do: route codes and protobuf.
+//! Translates messages between clients, which may use route codes and protobuf, and handlers and
+//! servers, which use text and JSON.
 //!
 //! Pomelo: `decode` and `encode` of the connector component.
 
@@ -11,10 +12,10 @@ use crate::wire::message::{self, Route};
 use crate::wire::protobuf::{self, BadBody, DecodeError, ProtoId, Schema};
 use crate::wire::{handshake, json};
 
-/// Largest body of a response, which has flag and id before it.
+/// Largest body of a response: the flag and the id come before it.
 const RESPONSE_BYTES_MAX: usize = PACKAGE_BODY_BYTES_MAX - 1 - MESSAGE_ID_BYTES_MAX;
 
-/// Protos of both directions, read once for all shards.
+/// The protos of both directions, which all shards share.
 #[derive(Debug, Default)]
 pub struct Protos {
     server: Option<Schema>,
@@ -23,7 +24,8 @@ pub struct Protos {
 }
 
 impl Protos {
-    /// Of what clients get and of what they send; `None` where there is no file.
+    /// Joins the schemas of pushes and responses (`server`) and of requests (`client`); `None` if there
+    /// is no file.
     pub fn new(server: Option<Schema>, client: Option<Schema>) -> Self {
         let version = protobuf::version(client.as_ref(), server.as_ref());
         Self {
@@ -33,7 +35,7 @@ impl Protos {
         }
     }
 
-    /// Whether there is one of what clients send on this route, and of what they get.
+    /// Returns whether the route has a proto for requests, and one for responses.
     pub fn of(&self, route: &str) -> (bool, bool) {
         let has = |schema: &Option<Schema>| {
             let found = schema.as_ref().and_then(|schema| schema.proto_id(route));
@@ -42,22 +44,22 @@ impl Protos {
         (has(&self.client), has(&self.server))
     }
 
-    /// Of what clients get.
+    /// Returns the schema of pushes and responses.
     pub fn server(&self) -> Option<&Schema> {
         self.server.as_ref()
     }
 
-    /// Of what clients send.
+    /// Returns the schema of requests.
     pub fn client(&self) -> Option<&Schema> {
         self.client.as_ref()
     }
 
-    /// What clients compare with the version they have kept.
+    /// Returns the version that clients compare with their cached one.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// `sys.protos` of the handshake.
+    /// Returns `sys.protos` of the handshake.
     pub fn json(&self) -> String {
         let parsed = |schema: &Option<Schema>| match schema {
             Some(schema) => schema.parsed_json().to_owned(),
@@ -69,7 +71,7 @@ impl Protos {
     }
 }
 
-/// What all clients of one shard send and get is put into words with this.
+/// Decodes and encodes the messages of all clients of a shard.
 #[derive(Debug, Default)]
 pub struct Coder {
     /// `None` without `client.use_dict`.
@@ -79,28 +81,28 @@ pub struct Coder {
     check: bool,
 }
 
-/// A client's body as handlers and servers get it.
+/// The body of a client's message, as handlers and servers get it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Body<'a> {
     /// Valid JSON text, in UTF-8.
     pub text: &'a [u8],
-    /// False: the client's was not JSON, this is `{}`.
+    /// False if the client's body was not JSON and `text` is `{}` instead.
     pub valid: bool,
 }
 
-/// Why there is nothing to push.
+/// The reason why a push cannot be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushError<'a> {
-    /// No route, or a falsy body (C66).
+    /// The route is empty or the body is falsy (C66).
     Empty,
-    /// The package cannot be written.
+    /// The package cannot be encoded.
     Package(message::EncodeError),
     /// The body does not fit the proto of its route.
     Body(BadBody<'a>),
 }
 
 impl fmt::Display for PushError<'_> {
-    /// In the words of the reference, where it has some.
+    /// Uses the texts of the reference, as far as it has any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("fail to send message for encode result is empty."),
@@ -111,7 +113,8 @@ impl fmt::Display for PushError<'_> {
 }
 
 impl Coder {
-    /// With the dictionary, where there is one, and the protos, which are empty where there are none.
+    /// Creates a coder. `dictionary` is `None` without `client.use_dict`; `protos` are empty without
+    /// files.
     pub fn new(dictionary: Option<Dictionary>, protos: Arc<Protos>, check: bool) -> Self {
         Self {
             dictionary,
@@ -120,8 +123,8 @@ impl Coder {
         }
     }
 
-    /// Text of a message's route, and whether it came as a code; `None` for a code that means
-    /// nothing here (C22).
+    /// Returns the text of a route, and whether the client sent it as a code. Returns `None` for an
+    /// unknown code (C22).
     pub fn route<'a>(&'a self, route: Route<'a>) -> Option<(&'a [u8], bool)> {
         match route {
             Route::Text(text) => Some((text, false)),
@@ -133,10 +136,10 @@ impl Coder {
         }
     }
 
-    /// A client's body as JSON text. Where its route has a proto it is decoded; else `{}` stands
-    /// for what does not parse, U+FFFD for what is not UTF-8 (C23).
+    /// Returns the body of a client's message as JSON text. A body with a proto is decoded. A body that
+    /// does not parse becomes `{}`, and bytes that are not UTF-8 become U+FFFD (C23).
     ///
-    /// Cost: no allocation but for what `scratch` lacks; JSON is not copied
+    /// Cost: no allocation if `scratch` is large enough; JSON is not copied.
     pub fn decode<'a>(
         &self,
         route: &str,
@@ -165,19 +168,19 @@ impl Coder {
         })
     }
 
-    /// True when some bodies of clients are protobuf.
+    /// Returns true if some bodies of clients are protobuf.
     pub fn has_client_protos(&self) -> bool {
         self.protos.client.is_some()
     }
 
-    /// The proto of responses to requests of a route.
+    /// Returns the proto of responses for a route.
     pub fn response_proto(&self, route: &str) -> Option<ProtoId> {
         self.protos.server.as_ref()?.proto_id(route)
     }
 
-    /// A response's body in the form of its proto, in `out`; empty where that has no place for what the
-    /// body says (C65). One that does not fit, or that no package could hold, is an error that the
-    /// client is told as code 500.
+    /// Encodes the body of a response by its proto into `out`. Values without a field in the proto are
+    /// left out (C65). If the body does not fit, or no package could hold it, the caller sends code 500
+    /// instead.
     pub fn encode<'a>(
         &'a self,
         proto: ProtoId,
@@ -191,13 +194,13 @@ impl Coder {
         let encoded = proto.encode(body, out).map(drop);
         if encoded.is_err() || out.len() > RESPONSE_BYTES_MAX {
             out.clear();
-            // What of this the proto does not know is left out.
+            // The proto may lack fields of this; they are left out.
             let _ = proto.encode(handshake::FAILED, out);
         }
         (out, encoded)
     }
 
-    /// The package of a push: encoded once for everybody who gets it.
+    /// Encodes the package of a push, once for all receivers.
     pub fn push(&self, route: &str, body: &[u8]) -> Result<Vec<u8>, PushError<'_>> {
         if route.is_empty() || !json::is_truthy(body) {
             return Err(PushError::Empty);
@@ -290,7 +293,7 @@ mod tests {
         );
         assert_eq!(encoded("a.b.c", "{\"x\":1}"), (Vec::new(), true));
         assert_eq!(coder.response_proto("a.b.d"), None);
-        // What cannot be encoded is an error to the client, as far as the proto has a place for it.
+        // The client gets an error, as far as the proto has fields for it.
         assert_eq!(
             encoded("a.b.c", "{\"code\":-1}"),
             (b"\x08\xf4\x03".to_vec(), false)

@@ -1,4 +1,4 @@
-//! Signed messages: each body carries an RSA signature of the rest of itself. Nothing is encrypted.
+//! Signed messages: each body carries an RSA signature of its other members. Nothing is encrypted.
 //!
 //! Source: pomelo 2.2.7 `connector` component, `verifyMessage`; node-bignumber 1.2.1;
 //! `tests/vectors/client/rsa.json`
@@ -15,17 +15,17 @@ use sha2::{Sha256, Sha512};
 use crate::limits::{RSA_KEY_BITS_MAX, RSA_KEY_BITS_MIN};
 use crate::wire::json;
 
-/// The member of a body that holds its signature.
+/// Member of a body that holds the signature.
 const SIGNATURE: &str = "__crypto__";
 
-/// What a client proves its messages with.
+/// The key that verifies the messages of a client.
 #[derive(Debug)]
 pub struct PublicKey(rsa::PublicKey);
 
 impl PublicKey {
-    /// From `sys.rsa` of a handshake: `rsa_n`, the modulus in hex, and `rsa_e`, the exponent.
+    /// Reads `sys.rsa` of a handshake: `rsa_n`, the modulus in hex, and `rsa_e`, the exponent.
     ///
-    /// As pomelo: an exponent in quotes is read as decimal.
+    /// As in Pomelo, an exponent in quotes is read as decimal.
     /// Bound: the modulus has `limits::RSA_KEY_BITS_MIN` to `_MAX` bits, the exponent at most 33
     pub fn from_json(rsa: &Value) -> Option<Self> {
         let modulus = bytes_of_hex(rsa.get("rsa_n")?.as_str()?)?;
@@ -41,11 +41,11 @@ impl PublicKey {
             .map(Self)
     }
 
-    /// A body without its signature, as `JSON.stringify` prints it. `None`: it is not an object, or
-    /// not signed with this key.
+    /// Verifies a body. Returns it without its signature, as `JSON.stringify` prints it, or `None` if
+    /// the body is not an object or not signed with this key.
     ///
-    /// Cost: the body is parsed and printed; up to four exponentiations, of which the first is enough
-    /// for what clients send
+    /// Cost: the body is parsed and printed; up to four exponentiations, of which real clients need
+    /// one.
     pub fn verify(&self, body: &[u8]) -> Option<Vec<u8>> {
         let Value::Object(mut members) = json::parse(body)? else {
             return None;
@@ -63,7 +63,8 @@ impl PublicKey {
         is_signed.then_some(text)
     }
 
-    /// As pomelo: what is no hex digit is skipped; the rest must be as long as the modulus.
+    /// Decodes a signature. As in Pomelo, characters other than hex digits are skipped. The result must
+    /// be as long as the modulus.
     fn signature(&self, text: &str) -> Option<Vec<u8>> {
         let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
         let bits = self.0.n().bit_width_vartime() as usize;
@@ -73,7 +74,7 @@ impl PublicKey {
     }
 }
 
-/// `None` when it is empty or not hex.
+/// Returns `None` if the text is empty or not hex.
 fn bytes_of_hex(digits: &str) -> Option<Vec<u8>> {
     let nibbles = digits.chars().map(|digit| digit.to_digit(16));
     let nibbles: Vec<u8> = nibbles
@@ -85,8 +86,8 @@ fn bytes_of_hex(digits: &str) -> Option<Vec<u8>> {
     (!bytes.is_empty()).then_some(bytes)
 }
 
-/// The bytes that are hashed. As pomelo: a text with a Chinese character is turned into UTF-8 twice,
-/// the first time each UTF-16 unit by itself.
+/// Returns the bytes to hash. As in Pomelo, a text with a Chinese character is encoded as UTF-8 twice,
+/// the first time each UTF-16 unit alone.
 fn signed_bytes(text: &str) -> Cow<'_, [u8]> {
     let is_chinese = |c| ('\u{4e00}'..='\u{9fa5}').contains(&c);
     if !text.contains(is_chinese) {
@@ -122,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// A key that nobody has the other half of.
+    /// A public key without a known private key.
     fn key() -> PublicKey {
         let rsa = json!({"rsa_n": format!("c{}1", "f".repeat(254)), "rsa_e": 65537});
         PublicKey::from_json(&rsa).expect("a key")

@@ -1,4 +1,4 @@
-//! What a client gets for its handshake.
+//! Replies to handshakes.
 
 use bytes::Bytes;
 
@@ -10,10 +10,10 @@ use crate::route::dictionary::Dictionary;
 use crate::wire::handshake::{self, Request};
 use crate::wire::json;
 
-/// Replies, made once at start.
+/// The replies, built once at start.
 #[derive(Debug)]
 pub struct HandshakeReplies {
-    /// By what the client has kept: the dictionary, the protos.
+    /// By whether the client has cached the dictionary and the protos.
     replies: [[Bytes; 2]; 2],
     dict_version: Option<String>,
     proto_version: Option<String>,
@@ -21,17 +21,17 @@ pub struct HandshakeReplies {
     use_crypto: bool,
 }
 
-/// A client that may come in, as far as the configuration has a say.
+/// A handshake that the configuration accepts.
 #[derive(Debug)]
 pub struct Greeting<'a> {
-    /// What it says of itself.
+    /// The request of the client.
     pub request: Request<'a>,
-    /// What it signs its messages with. With `client.use_crypto` one without a usable key comes in,
-    /// too, and has its messages dropped.
+    /// The key of the client's signatures. With `client.use_crypto`, a client without a usable key
+    /// connects too, and its messages are dropped.
     pub key: Option<PublicKey>,
 }
 
-/// Answer to a client whose handshake is refused. The connection is closed after it.
+/// The answer to a refused handshake. The connection is closed after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// Body of the reply.
@@ -41,7 +41,8 @@ pub struct Refusal {
 }
 
 impl HandshakeReplies {
-    /// From the heartbeat option and, where they are in use, the dictionary and the protos.
+    /// Builds the replies from the heartbeat option and, if they are in use, the dictionary and the
+    /// protos.
     pub fn new(config: &Config, dictionary: &Dictionary, protos: &Protos) -> Self {
         let client = &config.client;
         let (use_dict, use_protobuf) = (client.use_dict, client.use_protobuf);
@@ -68,10 +69,10 @@ impl HandshakeReplies {
         Self {
             replies: [false, true].map(|dict| [false, true].map(|protos| reply(dict, protos))),
             dict_version: use_dict.then(|| dictionary.version()),
-            // As pomelo: without any protos the version is empty, and an empty one is none.
+            // As in Pomelo, the version is empty without any protos, and clients treat it as missing.
             proto_version: Some(protos.version().to_owned())
                 .filter(|version| use_protobuf && !version.is_empty()),
-            // Checked at start.
+            // The start has checked the rules.
             check: ClientCheck::parse(&client.accept).unwrap_or_default(),
             use_crypto: client.use_crypto,
         }
@@ -111,7 +112,7 @@ impl HandshakeReplies {
         Ok(Greeting { request, key })
     }
 
-    /// Body of the reply to a client that is taken.
+    /// Returns the reply to an accepted client.
     pub fn reply(&self, request: &Request<'_>) -> Bytes {
         let dict = self.dict_version.is_some() && request.dict_version() == self.dict_version;
         let protos = self.proto_version.is_some() && request.proto_version() == self.proto_version;
@@ -121,7 +122,7 @@ impl HandshakeReplies {
 
 fn write_dictionary(members: &mut Vec<String>, dialect: Dialect, dictionary: &Dictionary) {
     members.push(format!("\"dict\":{}", dictionary.routes_json()));
-    // As pomelo, not pinus: the map goes out three times; old C clients insist on it.
+    // As in Pomelo, but not Pinus, the map is sent three times, because old C clients need it.
     if dialect == Dialect::Pomelo {
         members.push(format!("\"routeToCode\":{}", dictionary.routes_json()));
         members.push(format!("\"codeToRoute\":{}", dictionary.codes_json()));

@@ -1,7 +1,7 @@
-//! When a silent connection ends, and the wheel that looks.
+//! Deadlines of silent connections, and the timer wheel that checks them.
 //!
-//! One wheel per shard instead of a timer per session: a heartbeat only moves the session's
-//! deadline; the wheel finds out when it comes round.
+//! A shard has one wheel instead of a timer per session. A heartbeat only moves the deadline of its
+//! session; the wheel notices this when it checks the session.
 
 use std::time::{Duration, Instant};
 
@@ -12,20 +12,20 @@ use crate::time::ShardTime;
 
 /// Idle time of raw TCP when `client.timeout` is not set, as in the reference.
 const IDLE_DEFAULT: Duration = Duration::from_secs(90);
-/// How long a connection whose last bytes are written waits for the client to close.
+/// Time that a connection waits for the client to close after its last bytes are written.
 pub const LINGER: Duration = Duration::from_secs(2);
 
-/// The two limits on silence.
+/// The two limits on the silence of a client.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// `None`: heartbeats are off.
+    /// Time without a heartbeat; `None` if heartbeats are off.
     pub heartbeat: Option<Duration>,
-    /// Raw TCP without a byte.
+    /// Time without a byte on raw TCP.
     pub idle: Duration,
 }
 
 impl Timeouts {
-    /// From the client options. One option sets both limits, as in the reference.
+    /// Reads the limits from the client options. One option sets both, as in the reference.
     pub fn new(client: &config::Client) -> Self {
         Self {
             heartbeat: client
@@ -36,7 +36,7 @@ impl Timeouts {
     }
 }
 
-/// Until when one connection may be silent.
+/// The deadlines of one connection.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Deadlines {
     /// Set by the ack and by each heartbeat.
@@ -61,28 +61,28 @@ impl Deadlines {
     }
 }
 
-/// Distance of two slots.
+/// Time between two slots.
 const SLOT: Duration = Duration::from_millis(50);
 /// Slots of the wheel.
 const SLOTS: usize = 32;
-/// A deadline further away than this is looked at on the way, so a deadline that moves nearer by
-/// less than this is still met.
+/// A session with a deadline further away than this is checked earlier. So a deadline that moves nearer
+/// by less than this is still met.
 const LOOK_AHEAD_SLOTS: usize = 20;
 
-/// Timer wheel.
+/// A timer wheel.
 ///
-/// Bound: one entry per session that has a deadline.
-/// Cost:  O(1) to insert; each session with a deadline is looked at about once a second.
+/// Bound: one entry per session with a deadline.
+/// Cost:  O(1) to insert; each session with a deadline is checked about once a second.
 #[derive(Debug)]
 pub struct Wheel {
     slots: Vec<Vec<Sid>>,
-    /// Slot that is due next, and when.
+    /// The next slot, and the time when it is due.
     at: usize,
     due: Instant,
 }
 
 impl Wheel {
-    /// An empty wheel.
+    /// Creates an empty wheel.
     pub fn new(now: Instant) -> Self {
         Self {
             slots: vec![Vec::new(); SLOTS],
@@ -91,14 +91,14 @@ impl Wheel {
         }
     }
 
-    /// Looks at `sid` at `deadline`, or on the way there.
+    /// Schedules a check of `sid` at `deadline`, or earlier.
     pub fn insert(&mut self, sid: Sid, deadline: Instant) {
         let away = deadline.saturating_duration_since(self.due).as_millis() / SLOT.as_millis();
         let away = (away as usize + 1).min(LOOK_AHEAD_SLOTS);
         self.slots[(self.at + away) % SLOTS].push(sid);
     }
 
-    /// Takes the sessions to look at by now, at most one round of them.
+    /// Moves the sessions to check by `now` into `due`, at most one round of them.
     pub fn turn(&mut self, now: Instant, due: &mut Vec<Sid>) {
         for _ in 0..SLOTS {
             if now < self.due {
@@ -108,7 +108,7 @@ impl Wheel {
             self.at = (self.at + 1) % SLOTS;
             self.due += SLOT;
         }
-        // Stopped for longer than a round: every slot has been looked at.
+        // The wheel stood still for longer than a round, and all slots have been taken.
         self.due = now + SLOT;
     }
 }

@@ -1,8 +1,8 @@
-//! Which addresses may connect: lists of regular expressions.
+//! The blacklist: regular expressions for addresses that may not connect.
 //!
-//! As the reference's `useHostFilter`: an expression is searched anywhere in the address, which is
+//! As in the reference's `useHostFilter`, an expression is searched anywhere in the address, which is
 //! `::ffff:a.b.c.d` for an IPv4 client of a listener on `[::]` (C2, C3). Unlike there, an expression
-//! runs in time linear in the address, and look-around and back-references do not exist.
+//! takes time linear in the address, and look-around and back-references are not supported.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use regex::{RegexSet, RegexSetBuilder};
 
 use crate::limits::{BLACKLIST_BYTES_MAX, BLACKLIST_MAX};
 
-/// Expressions of the configuration, of its file and of the master's console, compiled once.
+/// The expressions of the configuration, of its file and of the master's console, compiled once.
 ///
 /// Bound: `limits::BLACKLIST_MAX` expressions, `limits::BLACKLIST_BYTES_MAX` compiled.
 /// Cost:  one pass over the address for all of them.
@@ -19,16 +19,16 @@ pub struct HostFilter {
     configured: Vec<String>,
     file: Vec<String>,
     console: Vec<String>,
-    /// All of them.
+    /// All expressions.
     set: RegexSet,
 }
 
-/// An expression, or a number of them, that cannot be taken.
+/// An invalid expression, or too many expressions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadExpression {
-    /// Line in the file, from 1; 0 where there is none.
+    /// Line in the file, from 1, or 0 for an expression without a file.
     pub line: usize,
-    /// What is wrong, the expression included.
+    /// The fault, with the expression.
     pub text: String,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for BadExpression {
 }
 
 impl HostFilter {
-    /// Expressions of the configuration.
+    /// Compiles the expressions of the configuration.
     pub fn new(configured: &[String]) -> Result<Self, BadExpression> {
         configured
             .iter()
@@ -55,8 +55,8 @@ impl HostFilter {
         .compiled()
     }
 
-    /// The same with a file in place of the one before: an expression per line; empty lines and those
-    /// that begin with `#` say nothing.
+    /// Replaces the expressions of the file. The file has one expression per line; empty lines and
+    /// lines that begin with `#` are ignored.
     pub fn with_file(&self, text: &str) -> Result<Self, BadExpression> {
         let mut file = Vec::new();
         for (line, expression) in text.lines().map(str::trim).enumerate() {
@@ -72,7 +72,7 @@ impl HostFilter {
         .compiled()
     }
 
-    /// The same with what the console adds. Bad ones are left out and come back beside it.
+    /// Adds expressions of the console. Returns the invalid ones, which are left out.
     pub fn with_console(
         &self,
         more: &[String],
@@ -108,12 +108,12 @@ impl HostFilter {
         Ok(self)
     }
 
-    /// Whether a client with this address, without its port, is to be closed.
+    /// Returns true if a client with this address (without its port) must be closed.
     pub fn refuses(&self, address: &str) -> bool {
         self.set.is_match(address)
     }
 
-    /// True when nobody can be refused.
+    /// Returns true if no address can match.
     pub fn is_empty(&self) -> bool {
         self.set.is_empty()
     }
@@ -126,7 +126,7 @@ fn check(expression: &str, line: usize) -> Result<(), BadExpression> {
     else {
         return Ok(());
     };
-    // Its last line says what is wrong; those before draw it.
+    // The last line names the fault; the lines before show its place.
     let error = error.to_string();
     let reason = error.lines().last().unwrap_or_default();
     let reason = reason.trim_start_matches("error: ");

@@ -1,4 +1,4 @@
-//! One client connection.
+//! The protocol machine of one client connection.
 //!
 //! ```text
 //!            handshake          ack
@@ -15,10 +15,10 @@
 //! | data | ignored | ignored | a message |
 //! | kick, unknown | close | close | close |
 //!
-//! **Invariants**: nothing after Closed; what a [`ClientEvent`] borrows is the caller's input, which
-//! decoding changes only by unmasking it.
+//! **Invariants**: no events after Closed; a [`ClientEvent`] borrows from the input of the caller,
+//! which decoding changes only by unmasking it.
 //!
-//! **Absent**: sockets, the clock, what a message does.
+//! **Absent**: sockets, the clock, the meaning of messages.
 //!
 //! **Where to start reading**: [`ClientMachine::receive`].
 
@@ -40,23 +40,23 @@ pub mod transport;
 
 use transport::{Http, Transport, TransportEvent};
 
-/// What all clients of a gateway have in common.
+/// The settings that all clients of a gateway share.
 #[derive(Debug)]
 pub struct Rules {
-    /// Which framework's details to follow.
+    /// The framework whose details to follow.
     pub dialect: Dialect,
     /// Largest package body.
     pub package_bytes_max: usize,
-    /// What `GET /` gets.
+    /// Answer to `GET /`.
     pub page: Option<&'static [u8]>,
-    /// Headers of an upgrade with the client's own address and port.
+    /// Header of an upgrade that holds the real address of the client.
     pub real_ip_header: Option<String>,
-    /// Counts where the one above is there.
+    /// Header with the real port; used together with the one above.
     pub real_port_header: Option<String>,
 }
 
 impl Rules {
-    /// From the configuration.
+    /// Reads the settings from the configuration.
     pub fn new(config: &Config, page: Option<&'static [u8]>) -> Self {
         Self {
             dialect: config.dialect,
@@ -69,7 +69,7 @@ impl Rules {
 }
 
 impl Rules {
-    /// Who sends an upgrade, where a proxy says so.
+    /// Returns the real address of the client, if a proxy sends it.
     fn real_address(&self, upgrade: &[u8]) -> Option<ClientAddr> {
         let ip = websocket::http_header(upgrade, self.real_ip_header.as_ref()?)?;
         let port = self.real_port_header.as_ref();
@@ -81,26 +81,26 @@ impl Rules {
     }
 }
 
-/// State of a connection, see the module's picture.
+/// State of a connection; see the picture of the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ClientState {
     /// Waits for a handshake.
     #[default]
     Inited,
-    /// Handshake answered.
+    /// The handshake is answered; waits for the ack.
     WaitAck,
-    /// Messages flow.
+    /// Takes messages.
     Working,
-    /// Over; what still arrives is thrown away.
+    /// Closed; further input is dropped.
     Closed,
 }
 
-/// Protocol state of one connection.
+/// The protocol state of one connection.
 #[derive(Debug, Default)]
 pub struct ClientMachine {
     state: ClientState,
     transport: Transport,
-    /// A fragmented WebSocket message; boxed as hardly anybody sends one.
+    /// A fragmented WebSocket message; boxed because it is rare.
     fragments: Option<Box<transport::Fragments>>,
 }
 
@@ -108,27 +108,28 @@ pub struct ClientMachine {
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<ClientMachine>() == 16);
 
-/// What the owner has to act on.
+/// An event that the owner of the machine acts on.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientEvent<'a> {
-    /// The transport is decided, the connection counts from now on (C1). Boxed, so that the other
-    /// events stay small.
+    /// The transport is known; the connection counts from now on (C1). Boxed, so that the other events
+    /// stay small.
     Connected(Box<Connected>),
-    /// A handshake body: answer it, then [`ClientMachine::accept`] or [`ClientMachine::close`].
+    /// A handshake body. The owner answers it, then calls [`ClientMachine::accept`] or
+    /// [`ClientMachine::close`].
     Handshake(&'a [u8]),
-    /// The ack: the connection is working, run the heartbeat step.
+    /// The ack: the connection is working. The owner runs the heartbeat step.
     Acked,
-    /// Run the heartbeat step.
+    /// A heartbeat. The owner runs the heartbeat step.
     Heartbeat,
     /// A message.
     Message(Message<'a>),
-    /// A message put together from fragments: hand it to [`ClientMachine::assembled`].
+    /// A message assembled from fragments. The owner passes it to [`ClientMachine::assembled`].
     Assembled(Vec<u8>),
-    /// A WebSocket ping: answer with these bytes.
+    /// A WebSocket ping. The owner answers with these bytes.
     Ping(&'a [u8]),
-    /// The client said good-bye: close with this WebSocket code.
+    /// A WebSocket close frame. The owner closes with this code.
     Goodbye(Option<u16>),
-    /// An HTTP request that was no upgrade: write this and close.
+    /// The answer to an HTTP request without an upgrade. The owner writes it and closes.
     Answered(Vec<u8>, Fault),
     /// A package that the state ignores.
     Ignored,
@@ -136,29 +137,30 @@ pub enum ClientEvent<'a> {
     Dropped,
 }
 
-// One is moved for each package.
+// Each package moves one event.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<ClientEvent<'_>>() == 48);
 
-/// A connection whose transport is decided.
+/// A connection with a known transport.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Connected {
-    /// What to write: the answer to a WebSocket upgrade.
+    /// The answer to a WebSocket upgrade.
     pub answer: Vec<u8>,
-    /// Who it is, where a proxy says so.
+    /// The real address of the client, if a proxy sends it.
     pub real_address: Option<ClientAddr>,
 }
 
-/// Address of a client: as the socket has it, or as a proxy in front of the gateway tells it.
+/// The address of a client, from its socket or from a proxy in front of the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientAddr {
-    /// As Node prints it, IPv4 on a dual-stack listener as `::ffff:a.b.c.d`; or the header's text.
+    /// The address as Node prints it, with IPv4 on a dual-stack listener as `::ffff:a.b.c.d`; or the
+    /// text of the proxy's header.
     pub ip: String,
-    /// Likewise; `0` where a proxy has told the `ip` alone.
+    /// The port; `0` if a proxy sends only the `ip`.
     pub port: String,
 }
 
-/// As in a URL, with brackets around IPv6.
+/// Writes the address as in a URL, with brackets around IPv6.
 impl fmt::Display for ClientAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ip, port } = self;
@@ -170,18 +172,18 @@ impl fmt::Display for ClientAddr {
 }
 
 impl ClientMachine {
-    /// Its state.
+    /// Returns the state.
     pub fn state(&self) -> ClientState {
         self.state
     }
 
-    /// What carries its packages.
+    /// Returns the transport.
     pub fn transport(&self) -> Transport {
         self.transport
     }
 
-    /// Takes the next whole unit off the front of `input`: bytes used, 0 for "wait for more", and
-    /// what it means to the owner. Call again until it waits.
+    /// Takes the next complete unit off the front of `input`. Returns the number of bytes used, 0 if it
+    /// needs more bytes, and the event. The owner calls again until it needs more bytes.
     pub fn receive<'a>(
         &mut self,
         rules: &Rules,
@@ -207,7 +209,7 @@ impl ClientMachine {
         }
     }
 
-    /// Nothing is used yet: the owner counts the connection, then calls again.
+    /// Uses no bytes: the owner counts the connection first, then calls again.
     fn receive_raw_first<'a>(&mut self) -> Result<(usize, Option<ClientEvent<'a>>), Fault> {
         Ok((0, Some(ClientEvent::Connected(Box::default()))))
     }
@@ -256,7 +258,8 @@ impl ClientMachine {
             TransportEvent::Message(message) => self.only_package(rules, message)?,
             TransportEvent::Assembled(message) => ClientEvent::Assembled(message),
             TransportEvent::Ping(payload) => ClientEvent::Ping(payload),
-            // As pomelo: a close without a code gets 1000, which a browser then reports; pinus: none.
+            // As in Pomelo, a close without a code is answered with 1000, which a browser then reports.
+            // Pinus sends no code.
             TransportEvent::Close(None) if rules.dialect == Dialect::Pomelo => {
                 ClientEvent::Goodbye(Some(1000))
             }
@@ -266,7 +269,7 @@ impl ClientMachine {
         Ok((bytes, Some(event)))
     }
 
-    /// What a message put together from fragments means.
+    /// Returns the event of a message assembled from fragments.
     pub fn assembled<'a>(
         &mut self,
         rules: &Rules,
@@ -275,9 +278,10 @@ impl ClientMachine {
         self.only_package(rules, message)
     }
 
-    /// A WebSocket message is exactly one package.
+    /// Decodes a WebSocket message, which must be exactly one package.
     ///
-    /// Unlike pomelo: one that is shorter than its head says is closed, not padded.
+    /// Unlike in Pomelo, a message that is shorter than its head says closes the connection; Pomelo
+    /// pads it.
     fn only_package<'a>(
         &mut self,
         rules: &Rules,
@@ -308,20 +312,20 @@ impl ClientMachine {
         })
     }
 
-    /// The handshake was answered with code 200.
+    /// Moves on after a handshake that was answered with code 200.
     pub fn accept(&mut self) {
         debug_assert_eq!(self.state, ClientState::Inited);
         self.state = ClientState::WaitAck;
     }
 
-    /// The connection is over.
+    /// Ends the connection.
     pub fn close(&mut self) {
         self.state = ClientState::Closed;
         self.fragments = None;
     }
 
-    /// Last bytes before the socket is closed: nothing on raw TCP, a close frame on WebSocket.
-    /// Pomelo gives code 1000, Pinus none; bytes that break RFC 6455 get the RFC's code.
+    /// Writes the last bytes before the socket is closed: none on raw TCP, a close frame on WebSocket.
+    /// Pomelo sends code 1000, Pinus none; bytes that break RFC 6455 get the code of the RFC.
     pub fn write_goodbye(&self, rules: &Rules, fault: Fault, out: &mut Vec<u8>) {
         if self.transport != Transport::WebSocket || fault == Fault::Left {
             return;
@@ -340,7 +344,7 @@ fn decode_message<'a>(rules: &Rules, body: &'a [u8]) -> Result<ClientEvent<'a>, 
     match message::decode(body) {
         Ok(message) if message.route == Route::None => Ok(ClientEvent::Dropped),
         Ok(message) => Ok(ClientEvent::Message(message)),
-        // Pomelo drops what is cut before its route; where Pinus breaks, tangelo closes.
+        // Pomelo drops a message that is cut before its route. Pinus stops answering; tangelo closes.
         Err(MessageError::NoRoute) if rules.dialect == Dialect::Pomelo => Ok(ClientEvent::Dropped),
         Err(MessageError::IdTooLarge) => Err(Fault::MessageId),
         Err(MessageError::NoRoute | MessageError::Empty | MessageError::Truncated) => {

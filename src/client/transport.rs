@@ -1,23 +1,23 @@
-//! Raw TCP or WebSocket, told apart by the first bytes.
+//! Transports of a connection: raw TCP or WebSocket, distinguished by the first bytes.
 
 use crate::error::Fault;
 use crate::wire::websocket::{self, HttpError, Opcode, WebSocketError};
 
-/// What carries the packages.
+/// The transport of a connection's packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Transport {
-    /// No byte yet.
+    /// No byte has arrived.
     #[default]
     Undecided,
-    /// A byte stream of packages.
+    /// Raw TCP: a byte stream of packages.
     Raw,
-    /// An HTTP request that is not all there.
+    /// An incomplete HTTP request.
     Http,
-    /// One package per message.
+    /// WebSocket: one package per message.
     WebSocket,
 }
 
-/// Decides by the first chunk, once. As pomelo: a method that is split over chunks is raw TCP.
+/// Decides by the first chunk, once. As in Pomelo, a method that is split over chunks is raw TCP.
 pub fn detect(first_chunk: &[u8]) -> Transport {
     let http = [&b"GET"[..], b"POST", b"PUT", b"HEAD"];
     if http.iter().any(|method| first_chunk.starts_with(method)) {
@@ -27,14 +27,14 @@ pub fn detect(first_chunk: &[u8]) -> Transport {
     }
 }
 
-/// What an HTTP request came to.
+/// The result of reading an HTTP request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Http {
-    /// Not all there.
+    /// Incomplete.
     Wait,
-    /// A WebSocket now: bytes used, and the answer.
+    /// A WebSocket upgrade: bytes used, and the answer.
     Upgraded(usize, Vec<u8>),
-    /// Answered; the connection ends for this reason.
+    /// Any other request: the answer, and the reason why the connection ends.
     Answered(Vec<u8>, Fault),
 }
 
@@ -90,24 +90,24 @@ fn response(request: &[u8], status: &str, content_type: &str, body: &[u8]) -> Ve
     out
 }
 
-/// What a WebSocket frame means.
+/// The meaning of a WebSocket frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TransportEvent<'a> {
-    /// Not all there.
+    /// Incomplete.
     Wait,
-    /// A whole message in the input.
+    /// A complete message in the input.
     Message(&'a [u8]),
-    /// The last fragment: a whole message, put together.
+    /// The last fragment: a complete, assembled message.
     Assembled(Vec<u8>),
     /// Nothing to do.
     Nothing,
-    /// Answer with a pong of these bytes.
+    /// A ping; the answer is a pong with these bytes.
     Ping(&'a [u8]),
-    /// The client closes; the code to answer with.
+    /// A close frame; the code to answer with.
     Close(Option<u16>),
 }
 
-/// Takes one frame off the front of `input`; unmasks it in place.
+/// Takes one frame off the front of `input` and unmasks it in place.
 pub fn frame<'a>(
     input: &'a mut [u8],
     fragments: &mut Option<Box<Fragments>>,
@@ -157,7 +157,7 @@ pub fn frame<'a>(
     Ok((frame.end, meaning))
 }
 
-/// A message of which the last fragment is missing.
+/// A message without its last fragment.
 #[derive(Debug)]
 pub struct Fragments {
     opcode: Opcode,

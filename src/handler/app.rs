@@ -1,4 +1,4 @@
-//! The server, for whoever has no session at hand.
+//! This server, as handlers see it without a session.
 
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -10,10 +10,10 @@ use super::filter::Slot;
 use super::{BroadcastOptions, Cluster, Failure, ShardContext};
 use crate::ids::{ShardId, Sid};
 
-/// This server. Pomelo: `app`.
+/// The server that runs the handlers. Pomelo: `app`.
 ///
-/// Like a [`Session`](super::Session) it belongs to its shard; every shard has one, and what it does reaches
-/// the whole process where nothing else is said. Cloning it costs a reference.
+/// Each shard has its own `App`, which stays on that shard. Unless a function says otherwise, it acts
+/// on the whole process. A clone copies one reference.
 #[derive(Clone)]
 pub struct App(Rc<dyn ShardContext>);
 
@@ -22,37 +22,37 @@ impl App {
         Self(context)
     }
 
-    /// Own server id. Pomelo: `app.getServerId()`.
+    /// Returns the id of this server. Pomelo: `app.getServerId()`.
     pub fn server_id(&self) -> &str {
         self.0.server_id()
     }
 
-    /// The shard, 0-based: shard 0 is there in every process.
+    /// Returns the shard of this `App`. Every process has a shard 0.
     pub fn shard(&self) -> ShardId {
         self.0.shard()
     }
 
-    /// The state of this type; `None` where [`Router::with_state`](super::Router::with_state) was not
-    /// given one. Pomelo: `app.get`.
+    /// Returns the state of this type, or `None` if [`Router::with_state`](super::Router::with_state)
+    /// did not set one. Pomelo: `app.get`.
     pub fn state<T: Clone + 'static>(&self) -> Option<T> {
         self.0.states().get()
     }
 
-    /// The other servers, for calls that belong to no session. Pomelo: `app.rpc`.
+    /// Returns the other servers, for calls that belong to no session. Pomelo: `app.rpc`.
     pub fn cluster(&self) -> Cluster {
         Cluster::new(self.0.clone())
     }
 
     /// Pushes a message to every session of the process. Pomelo: `channelService.broadcast`.
     ///
-    /// An error when the route is empty, or the body is falsy, cannot be JSON or is longer than a
-    /// package. Cost: the body is encoded once; one message to each other shard, and for each session a
-    /// reference.
+    /// Returns an error if the route is empty, or if the body is falsy, cannot be written as JSON, or
+    /// does not fit into a package. Cost: the body is encoded once; one message to each other shard,
+    /// and one reference per session.
     pub fn broadcast(&self, route: &str, body: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
         self.broadcast_with(route, body, BroadcastOptions::default())
     }
 
-    /// Pushes a message to the sessions that the options say.
+    /// Pushes a message to the sessions that `options` selects.
     pub fn broadcast_with(
         &self,
         route: &str,
@@ -63,8 +63,8 @@ impl App {
         self.0.clone().broadcast(route, &body, options)
     }
 
-    /// Pushes a message to sessions of whatever shards. Those that are gone are skipped and counted
-    /// as `pushes_dropped`.
+    /// Pushes a message to sessions of any shard. Sessions that have ended are skipped and counted as
+    /// `pushes_dropped`.
     pub fn push_to(
         &self,
         sids: &[Sid],
@@ -75,8 +75,8 @@ impl App {
         self.0.clone().push_to(sids, route, &body)
     }
 
-    /// Pushes a message to every session that is bound to one of these uids, and tells which of
-    /// them have none. Goes through shard 0, where the index of uids is. Pomelo:
+    /// Pushes a message to every session that is bound to one of `uids`, and returns the uids without a
+    /// session. Shard 0, which has the index of uids, finds the sessions. Pomelo:
     /// `channelService.pushMessageByUids`.
     pub async fn push_to_uids(
         &self,
@@ -90,33 +90,33 @@ impl App {
         Ok(serde_json::from_slice(&missed)?)
     }
 
-    /// Kicks every session of a uid; nobody is no error. With a reason the client gets a kick package.
-    /// Pomelo: `sessionService.kick`.
+    /// Kicks every session of a uid; a uid without sessions is not an error. With a reason, the client
+    /// gets a kick package. Pomelo: `sessionService.kick`.
     pub async fn kick(&self, uid: &str, reason: Option<&str>) {
         self.0.clone().kick_uid(uid, reason).await;
     }
 
-    /// Connection statistics of the process:
-    /// `{"serverId":…,"totalConnCount":…,"loginedCount":…,"loginedList":[…]}`. As pomelo: the first
+    /// Returns the connection statistics of the process:
+    /// `{"serverId":…,"totalConnCount":…,"loginedCount":…,"loginedList":[…]}`. As in Pomelo, the first
     /// count is 0 without `client.max_connections`. Pomelo: `connectionService.getStatisticsInfo`.
     pub async fn statistics(&self) -> Value {
         let text = self.0.clone().statistics().await;
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// Sessions of the process, and those of each uid: `{"count":3,"uids":{"ann":2}}`.
+    /// Returns the number of sessions of the process and of each uid: `{"count":3,"uids":{"ann":2}}`.
     pub async fn sessions(&self) -> Value {
         let text = self.0.clone().sessions().await;
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// The time of day; of a gateway in memory, what its clock shows.
+    /// Returns the time of day. A gateway in memory returns the time of its virtual clock.
     pub fn now(&self) -> SystemTime {
         self.0.wall_clock().timestamp().into()
     }
 
-    /// Sleeps for this time, up to 50 ms longer, while other work of the shard runs. The clock decides:
-    /// time in which the process was stopped counts too.
+    /// Sleeps for `time`, or up to 50 ms longer, while the shard does other work. Time in which the
+    /// process was stopped counts too.
     pub async fn sleep(&self, time: Duration) {
         let slot = Rc::new(Slot::default());
         let rung = slot.clone();
@@ -124,7 +124,7 @@ impl App {
         slot.take().await;
     }
 
-    /// The shard.
+    /// Returns the shard.
     pub(super) fn context(&self) -> &Rc<dyn ShardContext> {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Calls of remotes that other servers of the cluster have.
+//! Calls to remotes of other servers in the cluster.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -15,24 +15,25 @@ use super::{LocalFuture, Session, ShardContext};
 use crate::config::Server;
 use crate::wire::json;
 
-/// What a call comes to: what the remote gave to its callback behind the error, in order. That is
-/// nothing, one value, or with Pomelo several; a Pinus remote that returns nothing gives one `null`.
+/// The result of a call: the values that the remote passed to its callback after the error, in order. A
+/// Pomelo remote may pass none, one or several values. A Pinus remote that returns nothing gives one
+/// `null`.
 pub type CallResult = Result<Vec<Value>, CallError>;
 
-/// A call on its way, unless it could not be sent.
+/// The pending result of a call, or the reason why the call was not sent.
 pub(crate) type Sent = Result<Rc<Slot<CallResult>>, CallError>;
 
 /// The other servers of the cluster. Pomelo: `app.rpc`.
 #[derive(Clone)]
 pub struct Cluster {
     context: Rc<dyn ShardContext>,
-    /// Whose calls they are: decides where they go.
+    /// Session that routes the calls.
     session: Option<Session>,
 }
 
 impl Session {
-    /// The other servers. Calls go where messages of this session would go, and count among its
-    /// messages in flight; they work after it has closed too.
+    /// Returns the other servers. Calls are routed like messages of this session and count as its
+    /// messages in flight. They also work after the session has closed.
     ///
     /// ```
     /// use serde_json::json;
@@ -59,8 +60,8 @@ impl Session {
 }
 
 impl Cluster {
-    /// For calls that belong to no session: they go where those of a session without uid and values
-    /// go.
+    /// Returns the other servers for calls that belong to no session. They are routed like those of a
+    /// session without uid and settings.
     pub(crate) fn new(context: Rc<dyn ShardContext>) -> Self {
         Self {
             context,
@@ -68,16 +69,17 @@ impl Cluster {
         }
     }
 
-    /// A call of `remote`, which is `service.method`, at one server of a type: the one that the
-    /// routing of messages (`route.<type>`) chooses for the session, unless [`Call::to_server`] or
-    /// [`Call::to_all`] say otherwise. Pomelo: `app.rpc.chat.chatRemote.add(session, …args, cb)`.
+    /// Prepares a call of `remote`, in the form `service.method`, at one server of a type. The routing
+    /// of messages (`route.<type>`) chooses the server for the session, unless [`Call::to_server`] or
+    /// [`Call::to_all`] says otherwise. Pomelo: `app.rpc.chat.chatRemote.add(session, …args, cb)`.
     ///
-    /// Awaited, it is the first result, `null` when there is none; [`Call::results`] has them all.
-    /// Nothing is sent before it is awaited or [`Call::notify`] is called.
+    /// When awaited, the call returns its first result, or `null` if the remote gave none;
+    /// [`Call::results`] returns all of them. Nothing is sent until the call is awaited or
+    /// [`Call::notify`] is called.
     ///
-    /// Bounds: `rpc.calls_in_flight_max` to one server, `client.calls_in_flight_max` of the session,
-    /// 32 MiB of arguments; one more is [`CallError::NotSent`]. Cost: the arguments are written as
-    /// JSON here, once; a boxed future.
+    /// Bounds: `rpc.calls_in_flight_max` to one server, `client.calls_in_flight_max` of the session, 32
+    /// MiB of arguments. A call over a bound is [`CallError::NotSent`]. Cost: one serialization of the
+    /// arguments to JSON; a boxed future.
     pub fn call(&self, server_type: &str, remote: &str, args: &[Value]) -> Call {
         let mut text = vec![b'['];
         for (index, arg) in args.iter().enumerate() {
@@ -97,14 +99,14 @@ impl Cluster {
         }
     }
 
-    /// The servers of a type that are known now, in the order that routing counts them. Pomelo:
+    /// Returns the known servers of a type, in the order in which routing counts them. Pomelo:
     /// `app.getServersByType`.
     pub fn servers(&self, server_type: &str) -> Vec<Server> {
         self.context.servers(server_type).unwrap_or_default()
     }
 }
 
-/// A call that is about to be made.
+/// A call that has not been sent yet.
 #[must_use = "a call is made when it is awaited, or by `notify`"]
 #[derive(Clone)]
 pub struct Call {
@@ -117,31 +119,32 @@ pub struct Call {
 }
 
 impl Call {
-    /// At the server with this id, whatever routing says. Pomelo: `toServer(id, …)`.
+    /// Sends the call to the server with this id and skips routing. Pomelo: `toServer(id, …)`.
     ///
-    /// Unlike there: a server that is not known, or is of another type, is an error at once.
+    /// Unlike Pomelo, an unknown server or one of another type is an error at once.
     pub fn to_server(mut self, id: &str) -> Self {
         self.server = Some(id.into());
         self
     }
 
-    /// At each server of the type. Pomelo: `toServer('*', …)`.
+    /// Sends the call to each server of the type. Pomelo: `toServer('*', …)`.
     pub fn to_all(self) -> CallToAll {
         CallToAll(self)
     }
 
-    /// Waits this long for the answer in place of `rpc.timeout`; up to 10 min, looked at every 50 ms.
+    /// Sets the time to wait for the answer, in place of `rpc.timeout`: up to 10 min, checked every 50
+    /// ms.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Makes the call: all its results.
+    /// Makes the call and returns all its results.
     pub async fn results(self) -> CallResult {
         self.send(self.server.as_deref())?.take().await
     }
 
-    /// Makes the call, now, and waits for nothing; what it comes to is dropped.
+    /// Sends the call now and does not wait; its result is dropped.
     pub fn notify(self) -> Result<(), CallError> {
         self.send(self.server.as_deref()).map(drop)
     }
@@ -173,18 +176,19 @@ impl IntoFuture for Call {
     }
 }
 
-/// A call at each server of a type, which is about to be made.
+/// A call to each server of a type that has not been sent yet.
 ///
-/// Awaited, it is the first result of each server, in their order; or the error that came first,
-/// while the other servers may well do their part. A type of which all servers have left gives no
-/// results; one that never had a server is an error. Unlike Pomelo, which drops the results, and
-/// answers nothing for such a type.
+/// When awaited, it returns the first result of each server, in the order of the servers. If a server
+/// fails, it returns the first error, while other servers may still run the remote. A type whose
+/// servers have all left gives no results; a type that never had a server is an error. Pomelo drops the
+/// results, and does not answer a call to an unknown type.
 #[must_use = "a call is made when it is awaited, or by `notify`"]
 #[derive(Clone)]
 pub struct CallToAll(Call);
 
 impl CallToAll {
-    /// Makes the calls, now, and waits for nothing; the error is the first that could not be sent.
+    /// Sends the calls now and does not wait. Returns the error of the first call that could not be
+    /// sent.
     pub fn notify(self) -> Result<(), CallError> {
         let sent: Vec<_> = self.send()?;
         sent.into_iter().try_for_each(|sent| sent.map(drop))
@@ -235,42 +239,44 @@ impl IntoFuture for CallToAll {
     }
 }
 
-/// Said of a type without servers.
+/// The error of a call to a type without servers.
 pub(crate) const NO_SERVER: &str = "no server of this type";
 
-/// A call as the shard takes it.
+/// A call in the form that the shard takes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Invocation<'a> {
-    /// Type of the server.
+    /// Server type.
     pub server_type: &'a str,
-    /// Its id; `None` leaves it to routing.
+    /// Server id, or `None` for the one that routing chooses.
     pub server: Option<&'a str>,
-    /// Name of the remote.
+    /// Service of the remote.
     pub service: &'a str,
     /// Method of the remote.
     pub method: &'a str,
     /// JSON text of the array of arguments.
     pub args: &'a [u8],
-    /// In place of `rpc.timeout`.
+    /// Timeout in place of `rpc.timeout`.
     pub timeout: Option<Duration>,
-    /// Whose call it is.
+    /// Session that makes the call.
     pub session: Option<&'a Session>,
 }
 
-/// Why a call has no result. As a [`Failure`](super::Failure), for `?` in a handler, it is its text.
+/// The reason why a call has no result. `?` in a handler turns it into a [`Failure`](super::Failure)
+/// with its text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CallError {
-    /// Nothing was sent: no such server, no link to it, or too many calls. It can be made again.
+    /// The call was not sent: no such server, no link to it, or too many calls. The handler may call
+    /// again.
     NotSent(Cow<'static, str>),
-    /// No answer: the deadline passed, the link ended, or the answer cannot be read. The remote may
-    /// have run, but it will not run later.
+    /// The answer did not arrive: the deadline passed, the link ended, or the answer cannot be decoded.
+    /// The remote may have run, but it will not run later.
     Lost(Cow<'static, str>),
-    /// The remote's error: a string is one, an `Error` of JavaScript is `{"stack":…}`, with Pinus
-    /// beside its own properties such as `code`.
+    /// The error of the remote: a string, or for a JavaScript `Error` `{"stack":…}`. Pinus adds the
+    /// error's own properties, such as `code`.
     ///
-    /// Some remotes leave the error out, `cb(users)` where `cb(null, users)` is meant. Then what they
-    /// answer is here, as what it is: anything but null, false, 0 and `""`, which look like success
-    /// with no result. `examples/pomelo_chat.rs` takes both.
+    /// Some remotes leave the error argument out: `cb(users)` where `cb(null, users)` is meant. Their
+    /// answer then arrives here, unless it is null, false, 0 or `""`, which look like success without a
+    /// result. `examples/pomelo_chat.rs` handles both.
     Remote(Value),
 }
 
@@ -289,7 +295,7 @@ impl fmt::Display for CallError {
 
 impl Error for CallError {}
 
-/// The parts of `service.method`, both not empty.
+/// Splits `service.method` into its two parts, neither of them empty.
 pub(crate) fn remote_parts(remote: &str) -> Option<(&str, &str)> {
     let (service, method) = remote.split_once('.')?;
     let is_name = |part: &str| !part.is_empty() && !part.contains('.');

@@ -1,4 +1,4 @@
-//! What handlers and filters know of time, told by their shard.
+//! The time of a shard, for handlers and filters.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,30 +9,31 @@ use jiff::Zoned;
 
 use crate::time::ShardTime;
 
-/// The time of a shard.
+/// The clock of a shard.
 pub(crate) trait Clock {
-    /// Now.
+    /// Returns the present time.
     fn now(&self) -> Instant;
-    /// What clocks on the wall show now, where this server is. Unlike [`now`](Self::now) it may be set.
+    /// Returns the local time of day. Unlike [`now`](Self::now), somebody may set this clock.
     fn wall_clock(&self) -> Zoned;
-    /// How late the shard is with what it does at fixed times: what a message waits at least.
+    /// Returns the lag of the shard: the delay of its timers, and so the shortest time that a message
+    /// waits.
     fn lag(&self) -> Duration;
-    /// Makes a call when `wait` has passed by the clock; a pause of the shard counts.
+    /// Calls `call` after `wait` by the clock; a pause of the shard counts.
     fn call_after(&self, wait: Duration, call: DelayedCall) -> Alarm;
-    /// Makes a call when `timeout` has passed by the time of the shard; a pause of the shard does not count.
+    /// Calls `call` after `timeout` by the [`ShardTime`]; a pause of the shard does not count.
     fn call_at_timeout(&self, timeout: Duration, call: DelayedCall) -> Alarm;
 }
 
-/// A call that is put off.
+/// A delayed call.
 pub(crate) type DelayedCall = Box<dyn FnOnce()>;
 
 type Key = (Instant, u64);
 type Table = RefCell<BTreeMap<Key, (Duration, DelayedCall)>>;
 
-/// Calls put off to a later time; the shard makes them, up to 50 ms late.
+/// The delayed calls of a shard, which makes them up to 50 ms late.
 ///
-/// Bound: who sets one holds an [`Alarm`], so there are no more than messages in flight have filters,
-/// and calls of peers are in progress.
+/// Bound: each caller holds an [`Alarm`], so there are no more entries than filters of messages in
+/// flight and calls of peers in progress.
 #[derive(Default)]
 pub(crate) struct Alarms {
     table: Rc<Table>,
@@ -52,10 +53,10 @@ impl Alarms {
         }
     }
 
-    /// Makes the calls that are due, through `make`. A call may schedule and cancel others; `ring` makes a
-    /// new one when it is called again, or later.
+    /// Passes each due call to `make`. A call may schedule and cancel others. A call that `ring` itself
+    /// schedules waits at least until the next `ring`.
     ///
-    /// Cost: one check for each call whose time has passed, also for one that a pause has put off.
+    /// Cost: one check for each call whose time has passed, also if a pause has delayed it.
     pub(crate) fn ring(&self, time: ShardTime, make: impl Fn(DelayedCall)) {
         let table = self.table.borrow();
         let passed = table.range(..=(time.now, u64::MAX));
@@ -72,15 +73,15 @@ impl Alarms {
         }
     }
 
-    /// True when no call is put off.
+    /// Returns true if no call is pending.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.table.borrow().is_empty()
     }
 }
 
-/// A call that is put off.
-#[must_use = "dropping it calls it off"]
+/// A delayed call that is still pending. Dropping it cancels the call.
+#[must_use = "dropping it cancels the call"]
 #[derive(Debug)]
 pub(crate) struct Alarm {
     key: (Instant, u64),
@@ -91,7 +92,7 @@ impl Drop for Alarm {
     fn drop(&mut self) {
         if let Some(table) = self.table.upgrade() {
             let call = table.borrow_mut().remove(&self.key);
-            // What it holds may call off another one.
+            // Dropped after the borrow, because the values it holds may cancel another alarm.
             drop(call);
         }
     }

@@ -1,4 +1,4 @@
-//! What the application does at fixed times of the day.
+//! Crons: functions of the application that run at fixed times of the day.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,11 +14,10 @@ mod schedule;
 
 pub use schedule::Schedule;
 
-/// Longest distance between two looks at the clock on the wall: after that time it is noticed that it
-/// has been set.
+/// Longest sleep of a cron. After it the cron notices that somebody has set the clock.
 const LOOK: Duration = Duration::from_secs(60);
-/// A clock that is set back by less than that makes a cron wait until it shows again what it has shown; by
-/// more, the cron's times come again.
+/// If the clock is set back by less than this, a cron waits until the clock shows a new time again. If
+/// it is set back by more, the times of the cron repeat.
 const SET_BACK_MAX: SignedDuration = SignedDuration::from_hours(1);
 
 type Run = Rc<dyn Fn(App) -> LocalFuture<()>>;
@@ -27,11 +26,11 @@ type Run = Rc<dyn Fn(App) -> LocalFuture<()>>;
 #[derive(Default)]
 pub(super) struct Crons {
     functions: Vec<(Rc<str>, Run)>,
-    /// Of `cron_at`: text and name.
+    /// Time and name given to `cron_at`.
     times: Vec<(Box<str>, Rc<str>)>,
-    /// Those that have a time, once all is known.
+    /// Functions with their schedule, filled by `ready`.
     scheduled: Vec<(Rc<str>, Rc<Schedule>, Run)>,
-    /// Actions of `crons.json` that have no function here.
+    /// Actions of `crons.json` without a function.
     unknown: Vec<String>,
 }
 
@@ -53,7 +52,7 @@ impl Crons {
         functions.find(|(known, _)| **known == *name).cloned()
     }
 
-    /// Brings functions and times together.
+    /// Joins functions with their times.
     pub(super) fn ready(&mut self, config: &Config) -> Result<(), String> {
         let at = self.times.iter().map(|(time, name)| (&**time, &**name));
         let in_file = config.crons.iter();
@@ -85,7 +84,7 @@ impl Crons {
         self.scheduled.iter().map(|(name, ..)| &**name)
     }
 
-    /// A task for each of them, and its name.
+    /// Returns a task and its name for each cron.
     pub(super) fn tasks(
         &self,
         app: &App,
@@ -113,7 +112,7 @@ impl Crons {
 }
 
 impl Router {
-    /// Gives the function of a cron; `crons.json` of the project says when it runs, by its `action`:
+    /// Sets the function of a cron. `crons.json` of the project names it in `action` and sets its time:
     ///
     /// ```json
     /// {"connector": [{"id": 1, "time": "0 30 10 * * *", "action": "moneyCron.sendMoney"}]}
@@ -132,19 +131,19 @@ impl Router {
     /// # drop(router);
     /// ```
     ///
-    /// It runs once in the process, on shard 0, by the local time, from the moment that shard takes
-    /// clients until the process is told to end; the crons of the other shards' routers never do. The
-    /// time is read as [`Schedule`] says. It begins up to 50 ms late, or as late as the shard is.
+    /// The cron runs once per process, on shard 0, by the local time, from the moment that shard 0
+    /// takes clients until the process stops. Shard 0 runs it up to 50 ms late, or as late as the shard
+    /// is. [`Schedule`] describes the time.
     ///
-    /// Unlike Pomelo, where runs may overlap and missed ones are made up for all at once: what comes
-    /// while it still runs, or while the shard stood still, is left out; the former is counted as
-    /// `crons_skipped` and logged. So a clock that is set ahead leads to one run at most. After one that
-    /// is set back by up to an hour no time comes twice.
+    /// A time that passes while the cron still runs is skipped, counted as `crons_skipped` and logged.
+    /// Times that passed while the shard stood still are skipped too. So a clock that is set ahead
+    /// leads to one run at most, and no time repeats after the clock is set back by up to an hour. In
+    /// Pomelo, runs overlap and missed runs follow all at once.
     ///
-    /// A panic costs the run, and counts as `handler_panics`. A run that is not done `stop_timeout` after
-    /// the stop is dropped, like a [`task`](Self::task). The same name again replaces the function. Where a
-    /// router has crons, an action in the file without a function is an error at start; without any it
-    /// is logged, as the binary does.
+    /// A panic ends the run and counts as `handler_panics`. A run that has not ended `stop_timeout`
+    /// after the stop is dropped, like a [`task`](Self::task). A second function with the same name
+    /// replaces the first. If a router has crons, an action of the file without a function is an error
+    /// at start; if it has none, as in the plain binary, the action is only logged.
     ///
     /// Bound: `limits::CRONS_MAX` times of crons.
     #[must_use]
@@ -158,11 +157,10 @@ impl Router {
         self
     }
 
-    /// A [`cron`](Self::cron) that comes at this time, whatever a file says:
-    /// `.cron_at("0 30 10 * * *", "money", send_money)` at half past ten. The second field is the
-    /// minute, and months begin at 0: see [`Schedule`].
+    /// Adds a [`cron`](Self::cron) with its time: `.cron_at("0 30 10 * * *", "money", send_money)` runs
+    /// at half past ten. The second field is the minute, and months begin at 0: see [`Schedule`].
     ///
-    /// A time that is none is an error at start.
+    /// An invalid time is an error at start.
     #[must_use]
     pub fn cron_at(mut self, time: &str, name: &str, f: impl AsyncFn(App) + 'static) -> Self {
         self.life.crons.times.push((time.into(), name.into()));
@@ -170,10 +168,10 @@ impl Router {
     }
 }
 
-/// Runs a cron when its time has come, over and over until the stop.
+/// Runs a cron at each of its times until the stop.
 async fn keep(name: Rc<str>, schedule: Rc<Schedule>, run: Run, app: App, stop: Stop) {
     let wall_clock = || app.context().wall_clock();
-    // Up to when nothing is left to be done.
+    // The cron has handled all times up to this one.
     let mut done = wall_clock();
     while let Some(due) = schedule.next(&done) {
         let now = wall_clock();

@@ -1,4 +1,4 @@
-//! What happens to sessions, and who has a say in it.
+//! Events of sessions, and functions of the application that decide about clients.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,22 +12,22 @@ use crate::ids::Sid;
 use crate::limits::CLOSE_CALLS_MAX;
 use crate::session::Uid;
 
-/// Called with a session that something has happened to.
+/// Called with the session of an event.
 type OnSession = Box<dyn Fn(&Session)>;
-/// Called with a session and the uid that it had.
+/// Called with an unbound session and its former uid.
 type OnUnbind = Box<dyn Fn(&Session, &Uid)>;
-/// Has a say on a client's type and version.
+/// Accepts or refuses a client by its type and version.
 type CheckClient = Box<dyn Fn(&str, &str) -> bool>;
-/// Has something to say to a client that comes in.
+/// Answers a handshake.
 type OnHandshake = Box<dyn Fn(&Session, &Value) -> Answer<'static>>;
 
-/// Whom to call about sessions.
+/// Functions to call about sessions.
 #[derive(Default)]
 pub(crate) struct Events {
     on_bind: Vec<OnSession>,
     on_unbind: Vec<OnUnbind>,
     on_close: Vec<OnSession>,
-    /// Of sessions that asked for it; taken away when they close.
+    /// Functions of single sessions, removed when the session closes.
     closing: RefCell<HashMap<Sid, Vec<OnClose>>>,
     check_client: Option<CheckClient>,
     on_handshake: Option<OnHandshake>,
@@ -36,7 +36,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Adds those of another behind these; of what there can be but one, the other's counts.
+    /// Appends the functions of `more`. For single hooks the later router wins.
     pub(super) fn append(&mut self, mut more: Self) {
         self.on_bind.append(&mut more.on_bind);
         self.on_unbind.append(&mut more.on_unbind);
@@ -49,31 +49,31 @@ impl Events {
 }
 
 impl Router {
-    /// Calls `f` for each session that was bound, by a handler here or by a backend, on the shard of
-    /// the session; not where it already had that uid. Pomelo: the event `bind_session`.
+    /// Calls `f` for each session that a handler or a backend has bound, on the shard of the session.
+    /// It is not called if the session already had that uid. Pomelo: the event `bind_session`.
     #[must_use]
     pub fn on_bind(mut self, f: impl Fn(&Session) + 'static) -> Self {
         self.events.on_bind.push(Box::new(f));
         self
     }
 
-    /// Calls `f` for each session that was unbound, with the uid that it had; the session has none
-    /// any more. A session that closes is not unbound before. Pomelo: the event `unbind_session`.
+    /// Calls `f` for each session that was unbound, with its former uid. A session that closes is not
+    /// unbound before. Pomelo: the event `unbind_session`.
     #[must_use]
     pub fn on_unbind(mut self, f: impl Fn(&Session, &Uid) + 'static) -> Self {
         self.events.on_unbind.push(Box::new(f));
         self
     }
 
-    /// Calls `f` once for each session that has closed; its uid is still set.
+    /// Calls `f` once for each closed session, which still has its uid.
     #[must_use]
     pub fn on_close(mut self, f: impl Fn(&Session) + 'static) -> Self {
         self.events.on_close.push(Box::new(f));
         self
     }
 
-    /// Refuses clients with code 501 for whose `sys.type` and `sys.version` `f` says false; both are
-    /// empty when the client does not tell. Comes after the rules of `client.accept`. Pomelo:
+    /// Refuses a client with code 501 if `f` returns false for its `sys.type` and `sys.version`. Both
+    /// are empty if the client does not send them. The rules of `client.accept` apply first. Pomelo:
     /// `checkClient`.
     #[must_use]
     pub fn check_client(mut self, f: impl Fn(&str, &str) -> bool + 'static) -> Self {
@@ -81,10 +81,10 @@ impl Router {
         self
     }
 
-    /// Asks `f` about each handshake, with the whole of what the client said. A truthy response goes
-    /// out as `user`; an error, or a panic, refuses the client with code 500. While the answer takes
-    /// its time the client is not in: what it sends is ignored but for further handshakes, of which
-    /// each is asked about, up to `client.calls_in_flight_max`. Pomelo: `handshake`.
+    /// Calls `f` with the whole body of each handshake. A truthy response becomes the `user` member of
+    /// the reply; an error or a panic refuses the client with code 500. While `f` waits, the client has
+    /// no working session: everything it sends is ignored except further handshakes. Each of those
+    /// calls `f` too, up to `client.calls_in_flight_max`. Pomelo: `handshake`.
     #[must_use]
     pub fn handshake<H>(mut self, f: H) -> Self
     where
@@ -94,14 +94,13 @@ impl Router {
         self
     }
 
-    /// Sets who chooses the push scheduler of each package: `select` gives the id of one, `default`
-    /// or another that the configuration has (`push.schedulers`), or `None` to leave it to the rules
-    /// in `push.select`. It is asked once for a push or broadcast, whoever gets it, on the shard
-    /// that encodes it, and once for each response. Pomelo: `pushSchedulerConfig.selector`.
+    /// Sets the function that chooses the push scheduler of each package. `select` returns the id of
+    /// one, `default` or an id of `push.schedulers`, or `None` for the rules of `push.select`. The
+    /// shard that encodes a package calls it once for each push or broadcast, regardless of the number
+    /// of receivers, and once for each response. Pomelo: `pushSchedulerConfig.selector`.
     ///
-    /// Where it names a scheduler that there is not, or panics, the package is lost, as in the
-    /// reference; that is counted and logged, and unlike there a push or broadcast is an error for
-    /// whoever made it.
+    /// If `select` names an unknown scheduler or panics, the package is dropped, counted and logged, as
+    /// in the reference. Unlike there, the push or broadcast returns an error.
     #[must_use]
     pub fn select_scheduler(
         mut self,
@@ -111,13 +110,13 @@ impl Router {
         self
     }
 
-    /// Sets who says, for each session, whether it gets a broadcast: `filter` sees the session, the
-    /// encoded message (flag, route and body, without the package's head) and the broadcast's
-    /// [`filter_param`](super::BroadcastOptions::filter_param). On every shard it is asked for that shard's
-    /// working sessions, whether a handler or a backend broadcasts. Pomelo:
+    /// Sets the function that decides for each session whether it receives a broadcast. `filter` gets
+    /// the session, the encoded message (flag, route and body, without the head of the package) and the
+    /// [`filter_param`](super::BroadcastOptions::filter_param) of the broadcast. Each shard calls it
+    /// for its own working sessions, for broadcasts of handlers and of backends. Pomelo:
     /// `channelConfig.broadcastFilter`.
     ///
-    /// A session for which it panics is skipped; that is counted and logged.
+    /// If it panics, the session is skipped; this is counted and logged.
     #[must_use]
     pub fn broadcast_filter(
         mut self,
@@ -128,9 +127,9 @@ impl Router {
     }
 }
 
-/// What the shard wants of it.
+/// The part of the router that the shard uses.
 impl Router {
-    /// Whether a client of this type and version is taken.
+    /// Returns true if a client of this type and version may connect.
     pub(crate) fn accepts_client(&self, client: impl FnOnce() -> (String, String)) -> bool {
         self.events.check_client.as_ref().is_none_or(|check| {
             let (kind, version) = client();
@@ -138,12 +137,12 @@ impl Router {
         })
     }
 
-    /// True when somebody has something to say to clients that come in.
+    /// Returns true if a handshake function is set.
     pub(crate) fn wants_handshake(&self) -> bool {
         self.events.on_handshake.is_some()
     }
 
-    /// What the client gets to hear.
+    /// Returns the answer to a handshake.
     pub(crate) fn answer_handshake(&self, session: &Session, message: &Value) -> Answer<'static> {
         match &self.events.on_handshake {
             Some(f) => f(session, message),
@@ -151,7 +150,7 @@ impl Router {
         }
     }
 
-    /// Calls `f` once when a session closes.
+    /// Registers `f` to be called once when the session closes.
     pub(crate) fn when_closed(&self, sid: Sid, f: OnClose) -> Result<(), Failure> {
         let mut closing = self.events.closing.borrow_mut();
         let calls = closing.entry(sid).or_default();
@@ -164,7 +163,7 @@ impl Router {
         Ok(())
     }
 
-    /// Tells everybody who asked, filters first.
+    /// Calls the functions registered for an event, filters first.
     pub(crate) fn happened(&self, session: &Session, event: &SessionEvent) {
         match event {
             SessionEvent::Bind => self.events.on_bind.iter().for_each(|f| f(session)),
@@ -178,7 +177,7 @@ impl Router {
         }
     }
 
-    /// True when somebody asked.
+    /// Returns true if a function is registered for the event.
     pub(crate) fn wants(&self, event: &SessionEvent) -> bool {
         match event {
             SessionEvent::Bind => !self.events.on_bind.is_empty(),

@@ -1,4 +1,4 @@
-//! Extractors: what the functions of handlers take.
+//! Extractors: the arguments of handlers.
 
 use std::any::{Any, TypeId, type_name};
 use std::rc::Rc;
@@ -11,9 +11,9 @@ use super::{App, ClientAddr, Failure, Outcome, Reply, Request, Session};
 use crate::metrics::Counter;
 use crate::wire::json;
 
-/// An argument of a handler, made from the message.
+/// A type that a handler can take as an argument.
 ///
-/// Own ones are made from others:
+/// An application can add its own:
 ///
 /// ```
 /// use tangelo::handler::{Failure, FromMessage, Needs, Reply, Request};
@@ -38,33 +38,33 @@ use crate::wire::json;
             `#[derive(serde::Deserialize)]`"
 )]
 pub trait FromMessage: Sized {
-    /// The argument, or the error that the message is answered with: `{"code":500}`.
+    /// Returns the argument, or the error to answer the message with: `{"code":500}`.
     fn from_message(request: &Request<'_>) -> Reply<Self>;
 
-    /// Says what it cannot be made without. Asked at start, so that it is missed then.
+    /// Names the requirements of the argument. The start checks them and fails if one is missing.
     fn needs(_: &mut Needs) {}
 }
 
-/// What the functions of one route cannot do without.
+/// The requirements of the functions of one route.
 #[derive(Debug, Clone, Default)]
 pub struct Needs {
-    /// Types of states, and how they are called.
+    /// Types of states and their names.
     pub(super) states: Vec<(TypeId, &'static str)>,
-    /// Handshakes of clients.
+    /// The handshakes of clients.
     pub(super) handshake: bool,
-    /// A proto of what the client sends.
+    /// A proto for the messages of clients.
     pub(super) client_proto: bool,
-    /// A proto of what it gets.
+    /// A proto for the responses.
     pub(super) server_proto: bool,
 }
 
 impl Needs {
-    /// A state of this type, set by [`Router::with_state`](super::Router::with_state).
+    /// Requires a state of this type, set by [`Router::with_state`](super::Router::with_state).
     pub fn state<T: 'static>(&mut self) {
         self.states.push((TypeId::of::<T>(), type_name::<T>()));
     }
 
-    /// That the handshakes of clients are kept, for [`Session::handshake`].
+    /// Requires that the shard keeps the handshakes of clients, for [`Session::handshake`].
     pub fn handshake(&mut self) {
         self.handshake = true;
     }
@@ -77,7 +77,7 @@ impl Needs {
     }
 }
 
-/// The states of a shard, one of each type.
+/// The states of a shard, one per type.
 #[derive(Default)]
 pub struct States(Vec<(TypeId, Box<dyn Any>)>);
 
@@ -108,11 +108,11 @@ impl States {
     }
 }
 
-/// A state: what [`Router::with_state`](super::Router::with_state) was given, cloned. `State<Rc<Rooms>>` is one
-/// for each core, without locks; `State<Arc<Store>>` with the same `Arc` for every shard is one for
-/// the process.
+/// A clone of the state given to [`Router::with_state`](super::Router::with_state). A
+/// `State<Rc<Rooms>>` belongs to one core and needs no locks. A `State<Arc<Store>>` belongs to the
+/// process, if every shard gets the same `Arc`.
 ///
-/// A route whose state is missing is an error at start. Cost: the clone.
+/// A missing state is an error at start. Cost: the clone.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct State<T>(pub T);
 
@@ -128,16 +128,17 @@ impl<T: Clone + 'static> FromMessage for State<T> {
     }
 }
 
-/// The body, read as JSON; as the return value the response, written as JSON.
+/// The body, read as JSON. As the return value, the response, written as JSON.
 ///
-/// A body that came as protobuf has become JSON before. One that did not parse, and a falsy one, is
-/// `{}`, as in the reference. Unlike the message of a Pomelo handler it has no `__route__`; that is
-/// [`Route`].
+/// A protobuf body is converted to JSON first. As in the reference, a body that does not parse, or is
+/// falsy, is `{}`. Unlike the message of a Pomelo handler, it has no `__route__`; take [`Route`] for
+/// that.
 ///
-/// A body that does not fit `T` is answered with code 500, counted as `bodies_unfit` and logged at
-/// level debug; the handler is not called. Take `Reply<Json<T>>` to answer that yourself.
+/// If the body does not fit `T`, the handler is not called: the client gets code 500, and the message
+/// is counted as `bodies_unfit` and logged at level debug. Take `Reply<Json<T>>` to answer such a
+/// message yourself.
 ///
-/// Cost: what `T` allocates. As a response: one allocation, the text.
+/// Cost: the allocations of `T`. As a response: one allocation for the text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Json<T>(pub T);
 
@@ -163,11 +164,11 @@ fn unfit(request: &Request<'_>, error: &serde_json::Error) -> Failure {
     ))
 }
 
-/// As [`Json`], of a route that has a proto: that it has one, `clientProtos.json` for the argument
-/// and `serverProtos.json` for the response, with `client.use_protobuf`, is checked at start. So what
-/// arrives has the types that the proto says.
+/// Like [`Json`], for a route with a proto: the argument needs an entry in `clientProtos.json`, the
+/// response one in `serverProtos.json`. The start checks this, and that `client.use_protobuf` is on. So
+/// the body has the types of its proto.
 ///
-/// A response that does not fit its proto goes out as JSON, which is counted as `bodies_unencodable`.
+/// A response that does not fit its proto is sent as JSON and counted as `bodies_unencodable`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Proto<T>(pub T);
 
@@ -181,10 +182,10 @@ impl<T: DeserializeOwned> FromMessage for Proto<T> {
     }
 }
 
-/// The body's JSON text; as the return value that of the response, which is not checked.
+/// The JSON text of the body. As the return value, the JSON text of the response, which is not checked.
 ///
-/// Cost: one allocation and the copy, as the read buffer belongs to all connections of the shard.
-/// [`Router::raw_route`](super::Router::raw_route) has it in place.
+/// Cost: one allocation and a copy, because the read buffer belongs to all connections of the shard.
+/// [`Router::raw_route`](super::Router::raw_route) gives the text without a copy.
 impl FromMessage for Bytes {
     fn from_message(request: &Request<'_>) -> Reply<Self> {
         Ok(Self::copy_from_slice(request.body))
@@ -201,10 +202,11 @@ impl FromMessage for Route {
     }
 }
 
-/// What the client said when it came: `{"sys":{"type":…,"version":…},"user":…}`. It is kept for each
-/// session where some route takes this; one of more than 16 KiB is not, and an error here.
+/// The handshake of the client: `{"sys":{"type":…,"version":…},"user":…}`. The shard keeps it for each
+/// session if a route takes this type. A handshake of more than 16 KiB is not kept, and is an error
+/// here.
 ///
-/// Cost: a reference; the memory of the parsed value for each session.
+/// Cost: a reference. Each session holds the parsed value in memory.
 #[derive(Debug, Clone)]
 pub struct Handshake(pub Rc<Value>);
 
@@ -239,7 +241,7 @@ impl FromMessage for ClientAddr {
     }
 }
 
-/// `None` where it cannot be had.
+/// `None` if the message has no such argument.
 impl<T: FromMessage> FromMessage for Option<T> {
     fn from_message(request: &Request<'_>) -> Reply<Self> {
         Ok(T::from_message(request).ok())
@@ -250,7 +252,7 @@ impl<T: FromMessage> FromMessage for Option<T> {
     }
 }
 
-/// Why it cannot be had is for the handler to answer.
+/// Gives the handler the error, which it then answers itself.
 impl<T: FromMessage> FromMessage for Reply<T> {
     fn from_message(request: &Request<'_>) -> Reply<Self> {
         Ok(T::from_message(request))
@@ -261,7 +263,7 @@ impl<T: FromMessage> FromMessage for Reply<T> {
     }
 }
 
-/// What a handler may return.
+/// A type that a handler can return.
 ///
 /// | returned | the client of a request gets |
 /// | --- | --- |
@@ -271,7 +273,7 @@ impl<T: FromMessage> FromMessage for Reply<T> {
 /// | `Err(failure)` | `{"code":500}`; the text goes to the error handler and the log |
 /// | `Err(outcome)` | its response, with `"code":500` unless it has a truthy code |
 ///
-/// A notify is never answered. An error of your own becomes a response where it converts into an
+/// A notify is never answered. The error of an application becomes a response if it converts into an
 /// [`Outcome`].
 #[diagnostic::on_unimplemented(
     message = "a handler cannot return `{Self}`",
@@ -281,10 +283,10 @@ impl<T: FromMessage> FromMessage for Reply<T> {
     note = "the `T` of `Json<T>` implements `serde::Serialize`: `#[derive(serde::Serialize)]`"
 )]
 pub trait IntoReply {
-    /// What is sent.
+    /// Returns the outcome to send.
     fn into_outcome(self) -> Outcome<'static>;
 
-    /// Says what it cannot be sent without. Asked at start.
+    /// Names the requirements of the response. The start checks them.
     fn needs(_: &mut Needs) {}
 }
 

@@ -7,15 +7,16 @@
 //!       └── error ─▶ global error handler, if any ────────────────────────────┘
 //! ```
 //!
-//! Before filters run in the order they were added, after filters in the reverse order. A forwarded
-//! message has the global ones only.
+//! Before filters run in the order they were added, after filters in the reverse order. Only global
+//! filters see a forwarded message.
 //!
-//! Unlike pomelo, which answers nothing more on that connection: what panics is an error of its step.
-//! A handler's or before filter's goes the way of any other; an after filter's is what the next one
-//! sees; an error handler that panics has changed nothing.
+//! If a filter or handler panics, that is an error of its step; Pomelo stops answering on that
+//! connection. The panic of a handler or before filter is handled like any other error. The panic of an
+//! after filter is the error that the next one sees. The panic of an error handler leaves the outcome
+//! as it was.
 //!
-//! Built in: [`serial`], [`time`], [`timeout`], [`toobusy`] and [`rate`]; a filter with two sides and
-//! something to keep between them is a [`Filter`].
+//! Built in are [`serial`], [`time`], [`timeout`], [`toobusy`] and [`rate`]. A [`Filter`] has both
+//! sides and can keep a value between them.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -46,33 +47,35 @@ pub use time::{Time, time};
 pub use timeout::{Timeout, timeout};
 pub use toobusy::{Toobusy, toobusy};
 
-/// A result now or later.
+/// A result that is ready or will be.
 pub enum Step<T> {
-    /// Now.
+    /// A ready result.
     Ready(T),
-    /// Later.
+    /// A future of the result.
     Later(LocalFuture<T>),
 }
 
-/// Stops the message with an outcome, or lets it go on.
+/// Stops the message with an outcome, or passes it on.
 pub type Before = Box<dyn Fn(&Rc<Incoming>) -> Step<Result<(), Outcome<'static>>>>;
-/// Sees the outcome and decides which error the next one sees. The last one's decision holds for a
-/// local message; a global one comes after the response and changes nothing.
+/// Sees the outcome and returns the error that the next filter sees. For a local message the client
+/// sees the error of the last filter. A global after filter runs after the response and cannot change
+/// it.
 pub type After =
     Box<dyn Fn(Option<Failure>, &Rc<Incoming>, Option<&[u8]>) -> Step<Option<Failure>>>;
-/// Replaces an outcome that has an error.
+/// Replaces an outcome with an error.
 pub type OnError = Box<dyn Fn(Outcome<'static>, &Rc<Incoming>) -> Step<Outcome<'static>>>;
 
-/// A filter with both sides, added by [`Filters::global_filter`] or [`Filters::filter`].
+/// A filter with a before and an after side, added by [`Filters::global_filter`] or
+/// [`Filters::filter`].
 pub trait Filter: 'static {
-    /// What the before side hands to the after side of the same message. It is dropped with the
-    /// message where that never gets so far.
+    /// Value that the before side gives to the after side of the same message. If the message does not
+    /// reach the after side, the mark is dropped with it.
     type Mark: 'static;
 
-    /// Stops a message, or lets it go on.
+    /// Stops a message, or passes it on.
     fn before(&self, incoming: &Rc<Incoming>) -> Step<Result<Self::Mark, Outcome<'static>>>;
 
-    /// Sees the error of a message that it let go on, and decides which one the next filter sees.
+    /// Sees the error of a message that it passed on, and returns the error that the next filter sees.
     fn after(
         &self,
         _mark: Self::Mark,
@@ -82,30 +85,30 @@ pub trait Filter: 'static {
         error
     }
 
-    /// A session has closed: what is kept of it can go.
+    /// Drops the state of a closed session.
     fn closed(&self, _sid: Sid) {}
 }
 
-/// All filters and error handlers of one shard.
+/// The filters and error handlers of one shard.
 #[derive(Default)]
 pub struct Filters {
-    /// Before everything, forwarded messages too.
+    /// Before filters of all messages, also forwarded ones.
     pub global_before: Vec<Before>,
-    /// After the response, forwarded messages too.
+    /// After filters of all messages, also forwarded ones. They run after the response.
     pub global_after: Vec<After>,
-    /// Before a local handler.
+    /// Before filters of local handlers.
     pub before: Vec<Before>,
-    /// After a local handler, before the response.
+    /// After filters of local handlers. They run before the response.
     pub after: Vec<After>,
-    /// Error of a local handler or before filter.
+    /// Handles errors of local handlers and before filters.
     pub error_handler: Option<OnError>,
-    /// Error of a global before filter.
+    /// Handles errors of global before filters.
     pub global_error_handler: Option<OnError>,
-    /// Filters that want to know who has closed.
+    /// Filters that keep state per session.
     closed: Vec<Box<dyn Fn(Sid)>>,
-    /// Write a line for each message that a local handler is done with (C50).
+    /// Writes a log line for each message that a local handler has answered (C50).
     forward_log: bool,
-    /// What before filters cannot do without.
+    /// Requirements of the before filters.
     pub(super) needs: Needs,
 }
 
@@ -149,7 +152,7 @@ impl Filters {
         (before, after)
     }
 
-    /// Adds those of another behind these, in the order of before filters.
+    /// Appends the filters of `more`, in the order of before filters.
     pub(crate) fn append(&mut self, mut more: Self) {
         self.global_before.append(&mut more.global_before);
         self.global_after.append(&mut more.global_after);
@@ -163,7 +166,7 @@ impl Filters {
         self.needs.append(more.needs);
     }
 
-    /// Adds those of a group that are for all messages; the rest, if any, is for its routes.
+    /// Takes over the global filters of a group. Returns the rest, if any, for the routes of the group.
     pub(super) fn absorb(&mut self, mut group: Self) -> Option<Rc<Self>> {
         let own = Self {
             before: std::mem::take(&mut group.before),
@@ -180,24 +183,24 @@ impl Filters {
         self.before.is_empty() && self.after.is_empty() && self.error_handler.is_none()
     }
 
-    /// Tells the filters that a session has closed.
+    /// Notifies the filters of a closed session.
     pub(super) fn session_closed(&self, sid: Sid) {
         for closed in &self.closed {
             closed(sid);
         }
     }
 
-    /// True when some filter wants to know who has closed.
+    /// Returns true if a filter keeps state per session.
     pub(super) fn wants_close(&self) -> bool {
         !self.closed.is_empty()
     }
 
-    /// True when a local message can go straight to its handler.
+    /// Returns true if a local message needs no filter.
     pub fn none_local(&self) -> bool {
         self.none_global() && self.is_empty() && !self.forward_log
     }
 
-    /// True when a forwarded message can go straight out.
+    /// Returns true if a forwarded message needs no filter.
     pub fn none_global(&self) -> bool {
         self.global_before.is_empty() && self.global_after.is_empty()
     }
@@ -236,7 +239,7 @@ async fn local(router: &Router, incoming: &Rc<Incoming>, target: Target) -> Outc
     around(&router.filters, incoming, inner).await
 }
 
-/// The handler, within what its groups have around it.
+/// Runs the handler inside the filters of its groups.
 fn within<'a>(
     groups: &'a [Rc<Filters>],
     router: &'a Router,
@@ -308,7 +311,7 @@ async fn run_after(
     error
 }
 
-/// An outcome without an error passes by.
+/// Passes an outcome without an error unchanged.
 async fn on_error(
     handler: &Option<OnError>,
     outcome: Outcome<'static>,
@@ -323,7 +326,7 @@ async fn on_error(
     replaced.await.unwrap_or(outcome)
 }
 
-/// Takes a step of the application. When it panics, that is counted, logged and an error.
+/// Runs one step of the application. A panic is counted, logged and turned into an error.
 async fn caught<T>(
     incoming: &Incoming,
     what: &'static str,
@@ -342,7 +345,7 @@ async fn caught<T>(
     })
 }
 
-/// A value that one task hands to another on the same shard.
+/// A slot through which one task gives a value to another task of the same shard.
 #[derive(Debug)]
 pub(crate) struct Slot<T>(RefCell<(Option<T>, Option<std::task::Waker>)>);
 
@@ -353,7 +356,7 @@ impl<T> Default for Slot<T> {
 }
 
 impl<T> Slot<T> {
-    /// Hands the value over.
+    /// Puts the value into the slot.
     pub(crate) fn put(&self, value: T) {
         let mut slot = self.0.borrow_mut();
         slot.0 = Some(value);

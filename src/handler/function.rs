@@ -19,10 +19,10 @@ use super::{Answer, FromMessage, IntoReply, Needs, Outcome, Request};
     note = "the `T` of `Json<T>` implements `serde::Deserialize` as an argument and `serde::Serialize` as a reply"
 )]
 pub trait Handler<Args>: 'static {
-    /// Handles one message. What is ready at the first poll is answered at once.
+    /// Handles one message. A handler that is ready at the first poll is answered at once.
     fn call(&self, request: &Request<'_>) -> Answer<'static>;
 
-    /// Says what it cannot do without.
+    /// Names the requirements of the handler.
     fn needs(needs: &mut Needs);
 }
 
@@ -63,8 +63,8 @@ handler!(A, B, C, D, E, G);
 handler!(A, B, C, D, E, G, H);
 handler!(A, B, C, D, E, G, H, I);
 
-/// Polls once: most handlers wait for nothing and need no task of their own. One that waits tells its
-/// task's waker where it is polled next, before anybody else runs.
+/// Polls once, because most handlers wait for nothing and need no task of their own. If it waits, its
+/// task polls it again before other tasks run, and so registers its waker.
 fn answer(future: impl Future<Output: IntoReply> + 'static) -> Answer<'static> {
     let mut future = Box::pin(future);
     let mut cx = Context::from_waker(Waker::noop());

@@ -1,4 +1,4 @@
-//! From the start of a server to its end: what runs besides the messages.
+//! Functions of the application that run besides messages, from the start of a server to its end.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ type End = Box<dyn Fn(App) -> LocalFuture<()>>;
 type Run = Box<dyn Fn(App, Stop) -> LocalFuture<()>>;
 type OnServer = Box<dyn Fn(&App, &Server)>;
 
-/// What is to be called, when.
+/// The functions to call at start, at stop, in the background and for events of servers.
 #[derive(Default)]
 pub(crate) struct Lifecycle {
     on_start: Vec<Start>,
@@ -29,7 +29,7 @@ pub(crate) struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Adds those of another behind these.
+    /// Appends the functions of `more`.
     pub(super) fn append(&mut self, mut more: Self) {
         self.on_start.append(&mut more.on_start);
         self.before_stop.append(&mut more.before_stop);
@@ -39,12 +39,12 @@ impl Lifecycle {
         self.crons.append(more.crons);
     }
 
-    /// Checks what was given, and brings it together with the configuration.
+    /// Checks the functions and joins the crons with their times from the configuration.
     pub(super) fn ready(&mut self, config: &Config) -> Result<(), String> {
         self.crons.ready(config)
     }
 
-    /// Calls what `on_start` was given, one after the other.
+    /// Calls the functions of `on_start`, one after the other.
     pub(crate) async fn start(&self, context: &Rc<dyn ShardContext>) -> Reply<()> {
         for f in &self.on_start {
             f(App::new(context.clone())).await?;
@@ -52,14 +52,14 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Calls what `before_stop` was given, one after the other.
+    /// Calls the functions of `before_stop`, one after the other.
     pub(crate) async fn end(&self, context: &Rc<dyn ShardContext>) {
         for f in &self.before_stop {
             f(App::new(context.clone())).await;
         }
     }
 
-    /// Begins all tasks of a shard, and gives their names.
+    /// Starts all tasks of a shard and returns them with their names.
     pub(crate) fn tasks(
         &self,
         context: &Rc<dyn ShardContext>,
@@ -74,18 +74,18 @@ impl Lifecycle {
         tasks
     }
 
-    /// Their names, in the same order; a shard without crons lacks the last ones.
+    /// Returns the names of the tasks, in the same order. A shard without crons lacks the last ones.
     pub(crate) fn task_names(&self) -> impl Iterator<Item = &str> {
         let names = self.tasks.iter().map(|(name, _)| &**name);
         names.chain(self.crons.names())
     }
 
-    /// True when somebody wants to know of servers that come and go.
+    /// Returns true if a function for events of servers is set.
     pub(crate) fn wants_servers(&self) -> bool {
         !(self.on_server_added.is_empty() && self.on_server_removed.is_empty())
     }
 
-    /// Tells of a server that is there now, or no longer.
+    /// Notifies the application of an added or removed server.
     pub(crate) fn server(&self, context: &Rc<dyn ShardContext>, server: &Server, is_there: bool) {
         let whom = if is_there {
             &self.on_server_added
@@ -98,14 +98,14 @@ impl Lifecycle {
 }
 
 impl Router {
-    /// Calls `f` once on each shard, and awaits it before that shard takes clients; several in the order in
-    /// which they were added. Pomelo: `afterStartup` of `lifecycle.js`.
+    /// Calls `f` once on each shard and waits for it before that shard takes clients. Several functions
+    /// run in the order in which they were added. Pomelo: `afterStartup` of `lifecycle.js`.
     ///
-    /// Other shards and servers can be reached from here. With a master its list of servers may not
-    /// have come yet; [`on_server_added`](Self::on_server_added) tells when.
+    /// `f` can reach other shards and servers. With a master, its list of servers may not have arrived
+    /// yet; [`on_server_added`](Self::on_server_added) reports each server.
     ///
-    /// An error, a panic, or taking longer than `start_timeout` ends the start: the gateway then ends
-    /// with an [`Error::Handlers`](crate::Error::Handlers).
+    /// If `f` fails, panics or takes longer than `start_timeout`, the gateway ends with an
+    /// [`Error::Handlers`](crate::Error::Handlers).
     #[must_use]
     pub fn on_start(mut self, f: impl AsyncFn(App) -> Reply<()> + 'static) -> Self {
         let f = Rc::new(f);
@@ -116,15 +116,15 @@ impl Router {
         self
     }
 
-    /// Calls `f` on each shard when the process is told to end, by a signal, by
-    /// [`Stopper::stop`](crate::Stopper::stop) or by the master. No client is closed, on any shard, before all are
-    /// done; several are called in the order in which they were added. New clients are refused from
-    /// the moment of the stop: their port is closed, so a balancer sends them elsewhere. A second
-    /// SIGTERM or SIGINT ends the process at once and cuts all clients. Not called where the start
-    /// had failed. Pomelo: `beforeShutdown` of `lifecycle.js`, `app.beforeStopHook`.
+    /// Calls `f` on each shard when a signal, [`Stopper::stop`](crate::Stopper::stop) or the master
+    /// stops the process. No client of any shard is closed before all functions have ended. Several
+    /// functions run in the order in which they were added. From the moment of the stop the port is
+    /// closed, so a balancer sends new clients elsewhere. A second SIGTERM or SIGINT ends the process
+    /// at once and cuts all clients. `f` is not called if the start has failed. Pomelo:
+    /// `beforeShutdown` of `lifecycle.js`, `app.beforeStopHook`.
     ///
-    /// Bound: `stop_timeout`, together with the tasks. What is not done by then is dropped, counted as
-    /// `tasks_late` and logged. A panic counts as `handler_panics`, and as being done.
+    /// Bound: `stop_timeout`, together with the tasks. A function that takes longer is dropped, counted
+    /// as `tasks_late` and logged. A function that panics has ended and counts as `handler_panics`.
     #[must_use]
     pub fn before_stop(mut self, f: impl AsyncFn(App) + 'static) -> Self {
         let f = Rc::new(f);
@@ -136,17 +136,18 @@ impl Router {
     }
 
     /// Calls `f` on each shard for every other server that becomes known: those of the configuration
-    /// before [`on_start`](Self::on_start), those that the master names whenever it does. One that comes back with
-    /// another address or weight is removed, then added. Pomelo: the event `add_servers`.
+    /// before [`on_start`](Self::on_start), those of the master whenever it reports them. A server that
+    /// returns with another address or weight is first removed, then added. Pomelo: the event
+    /// `add_servers`.
     ///
-    /// It is called when calls can go to the server. A panic counts as `handler_panics`.
+    /// When `f` runs, the server can be called. A panic counts as `handler_panics`.
     #[must_use]
     pub fn on_server_added(mut self, f: impl Fn(&App, &Server) + 'static) -> Self {
         self.life.on_server_added.push(Box::new(f));
         self
     }
 
-    /// Calls `f` on each shard for every other server that has left the cluster. Pomelo: the events
+    /// Calls `f` on each shard for every other server that leaves the cluster. Pomelo: the events
     /// `remove_servers` and `replace_servers`.
     #[must_use]
     pub fn on_server_removed(mut self, f: impl Fn(&App, &Server) + 'static) -> Self {
@@ -154,9 +155,9 @@ impl Router {
         self
     }
 
-    /// Runs `f` in the background of each shard, from the time when it takes clients until the process
-    /// is told to end. The name is for the log. For one task in the whole process, look at
-    /// [`App::shard`], or add it to the router of shard 0 only.
+    /// Runs `f` in the background of each shard, from the time when the shard takes clients until the
+    /// process stops. The log uses `name`. For one task in the whole process, check [`App::shard`], or
+    /// add the task only to the router of shard 0.
     ///
     /// ```
     /// use std::time::Duration;
@@ -177,9 +178,9 @@ impl Router {
     /// # drop(router);
     /// ```
     ///
-    /// Bound: once `stop` is requested it has `stop_timeout` to come to its end, then it is dropped
-    /// where it waits, counted as `tasks_late` and logged. One that returns is over; so is one that
-    /// panics, which counts as `handler_panics`: nothing else ends with it.
+    /// Bound: after the request to stop, the task has `stop_timeout` to end. Then it is dropped,
+    /// counted as `tasks_late` and logged. A task that returns has ended; so has a task that panics,
+    /// which counts as `handler_panics` and stops nothing else.
     #[must_use]
     pub fn task(mut self, name: &str, f: impl AsyncFn(App, Stop) + 'static) -> Self {
         let f = Rc::new(f);
@@ -192,25 +193,25 @@ impl Router {
     }
 }
 
-/// Tells a task that the process is to end. Cloning it costs a reference.
+/// The request to stop, for a task. A clone copies one reference.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Rc<Signal>);
 
 #[derive(Debug, Default)]
 struct Signal {
     is_requested: Cell<bool>,
-    /// Who waits. Bound: the futures of [`Stop::requested`] that have not been dropped.
+    /// Tasks that wait. Bound: the futures of [`Stop::requested`] that have not been dropped.
     waiting: RefCell<BTreeMap<u64, Waker>>,
     last: Cell<u64>,
 }
 
 impl Stop {
-    /// True once the task is to end.
+    /// Returns true once the task has to end.
     pub fn is_requested(&self) -> bool {
         self.0.is_requested.get()
     }
 
-    /// Waits until the task is to end.
+    /// Waits until the task has to end.
     pub async fn requested(&self) {
         let signal = &self.0;
         signal.last.set(signal.last.get() + 1);
@@ -226,7 +227,7 @@ impl Stop {
         .await;
     }
 
-    /// What `work` comes to; `None` when the task is to end before that, and `work` is dropped.
+    /// Returns the result of `work`. If the task has to end first, drops `work` and returns `None`.
     pub async fn or<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let (mut requested, mut work) = (pin!(self.requested()), pin!(work));
         poll_fn(|cx| match requested.as_mut().poll(cx) {
@@ -236,7 +237,7 @@ impl Stop {
         .await
     }
 
-    /// Requests it.
+    /// Requests the stop.
     pub(crate) fn request(&self) {
         self.0.is_requested.set(true);
         let waiting = self.0.waiting.take();
@@ -244,7 +245,7 @@ impl Stop {
     }
 }
 
-/// A place among those who wait.
+/// An entry among the waiting tasks.
 struct Waits<'a>(&'a Signal, u64);
 
 impl Drop for Waits<'_> {

@@ -1,4 +1,4 @@
-//! Lines that others read by machine: what was asked for, when, and how long it took.
+//! Log lines for other programs: the route, start and duration of each message.
 
 use std::time::Instant;
 
@@ -7,23 +7,24 @@ use crate::config::{CON_LOG, FORWARD_LOG};
 use crate::limits::LOG_ARGS_BYTES_MAX;
 use crate::wire::json;
 
-/// The line of a message that a handler is done with.
+/// Logs a message that a handler has answered.
 pub(super) fn forward(incoming: &Incoming, began: Instant) {
     if tracing::enabled!(target: FORWARD_LOG, tracing::Level::INFO) {
         tracing::info!(target: FORWARD_LOG, "{}", line(incoming, began));
     }
 }
 
-/// The line of a message that the filter `time` has seen.
+/// Logs a message that the filter `time` has seen.
 pub(super) fn console(incoming: &Incoming, began: Instant) {
     if tracing::enabled!(target: CON_LOG, tracing::Level::INFO) {
         tracing::info!(target: CON_LOG, "{}", line(incoming, began));
     }
 }
 
-/// As the reference writes it, a JSON object: `{"route":"…","args":{…},"time":"MMddhhmm","timeUsed":12}`.
+/// Returns the JSON object of the reference:
+/// `{"route":"…","args":{…},"time":"MMddhhmm","timeUsed":12}`.
 ///
-/// Cost: builds the message as a tree, as a handler does that asks for it.
+/// Cost: parses the message into a tree.
 fn line(incoming: &Incoming, began: Instant) -> String {
     let clock = incoming.session.context();
     let used = clock.now().saturating_duration_since(began);
@@ -39,7 +40,7 @@ fn line(incoming: &Incoming, began: Instant) -> String {
     )
 }
 
-/// The handler's message as JSON; of one that is too long, how long it is.
+/// Returns the message of the handler as JSON, or its length if it is too long.
 pub(super) fn args(incoming: &Incoming) -> String {
     if incoming.body.len() > LOG_ARGS_BYTES_MAX {
         return format!("\"<{} bytes>\"", incoming.body.len());

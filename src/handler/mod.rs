@@ -1,7 +1,7 @@
 //! Handlers and filters of this server's own routes: the tutorial.
 //!
-//! A handler is a plain async function. What it takes says what it needs of the message, what it
-//! returns is the response:
+//! A handler is a plain async function. Its arguments name the parts of the message that it needs, and
+//! its return value is the response:
 //!
 //! ```
 //! # mod tutorial {
@@ -95,42 +95,43 @@
 //! # }
 //! ```
 //!
-//! [`Router`] has the rest: groups, filters, what happens to sessions, remotes for other servers, tasks.
-//! [`FromMessage`] lists what a handler can take, [`IntoReply`] what it can return, [`Session`] and [`App`] what
-//! it can do. `?` takes any error; the client then gets `{"code":500}`.
+//! [`Router`] has the rest: groups, filters, events of sessions, remotes for other servers, tasks.
+//! [`FromMessage`] lists the possible arguments of a handler, [`IntoReply`] its possible results.
+//! [`Session`] and [`App`] act on clients and on the server. `?` takes any error; the client then gets
+//! `{"code":500}`.
 //!
 //! # One core, one world
 //!
-//! The function given to [`Gateway::handlers`](crate::Gateway::handlers) runs once on every shard, which is one
-//! thread on one core. What it makes stays there: handlers, filters and their futures need not be
-//! `Send`, a state in an `Rc<RefCell<…>>` has no locks, and a session never leaves its shard. A shard sees
-//! only its own such state: what all players share, such as the rooms above, is an `Arc` that the function
-//! clones for each shard. Its lock must not be held over an `.await`.
+//! The function given to [`Gateway::handlers`](crate::Gateway::handlers) runs once on every shard,
+//! which is one thread on one core. Handlers, filters, their futures and a state in an `Rc<RefCell<…>>`
+//! stay on that shard. They need not be `Send` and need no locks, and a session never leaves its shard.
+//! A shard sees only its own state of this kind. State of all players, such as the rooms above, is an
+//! `Arc` that the function clones for each shard. A handler must not hold its lock over an `.await`.
 //!
-//! Between two `.await`s a handler has its core alone, and everybody else on it waits: do not block.
-//! [`App::sleep`] waits without blocking, and a [pool](crate::pool) has threads for what blocks, databases
-//! above all.
+//! Between two `.await`s a handler has its core alone, and every other task on that core waits. So a
+//! handler must not block. [`App::sleep`] waits without blocking, and a [pool](crate::pool) has threads
+//! for blocking work such as databases.
 //!
 //! # Tests
 //!
-//! [`Gateway::in_memory`](crate::Gateway::in_memory) runs all shards inside a test, without sockets and with a clock
-//! that stands still until it is told to move; [`memory`](crate::memory) has an example.
+//! [`Gateway::in_memory`](crate::Gateway::in_memory) runs all shards inside a test, without sockets and
+//! with a clock that only the test moves; [`memory`](crate::memory) has an example.
 //!
 //! # Cost
 //!
-//! A request of JSON costs two allocations, its future and the text of the response, beside what the
-//! argument's `T` holds: three with one `String` in it. A handler that waits costs two more, for a
-//! task of its own. A [raw route](Router::raw_route) costs none, and neither does a message for another
-//! server. `tests/allocations.rs` counts them.
+//! A JSON request costs two allocations, for its future and the text of the response, plus those of the
+//! argument's `T`: three with one `String` in it. A handler that waits costs two more, for a task of
+//! its own. A [raw route](Router::raw_route) costs none, and neither does a message for another server.
+//! `tests/allocations.rs` counts them.
 //!
 #![doc = include_str!("misbehaving.md")]
 //!
-//! **Invariants**: routes are indices after start; a handler or filter that panics costs its own
-//! request only; what a client sees of an outcome is decided in `reply.rs` and nowhere else.
+//! **Invariants**: routes are indices after start; a panic of a handler or filter fails only its own
+//! request; only [`reply`] decides what a client sees of an outcome.
 //!
-//! **Absent**: sockets, slab internals; the shard is reached through `ShardContext`.
+//! **Absent**: sockets, slab internals. Handlers reach their shard through [`ShardContext`].
 //!
-//! **Where to start reading**: [`Router`], then [`filter`] for the order of things.
+//! **Where to start reading**: [`Router`], then [`filter`] for the order of filters.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -185,23 +186,23 @@ pub use crate::session::Uid;
 pub struct Request<'a> {
     /// Message id; 0 for a notify.
     pub id: u32,
-    /// Message type as on the wire.
+    /// Message type, as on the wire.
     pub kind: u8,
-    /// The route came as a dictionary code.
+    /// True if the client sent the route as a dictionary code.
     pub compressed: bool,
     /// The gzip flag.
     pub gzip: bool,
     /// The whole route.
     pub route: &'a str,
-    /// Valid JSON text; `{}` when the client's did not parse.
+    /// Valid JSON text; `{}` if the text of the client did not parse.
     pub body: &'a [u8],
     /// The session as it was when the message arrived.
     pub session: &'a Session,
 }
 
 impl Request<'_> {
-    /// The body as a handler's message: a falsy one is `{}`, and as pomelo (not pinus) an object has
-    /// `__route__`.
+    /// Returns the body as the message of a Pomelo handler: a falsy body is `{}`, and with Pomelo, but
+    /// not Pinus, an object has `__route__`.
     pub fn message(&self) -> serde_json::Value {
         let body = if json::is_truthy(self.body) {
             self.body
@@ -218,14 +219,14 @@ impl Request<'_> {
     }
 }
 
-/// A client message that outlives the read buffer: what filters and asynchronous work get.
+/// A client message that outlives the read buffer, for filters and asynchronous work.
 #[derive(Debug)]
 pub struct Incoming {
     /// Message id; 0 for a notify.
     pub id: u32,
-    /// Message type as on the wire.
+    /// Message type, as on the wire.
     pub kind: u8,
-    /// The route came as a dictionary code.
+    /// True if the client sent the route as a dictionary code.
     pub compressed: bool,
     /// The gzip flag.
     pub gzip: bool,
@@ -236,7 +237,7 @@ pub struct Incoming {
     /// The session as it was when the message arrived.
     pub session: Session,
     answered: Cell<bool>,
-    /// What filters keep of it, by their addresses.
+    /// Values that filters keep for this message, by the address of the filter.
     marks: RefCell<Vec<(usize, Box<dyn Any>)>>,
 }
 
@@ -267,7 +268,7 @@ impl Incoming {
         mark.downcast().ok().map(|mark| *mark)
     }
 
-    /// Answers the message, now; only the first answer is sent. A notify gets none either way.
+    /// Answers the message now. Only the first answer is sent; a notify gets none.
     pub fn answer(&self, outcome: Outcome<'_>) {
         let context = self.session.context().clone();
         if self.answered.replace(true) {
@@ -277,12 +278,12 @@ impl Incoming {
         }
     }
 
-    /// True once somebody has answered.
+    /// Returns true once the message has been answered.
     pub fn is_answered(&self) -> bool {
         self.answered.get()
     }
 
-    /// As a request again.
+    /// Returns the message as a request.
     pub(crate) fn request(&self) -> Request<'_> {
         Request {
             id: self.id,

@@ -1,4 +1,4 @@
-//! What a handler comes to, before anything is sent.
+//! Outcomes of handlers, before anything is sent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,17 +10,18 @@ use std::thread;
 
 use crate::wire::json;
 
-/// Result of a handler that uses `?`: its errors are answered with code 500.
+/// The result of a handler that uses `?`. Its errors are answered with code 500.
 pub type Reply<T> = Result<T, Failure>;
 
-/// An error of a handler or filter. Its text reaches error handlers and logs, never the client.
+/// An error of a handler or filter. Error handlers and logs see its text, the client does not.
 ///
-/// Like `anyhow::Error` it takes any [`std::error::Error`] by `?`, and is none itself.
+/// Like `anyhow::Error`, it converts from any [`std::error::Error`] by `?`, and does not implement that
+/// trait itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure(pub Cow<'static, str>);
 
 impl Failure {
-    /// From a text.
+    /// Creates a failure from a text.
     pub fn new(text: impl Into<Cow<'static, str>>) -> Self {
         Self(text.into())
     }
@@ -38,21 +39,21 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-/// What a handler came to: an error, a response, both, or neither.
+/// The outcome of a handler: an error, a response, both, or neither.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome<'a> {
-    /// Adds `"code":500` to the response unless it has a code.
+    /// An error adds `"code":500` to a response without a code.
     pub error: Option<Failure>,
     /// JSON text; `None` is JavaScript's `undefined`.
     pub response: Option<Cow<'a, [u8]>>,
 }
 
-// One is moved for each message.
+// Each message moves one outcome.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Outcome<'_>>() == 48);
 
 impl<'a> Outcome<'a> {
-    /// A response of JSON text.
+    /// Creates a response from JSON text.
     pub fn json(text: impl Into<Cow<'a, [u8]>>) -> Self {
         Self {
             error: None,
@@ -60,19 +61,19 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// A response of a JSON value.
+    /// Creates a response from a JSON value.
     pub fn value(value: &serde_json::Value) -> Self {
         let mut text = Vec::new();
         json::write_value(&mut text, value);
         Self::json(text)
     }
 
-    /// An error without a response.
+    /// Creates an error without a response.
     pub fn error(text: impl Into<Cow<'static, str>>) -> Self {
         Self::failed(Failure::new(text))
     }
 
-    /// A failure without a response.
+    /// Creates an error without a response from a failure.
     pub fn failed(failure: Failure) -> Self {
         Self {
             error: Some(failure),
@@ -80,14 +81,14 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// With an error.
+    /// Adds an error.
     #[must_use]
     pub fn with_error(mut self, text: impl Into<Cow<'static, str>>) -> Self {
         self.error = Some(Failure::new(text));
         self
     }
 
-    /// With its own copy of the response.
+    /// Returns the outcome with its own copy of the response.
     pub fn into_owned(self) -> Outcome<'static> {
         Outcome {
             error: self.error,
@@ -95,7 +96,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// Neither an error nor a response.
+    /// Returns true if there is neither an error nor a response.
     pub(super) fn is_nothing(&self) -> bool {
         self.error.is_none() && self.response.is_none()
     }
@@ -110,7 +111,7 @@ impl<F: Into<Failure>> From<F> for Outcome<'static> {
 /// A future that stays on its shard.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
-/// Awaits a future of the application; an error when it panicked.
+/// Awaits a future of the application. Returns an error if it panics.
 pub(super) async fn caught<T>(mut future: LocalFuture<T>) -> thread::Result<T> {
     poll_fn(|cx| {
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
@@ -119,11 +120,11 @@ pub(super) async fn caught<T>(mut future: LocalFuture<T>) -> thread::Result<T> {
     .await
 }
 
-/// What [`Router::raw_route`](super::Router::raw_route) takes from its function.
+/// The result of a function of [`Router::raw_route`](super::Router::raw_route).
 pub enum Answer<'a> {
-    /// The outcome; it may borrow from the request.
+    /// The outcome, which may borrow from the request.
     Now(Outcome<'a>),
-    /// The outcome comes later.
+    /// A future of the outcome.
     Later(LocalFuture<Outcome<'static>>),
 }
 

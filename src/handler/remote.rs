@@ -1,4 +1,4 @@
-//! Remotes: what other servers may call here.
+//! Remotes: functions that other servers can call.
 
 use std::future::Future;
 use std::rc::Rc;
@@ -16,45 +16,45 @@ pub struct RemoteCall {
 }
 
 impl RemoteCall {
-    /// With these arguments.
+    /// Creates a call with these arguments.
     pub(crate) fn new(args: Vec<Value>, context: Rc<dyn ShardContext>) -> Self {
         Self { args, context }
     }
 
-    /// All arguments, without JavaScript's callback.
+    /// Returns all arguments, without the callback of JavaScript.
     pub fn args(&self) -> &[Value] {
         &self.args
     }
 
-    /// One argument; `null` where the caller gave none.
+    /// Returns one argument, or `null` if the caller gave none.
     pub fn arg(&self, index: usize) -> &Value {
         self.args.get(index).unwrap_or(&Value::Null)
     }
 
-    /// The other servers, for calls that belong to no session.
+    /// Returns the other servers, for calls that belong to no session.
     pub fn cluster(&self) -> Cluster {
         Cluster::new(self.context.clone())
     }
 
-    /// This server.
+    /// Returns this server.
     pub fn app(&self) -> App {
         App::new(self.context.clone())
     }
 }
 
-/// What a remote may answer: `()`, one JSON value, several as [`Results`], or a [`Result`] of these
-/// with an error that is a [`Failure`] or becomes one.
+/// An answer of a remote: `()`, one JSON value, several as [`Results`], or a [`Result`] of these with
+/// an error that is or becomes a [`Failure`].
 #[diagnostic::on_unimplemented(
     message = "a remote cannot answer with `{Self}`",
     note = "a remote answers `()`, a `serde_json::Value`, `Results`, or a `Result` of these whose \
             error is a `Failure` or converts into one"
 )]
 pub trait IntoResults {
-    /// What the caller's callback gets behind its error, or the text of that error.
+    /// Returns the values for the callback of the caller, or the error.
     fn into_results(self) -> Result<Vec<Value>, Failure>;
 }
 
-/// Several results. A Pomelo caller gets each as an argument of its callback, a Pinus caller the
+/// Several results. A Pomelo caller gets each as an argument of its callback, a Pinus caller only the
 /// first.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Results(pub Vec<Value>);
@@ -101,9 +101,9 @@ impl Named {
 }
 
 impl Router {
-    /// Serves calls of `remote`, which is `service.method`, by other servers: `infoRemote.who` is
-    /// what a backend calls as `app.rpc.<own type>.infoRemote.who(session, …args, cb)`. The same name
-    /// again replaces the remote.
+    /// Adds a remote in the form `service.method` for calls of other servers. A backend calls
+    /// `infoRemote.who` as `app.rpc.<own type>.infoRemote.who(session, …args, cb)`. A second remote
+    /// with the same name replaces the first.
     ///
     /// ```
     /// use serde_json::json;
@@ -118,20 +118,21 @@ impl Router {
     /// # drop(router);
     /// ```
     ///
-    /// Remotes run on shard 0, where the calls of other servers arrive, whatever shard a session is
-    /// on; those of the other shards' routers are never called. Calls that wait run beside each
-    /// other; answers leave in the order in which they are ready.
+    /// Remotes run on shard 0, where the calls of other servers arrive, regardless of the shard of a
+    /// session. Remotes in the routers of other shards are never called. Calls that wait run
+    /// concurrently, and answers leave in the order in which they are ready.
     ///
-    /// Bounds: of one peer's link `rpc.calls_in_flight_max` calls in progress, one more is an error at
-    /// once (`peer_calls_refused`); a call that is not answered within `rpc.timeout`, when its caller
-    /// has given up, is ended with an error (`remote_timeouts`); so is one that panics
-    /// (`handler_panics`) and one whose results are over 32 MiB of JSON. Who may call: `rpc.allow`.
+    /// Bounds: `rpc.calls_in_flight_max` calls in progress per link of a peer; one more gets an error
+    /// at once (`peer_calls_refused`). A call that is not answered within `rpc.timeout`, when its
+    /// caller has given up, ends with an error (`remote_timeouts`). A call also ends with an error if
+    /// the remote panics (`handler_panics`) or its results exceed 32 MiB of JSON. `rpc.allow` says
+    /// which servers may call.
     ///
-    /// Backends make their stubs, `app.rpc.<type>`, from JavaScript: Pomelo from
-    /// `app/servers/<type>/remote/` in their own project, Pinus from the folders that this server
-    /// names, `cluster.remoter_paths`. Functions of the right names are enough.
+    /// Backends build their stubs, `app.rpc.<type>`, from JavaScript: Pomelo from
+    /// `app/servers/<type>/remote/` in its own project, Pinus from the folders that this server
+    /// announces, `cluster.remoter_paths`. Functions with the right names are enough.
     ///
-    /// A name that is not two non-empty parts is an error at start.
+    /// A name of another form is an error at start.
     #[must_use]
     pub fn remote<F, T>(mut self, remote: &str, f: impl Fn(RemoteCall) -> F + 'static) -> Self
     where
@@ -153,14 +154,14 @@ impl Router {
         self.remotes.push(remote);
     }
 
-    /// The remote that a call names; else what a genuine server says.
+    /// Returns the index of the remote that a call names, or the error of a genuine server.
     pub(crate) fn find_remote(
         &self,
         service: &str,
         method: &str,
         dialect: Dialect,
     ) -> Result<usize, String> {
-        // A Pinus frontend has the namespace of remotes, if empty.
+        // A Pinus frontend has the namespace of remotes even if it is empty.
         if self.remotes.is_empty() && dialect == Dialect::Pomelo {
             return Err("no such namespace:user".to_owned());
         }
@@ -176,7 +177,7 @@ impl Router {
         Ok(index)
     }
 
-    /// Names of all remotes, in index order.
+    /// Returns the names of all remotes, in index order.
     pub(crate) fn remotes(&self) -> impl Iterator<Item = &str> {
         self.remotes.iter().map(|named| &*named.name)
     }

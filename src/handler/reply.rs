@@ -1,11 +1,11 @@
-//! What a game client sees of an outcome (C60–C66); nothing else decides that.
+//! The response to an outcome (C60–C66). Only this file decides what a game client sees of an outcome.
 
 use std::borrow::Cow;
 
 use super::Outcome;
 use crate::wire::{handshake, json};
 
-/// Body of the response, or `None` when nothing is sent: a notify gets none, whatever the outcome.
+/// Returns the body of the response, or `None` for a notify, which gets no response.
 ///
 /// Cost: a success borrows; an error with a response copies it.
 pub fn compose<'a>(message_id: u32, outcome: &'a Outcome<'_>) -> Option<Cow<'a, [u8]>> {
@@ -28,7 +28,7 @@ pub fn compose<'a>(message_id: u32, outcome: &'a Outcome<'_>) -> Option<Cow<'a, 
     Some(Cow::Owned(text))
 }
 
-/// The response as global after filters see it: with the code that it is sent with (C35).
+/// Returns the response with its code, as global after filters see it (C35).
 pub fn with_code(message_id: u32, outcome: &Outcome<'_>) -> Option<Vec<u8>> {
     let response = outcome.response.as_deref()?;
     if message_id == 0 || outcome.error.is_none() {

@@ -1,4 +1,4 @@
-//! Which function handles which route, and what is around it.
+//! The router: the handlers of routes and the filters around them.
 
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ use super::remote;
 use super::{Answer, Failure, Handler, Incoming, IntoReply, Needs, Outcome, Request, States};
 use crate::config::Config;
 
-/// Routes, handlers and filters of one shard.
+/// The routes, handlers and filters of one shard.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -37,7 +37,7 @@ use crate::config::Config;
 /// ```
 #[derive(Default)]
 pub struct Router {
-    /// The fallback is behind the others.
+    /// The index of the fallback is one after the last.
     entries: Vec<Entry>,
     fallback: Option<Entry>,
     /// Filters and error handlers.
@@ -48,39 +48,39 @@ pub struct Router {
     states: States,
 }
 
-/// How a route's function is called.
+/// The function of a route.
 type Call = Box<dyn for<'a> Fn(&Request<'a>) -> Answer<'a>>;
 
 struct Entry {
     route: Box<str>,
     call: Call,
-    /// Those of its groups, from the outermost to the innermost.
+    /// Filters of its groups, from the outermost to the innermost.
     filters: Vec<Rc<Filters>>,
     needs: Needs,
 }
 
-/// What stands in the place of a route where none is meant.
+/// Name of the fallback in place of a route.
 const FALLBACK: &str = "(fallback)";
 
 impl Router {
-    /// Nothing yet.
+    /// Creates an empty router.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a handler for `handler.method`, of the server's own type, or for
-    /// `serverType.handler.method`, whose type is then served here. The same route again replaces the
-    /// handler.
+    /// Adds a handler for `handler.method` of the server's own type, or for
+    /// `serverType.handler.method`; this server then serves that type. A second handler for the same
+    /// route replaces the first.
     ///
-    /// Errors are found at start: a route that is not that many parts, or whose method is
-    /// `constructor`; an argument of the handler that is not to be had, such as a state. The gateway
-    /// then ends with an [`Error::Handlers`](crate::Error::Handlers).
+    /// The start checks the handlers: a route of another form, a method named `constructor`, or a
+    /// missing requirement of an argument, such as a state. The gateway then ends with an
+    /// [`Error::Handlers`](crate::Error::Handlers).
     #[must_use]
     pub fn route<Args>(self, route: &str, handler: impl Handler<Args>) -> Self {
         self.entry(entry(route, handler))
     }
 
-    /// Adds a function of the borrowed [`Request`], which can answer without an allocation.
+    /// Adds a function of the borrowed [`Request`], which can answer without an allocation:
     ///
     /// ```
     /// use tangelo::handler::{Answer, Outcome, Router};
@@ -109,19 +109,20 @@ impl Router {
         self
     }
 
-    /// Sets the handler for messages of a type served here that have no other one. Without it they are
-    /// answered with code 500. Not to be had together with `delegate`, which sends them elsewhere.
+    /// Sets the handler for messages of a type served here whose route has no handler. Without it the
+    /// client gets code 500. It cannot be combined with `delegate`, which sends such messages to
+    /// another server.
     #[must_use]
     pub fn fallback<Args>(mut self, handler: impl Handler<Args>) -> Self {
         self.fallback = Some(entry(FALLBACK, handler));
         self
     }
 
-    /// Adds all of `group`, its routes behind `prefix` and a dot: `send` in the group `chatHandler` is
-    /// `chatHandler.send`. An empty prefix changes no route.
+    /// Adds everything of `group`, with `prefix` and a dot in front of its routes: `send` in the group
+    /// `chatHandler` is `chatHandler.send`. An empty prefix changes no route.
     ///
-    /// The group's before and after filters and its error handler are around its own routes only,
-    /// inside those of this router. Everything else of it counts as if it had been added here.
+    /// The before and after filters and the error handler of the group apply only to its own routes,
+    /// inside those of this router. Everything else acts as if it had been added here.
     #[must_use]
     pub fn group(mut self, prefix: &str, group: Self) -> Self {
         let filters = self.filters.absorb(group.filters);
@@ -142,16 +143,16 @@ impl Router {
         self
     }
 
-    /// Adds a state, to be had as [`State<T>`](super::State) by handlers and before filters. One of each
-    /// type: another one of the same type replaces it. Pomelo: `app.set`.
+    /// Adds a state, which handlers and before filters take as [`State<T>`](super::State). A second
+    /// state of the same type replaces the first. Pomelo: `app.set`.
     #[must_use]
     pub fn with_state<T: Clone + 'static>(mut self, state: T) -> Self {
         self.states.set(state);
         self
     }
 
-    /// Adds a filter in front of the handlers here. It takes what a handler takes; the message goes on
-    /// when it returns `()` or `Ok(())`, and is answered with anything else.
+    /// Adds a filter before the handlers of this router. It takes the same arguments as a handler. If
+    /// it returns `()` or `Ok(())`, the message passes; anything else is the answer to the message.
     ///
     /// Filters run in the order in which they were added. Pomelo: `app.before`.
     #[must_use]
@@ -161,8 +162,7 @@ impl Router {
         self
     }
 
-    /// Adds a filter in front of everything, messages for other servers too. Pomelo:
-    /// `app.globalBefore`.
+    /// Adds a filter before all messages, also those for other servers. Pomelo: `app.globalBefore`.
     #[must_use]
     pub fn global_before<Args, H: Handler<Args>>(mut self, filter: H) -> Self {
         H::needs(&mut self.filters.needs);
@@ -170,8 +170,8 @@ impl Router {
         self
     }
 
-    /// Adds a filter behind the handlers here: it sees what the message came to and says which error
-    /// the next one sees, and in the end the client. It cannot change the response. Pomelo:
+    /// Adds a filter after the handlers of this router. It sees the outcome and returns the error that
+    /// the next filter, and in the end the client, sees. It cannot change the response. Pomelo:
     /// `app.after`.
     ///
     /// Filters run in the reverse order. Cost: a copy of the response.
@@ -184,8 +184,8 @@ impl Router {
         self
     }
 
-    /// Adds a filter behind the response, of messages for other servers too. What it returns is for
-    /// the next one. Pomelo: `app.globalAfter`.
+    /// Adds a filter after the response, also for messages of other servers. The next filter sees the
+    /// error that it returns. Pomelo: `app.globalAfter`.
     #[must_use]
     pub fn global_after(
         mut self,
@@ -195,8 +195,8 @@ impl Router {
         self
     }
 
-    /// Sets who makes something else of an error of a handler here or of a before filter. Pomelo:
-    /// `errorHandler`.
+    /// Sets the function that replaces the outcome when a handler or a before filter of this router
+    /// fails. Pomelo: `errorHandler`.
     #[must_use]
     pub fn on_error<R: IntoReply>(
         mut self,
@@ -206,7 +206,7 @@ impl Router {
         self
     }
 
-    /// Sets who makes something else of an error of a global before filter. Pomelo:
+    /// Sets the function that replaces the outcome when a global before filter fails. Pomelo:
     /// `globalErrorHandler`.
     #[must_use]
     pub fn on_global_error<R: IntoReply>(
@@ -217,7 +217,7 @@ impl Router {
         self
     }
 
-    /// Adds ready-made filters, [`filter::serial`](super::filter::serial) and the like.
+    /// Adds built-in filters such as [`filter::serial`](super::filter::serial).
     #[must_use]
     pub fn filters(mut self, add: impl FnOnce(&mut Filters)) -> Self {
         add(&mut self.filters);
@@ -225,10 +225,10 @@ impl Router {
     }
 }
 
-/// What the shard wants of it.
+/// The part of the router that the shard uses.
 impl Router {
-    /// Ready to serve: routes whole, the filters of the configuration around its own. `protos` says
-    /// which routes have a proto of what clients send and of what they get.
+    /// Completes and checks the router: full routes, and the filters of the configuration around its
+    /// own. `protos` tells whether a route has a proto for messages of clients and one for responses.
     pub(crate) fn ready(
         mut self,
         config: &Config,
@@ -260,17 +260,17 @@ impl Router {
         Ok(self)
     }
 
-    /// All routes, in index order.
+    /// Returns all routes, in index order.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| &*entry.route)
     }
 
-    /// The route of an index.
+    /// Returns the route of an index.
     pub(crate) fn route_of(&self, index: usize) -> &str {
         &self.at(index).route
     }
 
-    /// Index of the fallback, if there is one.
+    /// Returns the index of the fallback, if any.
     pub(crate) fn fallback_index(&self) -> Option<usize> {
         self.fallback.as_ref().map(|_| self.entries.len())
     }
@@ -280,7 +280,7 @@ impl Router {
         (self.at(index).call)(request)
     }
 
-    /// Filters of the groups that an index belongs to, from the outermost.
+    /// Returns the filters of the groups that contain an index, from the outermost.
     pub(crate) fn filters_of(&self, index: usize) -> &[Rc<Filters>] {
         &self.at(index).filters
     }
@@ -294,18 +294,18 @@ impl Router {
         self.entries.get(index).unwrap_or_else(fallback)
     }
 
-    /// True when handshakes have to be kept.
+    /// Returns true if a function needs the handshakes of clients.
     pub(crate) fn keeps_handshakes(&self) -> bool {
         let entries = self.entries.iter().chain(&self.fallback);
         entries.into_iter().any(|entry| entry.needs.handshake) || self.filters.needs.handshake
     }
 
-    /// What runs besides the messages.
+    /// Returns the functions that run besides messages.
     pub(crate) fn life(&self) -> &Lifecycle {
         &self.life
     }
 
-    /// All states.
+    /// Returns all states.
     pub(crate) fn states(&self) -> &States {
         &self.states
     }
@@ -322,7 +322,7 @@ fn entry<Args, H: Handler<Args>>(route: &str, handler: H) -> Entry {
     }
 }
 
-/// A handler whose reply stops the message, unless there is nothing in it.
+/// Turns a handler into a before filter. A reply that is not empty stops the message.
 fn before<Args>(filter: impl Handler<Args>) -> Before {
     let passed = |outcome: Outcome<'static>| {
         if outcome.is_nothing() {
@@ -362,7 +362,7 @@ fn on_error<R: IntoReply>(
 }
 
 impl Entry {
-    /// Makes the route one of three parts.
+    /// Completes the route to three parts.
     fn complete(&mut self, own_type: &str) -> Result<(), String> {
         if self.route.split('.').count() == 2 {
             self.route = format!("{own_type}.{}", self.route).into();

@@ -1,12 +1,12 @@
-//! What an application has to say about packages on their way out: which push scheduler takes
-//! them, and which sessions a broadcast skips.
+//! Choices of the application about outgoing packages: their push scheduler, and the sessions that a
+//! broadcast skips.
 
 use serde_json::Value;
 
 use super::Session;
 
-/// What is about to be sent, as [`Router::select_scheduler`](super::Router::select_scheduler) sees
-/// it. Bodies are JSON text, whatever they are on the wire.
+/// An outgoing message, as [`Router::select_scheduler`](super::Router::select_scheduler) sees it. Its
+/// body is JSON text, regardless of its form on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sending<'a> {
     /// The response to a request.
@@ -16,7 +16,7 @@ pub enum Sending<'a> {
         /// The body.
         body: &'a [u8],
     },
-    /// A push to sessions or uids, whatever their number.
+    /// A push to any number of sessions or uids.
     Push {
         /// The whole route.
         route: &'a str,
@@ -33,7 +33,7 @@ pub enum Sending<'a> {
 }
 
 impl<'a> Sending<'a> {
-    /// Route of a push or broadcast.
+    /// Returns the route of a push or broadcast.
     pub fn route(&self) -> Option<&'a str> {
         match *self {
             Self::Response { .. } => None,
@@ -51,16 +51,16 @@ impl<'a> Sending<'a> {
     }
 }
 
-/// To whom a broadcast goes.
+/// The receivers of a broadcast.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BroadcastOptions {
-    /// Only to sessions with a uid. Pomelo: `binded`.
+    /// Sends only to sessions with a uid. Pomelo: `binded`.
     pub bound_only: bool,
-    /// For the broadcast filter; null where the sender gave none. Pomelo: `filterParam`.
+    /// Value for the broadcast filter, or null. Pomelo: `filterParam`.
     pub filter_param: Value,
 }
 
-/// Names a push scheduler.
+/// Returns the id of a push scheduler.
 pub(crate) type SelectScheduler = Box<dyn for<'a> Fn(&Sending<'a>) -> Option<&'a str>>;
-/// Says whether a session gets a broadcast.
+/// Returns true if a session gets a broadcast.
 pub(crate) type BroadcastFilter = Box<dyn Fn(&Session, &[u8], &Value) -> bool>;

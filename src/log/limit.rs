@@ -19,20 +19,20 @@ pub(super) struct Kinds {
 
 #[derive(Default)]
 struct Kind {
-    /// Hash of the place in the code; 0 while nobody uses this entry.
+    /// Hash of the place in the code; 0 for an unused entry.
     place: AtomicU64,
     /// Lines in this window.
     lines: AtomicU64,
 }
 
-/// The fate of one line.
+/// The decision about one line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is written.
+    /// The line is written.
     Write,
     /// The first one over the limit: the example in the summary of this kind.
     Sample(usize),
-    /// It is only counted.
+    /// The line is only counted.
     Suppress,
 }
 
@@ -46,7 +46,7 @@ impl Kinds {
 
     /// Counts a line of the kind with this hash.
     ///
-    /// Cost: one atomic addition, behind a short search.
+    /// Cost: a short search and one atomic addition.
     pub(super) fn count(&self, place: u64) -> Verdict {
         let index = self.index(place.max(1));
         match self.kinds[index].lines.fetch_add(1, Relaxed) {
@@ -68,8 +68,8 @@ impl Kinds {
         indices.find(free_or_own).unwrap_or(home)
     }
 
-    /// Ends the window of every kind. Yields each kind that was over the limit, with the number of
-    /// lines that were not written.
+    /// Ends the window of every kind. Returns each kind over the limit with the number of lines that
+    /// were not written.
     pub(super) fn end_window(&self) -> impl Iterator<Item = (usize, u64)> {
         self.kinds.iter().enumerate().filter_map(|(index, kind)| {
             let suppressed = kind.lines.swap(0, Relaxed).saturating_sub(LOG_BURST_MAX);

@@ -20,7 +20,7 @@ use crate::metrics::{self, Counter};
 
 /// Bytes handed to one write.
 const WRITE_BYTES: usize = 64 << 10;
-/// Longest time that the ending process waits until the last lines are written.
+/// Longest time that the ending process waits for its last lines.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// Sends lines to the thread that writes them.
@@ -35,7 +35,7 @@ pub(super) struct Lines {
 
 /// One entry of the queue.
 pub(super) enum Line {
-    /// A line, or several, to write.
+    /// One or more lines.
     Text(Box<[u8]>),
     /// The example for the next summary of a kind.
     Sample(usize, Box<Sample>),
@@ -57,7 +57,7 @@ impl Lines {
         }
     }
 
-    /// Lines lost so far because the writer could not keep up.
+    /// Returns the number of lines dropped so far.
     #[cfg(test)]
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
@@ -73,7 +73,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl Write for &Lines {
-    /// The subscriber hands over a whole line at a time.
+    /// The subscriber writes one complete line at a time.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.send(Line::Text(line.into()));
         Ok(line.len())
@@ -87,7 +87,7 @@ impl Write for &Lines {
 /// Handle of the thread that writes one stream.
 #[derive(Debug)]
 pub(super) struct Writer {
-    /// Asks the thread to write what is queued and to end.
+    /// Tells the thread to write the queued lines and end.
     stop: Sender<()>,
     /// Closed by the thread when it has ended.
     ended: Receiver<()>,
@@ -127,8 +127,8 @@ impl Writer {
         Ok((Lines { queue, dropped }, Self { stop, ended }))
     }
 
-    /// Ends the threads of several streams at once. Waits until they have written what is queued, but
-    /// not longer than [`FLUSH_MAX`]: a reader that has stalled must not keep the process alive.
+    /// Ends the threads of several streams at once. Waits until they have written the queued lines, but
+    /// at most [`FLUSH_MAX`]: a stalled reader must not keep the process alive.
     pub(super) fn end(writers: &[&Self]) {
         for writer in writers {
             let _ = writer.stop.try_send(());
@@ -148,18 +148,18 @@ struct Thread<W> {
     stopped: Receiver<()>,
     batch: Vec<u8>,
     dropped: Arc<AtomicU64>,
-    /// Dropped lines that a notice has reported.
+    /// Dropped lines that were already reported.
     dropped_told: u64,
     kinds: Option<Arc<Kinds>>,
-    /// The examples of this window, by kind.
+    /// Examples of this window, by kind.
     samples: BTreeMap<usize, Sample>,
     /// Time of the first line of this window.
     window_began: Option<Instant>,
 }
 
 impl<W: Write> Thread<W> {
-    /// Runs until it is told to stop, and then until the queue is empty. An error of the stream is
-    /// ignored: there is nowhere left to report it.
+    /// Runs until the stop, then until the queue is empty. It ignores errors of the stream, because it
+    /// has nowhere to report them.
     fn run(mut self) {
         let mut window_end = never();
         loop {
@@ -220,7 +220,7 @@ impl<W: Write> Thread<W> {
                 text,
             }) = self.samples.remove(&kind)
             else {
-                // Its example did not fit into the queue.
+                // The example did not fit into the queue.
                 self.dropped.fetch_add(suppressed, Ordering::Relaxed);
                 continue;
             };
@@ -236,7 +236,7 @@ impl<W: Write> Thread<W> {
         self.samples.clear();
     }
 
-    /// Writes the line that stands for dropped ones.
+    /// Writes a line with the number of dropped lines.
     fn notice_dropped(&mut self) {
         let total = self.dropped.load(Ordering::Relaxed);
         let lines = total - self.dropped_told;
@@ -252,7 +252,7 @@ impl<W: Write> Thread<W> {
     }
 }
 
-/// Now: a thread that writes has no virtual clock.
+/// Returns the real time: this thread has no virtual clock.
 #[allow(clippy::disallowed_methods)]
 fn now() -> Instant {
     Instant::now()

@@ -1,5 +1,5 @@
-//! The only place that knows time: the kernel's, or on a thread that runs a gateway in memory a
-//! virtual one, which stands still until it is told to move.
+//! The only clock: that of the kernel, or on a thread that runs a gateway in memory a virtual one,
+//! which only the test moves.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -12,26 +12,27 @@ thread_local! {
     static VIRTUAL: RefCell<Option<Rc<VirtualClock>>> = const { RefCell::new(None) };
 }
 
-/// Virtual clocks begin at 2000-01-01 00:00:00 UTC: each run tells the same times.
+/// Virtual clocks begin at 2000-01-01 00:00:00 UTC, so that each run shows the same times.
 const VIRTUAL_BEGIN: Duration = Duration::from_secs(946_684_800);
 
-/// The clock that this thread goes by, where it is not the real one.
+/// Returns the virtual clock of this thread, if it has one.
 fn virtual_clock() -> Option<Rc<VirtualClock>> {
     VIRTUAL.with_borrow(Clone::clone)
 }
 
-/// Now.
+/// Returns the present time.
 pub(crate) fn now() -> Instant {
     virtual_clock().map_or_else(real_now, |clock| clock.now())
 }
 
-/// Now by the real clock, whatever this thread goes by: for limits on what a test may take.
+/// Returns the time of the real clock, also on a thread with a virtual one: for limits on the duration
+/// of a test.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn real_now() -> Instant {
     Instant::now()
 }
 
-/// Milliseconds since 1970, for others to read.
+/// Returns the milliseconds since 1970, for clients and other servers.
 pub(crate) fn unix_ms() -> u128 {
     let since = match virtual_clock() {
         Some(clock) => VIRTUAL_BEGIN + clock.elapsed(),
@@ -43,7 +44,7 @@ pub(crate) fn unix_ms() -> u128 {
     since.as_millis()
 }
 
-/// What clocks on the wall show here, to the millisecond.
+/// Returns the local time of day, to the millisecond.
 pub(crate) fn wall_clock() -> jiff::Zoned {
     let now = i64::try_from(unix_ms()).ok();
     let now = now.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
@@ -51,14 +52,14 @@ pub(crate) fn wall_clock() -> jiff::Zoned {
         .to_zoned(jiff::tz::TimeZone::system())
 }
 
-/// Resident memory of this process, bytes; 0 when the kernel does not say.
+/// Returns the resident memory of this process in bytes, or 0 if the kernel does not report it.
 pub(crate) fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
-/// Waits.
+/// Waits for `duration`.
 pub(crate) async fn sleep(duration: Duration) {
     match virtual_clock() {
         Some(clock) => clock.sleep(duration).await,
@@ -66,14 +67,14 @@ pub(crate) async fn sleep(duration: Duration) {
     }
 }
 
-/// Waits by the real clock, whatever this thread goes by.
+/// Waits by the real clock, also on a thread with a virtual one.
 #[allow(clippy::disallowed_methods)]
 pub(crate) async fn real_sleep(duration: Duration) {
     glommio::timer::sleep(duration).await;
 }
 
-/// Lets other tasks run and the reactor look at sockets. Yielding alone does not poll them; where time
-/// is virtual there are none.
+/// Lets other tasks run and the reactor poll sockets, which a plain yield does not do. With a virtual
+/// clock there are no sockets.
 pub(crate) async fn yield_to_reactor() {
     match virtual_clock() {
         Some(_) => futures_lite::future::yield_now().await,
@@ -81,14 +82,14 @@ pub(crate) async fn yield_to_reactor() {
     }
 }
 
-/// A clock that moves when it is told to, and those who wait for it.
+/// A clock that only a test moves, with the tasks that wait for it.
 ///
-/// Bound: as many wait as there are tasks that sleep.
+/// Bound: one entry per sleeping task.
 #[derive(Debug)]
 pub(crate) struct VirtualClock {
     began: Instant,
     now: Cell<Instant>,
-    /// Who sleeps: until when, and in which order they lay down.
+    /// Wakers of the sleeping tasks, by wake-up time and order of their sleeps.
     sleepers: RefCell<BTreeMap<(Instant, u64), Waker>>,
     last: Cell<u64>,
 }
@@ -106,7 +107,7 @@ impl Default for VirtualClock {
 }
 
 impl VirtualClock {
-    /// Calls `f` on a thread that goes by this clock meanwhile.
+    /// Calls `f` with this clock as the clock of the thread.
     pub(crate) fn during<T>(self: &Rc<Self>, f: impl FnOnce() -> T) -> T {
         struct Restore(Option<Rc<VirtualClock>>);
         impl Drop for Restore {
@@ -118,23 +119,23 @@ impl VirtualClock {
         f()
     }
 
-    /// What it shows.
+    /// Returns the present time.
     pub(crate) fn now(&self) -> Instant {
         self.now.get()
     }
 
-    /// How far it has been moved.
+    /// Returns the time by which the clock has moved.
     pub(crate) fn elapsed(&self) -> Duration {
         self.now.get() - self.began
     }
 
-    /// When the next sleeper wakes up.
+    /// Returns the next wake-up time.
     pub(crate) fn next(&self) -> Option<Instant> {
         let sleepers = self.sleepers.borrow();
         sleepers.first_key_value().map(|(key, _)| key.0)
     }
 
-    /// Moves the clock, never back, and wakes whose time has come, in order.
+    /// Moves the clock, never back, and wakes the tasks that are due, in order.
     pub(crate) fn move_to(&self, at: Instant) {
         self.now.set(at.max(self.now.get()));
         while let Some(sleeper) = self.due() {
@@ -153,7 +154,7 @@ impl VirtualClock {
             return futures_lite::future::yield_now().await;
         }
         self.last.set(self.last.get() + 1);
-        // A sleep that no clock can tell the end of has none.
+        // A sleep beyond the range of the clock never ends.
         let Some(until) = self.now.get().checked_add(duration) else {
             return std::future::pending().await;
         };
@@ -162,7 +163,7 @@ impl VirtualClock {
     }
 }
 
-/// Until the clock shows a time.
+/// A sleep until a time of the clock.
 struct Sleep {
     key: (Instant, u64),
     clock: Rc<VirtualClock>,

@@ -1,4 +1,4 @@
-//! Connecting to another server.
+//! Connections to other servers.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -6,16 +6,16 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use super::Network;
 use super::socket::Socket;
 
-/// Why there is no connection.
+/// The reason why a connection failed.
 #[derive(Debug)]
 pub(crate) enum DialError {
-    /// It took too long.
+    /// The timeout passed.
     Timeout,
     /// Name resolution or connecting failed.
     Io(io::Error),
 }
 
-/// Connects to the first address that the name has, until `timeout` ends.
+/// Connects to the first address of a name within `timeout`.
 pub(crate) async fn dial(
     host: &str,
     port: u16,
@@ -49,12 +49,12 @@ async fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
     Ok(SocketAddr::new(first, port))
 }
 
-/// All addresses of a name, or the one that it is.
+/// Returns all addresses of a name, or the address that it is itself.
 pub(crate) async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }
-    // Asking the resolver blocks; not on a shard.
+    // The resolver blocks, so it must not run on a shard.
     let name = host.to_owned();
     let ask = move || {
         (name, 0)

@@ -1,4 +1,4 @@
-//! The loop that reads one connection, whatever is spoken on it.
+//! The read loop of a connection, for any protocol.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -8,14 +8,14 @@ use super::clock;
 use super::socket::Socket;
 use crate::limits::{READ_BUDGET_BYTES, READ_BUFFER_BYTES};
 
-/// What reads the bytes of a connection.
+/// The protocol that takes the bytes of a connection.
 pub(crate) trait Receiver {
-    /// Takes whole units off the front of `input` and returns how many bytes they were; what is
-    /// left comes again with more behind it. `None` ends the loop.
+    /// Takes complete units off the front of `input` and returns their size. The rest comes again with
+    /// more bytes after it. `None` ends the loop.
     fn receive(&self, input: &mut [u8]) -> Option<usize>;
 }
 
-/// The buffer that a shard lends to its connections, one at a time, for the length of one poll.
+/// The read buffer of a shard, lent to one connection at a time for one poll.
 #[derive(Debug)]
 pub(crate) struct ReadBuffer(RefCell<Box<[u8]>>);
 
@@ -25,25 +25,25 @@ impl Default for ReadBuffer {
     }
 }
 
-/// How a connection ended.
+/// The end of a connection.
 #[derive(Debug)]
 pub(crate) enum End {
     /// The other side closed, or half-closed.
     Eof,
-    /// The receiver has seen enough.
+    /// The receiver ended the loop.
     Enough,
     /// Reading failed.
     Failed,
 }
 
-/// Partial units up to this size wait in front of the lent buffer; larger ones are read into
-/// memory of their own, which grows with what really arrived.
+/// Partial units up to this size wait at the front of the lent buffer. Larger ones get memory of their
+/// own, which grows with the bytes that arrive.
 const TAIL_LENT_MAX: usize = READ_BUFFER_BYTES / 2;
 
 /// Reads until the connection ends.
 ///
-/// Bound: one wake-up handles `limits::READ_BUDGET_BYTES`, then others run.
-/// Cost:  nothing is held while waiting but the bytes of a partial unit.
+/// Bound: one wake-up handles `limits::READ_BUDGET_BYTES`, then other tasks run.
+/// Cost:  a waiting connection holds nothing but the bytes of a partial unit.
 pub(crate) async fn read(socket: &Socket, lent: &ReadBuffer, receiver: &impl Receiver) -> End {
     let mut tail = Vec::new();
     let mut budget = READ_BUDGET_BYTES;

@@ -1,8 +1,8 @@
-//! Connections within one thread: what a gateway without sockets has in their place.
+//! Connections in memory, within one thread, for a gateway without sockets.
 //!
-//! Shape:  two queues of bytes, one per direction, as the kernel has them for a connection over
-//!         loopback; an end says [`io::ErrorKind::BrokenPipe`] where a socket does
-//! Bound:  `limits::MEMORY_SOCKET_BYTES` in each; a write takes what fits
+//! Shape:  two queues of bytes, one per direction, like a connection over loopback; a write to a
+//!         closed direction fails with [`io::ErrorKind::BrokenPipe`], as with a socket
+//! Bound:  `limits::MEMORY_SOCKET_BYTES` per queue; a write takes only the bytes that fit
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -18,9 +18,9 @@ use crate::limits::MEMORY_SOCKET_BYTES;
 #[derive(Debug, Default)]
 struct Queue {
     bytes: VecDeque<u8>,
-    /// Nothing comes behind these bytes.
+    /// The writer has closed the direction after these bytes.
     has_ended: bool,
-    /// Nobody reads them.
+    /// The reader has closed the direction.
     read_closed: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -46,7 +46,7 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-/// One side of a connection. Dropping it ends both directions.
+/// One side of a connection. Dropping it closes both directions.
 #[derive(Debug)]
 pub struct MemoryStream {
     incoming: Rc<RefCell<Queue>>,
@@ -54,7 +54,8 @@ pub struct MemoryStream {
     other: SocketAddr,
 }
 
-/// A connection: the side of `a` and the side of `b`, each of which sees the address of the other.
+/// Creates a connection and returns the streams of `a` and `b`. Each has the address of the other as
+/// its peer.
 pub(crate) fn connection(a: SocketAddr, b: SocketAddr) -> (MemoryStream, MemoryStream) {
     let queues: [Rc<RefCell<Queue>>; 2] = Default::default();
     let stream = |incoming: usize, other| MemoryStream {
@@ -66,7 +67,7 @@ pub(crate) fn connection(a: SocketAddr, b: SocketAddr) -> (MemoryStream, MemoryS
 }
 
 impl MemoryStream {
-    /// Moves bytes into `buffer` if some are there; 0 at the end.
+    /// Reads available bytes into `buffer`; 0 at the end.
     pub fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut queue = self.incoming.borrow_mut();
         if queue.bytes.is_empty() && !queue.has_ended && !queue.read_closed {
@@ -77,20 +78,20 @@ impl MemoryStream {
         Poll::Ready(queue.bytes.read(buffer))
     }
 
-    /// Everything that has come.
+    /// Takes all received bytes.
     pub fn take(&self) -> Vec<u8> {
         let mut queue = self.incoming.borrow_mut();
         wake(&mut queue.writer);
         std::mem::take(&mut queue.bytes).into()
     }
 
-    /// Whether the other side has ended and all that it wrote was read.
+    /// Returns true if the other side has closed and all its bytes were read.
     pub fn has_ended(&self) -> bool {
         let queue = self.incoming.borrow();
         queue.bytes.is_empty() && (queue.has_ended || queue.read_closed)
     }
 
-    /// Writes what fits.
+    /// Writes the bytes that fit.
     pub fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut queue = self.outgoing.borrow_mut();
         if queue.has_ended || queue.read_closed {
@@ -108,7 +109,7 @@ impl MemoryStream {
         Ok(written)
     }
 
-    /// Writes `bytes` once there is room for some.
+    /// Writes `bytes`, or waits until some fit.
     pub fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = self.write(&[IoSlice::new(bytes)])?;
         if written == 0 && !bytes.is_empty() {
@@ -118,12 +119,12 @@ impl MemoryStream {
         Poll::Ready(Ok(written))
     }
 
-    /// Ends the direction to the other side, behind what was written.
+    /// Closes the direction to the other side after the written bytes.
     pub fn shutdown_write(&self) {
         self.outgoing.borrow_mut().end();
     }
 
-    /// Ends both directions; a task that waits for bytes wakes up.
+    /// Closes both directions and wakes a task that waits for bytes.
     pub fn shutdown(&self) {
         self.shutdown_write();
         self.incoming.borrow_mut().close_read();
@@ -141,21 +142,21 @@ impl Drop for MemoryStream {
     }
 }
 
-/// Where a shard without sockets is: who comes to it, and whom it can reach.
+/// A shard's in-memory network: its accept queue, and the servers it can dial.
 #[derive(Debug, Default)]
 pub struct MemoryNetwork {
-    /// Clients on their way in.
+    /// Accept queue for clients.
     pub clients: Rc<MemoryListener>,
-    /// The same for all shards.
+    /// The servers, shared by all shards.
     pub servers: Rc<MemoryServers>,
 }
 
-/// MemoryServers that can be reached, by host and port.
+/// The servers that shards can dial, by host and port.
 #[derive(Debug, Default)]
 pub struct MemoryServers(RefCell<HashMap<(String, u16), Rc<MemoryListener>>>);
 
 impl MemoryServers {
-    /// Takes what comes for a server from now on, in place of who did.
+    /// Opens the accept queue of a server, in place of an earlier one.
     pub fn listen(&self, host: &str, port: u16) -> Rc<MemoryListener> {
         let backlog = Rc::new(MemoryListener::default());
         let address = (host.to_owned(), port);
@@ -163,14 +164,14 @@ impl MemoryServers {
         backlog
     }
 
-    /// Nobody listens there any more.
+    /// Removes the accept queue of a server.
     pub fn close(&self, host: &str, port: u16) {
         self.0.borrow_mut().remove(&(host.to_owned(), port));
     }
 
-    /// Connects.
+    /// Connects to a server.
     ///
-    /// Errors: [`io::ErrorKind::ConnectionRefused`] where nobody listens
+    /// Errors: [`io::ErrorKind::ConnectionRefused`] if no server listens
     pub fn connect(&self, host: &str, port: u16) -> io::Result<MemoryStream> {
         let servers = self.0.borrow();
         let backlog = servers.get(&(host.to_owned(), port));
@@ -182,9 +183,9 @@ impl MemoryServers {
     }
 }
 
-/// Connections that nobody has accepted yet.
+/// A queue of connections to accept.
 ///
-/// Bound: who accepts waits for nothing else, and who connects waits for an answer.
+/// Bound: the accepting task waits for nothing else, and a connecting test waits for an answer.
 #[derive(Debug, Default)]
 pub struct MemoryListener {
     streams: RefCell<VecDeque<MemoryStream>>,
@@ -192,13 +193,13 @@ pub struct MemoryListener {
 }
 
 impl MemoryListener {
-    /// Puts a connection in line.
+    /// Adds a connection.
     pub fn put(&self, stream: MemoryStream) {
         self.streams.borrow_mut().push_back(stream);
         wake(&mut self.waker.borrow_mut());
     }
 
-    /// The next connection.
+    /// Waits for the next connection.
     pub async fn accept(&self) -> MemoryStream {
         poll_fn(|cx| match self.streams.borrow_mut().pop_front() {
             Some(stream) => Poll::Ready(stream),

@@ -1,11 +1,10 @@
-//! Sockets, timers and the clock: where glommio ends.
+//! Sockets, timers and the clock: the layer above glommio.
 //!
-//! What is written against this room runs over sockets by the real clock, or within one thread over
-//! [`memory`] by a virtual one; it cannot tell.
+//! Code above this layer runs over sockets by the real clock, or within one thread over [`memory`] by a
+//! virtual clock, and sees no difference.
 //!
-//! **Invariants**: the only room that says `unsafe` ([`socket`]) and the only one that asks for the
-//! time ([`clock`]); a read buffer is lent for the length of one poll, so an idle connection holds
-//! none.
+//! **Invariants**: only this layer uses `unsafe` ([`socket`]) and reads the time ([`clock`]); a read
+//! buffer is lent for one poll, so an idle connection holds none.
 //!
 //! **Absent**: the meaning of any byte.
 //!
@@ -20,11 +19,11 @@ pub(crate) mod memory;
 pub(crate) mod poller;
 pub(crate) mod socket;
 
-/// What the connections of a shard run over.
+/// The network of a shard.
 #[derive(Debug)]
 pub enum Network {
-    /// The kernel's sockets; the poller knows which are ready.
+    /// Sockets of the kernel, watched by a poller.
     Kernel(Rc<poller::Poller>),
-    /// Queues of this thread.
+    /// Queues in memory.
     Memory(memory::MemoryNetwork),
 }

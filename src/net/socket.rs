@@ -1,4 +1,4 @@
-//! TCP sockets whose readiness a shard's poller knows, and what stands for them in memory.
+//! TCP sockets watched by a shard's poller, and streams in memory in their place.
 //!
 //! The only `unsafe` of the crate: glommio's types take plain descriptor numbers.
 
@@ -22,7 +22,7 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use super::memory::{MemoryListener, MemoryStream};
 use super::poller::{Key, Poller};
 
-/// A connected socket that several tasks of one shard may use: one reads, another one writes.
+/// A connected socket for several tasks of one shard: one reads, another writes.
 #[derive(Debug)]
 pub(crate) struct Socket(Kind);
 
@@ -32,7 +32,7 @@ enum Kind {
     Memory(Box<MemoryStream>),
 }
 
-// There may be many, and that there is a second kind costs nothing.
+// Each connection has one, and the second kind must not enlarge it.
 const _: () = assert!(size_of::<Socket>() == size_of::<Watched>());
 
 /// A descriptor that the poller watches.
@@ -61,19 +61,19 @@ impl Drop for Watched {
 }
 
 impl Socket {
-    /// Takes a connected socket; small writes are not held back.
+    /// Wraps a connected socket and sets TCP_NODELAY.
     fn kernel(watched: Watched) -> Self {
-        // A socket that is gone already says so at the first read.
+        // A closed socket reports its error at the first read.
         let _ = SockRef::from(&watched.fd).set_tcp_nodelay(true);
         Self(Kind::Kernel(watched))
     }
 
-    /// Takes one side of a connection in memory.
+    /// Wraps one side of a connection in memory.
     pub(crate) fn memory(side: MemoryStream) -> Self {
         Self(Kind::Memory(Box::new(side)))
     }
 
-    /// Connects.
+    /// Connects to an address.
     pub(crate) async fn connect(address: SocketAddr, poller: &Rc<Poller>) -> io::Result<Self> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = socket2::Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
@@ -89,7 +89,7 @@ impl Socket {
         Ok(Self::kernel(watched))
     }
 
-    /// Receives into `buffer` if bytes are there; nothing is held while waiting.
+    /// Reads available bytes into `buffer`. A waiting read holds no buffer.
     pub(crate) fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match &self.0 {
             Kind::Kernel(watched) => watched.poll_read(cx, buffer),
@@ -97,7 +97,7 @@ impl Socket {
         }
     }
 
-    /// Writes what the socket takes at once; 0 when it takes nothing now.
+    /// Writes the bytes that the socket takes now; 0 if it takes none.
     pub(crate) fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         hop!();
         match &self.0 {
@@ -106,7 +106,7 @@ impl Socket {
         }
     }
 
-    /// Writes `bytes` once the socket takes some.
+    /// Writes `bytes`, or waits until the socket takes some.
     pub(crate) fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let watched = match &self.0 {
             Kind::Kernel(watched) => watched,
@@ -121,7 +121,7 @@ impl Socket {
         }
     }
 
-    /// Sends FIN after what was written; the other direction stays open.
+    /// Sends FIN after the written bytes; the other direction stays open.
     pub(crate) fn shutdown_write(&self) {
         match &self.0 {
             Kind::Kernel(watched) => watched.shutdown(Shutdown::Write),
@@ -129,7 +129,7 @@ impl Socket {
         }
     }
 
-    /// Ends both directions; a task that waits for bytes wakes up.
+    /// Closes both directions and wakes a task that waits for bytes.
     pub(crate) fn shutdown(&self) {
         match &self.0 {
             Kind::Kernel(watched) => watched.shutdown(Shutdown::Both),
@@ -137,7 +137,7 @@ impl Socket {
         }
     }
 
-    /// Address of the other side, while it is there.
+    /// Returns the address of the other side, while it is connected.
     pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
         match &self.0 {
             Kind::Kernel(watched) => watched.socket().peer_addr().ok()?.as_socket(),
@@ -145,8 +145,8 @@ impl Socket {
         }
     }
 
-    /// Acknowledges at once what has arrived. The kernel forgets it, so it is said again after each
-    /// read: a peer that does not set TCP_NODELAY waits 40 ms for a delayed acknowledgement.
+    /// Acknowledges received bytes at once. A peer without TCP_NODELAY would otherwise wait 40 ms for a
+    /// delayed acknowledgement. The kernel resets the option, so it is set after each read.
     pub(crate) fn quick_ack(&self) {
         if let Kind::Kernel(watched) = &self.0 {
             let _ = watched.socket().set_tcp_quickack(true);
@@ -202,23 +202,23 @@ impl Watched {
     }
 }
 
-/// Where connections arrive.
+/// A listener for connections.
 #[derive(Debug)]
 pub(crate) enum Listener {
     /// A listening socket.
     Kernel(Watched),
-    /// A line of connections in memory.
+    /// A queue of connections in memory.
     Memory(Rc<MemoryListener>),
 }
 
 impl Listener {
-    /// Takes a socket that listens.
+    /// Wraps a listening socket.
     pub(crate) fn new(socket: std::net::TcpListener, poller: &Rc<Poller>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self::Kernel(Watched::new(socket.into(), poller)?))
     }
 
-    /// The next connection.
+    /// Waits for the next connection.
     pub(crate) async fn accept(&self) -> io::Result<Socket> {
         match self {
             Self::Kernel(watched) => poll_fn(|cx| watched.poll_accept(cx)).await,
@@ -242,17 +242,18 @@ impl Watched {
     }
 }
 
-/// A descriptor of any kind that has become readable.
+/// Readiness of a descriptor of any kind.
 ///
-/// glommio has no name for this, but its stream asks the ring for it as it is made, whatever it is
-/// made of. What it then reads is an error if that was no socket, and of no interest.
+/// glommio has no type for this, but its stream submits a read request for any descriptor as soon as it
+/// is created. The result of that read does not matter.
 pub(super) struct Readable {
-    /// Closed when this goes, which need not be at once.
+    /// Closed when this is dropped.
     _stream: glommio::net::TcpStream,
 }
 
 impl Readable {
-    /// Waits for it; `None` when there is no descriptor for the copy that this needs.
+    /// Waits until the descriptor is readable. Returns `None` if no descriptor is left for the copy
+    /// that this needs.
     pub(super) async fn of(fd: BorrowedFd<'_>) -> Option<Self> {
         let copy = fd.try_clone_to_owned().ok()?.into_raw_fd();
         // SAFETY: `into_raw_fd` gave up the descriptor, so the stream is its only owner.

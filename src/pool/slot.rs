@@ -1,8 +1,8 @@
-//! Where the answer to a job goes: a thread writes it, once; one task reads it.
+//! A slot for the answer to a job: a thread writes it once, one task reads it.
 //!
-//! The thread wakes by reference, and the waker is dropped on the shard: with glommio 0.9 another thread
-//! that drops the last waker of a task looks at the task once more, which whoever holds its join
-//! handle may have freed by then. The oneshot channels of packages wake by value, so none is here.
+//! The thread wakes by reference, and the waker is dropped on the shard. In glommio 0.9, if another
+//! thread drops the last waker of a task, it reads the task once more, although the owner of the join
+//! handle may have freed it. Oneshot channels of other crates wake by value, so none is used.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use super::PoolError;
 
 type Result<T> = std::result::Result<T, PoolError>;
 
-/// The two sides of an answer. Cost: one allocation.
+/// Creates both sides of a slot. Cost: one allocation.
 pub(super) fn slot<T>() -> (AnswerSender<T>, AnswerReceiver<T>) {
     let state = State {
         answer: None,
@@ -26,11 +26,11 @@ pub(super) fn slot<T>() -> (AnswerSender<T>, AnswerReceiver<T>) {
     (AnswerSender(slot.clone()), AnswerReceiver(slot))
 }
 
-/// The thread's side. Dropped without an answer it is [`PoolError::Panicked`].
+/// The side of the thread. If it is dropped without an answer, the task gets [`PoolError::Panicked`].
 pub(super) struct AnswerSender<T>(Arc<Slot<T>>);
 
 impl<T> AnswerSender<T> {
-    /// False when nobody waits any more.
+    /// Returns false if the task no longer waits.
     pub(super) fn is_wanted(&self) -> bool {
         !self.0.lock().left
     }
@@ -46,7 +46,7 @@ impl<T> Drop for AnswerSender<T> {
     }
 }
 
-/// The task's side.
+/// The side of the task.
 pub(super) struct AnswerReceiver<T>(Arc<Slot<T>>);
 
 impl<T> Future for AnswerReceiver<T> {
@@ -74,7 +74,7 @@ impl<T> Drop for AnswerReceiver<T> {
 }
 
 struct Slot<T> {
-    // Taken two or three times by each side for a job, for a few instructions or one wake-up.
+    // Locked two or three times per job by each side, for a few instructions or one wake-up.
     #[allow(clippy::disallowed_types)]
     state: std::sync::Mutex<State<T>>,
 }
@@ -82,7 +82,7 @@ struct Slot<T> {
 struct State<T> {
     answer: Option<Result<T>>,
     waker: Option<Waker>,
-    /// Nobody waits any more.
+    /// True if the task no longer waits.
     left: bool,
 }
 
@@ -94,7 +94,7 @@ impl<T> Slot<T> {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The first answer counts.
+    /// Stores the answer, if it is the first.
     fn put(&self, answer: Result<T>) {
         let mut state = self.lock();
         if state.answer.is_none() && !state.left {

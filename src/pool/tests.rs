@@ -7,10 +7,10 @@ use futures_lite::future::block_on;
 
 use super::*;
 
-/// Longer than anything here takes, however busy the machine is.
+/// Longer than any test takes, even on a busy machine.
 const HANG_GUARD: Duration = Duration::from_secs(60);
 
-/// Numbers its connections.
+/// A server that numbers its connections.
 #[derive(Default)]
 struct Server {
     connections: AtomicUsize,
@@ -59,7 +59,7 @@ fn counted(counter: Counter) -> u64 {
     crate::metrics::of_process().get(counter)
 }
 
-/// Asks until it is so: what a thread does next nobody announces.
+/// Polls a condition: the threads do not report their steps.
 fn wait_until(so: impl Fn() -> bool) {
     for _ in 0..HANG_GUARD.as_millis() / 5 {
         if so() {
@@ -150,7 +150,7 @@ fn a_connection_that_is_not_valid_is_made_anew_before_the_job() {
         _ => true,
     });
     let pool = builder.start().unwrap();
-    // The one that was made for a job is not asked about: it is as new as can be.
+    // The connection made for a job is not checked, because it is new.
     for expected in [1, 2, 2] {
         assert_eq!(block_on(pool.run(|connection| *connection)), Ok(expected));
     }
@@ -187,7 +187,7 @@ fn a_thread_without_a_connection_leaves_the_jobs_to_those_with_one() {
         true => Err("one connection for each client"),
     });
     let pool = pool.threads(4).start().unwrap();
-    // Until the one thread is there the others answer for it, and each may have taken one job more.
+    // Until the one thread connects, the others fail jobs, and each may have taken one more.
     wait_until(|| block_on(pool.run(|_| ())).is_ok());
     let jobs = (0..1000).map(|_| block_on(pool.run(|_| ())));
     let failed = jobs.filter(|job| job.is_err()).count();

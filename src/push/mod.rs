@@ -1,15 +1,15 @@
-//! The push schedulers: what waits for a session, and when it is written.
+//! The push schedulers: the outgoing bytes of each session, and the time when they are written.
 //!
-//! A package for a session goes into its [`Outbox`]. With a direct scheduler it is wire bytes at
-//! once and leaves at the end of the turn; a buffer scheduler collects it and turns all it has into
-//! wire bytes every interval. Either way one write takes all that is there. Which scheduler takes a
-//! package says [`select`].
+//! A package for a session goes into its [`Outbox`]. A direct scheduler turns it into wire bytes at
+//! once, which leave at the end of the turn. A buffer scheduler collects packages and turns them into
+//! wire bytes once per interval. In both cases one write takes all wire bytes. [`select`] chooses the
+//! scheduler of a package.
 //!
-//! **Invariants**: an outbox that holds nothing holds no buffer; a session is in each list at most
-//! once; what goes through one scheduler leaves in the order it came. As in the reference, nothing
-//! is promised between two schedulers.
+//! **Invariants**: an empty outbox holds no buffer; a session is in each list at most once; packages of
+//! one scheduler leave in order of arrival. As in the reference, packages of two schedulers have no
+//! order.
 //!
-//! **Absent**: sockets; who receives a push (`shard/clients/fanout.rs`).
+//! **Absent**: sockets; the receivers of a push (`shard/clients/fanout.rs`).
 //!
 //! **Where to start reading**: [`Outbox`].
 
@@ -24,17 +24,17 @@ use crate::wire::websocket::{self, Opcode};
 
 pub mod select;
 
-/// How packages become wire bytes.
+/// The framing of packages on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Framing {
-    /// Raw TCP: as they are.
+    /// Raw TCP: packages without further framing.
     #[default]
     Raw,
-    /// WebSocket: in binary messages.
+    /// WebSocket: packages in binary messages.
     WebSocket,
 }
 
-/// Bytes on their way to one socket.
+/// The outgoing bytes of one socket.
 ///
 /// Bound: the owner checks [`Outbox::bytes`] against its limit before it appends.
 #[derive(Debug, Default)]
@@ -42,11 +42,11 @@ pub struct Outbox {
     queue: Option<Box<Queue>>,
     /// Set once the transport is known.
     pub framing: Framing,
-    /// The session is in the scheduler's dirty list.
+    /// True if the session is in the dirty list.
     dirty: bool,
-    /// The session is in the collecting list of the buffer scheduler with the index of each bit.
+    /// One bit per buffer scheduler: set if the session is in its collecting list.
     collecting: u8,
-    /// The socket took only a part; somebody waits until it takes more.
+    /// True after a partial write; a task waits until the socket takes more.
     pub blocked: bool,
 }
 
@@ -56,15 +56,15 @@ const _: () = assert!(size_of::<Outbox>() == 16);
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// Wire bytes; those before `at` are written.
+    /// Wire bytes. The first `at` of them are written.
     wire: Vec<u8>,
     at: usize,
-    /// Bodies that are not copied: each goes before the byte of `wire` with this index.
+    /// Bodies that are not copied, each with the index in `wire` that it precedes.
     shared: VecDeque<(usize, Bytes)>,
     shared_bytes: usize,
     /// Packages that wait for the interval of a buffer scheduler, by its index.
     collected: Vec<Vec<u8>>,
-    /// All of them together.
+    /// Bytes of all collected packages.
     collected_bytes: usize,
 }
 
@@ -75,7 +75,7 @@ impl Queue {
         self.wire.len() - self.at + self.shared_bytes
     }
 
-    /// Turns what one buffer scheduler has collected into wire bytes: one WebSocket message for all.
+    /// Turns the packages of one buffer scheduler into wire bytes: one WebSocket message for all.
     fn release(&mut self, framing: Framing, buffer: usize) {
         let Some(collected) = self.collected.get_mut(buffer) else {
             return;
@@ -95,7 +95,8 @@ impl Queue {
         }
     }
 
-    /// Drops what was collected; the capacity that stays. Not inlined, as [`free`].
+    /// Drops the collected packages. Returns the capacity that stays. Out of line for the same reason
+    /// as [`free`].
     #[cold]
     fn drop_collected(&mut self) -> usize {
         self.collected.iter_mut().for_each(Vec::clear);
@@ -104,15 +105,15 @@ impl Queue {
     }
 }
 
-/// Queues that no outbox uses at the moment; one per shard.
+/// The unused queues of a shard, for its outboxes.
 #[derive(Debug, Default)]
 pub struct QueuePool {
-    // Boxed as outboxes hold them, so that taking and giving back moves a pointer.
+    // Boxed like in an outbox, so that a queue moves as one pointer.
     #[allow(clippy::vec_box)]
     free: Vec<Box<Queue>>,
 }
 
-/// Queues a pool keeps; more are freed.
+/// Queues that the pool keeps; more are freed.
 const POOL_QUEUES_MAX: usize = 1024;
 
 impl QueuePool {
@@ -127,7 +128,7 @@ impl QueuePool {
         if !queue.collected.is_empty() {
             capacity += queue.drop_collected();
         }
-        // A burst must not stay in memory for ever.
+        // The memory of a burst is not kept.
         if capacity <= READ_BUFFER_BYTES && self.free.len() < POOL_QUEUES_MAX {
             self.free.push(queue);
         } else {
@@ -136,21 +137,21 @@ impl QueuePool {
     }
 }
 
-/// Not inlined: its loop over buffers would cost registers where no queue is freed.
+/// Out of line: its loop over buffers would cost registers in callers that free no queue.
 #[cold]
 fn free(queue: Box<Queue>) {
     drop(queue);
 }
 
 impl Outbox {
-    /// Bytes that wait.
+    /// Returns the number of waiting bytes.
     pub fn bytes(&self) -> usize {
         self.queue
             .as_ref()
             .map_or(0, |queue| queue.wire_bytes() + queue.collected_bytes)
     }
 
-    /// True when something can be written now.
+    /// Returns true if there are wire bytes to write.
     pub fn has_wire_bytes(&self) -> bool {
         self.queue
             .as_ref()
@@ -164,7 +165,7 @@ impl Outbox {
         &mut queue.wire
     }
 
-    /// Appends one package of `bytes` bytes, which `write` writes, to be written this turn.
+    /// Appends one package of `bytes` bytes, written by `write`, to be flushed this turn.
     pub fn package(
         &mut self,
         pool: &mut QueuePool,
@@ -182,7 +183,7 @@ impl Outbox {
         debug_assert_eq!(wire.len() - start, bytes);
     }
 
-    /// Appends a package that other outboxes get too: a large one is shared, not copied.
+    /// Appends a package of several outboxes. A large one is shared, not copied.
     pub fn shared(&mut self, pool: &mut QueuePool, package: &Bytes) {
         if package.len() < SHARED_BODY_BYTES_MIN {
             return self.package(pool, package.len(), |out| out.extend_from_slice(package));
@@ -198,7 +199,7 @@ impl Outbox {
         queue.shared_bytes += package.len();
     }
 
-    /// Collects a package for the buffer scheduler of an index.
+    /// Adds a package to those that wait for a buffer scheduler.
     pub fn collect(&mut self, pool: &mut QueuePool, buffer: u8, write: impl FnOnce(&mut Vec<u8>)) {
         let buffer = usize::from(buffer);
         let queue = self.queue.get_or_insert_with(|| pool.take());
@@ -211,14 +212,14 @@ impl Outbox {
         queue.collected_bytes += collected.len() - before;
     }
 
-    /// Turns what one buffer scheduler has collected into wire bytes: one WebSocket message for all.
+    /// Turns the packages of one buffer scheduler into wire bytes: one WebSocket message for all.
     pub fn release(&mut self, buffer: u8) {
         if let Some(queue) = &mut self.queue {
             queue.release(self.framing, buffer.into());
         }
     }
 
-    /// Turns everything collected into wire bytes, before any interval is over.
+    /// Turns all collected packages into wire bytes, before their intervals end.
     pub fn release_all(&mut self) {
         if let Some(queue) = &mut self.queue {
             for buffer in 0..queue.collected.len() {
@@ -227,14 +228,14 @@ impl Outbox {
         }
     }
 
-    /// Drops what was collected and not yet released: a closing session loses it (C73).
+    /// Drops the packages that have not been released: a closing session loses them (C73).
     pub fn drop_collected(&mut self) {
         if let Some(queue) = &mut self.queue {
             queue.drop_collected();
         }
     }
 
-    /// Fills `slices` with what is to be written, from the front; returns how many it used.
+    /// Fills `slices` with the wire bytes from the front. Returns the number of slices used.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let Some(queue) = &self.queue else { return 0 };
         let mut used = 0;
@@ -258,7 +259,7 @@ impl Outbox {
         used
     }
 
-    /// Takes `written` bytes off the front; true when no wire bytes are left.
+    /// Removes `written` bytes from the front. Returns true if no wire bytes are left.
     pub fn advance(&mut self, pool: &mut QueuePool, mut written: usize) -> bool {
         let Some(queue) = &mut self.queue else {
             return true;
@@ -297,7 +298,7 @@ impl Outbox {
         true
     }
 
-    /// Drops everything and gives the buffer back.
+    /// Drops all bytes and returns the queue to the pool.
     pub fn clear(&mut self, pool: &mut QueuePool) {
         if let Some(mut queue) = self.queue.take() {
             queue.shared.clear();
@@ -320,18 +321,18 @@ impl Queue {
     }
 }
 
-/// Which sessions have something to write, and when.
+/// The sessions to flush at the end of the turn, or with the next interval.
 #[derive(Debug, Default)]
 pub struct FlushSchedule {
-    /// Buffers for outboxes.
+    /// Queues for outboxes.
     pub pool: QueuePool,
     dirty: Vec<Sid>,
-    /// By the index of the buffer scheduler.
+    /// Sessions with collected packages, by the index of the buffer scheduler.
     collecting: [Vec<Sid>; PUSH_SCHEDULERS_MAX],
 }
 
 impl FlushSchedule {
-    /// Notes that a session has wire bytes; true when it is the first one of this turn.
+    /// Adds a session with wire bytes to the dirty list. Returns true for the first one of this turn.
     pub fn mark(&mut self, sid: Sid, outbox: &mut Outbox) -> bool {
         if outbox.dirty || outbox.blocked {
             return false;
@@ -341,7 +342,7 @@ impl FlushSchedule {
         self.dirty.len() == 1
     }
 
-    /// Notes that a session has collected packages for a buffer scheduler.
+    /// Adds a session to the collecting list of a buffer scheduler.
     pub fn mark_collecting(&mut self, sid: Sid, outbox: &mut Outbox, buffer: u8) {
         if outbox.collecting & 1 << buffer == 0 {
             outbox.collecting |= 1 << buffer;
@@ -349,24 +350,24 @@ impl FlushSchedule {
         }
     }
 
-    /// Takes the sessions to flush, in the order they became dirty.
+    /// Moves the sessions to flush into `into`, in the order in which they became dirty.
     pub fn take_dirty(&mut self, into: &mut VecDeque<Sid>) {
         into.extend(self.dirty.drain(..));
     }
 
-    /// Takes the sessions for which a buffer scheduler has collected.
+    /// Takes the collecting list of a buffer scheduler.
     pub fn take_collecting(&mut self, buffer: u8) -> Vec<Sid> {
         std::mem::take(&mut self.collecting[usize::from(buffer)])
     }
 }
 
 impl Outbox {
-    /// The scheduler has taken the session off its dirty list.
+    /// Notes that the session has left the dirty list.
     pub fn unmark(&mut self) {
         self.dirty = false;
     }
 
-    /// The scheduler has taken the session off the collecting list of a buffer scheduler.
+    /// Notes that the session has left the collecting list of a buffer scheduler.
     pub fn unmark_collecting(&mut self, buffer: u8) {
         self.collecting &= !(1 << buffer);
     }
@@ -376,7 +377,7 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    /// Writes everything out, `step` bytes a time.
+    /// Writes all bytes, `step` bytes at a time.
     fn drain(outbox: &mut Outbox, pool: &mut QueuePool, step: usize) -> Vec<u8> {
         let mut out = Vec::new();
         loop {

@@ -1,6 +1,6 @@
-//! Which push schedulers there are, and which of them takes a package.
+//! The configured push schedulers, and the rules that choose one for each package.
 //!
-//! Names and rules are read once, at start: a package carries a [`Via`] and no name.
+//! Ids and rules are parsed once, at start: a package carries a [`Via`], not an id.
 
 use std::time::Duration;
 
@@ -9,19 +9,19 @@ use bytes::Bytes;
 use crate::config::{self, Scheduler as Kind};
 use crate::limits::{PUSH_RULES_MAX, PUSH_SCHEDULERS_MAX, ROUTE_BYTES_MAX};
 
-/// Id of the scheduler that `push.scheduler` and `push.flush_interval` describe. It takes what no
-/// rule names.
+/// Id of the scheduler that `push.scheduler` and `push.flush_interval` set up. It takes all packages
+/// that no rule names.
 pub const DEFAULT: &str = "default";
-/// What a rule calls all responses; in its place may be the route of a push.
+/// Word for all responses in a rule, in place of the route of a push.
 const RESPONSE: &str = "response";
 
-/// How a package leaves. Direct schedulers are all alike, so they are one.
+/// The scheduler of a package. All direct schedulers are equal, so they are one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Via {
-    /// At the end of the turn.
+    /// Written at the end of the turn.
     #[default]
     Direct,
-    /// With the next interval of the buffer scheduler of this index.
+    /// Written with the next interval of the buffer scheduler with this index.
     Buffer(u8),
 }
 
@@ -37,16 +37,16 @@ pub struct Outgoing {
 /// The schedulers, and the rules of `push.select`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selector {
-    /// The default one first.
+    /// Ids and schedulers, the default one first.
     schedulers: Vec<(Box<str>, Via)>,
-    /// Of the buffer schedulers, by index.
+    /// Intervals of the buffer schedulers, by index.
     intervals: Vec<Duration>,
     response: Via,
     pushes: Vec<(Pattern, Via)>,
 }
 
 impl Selector {
-    /// Reads the configuration. The error names the key below `push` and what would be accepted.
+    /// Parses the configuration. The error names the key below `push` and the accepted values.
     pub fn new(config: &config::Push) -> Result<Self, String> {
         let count = config.schedulers.len() + 1;
         if count > PUSH_SCHEDULERS_MAX {
@@ -111,26 +111,26 @@ impl Selector {
         self.schedulers[0].1
     }
 
-    /// The scheduler of an id, the default one's included.
+    /// Returns the scheduler with an id, also for `default`.
     pub fn by_id(&self, id: &str) -> Option<Via> {
         let mut schedulers = self.schedulers.iter();
         let found = schedulers.find(|(known, _)| **known == *id);
         found.map(|(_, via)| *via)
     }
 
-    /// The scheduler that the rules choose for responses.
+    /// Returns the scheduler that the rules choose for responses.
     pub fn response(&self) -> Via {
         self.response
     }
 
-    /// The scheduler that the rules choose for a push. Cost: a comparison for each rule.
+    /// Returns the scheduler that the rules choose for a push. Cost: one comparison per rule.
     pub fn push(&self, route: &str) -> Via {
         let mut rules = self.pushes.iter();
         let found = rules.find(|(pattern, _)| pattern.matches(route));
         found.map_or(self.default(), |(_, via)| *via)
     }
 
-    /// How often each buffer scheduler releases what it has collected, by index.
+    /// Returns the interval of each buffer scheduler, by index.
     pub fn intervals(&self) -> &[Duration] {
         &self.intervals
     }
@@ -141,7 +141,7 @@ pub fn check_rules(rules: &[String]) -> Result<(), String> {
     parse(rules).map(|_| ())
 }
 
-/// Checks the form of a scheduler's id.
+/// Checks the form of the id of a scheduler.
 pub fn check_id(id: &str) -> Result<(), String> {
     if id != DEFAULT && !id.is_empty() && !id.contains(char::is_whitespace) {
         return Ok(());
@@ -152,10 +152,10 @@ pub fn check_id(id: &str) -> Result<(), String> {
     ))
 }
 
-/// `response ID`, or the route of a push or its beginning with `*`, and an ID.
+/// A rule: `response ID`, or the route of a push or its start with `*`, and an id.
 struct Rule<'a> {
     text: &'a str,
-    /// `None`: responses.
+    /// `None` for responses.
     pattern: Option<Pattern>,
     id: &'a str,
 }
@@ -197,7 +197,7 @@ fn parse(rules: &[String]) -> Result<Vec<Rule<'_>>, String> {
 
 impl<'a> Rule<'a> {
     fn parse(text: &'a str) -> Option<Self> {
-        // A route may have spaces, an id has none.
+        // A route may contain spaces, an id may not.
         let (what, id) = text.trim().rsplit_once(char::is_whitespace)?;
         let what = what.trim_end();
         let (route, pattern) = match what.strip_suffix('*') {

@@ -1,11 +1,11 @@
-//! Which server of a type: the default route of both dialects, and the strategies that may take its
-//! place.
+//! Balancing: the choice of one server of a type, by the default route of both dialects or by another
+//! strategy.
 //!
-//! **Invariants**: a server is chosen from the list given with the call and from no other, so one
-//! that left is never chosen; what is kept of servers is bounded by that list; choosing allocates
-//! nothing while the list stays the same.
+//! **Invariants**: the chosen server is always in the list given with the call, so a server that left
+//! is never chosen; the memory of a strategy is bounded by that list; a choice allocates nothing while
+//! the list stays the same.
 //!
-//! **Absent**: who is in the list, what becomes of a call for which nobody is chosen.
+//! **Absent**: the members of the list; the reaction to a call without a server.
 //!
 //! **Where to start reading**: [`Balancer::choose`].
 
@@ -18,44 +18,43 @@ mod least;
 mod ring;
 mod weighted;
 
-/// How the server of a call is chosen; one per server type.
+/// A strategy to choose the server of a call; one per server type.
 ///
-/// Unlike pomelo: `routerType` is one choice for all types and switches custom routes off; here
-/// each type has its own, and the usual custom routes are strategies too.
+/// In Pomelo, `routerType` applies to all types and switches custom routes off. Here each type has its
+/// own strategy, and the usual custom routes are strategies too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Strategy {
-    /// By the uid, as [`default_route`]. Text: `default`.
+    /// Chooses by the uid, see [`default_route`]. Text: `default`.
     #[default]
     Default,
-    /// One after the other. Text: `rr`.
+    /// Round robin. Text: `rr`.
     RoundRobin,
-    /// One after the other, as often as its weight says; a server without a weight never.
+    /// Weighted round robin; a server without a weight is never chosen.
     /// Text: `wrr`.
     WeightedRoundRobin,
-    /// The one called least often; ties at random. Text: `la`.
+    /// The server called least often, among equals a random one. Text: `la`.
     ///
-    /// As pomelo: `la` reads "least active", but an answer is not counted back. Unlike pomelo: a
-    /// server that comes late starts level with the least called, so it does not get every call.
+    /// As in Pomelo, `la` means "least active", but an answer does not lower the count. Unlike in
+    /// Pomelo, a new server starts with the lowest count, so it does not get every call.
     LeastActive,
-    /// By the uid on a ring, so that a server that comes or goes moves only its own share of the
+    /// Consistent hashing by the uid: a server that joins or leaves moves only its own share of the
     /// uids. Text: `ch`.
     ///
-    /// Unlike pomelo: without a `hashFieldIndex` that hashes the whole call, and no uid stays where
-    /// it was.
+    /// Pomelo hashes the whole call unless `hashFieldIndex` is set, so a uid has no fixed server.
     ConsistentHash,
-    /// Any, all with the same chance. Text: `random`.
+    /// A random server, all with the same probability. Text: `random`.
     Random,
     /// The server with this id. Text: `fixed:chat-1`.
     Fixed(String),
     /// The server whose id is the value of this setting of the session. Text: `setting:room`.
     SettingServer(String),
-    /// As `Default`, with the value of this setting of the session in place of the uid.
+    /// `Default` with the value of this setting of the session in place of the uid.
     /// Text: `hash:room`.
     SettingHash(String),
 }
 
 impl Strategy {
-    /// From its text in the configuration; the error says what is accepted.
+    /// Parses the text of the configuration. The error names the accepted texts.
     pub fn parse(text: &str) -> Result<Self, String> {
         let strategy = match text.split_once(':') {
             None => match text {
@@ -84,24 +83,24 @@ fn refusal(text: &str) -> String {
     )
 }
 
-/// The servers of one type, as the caller has them.
+/// The list of servers of one type.
 ///
-/// Bound: at most `limits::SERVERS_MAX`, ids unique, in the order in which they became known.
+/// Bound: at most `limits::SERVERS_MAX`. Ids are unique, in the order in which they became known.
 pub trait Servers {
-    /// How many; an `index` is below this.
+    /// Returns the number of servers. An `index` is below it.
     fn count(&self) -> usize;
-    /// Id of one.
+    /// Returns the id of a server.
     fn id(&self, index: usize) -> &str;
-    /// Weight of one; 0: none given.
+    /// Returns the weight of a server, or 0 if it has none.
     fn weight(&self, index: usize) -> u32;
-    /// Another number whenever ids or their order may have changed. One too many costs a comparison
-    /// of the ids; one too few leaves a strategy with servers of the past.
+    /// Returns a number that changes whenever ids or their order may have changed. A needless change
+    /// costs a comparison of the ids; a missing one leaves a strategy with an old list.
     fn generation(&self) -> u64;
 }
 
-/// A strategy and what it remembers, for one server type on one shard.
+/// A strategy with its memory, for one server type on one shard.
 ///
-/// Shards do not share it: `rr` and `wrr` go round, and `la` counts, on each shard alone.
+/// Shards do not share it: `rr`, `wrr` and `la` count on each shard alone.
 #[derive(Debug)]
 pub struct Balancer {
     dialect: Dialect,
@@ -123,9 +122,9 @@ enum State {
 }
 
 impl Balancer {
-    /// With nothing remembered. Another seed on each shard, such as its number, lets `rr` start at
-    /// another server on each, and `random` and `la` draw differently; with 0 `rr` starts at the
-    /// first server, as pomelo does.
+    /// Creates a balancer without memory. A different seed on each shard, such as its number, lets `rr`
+    /// start at a different server and `random` and `la` draw different numbers. With seed 0, `rr`
+    /// starts at the first server, as in Pomelo.
     pub fn new(strategy: Strategy, dialect: Dialect, seed: u64) -> Self {
         let state = match strategy {
             Strategy::Default => State::Default,
@@ -145,15 +144,15 @@ impl Balancer {
         }
     }
 
-    /// Index into `servers` for one call. `None`: nobody may be chosen, because the list is empty,
-    /// no server has a weight, the server is not in the list, or the session lacks the setting.
+    /// Returns the index in `servers` for one call. Returns `None` if the list is empty, no server has
+    /// a weight, the named server is not in the list, or the session lacks the setting.
     ///
-    /// `uid` is its text, `""` when unbound; `setting` gives a value of the session as JavaScript's
-    /// `String(value)`, `None` when absent.
+    /// `uid` is the text of the uid, `""` if unbound. `setting` returns JavaScript's `String(value)` of
+    /// a session setting, or `None`.
     ///
-    /// Cost: `default`, `rr`, `random` and `hash` as much with many servers as with few; `ch` the
-    /// logarithm of their count; the others a few looks at each. No allocation, unless the list
-    /// changed and the strategy is `la` or `ch`.
+    /// Cost: constant for `default`, `rr`, `random` and `hash`; logarithmic in the number of servers
+    /// for `ch`; linear for the others. No allocation, unless the list changed and the strategy is `la`
+    /// or `ch`.
     pub fn choose<'a>(
         &mut self,
         servers: &impl Servers,
@@ -187,10 +186,10 @@ fn find(servers: &impl Servers, id: &str) -> Option<usize> {
     (0..servers.count()).find(|index| servers.id(*index) == id)
 }
 
-/// Index into a list of `count` servers for a session with this uid text (`""` when unbound).
+/// Returns the index in a list of `count` servers for a session with this uid text (`""` if unbound).
 ///
-/// As pomelo: |crc32| of the low byte of each UTF-16 unit, taken as a signed number. As pinus: crc32
-/// of the UTF-8 bytes, unsigned. An unbound session always gets the first server.
+/// Pomelo: |crc32| of the low byte of each UTF-16 unit, as a signed number. Pinus: crc32 of the UTF-8
+/// bytes, unsigned. An unbound session always gets the first server.
 ///
 /// Bound: `count > 0`.
 pub fn default_route(dialect: Dialect, text: &str, count: usize) -> usize {
@@ -218,22 +217,22 @@ pub fn default_route(dialect: Dialect, text: &str, count: usize) -> usize {
     hash as usize % count
 }
 
-/// Random enough to spread load, too weak to keep a secret: splitmix64.
+/// A generator that is good enough to spread load, but not to keep a secret: splitmix64.
 #[derive(Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// The same seed makes the same numbers.
+    /// Creates a generator. The same seed gives the same numbers.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A number from 0 up to 1.
+    /// Returns a number from 0 up to, but not including, 1.
     pub fn fraction(&mut self) -> f64 {
         self.below(1 << 24) as f64 / f64::from(1 << 24)
     }
 
-    /// A number below `bound`, all with the same chance (to one in 2⁶⁴ / `bound`).
+    /// Returns a number below `bound`, all with the same probability (to one in 2⁶⁴ / `bound`).
     fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
@@ -273,7 +272,7 @@ mod tests {
             }
         }
 
-        /// The list that comes after this one.
+        /// Changes the list to these ids.
         pub(super) fn change(&mut self, ids: &[&str]) {
             let generation = self.generation + 1;
             *self = Self::new(ids);
@@ -303,12 +302,12 @@ mod tests {
         Balancer::new(Strategy::parse(text).unwrap(), Dialect::Pomelo, 0)
     }
 
-    /// The choice for a session without settings.
+    /// Returns the choice for a session without settings.
     pub(super) fn choose(balancer: &mut Balancer, list: &List, uid: &str) -> Option<usize> {
         balancer.choose(list, uid, |_| None)
     }
 
-    /// How often each server of the list is chosen in so many calls.
+    /// Returns how often each server is chosen in `calls` calls.
     pub(super) fn shares(balancer: &mut Balancer, list: &List, calls: usize) -> Vec<usize> {
         let mut shares = vec![0; list.count()];
         for _ in 0..calls {

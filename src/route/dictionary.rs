@@ -1,4 +1,4 @@
-//! Route dictionary: routes that travel as two bytes.
+//! The route dictionary: two-byte codes for routes.
 
 use std::collections::HashMap;
 
@@ -18,12 +18,12 @@ pub struct Dictionary {
     /// `routes[code - 1]`
     routes: Vec<Box<str>>,
     codes: HashMap<Box<str>, u16, foldhash::fast::RandomState>,
-    /// Routes in the order of first assignment, as they stand in the map that clients get.
+    /// Routes in the order of their first code, as in the map that clients get.
     order: Vec<Box<str>>,
 }
 
 impl Dictionary {
-    /// From the handlers' routes and the user's list.
+    /// Builds the dictionary from the handlers' routes and the user's list.
     pub fn new<'a>(
         handlers: impl IntoIterator<Item = &'a str>,
         user: impl IntoIterator<Item = &'a str>,
@@ -42,17 +42,17 @@ impl Dictionary {
         dictionary
     }
 
-    /// Route of a code.
+    /// Returns the route of a code.
     pub fn route(&self, code: u16) -> Option<&str> {
         Some(self.routes.get(usize::from(code).checked_sub(1)?)?)
     }
 
-    /// Code of a route.
+    /// Returns the code of a route.
     pub fn code(&self, route: &str) -> Option<u16> {
         self.codes.get(route).copied()
     }
 
-    /// Route → code map as JSON.
+    /// Returns the map from routes to codes as JSON.
     pub fn routes_json(&self) -> String {
         let mut map = serde_json::Map::new();
         for route in &self.order {
@@ -61,7 +61,7 @@ impl Dictionary {
         text(serde_json::Value::Object(map))
     }
 
-    /// Code → route map as JSON.
+    /// Returns the map from codes to routes as JSON.
     pub fn codes_json(&self) -> String {
         let mut map = serde_json::Map::new();
         for (index, route) in self.routes.iter().enumerate() {
@@ -70,7 +70,7 @@ impl Dictionary {
         text(serde_json::Value::Object(map))
     }
 
-    /// Base64 of the MD5 of the route → code map.
+    /// Returns the base64 of the MD5 of the map from routes to codes.
     pub fn version(&self) -> String {
         base64::engine::general_purpose::STANDARD.encode(Md5::digest(self.routes_json()))
     }

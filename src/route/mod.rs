@@ -1,9 +1,10 @@
-//! Where a message goes: a handler here, a server elsewhere, or nowhere.
+//! Routing: the target of a message is a handler here, a server elsewhere, or nothing.
 //!
-//! **Invariants**: the whole table is built at start; a request costs one hash of its route, or
-//! none when it came as a dictionary code.
+//! **Invariants**: the table is complete at start; a request costs one hash of its route, or none if it
+//! came as a dictionary code.
 //!
-//! **Absent**: who the servers of a type are (`cluster` knows; [`balance`] chooses), handlers themselves.
+//! **Absent**: the servers of a type (`peer` knows them, [`balance`] chooses one); the handlers
+//! themselves.
 //!
 //! **Where to start reading**: [`Routes::resolve`].
 
@@ -15,10 +16,10 @@ use memchr::memchr;
 pub mod balance;
 pub mod dictionary;
 
-/// What becomes of a route.
+/// The target of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// Empty, without a dot, or starting with one: dropped without an answer.
+    /// Empty, without a dot, or with a dot in front: dropped without an answer.
     NoRoute,
     /// Not three parts: code 500, no filters run.
     Malformed,
@@ -26,30 +27,31 @@ pub enum Target {
     Attack,
     /// The handler of this index.
     Local(usize),
-    /// A type that is handled here, but no such handler: code 500.
+    /// A type served here, but no such handler: code 500.
     NoHandler,
-    /// Another server's: the type is the first part, or the delegate where that is the own one.
+    /// Another server. The type is the first part of the route, or the delegate if that is the own
+    /// type.
     Remote,
 }
 
-/// First part of a route.
+/// Returns the first part of a route.
 pub fn server_type(route: &[u8]) -> &[u8] {
     &route[..memchr(b'.', route).unwrap_or(route.len())]
 }
 
-/// All routes of one shard.
+/// The routes of one shard.
 #[derive(Debug, Default)]
 pub struct Routes {
     handlers: HashMap<Box<[u8]>, usize, RandomState>,
     /// The first one is the own type.
     local_types: Vec<Box<[u8]>>,
-    /// Others take what of the own type has no handler here.
+    /// Unhandled routes of the own type go to the delegate.
     delegates: bool,
 }
 
 impl Routes {
-    /// The server's own type; routes of the handlers, in index order. A type with a handler here is
-    /// served here.
+    /// Builds the table from the own type and the routes of the handlers, in index order. This server
+    /// serves each type that has a handler here.
     pub fn new<'a>(own_type: &str, handlers: impl IntoIterator<Item = &'a str>) -> Self {
         let mut routes = Self::default();
         routes.local_types.push(own_type.as_bytes().into());
@@ -63,14 +65,14 @@ impl Routes {
         routes
     }
 
-    /// What of the own type has no handler here goes to other servers.
+    /// Sets whether unhandled routes of the own type go to the delegate.
     #[must_use]
     pub fn delegating(mut self, delegates: bool) -> Self {
         self.delegates = delegates;
         self
     }
 
-    /// Whether the first part of a route is a type that is served here.
+    /// Returns true if this server serves the type of a route.
     pub fn is_served(&self, route: &[u8]) -> bool {
         self.is_local(server_type(route))
     }
@@ -79,8 +81,8 @@ impl Routes {
         self.local_types.iter().any(|own| **own == *server_type)
     }
 
-    /// Where a route goes. Case-sensitive, not trimmed; parts may be empty. Bytes that are not
-    /// UTF-8 match nothing.
+    /// Returns the target of a route. Routes are case-sensitive and not trimmed; parts may be empty.
+    /// Bytes that are not UTF-8 match nothing.
     pub fn resolve(&self, route: &[u8]) -> Target {
         hop!();
         if let Some(index) = self.handlers.get(route) {
@@ -153,7 +155,7 @@ mod tests {
             ("connector.a.c", Target::Remote),
             ("connector.a.constructor", Target::Attack),
             ("connector.a", Target::Malformed),
-            // Another type that is served here is none of the delegate's business.
+            // The delegate takes no routes of other types served here.
             ("room.a.c", Target::NoHandler),
         ] {
             assert_eq!(routes.resolve(route.as_bytes()), target, "{route}");

@@ -1,7 +1,7 @@
-//! Who is logged in where: uid → sessions of the whole process.
+//! The uid index: the sessions of each uid in the whole process.
 //!
-//! One shard keeps it. The shard that owns a session is the one that knows whether it lives; it
-//! reports each bind and each unbind or close in order, so nothing here outlives its session.
+//! One shard keeps it. Only the shard that owns a session knows whether the session is open. It reports
+//! each bind, unbind and close in order, so the index holds no session that has ended.
 
 use std::collections::HashMap;
 
@@ -17,14 +17,15 @@ use crate::ids::Sid;
 
 /// The uid index and the login list of the process.
 ///
-/// Bound: one entry per bound session, so at most as many as there are connections.
+/// Bound: one entry per bound session, so at most one per connection.
 /// Cost:  one hash of the uid's text per look-up.
 #[derive(Debug, Default)]
 pub struct Binding {
     sessions: HashMap<Box<str>, SmallVec<[Sid; 1]>, RandomState>,
-    /// The same from the other side.
+    /// Uid of each session.
     uids: HashMap<Sid, Box<str>, RandomState>,
-    /// Sessions about to be bound where only one may be, and how many times over.
+    /// Sessions that reserved a uid for their bind, with the number of their reservations. Used when a
+    /// uid may have only one session.
     reserved: HashMap<Box<str>, (Sid, u32), RandomState>,
     logins: Logins,
 }
@@ -41,7 +42,7 @@ struct Logins {
 pub struct Login {
     /// Milliseconds since 1970.
     pub login_time_ms: u64,
-    /// As it was bound.
+    /// Uid, in the form in which it was bound.
     pub uid: Uid,
     /// `ip:port` of the client.
     pub address: Box<str>,
@@ -49,13 +50,13 @@ pub struct Login {
 }
 
 impl Binding {
-    /// Sessions of a uid, in the order they were bound.
+    /// Returns the sessions of a uid, in the order of their binds.
     pub fn sessions(&self, uid_text: &str) -> &[Sid] {
         self.sessions.get(uid_text).map_or(&[], SmallVec::as_slice)
     }
 
-    /// Takes the place of a uid's only session; false when another session has it or is about to.
-    /// [`Binding::release`] must follow each that was true.
+    /// Reserves a uid for a session. Returns false if another session has the uid or has reserved it.
+    /// The caller must call [`Binding::release`] after each success.
     pub fn reserve(&mut self, uid_text: &str, sid: Sid) -> bool {
         if self.sessions(uid_text).iter().any(|other| *other != sid) {
             return false;
@@ -70,7 +71,7 @@ impl Binding {
         true
     }
 
-    /// A bind that a place was reserved for has succeeded or failed.
+    /// Releases a reservation after its bind has succeeded or failed.
     pub fn release(&mut self, uid_text: &str, sid: Sid) {
         match self.reserved.get_mut(uid_text) {
             Some((owner, times)) if *owner == sid && *times > 1 => *times -= 1,
@@ -81,9 +82,9 @@ impl Binding {
         }
     }
 
-    /// A session was bound; returns the uid's other sessions.
+    /// Adds a bound session. Returns the other sessions of the uid.
     pub fn bound(&mut self, sid: Sid, uid: &Uid, address: &str, now_ms: u64) -> SmallVec<[Sid; 1]> {
-        // From a uid that counts as none a session is bound to another one without an unbind.
+        // A session with a falsy uid can be bound again without an unbind.
         self.unbound(sid);
         self.uids.insert(sid, uid.text().into());
         let sessions = self.sessions.entry(uid.text().into()).or_default();
@@ -93,8 +94,8 @@ impl Binding {
         others
     }
 
-    /// A bound session was unbound or closed. Only that session is removed, whoever else has the
-    /// uid; as pomelo, the login entry of the uid goes all the same (C14).
+    /// Removes an unbound or closed session. Other sessions of the uid stay. As in Pomelo, the login
+    /// entry of the uid is removed in any case (C14).
     pub fn unbound(&mut self, sid: Sid) {
         let Some(uid) = self.uids.remove(&sid) else {
             return;
@@ -108,7 +109,7 @@ impl Binding {
         }
     }
 
-    /// Every uid that has sessions, and how many. In no order.
+    /// Returns each uid with its number of sessions, in no order.
     pub fn uids(&self) -> impl Iterator<Item = (&str, usize)> {
         let sessions = self.sessions.iter();
         sessions.map(|(uid, sids)| (&**uid, sids.len()))
@@ -119,13 +120,13 @@ impl Binding {
         self.uids.len()
     }
 
-    /// True when nobody is bound, nor about to be.
+    /// Returns true if there are no bound sessions and no reservations.
     #[cfg(test)]
     fn is_empty(&self) -> bool {
         self.sessions.is_empty() && self.uids.is_empty() && self.reserved.is_empty()
     }
 
-    /// The login list, oldest first.
+    /// Returns the login list, oldest entry first.
     pub fn logins(&self) -> Vec<&Login> {
         let mut logins: Vec<_> = self.logins.by_uid.values().collect();
         logins.sort_by_key(|login| login.order);

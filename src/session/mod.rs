@@ -1,7 +1,7 @@
-//! Who a client is: session id, uid, settings.
+//! Sessions: id, uid and settings of a client.
 //!
-//! **Invariants**: an id is never given twice ([`slab`]); JSON texts held here are valid, so that
-//! an export is a splice.
+//! **Invariants**: an id is never given twice ([`slab`]); the JSON texts here are valid, so an export
+//! only joins them.
 //!
 //! **Absent**: sockets, the client's protocol state, other shards.
 //!
@@ -13,18 +13,18 @@ use crate::wire::json;
 pub mod binding;
 pub mod slab;
 
-/// The part of a session that handlers and backends see, beside its id. Cloned on write: a message
-/// that is being handled keeps the one it arrived with (C30, C81).
+/// The part of a session that handlers and backends see, besides its id. A change copies it if a
+/// message holds it: that message keeps the identity that it arrived with (C30, C81).
 #[derive(Debug, Clone, Default)]
 pub struct Identity {
     /// `None` when unbound.
     pub uid: Option<Uid>,
-    /// Values pushed so far.
+    /// The settings.
     pub settings: Settings,
 }
 
 impl Identity {
-    /// Binds to a uid, if that is `free` for this session; false when it is bound to it already.
+    /// Binds to a uid, if it is `free` for this session. Returns false if the session already has it.
     pub fn bind(&mut self, uid: &Uid, free: bool) -> Result<bool, BindError> {
         match &self.uid {
             Some(known) if known == uid => Ok(false),
@@ -49,19 +49,19 @@ impl Identity {
     }
 }
 
-/// Why a session was not bound or unbound.
+/// The reason why a bind or unbind failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BindError {
-    /// It is bound to this uid.
+    /// The session is bound to this uid.
     Bound(Uid),
-    /// Another session is bound to this uid, and only one may be.
+    /// Another session is bound to this uid, which may have only one.
     Taken(Uid),
-    /// It is not bound to the uid but to this one, or to none.
+    /// The session is bound to this other uid, or to none.
     NotBound(Option<Uid>),
 }
 
 impl BindError {
-    /// In the words of the reference.
+    /// Returns the text of the reference.
     pub fn text(&self, dialect: Dialect) -> String {
         let word = match dialect {
             Dialect::Pomelo => "bind",
@@ -81,7 +81,7 @@ impl BindError {
     }
 }
 
-/// A uid: a string or a number, kept as it was given.
+/// A uid: a string or a number, in its original form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uid {
     json: Box<str>,
@@ -89,7 +89,7 @@ pub struct Uid {
 }
 
 impl Uid {
-    /// From a JSON string or number; anything else is no uid.
+    /// Returns the uid of a JSON string or number, or `None` for another value.
     pub fn from_json(value: &serde_json::Value) -> Option<Self> {
         let text = match value {
             serde_json::Value::String(text) => text.as_str().into(),
@@ -108,7 +108,7 @@ impl Uid {
         })
     }
 
-    /// From a text.
+    /// Creates a uid from a text.
     pub fn from_text(text: &str) -> Self {
         let mut json = Vec::new();
         json::write_string(&mut json, text);
@@ -119,17 +119,17 @@ impl Uid {
         }
     }
 
-    /// As JSON: a number stays a number.
+    /// Returns the uid as JSON; a number stays a number.
     pub fn json(&self) -> &str {
         &self.json
     }
 
-    /// As JavaScript's `String(uid)`: what routing and look-ups use.
+    /// Returns JavaScript's `String(uid)`, which routing and look-ups use.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// A falsy uid counts as none.
+    /// Returns true for a falsy uid, which counts as none.
     fn is_falsy(&self) -> bool {
         self.text.is_empty() || &*self.json == "0"
     }
@@ -157,11 +157,11 @@ impl From<u32> for Uid {
     }
 }
 
-/// Session settings: keys and JSON values in the order they were first set.
+/// The settings of a session: keys and JSON values, in the order in which they were first set.
 #[derive(Debug, Clone)]
 pub struct Settings {
     values: serde_json::Map<String, serde_json::Value>,
-    /// The same as text, for exports.
+    /// The settings as JSON text, for exports.
     json: Box<str>,
 }
 
@@ -181,7 +181,7 @@ impl Settings {
         self.print();
     }
 
-    /// Takes one value away; the others keep their order.
+    /// Removes one value; the others keep their order.
     pub fn remove(&mut self, key: &str) {
         if self.values.shift_remove(key).is_some() {
             self.print();
@@ -196,17 +196,17 @@ impl Settings {
             .into();
     }
 
-    /// One value.
+    /// Returns one value.
     pub fn get(&self, key: &str) -> Option<&serde_json::Value> {
         self.values.get(key)
     }
 
-    /// All, in the order in which they were first set.
+    /// Returns all values, in the order in which they were first set.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &serde_json::Value)> {
         self.values.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// All as a JSON object.
+    /// Returns all values as a JSON object.
     pub fn json(&self) -> &str {
         &self.json
     }

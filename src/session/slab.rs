@@ -1,29 +1,29 @@
-//! Slots with generations: a session id of the past never finds the session of today.
+//! Slots with generations: the id of an ended session never finds a later one.
 
 use crate::ids::{ShardId, Sid};
 use crate::limits::{GENERATIONS_MAX, SESSIONS_PER_SHARD_MAX};
 
 /// The sessions of one shard.
 ///
-/// Bound: `limits::SESSIONS_PER_SHARD_MAX` at one time; [`Slab::insert`] then refuses.
-/// Cost:  a look-up is one index and one compare; no hash.
+/// Bound: `limits::SESSIONS_PER_SHARD_MAX` sessions; [`Slab::insert`] refuses more.
+/// Cost:  a look-up is one index and one comparison; no hash.
 #[derive(Debug)]
 pub struct Slab<T> {
     shard: ShardId,
     slots: Vec<Slot<T>>,
-    /// Free slots; the last one freed is used first, its lines are still warm.
+    /// Free slots. The last freed slot is used first, while it is still in the cache.
     free: Vec<u32>,
 }
 
 #[derive(Debug)]
 struct Slot<T> {
-    /// Of the value that is here, or of the next one.
+    /// Generation of the present value, or of the next one.
     generation: u32,
     value: Option<T>,
 }
 
 impl<T> Slab<T> {
-    /// An empty slab whose ids carry `shard`.
+    /// Creates an empty slab for the sessions of `shard`.
     pub fn new(shard: ShardId) -> Self {
         Self {
             shard,
@@ -32,7 +32,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Puts a value into a free slot; `make` learns its id. `None`: the slab is full.
+    /// Puts a value into a free slot; `make` gets its id. Returns `None` if the slab is full.
     pub fn insert(&mut self, make: impl FnOnce(Sid) -> T) -> Option<Sid> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -52,7 +52,7 @@ impl<T> Slab<T> {
         Some(sid)
     }
 
-    /// The value of an id, if it is still here.
+    /// Returns the value of an id, if it has not been removed.
     pub fn get_mut(&mut self, sid: Sid) -> Option<&mut T> {
         debug_assert_eq!(sid.shard(), self.shard);
         let slot = self.slots.get_mut(sid.slot())?;
@@ -63,7 +63,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Takes a value out; its id is dead from now on.
+    /// Removes a value. Its id is not used again.
     pub fn remove(&mut self, sid: Sid) -> Option<T> {
         debug_assert_eq!(sid.shard(), self.shard);
         let slot = self.slots.get_mut(sid.slot())?;
@@ -71,7 +71,7 @@ impl<T> Slab<T> {
             return None;
         }
         let value = slot.value.take()?;
-        // A slot whose generations are used up is retired: no id is ever given twice.
+        // A slot without further generations is retired, so that no id is given twice.
         if slot.generation < GENERATIONS_MAX {
             slot.generation += 1;
             self.free.push(sid.slot() as u32);
@@ -79,7 +79,7 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    /// Everything that is here, in slot order.
+    /// Returns all values, in slot order.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Sid, &mut T)> {
         let shard = self.shard;
         self.slots
@@ -91,7 +91,7 @@ impl<T> Slab<T> {
             })
     }
 
-    /// Number of values.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.slots
             .iter()
@@ -99,7 +99,7 @@ impl<T> Slab<T> {
             .count()
     }
 
-    /// True when nothing is here.
+    /// Returns true if there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

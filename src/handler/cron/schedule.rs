@@ -1,4 +1,4 @@
-//! The six fields of a cron's time, and when it comes next.
+//! The schedule of a cron: six fields, and the next time they match.
 
 use jiff::civil::{Date, DateTime, Time, date};
 use jiff::{ToSpan as _, Zoned};
@@ -6,24 +6,24 @@ use jiff::{ToSpan as _, Zoned};
 use crate::config::Dialect;
 use crate::limits::CRON_SEARCH_DAYS_MAX;
 
-/// When a cron comes.
+/// The times at which a cron runs.
 ///
-/// Shape:  `second minute hour day month weekday`, split at white space. Each is `*`, or a list with
-///         commas of: a number, `2`; a range, `2-5`; a period, `0/5`.
+/// Shape:  `second minute hour day month weekday`, split at white space. Each field is `*`, or a list,
+///         separated by commas, of numbers, `2`; ranges, `2-5`; or periods, `0/5`.
 /// Ranges: second and minute 0 to 59, hour 0 to 24, day 1 to 31, month 0 (January) to 11, weekday 0
-///         (Sunday) to 6. Day and weekday must both fit.
-/// Errors: what is no such text, a field without any value, a day that never comes.
+///         (Sunday) to 6. Day and weekday must both match.
+/// Errors: text of another form, a field without any value, a day that does not exist.
 /// Source: pomelo-scheduler 0.3.9 and pinus-scheduler 1.7.4 `lib/cronTrigger`, which the test
 ///         `differential crons` runs beside it.
 ///
-/// As there: the period `a/b` is, to Pomelo, what has the rest `a` when it is divided by `b`, and to
-/// Pinus `a`, `a + b` and so on: `15/10` is nothing to one and 15, 25 … to the other. Hour 24 of a
-/// day is the next day's first hour, in which only the first minute and second of the fields count;
-/// where hour 23 fits too it is nothing.
+/// As in these: Pomelo reads the period `a/b` as all values with the remainder `a` after division by
+/// `b`. Pinus reads it as `a`, `a + b` and so on. So `15/10` matches nothing in Pomelo, and 15, 25 … in
+/// Pinus. Hour 24 is the first hour of the next day, in which only the first minute and second of the
+/// fields count. If hour 23 matches too, hour 24 is ignored.
 ///
-/// Unlike there: text that is not understood, which there ends the process or comes once and at
-/// once, is an error; so is `5x` or `1e1`, which JavaScript takes for a number. White space around
-/// it is no error with Pomelo either.
+/// Unlike in these, invalid text is an error. There it ends the process or runs the cron once and at
+/// once. `5x` and `1e1`, which JavaScript reads as numbers, are errors too. White space around the text
+/// is allowed in Pomelo as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     seconds: Set,
@@ -34,7 +34,7 @@ pub struct Schedule {
     weekdays: Set,
 }
 
-/// Numbers below 64.
+/// A set of numbers below 64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Set(u64);
 
@@ -47,14 +47,14 @@ impl Set {
         self.0 >> value & 1 == 1
     }
 
-    /// The first one from `value` on.
+    /// Returns the smallest number that is at least `value`.
     fn from(self, value: i8) -> Option<i8> {
         let rest = self.0 >> value;
         (rest != 0).then(|| value + rest.trailing_zeros() as i8)
     }
 }
 
-/// A field: its name, its first and its last value.
+/// A field: name, first value, last value.
 type Field = (&'static str, u32, u32);
 
 const FIELDS: [Field; 6] = [
@@ -94,21 +94,21 @@ impl Schedule {
             months,
             weekdays,
         };
-        // The calendar repeats itself, so any day does.
+        // The calendar repeats itself, so the search may begin on any day.
         match schedule.first_from(date(2000, 1, 1).at(0, 0, 0, 0)) {
             Some(_) => Ok(schedule),
             None => Err(format!("{text:?} names a time that never occurs")),
         }
     }
 
-    /// When it comes next after a moment, in that moment's time zone: at the earliest in the next
-    /// second. `None` at the end of time, which is the year 9999.
+    /// Returns the next time after `after`, in its time zone, and at the earliest in the next second.
+    /// Returns `None` at the end of time, which is the year 9999.
     ///
-    /// What clocks show twice counts the first time only, unless the next second is such a time; so
-    /// in the hour that is repeated in autumn a cron of each second goes on and others pause. What
-    /// they never show, in spring, counts an hour later.
+    /// A time that clocks show twice, in autumn, counts the first time only, unless the next second
+    /// matches. So a cron of each second also runs in the repeated hour, while others pause. A time
+    /// that clocks skip, in spring, counts an hour later.
     ///
-    /// Bound: looks at `limits::CRON_SEARCH_DAYS_MAX` days.
+    /// Bound: `limits::CRON_SEARCH_DAYS_MAX` days are searched.
     pub fn next(&self, after: &Zoned) -> Option<Zoned> {
         let first = after.checked_add(1.second()).ok()?;
         let first = first.with().subsec_nanosecond(0).build().ok()?;
@@ -124,7 +124,7 @@ impl Schedule {
         zone.to_ambiguous_zoned(shown).later().ok()
     }
 
-    /// The first one from this one on, whatever the time zone.
+    /// Returns the first match at or after `from`, without regard to time zones.
     fn first_from(&self, from: DateTime) -> Option<DateTime> {
         let mut date = from.date();
         for _ in 0..CRON_SEARCH_DAYS_MAX {
@@ -153,7 +153,7 @@ impl Schedule {
             && self.weekdays.has(date.weekday().to_sunday_zero_offset())
     }
 
-    /// The first time of a day from this one on.
+    /// Returns the first matching time of a day at or after `from`.
     fn time_from(&self, from: Time) -> Option<Time> {
         let (hour, minute) = (from.hour(), from.minute());
         let in_minute = || {
@@ -173,7 +173,7 @@ impl Schedule {
         Time::new(hour, minute, second, 0).ok()
     }
 
-    /// When hour 24 of a day comes, on the next one.
+    /// Returns the time at which hour 24 of a day matches, on the next day.
     fn hour_24(&self) -> Option<Time> {
         let is_there = self.hours.has(24) && !self.hours.has(23);
         let first = || Time::new(0, self.minutes.from(0)?, self.seconds.from(0)?, 0).ok();
@@ -184,7 +184,7 @@ impl Schedule {
 fn read(text: &str, (_, first, last): &Field, dialect: Dialect) -> Result<Set, &'static str> {
     let mut set = Set::default();
     if text == "*" {
-        // Each hour, but not hour 24.
+        // `*` does not include hour 24.
         let last = if *last == 24 { 23 } else { *last };
         (*first..=last).for_each(|value| set.add(value));
         return Ok(set);
@@ -203,7 +203,7 @@ fn read(text: &str, (_, first, last): &Field, dialect: Dialect) -> Result<Set, &
     Ok(set)
 }
 
-/// What one part of a list stands for.
+/// Returns the values of one part of a list.
 fn values(
     part: &str,
     (first, last): (u32, u32),

@@ -1,4 +1,4 @@
-//! A frontend without sockets, on a clock that the test turns.
+//! A shard context without sockets, with a clock that the test moves.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,7 +171,7 @@ impl ShardContext for Fake {
     }
 }
 
-/// A shard with one handler, `connector.h.wait`, that answers when the test says so.
+/// A shard with one handler, `connector.h.wait`, which answers when the test tells it to.
 pub(super) struct World {
     pub(super) context: Rc<Fake>,
     router: Rc<Router>,
@@ -209,7 +209,7 @@ impl World {
         }
     }
 
-    /// A request of a session.
+    /// Sends a request of a session.
     pub(super) fn send(&self, session: u32, id: u32) {
         self.send_to(session, id, Target::Local(0));
     }
@@ -246,7 +246,7 @@ impl World {
         self.turn();
     }
 
-    /// Lets time pass.
+    /// Moves the clock.
     pub(super) fn pass(&self, milliseconds: u64) {
         let now = self.context.now.get() + Duration::from_millis(milliseconds);
         self.context.now.set(now);
@@ -255,10 +255,10 @@ impl World {
         self.turn();
     }
 
-    /// Lets everybody go as far as they can.
+    /// Runs all tasks until each of them waits.
     fn turn(&self) {
         let context = &mut Context::from_waker(Waker::noop());
-        // One that ends may let another one go on.
+        // The end of one task may wake another.
         let tasks = self.running.borrow().len();
         for _ in 0..tasks {
             let is_pending = |task: &mut Pin<Box<dyn Future<Output = ()>>>| {
@@ -268,12 +268,12 @@ impl World {
         }
     }
 
-    /// Requests whose handlers have begun, in that order.
+    /// Returns the requests whose handlers have begun, in that order.
     pub(super) fn handled(&self) -> Vec<u32> {
         self.handled.borrow().clone()
     }
 
-    /// Responses since the last time this was asked.
+    /// Returns the responses since the last call.
     pub(super) fn answers(&self) -> Vec<(u32, String)> {
         self.context.answers.take()
     }
@@ -283,7 +283,7 @@ impl World {
         counted.iter().filter(|seen| **seen == counter).count()
     }
 
-    /// Nothing is under way and nothing is put off.
+    /// Returns true if no task runs and no alarm is pending.
     pub(super) fn is_idle(&self) -> bool {
         self.running.borrow().is_empty() && self.context.alarms.is_empty()
     }

@@ -1,4 +1,4 @@
-//! So many messages a second, and no more.
+//! Limits the messages per second of each session.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,12 +11,13 @@ use crate::handler::{Incoming, Outcome};
 use crate::ids::Sid;
 use crate::metrics::Counter;
 
-/// Refuses messages of a session that sends too many with an error, so with code 500; counted.
+/// Refuses messages of a session that exceeds its rate: the client gets code 500, and the refusal is
+/// counted.
 ///
-/// A token bucket: a message takes a token, so many come back each second, up to the burst, and a new
-/// session has them all. A refused message takes none.
+/// A token bucket: each message takes one token. `per_second` tokens come back each second, up to
+/// `burst`; a new session starts with `burst` tokens. A refused message takes none.
 ///
-/// Bound: one bucket of 24 bytes for each open session that has sent something.
+/// Bound: one bucket of 24 bytes per open session that has sent a message.
 pub struct Rate {
     per_second: f64,
     burst: f64,
@@ -28,7 +29,7 @@ struct Bucket {
     at: Instant,
 }
 
-/// Lets so many messages of each session through, and up to `burst` at once. Not in Pomelo.
+/// Passes `per_second` messages of each session, and up to `burst` at once. Pomelo has no such filter.
 ///
 /// Messages that waited during a pause of the shard arrive together; the filter refuses those beyond `burst`.
 pub fn rate(per_second: u32, burst: u32) -> Rate {
@@ -45,7 +46,7 @@ impl Rate {
         let mut buckets = self.buckets.borrow_mut();
         let bucket = match buckets.get_mut(&session.id()) {
             Some(bucket) => bucket,
-            // Nobody would tell of its end again.
+            // The filter would not be notified of its end again.
             None if !session.is_open() => return true,
             None => buckets.entry(session.id()).or_insert(Bucket {
                 tokens: self.burst,
@@ -97,7 +98,7 @@ mod tests {
         world.send(1, 7);
         world.send(1, 8);
         assert_eq!(world.handled(), [1, 2, 3, 5, 7], "others have their own");
-        // However long it says nothing, it saves up no more than its burst.
+        // A silent session does not collect more tokens than its burst.
         world.pass(3_600_000);
         (10..=14).for_each(|id| world.send(1, id));
         assert_eq!(world.handled()[5..], [10, 11, 12]);
@@ -113,7 +114,7 @@ mod tests {
         assert_eq!(filter.buckets.borrow().len(), 2);
         world.close(1);
         assert_eq!(filter.buckets.borrow().len(), 1);
-        // One that was held up on its way here.
+        // A message that arrives after its session has closed.
         world.send(1, 3);
         assert_eq!(world.handled(), [1, 2, 3]);
         assert_eq!(filter.buckets.borrow().len(), 1);

@@ -1,4 +1,4 @@
-//! One message of a session at a time, in the order they came.
+//! Handles the messages of a session one at a time, in order of arrival.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -14,15 +14,15 @@ use crate::handler::{Failure, Incoming, Outcome, log_line};
 use crate::ids::Sid;
 use crate::metrics::Counter;
 
-/// Lets the messages of a session through one at a time, in the order they came.
+/// Passes the messages of a session one at a time, in order of arrival.
 ///
-/// One that takes longer than the timeout is late: that is logged and counted, and the next one goes
-/// on beside it. Its own response still goes out when it is there, with an error unless it has one,
-/// so with code 500.
+/// A message that takes longer than the timeout is logged and counted, and the next one starts beside
+/// it. Its own response is still sent, with code 500 unless its handler sets another error.
 ///
-/// Bound: a waiting message is one in flight, and a session has so many of those
-/// (`client.calls_in_flight_max`). When the session closes, those that wait never reach their handler;
-/// they end with an error that error handler and after filters see, and are counted.
+/// Bound: a waiting message is one of the messages in flight of its session
+/// (`client.calls_in_flight_max`). When the session closes, its waiting messages do not reach their
+/// handler: they end with an error that the error handler and the after filters see, and they are
+/// counted.
 ///
 /// Source: `filters/handler/serial.js`, `common/manager/taskManager.js`, `seq-queue`
 pub struct Serial(Rc<Inner>);
@@ -34,17 +34,17 @@ struct Inner {
     last: Cell<u64>,
 }
 
-/// The messages of one session; there is none when no message is under way.
+/// The messages of one session. A session without a message in progress has no queue.
 struct Queue {
     running: u64,
     waiting: VecDeque<(u64, Rc<Slot<bool>>)>,
 }
 
-/// Lets messages through one at a time. Pomelo: `pomelo.filters.serial(timeout)`, 3 s by default.
+/// Passes messages one at a time. Pomelo: `pomelo.filters.serial(timeout)`, 3 s by default.
 ///
-/// With a `timeout_response`, JSON text, a late message is answered with it at once, and code 500; what
-/// its handler says later is dropped. Pinus: `timeOutResponse`. Unlike pinus: no error handler sees
-/// that answer, and there is no second one.
+/// With a `timeout_response` (JSON text), a late message is answered with it at once and with code 500;
+/// the result of its handler is dropped. Pinus: `timeOutResponse`. Unlike in Pinus, no error handler
+/// sees that answer, and the client gets only one response.
 pub fn serial(timeout: Duration, timeout_response: Option<Bytes>) -> Serial {
     Serial(Rc::new(Inner {
         timeout,
@@ -95,7 +95,8 @@ impl Filter for Serial {
 }
 
 impl Inner {
-    /// A place in the session's queue, and what to wait for when it is not the first.
+    /// Adds a message to the queue of its session. Returns the place, and for any message but the first
+    /// a slot to wait for.
     fn enter(self: &Rc<Self>, sid: Sid) -> (Task, Option<Rc<Slot<bool>>>) {
         self.last.set(self.last.get() + 1);
         let task = Task {
@@ -119,7 +120,7 @@ impl Inner {
         (task, Some(turn))
     }
 
-    /// A message is done with: the next one goes on if it was this one's turn.
+    /// Removes a finished message. If it was its turn, the next message starts.
     fn leave(&self, sid: Sid, number: u64) {
         let mut queues = self.queues.borrow_mut();
         let Some(queue) = queues.get_mut(&sid) else {
@@ -156,7 +157,7 @@ impl Inner {
     }
 }
 
-/// A message's place in the queue of its session; the next one goes on when it is dropped.
+/// The place of a message in the queue of its session. Dropping it starts the next message.
 pub struct Task {
     filter: Rc<Inner>,
     sid: Sid,
@@ -166,7 +167,7 @@ pub struct Task {
 }
 
 impl Task {
-    /// Its turn has come: its time runs.
+    /// Starts the timeout of the message.
     fn start(&mut self, incoming: &Rc<Incoming>) {
         let context = incoming.session.context();
         let (filter, late) = (Rc::downgrade(&self.filter), self.late.clone());
@@ -275,7 +276,7 @@ mod tests {
         assert_eq!(world.counted(Counter::SerialDropped), 2);
         world.finish(1, "{}");
         assert_eq!(world.handled(), [1]);
-        // One that was held up on its way here finds no queue, and leaves none.
+        // A message that arrives after its session has closed finds no queue and creates none.
         world.send(1, 4);
         world.finish(4, "{}");
         assert!(world.is_idle() && inner.queues.borrow().is_empty());

@@ -1,4 +1,4 @@
-//! Built-in filters as a configuration names them.
+//! The built-in filters in the form of the configuration.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::wire::json;
 const DURATIONS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 const NUMBERS: RangeInclusive<u32> = 1..=1_000_000;
 
-/// One built-in filter with its values.
+/// A built-in filter with its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Setting {
     Serial {
@@ -33,7 +33,7 @@ enum Setting {
     },
 }
 
-/// Checks the filters of `filter.global` or `filter.local`. The error says what is wrong with which.
+/// Checks the filters of `filter.global` or `filter.local`. The error names the filter and its fault.
 pub(crate) fn check(texts: &[String]) -> Result<(), String> {
     texts.iter().try_for_each(|text| {
         Setting::parse(text).map(drop).ok_or_else(|| {
@@ -47,7 +47,7 @@ pub(crate) fn check(texts: &[String]) -> Result<(), String> {
 }
 
 impl Filters {
-    /// The filters of a configuration that [`check`] has accepted.
+    /// Returns the filters of a configuration that [`check`] has accepted.
     pub(crate) fn configured(config: &Config) -> Self {
         let mut filters = Self {
             forward_log: config.log.forward,
@@ -116,7 +116,7 @@ fn add(filters: &mut Filters, global: bool, filter: impl Filter) {
     }
 }
 
-/// The first word and what is behind it; either may be empty.
+/// Splits off the first word. Either part may be empty.
 fn first_word(text: &str) -> (&str, &str) {
     let text = text.trim();
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));

@@ -1,4 +1,4 @@
-//! How long messages take, one line each.
+//! Logs the time that each message takes.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -6,16 +6,16 @@ use std::time::Instant;
 use super::{Filter, Step};
 use crate::handler::{Failure, Incoming, Outcome, log_line};
 
-/// Writes one line to the log target `con-log` for each message that comes to its end: route, handler's
-/// message, start and milliseconds.
+/// Writes one line to the log target `con-log` for each finished message: route, message of the
+/// handler, start and milliseconds.
 ///
-/// Unlike pomelo: as a global filter it writes the same line, not the whole client message without
-/// its route.
+/// As a global filter it writes the same line; Pomelo writes the whole client message without its
+/// route.
 ///
 /// Source: `filters/handler/time.js`
 pub struct Time(());
 
-/// Notes how long messages take. Pomelo: `pomelo.filters.time()`.
+/// Logs the time that each message takes. Pomelo: `pomelo.filters.time()`.
 pub fn time() -> Time {
     Time(())
 }

@@ -1,4 +1,4 @@
-//! Says which messages take too long, and does nothing about it.
+//! Reports messages that take too long.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,10 +9,10 @@ use crate::handler::clock::Alarm;
 use crate::handler::{Incoming, Outcome};
 use crate::metrics::Counter;
 
-/// Logs and counts a message that is not done in time; its response is whatever it will be.
+/// Logs and counts a message that takes too long. Its response does not change.
 ///
-/// Bound: so many messages are watched at one time, late ones included until they are done; of those
-/// beyond, which are counted, nobody hears.
+/// Bound: at most `pending_max` messages are watched at a time, late ones included until they end; more
+/// are only counted.
 ///
 /// Source: `filters/handler/timeout.js`
 pub struct Timeout {
@@ -36,7 +36,7 @@ impl Filter for Timeout {
     fn before(&self, incoming: &Rc<Incoming>) -> Step<Result<Option<Watch>, Outcome<'static>>> {
         let context = incoming.session.context();
         let pending = self.pending.get();
-        // As pomelo: one more than it says.
+        // As in Pomelo, one more than the limit is watched.
         if pending > self.pending_max {
             context.count(Counter::TimeoutsUnwatched);
             tracing::warn!(
@@ -60,7 +60,7 @@ impl Filter for Timeout {
     }
 }
 
-/// A message that is watched, until this is dropped.
+/// A watched message. Dropping it ends the watch.
 pub struct Watch {
     _alarm: Alarm,
     pending: Rc<Cell<usize>>,
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(world.counted(Counter::TimeoutsUnwatched), 2);
         world.pass(200);
         assert_eq!(world.counted(Counter::TimeoutsLate), 2);
-        // Late ones have their place until they are done.
+        // A late message keeps its place until it ends.
         world.send(1, 5);
         assert_eq!(world.counted(Counter::TimeoutsUnwatched), 3);
         world.finish(1, "{}");

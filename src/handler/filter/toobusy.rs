@@ -1,4 +1,4 @@
-//! Refuses messages while the shard is late.
+//! Refuses messages while the shard is overloaded.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,16 +7,17 @@ use super::{Filter, Step};
 use crate::handler::{Incoming, Outcome};
 use crate::metrics::Counter;
 
-/// Refuses a message with an error, so with code 500, while the shard is more than so much late with
-/// its own work; counted.
+/// Refuses a message while the timers of its shard are later than a limit: the client gets code 500,
+/// and the refusal is counted.
 ///
-/// Source: `filters/handler/toobusy.js`. Unlike its library, which refuses by chance and on an average
-/// of half seconds: at once, and only while it is so.
+/// Source: `filters/handler/toobusy.js`. Its library refuses at random, by an average over half
+/// seconds. This filter refuses at once, and only while the shard is late.
 pub struct Toobusy {
     lag_max: Duration,
 }
 
-/// Refuses messages under too much load. Pomelo: `pomelo.filters.toobusy(maxLag)`, 70 ms by default.
+/// Refuses messages while the shard is more than `lag_max` late. Pomelo:
+/// `pomelo.filters.toobusy(maxLag)`, 70 ms by default.
 pub fn toobusy(lag_max: Duration) -> Toobusy {
     Toobusy { lag_max }
 }

@@ -1,4 +1,4 @@
-//! The servers a strategy last saw, for those that remember something about each.
+//! The last list that a strategy saw, for strategies with memory of each server.
 
 use std::collections::HashMap;
 
@@ -14,15 +14,15 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Takes over the list of now. `None` when it is the one of before; else for each server of
-    /// before its index of now, if it still has one.
+    /// Replaces the list by `servers`. Returns `None` if it did not change, else the new index of each
+    /// old server that is still in the list.
     ///
-    /// Cost: one comparison when the generation is the same, one per id when only that changed; a
-    /// hash and an allocation per id when the list changed.
+    /// Cost: one comparison if the generation is the same, one per id if only the generation changed; a
+    /// hash and an allocation per id if the list changed.
     pub(super) fn follow(&mut self, servers: &impl Servers) -> Option<Vec<Option<usize>>> {
         let generation = Some(servers.generation());
         let count = servers.count();
-        // The count too: no caller's mistake may lead to an index past the list.
+        // The count is compared too, so that no mistake of a caller leads to an index past the list.
         if self.generation == generation && self.ids.len() == count {
             return None;
         }

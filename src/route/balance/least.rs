@@ -3,7 +3,7 @@
 use super::known::Known;
 use super::{Random, Servers};
 
-/// How often each server of the list was called.
+/// The number of calls of each server in the list.
 #[derive(Debug, Default)]
 pub(super) struct LeastCalled {
     known: Known,
@@ -11,7 +11,7 @@ pub(super) struct LeastCalled {
 }
 
 impl LeastCalled {
-    /// Counts one call for the server chosen.
+    /// Chooses the least called server and counts the call.
     ///
     /// Bound: `servers` is not empty.
     pub(super) fn choose(&mut self, servers: &impl Servers, random: &mut Random) -> usize {
@@ -26,8 +26,8 @@ impl LeastCalled {
         chosen
     }
 
-    /// Unlike pomelo: a server that comes late starts with the least calls of those that stay. From
-    /// 0 it would get every call until it has caught up with the life of the others.
+    /// Unlike in Pomelo, a new server starts with the lowest count of those that stay. With 0 it would
+    /// get every call until it has caught up.
     fn take_over(&mut self, moved: &[Option<usize>], count: usize) {
         let stay = || {
             moved

@@ -1,18 +1,18 @@
-//! Consistent hashing: a server that comes or goes moves only its own share of the keys.
+//! Consistent hashing: a server that joins or leaves moves only its own share of the keys.
 
 use md5::{Digest, Md5};
 
 use super::Servers;
 use super::known::Known;
 
-/// Points of one server on the ring: pomelo's `replicas`.
+/// Points of one server on the ring: Pomelo's `replicas`.
 const POINTS_PER_SERVER: usize = 100;
 
-/// Points in the order of their key. A key belongs to the greatest point that is not above it, one
-/// below them all to the last.
+/// The points of the ring, sorted by key. A key belongs to the greatest point that is not above it, or
+/// to the last point if it is below all of them.
 ///
-/// As pomelo: `pomelo-rpc` `lib/util/consistentHash.js`, with its defaults; keys are compared there
-/// as hexadecimal text, which is the order of their bytes.
+/// As in Pomelo's `pomelo-rpc` `lib/util/consistentHash.js`, with its defaults. It compares keys as
+/// hexadecimal text, which has the same order as their bytes.
 ///
 /// Bound: `limits::SERVERS_MAX` times 100 points of 20 bytes.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub(super) struct Ring {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Point {
     key: [u8; 16],
-    /// Index of the server it stands for.
+    /// Index of the server.
     server: u32,
 }
 
@@ -40,7 +40,7 @@ impl Ring {
         self.points[owner].server as usize
     }
 
-    /// Cost: 100 digests for each server that is new, and a sort.
+    /// Cost: 100 digests per new server, and a sort.
     fn take_over(&mut self, moved: &[Option<usize>], servers: &impl Servers) {
         self.points
             .retain_mut(|point| match moved[point.server as usize] {
@@ -59,7 +59,7 @@ impl Ring {
             let keys = (0..POINTS_PER_SERVER).map(|n| point_key(servers.id(index), n));
             self.points.extend(keys.map(|key| Point { key, server }));
         }
-        // What stays is in order already, which this sort takes advantage of.
+        // The remaining points are sorted already, which makes this sort fast.
         self.points.sort();
     }
 }
@@ -80,7 +80,7 @@ mod tests {
 
     const FIVE: [&str; 5] = ["chat-1", "chat-2", "chat-3", "chat-4", "chat-5"];
 
-    /// The ids that own ten thousand keys.
+    /// Returns the owners of ten thousand keys.
     fn owners(balancer: &mut Balancer, list: &List) -> Vec<String> {
         let owner = |n: u32| choose(balancer, list, &n.to_string()).unwrap();
         (0..10_000)

@@ -1,35 +1,35 @@
-//! Weighted round robin: as often as its weight says.
+//! Weighted round robin: each server is chosen as often as its weight says.
 
 use super::Servers;
 
-/// Where the round stands: servers are gone through in order, each time round with a lower
-/// threshold, and those that weigh at least as much are chosen.
+/// The state of the round: it visits the servers in order, each round with a lower threshold, and
+/// chooses those with at least that weight.
 ///
-/// As pomelo: `pomelo-rpc` `lib/rpc-client/router.js`, `wrr`; turns of a heavy server follow each
-/// other closely (weights 3 and 1 give a, a, a, b).
+/// As in Pomelo's `pomelo-rpc` `lib/rpc-client/router.js`, `wrr`, a heavy server gets its calls in a
+/// row (weights 3 and 1 give a, a, a, b).
 #[derive(Debug, Default)]
 pub(super) struct Weighted {
-    /// Index to look at next, one more than pomelo's.
+    /// Index to visit next, one more than in Pomelo.
     next: usize,
-    /// Above 0 once a server was chosen.
+    /// Threshold of this round; above 0 once a server was chosen.
     threshold: u32,
 }
 
 impl Weighted {
-    /// `None` when no server has a weight; the round then stands where it stood.
+    /// Returns `None` if no server has a weight; the round then does not move.
     ///
-    /// Cost: at most two looks at each weight, and one more where the round begins anew.
+    /// Cost: each weight is read at most twice, and once more if a new round begins.
     pub(super) fn choose(&mut self, servers: &impl Servers) -> Option<usize> {
         let count = servers.count();
         let (mut next, mut threshold) = (self.next, self.threshold);
-        // The rest of this round, and one in which the heaviest server is reached at the latest.
+        // The rest of this round, and a full round that reaches the heaviest server at the latest.
         for _ in 0..2 * count {
             let index = next % count;
             next = index + 1;
             if index == 0 {
                 let weights = (0..count).map(|index| servers.weight(index));
                 let largest = weights.max().filter(|weight| *weight > 0)?;
-                // Unlike pomelo: no rounds for weights that have left with their server.
+                // Unlike in Pomelo, no rounds for weights of servers that left.
                 threshold = match threshold.saturating_sub(1) {
                     0 => largest,
                     lower => lower.min(largest),

@@ -1,7 +1,7 @@
-//! Binds that race with closes, kicks and unbinds over four shards, in a world of queues.
+//! Tests: binds that race with closes, kicks and unbinds over four shards, in a model of queues.
 //!
-//! The rules are the real ones: [`Slab`], [`Identity`] and [`Binding`]. What is played here is who
-//! tells whom, as in `shard/coordinator.rs`: an inbox per pair, in order, and any delay.
+//! [`Slab`], [`Identity`] and [`Binding`] are the real ones. The test models the messages of
+//! `shard/coordinator.rs`: an inbox per pair of shards, in order, with any delay.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -16,20 +16,20 @@ use crate::session::slab::Slab;
 
 const SHARDS: usize = 4;
 const SESSIONS: usize = 12;
-/// So few that sessions meet. The first one counts as none.
+/// Few uids, so that sessions share them. The first one counts as none.
 const UIDS: [&str; 4] = ["", "ann", "bob", "eve"];
 const STEPS: usize = 2_000;
 const CASES: u32 = 900;
-/// How often a session ends while a bind of it is under way, over all cases of a policy.
+/// Minimum number of sessions that end during a bind, over all cases of a policy.
 const RACES: u64 = 100_000;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A backend or a handler wants a session bound: the one asks the switch, the other its shard.
+    /// A bind by a backend, which asks the coordinator, or by a handler, which asks its shard.
     Bind(usize, usize, bool),
     Unbind(usize, usize),
     Kick(usize),
-    /// A client leaves; another one comes.
+    /// A client disconnects; another one connects.
     Close(usize),
     ToShard(usize),
     ToSwitch(usize),
@@ -67,7 +67,7 @@ struct World {
     to_shard: Vec<VecDeque<ToShard>>,
     to_switch: Vec<VecDeque<ToSwitch>>,
     sessions: Vec<Sid>,
-    /// Binds that have no outcome yet.
+    /// Binds without a result.
     under_way: HashMap<Sid, u32>,
     races: u64,
 }
@@ -147,7 +147,7 @@ impl World {
         self.tell_shard(sid.shard(), ToShard::Kick(sid));
     }
 
-    /// The switch and its own sessions need no queue.
+    /// Messages to the coordinator's own shard need no queue.
     fn tell_shard(&mut self, shard: ShardId, message: ToShard) {
         match shard.index() {
             0 => self.at_shard(message),
@@ -224,7 +224,7 @@ impl World {
         to_shard + self.to_switch.iter().map(VecDeque::len).sum::<usize>()
     }
 
-    /// With nothing under way the index is what the shards know.
+    /// Checks that the index equals the knowledge of the shards when no message is on its way.
     fn check(&mut self) {
         assert!(self.binding.reserved.is_empty());
         let mut bound = 0;
