@@ -64,7 +64,7 @@ pub use app::activity;
 pub use clients::blacklist;
 
 use activity::{Activity, Alive};
-use app::{App, lifecycle};
+use app::{Application, lifecycle};
 use clients::{Clients, accept, connection};
 use coordinator::{COORDINATOR, Coordinator};
 use mesh::{Inbox, Mesh, Outlets};
@@ -156,7 +156,7 @@ pub(crate) struct Shard {
     core: Core,
     clients: Clients,
     peers: Peers,
-    app: App,
+    app: Application,
     coordinator: Coordinator,
 }
 
@@ -275,7 +275,7 @@ pub async fn run(mut seed: Seed, network: Network) {
 
 impl Shard {
     fn new(seed: Seed, network: Network) -> Result<Self, Error> {
-        let app = App::new(&seed)?;
+        let app = Application::new(&seed)?;
         if seed.id == COORDINATOR
             && let Some(folder) = &seed.javascript_handlers
         {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::App;
+use super::Application;
 use super::activity::Work;
 use crate::handler::{Session, SessionEvent, ShardContext};
 use crate::ids::Sid;
@@ -37,7 +37,7 @@ impl Events {
     }
 }
 
-impl App {
+impl Application {
     /// Calls the handlers that want an event of a session. A panic there must not end the shard. The handlers may
     /// cause further events, which wait until they return: a recursion here would have no bound.
     pub(in crate::shard) fn notify_handlers(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_lite::future;
 
-use super::App;
+use super::Application;
 use super::activity::Work;
 use crate::error::Error;
 use crate::handler::{LocalFuture, ShardContext};
@@ -18,7 +18,7 @@ use crate::shard::{Core, Shard};
 /// Time between two looks at the tasks that have not ended.
 const LOOK: Duration = Duration::from_millis(2);
 
-impl App {
+impl Application {
     /// Runs the `on_start` functions, before there are clients.
     pub(in crate::shard) async fn start(
         &self,

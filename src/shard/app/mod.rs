@@ -2,7 +2,7 @@
 //!
 //! **Absent**: the other parts of the shard. A method returns what happened, and `shard/dispatch` reacts.
 //!
-//! **Where to start reading**: [`App`].
+//! **Where to start reading**: [`Application`].
 
 use std::cell::{Cell, RefCell};
 use std::panic::resume_unwind;
@@ -36,7 +36,7 @@ use activity::{Activity, Work};
 use events::Events;
 
 /// The application on one shard.
-pub(super) struct App {
+pub(super) struct Application {
     activity: Arc<Activity>,
     router: Rc<Router>,
     routes: Routes,
@@ -71,7 +71,7 @@ pub(super) enum Way {
     NoHandler,
 }
 
-impl App {
+impl Application {
     /// Makes the application of a shard.
     pub(super) fn new(seed: &Seed) -> Result<Self, Error> {
         let config = &*seed.config;

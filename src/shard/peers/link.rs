@@ -37,21 +37,74 @@ pub(in crate::shard) struct Link {
     peer: Arc<Peer>,
     epoch: Cell<Epoch>,
     pub(super) writer: Rc<PeerWriter>,
-    /// While there is a connection; the writer may open later.
-    socket: RefCell<Option<Rc<Socket>>>,
-    /// As long as the socket.
-    mailbox: RefCell<Option<Mailbox>>,
-    /// The time at which the link came up: when the server first answered on this connection.
-    up_since: Cell<Option<Instant>>,
+    state: RefCell<LinkState>,
     /// When a warning last said that the server cannot be reached; `None` once it was.
     warned: Cell<Option<Instant>>,
-    /// Reason for the end of the link, where something outside its read loop found it.
-    fault: Cell<Option<LinkFault>>,
     /// The cluster has the server.
     is_member: Cell<bool>,
     /// A call has come since the server became a member.
     dial_requested: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// State of a link.
+///
+/// ```text
+///          first call            connected            first answer
+///   Idle ─────────────▶ Dialing ───────────▶ Connected ──────────▶ Up
+///    ▲                   │  ▲                    │                  │
+///    │ the server        │  │ after the pause    │ end              │ end: FIN, RST, DISCONNECT, no pong,
+///    │ has left          ▼  │                    ▼                  ▼ bad bytes; its calls fail at once
+///    └───────────────── Paused ◀────────────────────────────────────┘
+/// ```
+#[derive(Default)]
+enum LinkState {
+    /// No call has come since the server became a member.
+    #[default]
+    Idle,
+    Dialing,
+    /// The server has not answered yet. Calls wait in the writer, or go out before the answer.
+    Connected(LinkConnection),
+    /// The server has answered, the first time at this moment.
+    Up(LinkConnection, Instant),
+    /// The connection has ended or could not be opened; the next dial follows after a pause.
+    Paused,
+}
+
+/// One connection of a link.
+struct LinkConnection {
+    socket: Rc<Socket>,
+    mailbox: Mailbox,
+    /// Reason for its end, where something outside its read loop found it.
+    fault: Option<LinkFault>,
+}
+
+impl LinkState {
+    fn connection(&mut self) -> Option<&mut LinkConnection> {
+        match self {
+            Self::Connected(connection) | Self::Up(connection, _) => Some(connection),
+            Self::Idle | Self::Dialing | Self::Paused => None,
+        }
+    }
+
+    /// Returns the moment of the first answer on this connection.
+    fn up_since(&self) -> Option<Instant> {
+        match self {
+            Self::Up(_, since) => Some(*since),
+            _ => None,
+        }
+    }
+
+    /// Comes up with the first answer of the server; false when it was up.
+    fn come_up(&mut self) -> bool {
+        if !matches!(self, Self::Connected(_)) {
+            return false;
+        }
+        if let Self::Connected(connection) = std::mem::take(self) {
+            *self = Self::Up(connection, clock::now());
+        }
+        true
+    }
 }
 
 impl Link {
@@ -61,11 +114,8 @@ impl Link {
             peer,
             epoch: Cell::default(),
             writer: Rc::default(),
-            socket: RefCell::default(),
-            mailbox: RefCell::default(),
-            up_since: Cell::default(),
+            state: RefCell::default(),
             warned: Cell::default(),
-            fault: Cell::default(),
             is_member: Cell::new(true),
             dial_requested: Cell::default(),
             waker: RefCell::default(),
@@ -82,6 +132,17 @@ impl Link {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Ends the connection for a reason; its read loop sees the end of the socket. False when there is none.
+    fn end_with(&self, fault: LinkFault) -> bool {
+        let mut state = self.state.borrow_mut();
+        let Some(connection) = state.connection() else {
+            return false;
+        };
+        connection.fault = Some(fault);
+        connection.socket.shutdown();
+        true
     }
 
     /// Has the link dialled, unless it is open or dialled already.
@@ -104,6 +165,7 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
     let mut calls_wait = false;
     loop {
         link.dial_requested().await;
+        *link.state.borrow_mut() = LinkState::Dialing;
         let (mut lived, mut error) = (Duration::ZERO, None);
         let fault = match dial(
             &server.host,
@@ -113,13 +175,16 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
         )
         .await
         {
-            Ok(_) if !link.is_member.get() => continue,
+            Ok(_) if !link.is_member.get() => {
+                *link.state.borrow_mut() = LinkState::Idle;
+                continue;
+            }
             Ok(socket) => {
                 if !calls_wait {
                     shard.peers.take_calls(&shard.core, &link);
                 }
                 let fault = talk(&shard, &link, Rc::new(socket), calls_wait).await;
-                let up_since = link.up_since.get();
+                let up_since = link.state.borrow().up_since();
                 calls_wait = up_since.is_none();
                 lived = up_since.map_or(Duration::ZERO, |since| clock::now() - since);
                 fault
@@ -133,7 +198,9 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
         let pause = backoff.pause(lived, random.fraction());
         let (core, peers) = (&shard.core, &shard.peers);
         shard.fail_calls(peers.link_ended(core, &link, fault, error.as_ref(), pause));
+        *link.state.borrow_mut() = LinkState::Paused;
         clock::sleep(pause).await;
+        *link.state.borrow_mut() = LinkState::Idle;
     }
 }
 
@@ -157,23 +224,28 @@ async fn talk(
     if !matches!(socket.write(&[IoSlice::new(&connect)]), Ok(n) if n == connect.len()) {
         return LinkFault::Socket;
     }
-    *link.socket.borrow_mut() = Some(socket.clone());
     let (rpc, now) = (&shard.core.config.rpc, shard.core.time.get().now);
     let mut mailbox = Mailbox::new(now, rpc.keepalive, rpc.answer_timeout);
     if pings {
         mailbox.note_ping(now);
     }
+    *link.state.borrow_mut() = LinkState::Connected(LinkConnection {
+        socket: socket.clone(),
+        mailbox,
+        fault: None,
+    });
     if !waits_for_pong {
         shard.peers.open(&shard.core, &link.writer, socket.clone());
     }
-    *link.mailbox.borrow_mut() = Some(mailbox);
     let receiver = LinkReceiver {
         shard,
         link,
         socket: &socket,
     };
     let end = drive::read(&socket, &shard.core.read_buffer, &receiver).await;
-    match (link.fault.take(), end) {
+    let mut state = link.state.borrow_mut();
+    let fault = state.connection().and_then(|connection| connection.fault);
+    match (fault, end) {
         (Some(fault), _) => fault,
         (None, _) if link.writer.has_overflowed() => LinkFault::QueueFull,
         (None, End::Failed) => LinkFault::Socket,
@@ -199,15 +271,15 @@ impl Receiver for LinkReceiver<'_> {
         let mut at = 0;
         loop {
             let received = {
-                let mut mailbox = link.mailbox.borrow_mut();
-                mailbox.as_mut()?.receive(&input[at..])
+                let mut state = link.state.borrow_mut();
+                state.connection()?.mailbox.receive(&input[at..])
             };
             match received {
                 Ok((0, _)) => return Some(at),
                 Ok((used, event)) => {
                     at += used;
-                    if link.up_since.get().is_none() && event.is_some_and(Event::is_answer) {
-                        peers.link_opened(core, link);
+                    if event.is_some_and(Event::is_answer) {
+                        peers.note_answer(core, link);
                     }
                     match event {
                         Some(Event::Payload(payload)) => shard.payload(link.index, payload),
@@ -222,7 +294,7 @@ impl Receiver for LinkReceiver<'_> {
                     }
                 }
                 Err(fault) => {
-                    link.fault.set(Some(fault));
+                    link.end_with(fault);
                     return None;
                 }
             }
@@ -285,8 +357,8 @@ impl Peers {
             if link.writer.has_overflowed() {
                 failed.append(&mut self.end_link(core, &link, LinkFault::QueueFull));
             }
-            let due = match &mut *link.mailbox.borrow_mut() {
-                Some(mailbox) => mailbox.ping_due(time),
+            let due = match link.state.borrow_mut().connection() {
+                Some(connection) => connection.mailbox.ping_due(time),
                 None => continue,
             };
             match due {
@@ -306,19 +378,19 @@ impl Peers {
     }
 
     /// Ends a link from outside its read loop, which sees the end of its socket. Returns the calls that failed at
-    /// once, where there was no socket.
+    /// once, where there was no connection.
     pub(super) fn end_link(&self, core: &Core, link: &Link, fault: LinkFault) -> Vec<Origin> {
-        let Some(socket) = link.socket.borrow().clone() else {
-            return self.link_ended(core, link, fault, None, Duration::ZERO);
-        };
-        link.fault.set(Some(fault));
-        socket.shutdown();
-        Vec::new()
+        if link.end_with(fault) {
+            return Vec::new();
+        }
+        self.link_ended(core, link, fault, None, Duration::ZERO)
     }
 
-    /// Notes that the server has answered for the first time on this connection.
-    fn link_opened(&self, core: &Core, link: &Link) {
-        link.up_since.set(Some(clock::now()));
+    /// Notes an answer of the server; the first one on a connection brings the link up.
+    fn note_answer(&self, core: &Core, link: &Link) {
+        if !link.state.borrow_mut().come_up() {
+            return;
+        }
         link.warned.take();
         core.counters().add(Counter::LinksUp, 1);
         let server = &link.peer.server;
@@ -348,16 +420,20 @@ impl Peers {
         error: Option<&io::Error>,
         pause: Duration,
     ) -> Vec<Origin> {
-        let was_up = link.up_since.take().is_some();
+        let was_up = {
+            let mut state = link.state.borrow_mut();
+            let was_up = state.up_since().is_some();
+            if state.connection().is_some() {
+                *state = LinkState::Paused;
+            }
+            was_up
+        };
         match (was_up, fault) {
             (true, _) => core.counters().add(Counter::LinksDown, 1),
             (false, LinkFault::Removed) => {}
             (false, _) => core.counters().add(Counter::DialsFailed, 1),
         }
         report_end(link, was_up, fault, error, pause);
-        link.mailbox.take();
-        link.socket.take();
-        link.fault.take();
         self.close(core, &link.writer);
         let next = link.epoch.get().next();
         link.epoch.set(next);
