@@ -7,7 +7,6 @@ use crate::source::{Findings, Source, parsed, rust_files, tokens};
 /// Names that several files may use, each with the reason.
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("Answer", NOT_YET),
-    ("App", NOT_YET),
     ("Call", NOT_YET),
     ("CallResult", NOT_YET),
     ("Client", NOT_YET),
