@@ -1,26 +1,26 @@
-//! Who misbehaved, and what is told to whom.
+//! Errors for operators, and faults of connections.
 //!
-//! [`Error`] speaks to the operator and is public. [`Fault`] says why one connection ends and
-//! crosses rooms; each has a counter of its own name (`metrics.rs`).
+//! [`Error`] is public and written for the operator. [`Fault`] is the reason why one client's
+//! connection ends; each has a counter of its own (`metrics.rs`).
 
 use std::fmt;
 
-/// Result of the public interface.
+/// The result of the public interface.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why tangelo refuses to start or had to stop. The text names file, key, value and what would be
-/// accepted; it is meant to be shown as it is.
+/// The reason why tangelo refuses to start or had to stop. The text names file, key, value and the
+/// accepted values, and can be shown unchanged.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// Configuration file, project file or flag.
+    /// A fault in a configuration file, a project file or a flag.
     Config(String),
-    /// What the machine offers: memory lock limit, io_uring, file limit, ports.
+    /// A limit of the machine: locked memory, io_uring, open files, ports.
     Host(String),
-    /// What the application gave to [`Gateway::handlers`](crate::Gateway::handlers) or to the builder of a
-    /// [pool](crate::pool).
+    /// A fault in the arguments of [`Gateway::handlers`](crate::Gateway::handlers) or of the builder of
+    /// a [pool](crate::pool).
     Handlers(String),
-    /// A shard ended although nobody asked it to.
+    /// A shard ended without a request to stop.
     Shard(String),
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// The same text: what a `main` that returns an error prints is for people.
+/// Writes the same text, because `main` prints a returned error in this form.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -43,61 +43,61 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// Why one client's connection ends. Each is counted under `closed_` and its name.
+/// The reason why one client's connection ends. Each is counted under its name after `closed_`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The client closed, or half-closed, its side.
+    /// The client closed or half-closed the connection.
     Left,
-    /// Reading or writing the socket failed.
+    /// A read or write of the socket failed.
     Socket,
-    /// Package type not 1..=5.
+    /// A package type outside of 1..=5.
     PackageType,
-    /// Package body over the configured bound.
+    /// A package body over the configured bound.
     PackageTooLong,
     /// A WebSocket message that is not exactly one package.
     PackageCount,
     /// A kick package from a client.
     PackageKick,
-    /// A data package without a message, or with one cut short.
+    /// A data package without a message, or with an incomplete one.
     MessageCut,
-    /// Message id over 2^31 - 1.
+    /// A message id over 2^31 - 1.
     MessageId,
-    /// A body that the proto of its route cannot read.
+    /// A body that the proto of its route cannot decode.
     MessageBody,
-    /// A message for another server type, where such are not taken.
+    /// A message for another server type on a gateway that does not forward.
     NotForwarded,
-    /// Bytes that are not WebSocket; the close code that says so.
+    /// Bytes that break the WebSocket protocol; the close code to send.
     WebSocket(u16),
-    /// An HTTP request that cannot be read; it got status 400.
+    /// An HTTP request that cannot be parsed; answered with status 400.
     Http,
-    /// An HTTP request that got the page, or status 404 where there is one.
+    /// An HTTP request answered with the page, or with status 404.
     HttpAnswered,
-    /// Handshake refused.
+    /// A refused handshake.
     Handshake,
     /// No heartbeat for the configured time.
     HeartbeatTimeout,
     /// No byte for the configured time.
     IdleTimeout,
-    /// More bytes waiting for the client than its outbox holds.
+    /// More bytes wait for the client than its outbox may hold.
     OutboxFull,
-    /// Kicked.
+    /// The session was kicked.
     Kicked,
     /// More connections than `client.max_connections`.
     MaxConnections,
     /// tangelo is stopping.
     Stopping,
-    /// Its address is on a blacklist.
+    /// The address of the client is on a blacklist.
     Blacklisted,
-    /// An HTTP request whose head is too long; it got status 431.
+    /// An HTTP request with too long a head; answered with status 431.
     HttpTooLong,
-    /// A WebSocket upgrade that is wrong; it got status 400.
+    /// An invalid WebSocket upgrade; answered with status 400.
     HttpBadUpgrade,
-    /// An HTTP request without an upgrade; it got status 426.
+    /// An HTTP request without an upgrade; answered with status 426.
     HttpNoUpgrade,
 }
 
 impl Fault {
-    /// Number of kinds, for a table of counters.
+    /// Number of faults, for a table of counters.
     pub const COUNT: usize = Self::NAMES.len();
 
     /// Names of the counters, by [`Fault::index`].
@@ -128,7 +128,7 @@ impl Fault {
         "closed_http_no_upgrade",
     ];
 
-    /// Its place in [`Fault::NAMES`].
+    /// Returns the index into [`Fault::NAMES`].
     pub fn index(self) -> usize {
         match self {
             Self::Left => 0,

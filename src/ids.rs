@@ -1,4 +1,4 @@
-//! Newtypes for the numbers that cross rooms.
+//! Newtypes for the ids that several modules use.
 
 use std::fmt;
 
@@ -9,18 +9,18 @@ use crate::limits::{GENERATIONS_MAX, SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
 pub struct ShardId(pub u16);
 
 impl ShardId {
-    /// As an index into a table with one entry per shard.
+    /// Returns the index into a table with one entry per shard.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// Index of another server in the cluster's list.
+/// Index of another server in the list of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerIndex(pub u32);
 
 impl PeerIndex {
-    /// As an index into a table with one entry per server.
+    /// Returns the index into a table with one entry per server.
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -49,7 +49,7 @@ impl Sid {
         )
     }
 
-    /// The id of a number from the wire, if it could be one.
+    /// Returns the id for a number from the wire, if it is valid.
     pub fn from_wire(number: u64) -> Option<Self> {
         let sid = Self(number);
         let generation = number >> (SLOT_BITS + SHARD_BITS);
@@ -57,22 +57,22 @@ impl Sid {
         known.contains(&generation).then_some(sid)
     }
 
-    /// The number itself, for the wire.
+    /// Returns the number for the wire.
     pub fn get(self) -> u64 {
         self.0
     }
 
-    /// The shard that owns the session.
+    /// Returns the shard that owns the session.
     pub fn shard(self) -> ShardId {
         ShardId((self.0 & ((1 << SHARD_BITS) - 1)) as u16)
     }
 
-    /// Its slot in that shard's slab.
+    /// Returns the slot in the slab of that shard.
     pub fn slot(self) -> usize {
         ((self.0 >> SHARD_BITS) & ((1 << SLOT_BITS) - 1)) as usize
     }
 
-    /// Which use of the slot it is.
+    /// Returns the generation of the slot.
     pub(crate) fn generation(self) -> u32 {
         (self.0 >> (SLOT_BITS + SHARD_BITS)) as u32
     }

@@ -10,7 +10,7 @@
 //!              └───────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Rooms, from the ground up; each may use those before it in this list:
+//! The modules from the ground up. Each may use those before it in this list:
 //!
 //! * [`config`], [`limits`], `error`, `ids`, `metrics`: knobs, bounds, names.
 //! * [`pool`]: threads for what blocks. Feature `runtime`.
@@ -22,7 +22,7 @@
 //!
 //! Without the feature `runtime` everything up to `handler` but `pool` builds on any platform.
 //!
-//! To read on: `ARCHITECTURE.md`, then `client/mod.rs` for the states of a connection.
+//! Read next: `ARCHITECTURE.md`, then `client/mod.rs` for the states of a connection.
 
 // Not in Cargo.toml: there it would hit test crates too.
 #![warn(clippy::unwrap_used)]

@@ -1,5 +1,5 @@
-//! Every hard bound, in one place. Knobs with a range of their own are in [`crate::config`]; these
-//! are the edges that no configuration moves.
+//! The hard bounds, which no configuration can change. [`crate::config`] has the knobs and their
+//! ranges.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub const ROUTE_BYTES_MAX: usize = 255;
 pub const MESSAGE_ID_MAX: u32 = i32::MAX as u32;
 /// Longest varint of a message id, bytes.
 pub const MESSAGE_ID_BYTES_MAX: usize = 5;
-/// Deepest nesting of a JSON body; a deeper one counts as invalid.
+/// Deepest nesting of a JSON body; a deeper body is invalid.
 pub const JSON_DEPTH_MAX: usize = 512;
 /// Fields of one protobuf message; a schema with more is refused.
 pub const PROTOBUF_FIELDS_MAX: usize = 1024;
@@ -23,8 +23,8 @@ pub const PROTOBUF_TAG_MAX: u32 = (1 << 28) - 1;
 pub const PROTOBUF_DEPTH_MAX: usize = 64;
 /// Fields and elements of one protobuf body, nested ones included; more of them are an error.
 pub const PROTOBUF_ELEMENTS_MAX: usize = 1 << 20;
-/// JSON that one protobuf body may become. Names stand in the schema and not in the body, so the
-/// text can be many times as long.
+/// Largest JSON text of one protobuf body. The names are in the schema, not in the body, so the text
+/// can be many times longer.
 pub const PROTOBUF_JSON_BYTES_MAX: usize = 16 << 20;
 
 const _: () = assert!(
@@ -39,26 +39,26 @@ const _: () = assert!(PROTOBUF_MESSAGES_MAX <= u16::MAX as usize);
 
 /// Smallest RSA key that a client may sign with: a smaller one has no room for a signature.
 pub const RSA_KEY_BITS_MIN: usize = 360;
-/// Largest one; a client with a larger one has each of its messages dropped.
+/// Largest RSA key; all messages of a client with a larger one are dropped.
 pub const RSA_KEY_BITS_MAX: usize = 4096;
 
 /// Path, header names and header values of an HTTP request together must be shorter than this, as in
 /// Node 20.
 pub const HTTP_HEAD_TEXT_BYTES: usize = 16 << 10;
-/// HTTP headers of one request that are read; further ones are ignored, as in Node 20.
+/// HTTP headers read per request; further ones are ignored, as in Node 20.
 pub const HTTP_HEADERS_MAX: usize = 1000;
 /// Largest HTTP request head: the text above, and four bytes around each of its headers.
 pub const HTTP_HEAD_BYTES_MAX: usize = 20 << 10;
 /// Largest control frame payload of WebSocket, RFC 6455 5.5.
 pub const WEBSOCKET_CONTROL_BYTES_MAX: usize = 125;
 
-/// Largest handshake that is kept for a session, where some handler wants it.
+/// Largest handshake kept for a session, if a handler needs handshakes.
 pub const HANDSHAKE_KEPT_BYTES_MAX: usize = 16 << 10;
-/// Calls that one session makes when it closes.
+/// Functions that wait for one session to close.
 pub const CLOSE_CALLS_MAX: usize = 64;
 
-/// Days that are searched for the next time of a cron: the calendar's cycle of 400 years, so what is
-/// not found in them never comes.
+/// Days searched for the next time of a cron. The calendar repeats after 400 years, so a time outside
+/// of them does not exist.
 pub const CRON_SEARCH_DAYS_MAX: usize = 146_097 + 1;
 /// Crons of one server.
 pub const CRONS_MAX: usize = 1024;
@@ -75,76 +75,76 @@ const _: () = assert!(
     "a session id must be a safe JavaScript integer"
 );
 
-/// Regular expressions that refuse clients by address, all lists together.
+/// Regular expressions of all blacklists together.
 pub const BLACKLIST_MAX: usize = 10_000;
-/// Memory for them once they are compiled; a file of them is no larger either.
+/// Memory for the compiled expressions, and largest size of their file.
 pub const BLACKLIST_BYTES_MAX: usize = 10 << 20;
 
-/// The read buffer that a shard lends to its connections; larger than the usual burst, so that one
-/// read drains a socket.
+/// Read buffer that a shard lends to its connections; larger than a usual burst, so that one read
+/// drains a socket.
 pub const READ_BUFFER_BYTES: usize = 64 << 10;
-/// Bytes on their way in one direction of a connection in memory, about what the kernel holds of one
-/// over loopback. Full: a write takes what fits.
+/// Bytes in one direction of a connection in memory, about as many as the kernel buffers over loopback.
+/// Full: a write takes only the bytes that fit.
 pub const MEMORY_SOCKET_BYTES: usize = 256 << 10;
-/// Bytes one connection may have read before it lets others run.
+/// Bytes that one connection may read before other tasks run.
 pub const READ_BUDGET_BYTES: usize = 4 * READ_BUFFER_BYTES;
-/// Slices handed to one vectored write.
+/// Slices of one vectored write.
 pub const WRITE_SLICES_MAX: usize = 16;
-/// A push body from this size on is shared between outboxes instead of copied into each.
+/// Size from which outboxes share a push body instead of copying it.
 pub const SHARED_BODY_BYTES_MIN: usize = 1024;
 
 /// Push schedulers, the default one included.
 pub const PUSH_SCHEDULERS_MAX: usize = 8;
-/// Rules that choose one of them; each push is held against all of them, once for all who get it.
+/// Rules in `push.select`; each push is compared with all of them once, for all receivers.
 pub const PUSH_RULES_MAX: usize = 256;
 
 /// Batches in one shard's mesh inbox. Full: the sender keeps its batch open and tries again each turn.
 pub const MESH_BATCHES_MAX: usize = 1024;
-/// Parcels one open mesh batch may hold before forwards and pushes into it are refused.
+/// Parcels in one open mesh batch. Full: forwards and pushes into it are refused.
 pub const MESH_PARCELS_MAX: usize = 64 << 10;
 
-/// Bytes waiting to be written to one peer; past it the link counts as hung and is dropped.
+/// Bytes waiting for one peer; past it the link is treated as hung and dropped.
 pub const LINK_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Bytes of frames that wait until a shard hears of their servers, as for a link. Full: the link of the server
 /// counts as ended, and its calls fail.
 pub const UNKNOWN_PEER_BYTES_MAX: usize = LINK_QUEUE_BYTES_MAX;
-/// Largest MQTT packet taken from a peer.
+/// Largest MQTT packet of a peer.
 pub const RPC_FRAME_BYTES_MAX: usize = 32 << 20;
-/// Longest timeout of one call to another server, as of `rpc.timeout`.
+/// Longest timeout of a call to another server, like that of `rpc.timeout`.
 pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
-/// Callers of which the names of listed servers are looked up at one time; one more is refused.
+/// Callers that wait for name look-ups of listed servers at one time; more are refused.
 pub const CALLERS_LOOKED_UP_MAX: usize = 64;
 /// Other servers that the configuration may name.
 pub const SERVERS_MAX: usize = 4096;
 
 /// Threads of one pool.
 pub const POOL_THREADS_MAX: usize = 256;
-/// Jobs that may wait in one pool. A task that awaits them all has one wake-up pending for each, and
-/// glommio counts those in 15 bits.
+/// Jobs that may wait in one pool. A task that awaits all of them has one wake-up pending per job, and
+/// glommio counts wake-ups in 15 bits.
 pub const POOL_JOBS_MAX: usize = 1 << 14;
 
-/// Messages and handshakes of one shard whose filters or handler have not come to their end. A session
-/// has its own bound, but its handlers run on when it has closed. At about 1 KiB each they hold 64 MiB.
+/// Messages and handshakes in progress on one shard. Each session has its own bound, but its handlers
+/// still run after it has closed. At about 1 KiB each they hold 64 MiB.
 pub const IN_PROGRESS_MAX: u32 = 64 << 10;
 /// Requests about sessions of one shard that wait for another shard; one more fails at once.
 pub const REQUESTS_PENDING_MAX: usize = 64 << 10;
 /// Events of sessions that wait until the handlers of an earlier one return: a whole shard of sessions may close
 /// within one handler. Full: the oldest one is dropped.
 pub const EVENTS_PENDING_MAX: usize = SESSIONS_PER_SHARD_MAX;
-/// A shard that stands still for so long is reported: ten of its ticks, more than a busy machine or
-/// a large broadcast takes, and less than a player waits before giving up.
+/// Time without a tick after which a stalled shard is reported: ten ticks. A busy machine or a large
+/// broadcast delays a tick less, and a player waits longer before giving up.
 pub const STALL_MIN: Duration = Duration::from_millis(500);
 
-/// Longest body that a log line about a message repeats; of a longer one it says how long it is.
+/// Longest body in a log line; a longer one is replaced by its length.
 pub const LOG_ARGS_BYTES_MAX: usize = 8 << 10;
 /// Log lines waiting for the writer. Full: the line is dropped and counted.
 pub const LOG_LINES_MAX: usize = 8192;
-/// Lines of one kind that the log writes in one window. A kind is one place in the code. Above: the lines
-/// are counted, and a summary at the end of the window has the first of them as an example.
+/// Lines of one kind per window. A kind is one place in the code. Above: the lines are counted, and a
+/// summary at the end of the window shows the first of them.
 pub const LOG_BURST_MAX: u64 = 10;
-/// Length of that window: it begins with the first line of any kind.
+/// Length of that window. It begins with the first line of any kind.
 pub const LOG_WINDOW: Duration = Duration::from_secs(10);
-/// Kinds of log lines that are counted apart; some eight times as many as the code has.
+/// Kinds of log lines with a count of their own, about eight times the number in the code.
 pub const LOG_KINDS_MAX: usize = 512;
 /// Longest text inside a log line: the example of a summary, the cause of a code 500. Above: it is cut.
 pub const LOG_TEXT_BYTES_MAX: usize = 1024;

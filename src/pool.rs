@@ -75,7 +75,7 @@ const END_MAX: Duration = Duration::from_secs(2);
 /// A clone is another handle on the same threads. Dropping the last handle ends the pool: it waits for
 /// running jobs, two seconds at most, and leaves a thread running whose job takes longer.
 ///
-/// **Who writes, who reads**: every handle puts jobs into one queue, every thread takes from it.
+/// **Writers and readers**: every handle puts jobs into one queue, every thread takes from it.
 /// **When full**: [`PoolError::Full`] at once; `pool_full` counts them.
 pub struct Pool<C> {
     threads: Arc<Threads<C>>,

@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 
 /// Distance between two ticks of a shard.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
-/// Lateness of a tick from which on it ends a pause. Busy machines and large broadcasts delay a tick less.
+/// Lateness of a tick that ends a pause. Busy machines and large broadcasts delay a tick less.
 pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// The most by which one tick moves the time.
+/// Longest step of one tick.
 const STEP_MAX: Duration = TICK.saturating_add(PAUSE_MIN);
 
 /// Time of a shard, which stands still during a pause.
@@ -35,7 +35,7 @@ pub struct ShardTime {
 }
 
 impl ShardTime {
-    /// Begins at `now`, without a pause.
+    /// Creates the time of a shard that starts at `now`.
     pub fn new(now: Instant) -> Self {
         Self { now, resumed: None }
     }
@@ -78,7 +78,7 @@ mod tests {
         ShardTime::new(Instant::now())
     }
 
-    /// Ticks for so long.
+    /// Ticks for the time `by`.
     fn run(time: &mut ShardTime, mut by: Duration) {
         while by > Duration::ZERO {
             assert_eq!(time.advance(by.min(TICK)), None);
@@ -86,7 +86,7 @@ mod tests {
         }
     }
 
-    /// Ticks until the deadline has passed; how long that took.
+    /// Ticks until the deadline has passed. Returns the time that took.
     fn run_until_over(time: &mut ShardTime, deadline: Instant) -> Duration {
         let from = time.now;
         while !time.is_over(deadline, TIMEOUT) {

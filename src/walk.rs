@@ -1,7 +1,7 @@
-//! The path of a request, told by the request itself.
+//! The path of a request, traced by a real request.
 
-/// Marks a hop: a trace event with the file it stands in. The test `walk` collects them and holds
-/// them against the table in ARCHITECTURE.md. A release build leaves them out.
+/// Marks a hop with a trace event that names its file. The test `walk` collects these events and
+/// compares them with the table in ARCHITECTURE.md. A release build leaves them out.
 macro_rules! hop {
     () => {
         tracing::trace!(target: "hop", file = file!())

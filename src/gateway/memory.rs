@@ -1,9 +1,10 @@
-//! The whole gateway inside a test: no sockets, no threads, a clock that moves when it is told to.
+//! The whole gateway inside a test, without sockets and threads, and with a clock that only the test
+//! moves.
 //!
-//! [`Gateway::in_memory`] starts everything that [`Gateway::start`] does: all shards with their
-//! dispatch, filters, handlers, push schedulers and timers, and the mesh between them. They run on
-//! the calling thread, while one of these functions is called and until nobody has anything left to
-//! do, so a test is the same each time. A [`Client`] speaks the protocol as a real one does.
+//! [`Gateway::in_memory`] starts all parts that [`Gateway::start`] does: all shards with their
+//! dispatch, filters, handlers, push schedulers and timers, and the mesh between them. They run on the
+//! calling thread, during the calls of these functions, until none of them has work left. So a test has
+//! the same result each time. A [`Client`] speaks the same protocol as a real one.
 //!
 //! ```
 //! use std::time::Duration;
@@ -36,13 +37,12 @@
 //! # }
 //! ```
 //!
-//! **What is not there**: ports and their checks, the master, and other servers: forwards and calls to
-//! those of the configuration fail as they do when nobody listens, but where the test stands in for
-//! one with a [`Server`]. Whatever leaves the shard for a thread of its own goes by the real clock;
-//! [`Client::request`] waits for it.
+//! **Absent**: ports and their checks, the master, and other servers. Forwards and calls to the servers
+//! of the configuration fail as if no server listened, unless the test creates a [`Server`] for one.
+//! Work on other threads takes real time; [`Client::request`] waits for it.
 //!
-//! **Invariants**: a test waits at most a minute of real time for anything
-//! ([`InMemory::set_patience`]), then it panics and says what for.
+//! **Invariants**: a call of a test takes at most a minute of real time ([`InMemory::set_patience`]).
+//! Then it panics and names what it waited for.
 //!
 //! **Where to start reading**: [`InMemory`], then [`Client`].
 
@@ -72,19 +72,19 @@ mod server;
 pub use client::{Client, ClientOptions};
 pub use server::{Server, ServerCall};
 
-/// Real time that one call of a test may take, unless it says otherwise. Long enough for a busy machine.
+/// Longest real time of one call of a test, unless the test sets another. Long enough for a busy
+/// machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between two looks at what other threads have done.
+/// Pause between two checks for results of other threads.
 const LOOK: Duration = Duration::from_millis(1);
 
 impl Gateway {
     /// Starts the gateway for a test: on this thread, without sockets, with a virtual clock.
     ///
-    /// Errors: as [`Gateway::start`], as far as the configuration is at fault or this machine has no
-    ///         io_uring
+    /// Errors: those of [`Gateway::start`] about the configuration, and a machine without io_uring
     /// Cost:   about a millisecond, and one descriptor that glommio never gives back
     pub fn in_memory(mut self) -> Result<InMemory> {
-        // Without a number the machine's would count, and a test be another one elsewhere.
+        // A number of the machine would make the test depend on it.
         let shards = *self.config.shards.get_or_insert(1);
         preflight::check_values(&self.config)?;
         self.config.master = None;
@@ -126,28 +126,28 @@ impl Gateway {
     }
 }
 
-/// A gateway in memory, as a test sees it.
+/// A gateway in memory.
 ///
-/// All its functions run the shards until they have nothing left to do at this time of the clock, and
-/// panic when they do not come to that.
+/// Each function runs the shards until they have no work left at this time of the clock. It panics if
+/// that takes too long.
 pub struct InMemory {
     world: Rc<World>,
 }
 
 impl InMemory {
-    /// A client whose handshake is done, on the next shard in turn.
+    /// Connects a client and completes its handshake, on the next shard in turn.
     ///
     /// # Panics
-    /// When the gateway refuses it; [`Client::shake_hands`] is for tests of that.
+    /// If the gateway refuses the handshake; use [`Client::shake_hands`] to test that.
     #[track_caller]
     pub fn connect(&self) -> Client {
         self.connect_with(ClientOptions::default())
     }
 
-    /// The same with a handshake, an address or a shard of its own.
+    /// Connects a client with its own handshake, address or shard.
     ///
     /// # Panics
-    /// As [`InMemory::connect`]; when there is no such shard.
+    /// Like [`InMemory::connect`]; also if there is no such shard.
     #[track_caller]
     pub fn connect_with(&self, options: ClientOptions) -> Client {
         let mut client = self.open(options);
@@ -156,7 +156,7 @@ impl InMemory {
         client
     }
 
-    /// A connection on which no byte has been sent.
+    /// Opens a connection without sending a byte.
     ///
     /// # Panics
     /// When there is no such shard.
@@ -172,7 +172,7 @@ impl InMemory {
             shards - 1
         );
         let address = options.address.unwrap_or_else(|| {
-            // As a kernel gives them.
+            // The range of a kernel.
             let port = 49_152 + (number % 16_384) as u16;
             SocketAddr::from((Ipv4Addr::LOCALHOST, port))
         });
@@ -182,8 +182,8 @@ impl InMemory {
         Client::new(world.clone(), stream, options.handshake)
     }
 
-    /// Stands in for a server of the configuration, which can be reached from now on; dropping it is
-    /// the end of that server.
+    /// Creates a server of the configuration, which shards can dial from now on. Dropping it ends that
+    /// server.
     ///
     /// # Panics
     /// When the configuration has no server of this id.
@@ -194,17 +194,17 @@ impl InMemory {
         Server::new(self.world.clone(), known)
     }
 
-    /// Moves the clock, through everything that happens by it meanwhile, in order.
+    /// Moves the clock forward and runs everything that is due on the way, in order.
     ///
-    /// Cost: some microseconds for each 50 ms, the tick of a shard; an hour takes less than a second
+    /// Cost: some microseconds per tick of a shard (50 ms); an hour takes less than a second
     #[track_caller]
     pub fn advance(&mut self, by: Duration) {
         self.world.advance_to(self.world.clock.now() + by);
     }
 
-    /// Stops all shards where they are, as SIGSTOP or the pause of a virtual machine does. Until
-    /// [`InMemory::resume`] they do not run: what clients and servers send waits, and
-    /// [`InMemory::advance`] moves nothing but the clock.
+    /// Pauses all shards, like SIGSTOP or the pause of a virtual machine. Until [`InMemory::resume`]
+    /// they do not run: bytes of clients and servers wait, and [`InMemory::advance`] moves only the
+    /// clock.
     pub fn pause(&mut self) {
         self.world.is_paused.set(true);
     }
@@ -216,23 +216,23 @@ impl InMemory {
         self.world.rest("the end of a pause");
     }
 
-    /// How much real time each call may take before it panics: what other threads do for a handler
-    /// takes its time. Default one minute.
+    /// Sets the real time that a call may take before it panics, because work on other threads takes
+    /// real time. Default one minute.
     pub fn set_patience(&mut self, patience: Duration) {
         self.world.patience.set(patience);
     }
 
-    /// Time by the clock since the start.
+    /// Returns the time of the clock since the start.
     pub fn elapsed(&self) -> Duration {
         self.world.clock.elapsed()
     }
 
-    /// Counters of now, added up over shards: `name=value name=value …`; zeros are left out.
+    /// Returns the counters, added up over shards: `name=value name=value …`, without zeros.
     pub fn counters(&self) -> String {
         metrics::report(self.world.shared.counters.iter())
     }
 
-    /// One of them; 0 for one that counts nothing.
+    /// Returns one counter, or 0 for an unknown one.
     pub fn counter(&self, name: &str) -> u64 {
         let counters = self.counters();
         let mut pairs = counters.split(' ').filter_map(|pair| pair.split_once('='));
@@ -242,9 +242,9 @@ impl InMemory {
         })
     }
 
-    /// The orderly stop: clients get their close, shards end. The clock moves as far as that takes.
+    /// Stops the gateway: closes the clients and ends the shards. Moves the clock as far as needed.
     ///
-    /// Errors: what ended the gateway before it was told to stop, if anything did
+    /// Errors: the error that ended the gateway before the stop, if any
     #[track_caller]
     pub fn stop(self) -> Result<()> {
         self.world.stop();
@@ -254,37 +254,37 @@ impl InMemory {
 
 impl Drop for InMemory {
     fn drop(&mut self) {
-        // A test that has failed says what it has to say, and nothing of what a stop makes of it.
+        // A failed test reports its own panic, without a second one from the stop.
         if !std::thread::panicking() {
             self.world.stop();
         }
     }
 }
 
-/// The shards of a gateway in memory, and what they run on.
+/// The shards of a gateway in memory, and their environment.
 struct World {
     executor: LocalExecutor,
     clock: Rc<VirtualClock>,
-    /// Where each shard accepts connections.
+    /// Accept queue of each shard.
     backlogs: Vec<Rc<MemoryListener>>,
-    /// Where servers are reached, and all that the configuration has.
+    /// Accept queues of servers, and the servers of the configuration.
     servers: Rc<MemoryServers>,
     known: Vec<config::Server>,
     /// Shards that have not ended.
     at_work: Rc<Cell<usize>>,
     shared: Shared,
     protos: Arc<Protos>,
-    /// Where clients believe the gateway to be.
+    /// Address of the gateway, as clients see it.
     listen: SocketAddr,
-    /// Connections so far.
+    /// Number of connections opened so far.
     opened: Cell<usize>,
-    /// The shards do not run.
+    /// True while the shards are paused.
     is_paused: Cell<bool>,
-    /// Real time for a call of the test.
+    /// Longest real time of a call.
     patience: Cell<Duration>,
 }
 
-/// How long a call of a test may go on.
+/// The deadline of a call, in real time.
 #[derive(Clone, Copy)]
 struct Limit(Instant);
 
@@ -293,12 +293,12 @@ impl Limit {
         clock::real_now() >= self.0
     }
 
-    /// Runs all tasks until none has anything to do; false when that takes too long.
+    /// Runs all tasks until none has work left. Returns false if that takes too long.
     async fn rest(self) -> bool {
         let executor = glommio::executor();
         let mut quiet = 0;
-        // Each turn runs whoever is ready, this task last, and the next one can tell how many those
-        // were. The first one counts what was before.
+        // Each turn runs all ready tasks, this one last. The next turn counts them; the first count
+        // includes tasks before this loop.
         while quiet < 2 && !self.is_over() {
             executor.yield_task_queue_now().await;
             let alone = executor.executor_stats().tasks_executed() <= 1;
@@ -313,7 +313,7 @@ impl World {
         Limit(clock::real_now() + self.patience.get())
     }
 
-    /// What has ended the gateway, if something but the test has.
+    /// Returns the error that ended the gateway, if any.
     fn outcome(&self) -> Result<()> {
         self.shared.failure.get().cloned().map_or(Ok(()), Err)
     }
@@ -322,7 +322,7 @@ impl World {
         self.clock.during(|| self.executor.run(future))
     }
 
-    /// Runs the shards until they have nothing to do.
+    /// Runs the shards until they have no work left.
     #[track_caller]
     fn rest(&self, what: &str) {
         if !self.is_paused.get() && !self.run(self.limit().rest()) {
@@ -330,7 +330,7 @@ impl World {
         }
     }
 
-    /// The same, and until `look` finds something: what comes from another thread takes its time.
+    /// Runs the shards until `look` returns a value. Results of other threads take real time.
     #[track_caller]
     fn wait<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         let limit = self.limit();
@@ -391,7 +391,7 @@ impl World {
         }
     }
 
-    /// Writes all of it, as far as `write` does not find the other side gone.
+    /// Writes all bytes, unless the other side has closed.
     #[track_caller]
     fn send(&self, bytes: &[u8], write: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>) {
         let mut left = bytes;

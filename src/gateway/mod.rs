@@ -1,7 +1,7 @@
-//! Builds a gateway, starts one shard per core, ends it again.
+//! The process: builds a gateway, starts one shard per core, and stops it.
 //!
-//! **Invariants**: everything that can be found wrong is found before the first shard starts; a
-//! shard that ends by itself ends the process.
+//! **Invariants**: all checks run before the first shard starts; a shard that ends by itself ends the
+//! process.
 //!
 //! **Absent**: work per request.
 //!
@@ -42,7 +42,7 @@ mod watchdog;
 
 pub use run::main;
 
-/// A gateway that is about to start.
+/// A gateway that has not started.
 pub struct Gateway {
     config: Config,
     make_router: Arc<dyn Fn(ShardId) -> Router + Send + Sync>,
@@ -50,8 +50,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway with this configuration. Without further handlers it serves the built-in chat room
-    /// when [`Config::embedded`] says so, and only forwards otherwise.
+    /// Creates a gateway with this configuration. Without further handlers it serves the built-in chat
+    /// room if [`Config::embedded`] is set, and otherwise only forwards.
     pub fn new(config: Config) -> Self {
         if config.embedded {
             let room = room::Room::default();
@@ -69,8 +69,8 @@ impl Gateway {
         }
     }
 
-    /// Sets the handlers, in place of the built-in chat room: `make` runs once on every shard, with its
-    /// number, and what it makes stays there.
+    /// Sets the handlers in place of the built-in chat room. `make` runs once on every shard, with the
+    /// number of the shard, and its router stays there.
     #[must_use]
     pub fn handlers(mut self, make: impl Fn(ShardId) -> Router + Send + Sync + 'static) -> Self {
         self.make_router = Arc::new(make);
@@ -78,17 +78,16 @@ impl Gateway {
         self
     }
 
-    /// Sets what a browser gets for `GET /`, as `text/html`. It is no place for more: files have a server
-    /// of their own.
+    /// Sets the answer to `GET /`, as `text/html`. Use a server of its own for further files.
     #[must_use]
     pub fn page(mut self, html: &'static [u8]) -> Self {
         self.page = Some(html);
         self
     }
 
-    /// Checks the machine, opens the port and starts all shards. Returns when they take clients, or
-    /// with what kept one of them from it; waits for what the application does at the start
-    /// ([`Router::on_start`]), up to `start_timeout`.
+    /// Checks the machine, opens the port and starts all shards. Waits for the functions of
+    /// [`Router::on_start`], up to `start_timeout`. Returns when all shards take clients, or the error
+    /// of the first one that fails.
     pub fn start(self) -> Result<Running> {
         let (running, starting) = self.launch()?;
         running.stands(&starting)
@@ -144,7 +143,7 @@ impl Gateway {
         Ok((running, shared.starting))
     }
 
-    /// What each shard is made of, but for the sockets it listens on; and what their owner keeps.
+    /// Builds the seeds of all shards, without their listeners, and the part that their owner keeps.
     fn seeds(self, shards: usize, sockets_max: usize) -> Result<(Vec<Seed>, Shared)> {
         let protos = Arc::new(assets::protos(&self.config)?);
         let javascript_handlers = assets::javascript_handlers(&self.config);
@@ -154,7 +153,7 @@ impl Gateway {
         let connections = Arc::new(Gauge::new(connections_max));
         let config = Arc::new(self.config);
         let (outlets, inboxes) = mesh::queues(shards);
-        // One for each shard, and the watchdog's.
+        // One for each shard, and one for the watchdog.
         let counters: Arc<[Counters]> = (0..=shards).map(|_| Counters::default()).collect();
         let failure = Arc::new(OnceLock::new());
         let (starting, started) = std::sync::mpsc::channel();
@@ -207,7 +206,7 @@ impl Gateway {
     }
 }
 
-/// What the owner of all shards keeps of them.
+/// The part of all shards that their owner keeps.
 struct Shared {
     stopper: Stopper,
     reread: Arc<AtomicBool>,
@@ -216,10 +215,10 @@ struct Shared {
     counters: Arc<[Counters]>,
 }
 
-/// Hung up when no shard is starting any more.
+/// Closed when no shard is starting any more.
 type Starting = Receiver<Infallible>;
 
-/// Starts the thread of a shard; returns once its executor stands.
+/// Starts the thread of a shard. Returns when its executor runs.
 fn start_shard(
     placement: Placement,
     seed: Seed,
@@ -227,7 +226,7 @@ fn start_shard(
     alive: Sender<Infallible>,
 ) -> Result<JoinHandle<()>> {
     let (ready, started) = std::sync::mpsc::channel();
-    // Half a gateway helps nobody: when one shard ends, all do.
+    // A gateway without one of its shards is useless: when one shard ends, all end.
     let stop_all = StopOnDrop(stopper);
     let name = format!("shard-{}", seed.id.0);
     let thread = std::thread::Builder::new()
@@ -252,7 +251,7 @@ fn start_shard(
     Ok(thread)
 }
 
-/// Starts the thread that watches the shards; it ends after the last of them.
+/// Starts the watchdog thread, which ends after the last shard.
 fn start_watchdog(
     pulses: Vec<(Arc<Activity>, Arc<Doorbell>)>,
     counters: Arc<[Counters]>,
@@ -275,19 +274,19 @@ fn cannot_start(thread: &str, error: &std::io::Error) -> Error {
     ))
 }
 
-/// A gateway at work.
+/// A running gateway.
 pub struct Running {
     address: SocketAddr,
     shards: usize,
     threads: Vec<JoinHandle<()>>,
     watchdog: JoinHandle<()>,
     stopper: Stopper,
-    /// Asks for the blacklist file to be read again.
+    /// Set to make a shard read the blacklist file again.
     reread: Arc<AtomicBool>,
-    /// Why a shard stopped the gateway.
+    /// The error of the shard that stopped the gateway.
     failure: Arc<OnceLock<Error>>,
     counters: Arc<[Counters]>,
-    /// Clients that can be connected at one time.
+    /// Largest number of connected clients.
     clients_max: usize,
     /// Keeps the cores of the shards reserved.
     pinning: Pinning,
@@ -307,33 +306,33 @@ impl Running {
         }
     }
 
-    /// Where clients connect.
+    /// Returns the address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Number of shards.
+    /// Returns the number of shards.
     pub fn shards(&self) -> usize {
         self.shards
     }
 
-    /// Counters of now, added up over shards: `name=value name=value …`; zeros are left out.
+    /// Returns the counters, added up over shards: `name=value name=value …`, without zeros.
     pub fn counters(&self) -> String {
         report(&self.counters)
     }
 
-    /// A handle that tells the gateway to stop, from any thread.
+    /// Returns a handle that stops the gateway from any thread.
     pub fn stopper(&self) -> Stopper {
         self.stopper.clone()
     }
 
-    /// Reads counters from any thread.
+    /// Returns a function that reads the counters from any thread.
     pub fn counters_reader(&self) -> impl Fn() -> String + Send + 'static {
         let counters = self.counters.clone();
         move || report(&counters)
     }
 
-    /// Waits until all shards have ended. An error when one ended although nobody stopped it.
+    /// Waits until all shards have ended. Returns an error if a shard ended without a request to stop.
     pub fn join(self) -> Result<()> {
         let mut result = Ok(());
         for (index, thread) in self.threads.into_iter().enumerate() {
@@ -355,7 +354,7 @@ fn report(shards: &[Counters]) -> String {
     metrics::report(shards.iter().chain([metrics::of_process()]))
 }
 
-/// Tells a gateway to stop.
+/// A handle to stop a gateway.
 #[derive(Debug, Clone)]
 pub struct Stopper {
     stop: Arc<AtomicBool>,
@@ -363,8 +362,9 @@ pub struct Stopper {
 }
 
 impl Stopper {
-    /// The application gets up to `stop_timeout` to come to its end ([`Router::before_stop`]), then
-    /// clients get a close, and shards end within a quarter of a second.
+    /// Stops the gateway. The application gets up to `stop_timeout` to finish
+    /// ([`Router::before_stop`]); then the connections of clients are closed, and the shards end within
+    /// a quarter of a second.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         for bell in &self.bells {

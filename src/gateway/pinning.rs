@@ -1,4 +1,4 @@
-//! Gives each shard a core of its own, where `pin` asks for it.
+//! Pins each shard to a core of its own, if `pin` is set.
 
 use std::fmt;
 use std::io;
@@ -8,9 +8,9 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The cores that shards are pinned to.
 pub(super) struct Pinning {
-    /// By shard; `None` where a shard runs on any core.
+    /// Core of each shard; `None` for a shard that runs on any core.
     cores: Vec<Option<usize>>,
-    /// Reservations of these cores, until the gateway has ended.
+    /// Reservations of these cores, held until the gateway ends.
     locks: Vec<Socket>,
 }
 
@@ -23,8 +23,8 @@ impl Pinning {
         }
     }
 
-    /// Chooses the n-th of `available` for shard n, and reserves it. Logs one warning when some
-    /// shards cannot be pinned.
+    /// Reserves the n-th core of `available` for shard n. Logs one warning if some shards cannot be
+    /// pinned.
     pub(super) fn reserve(available: &[usize], shards: usize) -> Self {
         let count = available.len();
         if count < shards {
@@ -42,8 +42,8 @@ impl Pinning {
                     taken.push(format!("shard {shard} (core {core})"));
                     continue;
                 }
-                // Where this process may not have Unix sockets, as with RestrictAddressFamilies= of
-                // systemd, nobody can be asked; the operator has asked for pinning.
+                // If this process may not open Unix sockets (RestrictAddressFamilies= of systemd), it
+                // cannot see reservations. The operator asked for pinning, so the core is used.
                 locked => pinning.locks.extend(locked.ok()),
             }
             pinning.cores[shard] = Some(core);
@@ -59,13 +59,13 @@ impl Pinning {
         pinning
     }
 
-    /// Returns the placement of a shard's executor.
+    /// Returns the placement of the executor of a shard.
     pub(super) fn placement(&self, shard: usize) -> Placement {
         self.cores[shard].map_or(Placement::Unbound, Placement::Fixed)
     }
 }
 
-/// As in the start line.
+/// Writes the state of pinning for the start line.
 impl fmt::Display for Pinning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (pinned, shards) = (self.cores.iter().flatten().count(), self.cores.len());
@@ -77,10 +77,10 @@ impl fmt::Display for Pinning {
     }
 }
 
-/// Reserves a core among all gateways of this network namespace: gateways in containers with networks
-/// of their own do not see each other. The kernel frees the abstract name of the socket with the
-/// process, however that ends. Another program that holds the name costs one shard its core. Nobody
-/// can connect, since the socket never listens.
+/// Reserves a core among all gateways of this network namespace; gateways in containers with their own
+/// network do not see each other. The kernel frees the abstract name of the socket when the process
+/// ends. If another program holds the name, a shard stays unpinned. No client can connect to the
+/// socket, because it never listens.
 fn lock(core: usize) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(format!("\0tangelo-core-{core}"))?)?;
@@ -91,7 +91,7 @@ fn lock(core: usize) -> io::Result<Socket> {
 mod tests {
     use super::*;
 
-    /// Cores that no machine has, so that no gateway beside this test reserves them.
+    /// Cores that no machine has, so that no other gateway reserves them.
     fn cores() -> [usize; 2] {
         let first = 1_000_000 + 10 * std::process::id() as usize;
         [first, first + 1]

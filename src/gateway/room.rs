@@ -1,5 +1,5 @@
-//! The chat room that tangelo serves when nothing is configured: something to talk to, and an
-//! example of handlers.
+//! The chat room that tangelo serves without a configuration, as a first test and an example of
+//! handlers.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
@@ -13,7 +13,7 @@ use crate::handler::{App, BroadcastOptions, Json, Reply, Router, Session, State}
 /// The page with the client.
 pub(super) const PAGE: &[u8] = include_bytes!("chat.html");
 
-/// Those who are in the room.
+/// Sends to the members of the room.
 const TO_BOUND: BroadcastOptions = BroadcastOptions {
     bound_only: true,
     filter_param: Value::Null,
@@ -24,8 +24,8 @@ const NAME_CHARS_MAX: usize = 32;
 /// Longest line of chat, characters.
 const TEXT_CHARS_MAX: usize = 2000;
 
-/// Names of all who are in the room, on whatever shard. The one thing that shards share here; it is
-/// locked when somebody enters or leaves.
+/// Names of all members of the room, on all shards. It is the only data that the shards share here, and
+/// it is locked when a member enters or leaves.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Room {
     #[allow(clippy::disallowed_types)]
@@ -33,7 +33,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Handlers for one shard.
+    /// Creates the handlers of one shard.
     pub(super) fn router(&self) -> Router {
         let room = self.clone();
         Router::new()
@@ -52,7 +52,7 @@ impl Room {
         let Some(uid) = session.uid() else { return };
         self.with_names(|names| names.remove(uid.text()));
         let left = json!({ "user": uid.text() });
-        // The only way to fail is a body too long for a package, which a name is not.
+        // It fails only if the body is too long for a package, and a name is short.
         let _ = session.app().broadcast_with("onLeave", &left, TO_BOUND);
     }
 }
@@ -76,7 +76,7 @@ async fn enter(
     if !room.with_names(|names| names.insert(name.to_owned())) {
         return refuse(409, "name is taken");
     }
-    // Those who are in hear of it; the newcomer reads the list instead.
+    // Members get an event; the newcomer gets the list.
     let added = json!({ "user": name });
     let told = session.app().broadcast_with("onAdd", &added, TO_BOUND);
     let bound = session.bind(name).await;

@@ -1,4 +1,4 @@
-//! A gateway as a whole program: output, signals, a line when it listens.
+//! A gateway as a whole program: output, signals, and the start line.
 
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,9 +18,9 @@ use crate::error::{Error, Result};
 use crate::log::{self, Output};
 use crate::metrics::{Counter, Counters};
 
-/// Signals that are caught. Those that report a fault of the program keep their default. Rust's runtime
-/// ignores SIGPIPE, and that must stay so: a caught signal writes to a pipe, which is closed while the
-/// process ends, and that write would raise SIGPIPE again, without end.
+/// Signals that are caught. Signals that report a fault of the program keep their default. Rust's
+/// runtime ignores SIGPIPE, and this must stay so: a caught signal writes to a pipe, which is closed
+/// while the process ends, and that write would raise SIGPIPE again and again.
 const SIGNALS: [i32; 6] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];
 
 /// Runs the program `tangelo`: reads the command line, serves until the end, and returns the exit code.
@@ -48,19 +48,20 @@ fn refuse(format: LogFormat, error: &Error) -> ExitCode {
 }
 
 impl Gateway {
-    /// Starts all shards and serves until SIGTERM or SIGINT, or until a shard fails: what the binary
-    /// does. Writes the log where the configuration says, one line to standard output when it
-    /// listens, and all counters on SIGUSR1 and at the end. SIGHUP reads `client.blacklist_file` again. A
-    /// second SIGTERM or SIGINT ends the process at once, with status 1.
+    /// Starts all shards and serves until SIGTERM or SIGINT, or until a shard fails; the binary calls
+    /// this. It writes the log as configured, a start line to standard output, and all counters on
+    /// SIGUSR1 and at the end. SIGHUP reads `client.blacklist_file` again. A second SIGTERM or SIGINT
+    /// ends the process at once, with status 1.
     ///
-    /// Errors: as [`Gateway::start`] and [`Running::join`]. Takes the process' panic hook and its signals.
+    /// Errors: those of [`Gateway::start`] and [`Running::join`]. It replaces the panic hook and the
+    /// signal handlers of the process.
     pub fn run(self) -> Result<()> {
         let output = Arc::new(log::start(&self.config.log)?);
-        // A handler's panic is a line of the log like any other, not a text in between.
+        // The panic of a handler is a log line like any other.
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
         let (id, page) = (self.config.id.clone(), self.page);
         let has_blacklist_file = self.config.client.blacklist_file.is_some();
-        // Before the first shard, so that no signal finds nobody at home.
+        // Before the first shard, so that no signal is lost.
         let mut signals = Signals::new(SIGNALS)
             .map_err(|error| Error::Host(format!("cannot catch signals: {error}")))?;
         let (running, starting) = self.launch()?;
@@ -94,8 +95,8 @@ impl Gateway {
     }
 }
 
-/// Returns the start line, which says where clients connect, how many fit, and whether shards are pinned,
-/// and its members in JSON. Other programs parse the text up to the number of shards.
+/// Returns the start line and its members in JSON: the address for clients, the number of shards, the
+/// pinning, the largest number of clients. Other programs parse the text up to the number of shards.
 fn start_line(running: &Running, id: &str) -> (String, Vec<(&'static str, Value)>) {
     let (address, shards) = (running.address, running.shards);
     let (pinning, clients_max) = (&running.pinning, running.clients_max);
@@ -114,7 +115,7 @@ fn start_line(running: &Running, id: &str) -> (String, Vec<(&'static str, Value)
 
 /// Returns the URL of the page for a browser on this machine.
 fn page_url(mut address: SocketAddr) -> String {
-    // A browser may not connect to the address that stands for all addresses.
+    // A browser may refuse to connect to the wildcard address.
     match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
@@ -123,17 +124,18 @@ fn page_url(mut address: SocketAddr) -> String {
     format!("http://{address}/")
 }
 
-/// Acts on signals. **Invariant**: nothing here waits, so a signal always finds its thread ready.
+/// The signal handler. **Invariant**: it never waits, so its thread is always ready for the next
+/// signal.
 struct Control {
     output: Arc<Output>,
     stopper: Stopper,
     counters: Arc<[Counters]>,
-    /// Asks for the blacklist file to be read again, if there is one.
+    /// Set to make a shard read the blacklist file again; `None` without a file.
     reread: Option<Arc<AtomicBool>>,
 }
 
 impl Control {
-    /// Runs until the handle of the signals is closed.
+    /// Handles signals until their handle is closed.
     fn run(&self, signals: &mut Signals) {
         let mut is_stopping = false;
         for signal in signals.forever() {
@@ -163,7 +165,7 @@ impl Control {
 
     fn reread(&self) {
         match &self.reread {
-            // The shard that reads the file says what became of it.
+            // The shard that reads the file logs the result.
             Some(reread) => reread.store(true, Ordering::Release),
             None => {
                 tracing::info!("SIGHUP has no effect, because client.blacklist_file is not set")
@@ -171,7 +173,7 @@ impl Control {
         }
     }
 
-    /// Ends the process although its clients and the application are not done.
+    /// Ends the process at once, without waiting for clients and the application.
     fn cut(&self, signal: i32) -> ! {
         let connections = |counters: &Counters| counters.get(Counter::Connections);
         let clients: u64 = self.counters.iter().map(connections).sum();

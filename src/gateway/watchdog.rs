@@ -1,5 +1,5 @@
-//! Watches the shards from a thread of its own: reports one that stalls, and wakes one that has lost a
-//! wake-up. A shard itself can do neither.
+//! Watches the shards from its own thread: it reports a stalled shard, and wakes one that has lost a
+//! wake-up. A shard cannot do this itself.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,20 +15,20 @@ mod thread;
 
 use thread::{Thread, Usage};
 
-/// Distance between two looks. Four wake-ups a second are what an idle process pays.
+/// Time between two checks. An idle process pays four wake-ups a second.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Looks without a tick between them from which on a shard counts as stalled.
+/// Checks without a tick after which a shard counts as stalled.
 const LOOKS_MIN: u32 = (STALL_MIN.as_millis() / LOOK.as_millis()) as u32;
 const _: () = assert!(LOOKS_MIN >= 2, "one look may fall between two late ticks");
 
-/// Time in which a shard that has only lost a wake-up ticks once it is woken.
+/// Time in which a woken shard ticks, if it had only lost a wake-up.
 const WAKES_WITHIN: Duration = Duration::from_millis(50);
 
-/// Environment variable with which tests keep the watchdog from waking shards; it still reports them.
+/// Environment variable for tests: the watchdog reports shards, but does not wake them.
 const ONLY_REPORTS: &str = "TANGELO_TEST_WATCHDOG_ONLY_REPORTS";
 
-/// Looks at all shards until they have ended: each holds a sender of `shards`, and nothing is sent.
+/// Checks all shards until they have ended. Each shard holds a sender of `shards`, and sends nothing.
 pub(super) fn watch(
     pulses: Vec<(Arc<Activity>, Arc<Doorbell>)>,
     counters: &Counters,
@@ -43,7 +43,7 @@ pub(super) fn watch(
         if !wakes {
             continue;
         }
-        // All of them, so that one wait serves for all.
+        // All shards are woken before one common wait.
         let woken = watches
             .iter_mut()
             .fold(false, |any, watch| watch.wake() | any);
@@ -69,17 +69,17 @@ pub(super) fn watch(
     }
 }
 
-/// One shard under watch.
+/// The watch over one shard.
 struct Watch {
     pulse: Arc<Activity>,
     bell: Arc<Doorbell>,
     ticks: Ticks,
     thread: Option<Thread>,
-    /// Usage of its thread at the last look that saw a tick.
+    /// CPU usage of its thread at the last check that saw a tick.
     usage: Option<Usage>,
-    /// Part of the application that had its thread at the last report.
+    /// Part of the application that ran on its thread at the last report.
     work: String,
-    /// Its number of ticks when the watchdog woke it from sleep.
+    /// Number of ticks when the watchdog woke the shard from sleep.
     woken_at: Option<u64>,
 }
 
@@ -96,7 +96,7 @@ impl Watch {
         }
     }
 
-    /// Looks whether the shard has ticked, and reports it if it stalls.
+    /// Checks whether the shard has ticked, and reports a stall.
     fn look(&mut self, shard: usize, counters: &Counters) {
         let thread = self.pulse.thread();
         if self.thread.as_ref().map(Thread::id) != thread {
@@ -126,9 +126,9 @@ impl Watch {
         }
     }
 
-    /// Wakes a shard that does not tick. Returns true when the shard should have been awake: its thread
-    /// slept outside of the application. In a long stall the distance between two calls doubles, since
-    /// the doorbell bears a limited number of them that the shard has not noticed ([`Doorbell::wake`]).
+    /// Wakes a shard that does not tick. Returns true if the thread slept outside of the application,
+    /// so the shard should have been awake. In a long stall the distance between two wake-ups doubles,
+    /// because the doorbell holds only a limited number of unseen ones ([`Doorbell::wake`]).
     fn wake(&mut self) -> bool {
         self.woken_at = None;
         if !self.ticks.still.is_power_of_two() {
@@ -142,7 +142,7 @@ impl Watch {
         self.woken_at.is_some()
     }
 
-    /// Returns whether the shard ticked once it was woken: then it had lost a wake-up.
+    /// Returns true if the shard ticked after it was woken: it had lost a wake-up.
     fn has_lost_a_wakeup(&mut self) -> bool {
         let woken_at = self.woken_at.take();
         woken_at.is_some()
@@ -153,30 +153,29 @@ impl Watch {
     }
 }
 
-/// Ticks of one shard, as the watchdog has seen them.
+/// The ticks of one shard, as seen by the watchdog.
 #[derive(Default)]
 struct Ticks {
     ticks: Option<u64>,
-    /// Looks in a row that saw no tick.
+    /// Consecutive checks without a tick.
     still: u32,
-    /// How many of them the next report wants; 0 when there was none.
+    /// Value of `still` for the next report; 0 without a report so far.
     next_report: u32,
 }
 
-/// The result of a look.
+/// The result of a check.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     /// Nothing to report.
     Fine,
-    /// The shard has not ticked for so long that the watchdog reports it.
+    /// The shard has not ticked for `since`, long enough for a report.
     Stalled { begins: bool, since: Duration },
-    /// A stall that was reported is over.
+    /// A reported stall has ended.
     TicksAgain { after: Duration },
 }
 
 impl Ticks {
-    /// Counts time in looks: one that comes late counts as one, so a process that stood still as
-    /// a whole has no stalled shards.
+    /// Counts time in checks. A late check counts as one, so the pause of a whole process does not count as a stall.
     fn look(&mut self, ticks: Option<u64>) -> Seen {
         if self.ticks != ticks {
             let after = self.since();
@@ -242,8 +241,8 @@ mod tests {
         }
     }
 
-    /// Returns the counters of a watchdog beside a shard that ticks, calls `wait` until its bell wakes it,
-    /// and ticks again.
+    /// Runs a watchdog and a shard that ticks, calls `wait` until its bell wakes it, and ticks again.
+    /// Returns the counters.
     #[allow(clippy::disallowed_methods, reason = "the thread of a shard")]
     fn watch_a_shard(wait: impl FnOnce(&Activity, &Wakes) + Send + 'static) -> Counters {
         let (pulse, bell) = (Arc::<Activity>::default(), Arc::<Doorbell>::default());
@@ -263,7 +262,7 @@ mod tests {
             of_shard.tick();
             wait(&of_shard, &wakes);
             of_shard.tick();
-            // The watchdog has to see that before the shard ends.
+            // The watchdog must see this before the shard ends.
             std::thread::sleep(4 * WAKES_WITHIN);
         });
         let counters = Counters::default();
@@ -283,7 +282,7 @@ mod tests {
             }
             wakes.sleep();
         });
-        // A busy machine may keep it from ticking in time, but hardly each time.
+        // On a busy machine the shard may tick too late, but hardly each time.
         let counted = counters.get(Counter::WakeupsLost);
         assert!((1..=SLEEPS + 1).contains(&counted), "{counted}");
     }
@@ -324,7 +323,7 @@ mod tests {
         let after = 20 * LOOK;
         assert_eq!(ticks.look(Some(8)), Seen::TicksAgain { after });
         assert_eq!(ticks.look(Some(9)), Seen::Fine);
-        // The next one is one of its own.
+        // The next stall is a new one.
         assert_eq!(ticks.look(Some(9)), Seen::Fine);
         assert_eq!(ticks.look(Some(9)), stalled(2));
     }

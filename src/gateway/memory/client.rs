@@ -1,4 +1,4 @@
-//! A client of a gateway in memory: what a library of a game does, a call at a time.
+//! A client of a gateway in memory, with the functions of a game's client library.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -13,27 +13,27 @@ use crate::net::memory::MemoryStream;
 use crate::wire::message::{self, Kind, Message, Route};
 use crate::wire::package::{self, Kind as PackageKind};
 
-/// How a client connects. The default is what [`InMemory::connect`](super::InMemory::connect) takes.
+/// The options of a client. [`InMemory::connect`](super::InMemory::connect) uses the default.
 #[derive(Debug, Clone, Default)]
 pub struct ClientOptions {
-    /// The shard that accepts it, from 0; else one after the other.
+    /// The shard that accepts the client, from 0; by default the next in turn.
     pub shard: Option<usize>,
-    /// Where it comes from; else a port of 127.0.0.1.
+    /// The address of the client; by default a port of 127.0.0.1.
     pub address: Option<SocketAddr>,
-    /// The body of its handshake; else that of a client without a cache, `{"sys":{"type":"memory",
-    /// "version":"0.0.0"},"user":{}}`.
+    /// The body of the handshake; by default that of a client without a cache,
+    /// `{"sys":{"type":"memory","version":"0.0.0"},"user":{}}`.
     pub handshake: Option<Value>,
 }
 
 /// A client over raw TCP framing.
 ///
-/// Each function runs the shards until they have nothing left to do at this time of the clock, then
-/// looks at what has come. Those that wait for something panic when it does not come within
-/// [the patience](super::InMemory::set_patience), or cannot come any more. Dictionary codes and protobuf bodies are used
-/// both ways where the handshake says so.
+/// Each function runs the shards until they have no work left at this time of the clock, then reads the
+/// received bytes. A function that waits panics if the message does not arrive within [the
+/// patience](super::InMemory::set_patience), or cannot arrive any more. Dictionary codes and protobuf
+/// bodies are used in both directions if the handshake says so.
 ///
-/// Bound: what has come and was not looked at stays; of what the client does not take,
-///        `limits::MEMORY_SOCKET_BYTES` are on their way, then the gateway holds the rest, up to
+/// Bound: received messages stay until the test takes them. If the client stops reading,
+///        `limits::MEMORY_SOCKET_BYTES` are in transit and the gateway keeps the rest, up to
 ///        `client.outbox_bytes_max`
 pub struct Client {
     world: Rc<World>,
@@ -42,16 +42,16 @@ pub struct Client {
     last_id: u32,
     /// Routes of requests without an answer, by id.
     asked: HashMap<u32, String>,
-    /// Of the handshake: codes of routes, and whether there are protos.
+    /// Route codes of the handshake, and whether it has protos.
     codes: HashMap<String, u16>,
     uses_protos: bool,
     inbox: Inbox,
 }
 
-/// What has come.
+/// Received messages.
 #[derive(Default)]
 struct Inbox {
-    /// The front of a package.
+    /// The start of an incomplete package.
     bytes: Vec<u8>,
     greeting: Option<Value>,
     answers: HashMap<u32, Value>,
@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    /// Sends the handshake and, where its answer has code 200, the acknowledgement. The answer.
+    /// Sends the handshake and, after code 200, the acknowledgement. Returns the answer.
     #[track_caller]
     pub fn shake_hands(&mut self) -> Value {
         let body = self.handshake.to_string();
@@ -97,17 +97,17 @@ impl Client {
     /// Sends a request and waits for its answer.
     ///
     /// # Panics
-    /// When no answer comes, or `body` cannot be written as JSON or by its proto.
+    /// If no answer arrives, or `body` cannot be written as JSON or by its proto.
     #[track_caller]
     pub fn request(&mut self, route: &str, body: &impl Serialize) -> Value {
         let id = self.ask(route, body);
         self.wait(route, |inbox| inbox.answers.remove(&id))
     }
 
-    /// Sends a request and does not wait for its answer, which [`Client::answer`] has.
+    /// Sends a request without waiting. [`Client::answer`] returns its answer.
     ///
     /// # Panics
-    /// When `body` cannot be written as JSON or by its proto.
+    /// If `body` cannot be written as JSON or by its proto.
     #[track_caller]
     pub fn ask(&mut self, route: &str, body: &impl Serialize) -> u32 {
         self.last_id += 1;
@@ -116,7 +116,7 @@ impl Client {
         self.last_id
     }
 
-    /// The answer to a request, once, if it is there. What is not JSON is a string.
+    /// Returns the answer to a request once, if it has arrived. A body that is not JSON is a string.
     #[track_caller]
     pub fn answer(&mut self, id: u32) -> Option<Value> {
         self.look();
@@ -126,23 +126,23 @@ impl Client {
     /// Sends a notify.
     ///
     /// # Panics
-    /// When `body` cannot be written as JSON or by its proto.
+    /// If `body` cannot be written as JSON or by its proto.
     #[track_caller]
     pub fn notify(&mut self, route: &str, body: &impl Serialize) {
         self.message(Kind::Notify, 0, route, body);
     }
 
-    /// The oldest push that has not been looked at, if one has come: its route and body.
+    /// Takes the oldest received push: its route and body.
     #[track_caller]
     pub fn pushed(&mut self) -> Option<(String, Value)> {
         self.look();
         self.inbox.pushes.pop_front()
     }
 
-    /// The same, and waits for it.
+    /// Waits for a push and takes it.
     ///
     /// # Panics
-    /// When none comes.
+    /// If none arrives.
     #[track_caller]
     pub fn next_push(&mut self) -> (String, Value) {
         self.wait("a push", |inbox| inbox.pushes.pop_front())
@@ -154,45 +154,45 @@ impl Client {
         self.send(PackageKind::Heartbeat, b"");
     }
 
-    /// Heartbeats that have come so far; the gateway answers the acknowledgement and each heartbeat
-    /// with one.
+    /// Returns the number of received heartbeats. The gateway answers the acknowledgement and each
+    /// heartbeat with one.
     #[track_caller]
     pub fn heartbeats(&mut self) -> usize {
         self.look();
         self.inbox.heartbeats
     }
 
-    /// The reason for which the gateway has kicked this client, if it has.
+    /// Returns the reason of the kick, if the gateway has kicked this client.
     #[track_caller]
     pub fn kicked(&mut self) -> Option<String> {
         self.look();
         self.inbox.kicked.clone()
     }
 
-    /// Whether the connection has ended, from whichever side.
+    /// Returns true if either side has closed the connection.
     #[track_caller]
     pub fn is_closed(&mut self) -> bool {
         self.look();
         self.stream.has_ended()
     }
 
-    /// Ends the connection, as dropping the client does later.
+    /// Closes the connection. Dropping the client does the same.
     #[track_caller]
     pub fn close(&mut self) {
         self.stream.shutdown();
         self.world.rest("closing");
     }
 
-    /// Sends bytes as they are. After the end of the connection they are lost.
+    /// Sends bytes unchanged. They are lost if the connection has ended.
     ///
     /// # Panics
-    /// When the gateway does not read them.
+    /// If the gateway does not read them.
     #[track_caller]
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         self.world.send(bytes, |slices| self.stream.write(slices));
     }
 
-    /// Bytes that have come and that no other function has looked at; none of them will.
+    /// Takes the received bytes that no other function has read.
     #[track_caller]
     pub fn take_bytes(&mut self) -> Vec<u8> {
         self.world.rest("receiving");
@@ -230,7 +230,7 @@ impl Client {
         self.send(PackageKind::Data, &bytes);
     }
 
-    /// A body as its proto has it, if there is one.
+    /// Encodes a body by its proto, if it has one.
     #[track_caller]
     fn encoded(&self, route: &str, text: Vec<u8>) -> Vec<u8> {
         let protos = self.world.protos.client();
@@ -261,7 +261,7 @@ impl Client {
         })
     }
 
-    /// Looks at what has come by now.
+    /// Reads the received bytes.
     #[track_caller]
     fn look(&mut self) {
         self.world.rest("receiving");
@@ -351,7 +351,7 @@ impl Client {
     }
 }
 
-/// A body; a string where it is no JSON.
+/// Parses a body. A body that is not JSON is a string.
 fn value(body: &[u8]) -> Value {
     serde_json::from_slice(body)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()))

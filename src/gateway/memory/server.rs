@@ -1,4 +1,4 @@
-//! A server of the cluster that a test stands in for: gets the gateway's calls and answers them, or not.
+//! A server of the cluster, played by a test: it gets the calls of the gateway and answers them.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -38,48 +38,48 @@ use crate::wire::pomelo::{mqtt, rpc};
 /// # }
 /// ```
 ///
-/// Like a [`Client`](super::Client) it runs the shards with each function, and panics when something
-/// does not come. It keeps links alive by itself; it makes no calls of its own.
+/// Like a [`Client`](super::Client), each function runs the shards, and panics if a call does not
+/// arrive. The server keeps its links alive by itself and makes no calls of its own.
 ///
-/// Bound: as many calls wait as the gateway has in flight, `rpc.calls_in_flight_max` for each shard
+/// Bound: the calls that the gateway has in flight, `rpc.calls_in_flight_max` for each shard
 pub struct Server {
     world: Rc<World>,
     host: String,
     port: u16,
     desk: Rc<Desk>,
-    /// `None` once it is over.
+    /// `None` after the end of the server.
     accepting: Option<glommio::Task<()>>,
 }
 
-/// What lies between the tasks of a server and its test.
+/// The data that the tasks of a server share with the test.
 #[derive(Default)]
 struct Desk {
-    /// What the links have brought: payloads whose calls nobody has looked at.
+    /// Received payloads whose calls have not been taken.
     payloads: RefCell<VecDeque<(Rc<Socket>, Vec<u8>)>>,
-    /// Calls of payloads that somebody has looked at.
+    /// Calls of parsed payloads.
     calls: RefCell<VecDeque<ServerCall>>,
     links: RefCell<Vec<Rc<Socket>>>,
-    /// Bytes that the links have brought.
+    /// Received bytes.
     received: RefCell<Vec<u8>>,
 }
 
-/// A call that the gateway has made.
+/// A call of the gateway.
 #[derive(Debug, Clone)]
 pub struct ServerCall {
     /// `user` for a remote of the application, `sys` for one of the framework.
     pub namespace: String,
-    /// The remote; `msgRemote` for a client's message.
+    /// The service; `msgRemote` for a client's message.
     pub service: String,
-    /// Its method; `forwardMessage` for a client's message.
+    /// The method; `forwardMessage` for a client's message.
     pub method: String,
-    /// What it is called with; for a client's message that and its session.
+    /// The arguments; for a client's message, the message and its session.
     pub args: Vec<Value>,
     link: Rc<Socket>,
     id: Vec<u8>,
 }
 
 impl Desk {
-    /// Takes the oldest call. The test pays for the parsing, not the shard that has sent the call.
+    /// Takes the oldest call. It is parsed here, so that the test and not the shard spends the time.
     fn next_call(&self) -> Option<ServerCall> {
         let mut calls = self.calls.borrow_mut();
         while calls.is_empty() {
@@ -102,13 +102,14 @@ impl Desk {
 }
 
 impl ServerCall {
-    /// Route and body of a client's message; `None` for any other call.
+    /// Returns route and body of a client's message, or `None` for another call.
     pub fn message(&self) -> Option<(&str, &Value)> {
         let message = self.args.first().filter(|_| self.service == "msgRemote")?;
         Some((message["route"].as_str()?, &message["body"]))
     }
 
-    /// The session of a client's message, as servers get it: `id`, `frontendId`, `uid`, `settings`.
+    /// Returns the session of a client's message in the form for servers: `id`, `frontendId`, `uid`,
+    /// `settings`.
     pub fn session(&self) -> Option<&Value> {
         self.args.get(1).filter(|_| self.service == "msgRemote")
     }
@@ -130,34 +131,33 @@ impl Server {
         }
     }
 
-    /// The oldest call that has not been looked at, if one has come.
+    /// Takes the oldest received call, if any.
     #[track_caller]
     pub fn called(&mut self) -> Option<ServerCall> {
         self.world.rest("receiving");
         self.desk.next_call()
     }
 
-    /// The same, and waits for it.
+    /// Waits for a call and takes it.
     ///
     /// # Panics
-    /// When none comes.
+    /// If none arrives.
     #[track_caller]
     pub fn next_call(&mut self) -> ServerCall {
         self.world.wait("a call", || self.desk.next_call())
     }
 
-    /// Takes the bytes that links have brought since the last look: packets of MQTT. Only whole packets, in the
-    /// order in which they came.
+    /// Takes the bytes received since the last call: complete MQTT packets, in order of arrival.
     #[track_caller]
     pub fn take_bytes(&mut self) -> Vec<u8> {
         self.world.rest("receiving");
         self.desk.received.take()
     }
 
-    /// Answers a call. After the end of its link that is lost.
+    /// Answers a call. The answer is lost if the link has ended.
     ///
     /// # Panics
-    /// When `value` cannot be written as JSON.
+    /// If `value` cannot be written as JSON.
     #[track_caller]
     pub fn answer(&mut self, call: &ServerCall, value: &impl Serialize) {
         let text = serde_json::to_vec(value);
@@ -194,7 +194,7 @@ impl Drop for Server {
             return;
         };
         if std::thread::panicking() {
-            // The test has failed: nothing runs any more.
+            // The test has failed, and its tasks no longer run.
             drop(accepting.detach());
         } else {
             self.world.run(accepting.cancel());
@@ -203,7 +203,7 @@ impl Drop for Server {
     }
 }
 
-/// Accepts the links of a gateway, for ever.
+/// Accepts the links of a gateway, without end.
 async fn accept(backlog: Rc<MemoryListener>, desk: Rc<Desk>) {
     loop {
         let link = Rc::new(Socket::memory(backlog.accept().await));

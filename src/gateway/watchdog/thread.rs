@@ -1,4 +1,4 @@
-//! How the kernel sees the thread of a shard: whether it sleeps, and how it has spent its time.
+//! The kernel's account of a thread: its state, and the use of its time.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -11,16 +11,16 @@ const SCHEDSTAT_BYTES: usize = 64;
 #[derive(Debug)]
 pub(super) struct Thread {
     id: i32,
-    /// Kept open: it is read at each look. `None` where the kernel does not offer it.
+    /// Kept open for the read at each check. `None` if the kernel has no such file.
     schedstat: Option<File>,
 }
 
 /// Time that a thread has spent since it began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Usage {
-    /// On a CPU.
+    /// Time on a CPU.
     ran: Duration,
-    /// Ready to run, while others had the CPUs. The kernel adds a wait to it when the wait is over.
+    /// Time ready to run while other threads had the CPUs. The kernel adds a wait when it ends.
     waited_for_cpu: Duration,
 }
 
@@ -34,14 +34,14 @@ impl Thread {
         self.id
     }
 
-    /// Returns its usage until now; `None` where the kernel does not say.
+    /// Returns the usage so far, or `None` if the kernel does not report it.
     pub(super) fn usage(&self) -> Option<Usage> {
         let mut text = [0; SCHEDSTAT_BYTES];
         let bytes = self.schedstat.as_ref()?.read_at(&mut text, 0).ok()?;
         Usage::parse(std::str::from_utf8(&text[..bytes]).ok()?)
     }
 
-    /// Whether it sleeps until something wakes it.
+    /// Returns true if the thread sleeps.
     pub(super) fn sleeps(&self) -> bool {
         self.state() == Some('S')
     }
@@ -66,7 +66,7 @@ impl Thread {
         state_of(&stat)
     }
 
-    /// Returns the kernel function in which it sleeps, where this user may read that.
+    /// Returns the kernel function in which the thread sleeps, if this user may read it.
     fn sleeping_place(&self) -> String {
         let place = fs::read_to_string(format!("/proc/self/task/{}/wchan", self.id));
         match place {
@@ -76,7 +76,8 @@ impl Thread {
     }
 }
 
-/// Returns the state in a line of `/proc/<pid>/stat`. The thread's name before it may hold any character.
+/// Returns the state in a line of `/proc/<pid>/stat`. The name of the thread before it may contain any
+/// character.
 fn state_of(stat: &str) -> Option<char> {
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.trim_start().chars().next()
@@ -101,7 +102,7 @@ impl Usage {
         })
     }
 
-    /// Returns the largest part of the time `since`, and its length to 10 ms.
+    /// Returns the largest part of the time `since`, and its length rounded down to 10 ms.
     fn main_cause(self, before: Self, is_ready: bool, since: Duration) -> (Cause, Duration) {
         let ran = self.ran.saturating_sub(before.ran);
         let mut waited = self.waited_for_cpu.saturating_sub(before.waited_for_cpu);
@@ -143,10 +144,10 @@ mod tests {
         for (now, is_ready, cause) in [
             (usage(2900, 51), true, (Cause::Ran, ms(1900))),
             (usage(1001, 1950), false, (Cause::WaitedForCpu, ms(1900))),
-            // It still waits: nothing of that is in the sums.
+            // The thread still waits: the sums do not include this wait.
             (usage(1020, 50), true, (Cause::WaitedForCpu, ms(1980))),
             (usage(1020, 51), false, (Cause::Slept, ms(1970))),
-            // More than the time that was looked at: a look came late.
+            // More than the time checked: the check was late.
             (usage(1000, 9050), false, (Cause::WaitedForCpu, ms(2000))),
         ] {
             assert_eq!(now.main_cause(before, is_ready, since), cause, "{now:?}");
