@@ -9,6 +9,8 @@ mod documents;
 mod prose;
 mod remains;
 mod rooms;
+mod shard;
 mod source;
 mod tables;
 mod types;
+mod uses;
