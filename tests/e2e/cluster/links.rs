@@ -197,7 +197,11 @@ mod a_server_that_never_ran_leaves_without_a_warning {
         let mut client = Client::tcp(gateway.address()).open();
         client.request_text("chat.chatHandler.echo", "{}");
         let (_, printed) = gateway.stop();
-        assert_eq!(warnings(&printed, "tangelo::shard::peers::"), [""; 0], "{printed}");
+        assert_eq!(
+            warnings(&printed, "tangelo::shard::peers::"),
+            [""; 0],
+            "{printed}"
+        );
     }
 
     in_both_dialects!(joins_and_leaves);
