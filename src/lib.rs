@@ -36,6 +36,8 @@
 #[macro_use]
 mod walk;
 
+#[cfg(feature = "runtime")]
+mod checked;
 pub mod config;
 pub mod handler;
 pub mod limits;

@@ -43,7 +43,12 @@ pub struct Refusal {
 impl HandshakeReplies {
     /// Builds the replies from the heartbeat option and, if they are in use, the dictionary and the
     /// protos.
-    pub fn new(config: &Config, dictionary: &Dictionary, protos: &Protos) -> Self {
+    pub fn new(
+        config: &Config,
+        check: ClientCheck,
+        dictionary: &Dictionary,
+        protos: &Protos,
+    ) -> Self {
         let client = &config.client;
         let (use_dict, use_protobuf) = (client.use_dict, client.use_protobuf);
         let reply = |has_dict: bool, has_protos: bool| {
@@ -72,8 +77,7 @@ impl HandshakeReplies {
             // As in Pomelo, the version is empty without any protos, and clients treat it as missing.
             proto_version: Some(protos.version().to_owned())
                 .filter(|version| use_protobuf && !version.is_empty()),
-            // The start has checked the rules.
-            check: ClientCheck::parse(&client.accept).unwrap_or_default(),
+            check,
             use_crypto: client.use_crypto,
         }
     }

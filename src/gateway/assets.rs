@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::checked::CheckedConfig;
 use crate::client::coder::Protos;
 use crate::client::host_filter::HostFilter;
-use crate::config::{self, Config, Dialect};
+use crate::config::{Config, Dialect};
 use crate::error::{Error, Result};
 use crate::shard::blacklist;
 use crate::wire::protobuf::{Flavour, Schema};
@@ -48,20 +49,19 @@ fn schema(dialect: Dialect, path: &Path) -> std::result::Result<Schema, String> 
     Ok(schema)
 }
 
-/// Who may not connect.
-pub(super) fn host_filter(client: &config::Client) -> Result<HostFilter> {
-    let wrong = |key: &str, text: String| Error::Config(format!("client.{key}: {text}"));
-    let filter = HostFilter::new(&client.blacklist);
-    let filter = filter.map_err(|error| wrong("blacklist", error.to_string()))?;
-    let Some(path) = &client.blacklist_file else {
-        return Ok(filter);
+/// Returns the blacklist: its expressions in the configuration, and those of its file.
+pub(super) fn host_filter(config: &CheckedConfig) -> Result<HostFilter> {
+    let Some(path) = &config.client.blacklist_file else {
+        return Ok(config.blacklist.clone());
     };
     let in_file = |error: &dyn std::fmt::Display| {
-        wrong("blacklist_file", format!("{}: {error}", path.display()))
+        let path = path.display();
+        Error::Config(format!("client.blacklist_file: {path}: {error}"))
     };
     let read = blacklist::read(path, None).map_err(|error| in_file(&error))?;
     let text = read.map_or_else(String::new, |(_, text)| text);
-    filter.with_file(&text).map_err(|error| in_file(&error))
+    let filter = config.blacklist.with_file(&text);
+    filter.map_err(|error| in_file(&error))
 }
 
 /// Returns the folder of the project's handlers in JavaScript for this server's type, if it has any: for

@@ -127,6 +127,15 @@ fn refused(error: &io::Error, disabled: Option<&str>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn this_machine_passes_and_the_panic_hook_is_as_before() {
+        host::check(&Config::default(), 1).unwrap();
+        probe().unwrap();
+        let caught = thread::Builder::new().spawn(|| panic!("on purpose: the hook prints this"));
+        assert!(caught.unwrap().join().is_err());
+    }
 
     fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
         match result {

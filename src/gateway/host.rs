@@ -1,4 +1,5 @@
-//! The machine's limits: files, lockable memory, cores.
+//! The machine's limits: files, lockable memory, cores. A start checks them before the first shard, so
+//! that an operator reads one line instead of a panic or of failures under load.
 
 use std::fs;
 use std::time::Duration;
@@ -27,6 +28,16 @@ const CLIENTS_USUAL_MIN: usize = 1000;
 /// locked memory back late (up to 60 ms was seen), and it counts for all processes of one user.
 pub(super) const TRIES: u32 = 20;
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
+
+/// Raises the soft limits and checks that the machine has enough for `config`.
+pub(super) fn check(config: &Config, shards: usize) -> Result<()> {
+    let (files, memory) = (raise(Resource::Nofile), raise(Resource::Memlock));
+    files_fit(files, config, shards)?;
+    if let Some(text) = few_clients(files, config, shards) {
+        tracing::warn!("{text}");
+    }
+    memory_fits(memory, is_exempt(), shards)
+}
 
 /// Shards to start: as configured, else one per available core.
 pub(super) fn shards(config: &Config) -> usize {
@@ -58,15 +69,6 @@ fn sockets_within(limit: Option<u64>, config: &Config, shards: usize) -> usize {
     room.min(shards * SESSIONS_PER_SHARD_MAX)
 }
 
-pub(super) fn shards_fit(shards: usize) -> Result<()> {
-    if (1..=SHARDS_MAX).contains(&shards) {
-        return Ok(());
-    }
-    Err(Error::Host(format!(
-        "shards: {shards} is out of range; accepted: 1 to {SHARDS_MAX}"
-    )))
-}
-
 /// Raises a soft limit as far as is allowed; what it is then. `None` is no limit.
 pub(super) fn raise(resource: Resource) -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(resource);
@@ -95,7 +97,7 @@ fn reserve(config: &Config, shards: usize) -> usize {
     SPARE_FILES + shards * SHARD_FILES + links * config.servers.len()
 }
 
-pub(super) fn files_fit(limit: Option<u64>, config: &Config, shards: usize) -> Result<()> {
+fn files_fit(limit: Option<u64>, config: &Config, shards: usize) -> Result<()> {
     let (limit, reserve) = (files_max(limit), reserve(config, shards));
     let (clients, what, or) = match config.client.max_connections {
         Some(max) => (
@@ -117,7 +119,7 @@ pub(super) fn files_fit(limit: Option<u64>, config: &Config, shards: usize) -> R
 
 /// Returns a warning when the file limit leaves few clients and `client.max_connections` does not say
 /// that the operator wants few.
-pub(super) fn few_clients(limit: Option<u64>, config: &Config, shards: usize) -> Option<String> {
+fn few_clients(limit: Option<u64>, config: &Config, shards: usize) -> Option<String> {
     let clients = sockets_within(limit, config, shards);
     if config.client.max_connections.is_some() || clients >= CLIENTS_USUAL_MIN {
         return None;
@@ -129,7 +131,7 @@ pub(super) fn few_clients(limit: Option<u64>, config: &Config, shards: usize) ->
     ))
 }
 
-pub(super) fn memory_fits(limit: Option<u64>, is_exempt: bool, shards: usize) -> Result<()> {
+fn memory_fits(limit: Option<u64>, is_exempt: bool, shards: usize) -> Result<()> {
     // One more than shards: the kernel takes its time to give back what the probe locked.
     let executors = if is_exempt { 1 } else { shards as u64 + 1 };
     let needed = executors * LOCKED_BYTES;
@@ -151,7 +153,7 @@ pub(super) fn memory_fits(limit: Option<u64>, is_exempt: bool, shards: usize) ->
 
 /// Whether the kernel does not count what this process locks. A capability inside a container's own
 /// user namespace does not help.
-pub(super) fn is_exempt() -> bool {
+fn is_exempt() -> bool {
     let initial = fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]));
     initial && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK))
@@ -168,15 +170,6 @@ mod tests {
             Err(Error::Host(text)) => text,
             other => panic!("{other:?}"),
         }
-    }
-
-    #[test]
-    fn shards_out_of_range_are_refused() {
-        for shards in [0, 257] {
-            let expected = format!("shards: {shards} is out of range; accepted: 1 to 256");
-            assert_eq!(text(shards_fit(shards)), expected);
-        }
-        assert!(shards_fit(SHARDS_MAX).is_ok());
     }
 
     #[test]

@@ -16,22 +16,19 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use toml::de::DeTable;
 
+use crate::checked::CheckedConfig;
 use crate::config::{Config, LogFormat};
 use crate::error::Error;
-use crate::limits;
 
 mod args;
 mod assign;
 mod crons;
 mod entry;
-mod keys;
 mod launch;
 mod project;
-mod sections;
-mod value;
 
 use args::Args;
-use assign::{File, Flag};
+use assign::{File, Flag, Places};
 use launch::Launch;
 use project::Project;
 
@@ -94,7 +91,7 @@ pub fn log_format(args: impl IntoIterator<Item = OsString>) -> LogFormat {
     args.set.splice(..0, in_file);
     for flag in args.flags().unwrap_or_default() {
         if flag.key == LOG_FORMAT {
-            let _ = flag.apply(&mut config);
+            let _ = flag.apply(&mut config, &mut Places::default());
         }
     }
     config.log.format
@@ -143,7 +140,7 @@ impl fmt::Display for ArgsError {
 
 impl std::error::Error for ArgsError {}
 
-/// What was given on top of the defaults and the project.
+/// Everything on top of the defaults and the project.
 struct Layers {
     launch: Option<Launch>,
     file: Option<File>,
@@ -157,7 +154,8 @@ impl Layers {
             config.app_dir = launch.app_dir();
             config.env = launch.node_env.clone().unwrap_or(config.env);
         }
-        self.apply(&mut config)?;
+        let mut places = Places::default();
+        self.apply(&mut config, &mut places)?;
         match config.app_dir.take() {
             Some(app_dir) => config = self.project(config, app_dir)?,
             None if self.launch.is_some() => {
@@ -170,7 +168,7 @@ impl Layers {
             None => {}
         }
         config.embedded = self.file.is_none() && config.app_dir.is_none();
-        check(&config)?;
+        CheckedConfig::new(config.clone()).map_err(|error| places.locate(&error))?;
         Ok(config)
     }
 
@@ -194,7 +192,7 @@ impl Layers {
             env_knob: if launched.is_some() { "env=" } else { "--env" },
         };
         let own = project.apply(&mut config, launched)?;
-        self.apply(&mut config)?;
+        self.apply(&mut config, &mut Places::default())?;
         if self.launch.is_some() {
             own.identify(&mut config)?;
         }
@@ -207,50 +205,13 @@ impl Layers {
         Ok(config)
     }
 
-    fn apply(&self, config: &mut Config) -> Result<()> {
+    fn apply(&self, config: &mut Config, places: &mut Places) -> Result<()> {
         if let Some(file) = &self.file {
-            file.apply(config)?;
+            file.apply(config, places)?;
         }
-        self.flags.iter().try_for_each(|flag| flag.apply(config))
+        let mut flags = self.flags.iter();
+        flags.try_for_each(|flag| flag.apply(config, places))
     }
-}
-
-/// What no single key can see.
-fn check(config: &Config) -> Result<()> {
-    let rpc = &config.rpc;
-    if rpc.backoff_min > rpc.backoff_max {
-        return Err(Error::Config(format!(
-            "rpc.backoff_min: {} is longer than rpc.backoff_max, {}",
-            humantime::format_duration(rpc.backoff_min),
-            humantime::format_duration(rpc.backoff_max),
-        )));
-    }
-    let cluster = &config.cluster;
-    if cluster.reconnect_min > cluster.reconnect_max {
-        return Err(Error::Config(format!(
-            "cluster.reconnect_min: {} is longer than cluster.reconnect_max, {}",
-            humantime::format_duration(cluster.reconnect_min),
-            humantime::format_duration(cluster.reconnect_max),
-        )));
-    }
-    if config.servers.len() > limits::SERVERS_MAX {
-        return Err(Error::Config(format!(
-            "{} other servers are more than tangelo takes; accepted: at most {}",
-            config.servers.len(),
-            limits::SERVERS_MAX,
-        )));
-    }
-    if let Some(at) = config
-        .servers
-        .iter()
-        .position(|server| server.id == config.id)
-    {
-        return Err(Error::Config(format!(
-            "server[{at}].id: {:?} is the id of this tangelo itself; only other servers go here",
-            config.id,
-        )));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

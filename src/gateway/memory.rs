@@ -55,7 +55,8 @@ use std::time::{Duration, Instant};
 
 use glommio::LocalExecutor;
 
-use super::{Gateway, Shared, executor, preflight};
+use super::{Gateway, Shared, executor};
+use crate::checked::CheckedConfig;
 use crate::client::coder::Protos;
 use crate::config;
 use crate::error::Result;
@@ -86,10 +87,10 @@ impl Gateway {
     pub fn in_memory(mut self) -> Result<InMemory> {
         // A number of the machine would make the test depend on it.
         let shards = *self.config.shards.get_or_insert(1);
-        preflight::check_values(&self.config)?;
         self.config.master = None;
-        let (listen, known) = (self.config.listen, self.config.servers.clone());
-        let (seeds, shared) = self.seeds(shards, shards * SESSIONS_PER_SHARD_MAX)?;
+        let config = CheckedConfig::new(std::mem::take(&mut self.config))?;
+        let (listen, known) = (config.listen, config.servers.clone());
+        let (seeds, shared) = self.seeds(config, shards, shards * SESSIONS_PER_SHARD_MAX)?;
         let protos = seeds[0].protos.clone();
         let world = Rc::new(World {
             executor: executor::executor_in_memory()?,

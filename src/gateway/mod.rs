@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 use glommio::Placement;
 use pinning::Pinning;
 
+use crate::checked::CheckedConfig;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::handler::Router;
@@ -35,7 +36,6 @@ mod listen;
 pub mod load;
 pub mod memory;
 mod pinning;
-mod preflight;
 mod room;
 mod run;
 mod watchdog;
@@ -94,22 +94,24 @@ impl Gateway {
     }
 
     /// Starts all shards and does not wait until they take clients.
-    fn launch(self) -> Result<(Running, Starting)> {
-        for warning in &self.config.warnings {
+    fn launch(mut self) -> Result<(Running, Starting)> {
+        let config = CheckedConfig::new(std::mem::take(&mut self.config))?;
+        for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        preflight::check(&self.config)?;
-        let shards = host::shards(&self.config);
-        let listeners = listen::bind(&self.config, shards)?;
-        let mut rpc_listener = self.config.rpc.listen.map(listen::bind_rpc).transpose()?;
-        let sockets_max = host::sockets_max(&self.config);
-        let wanted = self.config.client.max_connections;
+        let shards = host::shards(&config);
+        host::check(&config, shards)?;
+        executor::probe()?;
+        let listeners = listen::bind(&config, shards)?;
+        let mut rpc_listener = config.rpc.listen.map(listen::bind_rpc).transpose()?;
+        let sockets_max = host::sockets_max(&config);
+        let wanted = config.client.max_connections;
         let clients_max = wanted.unwrap_or(sockets_max).min(sockets_max);
-        let pinning = match self.config.pin {
+        let pinning = match config.pin {
             true => Pinning::reserve(&host::cores(), shards),
             false => Pinning::none(shards),
         };
-        let (seeds, shared) = self.seeds(shards, sockets_max)?;
+        let (seeds, shared) = self.seeds(config, shards, sockets_max)?;
         let pulses = seeds
             .iter()
             .map(|seed| (seed.activity.clone(), seed.inbox.bell.clone()));
@@ -144,14 +146,19 @@ impl Gateway {
     }
 
     /// Builds the seeds of all shards, without their listeners, and the part that their owner keeps.
-    fn seeds(self, shards: usize, sockets_max: usize) -> Result<(Vec<Seed>, Shared)> {
-        let protos = Arc::new(assets::protos(&self.config)?);
-        let javascript_handlers = assets::javascript_handlers(&self.config);
-        let host_filter = Arc::new(assets::host_filter(&self.config.client)?);
-        let connections_max = self.config.client.max_connections.unwrap_or(sockets_max);
+    fn seeds(
+        self,
+        config: CheckedConfig,
+        shards: usize,
+        sockets_max: usize,
+    ) -> Result<(Vec<Seed>, Shared)> {
+        let protos = Arc::new(assets::protos(&config)?);
+        let javascript_handlers = assets::javascript_handlers(&config);
+        let host_filter = Arc::new(assets::host_filter(&config)?);
+        let connections_max = config.client.max_connections.unwrap_or(sockets_max);
         let sockets = Arc::new(Gauge::new(sockets_max));
         let connections = Arc::new(Gauge::new(connections_max));
-        let config = Arc::new(self.config);
+        let config = Arc::new(config);
         let (outlets, inboxes) = mesh::queues(shards);
         // One for each shard, and one for the watchdog.
         let counters: Arc<[Counters]> = (0..=shards).map(|_| Counters::default()).collect();

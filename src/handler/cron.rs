@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::{App, LocalFuture, Router, Stop, outcome};
-use crate::config::Config;
+use crate::config::Dialect;
 use crate::limits::CRONS_MAX;
 use crate::metrics::Counter;
 
@@ -52,18 +52,26 @@ impl Crons {
         functions.find(|(known, _)| **known == *name).cloned()
     }
 
+    fn schedule(&mut self, schedule: Schedule, name: &str) {
+        match self.find(name) {
+            Some((name, run)) => self.scheduled.push((name, Rc::new(schedule), run)),
+            None => self.unknown.push(name.to_owned()),
+        }
+    }
+
     /// Joins functions with their times.
-    pub(super) fn ready(&mut self, config: &Config) -> Result<(), String> {
-        let at = self.times.iter().map(|(time, name)| (&**time, &**name));
-        let in_file = config.crons.iter();
-        let in_file = in_file.map(|cron| (&*cron.time, &*cron.action));
-        for (time, name) in at.chain(in_file) {
-            let schedule = Schedule::parse(time, config.dialect)
-                .map_err(|what| format!("cron {name:?}: {what}"))?;
-            match self.find(name) {
-                Some((name, run)) => self.scheduled.push((name, Rc::new(schedule), run)),
-                None => self.unknown.push(name.to_owned()),
-            }
+    pub(super) fn ready(
+        &mut self,
+        dialect: Dialect,
+        configured: &[(Schedule, String)],
+    ) -> Result<(), String> {
+        for (time, name) in std::mem::take(&mut self.times) {
+            let schedule =
+                Schedule::parse(&time, dialect).map_err(|what| format!("cron {name:?}: {what}"))?;
+            self.schedule(schedule, &name);
+        }
+        for (schedule, name) in configured {
+            self.schedule(schedule.clone(), name);
         }
         if let [first, ..] = &*self.unknown
             && !self.functions.is_empty()

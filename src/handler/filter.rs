@@ -42,7 +42,7 @@ mod toobusy;
 
 pub use rate::{Rate, rate};
 pub use serial::{Serial, serial};
-pub(crate) use setting::check;
+pub(crate) use setting::FilterSettings;
 pub use time::{Time, time};
 pub use timeout::{Timeout, timeout};
 pub use toobusy::{Toobusy, toobusy};

@@ -8,8 +8,9 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::cron::Crons;
+use super::cron::Schedule;
 use super::{App, LocalFuture, Reply, Router, ShardContext};
-use crate::config::{Config, Server};
+use crate::config::{Dialect, Server};
 use crate::ids::ShardId;
 
 type Start = Box<dyn Fn(App) -> LocalFuture<Reply<()>>>;
@@ -40,8 +41,12 @@ impl Lifecycle {
     }
 
     /// Checks the functions and joins the crons with their times from the configuration.
-    pub(super) fn ready(&mut self, config: &Config) -> Result<(), String> {
-        self.crons.ready(config)
+    pub(super) fn ready(
+        &mut self,
+        dialect: Dialect,
+        crons: &[(Schedule, String)],
+    ) -> Result<(), String> {
+        self.crons.ready(dialect, crons)
     }
 
     /// Calls the functions of `on_start`, one after the other.

@@ -158,6 +158,7 @@ pub mod reply;
 #[cfg(not(feature = "internals"))]
 pub(crate) mod reply;
 mod router;
+mod rules;
 mod send;
 mod session;
 
@@ -171,6 +172,8 @@ pub use lifecycle::Stop;
 pub use outcome::{Answer, Failure, LocalFuture, Outcome, Reply};
 pub use remote::{IntoResults, RemoteCall, Results};
 pub use router::Router;
+#[doc(hidden)]
+pub use rules::HandlerRules;
 pub use send::{BroadcastOptions, Sending};
 pub use session::{Session, SessionEvent};
 

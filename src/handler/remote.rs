@@ -196,6 +196,7 @@ impl Router {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::handler::HandlerRules;
 
     #[test]
     fn what_is_not_served_is_said_in_the_words_of_the_reference() {
@@ -226,7 +227,9 @@ mod tests {
     fn a_name_that_is_not_two_parts_is_found_at_start() {
         for name in ["", "who", "infoRemote.", ".who", "a.b.c"] {
             let router = Router::new().remote(name, async |_| {});
-            let ready = router.ready(&Config::default(), |_| (false, false));
+            let ready = router.ready(&Config::default(), &HandlerRules::default(), |_| {
+                (false, false)
+            });
             assert_eq!(
                 ready.err(),
                 Some(format!("remote {name:?} is not of the form service.method"))

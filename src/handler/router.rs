@@ -6,6 +6,7 @@ use super::events::Events;
 use super::filter::{After, Before, Filters, OnError, Step};
 use super::lifecycle::Lifecycle;
 use super::remote;
+use super::rules::HandlerRules;
 use super::{Answer, Failure, Handler, Incoming, IntoReply, Needs, Outcome, Request, States};
 use crate::config::Config;
 
@@ -232,9 +233,17 @@ impl Router {
     pub(crate) fn ready(
         mut self,
         config: &Config,
+        rules: &HandlerRules,
         protos: impl Fn(&str) -> (bool, bool),
     ) -> Result<Self, String> {
-        let own = std::mem::replace(&mut self.filters, Filters::configured(config));
+        let own = std::mem::replace(
+            &mut self.filters,
+            Filters::configured(
+                config.log.forward,
+                &rules.global_filters,
+                &rules.local_filters,
+            ),
+        );
         self.filters.append(own);
         let mut whole = Self::default();
         for mut entry in std::mem::take(&mut self.entries) {
@@ -244,7 +253,7 @@ impl Router {
         }
         self.entries = whole.entries;
         self.remotes.iter().try_for_each(remote::Named::check)?;
-        self.life.ready(config)?;
+        self.life.ready(config.dialect, &rules.crons)?;
         self.filters
             .needs
             .check("a filter", &self.states, (true, true))?;

@@ -46,15 +46,17 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// Parses the configuration. The error names the key below `push` and the accepted values.
-    pub fn new(config: &config::Push) -> Result<Self, String> {
+    /// Parses the configuration. An error is the key, and a text that quotes the value and names the
+    /// accepted ones.
+    pub fn new(config: &config::Push) -> Result<Self, (&'static str, String)> {
         let count = config.schedulers.len() + 1;
         if count > PUSH_SCHEDULERS_MAX {
-            return Err(format!(
-                "push.schedulers: {} schedulers; accepted: up to {} besides {DEFAULT:?}",
+            let most = PUSH_SCHEDULERS_MAX - 1;
+            let text = format!(
+                "{} schedulers; accepted: up to {most} besides {DEFAULT:?}",
                 count - 1,
-                PUSH_SCHEDULERS_MAX - 1
-            ));
+            );
+            return Err(("push.schedulers", text));
         }
         let mut selector = Self {
             schedulers: Vec::with_capacity(count),
@@ -64,15 +66,16 @@ impl Selector {
         };
         selector.add(DEFAULT, config.scheduler, config.flush_interval);
         for scheduler in &config.schedulers {
-            check_id(&scheduler.id).map_err(|text| format!("push.schedulers: {text}"))?;
+            check_id(&scheduler.id).map_err(|text| ("push.schedulers", text))?;
             if selector.by_id(&scheduler.id).is_some() {
-                return Err(format!("push.schedulers: {:?} is used twice", scheduler.id));
+                let text = format!("{:?} is used twice", scheduler.id);
+                return Err(("push.schedulers", text));
             }
             selector.add(&scheduler.id, scheduler.scheduler, scheduler.flush_interval);
         }
         selector
             .read_rules(&config.select)
-            .map_err(|text| format!("push.select: {text}"))?;
+            .map_err(|text| ("push.select", text))?;
         Ok(selector)
     }
 
@@ -136,13 +139,8 @@ impl Selector {
     }
 }
 
-/// Checks the form of rules, not the ids in them.
-pub fn check_rules(rules: &[String]) -> Result<(), String> {
-    parse(rules).map(|_| ())
-}
-
 /// Checks the form of the id of a scheduler.
-pub fn check_id(id: &str) -> Result<(), String> {
+fn check_id(id: &str) -> Result<(), String> {
     if id != DEFAULT && !id.is_empty() && !id.contains(char::is_whitespace) {
         return Ok(());
     }
@@ -229,11 +227,12 @@ mod tests {
     }
 
     fn read(schedulers: &[NamedScheduler], select: &[&str]) -> Result<Selector, String> {
-        Selector::new(&config::Push {
+        let selector = Selector::new(&config::Push {
             schedulers: schedulers.into(),
             select: select.iter().map(|rule| (*rule).into()).collect(),
             ..config::Push::default()
-        })
+        });
+        selector.map_err(|(key, text)| format!("{key}: {text}"))
     }
 
     #[test]

@@ -29,9 +29,9 @@ use std::time::{Duration, Instant};
 
 use futures_lite::future;
 
+use crate::checked::CheckedConfig;
 use crate::client::coder::Protos;
 use crate::client::host_filter::HostFilter;
-use crate::config::Config;
 use crate::error::Error;
 use crate::handler::Router;
 use crate::handler::clock::Alarms;
@@ -79,7 +79,7 @@ pub struct Seed {
     /// How many there are.
     pub shards: usize,
     /// Configuration of the process.
-    pub config: Arc<Config>,
+    pub(crate) config: Arc<CheckedConfig>,
     /// Its own listening socket.
     pub listener: Option<std::net::TcpListener>,
     /// Where peers connect, on the switch.
@@ -164,7 +164,7 @@ pub(crate) struct Shard {
 struct Core {
     id: ShardId,
     shards: usize,
-    config: Arc<Config>,
+    config: Arc<CheckedConfig>,
     /// Own server id as JSON text, quotes included.
     server_id_json: String,
     counters: Arc<[Counters]>,

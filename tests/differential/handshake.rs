@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
+use tangelo::client::check::ClientCheck;
 use tangelo::client::coder::Protos;
 use tangelo::client::handshake::HandshakeReplies;
 use tangelo::config::Config;
@@ -101,7 +102,7 @@ fn case(random: &mut Random) -> Case {
         routes.iter().map(String::as_str),
         user.iter().flatten().map(String::as_str),
     );
-    let handshake = HandshakeReplies::new(&config, &dictionary, &protos);
+    let handshake = HandshakeReplies::new(&config, ClientCheck::default(), &dictionary, &protos);
     let versions = [dictionary.version(), protos.version().to_owned()];
     let bodies: Vec<Vec<u8>> = (0..REQUESTS).map(|_| random.request(&versions)).collect();
     let got = bodies.iter().map(|body| {

@@ -16,6 +16,7 @@ const LEVELS: &[&[&str]] = &[
     &["session", "route"],
     &["client", "push", "peer"],
     &["handler"],
+    &["checked"],
     &["net"],
     &["shard"],
     &["gateway"],

@@ -1,18 +1,8 @@
-//! Each bound, counter and knob is used where it has to be.
+//! Each bound and each counter is used.
 
 use std::collections::BTreeSet;
 
 use crate::source::{Findings, Source, rust_files, source, tokens};
-
-/// Fields of `Config` with a key of another name; `None`: not a knob.
-const KEYS_BY_OTHER_NAMES: &[(&str, Option<&str>)] = &[
-    ("servers", Some("server")),
-    ("routes", None),
-    ("master", None),
-    ("embedded", None),
-    ("crons", None),
-    ("warnings", None),
-];
 
 #[test]
 fn every_bound_and_every_counter_is_used() {
@@ -40,27 +30,6 @@ fn every_bound_and_every_counter_is_used() {
     for (at, counter) in counters {
         if !counted.contains(counter) {
             found.add(&metrics, at, format!("nothing counts Counter::{counter}"));
-        }
-    }
-    found.none();
-}
-
-#[test]
-fn every_knob_can_be_set() {
-    let config = source("src/config.rs");
-    let keys = source("src/gateway/load/keys.rs");
-    let knobs = knobs(&config, "Config", "");
-    assert!(knobs.len() > 20, "these are all knobs: {knobs:?}");
-    let mut found = Findings::default();
-    for (at, knob) in knobs {
-        let other = KEYS_BY_OTHER_NAMES.iter().find(|(name, _)| *name == knob);
-        let key = other.map_or(Some(&*knob), |(_, key)| *key);
-        if key.is_some_and(|key| !keys.text.contains(&format!("(\"{key}\","))) {
-            found.add(
-                &config,
-                at,
-                format!("the knob {knob} has no key in {}", keys.path),
-            );
         }
     }
     found.none();
@@ -97,29 +66,4 @@ fn counters(file: &Source) -> Vec<(usize, &str)> {
         _ => None,
     });
     names.collect()
-}
-
-/// The fields of a struct and of the structs in it, as keys.
-fn knobs(file: &Source, name: &str, prefix: &str) -> Vec<(usize, String)> {
-    let tokens: Vec<_> = tokens(&file.code).collect();
-    let fields = |name: &str| {
-        let start = tokens.windows(3).position(
-            |three| matches!(three, [(_, "struct"), (_, found), (_, "{")] if *found == name),
-        );
-        let body = start.map(|start| &tokens[start + 3..])?;
-        let end = body.iter().position(|(_, token)| *token == "}")?;
-        Some(&body[..end])
-    };
-    let mut found = Vec::new();
-    for four in fields(name).unwrap_or_default().windows(4) {
-        let [(_, "pub"), (at, field), (_, ":"), (_, kind)] = four else {
-            continue;
-        };
-        if fields(kind).is_some() {
-            found.extend(knobs(file, kind, &format!("{prefix}{field}.")));
-        } else {
-            found.push((*at, format!("{prefix}{field}")));
-        }
-    }
-    found
 }

@@ -76,7 +76,7 @@ impl Args {
         for text in self.set {
             let Some((key, value)) = text.split_once('=') else {
                 return Err(Error::Config(format!(
-                    "--set {text}: no value; accepted: KEY=VALUE, such as client.heartbeat=3s"
+                    "--set {text}: expected KEY=VALUE, such as client.heartbeat=3s"
                 )));
             };
             let (key, value) = (key.trim().into(), value.trim().into());

@@ -1,14 +1,13 @@
 //! A file or a flag onto a [`Config`]: each value goes to the knob of its key.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
 use super::Result;
-use super::keys::{self, KEYS};
-use super::value::{Given, in_order};
-use crate::config::Config;
+use crate::config::{self, Config, RawValue, ValueError, in_order};
 use crate::error::Error;
 
 /// A `tangelo.toml`.
@@ -20,14 +19,14 @@ pub(super) struct File {
 impl File {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path)
-            .map_err(|e| Error::Config(format!("{}: cannot be read: {e}", path.display())))?;
+            .map_err(|e| Error::Config(format!("{}: cannot read it: {e}", path.display())))?;
         Ok(Self {
             path: path.into(),
             text,
         })
     }
 
-    pub(super) fn apply(&self, config: &mut Config) -> Result<()> {
+    pub(super) fn apply(&self, config: &mut Config, places: &mut Places) -> Result<()> {
         let name = self.path.display().to_string();
         let source = Source {
             name: &name,
@@ -42,14 +41,15 @@ impl File {
             ))
         })?;
         let before = config.app_dir.take();
-        walk(config, "", table.get_ref(), &source)?;
+        let mut target = Target { config, places };
+        target.walk("", table.get_ref(), &source)?;
         let parent = self.path.parent().unwrap_or(Path::new(""));
         config.app_dir = config.app_dir.take().map(|dir| parent.join(dir)).or(before);
         Ok(())
     }
 }
 
-/// One `--set`, or a flag with a name of its own, which is the same thing.
+/// One `--set`, or a flag with a name of its own.
 pub(super) struct Flag {
     /// As it was typed.
     pub(super) name: String,
@@ -58,8 +58,8 @@ pub(super) struct Flag {
 }
 
 impl Flag {
-    pub(super) fn apply(&self, config: &mut Config) -> Result<()> {
-        // A shell takes quotes away, so what is no TOML value is meant as a string.
+    pub(super) fn apply(&self, config: &mut Config, places: &mut Places) -> Result<()> {
+        // A shell takes quotes away, so any other text is a string.
         let toml = match DeValue::parse(&self.value) {
             Ok(value) => value.into_inner(),
             Err(_) => DeValue::String(self.value.as_str().into()),
@@ -69,37 +69,65 @@ impl Flag {
             text: None,
             key: &self.key,
         };
-        assign(
-            config,
-            &self.key,
-            Given {
-                toml: &toml,
-                typed: Some(&self.value),
-            },
-            0,
-            &source,
+        let raw = RawValue {
+            toml: &toml,
+            flag: Some(&self.value),
+        };
+        Target { config, places }.assign(&self.key, raw, 0, &source)
+    }
+}
+
+/// The place of the value of each key that a file or a flag has set.
+#[derive(Default)]
+pub(super) struct Places(BTreeMap<String, Place>);
+
+impl Places {
+    /// Names the place of a value that the check of the whole configuration refuses.
+    pub(super) fn locate(&self, error: &ValueError) -> Error {
+        let list = error.key.split('[').next().unwrap_or_default();
+        let place = self.0.get(&error.key).or_else(|| self.0.get(list));
+        place.map_or_else(
+            || Error::Config(error.to_string()),
+            |place| place.error(error),
         )
     }
 }
 
-/// Where a value was written: what an error names.
-struct Source<'a> {
+struct Place {
     /// File or flag.
+    name: String,
+    /// Of a file.
+    line: Option<usize>,
+    /// The flag's own key, which its name shows already.
+    key: String,
+}
+
+impl Place {
+    fn error(&self, error: &ValueError) -> Error {
+        let name = &self.name;
+        Error::Config(match self.line {
+            Some(line) => format!("{name}:{line}: {error}"),
+            None if error.key == self.key => format!("{name}: {}", error.reason),
+            None => format!("{name}: {error}"),
+        })
+    }
+}
+
+/// A file or a flag, while its values are assigned.
+struct Source<'a> {
     name: &'a str,
     /// The file's text, to count lines in.
     text: Option<&'a str>,
-    /// The flag's own key, which its name shows already.
     key: &'a str,
 }
 
 impl Source<'_> {
-    fn error(&self, at: usize, key: &str, what: &str) -> Error {
-        let name = self.name;
-        Error::Config(match self.text {
-            Some(text) => format!("{name}:{}: {key}: {what}", line(text, at)),
-            None if key == self.key => format!("{name}: {what}"),
-            None => format!("{name}: {key}: {what}"),
-        })
+    fn place(&self, at: usize) -> Place {
+        Place {
+            name: self.name.into(),
+            line: self.text.map(|text| line(text, at)),
+            key: self.key.into(),
+        }
     }
 }
 
@@ -107,70 +135,68 @@ fn line(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
 
-/// Assigns all that a section holds, in the order it was written, so that the first mistake in the
-/// file is the one reported.
-fn walk(
-    config: &mut Config,
-    section: &str,
-    table: &DeTable<'_>,
-    source: &Source<'_>,
-) -> Result<()> {
-    for (name, value) in in_order(table) {
-        let name_text = name.get_ref();
-        let key = if section.is_empty() {
-            name_text.to_string()
-        } else {
-            format!("{section}.{name_text}")
-        };
-        let given = Given {
-            toml: value.get_ref(),
-            typed: None,
-        };
-        assign(config, &key, given, name.span().start, source)?;
-    }
-    Ok(())
+/// The configuration that values are assigned to.
+struct Target<'a> {
+    config: &'a mut Config,
+    places: &'a mut Places,
 }
 
-fn assign(
-    config: &mut Config,
-    key: &str,
-    given: Given<'_>,
-    at: usize,
-    source: &Source<'_>,
-) -> Result<()> {
-    if let Some((_, set)) = KEYS.iter().find(|(name, _)| *name == key) {
-        return set(config, given).map_err(|wrong| {
-            let key = format!("{key}{}", wrong.below);
-            source.error(wrong.at.unwrap_or(at), &key, &wrong.what)
-        });
-    }
-    if let Some(server_type) = below(ROUTE, key).filter(|name| keys::is_server_type(name)) {
-        return keys::route(config, server_type, given)
-            .map_err(|wrong| source.error(at, key, &wrong.what));
-    }
-    if !is_section(key) {
-        return Err(source.error(at, key, &unknown(key)));
-    }
-    match given.toml {
-        DeValue::Table(table) => walk(config, key, table, source),
-        _ => {
-            let what = format!(
-                "{given} is no section; accepted: [{key}] with keys {}",
-                known(key)
-            );
-            Err(source.error(at, key, &what))
+impl Target<'_> {
+    /// Assigns all values of a section, in the order of the file, so that the error names the first
+    /// mistake.
+    fn walk(&mut self, section: &str, table: &DeTable<'_>, source: &Source<'_>) -> Result<()> {
+        for (name, value) in in_order(table) {
+            let key = match section {
+                "" => name.get_ref().to_string(),
+                section => format!("{section}.{}", name.get_ref()),
+            };
+            let raw = RawValue::of_file(value.get_ref());
+            self.assign(&key, raw, name.span().start, source)?;
         }
+        Ok(())
+    }
+
+    fn assign(
+        &mut self,
+        key: &str,
+        raw: RawValue<'_>,
+        at: usize,
+        source: &Source<'_>,
+    ) -> Result<()> {
+        if let (true, DeValue::Table(table)) = (is_section(key), raw.toml) {
+            return self.walk(key, table, source);
+        }
+        let strategy_of = below(ROUTE, key).filter(|server_type| is_server_type(server_type));
+        let read = if let Some(server_type) = strategy_of {
+            config::read_strategy(self.config, server_type, raw)
+        } else if let Some(knob) = config::knobs().find(|knob| knob.key == key) {
+            knob.read(self.config, raw)
+        } else if is_section(key) {
+            let accepted = format!("a section [{key}] with keys {}", known(key));
+            Err(ValueError::expected(raw, accepted).under(key))
+        } else {
+            Err(ValueError::new(key, unknown(key)))
+        };
+        read.map_err(|error| source.place(error.at.unwrap_or(at)).error(&error))?;
+        self.places.0.insert(key.into(), source.place(at));
+        Ok(())
     }
 }
 
-/// The section whose keys are not in the table: server types.
+/// The section whose keys are server types.
 const ROUTE: &str = "route";
 
-fn is_section(key: &str) -> bool {
-    KEYS.iter().any(|(name, _)| below(key, name).is_some())
+/// Whether a key of `[route]` can be a server type.
+fn is_server_type(name: &str) -> bool {
+    // A route names its server type before its first dot.
+    !name.is_empty() && !name.contains('.')
 }
 
-/// The part of `name` after `section.`.
+fn is_section(key: &str) -> bool {
+    key == ROUTE || config::knobs().any(|knob| below(key, knob.key).is_some())
+}
+
+/// Returns the part of `name` after `section.`.
 fn below<'a>(section: &str, name: &'a str) -> Option<&'a str> {
     name.strip_prefix(section)?.strip_prefix('.')
 }
@@ -184,24 +210,19 @@ fn unknown(key: &str) -> String {
     format!("unknown key; known keys here: {}", known(section))
 }
 
-/// Names of keys and sections directly in `section`; `""` is the top.
+/// Returns the names of the keys and sections in a section; `""` is the whole file.
 fn known(section: &str) -> String {
     if section == ROUTE {
         return "default and any server type".into();
     }
     let mut names: Vec<&str> = Vec::new();
-    for (key, _) in KEYS {
-        let Some(rest) = (if section.is_empty() {
-            Some(*key)
-        } else {
-            below(section, key)
-        }) else {
-            continue;
+    for knob in config::knobs() {
+        let rest = match section {
+            "" => Some(knob.key),
+            section => below(section, knob.key),
         };
-        let name = rest.split('.').next().unwrap_or(rest);
-        if !names.contains(&name) {
-            names.push(name);
-        }
+        let name = rest.and_then(|rest| rest.split('.').next());
+        names.extend(name.filter(|name| !names.contains(name)));
     }
     names.join(", ")
 }

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use super::keys::{CONNECTIONS_MAX, WEIGHT_MAX};
 use super::launch::{self, Info};
-use crate::config::{Config, Server};
+use crate::config::{CONNECTIONS_MAX, Config, Server, WEIGHT_MAX};
 use crate::error::{Error, Result};
 use crate::limits;
 
@@ -237,7 +236,7 @@ impl Entry {
             return Ok(None);
         };
         let weight = number(value).and_then(|weight| u32::try_from(weight).ok());
-        let weight = weight.filter(|weight| *weight <= WEIGHT_MAX);
+        let weight = weight.filter(|weight| *weight as usize <= WEIGHT_MAX);
         weight.map(Some).ok_or_else(|| {
             let accepted = format!("accepted: a number from 0 to {WEIGHT_MAX}");
             self.wrong("weight", &format!("{value} is out of range; {accepted}"))

@@ -3,6 +3,7 @@
 use super::project::tests::Folder;
 use super::*;
 use crate::config::{Dialect, NamedScheduler, RpcAllow, Scheduler, Server};
+use crate::limits;
 use crate::session::binding::DuplicateLogin;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -185,7 +186,7 @@ fn an_unknown_key_names_file_line_and_key() {
          forward, real_ip_header, real_port_header, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
     );
     let top = "unknown key; known keys here: id, server_type, delegate, delegate_closed, env, dialect, listen, shards, pin, start_timeout, stop_timeout, \
-               app_dir, dictionary, handler_routes, server, client, filter, session, push, rpc, route, cluster, log";
+               app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, log";
     refused_file(
         "id = 'a'\n[clinet]\nheartbeat = '3s'\n",
         &format!(":2: clinet: {top}"),
@@ -225,7 +226,7 @@ fn an_unknown_key_in_set_names_the_flag_and_the_known_keys() {
     refused(
         &["--set", "=1"],
         "--set =1: unknown key; known keys here: id, server_type, delegate, delegate_closed, env, dialect, listen, shards, pin, start_timeout, stop_timeout, \
-         app_dir, dictionary, handler_routes, server, client, filter, session, push, rpc, route, cluster, log",
+         app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, log",
     );
 }
 
@@ -233,21 +234,21 @@ fn an_unknown_key_in_set_names_the_flag_and_the_known_keys() {
 fn a_wrong_value_names_file_line_key_and_what_is_accepted() {
     refused_file(
         "[rpc]\n\ntimeout = 30\n",
-        ":3: rpc.timeout: 30 has no unit; accepted: 100ms to 10m, such as \"3s\" or \"250ms\"",
+        ":3: rpc.timeout = 30: expected a duration from 100ms to 10m, such as \"3s\" or \"250ms\"",
     );
     refused_file(
         "\nclient = 3\n",
-        ":2: client: 3 is no section; accepted: [client] with keys heartbeat, timeout, use_dict, \
+        ":2: client = 3: expected a section [client] with keys heartbeat, timeout, use_dict, \
          use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
          forward, real_ip_header, real_port_header, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
     );
     refused_file(
         "id = 'a'\n[[server]]\nid = 'b'\ntype = 'chat'\nhost = 'h'\nport = 70000\n",
-        ":6: server[0].port: 70000 is out of range; accepted: a number from 1 to 65535",
+        ":6: server[0].port = 70000: expected a number from 1 to 65535",
     );
     refused_file(
         "[[server]]\nid = 'b'\ntype = 'chat'\nhost = 'h'\nport = 1\n\n[[server]]\nid = 'c'\n",
-        ":7: server[1].type: missing; every server needs id, type, host and port",
+        ":7: server[1].type: missing; every section needs id, type, host and port",
     );
     refused_file("[log]\nlevel = 'debgu'", {
         ":2: log.level: \"debgu\" is not a level; accepted: error, warn, info, debug, trace, off, or a \
@@ -259,24 +260,23 @@ fn a_wrong_value_names_file_line_key_and_what_is_accepted() {
 fn a_wrong_value_of_a_flag_names_the_flag() {
     refused(
         &["--set", "client.heartbeat=3"],
-        "--set client.heartbeat=3: 3 has no unit; accepted: whole seconds, 1s to 1h, such as \"3s\"",
+        "--set client.heartbeat=3: expected whole seconds from 1s to 1h, such as \"3s\"",
     );
     refused(
         &["--set", "client.heartbeat"],
-        "--set client.heartbeat: no value; accepted: KEY=VALUE, such as client.heartbeat=3s",
+        "--set client.heartbeat: expected KEY=VALUE, such as client.heartbeat=3s",
     );
     refused(
         &["--shards", "0"],
-        "--shards 0: 0 is out of range; accepted: a number from 1 to 256",
+        "--shards 0: expected a number from 1 to 256",
     );
     refused(
         &["--listen", "localhost:3010"],
-        "--listen localhost:3010: \"localhost:3010\" is no address with a port; accepted: \
-         ADDR:PORT, such as 127.0.0.1:3010, or [::]:3010 for all addresses",
+        "--listen localhost:3010: expected ADDR:PORT, such as 127.0.0.1:3010, or [::]:3010 for all addresses",
     );
     refused(
         &["--dialect", "pitaya"],
-        "--dialect pitaya: \"pitaya\" is not known; accepted: pomelo, pinus",
+        "--dialect pitaya: expected pomelo or pinus",
     );
 }
 
@@ -293,7 +293,7 @@ fn broken_toml_names_file_and_line() {
 fn a_missing_file_is_named() {
     refused(
         &["--config", "no/such.toml"],
-        "no/such.toml: cannot be read: No such file or directory (os error 2)",
+        "no/such.toml: cannot read it: No such file or directory (os error 2)",
     );
 }
 
@@ -301,14 +301,15 @@ fn a_missing_file_is_named() {
 fn values_that_contradict_each_other_are_named() {
     refused(
         &["--set", "rpc.backoff_min=3s"],
-        "rpc.backoff_min: 3s is longer than rpc.backoff_max, 2s",
+        "--set rpc.backoff_min=3s: expected at most rpc.backoff_max, which is 2s",
     );
     refused(
         &[
             "--id=a",
             "--set=server=[{id='a', type='chat', host='h', port=1}]",
         ],
-        "server[0].id: \"a\" is the id of this tangelo itself; only other servers go here",
+        "--set server=[{id='a', type='chat', host='h', port=1}]: server[0].id = \"a\": expected the id of \
+         another server, because this tangelo has it itself",
     );
     let mut config = Config::default();
     let server = Server {
@@ -320,8 +321,9 @@ fn values_that_contradict_each_other_are_named() {
     };
     config.servers = vec![server; limits::SERVERS_MAX + 1];
     assert_eq!(
-        check(&config).unwrap_err().to_string(),
-        "4097 other servers are more than tangelo takes; accepted: at most 4096",
+        config.validate().unwrap_err().to_string(),
+        "server = 4097 sections: expected up to 4096 sections [[server]] with keys id, type, host, \
+         port, weight, client_host, client_port",
     );
 }
 
@@ -682,7 +684,7 @@ fn a_strategy_that_is_none_names_its_place() {
     );
     refused_file(
         "route.chat = 7",
-        ":1: route.chat: 7 is no text; accepted: a text in quotes",
+        ":1: route.chat = 7: expected a text in quotes, not an empty one",
     );
     let unknown = "unknown key; known keys here: default and any server type";
     refused(
@@ -695,8 +697,7 @@ fn a_strategy_that_is_none_names_its_place() {
     );
     refused_file(
         "route = 'rr'",
-        ":1: route: \"rr\" is no section; accepted: [route] with keys default and any server \
-         type",
+        ":1: route = \"rr\": expected a section [route] with keys default and any server type",
     );
 }
 
@@ -722,6 +723,6 @@ fn cluster_and_session_keys_reach_their_knobs() {
             "--set=cluster.reconnect_min=1m",
             "--set=cluster.reconnect_max=2s",
         ],
-        "cluster.reconnect_min: 1m is longer than cluster.reconnect_max, 2s",
+        "--set cluster.reconnect_min=1m: expected at most cluster.reconnect_max, which is 2s",
     );
 }

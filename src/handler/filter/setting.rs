@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Filter, Filters, rate, serial, time, timeout, toobusy};
-use crate::config::Config;
 use crate::wire::json;
 
 const DURATIONS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
@@ -33,30 +32,44 @@ enum Setting {
     },
 }
 
-/// Checks the filters of `filter.global` or `filter.local`. The error names the filter and its fault.
-pub(crate) fn check(texts: &[String]) -> Result<(), String> {
-    texts.iter().try_for_each(|text| {
-        Setting::parse(text).map(drop).ok_or_else(|| {
+/// The filters of `filter.global` or of `filter.local`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct FilterSettings(Vec<Setting>);
+
+impl FilterSettings {
+    /// Parses the texts of the filters. An error quotes the wrong one.
+    pub(crate) fn parse(texts: &[String]) -> Result<Self, String> {
+        let setting = |text: &String| {
+            Setting::parse(text).ok_or_else(|| {
             format!(
                 "{text:?} is not a filter; accepted: \"serial 3s\", \"serial 3s {{JSON}}\", \"time\", \
                  \"timeout 3s 500\", \"toobusy 70ms\", \"rate 50/s 100\", with durations of 1ms to \
                  1h and numbers of 1 to 1000000"
             )
-        })
-    })
+            })
+        };
+        texts
+            .iter()
+            .map(setting)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
 }
 
 impl Filters {
-    /// Returns the filters of a configuration that [`check`] has accepted.
-    pub(crate) fn configured(config: &Config) -> Self {
+    /// Makes the filters of a configuration.
+    pub(crate) fn configured(
+        forward_log: bool,
+        global: &FilterSettings,
+        local: &FilterSettings,
+    ) -> Self {
         let mut filters = Self {
-            forward_log: config.log.forward,
+            forward_log,
             ..Self::default()
         };
-        let filter = &config.filter;
-        for (texts, global) in [(&filter.global, true), (&filter.local, false)] {
-            for setting in texts.iter().filter_map(|text| Setting::parse(text)) {
-                setting.add(&mut filters, global);
+        for (settings, is_global) in [(global, true), (local, false)] {
+            for setting in &settings.0 {
+                setting.clone().add(&mut filters, is_global);
             }
         }
         filters
@@ -199,19 +212,18 @@ mod tests {
             "rate 50/s x",
             "rate 1.5/s",
         ] {
-            let error = check(&["time".into(), text.into()]).unwrap_err();
+            let error = FilterSettings::parse(&["time".into(), text.into()]).unwrap_err();
             let start = format!("{text:?} is not a filter; accepted: \"serial 3s\", ");
             assert!(error.starts_with(&start), "{error}");
         }
-        assert_eq!(check(&["time".into(), "serial".into()]), Ok(()));
+        assert!(FilterSettings::parse(&["time".into(), "serial".into()]).is_ok());
     }
 
     #[test]
     fn configured_filters_are_where_they_were_said_to_be() {
-        let mut config = Config::default();
-        config.filter.global = vec!["time".into(), "rate 1/s".into()];
-        config.filter.local = vec!["serial".into()];
-        let filters = Filters::configured(&config);
+        let global = FilterSettings::parse(&["time".into(), "rate 1/s".into()]).unwrap();
+        let local = FilterSettings::parse(&["serial".into()]).unwrap();
+        let filters = Filters::configured(false, &global, &local);
         let sides = [&filters.global_before, &filters.before].map(Vec::len);
         assert_eq!(sides, [2, 1]);
         assert_eq!([filters.global_after.len(), filters.after.len()], [2, 1]);

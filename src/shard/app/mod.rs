@@ -82,7 +82,9 @@ impl Application {
             true => seed.protos.of(route),
             false => (false, false),
         };
-        let router = router.ready(config, protos).map_err(Error::Handlers)?;
+        let router = router
+            .ready(config, &config.handler_rules, protos)
+            .map_err(Error::Handlers)?;
         seed.activity.name(&router);
         let routes =
             Routes::new(&config.server_type, router.routes()).delegating(config.delegate.is_some());

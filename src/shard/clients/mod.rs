@@ -59,7 +59,8 @@ impl Clients {
             router.routes().chain(handlers),
             config.dictionary.iter().map(String::as_str),
         );
-        let handshake = HandshakeReplies::new(config, &dictionary, &seed.protos);
+        let handshake =
+            HandshakeReplies::new(config, config.accept.clone(), &dictionary, &seed.protos);
         let dictionary = config.client.use_dict.then_some(dictionary);
         let protos = seed.protos.clone();
         Self {
@@ -73,7 +74,7 @@ impl Clients {
             host_filter: RefCell::new(seed.host_filter.clone()),
             connections: RefCell::new(Slab::new(seed.id)),
             anonymous: Rc::default(),
-            selector: Selector::new(&config.push).expect("the start has checked it"),
+            selector: config.selector.clone(),
             wheel: RefCell::new(Wheel::new(clock::now())),
         }
     }

@@ -8,9 +8,7 @@ use serde_json::Value;
 
 use super::Shard;
 use crate::handler::filter::Slot;
-use crate::handler::{
-    CallError, CallResult, Failure, Invocation, Outcome, Request, Sent, Session, remote_parts,
-};
+use crate::handler::{CallError, CallResult, Failure, Invocation, Outcome, Request, Sent, Session};
 use crate::ids::PeerIndex;
 use crate::metrics::Counter;
 use crate::peer::directory::Cluster;
@@ -192,7 +190,7 @@ impl Shard {
     fn call_delegate(&self, session: &Session) -> Option<Sent> {
         let config = &self.core.config;
         let server_type = config.delegate.as_deref()?;
-        let (service, method) = remote_parts(config.delegate_closed.as_deref()?)?;
+        let (service, method) = config.delegate_closed.as_ref()?;
         let server = match self.peers.choose_id(server_type, session) {
             Ok(id) => id,
             Err(text) => return Some(Err(CallError::NotSent(text.into()))),

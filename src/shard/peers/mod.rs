@@ -18,7 +18,7 @@ use crate::ids::PeerIndex;
 use crate::peer::directory::Cluster;
 use crate::peer::pending::Calls;
 use crate::peer::pomelo::mailbox::LinkFault;
-use crate::route::balance::{Balancer, Strategy};
+use crate::route::balance::Balancer;
 
 pub(super) mod calls;
 pub(super) mod inbound;
@@ -131,13 +131,8 @@ pub(super) fn configured(config: &Config) -> Arc<Cluster> {
     registry::configured(config).snapshot()
 }
 
-/// Makes the balancer of a server type: that of `route.<type>`, else that of `route.default`.
+/// Makes the balancer of a server type.
 fn balancer(core: &Core, server_type: &str) -> Balancer {
-    let routes = &core.config.routes;
-    let text = routes.get(server_type).or_else(|| routes.get("default"));
-    // Checked when the configuration was read.
-    let strategy = text
-        .and_then(|text| Strategy::parse(text).ok())
-        .unwrap_or_default();
+    let strategy = core.config.strategy(server_type);
     Balancer::new(strategy, core.config.dialect, u64::from(core.id.0))
 }

@@ -178,12 +178,12 @@ fn who_is_told_of_closes_is_a_remote_of_the_delegate() {
         (
             None,
             "entryRemote.closed",
-            "\"entryRemote.closed\" has no delegate; set delegate too",
+            r#""entryRemote.closed": expected delegate to be set too"#,
         ),
         (
             Some("chat"),
             "closed",
-            "\"closed\" is not service.method, such as \"entryRemote.closed\"",
+            r#""closed": expected service.method, such as "entryRemote.closed""#,
         ),
     ] {
         let config = Config {
@@ -192,7 +192,7 @@ fn who_is_told_of_closes_is_a_remote_of_the_delegate() {
             ..Config::default()
         };
         let error = Gateway::new(config).start().err().expect("an error");
-        assert_eq!(error.to_string(), format!("delegate_closed: {expected}"));
+        assert_eq!(error.to_string(), format!("delegate_closed = {expected}"));
     }
 }
 
@@ -205,7 +205,7 @@ fn a_server_does_not_delegate_to_itself() {
     let error = Gateway::new(config).start().err().expect("an error");
     let text = error.to_string();
     assert!(
-        text.starts_with("delegate: \"connector\" is the own"),
+        text.starts_with("delegate = \"connector\": expected the type of other servers"),
         "{text}"
     );
 }

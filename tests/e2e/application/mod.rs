@@ -1,5 +1,6 @@
 //! Handlers, filters, remotes and tasks that an application writes, and the examples.
 
+mod configuration;
 mod delegate;
 mod examples;
 mod extractors;

@@ -1,0 +1,295 @@
+//! The check of a configuration, which files, flags and embedders share.
+//!
+//! **Invariant**: each rule (a strategy, a filter, a cron …) is parsed here and nowhere else; shards get
+//! the parsed values.
+//!
+//! **Where to start reading**: [`CheckedConfig::new`].
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+use crate::client::check::ClientCheck;
+use crate::client::host_filter::HostFilter;
+use crate::config::{self, Config, ValueError};
+use crate::error::Error;
+use crate::handler::{HandlerRules, remote_parts};
+use crate::push::select::Selector;
+use crate::route::balance::Strategy;
+
+impl Config {
+    /// Checks all knobs, the rules in them, and relations between knobs. [`Gateway::start`] and
+    /// [`Gateway::run`] do the same. Files that a knob names are read at the start only.
+    ///
+    /// Errors: the text names the key, its value and the accepted values.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tangelo::Config;
+    ///
+    /// let mut config = Config::default();
+    /// config.client.heartbeat = Some(Duration::from_millis(100));
+    /// assert_eq!(
+    ///     config.validate().unwrap_err().to_string(),
+    ///     r#"client.heartbeat = "100ms": expected whole seconds from 1s to 1h, such as "3s""#
+    /// );
+    /// ```
+    ///
+    /// [`Gateway::start`]: crate::Gateway::start
+    /// [`Gateway::run`]: crate::Gateway::run
+    pub fn validate(&self) -> Result<(), Error> {
+        CheckedConfig::new(self.clone())?;
+        Ok(())
+    }
+}
+
+/// A configuration that has passed its check, with its rules parsed.
+#[derive(Debug)]
+pub(crate) struct CheckedConfig {
+    config: Config,
+    /// `client.accept`.
+    pub(crate) accept: ClientCheck,
+    /// `client.blacklist`.
+    pub(crate) blacklist: HostFilter,
+    /// `push.schedulers` and `push.select`.
+    pub(crate) selector: Selector,
+    /// Filters and crons.
+    pub(crate) handler_rules: HandlerRules,
+    /// Service and method of `delegate_closed`.
+    pub(crate) delegate_closed: Option<(String, String)>,
+    /// `[route]`, by server type.
+    strategies: BTreeMap<String, Strategy>,
+}
+
+impl Deref for CheckedConfig {
+    type Target = Config;
+
+    fn deref(&self) -> &Config {
+        &self.config
+    }
+}
+
+impl From<ValueError> for Error {
+    fn from(error: ValueError) -> Self {
+        Self::Config(error.to_string())
+    }
+}
+
+impl CheckedConfig {
+    /// Checks each knob, then each rule, then the relations between knobs.
+    pub(crate) fn new(config: Config) -> Result<Self, ValueError> {
+        config::knobs().try_for_each(|knob| knob.check(&config))?;
+        crate::log::filter(&config.log.level).map_err(rule("log.level"))?;
+        let in_routes = |(server_type, text): (&String, &String)| {
+            let strategy = Strategy::parse(text).map_err(|reason| {
+                let key = format!("route.{server_type}");
+                ValueError::new(key, reason)
+            });
+            Ok((server_type.clone(), strategy?))
+        };
+        let blacklist = HostFilter::new(&config.client.blacklist);
+        let checked = Self {
+            accept: ClientCheck::parse(&config.client.accept).map_err(rule("client.accept"))?,
+            blacklist: blacklist
+                .map_err(|error| ValueError::new("client.blacklist", error.to_string()))?,
+            selector: Selector::new(&config.push)
+                .map_err(|(key, text)| ValueError::new(key, text))?,
+            handler_rules: HandlerRules::parse(&config)
+                .map_err(|(key, text)| ValueError::new(key, text))?,
+            delegate_closed: delegate_closed(&config)?,
+            strategies: config
+                .routes
+                .iter()
+                .map(in_routes)
+                .collect::<Result<_, _>>()?,
+            config,
+        };
+        check_relations(&checked.config)?;
+        Ok(checked)
+    }
+
+    /// Returns the strategy of a server type: `route.<type>`, else `route.default`.
+    pub(crate) fn strategy(&self, server_type: &str) -> Strategy {
+        let own = self.strategies.get(server_type);
+        let strategy = own.or_else(|| self.strategies.get("default"));
+        strategy.cloned().unwrap_or_default()
+    }
+}
+
+/// Returns the error of a rule; `reason` quotes the rule.
+fn rule(key: &'static str) -> impl Fn(String) -> ValueError {
+    move |reason| ValueError::new(key, reason)
+}
+
+fn delegate_closed(config: &Config) -> Result<Option<(String, String)>, ValueError> {
+    let Some(remote) = &config.delegate_closed else {
+        return Ok(None);
+    };
+    let wrong = |accepted: &str| {
+        ValueError::expected(format!("{remote:?}"), accepted).under("delegate_closed")
+    };
+    let Some((service, method)) = remote_parts(remote) else {
+        return Err(wrong(r#"service.method, such as "entryRemote.closed""#));
+    };
+    if config.delegate.is_none() {
+        return Err(wrong("delegate to be set too"));
+    }
+    Ok(Some((service.into(), method.into())))
+}
+
+fn check_relations(config: &Config) -> Result<(), ValueError> {
+    let (rpc, cluster) = (&config.rpc, &config.cluster);
+    for (low_key, low, high_key, high) in [
+        (
+            "rpc.backoff_min",
+            rpc.backoff_min,
+            "rpc.backoff_max",
+            rpc.backoff_max,
+        ),
+        (
+            "cluster.reconnect_min",
+            cluster.reconnect_min,
+            "cluster.reconnect_max",
+            cluster.reconnect_max,
+        ),
+    ] {
+        if low > high {
+            let [low, high] = [low, high].map(humantime::format_duration);
+            let accepted = format!("at most {high_key}, which is {high}");
+            return Err(ValueError::expected(format!("\"{low}\""), accepted).under(low_key));
+        }
+    }
+    if let Some(index) = config
+        .servers
+        .iter()
+        .position(|server| server.id == config.id)
+    {
+        let accepted = "the id of another server, because this tangelo has it itself";
+        let value = format!("{:?}", config.id);
+        return Err(ValueError::expected(value, accepted).under(&format!("server[{index}].id")));
+    }
+    if config.delegate.as_ref() == Some(&config.server_type) {
+        let value = format!("{:?}", config.server_type);
+        let accepted = "the type of other servers, which have the handlers of this type";
+        return Err(ValueError::expected(value, accepted).under("delegate"));
+    }
+    let routes = config.dictionary.len() + config.handler_routes.len();
+    if config.client.use_dict && routes > usize::from(u16::MAX) {
+        return Err(ValueError::new(
+            "dictionary, handler_routes",
+            format!(
+                "{routes} routes; expected at most {}, because each gets a code",
+                u16::MAX
+            ),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        match config.validate() {
+            Err(Error::Config(text)) => text,
+            other => panic!("accepted: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn shards_out_of_range_are_refused() {
+        for shards in [0, 257] {
+            let text = refused(|config| config.shards = Some(shards));
+            let expected = format!("shards = {shards}: expected a number from 1 to 256");
+            assert_eq!(text, expected);
+        }
+        let most = Config {
+            shards: Some(crate::limits::SHARDS_MAX),
+            ..Config::default()
+        };
+        assert_eq!(most.validate(), Ok(()));
+    }
+
+    #[test]
+    fn more_routes_than_codes_are_refused() {
+        let change = |use_dict, routes| {
+            move |config: &mut Config| {
+                config.client.use_dict = use_dict;
+                config.dictionary = vec!["onX".into(); routes];
+                config.handler_routes = vec!["a.b.c".into()];
+            }
+        };
+        let text = refused(change(true, 65_535));
+        let place = "dictionary, handler_routes: 65536 routes; expected at most 65535";
+        assert!(text.starts_with(place), "{text}");
+        for (use_dict, routes) in [(true, 65_534), (false, 65_535)] {
+            let mut config = Config::default();
+            change(use_dict, routes)(&mut config);
+            assert_eq!(config.validate(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_rule_for_clients_that_cannot_be_read_is_refused() {
+        let text = refused(|config| config.client.accept = vec!["js-socket 1.0".into()]);
+        let start = "client.accept: \"js-socket 1.0\" is not a rule for clients; accepted: ";
+        assert!(text.starts_with(start), "{text}");
+    }
+
+    #[test]
+    fn a_filter_that_is_not_known_is_refused() {
+        let text = refused(|config| config.filter.local = vec!["cereal".into()]);
+        let start = "filter.local: \"cereal\" is not a filter; accepted: ";
+        assert!(text.starts_with(start), "{text}");
+        let text = refused(|config| config.filter.global = vec!["time".into(), "serial 3".into()]);
+        assert_eq!(
+            text,
+            "filter.global: \"serial 3\" is not a filter; accepted: \"serial 3s\", \"serial 3s {JSON}\", \
+             \"time\", \"timeout 3s 500\", \"toobusy 70ms\", \"rate 50/s 100\", with durations of 1ms to \
+             1h and numbers of 1 to 1000000"
+        );
+    }
+
+    #[test]
+    fn a_refused_push_scheduler_or_rule_says_what_is_accepted() {
+        use crate::config::{NamedScheduler, Scheduler};
+        for name in ["default", "a b"] {
+            let text = refused(|config| {
+                config.push.schedulers = vec![NamedScheduler {
+                    id: name.into(),
+                    scheduler: Scheduler::Direct,
+                    ..NamedScheduler::default()
+                }];
+            });
+            let expected = format!(
+                "push.schedulers: {name:?} cannot be an id; accepted: a text without spaces, not \
+                 \"default\", which is the scheduler of push.scheduler"
+            );
+            assert_eq!(text, expected);
+        }
+        let text = refused(|config| {
+            config.push.select = vec!["onMove* default".into(), "on*Move default".into()];
+        });
+        assert_eq!(
+            text,
+            "push.select: \"on*Move default\" is not a rule for pushes; accepted: \"response ID\", \
+             \"onMove ID\", \"chat.* ID\""
+        );
+    }
+
+    #[test]
+    fn a_cron_without_a_readable_time_is_refused() {
+        let text = refused(|config| {
+            config.crons = vec![config::Cron {
+                id: "1".into(),
+                time: "* * * * *".into(),
+                action: "a.b".into(),
+            }];
+        });
+        let start = "crons: a.b: \"* * * * *\" has 5 fields; ";
+        assert!(text.starts_with(start), "{text}");
+    }
+}

@@ -1,0 +1,443 @@
+//! Kinds of values: each reads a value, checks it, shows it, and names the accepted values.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::types::{Dialect, DuplicateLogin, LogFormat, RpcAllow, Scheduler};
+use super::value::{RawValue, ValueError};
+use crate::limits;
+
+/// A kind of values of the type `T`. `Display` writes the accepted values, behind "expected".
+pub(crate) trait Kind<T>: fmt::Display {
+    /// Returns the value as `T`, unless it has another form.
+    fn parse(&self, raw: RawValue<'_>) -> Option<T>;
+
+    /// Whether a value is in the range of this kind.
+    fn admits(&self, _value: &T) -> bool {
+        true
+    }
+
+    /// Returns the value as `tangelo.toml` has it.
+    fn show(&self, value: &T) -> String;
+
+    /// Checks a value that does not come from a file or a flag.
+    fn check(&self, value: &T) -> Result<(), ValueError> {
+        match self.admits(value) {
+            true => Ok(()),
+            false => Err(ValueError::expected(self.show(value), self)),
+        }
+    }
+
+    /// Reads and checks a written value. A wrong one leaves `into` alone.
+    fn read(&self, raw: RawValue<'_>, into: &mut T) -> Result<(), ValueError> {
+        let value = self.parse(raw).filter(|value| self.admits(value));
+        *into = value.ok_or_else(|| ValueError::expected(raw, self))?;
+        Ok(())
+    }
+}
+
+fn quoted(value: impl fmt::Display) -> String {
+    format!("\"{value}\"")
+}
+
+/// A knob that may be left out.
+impl<T, K: Kind<T>> Kind<Option<T>> for K {
+    fn parse(&self, raw: RawValue<'_>) -> Option<Option<T>> {
+        K::parse(self, raw).map(Some)
+    }
+
+    fn admits(&self, value: &Option<T>) -> bool {
+        value.as_ref().is_none_or(|value| K::admits(self, value))
+    }
+
+    fn show(&self, value: &Option<T>) -> String {
+        value
+            .as_ref()
+            .map_or_else(|| "none".into(), |value| K::show(self, value))
+    }
+}
+
+/// True or false.
+pub(super) struct Switch;
+
+impl fmt::Display for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("true or false")
+    }
+}
+
+impl Kind<bool> for Switch {
+    fn parse(&self, raw: RawValue<'_>) -> Option<bool> {
+        raw.toml.as_bool()
+    }
+
+    fn show(&self, value: &bool) -> String {
+        value.to_string()
+    }
+}
+
+/// A text.
+pub(super) struct Text;
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text in quotes, not an empty one")
+    }
+}
+
+impl Kind<String> for Text {
+    fn parse(&self, raw: RawValue<'_>) -> Option<String> {
+        raw.text().map(str::to_owned)
+    }
+
+    fn admits(&self, value: &String) -> bool {
+        !value.is_empty()
+    }
+
+    fn show(&self, value: &String) -> String {
+        format!("{value:?}")
+    }
+}
+
+/// Name of an HTTP header.
+pub(super) struct HeaderName;
+
+impl fmt::Display for HeaderName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(r#"the name of a header, such as "X-Real-IP""#)
+    }
+}
+
+impl Kind<String> for HeaderName {
+    fn parse(&self, raw: RawValue<'_>) -> Option<String> {
+        Text.parse(raw)
+    }
+
+    fn admits(&self, value: &String) -> bool {
+        let is_token =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        !value.is_empty() && value.bytes().all(is_token)
+    }
+
+    fn show(&self, value: &String) -> String {
+        Text.show(value)
+    }
+}
+
+/// Path of a file or a folder.
+pub(super) struct FilePath;
+
+impl fmt::Display for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a path in quotes")
+    }
+}
+
+impl Kind<PathBuf> for FilePath {
+    fn parse(&self, raw: RawValue<'_>) -> Option<PathBuf> {
+        raw.text().map(PathBuf::from)
+    }
+
+    fn admits(&self, value: &PathBuf) -> bool {
+        !value.as_os_str().is_empty()
+    }
+
+    fn show(&self, value: &PathBuf) -> String {
+        format!("{value:?}")
+    }
+}
+
+/// A list of texts. `ParsedRules` checks those that have a form of their own.
+pub(super) struct Texts;
+
+impl fmt::Display for Texts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(r#"a list of texts, such as ["chat.onAdd", "chat.onLeave"]"#)
+    }
+}
+
+impl Kind<Vec<String>> for Texts {
+    fn parse(&self, raw: RawValue<'_>) -> Option<Vec<String>> {
+        let texts = raw.toml.as_array()?.iter();
+        texts
+            .map(|item| item.get_ref().as_str().map(String::from))
+            .collect()
+    }
+
+    fn show(&self, value: &Vec<String>) -> String {
+        match value.is_empty() {
+            true => "none".into(),
+            false => format!("{value:?}"),
+        }
+    }
+}
+
+/// The strategies of `[route]`, by server type: [`read_strategy`](super::read_strategy) reads each.
+pub(super) struct Strategies;
+
+impl fmt::Display for Strategies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a section [route] with keys default and any server type")
+    }
+}
+
+impl Kind<BTreeMap<String, String>> for Strategies {
+    fn parse(&self, _: RawValue<'_>) -> Option<BTreeMap<String, String>> {
+        None
+    }
+
+    fn show(&self, value: &BTreeMap<String, String>) -> String {
+        match value.is_empty() {
+            true => "none".into(),
+            false => format!("{value:?}"),
+        }
+    }
+}
+
+/// An address with a port.
+pub(super) struct Address;
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ADDR:PORT, such as 127.0.0.1:3010, or [::]:3010 for all addresses")
+    }
+}
+
+impl Kind<SocketAddr> for Address {
+    fn parse(&self, raw: RawValue<'_>) -> Option<SocketAddr> {
+        raw.toml.as_str()?.parse().ok()
+    }
+
+    fn show(&self, value: &SocketAddr) -> String {
+        quoted(value)
+    }
+}
+
+/// An address whose port others know: the kernel cannot choose it.
+pub(super) struct KnownAddress;
+
+impl fmt::Display for KnownAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ADDR:PORT with the port of this server in servers.json, such as [::]:3150")
+    }
+}
+
+impl Kind<SocketAddr> for KnownAddress {
+    fn parse(&self, raw: RawValue<'_>) -> Option<SocketAddr> {
+        Address.parse(raw)
+    }
+
+    fn admits(&self, value: &SocketAddr) -> bool {
+        value.port() != 0
+    }
+
+    fn show(&self, value: &SocketAddr) -> String {
+        Address.show(value)
+    }
+}
+
+/// A whole number in a range.
+pub(super) struct Count(pub(super) RangeInclusive<usize>);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a number from {} to {}", self.0.start(), self.0.end())
+    }
+}
+
+macro_rules! count {
+    ($($number:ty),*) => {$(
+        impl Kind<$number> for Count {
+            fn parse(&self, raw: RawValue<'_>) -> Option<$number> {
+                raw.integer()?.try_into().ok()
+            }
+
+            fn admits(&self, value: &$number) -> bool {
+                usize::try_from(*value).is_ok_and(|value| self.0.contains(&value))
+            }
+
+            fn show(&self, value: &$number) -> String {
+                value.to_string()
+            }
+        }
+    )*};
+}
+
+count!(usize, u32, u16);
+
+/// A number of bytes in a range.
+pub(super) struct Bytes(pub(super) RangeInclusive<usize>);
+
+pub(super) const KIB: usize = 1 << 10;
+pub(super) const MIB: usize = 1 << 20;
+pub(super) const GIB: usize = 1 << 30;
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [low, high] = [self.0.start(), self.0.end()].map(|end| size(*end));
+        write!(
+            f,
+            r#"a size from {low} to {high} bytes, such as 65536, "64KiB" or "4MiB""#
+        )
+    }
+}
+
+impl Kind<usize> for Bytes {
+    fn parse(&self, raw: RawValue<'_>) -> Option<usize> {
+        let DeValue::String(text) = raw.toml else {
+            return raw.integer();
+        };
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let factor = match unit.trim_start() {
+            "" | "B" => 1,
+            "KiB" => KIB,
+            "MiB" => MIB,
+            "GiB" => GIB,
+            _ => return None,
+        };
+        number.parse::<usize>().ok()?.checked_mul(factor)
+    }
+
+    fn admits(&self, value: &usize) -> bool {
+        self.0.contains(value)
+    }
+
+    fn show(&self, value: &usize) -> String {
+        let text = size(*value);
+        match text.ends_with('B') {
+            true => quoted(text),
+            false => text,
+        }
+    }
+}
+
+/// Returns a number of bytes with the largest unit that needs no fraction.
+fn size(bytes: usize) -> String {
+    let units = [(GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")];
+    let whole = units
+        .iter()
+        .find(|(size, _)| bytes > 0 && bytes.is_multiple_of(*size));
+    whole.map_or_else(
+        || bytes.to_string(),
+        |(size, unit)| format!("{}{unit}", bytes / size),
+    )
+}
+
+/// A duration in a range.
+pub(super) struct TimeRange(pub(super) RangeInclusive<Duration>);
+
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+
+impl fmt::Display for TimeRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [low, high] =
+            [self.0.start(), self.0.end()].map(|end| humantime::format_duration(*end));
+        write!(
+            f,
+            r#"a duration from {low} to {high}, such as "3s" or "250ms""#
+        )
+    }
+}
+
+impl Kind<Duration> for TimeRange {
+    fn parse(&self, raw: RawValue<'_>) -> Option<Duration> {
+        humantime::parse_duration(raw.toml.as_str()?).ok()
+    }
+
+    fn admits(&self, value: &Duration) -> bool {
+        self.0.contains(value)
+    }
+
+    fn show(&self, value: &Duration) -> String {
+        quoted(humantime::format_duration(*value))
+    }
+}
+
+/// A duration of whole seconds, as clients get it.
+pub(super) struct WholeSeconds(pub(super) RangeInclusive<Duration>);
+
+impl fmt::Display for WholeSeconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [low, high] =
+            [self.0.start(), self.0.end()].map(|end| humantime::format_duration(*end));
+        write!(f, r#"whole seconds from {low} to {high}, such as "3s""#)
+    }
+}
+
+impl Kind<Duration> for WholeSeconds {
+    fn parse(&self, raw: RawValue<'_>) -> Option<Duration> {
+        humantime::parse_duration(raw.toml.as_str()?).ok()
+    }
+
+    fn admits(&self, value: &Duration) -> bool {
+        self.0.contains(value) && value.subsec_nanos() == 0
+    }
+
+    fn show(&self, value: &Duration) -> String {
+        quoted(humantime::format_duration(*value))
+    }
+}
+
+/// An enum whose values are words in the configuration.
+pub(super) trait Word: Copy + PartialEq {}
+
+impl Word for Dialect {}
+impl Word for Scheduler {}
+impl Word for RpcAllow {}
+impl Word for DuplicateLogin {}
+impl Word for LogFormat {}
+
+/// One word of a few.
+pub(super) struct OneOf<T: 'static>(&'static [(&'static str, T)]);
+
+pub(super) const DIALECT: OneOf<Dialect> =
+    OneOf(&[("pomelo", Dialect::Pomelo), ("pinus", Dialect::Pinus)]);
+pub(super) const SCHEDULER: OneOf<Scheduler> =
+    OneOf(&[("direct", Scheduler::Direct), ("buffer", Scheduler::Buffer)]);
+pub(super) const RPC_ALLOW: OneOf<RpcAllow> =
+    OneOf(&[("any", RpcAllow::Any), ("cluster", RpcAllow::Cluster)]);
+pub(super) const DUPLICATE_LOGIN: OneOf<DuplicateLogin> = OneOf(&[
+    ("allow", DuplicateLogin::Allow),
+    ("refuse", DuplicateLogin::Refuse),
+    ("newest-wins", DuplicateLogin::NewestWins),
+]);
+pub(super) const LOG_FORMAT: OneOf<LogFormat> =
+    OneOf(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+
+impl<T> fmt::Display for OneOf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<&str> = self.0.iter().map(|(word, _)| *word).collect();
+        let (last, first) = words.split_last().expect("a kind has words");
+        write!(f, "{} or {last}", first.join(", "))
+    }
+}
+
+impl<T: Word> Kind<T> for OneOf<T> {
+    fn parse(&self, raw: RawValue<'_>) -> Option<T> {
+        let text = raw.toml.as_str()?;
+        let found = self.0.iter().find(|(word, _)| *word == text);
+        found.map(|(_, value)| *value)
+    }
+
+    fn show(&self, value: &T) -> String {
+        let found = self.0.iter().find(|(_, known)| known == value);
+        quoted(found.map_or("", |(word, _)| word))
+    }
+}
+
+pub(super) const PORTS: RangeInclusive<usize> = 1..=u16::MAX as usize;
+pub(super) const FLUSH_INTERVALS: RangeInclusive<Duration> = MILLISECOND..=Duration::from_secs(10);
+/// A larger share than this of one server type is as good as all of it.
+pub(crate) const WEIGHT_MAX: usize = 1_000_000;
+/// More than the sessions of all shards can never be open.
+pub(crate) const CONNECTIONS_MAX: usize = limits::SHARDS_MAX * limits::SESSIONS_PER_SHARD_MAX;

@@ -1,0 +1,124 @@
+//! The macro `knobs!`: one row for each knob, and everything that follows from it.
+
+#[cfg(feature = "runtime")]
+use super::value::{RawValue, ValueError};
+
+/// Makes a section of the configuration from its rows.
+///
+/// ```text
+/// knobs! {
+///     /// Limits and rules for game clients.
+///     #[derive(Debug, Clone, PartialEq)]
+///     pub struct Client, keys "client." of |config: Config| config.client, {
+///         /// Interval of the heartbeats that the handshake tells clients.
+///         heartbeat: Option<Duration> = None, WholeSeconds(SECOND..=HOUR), pomelo "heartbeat";
+///     }
+/// }
+/// ```
+///
+/// A row is: documentation, field, type, default, kind (the accepted values), and the name in Pomelo or
+/// Pinus if there is one. `servers as "server"` names the key where it is not the field's own. A second
+/// block has fields without a key. A new knob is a new row: its key, its check and its place in
+/// `docs/configuration.md` follow.
+macro_rules! knobs {
+    (
+        $(#[doc = $about:literal])*
+        #[derive($($derive:ident),*)]
+        pub struct $section:ident, keys $prefix:literal of |$owner:ident: $Owner:ident| $place:expr, {
+            $(
+                $(#[doc = $doc:literal])*
+                $field:ident $(as $key:literal)?: $type:ty = $default:expr, $kind:expr
+                $(, $framework:ident $name:literal)?;
+            )*
+        }
+        $({
+            $($(#[doc = $other_doc:literal])* $other:ident: $other_type:ty = $other_default:expr;)*
+        })?
+    ) => {
+        $(#[doc = $about])*
+        #[derive($($derive),*)]
+        pub struct $section {
+            $(
+                $(#[doc = $doc])*
+                #[doc = concat!(
+                    "\n\nKey `", $prefix, key!($field $($key)?), "`, default `", stringify!($default),
+                    "`, accepted `", stringify!($kind), "`." $(, " ", stringify!($framework), ": `", $name, "`.")?
+                )]
+                pub $field: $type,
+            )*
+            $($($(#[doc = $other_doc])* pub $other: $other_type,)*)?
+        }
+
+        impl Default for $section {
+            fn default() -> Self {
+                Self {
+                    $($field: $default,)*
+                    $($($other: $other_default,)*)?
+                }
+            }
+        }
+
+        #[cfg(feature = "runtime")]
+        impl $section {
+            #[cfg(test)]
+            const ABOUT: &str = concat!($($about, "\n"),*).trim_ascii();
+
+            pub(crate) const KNOBS: &[Knob<$Owner>] = &[$(Knob {
+                key: concat!($prefix, key!($field $($key)?)),
+                check_value: |$owner| $kind.check(&$place.$field),
+                read_value: |$owner, raw| $kind.read(raw, &mut $place.$field),
+                #[cfg(test)]
+                doc: &[$($doc),*],
+                #[cfg(test)]
+                accepted: || $kind.to_string(),
+                #[cfg(test)]
+                default: || $kind.show(&$section::default().$field),
+                #[cfg(test)]
+                origin: &[$(stringify!($framework), $name)?],
+            }),*];
+        }
+    };
+}
+
+/// The key of a field: its own name, or the one that the row gives.
+macro_rules! key {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $key:literal) => {
+        $key
+    };
+}
+
+pub(super) use {key, knobs};
+
+/// A key of the configuration, and the functions for its value.
+#[cfg(feature = "runtime")]
+pub(crate) struct Knob<Owner: 'static> {
+    pub(crate) key: &'static str,
+    pub(super) check_value: fn(&Owner) -> Result<(), ValueError>,
+    pub(super) read_value: fn(&mut Owner, RawValue<'_>) -> Result<(), ValueError>,
+    /// Documentation, line by line.
+    #[cfg(test)]
+    pub(super) doc: &'static [&'static str],
+    #[cfg(test)]
+    pub(super) accepted: fn() -> String,
+    #[cfg(test)]
+    pub(super) default: fn() -> String,
+    /// Framework and the knob's name there; empty without one.
+    #[cfg(test)]
+    pub(super) origin: &'static [&'static str],
+}
+
+#[cfg(feature = "runtime")]
+impl<Owner> Knob<Owner> {
+    /// Checks the value that a configuration has.
+    pub(crate) fn check(&self, owner: &Owner) -> Result<(), ValueError> {
+        (self.check_value)(owner).map_err(|error| error.under(self.key))
+    }
+
+    /// Reads a written value into a configuration. A wrong one changes nothing.
+    pub(crate) fn read(&self, owner: &mut Owner, raw: RawValue<'_>) -> Result<(), ValueError> {
+        (self.read_value)(owner, raw).map_err(|error| error.under(self.key))
+    }
+}

@@ -1,0 +1,388 @@
+//! Every knob, as a row of a table.
+//!
+//! A row makes the field, its default, its key in `tangelo.toml` and in `--set`, the check of its value
+//! and its paragraph in `docs/configuration.md`; the macro `knobs!` says how to add one. Files and flags
+//! are read in `gateway/load.rs`. `Config::validate` checks all knobs and the rules in them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[cfg(feature = "runtime")]
+mod kinds;
+mod knob;
+#[cfg(feature = "runtime")]
+mod list;
+#[cfg(all(test, feature = "runtime"))]
+mod reference;
+#[cfg(all(test, feature = "runtime"))]
+mod tests;
+mod types;
+#[cfg(feature = "runtime")]
+mod value;
+
+pub use types::{Cron, Dialect, DuplicateLogin, LogFormat, Master, RpcAllow, Scheduler};
+
+#[cfg(feature = "runtime")]
+use kinds::*;
+#[cfg(feature = "runtime")]
+pub(crate) use kinds::{CONNECTIONS_MAX, WEIGHT_MAX};
+#[cfg(feature = "runtime")]
+pub(crate) use knob::Knob;
+use knob::{key, knobs};
+#[cfg(feature = "runtime")]
+use list::ListOf;
+#[cfg(feature = "runtime")]
+pub(crate) use value::{RawValue, ValueError, in_order};
+
+#[cfg(feature = "runtime")]
+use crate::limits;
+
+knobs! {
+    /// The whole configuration of one tangelo process.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Config, keys "" of |config: Config| *config, {
+        /// Server id, unique in the cluster. Backends call this id.
+        id: String = "connector-1".into(), Text, Pomelo "id";
+        /// Server type. This server handles the routes that begin with it.
+        server_type: String = "connector".into(), Text, Pomelo "serverType";
+        /// Server type whose servers get the messages for our own type that no handler here takes. Their
+        /// routes stay as they are. Without it such a message gets code 500. Pomelo looks for a
+        /// handler by the type in the route, so a backend of this type runs the connector's own
+        /// handlers, `app/servers/connector/handler`, as they are; README.md describes the setup of Pinus.
+        /// It must differ from `server_type`.
+        delegate: Option<String> = None, Text;
+        /// Remote of the delegate, `service.method`, that tangelo calls once for each session which has
+        /// closed after the delegate got a message of it. Its argument is the session as backends see it
+        /// (`{"id":…,"frontendId":…,"uid":…,"settings":{…}}`), and routing chooses the server. tangelo
+        /// waits for no answer, and counts a call that it cannot send (`delegate_untold`). It takes
+        /// the place of `session.on('closed')`, which a `BackendSession` does not have.
+        delegate_closed: Option<String> = None, Text;
+        /// Environment: the part of the project's files that counts.
+        env: String = "development".into(), Text, Pomelo "env";
+        /// Framework whose details tangelo follows where Pomelo and Pinus differ.
+        dialect: Dialect = Dialect::Pomelo, DIALECT;
+        /// Address for clients, TCP and WebSocket on one port. With port 0 the kernel chooses one. In a
+        /// project the default is the `clientPort` of the own server, on all addresses.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 3010)), Address, Pomelo "clientPort";
+        /// Shards. Each is one thread with its own sockets, sessions and handlers. Without it there is one
+        /// per available core. More shards than cores cost CPU per message.
+        shards: Option<usize> = None, Count(1..=limits::SHARDS_MAX);
+        /// Pins shard n to the n-th available core, for a machine whose cores belong to this gateway
+        /// alone. The kernel never moves a pinned shard, which keeps the caches of its core; but the shard
+        /// waits when another process keeps its core busy, even if other cores are free.
+        /// `perf/pinning.sh` measures both. With more shards than cores tangelo pins no shard and logs a
+        /// warning. When another gateway has reserved a core, tangelo does not pin the shard for that
+        /// core, and a warning names the core. Gateways in different network namespaces, such as
+        /// containers, do not see each other's reservations.
+        pin: bool = false, Switch;
+        /// Time that the application gets for its start; after it the start fails.
+        start_timeout: Duration = Duration::from_secs(60), TimeRange(100 * MILLISECOND..=HOUR);
+        /// Time that the application gets to end: its background tasks, and its functions before the stop.
+        /// After it tangelo closes the clients. A supervisor that kills must wait longer.
+        stop_timeout: Duration = Duration::from_secs(3), TimeRange(Duration::ZERO..=10 * MINUTE), Pomelo "TIME_WAIT_STOP";
+        /// Folder of the Pomelo project. In `tangelo.toml` it is relative to that file, in a flag to the
+        /// working directory; a main script on the command line names its own folder. File and flags win
+        /// over the project.
+        app_dir: Option<PathBuf> = None, FilePath;
+        /// The user dictionary: routes that get a code after those of the handlers. In a project the
+        /// default is `config/dictionary.json`.
+        dictionary: Vec<String> = Vec::new(), Texts, Pomelo "config/dictionary.json";
+        /// Routes of handlers in other servers that get a code too, sorted together with those of the
+        /// handlers here. Other routes travel as text. Pomelo finds them in the project's JavaScript.
+        handler_routes: Vec<String> = Vec::new(), Texts;
+        /// The other servers, in the order in which routing counts them. They count only without a
+        /// `master`, which would name them. In a project the default is `config/servers.json`.
+        servers as "server": Vec<Server> = Vec::new(), ListOf::<Server>::at_most(limits::SERVERS_MAX), Pomelo "config/servers.json";
+        /// Strategies: how tangelo chooses the server of a forwarded message. The keys of `[route]` are
+        /// server types, or `default` for all that are not named. A strategy is `default` (by the uid, as
+        /// Pomelo does), `rr`, `wrr`, `la`, `ch`, `random`, `fixed:SERVER_ID`, `setting:SETTINGS_KEY` or
+        /// `hash:SETTINGS_KEY`; docs/compatibility.md describes them.
+        routes as "route": BTreeMap<String, String> = BTreeMap::new(), Strategies, Pomelo "app.route, routerType";
+    }
+    {
+        /// Limits and rules for game clients.
+        client: Client = Client::default();
+        /// Built-in filters.
+        filter: Filter = Filter::default();
+        /// Users and their sessions.
+        session: Session = Session::default();
+        /// Push schedulers.
+        push: Push = Push::default();
+        /// Calls to and from other servers.
+        rpc: Rpc = Rpc::default();
+        /// Membership in a cluster.
+        cluster: Cluster = Cluster::default();
+        /// Logging.
+        log: Log = Log::default();
+        /// The master to join; it names the other servers. `None` without a project and with
+        /// `cluster.join = false`. Pomelo: `master.json`.
+        master: Option<Master> = None;
+        /// Crons of this server, at most `limits::CRONS_MAX`. Pomelo: the entries of its type in
+        /// `config/crons.json`, which say when a function of `app/servers/<type>/cron` runs.
+        crons: Vec<Cron> = Vec::new();
+        /// True without a configuration file and without a project: tangelo then serves the built-in chat
+        /// room.
+        embedded: bool = false;
+        /// Mistakes in the project's files that do not prevent a start. The gateway logs each of them as
+        /// a warning when it starts.
+        warnings: Vec<String> = Vec::new();
+    }
+}
+
+knobs! {
+    /// Limits and rules for game clients.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Client, keys "client." of |config: Config| config.client, {
+        /// Interval of the heartbeats that the handshake tells clients. Without it there are no heartbeats.
+        heartbeat: Option<Duration> = None, WholeSeconds(SECOND..=HOUR), Pomelo "heartbeat";
+        /// Time after which tangelo closes a client that sent no heartbeat, and a raw TCP connection that
+        /// sent no bytes. Without it: twice the heartbeat, and 90 s. A value not longer than the heartbeat
+        /// closes every client.
+        timeout: Option<Duration> = None, TimeRange(100 * MILLISECOND..=24 * HOUR), Pomelo "timeout";
+        /// Sends route codes and accepts them.
+        use_dict: bool = false, Switch, Pomelo "useDict";
+        /// Bodies travel as protobuf where their route has a proto.
+        use_protobuf: bool = false, Switch, Pomelo "useProtobuf";
+        /// Protos of messages to clients: a JSON file, which tangelo reads at its start. In a project the
+        /// default is its `serverProtos.json`.
+        server_protos: Option<PathBuf> = None, FilePath;
+        /// Protos of messages from clients. In a project the default is its `clientProtos.json`.
+        client_protos: Option<PathBuf> = None, FilePath;
+        /// Takes a protobuf body that lacks a required field as null. Without it tangelo takes the body as
+        /// it is.
+        protobuf_check: bool = false, Switch, Pinus "decodeCheckMsg";
+        /// Accepts signed messages only.
+        use_crypto: bool = false, Switch, Pomelo "useCrypto";
+        /// Connections that this process accepts at one time; tangelo closes any further one at once.
+        /// Without it: as many as the file limit allows. A number above the file limit prevents the start.
+        max_connections: Option<usize> = None, Count(1..=CONNECTIONS_MAX), Pomelo "max-connections";
+        /// Accepted kinds and versions of clients, such as `js-websocket >=0.3.1 <2`, `* >=1.2` or
+        /// `!old-client`. Others get code 501. Without it tangelo accepts all.
+        accept: Vec<String> = Vec::new(), Texts, Pomelo "checkClient";
+        /// Regular expressions. tangelo closes a client at its accept when one of them matches a part of
+        /// its address. An IPv4 client of a listener on `[::]` has the address `::ffff:a.b.c.d`. At most
+        /// 10 000, with those of `client.blacklist_file` and of the master's console.
+        blacklist: Vec<String> = Vec::new(), Texts, Pomelo "blacklistFun";
+        /// A regular file with more of these expressions, one a line. tangelo reads it again within seconds
+        /// after a change. It reports a file that it cannot use, and keeps the lines from before.
+        blacklist_file: Option<PathBuf> = None, FilePath;
+        /// Also applies the expressions that the master's console sends.
+        blacklist_console: bool = false, Switch, Pomelo "useHostFilter";
+        /// Forwards messages for other server types. When false, tangelo closes a client that sends one.
+        forward: bool = true, Switch, Pinus "forwardMsg";
+        /// Header of a WebSocket upgrade that has the client's address, for a gateway behind a proxy. Its
+        /// text counts for the blacklists and in statistics. Without it the address of the socket counts.
+        /// Anybody who can reach the port without the proxy can claim any address.
+        real_ip_header: Option<String> = None, HeaderName, Pinus "realIPKey";
+        /// Header that has the client's port, beside `client.real_ip_header`; without it the port is 0.
+        real_port_header: Option<String> = None, HeaderName, Pinus "realPortKey";
+        /// Largest package body from a client. A larger one closes its connection.
+        package_bytes_max: usize = 4 << 20, Bytes(KIB..=limits::PACKAGE_BODY_BYTES_MAX);
+        /// Largest number of bytes that wait for one client that reads too slowly. One package always
+        /// fits. Above it tangelo closes the client.
+        outbox_bytes_max: usize = 1 << 20, Bytes(KIB..=GIB);
+        /// Forwarded requests of one session that may wait for an answer. A further one gets code 500 at
+        /// once.
+        calls_in_flight_max: usize = 1024, Count(1..=1_000_000);
+    }
+}
+
+knobs! {
+    /// Built-in filters, which run around the filters of handlers in Rust, in this order. A filter is
+    /// `serial 3s`, `time`, `timeout 3s 500`, `toobusy 70ms` or `rate 50/s 100`. The values may be left out
+    /// where they are these (for `rate` the burst, which then is as large as the rate). tangelo copies a
+    /// message that passes a filter and makes a task for it, up to `client.calls_in_flight_max`.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Filter, keys "filter." of |config: Config| config.filter, {
+        /// Filters of all messages, forwarded ones too.
+        global: Vec<String> = Vec::new(), Texts, Pomelo "app.globalFilter";
+        /// Filters of messages for our own server type.
+        local: Vec<String> = Vec::new(), Texts, Pomelo "app.filter";
+    }
+}
+
+knobs! {
+    /// Users and their sessions.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Session, keys "session." of |config: Config| config.session, {
+        /// Effect of binding a uid that another session has: `allow` keeps both sessions, `refuse` fails the
+        /// second bind (as Pomelo does with this option), `newest-wins` kicks the first session.
+        duplicate_login: DuplicateLogin = DuplicateLogin::Allow, DUPLICATE_LOGIN, Pomelo "sessionConfig.singleSession";
+        /// Reason that a session gets when `newest-wins` kicks it. Pomelo's is `kick` for any kick without a
+        /// reason.
+        duplicate_login_reason: String = "kick".into(), Text;
+    }
+}
+
+/// Interval of a buffer scheduler without one of its own. Pomelo: `lib/pushSchedulers/buffer.js`,
+/// `DEFAULT_FLUSH_INTERVAL`.
+pub const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
+
+knobs! {
+    /// Push schedulers: they decide when queued packages leave.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Push, keys "push." of |config: Config| config.push, {
+        /// Kind of the scheduler with the id `default`: `direct` writes at the end of the turn, `buffer`
+        /// collects packages and writes them every `push.flush_interval`.
+        scheduler: Scheduler = Scheduler::Direct, SCHEDULER, Pomelo "pushSchedulerConfig.scheduler";
+        /// Interval of the buffer scheduler.
+        flush_interval: Duration = FLUSH_INTERVAL, TimeRange(FLUSH_INTERVALS), Pomelo "flushInterval";
+        /// More schedulers beside the one with the id `default`. As in Pomelo, the packages of one
+        /// scheduler stay in order, those of two need not.
+        schedulers: Vec<NamedScheduler> = Vec::new(), ListOf::<NamedScheduler>::at_most(limits::PUSH_SCHEDULERS_MAX - 1), Pomelo "pushSchedulerConfig.scheduler";
+        /// Rules that choose a scheduler by its id; the first that matches counts. A rule is `response ID`
+        /// for all responses, or the route of pushes and broadcasts, such as `onMove ID`, or the beginning of
+        /// routes, such as `chat.* ID`. Packages that no rule matches go to `default`. At most 256 rules.
+        /// Handlers in Rust may choose before these rules, by `Router::select_scheduler`.
+        select: Vec<String> = Vec::new(), Texts, Pomelo "pushSchedulerConfig.selector";
+    }
+}
+
+knobs! {
+    /// One more push scheduler.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct NamedScheduler, keys "" of |scheduler: NamedScheduler| *scheduler, {
+        /// Its id, a text without spaces, which rules name.
+        id: String = String::new(), Text;
+        /// Its kind.
+        scheduler: Scheduler = Scheduler::Direct, SCHEDULER;
+        /// Interval of a buffer scheduler.
+        flush_interval: Duration = FLUSH_INTERVAL, TimeRange(FLUSH_INTERVALS);
+    }
+}
+
+knobs! {
+    /// Calls to and from other servers.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Rpc, keys "rpc." of |config: Config| config.rpc, {
+        /// Time after which a call without an answer fails with code 500.
+        timeout: Duration = Duration::from_secs(30), TimeRange(100 * MILLISECOND..=10 * MINUTE), Pomelo "proxyConfig.timeout";
+        /// Interval of PINGREQ on each link. tangelo drops a link whose ping stays unanswered for twice as
+        /// long.
+        keepalive: Duration = Duration::from_secs(10), TimeRange(100 * MILLISECOND..=10 * MINUTE), Pomelo "proxyConfig.keepalive";
+        /// Longest time for connecting to a server.
+        connect_timeout: Duration = Duration::from_secs(2), TimeRange(10 * MILLISECOND..=MINUTE);
+        /// Longest time for a server's first answer on a new connection; after it the calls of the
+        /// server fail, and tangelo dials it again. When it is too short, the first calls fail of a server
+        /// that is busy with its own start.
+        answer_timeout: Duration = Duration::from_secs(5), TimeRange(100 * MILLISECOND..=10 * MINUTE);
+        /// First pause before tangelo dials a lost link again. The pause doubles up to `rpc.backoff_max` until
+        /// a link has lasted for 5 s. Each pause is up to a quarter shorter by chance. It must not be longer
+        /// than `rpc.backoff_max`.
+        backoff_min: Duration = Duration::from_millis(100), TimeRange(MILLISECOND..=MINUTE);
+        /// Longest pause between two dials.
+        backoff_max: Duration = Duration::from_secs(2), TimeRange(MILLISECOND..=10 * MINUTE);
+        /// Calls of one shard to one server that may wait for an answer. A further one gets code 500 at
+        /// once.
+        calls_in_flight_max: usize = 10_000, Count(1..=1_000_000), Pomelo "pendingSize";
+        /// Address for calls from other servers. In a project the default is the `host` and `port` of this
+        /// server in `servers.json`, where the others look for it in any case. Set it where that address is
+        /// not one of this machine, or to listen on all (`[::]:3150`). Without it there is no such listener:
+        /// for a server without `port`, without a project, and always with `cluster.join = false`.
+        /// Pomelo listens on all addresses.
+        listen: Option<SocketAddr> = None, KnownAddress;
+        /// Servers that may call: `any`, or `cluster` for the hosts of servers that the master knows. Calls
+        /// carry no credentials, so with `any` the address in `rpc.listen` must not be reachable from
+        /// outside.
+        allow: RpcAllow = RpcAllow::Any, RPC_ALLOW;
+    }
+}
+
+knobs! {
+    /// Membership in a cluster.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Cluster, keys "cluster." of |config: Config| config.cluster, {
+        /// Registers with the project's master and follows its news about the other servers. When false,
+        /// tangelo uses the servers of `servers.json`, and backends reach no session here. Without a
+        /// project it changes nothing.
+        join: bool = true, Switch;
+        /// First pause before tangelo dials a lost master again. The pause doubles up to
+        /// `cluster.reconnect_max`, and must not be longer than that.
+        reconnect_min: Duration = Duration::from_secs(1), TimeRange(10 * MILLISECOND..=MINUTE);
+        /// Longest pause between two dials. With a longer one this server returns later after a restart of
+        /// the master, which does not know it until then.
+        reconnect_max: Duration = Duration::from_secs(60), TimeRange(10 * MILLISECOND..=10 * MINUTE);
+        /// Folders with the names of `Router::remote` as JavaScript. Every other server of a Pinus cluster
+        /// loads them for its stubs, `app.rpc.<own type>`, and throws when it does not find them. Without
+        /// them the others have no stubs and call with `app.rpcInvoke`. Pomelo's servers look in their own
+        /// project and ignore it.
+        remoter_paths: Vec<String> = Vec::new(), Texts, Pinus "remoterPaths";
+    }
+}
+
+knobs! {
+    /// Logging.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Log, keys "log." of |config: Config| config.log, {
+        /// A level (`error`, `warn`, `info`, `debug`, `trace`) or a filter such as
+        /// `info,tangelo::peer=debug`.
+        level: String = "info".into(), Text;
+        /// Form of the lines of the log and of standard output.
+        format: LogFormat = LogFormat::Text, LOG_FORMAT;
+        /// Writes a line of the log target `forward-log` for each message that a handler of this server has
+        /// finished: `{"route":…,"args":…,"time":"MMddhhmm","timeUsed":…}`, with the handler's message, the
+        /// local time of the start, and milliseconds.
+        forward: bool = false, Switch, Pomelo "serverConfig.enableForwardLog";
+    }
+}
+
+/// Log target of `log.forward`; `log.level = "warn,forward-log=info"` shows little else.
+pub const FORWARD_LOG: &str = "forward-log";
+/// Log target of the filter `time`.
+pub const CON_LOG: &str = "con-log";
+
+knobs! {
+    /// Another server of the cluster. Its `Default` has no id, type, host or port.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Server, keys "" of |server: Server| *server, {
+        /// Server id, unique in the cluster.
+        id: String = String::new(), Text;
+        /// Server type: the first part of the routes that it handles.
+        server_type as "type": String = String::new(), Text;
+        /// Host name or address of its RPC port.
+        host: String = String::new(), Text;
+        /// Its RPC port.
+        port: u16 = 0, Count(PORTS);
+        /// Its share of the messages that the strategy `wrr` sends to its type; without one it gets none.
+        weight: Option<u32> = None, Count(0..=WEIGHT_MAX);
+        /// Its host for clients, if that is not `host`.
+        client_host: Option<String> = None, Text, Pomelo "clientHost";
+        /// Its port for clients, of a frontend.
+        client_port: Option<u16> = None, Count(PORTS), Pomelo "clientPort";
+    }
+}
+
+/// The knobs of all sections.
+#[cfg(feature = "runtime")]
+const SECTIONS: [&[Knob<Config>]; 8] = [
+    Config::KNOBS,
+    Client::KNOBS,
+    Filter::KNOBS,
+    Session::KNOBS,
+    Push::KNOBS,
+    Rpc::KNOBS,
+    Cluster::KNOBS,
+    Log::KNOBS,
+];
+
+/// Every knob with a key, in the order of this file.
+#[cfg(feature = "runtime")]
+pub(crate) fn knobs() -> impl Iterator<Item = &'static Knob<Config>> {
+    SECTIONS.into_iter().flatten()
+}
+
+/// Reads the strategy of one server type into [`Config::routes`].
+#[cfg(feature = "runtime")]
+pub(crate) fn read_strategy(
+    config: &mut Config,
+    server_type: &str,
+    raw: RawValue<'_>,
+) -> Result<(), ValueError> {
+    let mut strategy = String::new();
+    let read = Text.read(raw, &mut strategy);
+    read.map_err(|error| error.under(&format!("route.{server_type}")))?;
+    config.routes.insert(server_type.into(), strategy);
+    Ok(())
+}

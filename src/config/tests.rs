@@ -1,0 +1,274 @@
+//! Tests of the parent.
+
+use super::*;
+use toml::de::DeValue;
+
+/// Fields of `Config` as Rust sees them: `client.heartbeat`.
+fn fields() -> Vec<String> {
+    let shown = format!("{:#?}", Config::default());
+    let mut section = "";
+    let mut fields = Vec::new();
+    for line in shown.lines() {
+        let depth = line.len() - line.trim_start().len();
+        let field = line.trim().split_once(": ");
+        match (depth, field) {
+            (4, Some((name, value))) if value.ends_with('{') => section = name,
+            (4, Some((name, _))) => fields.push(name.to_owned()),
+            (8, Some((name, _))) => fields.push(format!("{section}.{name}")),
+            _ => {}
+        }
+    }
+    fields
+}
+
+#[test]
+fn every_knob_has_a_key() {
+    let no_keys = ["embedded", "master", "crons", "warnings"];
+    let mut expected: Vec<String> = fields();
+    expected.retain(|field| !no_keys.contains(&field.as_str()));
+    for field in &mut expected {
+        match field.as_str() {
+            "servers" => *field = "server".into(),
+            "routes" => *field = "route".into(),
+            _ => {}
+        }
+    }
+    assert!(expected.len() > 50, "{expected:?}");
+    let mut keys: Vec<&str> = knobs().map(|knob| knob.key).collect();
+    for field in &expected {
+        assert!(keys.contains(&field.as_str()), "{field} cannot be set");
+    }
+    keys.retain(|key| !expected.iter().any(|field| field == key));
+    assert_eq!(keys, Vec::<&str>::new(), "these keys have no field");
+}
+
+#[test]
+fn every_default_is_in_range() {
+    let mut copy = Config::default();
+    let mut read = 0;
+    for knob in knobs() {
+        let default = (knob.default)();
+        assert_eq!(knob.check(&copy), Ok(()));
+        if default != "none" {
+            assert_eq!(try_set(&mut copy, knob.key, &default), Ok(()));
+            read += 1;
+        }
+    }
+    assert_eq!(copy, Config::default());
+    assert!(read > 30, "{read} defaults");
+}
+
+fn try_set(config: &mut Config, key: &str, typed: &str) -> Result<(), String> {
+    let toml = match DeValue::parse(typed) {
+        Ok(value) => value.into_inner(),
+        Err(_) => DeValue::String(typed.into()),
+    };
+    let knob = knobs().find(|knob| knob.key == key).expect("a key");
+    let raw = RawValue {
+        toml: &toml,
+        flag: Some(typed),
+    };
+    knob.read(config, raw).map_err(|error| error.to_string())
+}
+
+/// `expected` is the text behind the key.
+#[track_caller]
+fn refused(key: &str, typed: &str, expected: &str) {
+    let mut config = Config::default();
+    let error = try_set(&mut config, key, typed);
+    assert_eq!(error, Err(format!("{key}{expected}")));
+    assert_eq!(config, Config::default(), "a refused value was stored");
+}
+
+#[test]
+fn a_refused_value_names_itself_and_what_is_accepted() {
+    let seconds = r#"whole seconds from 1s to 1h, such as "3s""#;
+    let interval = r#"a duration from 1ms to 10s, such as "3s" or "250ms""#;
+    let size = r#"a size from 1KiB to 16777215 bytes, such as 65536, "64KiB" or "4MiB""#;
+    let shards = "a number from 1 to 256";
+    let address = "ADDR:PORT, such as 127.0.0.1:3010, or [::]:3010 for all addresses";
+    let text = "a text in quotes, not an empty one";
+    for (key, typed, shown, accepted) in [
+        ("client.heartbeat", "3", "3", seconds),
+        ("client.heartbeat", r#""3""#, r#""3""#, seconds),
+        ("client.heartbeat", "1.5", "1.5", seconds),
+        ("client.heartbeat", "2h", r#""2h""#, seconds),
+        ("client.heartbeat", "1500ms", r#""1500ms""#, seconds),
+        ("client.heartbeat", "3 parsecs", r#""3 parsecs""#, seconds),
+        ("client.heartbeat", "true", "true", seconds),
+        ("push.flush_interval", "11s", r#""11s""#, interval),
+        ("push.flush_interval", "20", "20", interval),
+        ("client.package_bytes_max", "16MiB", r#""16MiB""#, size),
+        ("client.package_bytes_max", "1023", "1023", size),
+        ("client.package_bytes_max", "-1", "-1", size),
+        ("client.package_bytes_max", "4MB", r#""4MB""#, size),
+        ("client.package_bytes_max", "MiB", r#""MiB""#, size),
+        ("client.package_bytes_max", "true", "true", size),
+        (
+            "client.package_bytes_max",
+            "99999999999GiB",
+            r#""99999999999GiB""#,
+            size,
+        ),
+        ("shards", "0", "0", shards),
+        ("shards", "-1", "-1", shards),
+        ("shards", "257", "257", shards),
+        ("shards", "two", r#""two""#, shards),
+        ("dialect", "pitaya", r#""pitaya""#, "pomelo or pinus"),
+        ("push.scheduler", "1", "1", "direct or buffer"),
+        ("log.format", "xml", r#""xml""#, "text or json"),
+        ("client.use_dict", "yes", r#""yes""#, "true or false"),
+        ("listen", "3010", "3010", address),
+        ("listen", "::", r#""::""#, address),
+        ("id", "", r#""""#, text),
+        (
+            "dictionary",
+            "[1]",
+            "[...]",
+            r#"a list of texts, such as ["chat.onAdd", "chat.onLeave"]"#,
+        ),
+    ] {
+        refused(key, typed, &format!(" = {shown}: expected {accepted}"));
+    }
+}
+
+#[test]
+fn a_refused_server_names_its_place() {
+    let keys = "up to 4096 sections [[server]] with keys id, type, host, port, weight, client_host, \
+                client_port";
+    refused("server", "7", &format!(" = 7: expected {keys}"));
+    refused("server", "[7]", &format!("[0] = 7: expected {keys}"));
+    let whole = r#"{id="a", type="chat", host="127.0.0.1", port=1}"#;
+    refused(
+        "server",
+        &format!("[{whole}, {whole}]"),
+        r#"[1].id = "a": server[0] has this id already"#,
+    );
+    refused(
+        "server",
+        r#"[{id="a", type="chat", host="127.0.0.1", port=0}]"#,
+        "[0].port = 0: expected a number from 1 to 65535",
+    );
+    refused(
+        "server",
+        r#"[{id=1}]"#,
+        "[0].id = 1: expected a text in quotes, not an empty one",
+    );
+    refused(
+        "server",
+        r#"[{id="a", tipe="chat"}]"#,
+        "[0].tipe: unknown key; known keys here: id, type, host, port, weight, client_host, client_port",
+    );
+    for key in ["id", "type", "host", "port"] {
+        let fields = [r#"id="a""#, r#"type="b""#, r#"host="c""#, "port=1"];
+        let rest: Vec<&str> = fields.into_iter().filter(|f| !f.starts_with(key)).collect();
+        refused(
+            "server",
+            &format!("[{{{}}}]", rest.join(",")),
+            &format!("[0].{key}: missing; every section needs id, type, host and port"),
+        );
+    }
+}
+
+#[test]
+fn a_refused_push_scheduler_names_its_place() {
+    refused(
+        "push.schedulers",
+        "7",
+        " = 7: expected up to 7 sections [[push.schedulers]] with keys id, scheduler, flush_interval",
+    );
+    refused(
+        "push.schedulers",
+        r#"[{id="a", scheduler="later"}]"#,
+        r#"[0].scheduler = "later": expected direct or buffer"#,
+    );
+    refused(
+        "push.schedulers",
+        r#"[{id="a", scheduler="buffer", flush_interval="11s"}]"#,
+        concat!(
+            r#"[0].flush_interval = "11s": expected a duration from 1ms to 10s, such as "3s" "#,
+            r#"or "250ms""#
+        ),
+    );
+    refused(
+        "push.schedulers",
+        r#"[{id="a"}]"#,
+        "[0].scheduler: missing; every section needs id and scheduler",
+    );
+    refused(
+        "push.schedulers",
+        r#"[{id="a", scheduler="direct"}, {id="a", scheduler="buffer"}]"#,
+        r#"[1].id = "a": push.schedulers[0] has this id already"#,
+    );
+    let eight: Vec<String> = (0..8)
+        .map(|n| format!(r#"{{id="{n}", scheduler="direct"}}"#))
+        .collect();
+    refused(
+        "push.schedulers",
+        &format!("[{}]", eight.join(",")),
+        " = 8 sections: expected up to 7 sections [[push.schedulers]] with keys id, scheduler, \
+         flush_interval",
+    );
+}
+
+#[test]
+fn a_weight_is_optional_and_may_be_zero() {
+    let mut config = Config::default();
+    let whole = r#"[{id="a", type="chat", host="h", port=1},
+        {id="b", type="chat", host="h", port=1, weight=0},
+        {id="c", type="chat", host="h", port=1, weight=1000000}]"#;
+    assert_eq!(try_set(&mut config, "server", whole), Ok(()));
+    let weights: Vec<Option<u32>> = config.servers.iter().map(|s| s.weight).collect();
+    assert_eq!(weights, [None, Some(0), Some(1_000_000)]);
+    for weight in ["1000001", "1.5"] {
+        refused(
+            "server",
+            &format!(r#"[{{id="a", type="chat", host="h", port=1, weight={weight}}}]"#),
+            &format!("[0].weight = {weight}: expected a number from 0 to 1000000"),
+        );
+    }
+}
+
+#[test]
+fn a_refused_cluster_value_says_what_is_accepted() {
+    let address = "ADDR:PORT with the port of this server in servers.json, such as [::]:3150";
+    for (key, typed, accepted) in [
+        ("rpc.listen", "0.0.0.0:0", address),
+        ("rpc.listen", "localhost:3150", address),
+        ("rpc.allow", "none", "any or cluster"),
+        (
+            "session.duplicate_login",
+            "kick",
+            "allow, refuse or newest-wins",
+        ),
+        ("cluster.join", "no", "true or false"),
+        (
+            "cluster.reconnect_min",
+            "5ms",
+            r#"a duration from 10ms to 1m, such as "3s" or "250ms""#,
+        ),
+    ] {
+        refused(key, typed, &format!(" = {typed:?}: expected {accepted}"));
+    }
+}
+
+#[test]
+fn sizes_and_durations_take_their_units() {
+    let mut config = Config::default();
+    for (typed, bytes) in [
+        ("4096", 4096),
+        ("64KiB", 65536),
+        ("1 MiB", 1 << 20),
+        ("0x1000", 4096),
+    ] {
+        assert_eq!(
+            try_set(&mut config, "client.package_bytes_max", typed),
+            Ok(())
+        );
+        assert_eq!(config.client.package_bytes_max, bytes);
+    }
+    for (typed, millis) in [("20ms", 20), ("1s", 1000), ("1s 500ms", 1500)] {
+        assert_eq!(try_set(&mut config, "push.flush_interval", typed), Ok(()));
+        assert_eq!(config.push.flush_interval, Duration::from_millis(millis));
+    }
+}

@@ -1,0 +1,77 @@
+//! Types of knobs, and the parts of a configuration that come from a project only.
+
+/// Framework whose details tangelo follows where Pomelo and Pinus differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Pomelo 2.2.
+    Pomelo,
+    /// Pinus 1.7.
+    Pinus,
+}
+
+/// Kind of a push scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheduler {
+    /// Writes at the end of the turn that produced the packages, one WebSocket message per package.
+    Direct,
+    /// Collects packages per session and writes them every `flush_interval`, in one WebSocket message.
+    Buffer,
+}
+
+/// Servers that may open a connection to `rpc.listen`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RpcAllow {
+    /// Everybody, as in Pomelo.
+    Any,
+    /// Hosts of servers that the master knows at that moment.
+    Cluster,
+}
+
+/// Effect of a second login of a uid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DuplicateLogin {
+    /// Both sessions stay.
+    #[default]
+    Allow,
+    /// The second login fails. Pomelo: `singleSession`.
+    Refuse,
+    /// The first session is kicked.
+    NewestWins,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A time at which a function of the application runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cron {
+    /// Its id, a number or a text, as JSON.
+    pub id: String,
+    /// Six fields, second first: see [`Schedule`](crate::handler::cron::Schedule).
+    pub time: String,
+    /// Name of the function, `service.method`, as in [`Router::cron`](crate::handler::Router::cron).
+    pub action: String,
+}
+
+/// The master of a cluster, and the description of this server that it gets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Master {
+    /// Its host name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Proof of this server's type: the first entry of that type in `adminServer.json`, null without
+    /// such an entry, `"ok"` without such a file.
+    pub token: serde_json::Value,
+    /// This server as all others see it: the members that a genuine server parses from its command line,
+    /// every key of its entry in `servers.json` included.
+    pub info: serde_json::Map<String, serde_json::Value>,
+    /// Environment, as in [`Config::env`](super::Config::env).
+    pub env: String,
+}
