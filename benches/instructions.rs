@@ -1,9 +1,9 @@
 //! Instructions of a forwarded request, held against the baseline in `benches/instructions.json`: of the
 //! five pure functions that it passes, and of a shard's two halves of its way, in a gateway in memory.
 //!
-//! The other benches say how long something takes, here and today. What callgrind counts does not
-//! depend on who else uses the machine, so it can fail: what costs more is found, and what costs less
-//! is written down with `cargo bench --bench instructions -- --save`. The bench runs itself under
+//! The other benches say how long something takes, here and today. The counts of callgrind do not
+//! depend on other work on the machine, so this bench can fail: it finds a function that costs more. Save a lower
+//! count with `cargo bench --bench instructions -- --save`. The bench runs itself under
 //! callgrind, with some rounds and with twice as many: the difference is without the start. Of the
 //! gateway only the shards are counted, not the client and the server that the bench plays.
 //!

@@ -1,8 +1,8 @@
 //! Pomelo's gate, which tells players where to connect:
 //! `cargo run --release --example gate -- --config examples/gate/gate.toml`
 //!
-//! What it sends players to is the same program with `examples/gate/connector-1.toml`, and with
-//! `connector-2.toml`. In a Pomelo project its command is `-- --app-dir path/to/game-server --id gate-1`.
+//! The connectors are the same program with `examples/gate/connector-1.toml` and with `connector-2.toml`.
+//! In a Pomelo project the gate's command is `-- --app-dir path/to/game-server --id gate-1`.
 //!
 //! `gate.gateHandler.queryEntry` answers `{"code":200,"host":"127.0.0.1","port":3010}`, the connector with
 //! the fewest connections, or `{"code":500}` when there is none. A uid in the message changes nothing: any
@@ -85,7 +85,7 @@ async fn query_entry(app: App, State(loads): State<Loads>) -> Value {
     }
 }
 
-/// What is known of connectors, by their ids. Each shard asks and counts for itself.
+/// The loads of connectors, by their ids. Each shard asks and counts for itself.
 #[derive(Clone, Default)]
 struct Loads(Rc<RefCell<HashMap<String, Load>>>);
 

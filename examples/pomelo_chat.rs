@@ -9,8 +9,8 @@
 //! `connector.entryHandler.enter` with `{"username":"ann","rid":"lobby"}` answers `{"users":["ann"]}`,
 //! everybody who is in the room; a name that is in already gets `{"code":500,"error":true}`.
 //!
-//! What `app.js` says of the connector is in `main`, `app/servers/connector/handler/entryHandler.js` is
-//! `enter`, and everything else of the project stays as it is.
+//! `main` has the settings of the connector in `app.js`, `enter` is
+//! `app/servers/connector/handler/entryHandler.js`, and everything else of the project stays as it is.
 
 use serde::Deserialize;
 use serde_json::{Value, json};

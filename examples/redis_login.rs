@@ -7,8 +7,8 @@
 //! `{"code":200,"uid":"7","logins":1,"profile":{"level":"12","name":"ann"}}`, once; a token that is
 //! not known gets code 401.
 //!
-//! While Redis is away a login gets `{"code":500}`, and while it is slow those for whom there is no room in
-//! the queue get code 503 at once. Everything else goes on.
+//! While Redis is away a login gets `{"code":500}`. While Redis is slow and the queue is full, further logins
+//! get code 503 at once. All other requests are served as usual.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -64,7 +64,7 @@ struct Enter {
     token: String,
 }
 
-/// What Redis knows of a player.
+/// A player as Redis has it.
 struct Player {
     uid: String,
     logins: u64,

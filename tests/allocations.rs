@@ -1,5 +1,4 @@
-//! What a message costs in allocations, once everything is warm: nothing, or what a handler's types
-//! ask for.
+//! Allocations of a message on a warm gateway: none, or those of a handler's types.
 //!
 //! glommio's reactor allocates in each turn, and how many turns some work takes depends on the
 //! machine. So two things are held: no allocation at all is the gateway's own (a backtrace tells), and
@@ -130,8 +129,8 @@ enum Kind {
 }
 
 impl Kind {
-    /// What one message allocates, as the docs of `handler` say: for JSON the future, the text that
-    /// it was given, and that of the response; who waits has a task besides.
+    /// Returns the allocations of one message, as the docs of `handler` say: for JSON the future, the text of
+    /// the message and that of the response; a handler that waits has a task besides.
     fn allocations(self) -> u32 {
         match self {
             Self::Request | Self::Notify | Self::Local => 0,
@@ -301,11 +300,11 @@ fn shard<'a>(request: &Request<'a>) -> Answer<'a> {
     Answer::now(Outcome::json(format!("[{shard}]").into_bytes()))
 }
 
-/// What a client sends in one write, and what it then gets.
+/// The bytes that a client sends in one write, and those that it then gets.
 struct Round {
     sent: Vec<u8>,
     received: Vec<u8>,
-    /// What reaches the backend.
+    /// Calls that reach the backend.
     calls: usize,
 }
 

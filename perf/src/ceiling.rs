@@ -1,6 +1,6 @@
 //! The least that a server of this protocol could do: one thread, one epoll, one read buffer for
 //! everyone, one write per read. It cuts packages and sends bodies back; it has no sessions, routes,
-//! timers or handlers. What a gateway costs above this is what it does, not what the kernel takes.
+//! timers or handlers. The cost of a gateway above this is its own work, not that of the kernel.
 
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpListener};

@@ -109,8 +109,7 @@ impl Clients {
         if stream.is_blocked() == was_blocked {
             return Ok(());
         }
-        // Goes on reading: a server that waits for us to read would otherwise wait for ever. What
-        // is unsent stays bounded by the depth.
+        // It keeps reading, because a server may wait until we read. The depth bounds the unsent bytes.
         stream.watch_again(&self.epoll, index as u64, EventFlags::IN | EventFlags::OUT)
     }
 }

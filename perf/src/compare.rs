@@ -15,25 +15,25 @@ mod change;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How often each side runs; by default 3, and 5 with --old
+    /// Number of runs of each side; by default 3, and 5 with --old
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=50))]
     rounds: Option<u16>,
-    /// Length of each measurement
+    /// Length of each measurement, in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=120))]
     seconds: u64,
     /// Length of the warm-up before it, in seconds
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=60))]
     warm_up: u64,
-    /// Only these rows, separated by commas; --list names them
+    /// Rows to run, separated by commas; by default all; --list names them
     #[arg(long, value_delimiter = ',', value_name = "ROW")]
     rows: Vec<String>,
-    /// Say what the rows are and which commands they run
+    /// Print the rows and their commands, and run nothing
     #[arg(long)]
     list: bool,
     /// The gateway's binary; by default the one beside this program
     #[arg(long)]
     pub(crate) tangelo: Option<PathBuf>,
-    /// Compare the gateway with this earlier binary of it: fails when a row has become slower
+    /// Earlier binary of the gateway to compare with; the command fails when a row has become slower
     #[arg(long, value_name = "PATH")]
     old: Option<PathBuf>,
     /// Folder for the results; by default `perf/results`, and none with --old
@@ -76,9 +76,11 @@ pub(crate) fn run(options: &Options, available: &[usize]) -> io::Result<()> {
         results.write(folder)?;
     }
     print!("\n{}", results.checks_table());
-    println!("written to {}", folder.display());
+    println!("results are in {}", folder.display());
     if failures > 0 {
-        return Err(io::Error::other(format!("runs that failed: {failures}")));
+        return Err(io::Error::other(format!(
+            "{failures} runs failed; see the lines above"
+        )));
     }
     Ok(())
 }
@@ -88,7 +90,10 @@ impl Options {
         let wrong = |name: &&String| ROWS.iter().all(|row| row.name != name.as_str());
         if let Some(name) = self.rows.iter().find(wrong) {
             let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
-            let text = format!("no row `{name}`; there are {}", names.join(", "));
+            let text = format!(
+                "--rows: the row `{name}` does not exist; the rows are {}",
+                names.join(", ")
+            );
             return Err(io::Error::other(text));
         }
         let is_wanted =
@@ -105,7 +110,7 @@ impl Options {
         self.rounds.unwrap_or(usual)
     }
 
-    /// What to type for the same again.
+    /// Returns the command line that runs this comparison again.
     pub(crate) fn command(&self) -> String {
         let mut command = format!(
             "tangelo-perf compare --rounds {} --seconds {} --warm-up {}",
@@ -187,7 +192,9 @@ impl Options {
                     (Metric::BaseMib, idle.base_mib()),
                 ]))
             }
-            _ => Err(io::Error::other("not a command that measures")),
+            _ => Err(io::Error::other(
+                "a row runs a command other than load and idle",
+            )),
         }
     }
 }

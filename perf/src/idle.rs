@@ -1,4 +1,4 @@
-//! `idle`: what a session costs that does nothing.
+//! `idle`: memory and CPU of sessions that do nothing.
 
 use std::io;
 use std::net::TcpStream;
@@ -11,16 +11,16 @@ use crate::session::{self, ECHO_ROUTE};
 use crate::target::{Around, Start, Target};
 use crate::wire::{Framing, Transport};
 
-/// How long the idle server's CPU is watched.
+/// The time for which `idle` watches the CPU of the server.
 const WATCH: Duration = Duration::from_secs(3);
-/// Opening all sessions may take this long.
+/// The bound on the time that opening all sessions takes.
 const OPEN_MAX: Duration = Duration::from_secs(120);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     start: Start,
-    /// Sessions to open; fewer if the file limit does not allow as many
+    /// Sessions to open; fewer if the file limit is lower
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     sessions: u32,
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
@@ -112,7 +112,7 @@ fn open_all(target: &Target, transport: Transport, sessions: u32) -> io::Result<
         sockets.push(socket);
         check_stop()?;
         if start.elapsed() > OPEN_MAX {
-            let text = format!("{OPEN_MAX:?} were not enough for {sessions} sessions");
+            let text = format!("the server did not open {sessions} sessions within {OPEN_MAX:?}");
             return Err(io::Error::other(text));
         }
     }

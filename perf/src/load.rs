@@ -29,7 +29,7 @@ pub(crate) enum Work {
     Request,
     /// Requests that a backend answers
     Forward,
-    /// Notifies to a backend, sixteen at a time with a request behind the last
+    /// Notifies to a backend: fifteen, and a request behind them
     Notify,
     /// New connections, each closed after its handshake
     Connect,
@@ -45,20 +45,20 @@ pub(crate) enum Work {
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) start: Start,
-    /// What the clients do
+    /// Kind of work that the clients do
     #[arg(long, value_enum, default_value_t = Work::Request)]
     pub(crate) kind: Work,
-    /// Connections, each with a session of its own; with connecting, so many at a time
+    /// Connections, each with a session of its own; with --kind connect, the number at one time
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(crate) connections: u32,
-    /// How many are in flight at most: per connection; of pushes and broadcasts, in all
+    /// Messages in flight at most: per connection; for pushes and broadcasts, in all
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) depth: u32,
-    /// Open loop: so many a second over all connections, and latency from the time at which each
-    /// was to be sent; without it, an answer sends the next one
+    /// Open loop: messages per second over all connections, with latency from the planned time of each
+    /// message; without this option each answer sends the next message
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) rate: Option<u32>,
-    /// Length of the measurement
+    /// Length of the measurement, in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=120))]
     seconds: u64,
     /// Length of the warm-up before it, in seconds
@@ -69,19 +69,19 @@ pub(crate) struct Options {
     pub(crate) body: u32,
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub(crate) transport: Transport,
-    /// More connections, each of which keeps 1024 requests in flight; they are not measured
+    /// Further connections, each with 1024 requests in flight; the load does not measure them
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub(crate) flood: u32,
-    /// Use a server that runs already; needs --pid
+    /// Address of a server that runs already; needs --pid
     #[arg(long, requires = "pid")]
     address: Option<SocketAddr>,
-    /// Process of that server, for its CPU time
+    /// Process id of that server, for its CPU time
     #[arg(long, requires = "address")]
     pid: Option<u32>,
-    /// Where that server takes calls of backends; for pushes and broadcasts
+    /// Address at which that server takes calls of backends; for pushes and broadcasts
     #[arg(long, requires = "address")]
     rpc: Option<SocketAddr>,
-    /// Run against this server too, in turn, and print the ratio of CPU
+    /// Second server to run in turn with the first; prints the ratio of CPU
     #[arg(long, value_enum)]
     against: Option<Kind>,
 }
@@ -145,26 +145,30 @@ pub(crate) fn run_once(options: &Options, available: &[usize]) -> io::Result<Mea
 }
 
 impl Options {
-    /// What does not go together, if anything.
+    /// Returns a message about options that exclude each other.
     fn contradiction(&self) -> Option<&'static str> {
         let pushes = matches!(self.kind, Work::Push | Work::Broadcast);
         let ceiling = self.start.server == Kind::Ceiling;
         match self.kind {
             Work::Heartbeat if self.start.heartbeat.is_none() => {
-                Some("heartbeats need --heartbeat")
+                Some("--kind heartbeat needs --heartbeat")
             }
-            Work::Heartbeat if self.depth != 1 => Some("heartbeats need --depth 1"),
+            Work::Heartbeat if self.depth != 1 => Some("--kind heartbeat needs --depth 1"),
             // With more, a frontend answers some with an error at once.
-            Work::Notify if self.connections * self.depth > 10_000 / NOTIFIES as u32 => {
-                Some("notifies need fewer connections, or less depth: each is sixteen calls")
+            Work::Notify if self.connections * self.depth > 10_000 / NOTIFIES as u32 => Some(
+                "--kind notify needs fewer --connections or a smaller --depth: each unit is sixteen calls",
+            ),
+            _ if self.flood > 0 && pushes => {
+                Some("--flood does not go with --kind push or broadcast")
             }
-            _ if self.flood > 0 && pushes => Some("--flood goes with what clients send"),
             Work::Connect if self.rate.is_some() || self.flood > 0 => {
-                Some("connecting goes with neither --rate nor --flood")
+                Some("--kind connect goes with neither --rate nor --flood")
             }
-            Work::Push if ceiling => Some("the ceiling has no users to push to"),
+            Work::Push if ceiling => {
+                Some("--kind push does not go with --server ceiling, which has no users")
+            }
             Work::Push if self.start.backend == Backend::Genuine => {
-                Some("pushes need the synthetic backend, which tells the ids of sessions")
+                Some("--kind push needs --backend synthetic, which tells the ids of sessions")
             }
             _ => None,
         }

@@ -1,5 +1,5 @@
-//! What an operator gets from a gateway, measured from outside: over real sockets, on loopback,
-//! bounded in count and in time. `perf/README.md` says what each command measures and how.
+//! Measures a gateway from outside, as an operator sees it: over real sockets, on loopback, bounded in count
+//! and in time. `perf/README.md` describes the commands.
 //!
 //! ```text
 //!  compare   many runs in turn, a table    idle      memory of sessions that do nothing
@@ -62,11 +62,11 @@ enum Command {
     Idle(idle::Options),
     /// Rate, latency and server CPU of one kind of work
     Load(load::Options),
-    /// Every row of the targets, all sides in turn; writes a table, JSON and a plot
+    /// All rows of the targets, with all sides in turn; writes a table, JSON and a plot
     Compare(compare::Options),
-    /// Answer what frontends forward
+    /// Run a backend that answers forwarded messages
     Backend(backend::Options),
-    /// Serve as the comparison: a bare epoll loop that only frames
+    /// Run the server to compare with: a bare epoll loop without sessions and routes
     Ceiling(ceiling::Options),
 }
 

@@ -1,4 +1,4 @@
-//! One measurement: a load drives a server for some seconds, and what that cost.
+//! One measurement: a load drives a server for some seconds; CPU, rate and latency are the result.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::num::NonZeroU64;
@@ -13,17 +13,17 @@ use crate::target::Target;
 /// A server that answers nobody for this long has failed.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// Something that can be driven.
+/// A kind of work that a measurement drives.
 pub(crate) trait Load {
-    /// Sends what is due, waits a second at most, takes what came.
+    /// Sends the messages that are due, waits a second at most, and takes the answers.
     fn step(&mut self) -> io::Result<()>;
-    /// What has been done so far.
+    /// Returns the counts since the start.
     fn tally(&mut self) -> &mut Tally;
-    /// What was sent before `start` and has no answer yet.
+    /// Returns the number of messages from before `start` that have no answer yet.
     fn lost_since(&self, start: Instant) -> usize;
 }
 
-/// What a load counts.
+/// The counts of a load.
 pub(crate) struct Tally {
     /// Messages, deliveries or connections, each of them checked.
     pub(crate) done: u64,
@@ -101,7 +101,7 @@ fn measure_exactly(
     }
     let lost = load.lost_since(start);
     if lost > 0 {
-        let text = format!("{lost} {} had no answer for {elapsed:.1?}", unit[1]);
+        let text = format!("{lost} {} got no answer within {elapsed:.1?}", unit[1]);
         return Err(io::Error::other(text));
     }
     Ok(Measured {
@@ -127,7 +127,9 @@ fn drive(load: &mut impl Load, time: Duration) -> io::Result<()> {
             (seen, seen_at) = (done, now);
         }
         if now - seen_at > SILENCE_MAX {
-            return Err(io::Error::other(format!("no answer for {SILENCE_MAX:?}")));
+            return Err(io::Error::other(format!(
+                "the server answered nothing for {SILENCE_MAX:?}"
+            )));
         }
         if now - shown_at >= Duration::from_secs(1) {
             let rate = (done - shown) as f64 / (now - shown_at).as_secs_f64();

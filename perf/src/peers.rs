@@ -72,7 +72,7 @@ impl Cluster {
         })
     }
 
-    /// What `tangelo --app-dir` takes.
+    /// Returns the folder for `tangelo --app-dir`.
     pub(crate) fn app_dir(&self) -> &Path {
         &self.app.path
     }
@@ -81,22 +81,22 @@ impl Cluster {
         loopback(self.ports.master)
     }
 
-    /// Where the backend listens, be it genuine or not.
+    /// Returns the address of the backend, genuine or synthetic.
     pub(crate) fn backend(&self) -> SocketAddr {
         loopback(self.ports.backend)
     }
 
-    /// Where the frontend takes calls of backends.
+    /// Returns the address at which the frontend takes calls of backends.
     pub(crate) fn connector(&self) -> SocketAddr {
         loopback(self.ports.connector)
     }
 
-    /// Where a genuine frontend takes clients.
+    /// Returns the address at which a genuine frontend takes clients.
     pub(crate) fn clients(&self) -> SocketAddr {
         loopback(self.ports.clients)
     }
 
-    /// What a synthetic backend says of itself beside its address.
+    /// Returns the folder of remotes that a synthetic backend announces beside its address.
     pub(crate) fn remotes(&self) -> Option<PathBuf> {
         let folder = "node_modules/pinus/dist/lib/common/remote/backend/";
         (self.dialect == Dialect::Pinus).then(|| self.app.path.join(folder))

@@ -1,4 +1,4 @@
-//! The results of a comparison: what was measured where, as JSON and as tables.
+//! The results of a comparison, as JSON and as tables, with machine and command.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -57,7 +57,7 @@ pub(crate) enum Round {
 pub(crate) struct CheckResult {
     pub(crate) of: &'static str,
     pub(crate) metric: Metric,
-    /// The side it is held against; none: the number itself counts.
+    /// The side to compare with; `None`: the number itself counts.
     pub(crate) against: Option<&'static str>,
     pub(crate) bound: f64,
     pub(crate) higher_is_better: bool,
@@ -74,7 +74,7 @@ pub(crate) struct Spread {
 }
 
 impl Results {
-    /// `compare.md`, `compare.json` and `compare.svg`.
+    /// Writes `compare.md`, `compare.json` and `compare.svg`.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
         fs::write(folder.join("compare.md"), self.markdown())?;
@@ -122,7 +122,7 @@ impl Results {
         out
     }
 
-    /// Medians of each side.
+    /// Returns the table with the medians of each side.
     fn sides_table(&self) -> String {
         let metrics = [
             Metric::CpuUs,
@@ -187,7 +187,7 @@ impl fmt::Display for Machine {
     }
 }
 
-/// What a command prints, run in the folder of this package; empty when it fails.
+/// Runs a command in the folder of this package and returns its output; empty when it fails.
 fn output(program: &str, args: &[&str]) -> String {
     let mut command = Command::new(program);
     command.args(args).current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -229,7 +229,7 @@ impl SideResult {
 }
 
 impl CheckResult {
-    /// What is looked at, and of whom when that is not the gateway as in the other rows.
+    /// Returns the name of the metric, behind the name of its side where that is not the gateway.
     pub(crate) fn what(&self) -> String {
         match self.of {
             "tangelo" => self.metric.name().to_owned(),
@@ -256,7 +256,7 @@ impl Spread {
     }
 }
 
-/// Three digits that count.
+/// Formats a number with three significant digits.
 pub(crate) fn short(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),

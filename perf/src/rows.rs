@@ -1,7 +1,7 @@
-//! What `compare` measures: the targets table of the gateway, row by row. A side of a row is a
-//! command of this program, so each can be run by itself.
+//! The rows of `compare`: the targets of the gateway. A side of a row is a command of this program, so that
+//! anybody can run it alone.
 
-/// One kind of work, with all who do it.
+/// One kind of work, with the sides that do it.
 pub(crate) struct Row {
     /// For `--rows`.
     pub(crate) name: &'static str,
@@ -15,7 +15,7 @@ pub(crate) struct Side {
     pub(crate) command: &'static str,
 }
 
-/// What is looked at.
+/// A measured quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Metric {
@@ -52,7 +52,7 @@ impl Metric {
     }
 }
 
-/// A target: a metric of the side `of` is held against that of another, or against a number.
+/// A target: a metric of the side `of`, compared with another side or with a number.
 pub(crate) struct Check {
     pub(crate) of: &'static str,
     pub(crate) metric: Metric,
@@ -61,9 +61,9 @@ pub(crate) struct Check {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target {
-    /// At most so many times the other side's.
+    /// At most this multiple of the other side.
     Within(f64, &'static str),
-    /// So many times better than the other side at least; a rate is better when it is higher.
+    /// Better than the other side by at least this factor; a higher rate is better.
     Better(f64, &'static str),
     /// At most this.
     AtMost(f64),

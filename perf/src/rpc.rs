@@ -116,7 +116,7 @@ impl<'a> Forward<'a> {
         let call: Self = serde_json::from_slice(payload)
             .map_err(|error| refused(format!("{error} in {}", shown(payload))))?;
         if call.msg.method != "forwardMessage" {
-            return Err(refused(format!("a call of {}", call.msg.method)));
+            return Err(refused(format!("a call of the method {}", call.msg.method)));
         }
         Ok(call)
     }
@@ -222,7 +222,7 @@ pub(crate) fn register(
         "serverType": server_type,
         "pid": std::process::id(),
         "info": info,
-        // What a server sends that has no adminServer.json.
+        // A server without adminServer.json sends this token.
         "token": "ok",
     });
     out.clear();

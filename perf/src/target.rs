@@ -29,7 +29,7 @@ pub(crate) enum Kind {
     Pinus,
 }
 
-/// Who answers forwarded messages.
+/// The backend that answers forwarded messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Backend {
     /// The fast one of the command `backend`
@@ -47,7 +47,7 @@ pub(crate) enum Scheduler {
 /// How to start a server.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Start {
-    /// Which server to start
+    /// Server to start
     #[arg(long, alias = "peer", value_enum, default_value_t = Kind::Tangelo)]
     pub(crate) server: Kind,
     /// The gateway's binary; by default the one beside this program
@@ -56,16 +56,16 @@ pub(crate) struct Start {
     /// Shards of the gateway
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) shards: u16,
-    /// Cores of the server; by default as many as shards
+    /// Cores of the server; by default the number of shards
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
     cores: Option<u16>,
-    /// One more argument for the gateway, or word for the application of a peer; may be repeated
+    /// Further argument for the gateway, or word for the application of Pomelo or Pinus; may be repeated
     #[arg(long = "server-arg", value_name = "ARG", allow_hyphen_values = true)]
     pub(crate) server_args: Vec<String>,
-    /// Who answers what is forwarded
+    /// Backend that answers forwarded messages
     #[arg(long, value_enum, default_value_t = Backend::Synthetic)]
     pub(crate) backend: Backend,
-    /// When pushes are written
+    /// Push scheduler of the server
     #[arg(long, value_enum, default_value_t = Scheduler::Direct)]
     pub(crate) scheduler: Scheduler,
     /// Heartbeat interval that the server asks for, in seconds; by default none
@@ -73,7 +73,7 @@ pub(crate) struct Start {
     pub(crate) heartbeat: Option<u16>,
 }
 
-/// What a kind of work needs beside the frontend.
+/// The servers that a kind of work needs beside the frontend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Around {
     Nothing,
@@ -104,7 +104,9 @@ impl Start {
             Kind::Tangelo | Kind::Pomelo => Some(Dialect::Pomelo),
             Kind::Pinus => Some(Dialect::Pinus),
             Kind::Ceiling if around == Around::Backend => {
-                return Err(io::Error::other("the ceiling forwards nothing"));
+                return Err(io::Error::other(
+                    "--server ceiling forwards nothing; choose another --kind or --server",
+                ));
             }
             Kind::Ceiling => None,
         };

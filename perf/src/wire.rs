@@ -133,7 +133,7 @@ impl<'a> Packages<'a> {
         Ok(Some((kind, &self.bytes[body_start..body_end])))
     }
 
-    /// What [`Self::next`] left: the start of a package or frame.
+    /// Returns the bytes that [`Self::next`] left: the start of a package or frame.
     pub(crate) fn rest(&self) -> &[u8] {
         &self.bytes[self.at..]
     }

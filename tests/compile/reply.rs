@@ -1,4 +1,4 @@
-//! A return value that is no reply.
+//! A return value that is not a reply.
 
 use tangelo::handler::{Router, Session};
 

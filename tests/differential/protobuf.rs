@@ -113,7 +113,7 @@ fn decode(proto: Proto<'_>, bytes: &[u8]) -> Value {
     }
 }
 
-/// What the genuine package makes of the cases.
+/// Asks the genuine package for the result of each case.
 fn reference(flavour: &str, cases: &[Case]) -> Vec<Value> {
     let lines = cases.iter().map(|case| {
         let decode: Vec<_> = case.bytes.iter().map(|bytes| hex(bytes)).collect();
@@ -486,7 +486,7 @@ impl Random {
         }
     }
 
-    /// What was encoded, in one piece or several, damaged or not; or any bytes.
+    /// Returns encoded bytes, in one piece or several, damaged or not; or any bytes.
     fn bytes_like(&mut self, good: &[&[u8]]) -> Vec<u8> {
         if good.is_empty() || self.one_in(8) {
             return (0..self.below(12)).map(|_| self.next() as u8).collect();

@@ -90,7 +90,7 @@ fn shards_tell_each_other_who_is_bound_and_what_is_said() {
         );
     }
     assert_eq!(gateway.counter("sessions_bound"), 3);
-    // Who is on shard 3 is somebody on shard 1, too.
+    // A client of shard 3 is known on shard 1 too.
     let mut again = gateway.connect_with(on_shard(1));
     again.request(LOGIN, &json!({"uid": "user 3"}));
     assert_eq!(clients[3].kicked().as_deref(), Some("kick"));
@@ -305,7 +305,7 @@ fn a_client_that_does_not_read_is_closed_at_its_bound() {
         loud.request(SAY, &json!({"text": text}));
         told += 1;
     }
-    // What is on its way, and what waits.
+    // Pushes in flight, and those that wait.
     assert!((25..=40).contains(&told), "{told}");
     assert!(deaf.is_closed() && !loud.is_closed());
 }

@@ -35,8 +35,7 @@ const ON_SESSION: &[&str] = &[
     "respThenKick", "sess", "setnp", "setp", "slow", "stat", "unbind",
 ];
 
-/// What filters and handlers did with the messages that asked for it: `log` is the name of the log to
-/// write to.
+/// The logs of filters and handlers about messages that ask for one: `log` is the name of the log.
 #[derive(Clone, Default)]
 pub(crate) struct Logs(Arc<(Mutex<Written>, Condvar)>);
 
@@ -56,7 +55,7 @@ impl Logs {
         }
     }
 
-    /// What stands in a log now.
+    /// Returns the lines of a log.
     pub(crate) fn lines(&self, name: &str) -> Vec<String> {
         let written = self.0.0.lock().unwrap();
         written.logs.get(name).cloned().unwrap_or_default()
@@ -66,7 +65,7 @@ impl Logs {
         self.0.0.lock().unwrap().logs.clear();
     }
 
-    /// What stands in a log, once the filter that is the last one has written there.
+    /// Returns the lines of a log, once the last filter has written there.
     pub(crate) fn whole(&self, name: &str) -> Vec<String> {
         let by_last = |line: &String| line.starts_with("GA1 ");
         let written = self.0.0.lock().unwrap();
@@ -301,7 +300,7 @@ fn to_clients<'a>(method: &str, m: Value, session: Session) -> Answer<'a> {
             session.kick(reason);
             value(json!({"late": true}))
         }
-        // What Pomelo says where there is a callback and no reason.
+        // The reason of Pomelo where a callback has none.
         "kickCb" => {
             session.kick(Some("kick"));
             done(Ok(()))

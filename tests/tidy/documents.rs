@@ -61,7 +61,7 @@ fn the_table_of_rules_names_tests_and_keys_that_exist() {
     found.none();
 }
 
-/// What stands between backticks within a line: outside code blocks, and in Rust only in comments.
+/// Returns the words between backticks within a line: outside code blocks, and in Rust only in comments.
 fn quoted_names(text: &str, comments_only: bool) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -109,7 +109,7 @@ fn is_file_name(tree: &[String], name: &str) -> bool {
 }
 
 /// Whether there is a test, or a module or list of tests, that `cargo test` knows as `e2e clients::connection::name`
-/// or `lib route::tests::name`; `None` for what is no name of a test.
+/// or `lib route::tests::name`; `None` for words that name no test.
 fn is_test(tree: &[String], name: &str) -> Option<bool> {
     let (root, path) = name.split_once(' ')?;
     let folder = match root {

@@ -150,7 +150,7 @@ pub(crate) fn is_crate_root(path: &str) -> bool {
         || below("benches/").is_some()
         || below("examples/").is_some()
         || below("").is_some()
-        // What the compiler is to refuse.
+        // Programs that the compiler has to refuse.
         || below("tests/compile/").is_some()
 }
 

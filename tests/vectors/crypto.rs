@@ -36,7 +36,7 @@ mod over_sockets {
     use crate::client::Client;
     use crate::server::server;
 
-    /// What the handler of `echo` answers, or nothing: the unsigned request before and the signed
+    /// The handler of `echo` answers or it does not: the unsigned request before and the signed
     /// one behind it show which.
     #[test]
     fn only_signed_messages_are_answered() {

@@ -20,7 +20,7 @@ pub(crate) struct Difference {
     pub(crate) reason: &'static str,
 }
 
-/// What tangelo does instead.
+/// The result of tangelo in place of the reference's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tangelo {
     /// The decoder says that the sender is wrong.
@@ -35,7 +35,7 @@ pub(crate) enum Tangelo {
     WritesPlain,
     /// The encoder writes however much it is; what it wrote is read back.
     WritesAll,
-    /// What JavaScript holds as a `Map` is an object.
+    /// A `Map` of JavaScript is an object.
     MapIsObject,
     /// The connection ends; nothing has come but the answer to the handshake.
     Closes,

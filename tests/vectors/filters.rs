@@ -51,7 +51,7 @@ const ORDERS: &[(&str, &str, &str, &str)] = &[
          GA1 err the after filter panicked"),
     ("chat.chatHandler.noResp", r#"{"throw":"GA2"}"#, "{}",
         "GB1, GB2, GA1 err the after filter panicked"),
-    // What another server handles passes the global filters only.
+    // Messages for another server pass the global filters only.
     ("chat.chatHandler.noResp", "{}", "{}", "GB1, GB2, GA2 ok, GA1 ok"),
     ("chat.chatHandler.errOnly", "{}", FAILED, "GB1, GB2, GA2 err *, GA1 err *"),
     ("x.y.z", "{}", FAILED, "GB1, GB2, GA2 err *, GA1 err *"),

@@ -1,9 +1,9 @@
-//! What genuine servers did with the same bytes. `README.md` says where those come from.
+//! Compares tangelo with genuine servers, byte by byte. `README.md` names the source of the bytes.
 //!
 //! `codec`, `protobuf` and `rpc` ask the formats alone. The rest puts the reference application (`app`), as
 //! handlers in Rust, on a gateway of its own (`server`) and lets clients send what the reference got;
 //! `replay` puts a gateway into the place of the frontend of a captured cluster.
-//! `differences` is the list of what tangelo does otherwise.
+//! `differences` lists the cases in which tangelo differs.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,

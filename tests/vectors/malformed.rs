@@ -25,7 +25,7 @@ struct Case {
     pinus: Option<Seen>,
 }
 
-/// What a client saw of the reference.
+/// The bytes and the end that a client saw of the reference.
 #[derive(Clone, Deserialize)]
 struct Seen {
     received: Vec<Hex>,
@@ -47,7 +47,7 @@ enum Life {
     ClosedByProbe(End),
 }
 
-/// What a client sees, and is to see.
+/// The packages and the end that a client sees, or has to see.
 #[derive(Clone, Debug, PartialEq)]
 struct Outcome {
     received: Vec<Hex>,
@@ -95,7 +95,7 @@ fn all_cases(dialect: Dialect) {
     failures.none();
 }
 
-/// What the reference did. One without a probe was left open, so it has to answer one.
+/// Returns the outcome at the reference. A connection without a probe stayed open, so it has to answer one.
 fn reference(case: &Case, dialect: Dialect) -> Outcome {
     let seen = match (dialect, &case.pinus) {
         (Dialect::Pinus, Some(pinus)) => pinus,

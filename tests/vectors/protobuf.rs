@@ -27,7 +27,7 @@ struct Case {
     throws: Option<String>,
 }
 
-/// What became of a body.
+/// The result of coding a body.
 #[derive(Debug, PartialEq)]
 enum Outcome<T> {
     Is(T),
@@ -88,7 +88,7 @@ fn bodies(file: &str, flavour: Flavour, text: &str) {
             assert_eq!(case.op, "decode");
             bytes = bytes.or_else(|| panic!("{}: no bytes", case.name));
         }
-        // What was encoded is decoded as well.
+        // An encoded body has to be decoded as well.
         let Some(Hex(bytes)) = bytes else { continue };
         let got = decode(proto, &bytes);
         let expected = match (&case.decoded, &case.throws) {

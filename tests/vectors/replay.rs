@@ -5,7 +5,7 @@
 //! is provoked by a client that asks what the captured one asked. Clients have to see what follows
 //! from it: responses, pushes and kicks, and nothing else.
 //!
-//! What differs from one process to the next is mapped: ids of sessions, the ids of tangelo's own
+//! The test maps values that differ from one process to the next: ids of sessions, the ids of tangelo's own
 //! calls, the time inside an MQTT client id, and where in the code an error was made.
 
 mod frontend;
@@ -433,7 +433,7 @@ fn order_of_backends(transcript: &Transcript) -> [&'static str; 2] {
     }
 }
 
-/// What a client gets of the outcome of its request.
+/// Returns the response that a client gets.
 fn response(resp: &Value) -> Value {
     let (error, mut body) = (&resp[0], resp[1].clone());
     if body.is_null() {

@@ -55,7 +55,7 @@ fn an_outcome_becomes_the_bytes_that_the_reference_sends() {
     failures.none();
 }
 
-/// Two more lines of the reference's table of outcomes: a response that is no object takes no code,
+/// Two more lines of the reference's table of outcomes: a response that is not an object takes no code,
 /// and one that is false is none.
 #[test]
 fn a_response_that_is_no_object_stays_as_it_is() {

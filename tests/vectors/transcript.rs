@@ -1,4 +1,4 @@
-//! What was captured between the servers of genuine clusters.
+//! Packets captured between the servers of genuine clusters.
 
 use std::path::Path;
 

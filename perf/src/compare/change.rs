@@ -56,9 +56,10 @@ pub(crate) fn run(
         same.count()
     };
     let (slower, unknown) = (count(Verdict::Fails), count(Verdict::NotMeasurable));
-    println!("failed: {slower}, not measurable: {unknown}");
+    println!("slower rows: {slower}, rows that are not measurable: {unknown}");
     if slower + runs_failed > 0 {
-        let text = format!("rows that failed: {slower}, runs that failed: {runs_failed}");
+        let text =
+            format!("{slower} rows are slower, {runs_failed} runs failed; see the table above");
         return Err(io::Error::other(text));
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! What backends send to clients: a call of the frontend, and a delivery to each session. All
-//! deliveries are counted and checked.
+//! Broadcasts and pushes: a backend calls the frontend, which delivers to each session. The load counts and
+//! checks all deliveries.
 
 use std::collections::VecDeque;
 use std::io;
@@ -53,7 +53,9 @@ impl Broadcast {
             (Call::Notify(framing), socket)
         } else {
             let rpc = target.rpc;
-            let rpc = rpc.ok_or_else(|| io::Error::other("a server given needs --rpc"))?;
+            let rpc = rpc.ok_or_else(|| {
+                io::Error::other("--address needs --rpc for pushes and broadcasts")
+            })?;
             let call = match options.kind {
                 Work::Push => Call::Push(Vec::new()),
                 _ => Call::Broadcast,
@@ -116,7 +118,11 @@ impl Broadcast {
     fn arrive(&mut self, number: u32) -> io::Result<()> {
         let index = number.wrapping_sub(self.first) as usize;
         let flight = self.flying.get_mut(index);
-        let flight = flight.ok_or_else(|| refused(format!("{number} is not on its way")))?;
+        let flight = flight.ok_or_else(|| {
+            refused(format!(
+                "a delivery of message {number}, which is not in flight"
+            ))
+        })?;
         flight.missing -= 1;
         while let Some(flight) = self.flying.front().filter(|flight| flight.missing == 0) {
             self.tally.record(0, flight.intended.elapsed());
@@ -171,7 +177,7 @@ impl Load for Broadcast {
     }
 }
 
-/// Who has the server send.
+/// The connection that makes the server send.
 struct Source {
     call: Call,
     stream: Stream,
@@ -211,7 +217,9 @@ impl Source {
         };
         self.stream.write(&out)?;
         if self.stream.is_blocked() {
-            return Err(io::Error::other("the frontend does not read its calls"));
+            return Err(io::Error::other(
+                "the frontend stopped reading calls of the backend",
+            ));
         }
         Ok(answers)
     }

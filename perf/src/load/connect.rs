@@ -55,7 +55,8 @@ impl Connect {
 
     fn start(&mut self, index: usize) -> io::Result<()> {
         if self.opened == OPENED_MAX {
-            let text = format!("{OPENED_MAX} connections are enough; take fewer seconds");
+            let text =
+                format!("the load opens at most {OPENED_MAX} connections; choose fewer --seconds");
             return Err(io::Error::other(text));
         }
         self.opened += 1;

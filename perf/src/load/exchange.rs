@@ -1,5 +1,5 @@
-//! What clients send and get an answer to: requests, notifies and heartbeats, in a closed loop or
-//! at a fixed rate.
+//! Messages that clients send and that have an answer: requests, notifies and heartbeats, in a closed loop
+//! or at a fixed rate.
 
 use std::io;
 use std::net::SocketAddr;
@@ -270,7 +270,9 @@ impl Session {
                 self.free.push(place);
                 Ok(intended)
             }
-            _ => Err(refused(format!("answer {id} to no request in flight"))),
+            _ => Err(refused(format!(
+                "a response to {id}, which is not in flight"
+            ))),
         }
     }
 }

@@ -105,7 +105,7 @@ fn a_delegate_is_told_of_closes(dialect: Dialect) {
             client.request_text(ENTER, body);
             clients.push((uid, client));
         }
-        // Who never asked the delegate for anything is none of its business.
+        // The delegate hears nothing of a client that never asked it.
         let mut other = frontend.client(kind.transports()[0]);
         other.request_text("chat.chatHandler.strResp", "{}");
         drop(other);

@@ -69,7 +69,7 @@ fn a_body_is_what_its_handler_takes_or_an_error_that_is_counted() {
             ("add", r#"{"a":"1"}"#, CODE_500),
             ("add", r#"{"b":2}"#, CODE_500),
             ("add", "[1,2]", r#"{"sum":3}"#),
-            // As in the reference, what is no JSON is `{}`.
+            // As in the reference, a body that is not JSON is `{}`.
             ("add", "{", CODE_500),
             ("add", "null", CODE_500),
             ("try", r#"{"a":4,"b":5}"#, "9"),

@@ -250,7 +250,7 @@ fn forwarded_messages_pass_the_filters_of_the_configuration() {
             }
         }
         gateway.wait_counter("filter_timeouts", 2);
-        // Again, but so many at once that some are refused before they are sent anywhere.
+        // Again, with more at once: the gateway refuses some before it sends them anywhere.
         let mut client = Client::tcp(gateway.address()).open();
         let messages = (1..=100).map(|id| request(id, "chat.chatHandler.echo", b"{}"));
         client.send_raw(&messages.collect::<Vec<_>>().concat());

@@ -83,7 +83,7 @@ fn start(config: &str, args: &[&str]) -> Gateway {
     Gateway::start_example("gate", &[], &[&["--config", &config], args].concat())
 }
 
-/// So many queries at once: how often each port was given, and 0 for none.
+/// Sends `count` queries at once. Returns how often the gate gave each port, with 0 for none.
 fn query(client: &mut Client, count: usize) -> BTreeMap<u64, usize> {
     let body = r#"{"uid":"ann"}"#;
     let ids: Vec<_> = (0..count)

@@ -544,7 +544,7 @@ fn a_frontend_that_does_not_forward_closes_who_asks_for_it() {
             ];
             for mut client in clients {
                 assert_eq!(client.request_text(OK, "{}"), r#"{"ok":1}"#);
-                // What is no route at all is dropped, as ever.
+                // As always, the gateway drops a message without a valid route.
                 for none in ["chat", ".b.c", ""] {
                     client.request(1, none, "{}");
                 }

@@ -1,4 +1,4 @@
-//! What an application may say in a handshake, and what it costs when it goes wrong.
+//! Handshake functions of an application: their answers, and the cost of their failures.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! What the application does besides its messages: at the start, before the stop, in the background,
-//! and when other servers come and go.
+//! Functions of an application beside its handlers: at the start, before the stop, in the background, and
+//! when other servers come and go.
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use crate::harness::free_address;
 use crate::harness::inside::{Gate, Inside};
 use crate::harness::peers::{Cluster, Dialect, wait_for};
 
-/// What happened, in order, on whatever shard.
+/// The events of all shards, in order.
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<Vec<String>>>);
 

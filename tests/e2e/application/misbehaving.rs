@@ -30,7 +30,7 @@ fn answer_where<'a>(_: &Request<'a>) -> Answer<'a> {
     Answer::now(Outcome::value(&thread.name().into()))
 }
 
-/// What all gateways in this process log.
+/// The log of all gateways in this process.
 struct Log(Mutex<String>);
 
 impl Log {
@@ -426,7 +426,7 @@ fn of_two_answers_the_first_is_sent_and_the_second_counted() {
     inside.stop();
 }
 
-/// What became of all that a session can do.
+/// Calls every method of a session and returns the results.
 fn use_session(mut session: Session, bound: Result<(), String>) -> Vec<String> {
     session.set("k", json!(1));
     let value = session.get("k").cloned();

@@ -150,7 +150,7 @@ impl<'a> Connected<'a> {
     }
 }
 
-/// What players do, and what they get.
+/// The actions of players, and the messages that they get.
 struct Play {
     transports: &'static [Transport],
     opened: usize,
@@ -197,7 +197,7 @@ impl Play {
         self.leave(bob);
         self.pushes(&mut [&mut ann, &mut dan]);
 
-        // What nobody was meant to get would come before these.
+        // Messages for nobody would come before these.
         self.say(&mut dan, "bye", "*");
         self.pushes(&mut [&mut ann, &mut dan]);
         self.say(&mut cid, "hello", "*");

@@ -105,7 +105,7 @@ fn requests_responses_and_pushes_of_a_route_with_a_proto_are_protobuf() {
                     ("onMove".into(), b"\x08\xac\x02".to_vec())
                 );
                 assert_eq!(client.wait_response(1), b"\x08\xac\x02\x10\x03");
-                // What lacks a required field cannot be pushed but as an empty body; a missing one
+                // A push without a required field has an empty body; a missing one
                 // of what a client sends is taken.
                 client.request(2, route, b"\x10\x04");
                 assert_eq!(push(&mut client), ("onMove".into(), Vec::new()));

@@ -103,7 +103,7 @@ impl Redis {
         store.get_connection().expect("Redis is ready")
     }
 
-    /// What the server does that has checked a password.
+    /// Does the work of the server that has checked a password.
     fn put_token(&self, token: &str, uid: u64) {
         let mut store = self.connect();
         let () = store.set(format!("token:{token}"), uid).expect("it is set");
@@ -222,7 +222,7 @@ fn a_redis_that_dies_costs_logins_only_until_it_is_back() {
 
 #[test]
 fn a_redis_that_hangs_stalls_no_shard_and_fills_no_more_than_its_queue() {
-    /// What the example's pool takes: the jobs of its threads, and those that wait.
+    /// The bounds of the example's pool: jobs of its threads, and jobs that wait.
     const THREADS: u32 = 4;
     const QUEUE: u32 = 64;
     const LOGINS: u32 = 100;
@@ -235,7 +235,7 @@ fn a_redis_that_hangs_stalls_no_shard_and_fills_no_more_than_its_queue() {
     for id in 1..=LOGINS {
         crowd.request(id, ENTER, r#"{"token":"x"}"#);
     }
-    // The one shard goes on, and so does the very session whose logins wait.
+    // The one shard keeps serving, and so does the session whose logins wait.
     for _ in 0..500 {
         assert_echoes(&mut player);
         assert_echoes(&mut crowd);
@@ -276,7 +276,7 @@ async fn lag(app: App) -> Value {
     json!(1 + app.lag().as_micros() as u64)
 }
 
-/// What echoes and ticks of the one shard were like for a while, microseconds.
+/// Times of echoes and ticks of the one shard, in microseconds.
 struct Figures {
     echoes: usize,
     median: u128,

@@ -1,4 +1,4 @@
-//! What a handler has of its message and its session, and what it hears of sessions.
+//! Messages and sessions as handlers see them, and the events of sessions.
 
 use std::sync::{Arc, Mutex};
 
@@ -85,7 +85,7 @@ fn a_handler_has_its_session_as_it_was_and_what_it_changed() {
             };
             assert_eq!(new, session("null", "{}"));
             client.request(900, &*route("wait"), "{}");
-            // What is set is this message's; what is pushed is the session's.
+            // `set` changes the values of this message, `push` those of the session.
             assert_eq!(ask(client, "set"), session("null", r#"{"k":1}"#));
             assert_eq!(ask(client, "export"), new);
             let kept = r#"{"kept":"é"}"#;
@@ -149,7 +149,7 @@ fn a_handler_reads_what_javascript_handlers_are_given() {
     }
 }
 
-/// What happened, in order: the event, then uid and values that the session has.
+/// Events in order: the name, then uid and values of the session.
 #[derive(Clone, Default)]
 struct Heard(Arc<Mutex<Vec<String>>>);
 
@@ -172,7 +172,7 @@ fn listening(heard: &Heard) -> Router {
         .on_unbind(move |session, uid| {
             let had = format!("unbind {}", uid.text().starts_with("of-"));
             unbind.write(&had, session);
-            // What a handler of an event does may lead to the next one.
+            // A handler of an event may cause the next event.
             session.kick(Some("unbound"));
         })
         .on_close(move |session| close.write("close", session))
@@ -208,7 +208,7 @@ fn handlers_hear_of_binds_unbinds_and_ends_once_each() {
         let [bind, close] = &lines[3..] else {
             panic!("{lines:?}")
         };
-        // Who closes is not unbound before, and still has a uid.
+        // A session that closes still has its uid, without an unbind before.
         assert!(bind.starts_with("bind: of-"), "{lines:?}");
         assert_eq!(bind.replace("bind", "close"), *close);
         inside.stop();
@@ -248,7 +248,7 @@ fn a_value_that_is_removed_is_gone_from_the_session() {
         assert!(ask(&mut client, "export").contains("\"kept\""));
         assert!(ask(&mut client, "remove").ends_with("\"settings\":{}}"));
         assert!(ask(&mut client, "export").ends_with("\"settings\":{}}"));
-        // What is not there can be removed.
+        // A handler may remove a value that does not exist.
         ask(&mut client, "remove");
     }
     inside.stop();

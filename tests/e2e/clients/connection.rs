@@ -148,7 +148,7 @@ fn a_raw_connection_that_is_silent_ends_and_a_websocket_does_not() {
         assert_eq!(client.end(), Some(End::Fin));
     }
     assert_eq!(gateway.wait_counter("closed_idle_timeout", 4), 4);
-    // The head of an upgrade is no WebSocket yet.
+    // The head of an upgrade does not make it a WebSocket yet.
     let slow = frames::connect(address);
     frames::write_anyway(&slow, b"GET / HTTP/1.1\r\n");
     assert_eq!(frames::read_to_end(&slow), b"");
@@ -187,7 +187,7 @@ fn every_byte_of_a_raw_connection_is_a_sign_of_life() {
     }
     assert_eq!(gateway.counters().get("closed_idle_timeout"), Some(&1));
     assert_eq!(hearing.request_text(ECHO, "1"), "1");
-    // It goes on where it was, to the end of a request.
+    // It continues where it was, to the end of a request.
     for byte in drops {
         frames::write_anyway(dripping.stream(), &[*byte]);
         if *byte == b'1' {

@@ -17,7 +17,7 @@ use crate::harness::gateway::Gateway;
 
 const MIB: u64 = 1 << 20;
 
-/// What one client sends at most before the test gives up on being cut off.
+/// The bound on what one client sends while the test waits for its end.
 const FLOOD_BYTES_MAX: usize = 64 << 20;
 
 /// The memory that all floods of a test together may cost, whatever is set; far below what they
@@ -143,7 +143,7 @@ fn a_flood_of_requests_leaves_heartbeats_and_echoes_to_others() {
                 let mut sent = frame_of(handshake());
                 sent.extend(frame_of(ack()));
                 frames::write_anyway(&stream, &sent);
-                // So many at a time that the answers fit into the outbox.
+                // As many at a time as have answers that fit into the outbox.
                 const AT_A_TIME: usize = 2_000;
                 let requests = frame_of(request(1, ECHO, b"{\"flood\":[1,2,3]}")).repeat(AT_A_TIME);
                 let answer = if websocket {

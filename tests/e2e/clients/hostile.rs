@@ -225,7 +225,7 @@ fn a_frame_against_rfc_6455_is_answered_with_the_code_of_the_rfc() {
     let part = vec![0; LIMIT_BYTES];
     let too_much = [frame(BINARY, &part), frame(CONTINUATION, b"12345")].concat();
     attacks.push((too_much, 1009));
-    // Text that is no UTF-8, in one piece and in two; half a character is none either.
+    // Text that is not UTF-8, in one piece and in two; half a character is not UTF-8 either.
     for text in [
         &b"\x03\x00\x00\x01\xff"[..],
         b"\x03\x00\x00\x02\xc3\x28",
@@ -250,7 +250,7 @@ fn a_frame_against_rfc_6455_is_answered_with_the_code_of_the_rfc() {
             let end = End::CloseFrame(Some(*code));
             attack(attacked, Stage::WebSocket, bytes, "closed_websocket", end);
         }
-        // What follows the close of the server is not looked at.
+        // The server ignores all bytes behind its close.
         let more = [frame(FIN | 3, b""), binary(&heartbeat), vec![0xff; 1000]].concat();
         let end = End::CloseFrame(Some(1002));
         attack(attacked, Stage::Upgraded, &more, "closed_websocket", end);
@@ -544,7 +544,7 @@ fn json_that_cannot_be_read_is_an_empty_object() {
                 attacked.gateway().wait_counter("bodies_invalid", least),
                 least
             );
-            // As JavaScript decodes it: one replacement for each maximal piece that is no UTF-8.
+            // As JavaScript decodes it: one replacement for each maximal piece that is not UTF-8.
             let answer =
                 client.request_text(ECHO, b"[\"\xff\xe2\x82\xf0\x9f\x98\x80\xed\xa0\x80\"]");
             assert_eq!(answer, "[\"\u{fffd}\u{fffd}😀\u{fffd}\u{fffd}\u{fffd}\"]");
@@ -600,7 +600,7 @@ fn a_route_that_leads_nowhere_costs_an_error_at_most() {
             client.request(6, ECHO, "6");
             let body = client.wait_response(6);
             assert_eq!(body, b"6");
-            // The route that is no UTF-8 but has three parts.
+            // The route that is not UTF-8 but has three parts.
             assert!(client.has_response(5));
             assert_eq!(client.wait_response(5), br#"{"code":500}"#);
             assert!(!client.has_response(5));
@@ -667,7 +667,7 @@ fn as_pinus_a_close_frame_has_no_code_and_a_cut_message_ends_its_connection() {
                 end,
             );
         }
-        // What breaks the RFC gets the code of the RFC.
+        // A frame that breaks the RFC gets the code of the RFC.
         let reserved = frame(FIN | 3, b"");
         let end = End::CloseFrame(Some(1002));
         attack(

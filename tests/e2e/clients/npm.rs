@@ -52,7 +52,7 @@ fn cluster(dialect: Dialect) -> Cluster {
     cluster
 }
 
-/// What the game prints.
+/// The output of the game.
 fn play(cluster: &Cluster, kind: Kind, client: &str) -> String {
     let frontend = Frontend::start(cluster, kind, KNOBS);
     let port = frontend.address().port().to_string();
@@ -62,7 +62,7 @@ fn play(cluster: &Cluster, kind: Kind, client: &str) -> String {
     printed
 }
 
-/// What shows in each game that its parts were there; in order, with more lines between them.
+/// Lines that show in each game that its parts were there, in order, with more lines between them.
 const SHARED: [&str; 12] = [
     "<- push code proto",
     r#"onNews {"n":300,"text":"é 世界","item":{"id":7,"price":1.5},"list":[1,-2,3]}"#,

@@ -109,7 +109,7 @@ fn send_and_end(random: &mut Random, client: &mut Client, bytes: &[u8]) {
     if frames::write_anyway(client.stream(), first) {
         frames::write_anyway(client.stream(), second);
     }
-    // What still comes must be packages, which the client checks.
+    // All that still comes must be packages, which the client checks.
     let _ = client.stream().shutdown(std::net::Shutdown::Write);
     while client.next_package().is_some() {}
 }

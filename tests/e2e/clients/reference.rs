@@ -30,7 +30,7 @@ use differences::Differences;
 use player::{Record, Stage};
 use script::Script;
 
-/// What it takes to be a server of the table, on the command line of each program.
+/// The arguments that make each program a server of the table.
 struct Knobs {
     server: &'static str,
     genuine: &'static [&'static str],

@@ -14,7 +14,7 @@ use crate::harness::gateway::Gateway;
 const ENTER: &str = "connector.entryHandler.enter";
 const SEND: &str = "chat.chatHandler.send";
 
-/// So many that they hardly all meet one of four shards: it happens once in 16 384 runs.
+/// The number of clients: all of them meet one of four shards only once in 16 384 runs.
 const CLIENTS: usize = 8;
 
 fn start() -> Gateway {
@@ -52,8 +52,8 @@ fn event(route: &str, user: &str) -> (String, Value) {
 struct Member {
     client: Client,
     name: String,
-    /// What it may hear once although it was so before it came: word from one shard to another
-    /// takes a moment, and somebody who enters in that moment hears it, too.
+    /// News from before it entered, which it may hear once: news takes a moment from one shard to another,
+    /// and a client that enters in that moment hears it too.
     stale: Vec<(String, Value)>,
 }
 
@@ -104,7 +104,7 @@ impl Member {
         }
     }
 
-    /// The next message is the answer to a request of now: nothing was sent before.
+    /// Shows that nothing was sent before: the next message is the answer to a new request.
     fn assert_hears_nothing(&mut self) {
         self.client.request(77, ECHO, "77");
         loop {

@@ -1,4 +1,4 @@
-//! Who may open a connection to the RPC port.
+//! The servers that may open a connection to the RPC port.
 
 use std::net::SocketAddr;
 

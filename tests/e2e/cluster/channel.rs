@@ -13,8 +13,8 @@ fn two_frontends(cluster: &Cluster, kind: Kind) -> [Frontend<'_>; 2] {
     [(); 2].map(|()| Frontend::start(cluster, kind, Knobs::default()))
 }
 
-/// Clients of both frontends and of every transport; so many that, with four shards, they are not
-/// all on one.
+/// Clients of both frontends and of every transport; enough that, with four shards, they are not all on
+/// one.
 fn clients_of(frontends: &[Frontend<'_>]) -> Vec<Client> {
     let mut clients = Vec::new();
     for frontend in frontends {

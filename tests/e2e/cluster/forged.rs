@@ -1,4 +1,4 @@
-//! What arrives at a frontend's RPC port need not come from a backend, and need not be a call.
+//! Bytes at a frontend's RPC port that come from no backend, or are not a call.
 
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ fn counter(setup: &mut Setup<'_>, name: &str) -> u64 {
     gateway.map_or(0, |gateway| gateway.wait_counter(name, 0))
 }
 
-/// Shows that at least so many were counted since it stood at `before`.
+/// Shows that the counter has grown by `count` or more since it stood at `before`.
 fn assert_counted(setup: &mut Setup<'_>, name: &str, before: u64, count: usize) {
     if let Some(gateway) = setup.frontend.gateway() {
         gateway.wait_counter(name, before + count as u64);
@@ -48,8 +48,8 @@ fn connect(setup: &Setup<'_>) -> Rpc {
     let rpc = Rpc::connect(setup.frontend.rpc_address());
     let mut rpc = rpc.expect("it listens for other servers");
     if (setup.frontend.kind(), setup.dialect()) == (Kind::Genuine, Dialect::Pinus) {
-        // It loses the part of a frame that comes in one segment with the CONNECT, and then reads
-        // the rest as something else. Whoever waits for an answer before he goes on, is safe.
+        // It loses the part of a frame that comes in one segment with the CONNECT, and then misreads the
+        // rest. A peer that first waits for the answer is safe.
         assert!(rpc.is_open());
     }
     rpc
@@ -202,7 +202,7 @@ fn a_frame_may_come_in_pieces(setup: &mut Setup<'_>) {
     rpc.send_raw(&end).expect("it reads");
     let answer = rpc.next_answer().expect("it answers").expect("it stays");
     assert_eq!(answer["id"], 99);
-    // One that never comes to its end, and leaves.
+    // A peer that never completes its frame, and leaves.
     let mut leaving = connect(setup);
     leaving
         .send_raw(&first[..first.len() / 2])

@@ -37,7 +37,7 @@ impl Setup<'_> {
         }
     }
 
-    /// So many that, with four shards, some are not where the link to the backend is.
+    /// Returns enough clients that, with four shards, some are not on the shard with the link to the backend.
     fn clients(&self) -> Vec<Client> {
         let count = if self.shards == 1 { 2 } else { 8 };
         (0..count).map(|_| self.client()).collect()
@@ -111,7 +111,7 @@ fn request_until_answered(client: &mut Client, method: &str) -> String {
     }
 }
 
-/// What the session noted in `list`, as the backend saw it.
+/// Returns the notes of the session in `list`, as the backend saw them.
 fn notes(client: &mut Client, list: &str) -> Value {
     let body = json!({"list": list}).to_string();
     let answer = client.request_text(chat("notes").as_str(), body);
@@ -194,7 +194,7 @@ fn a_body_reaches_the_backend_as_javascript_reads_it() {
                 r#"{"a":12345678901234567000}"#,
             ),
             (br#"{"a":1,"b":2,"a":3}"#, r#"{"a":3,"b":2}"#),
-            // What is no JSON becomes an empty object, and so does what JavaScript takes for false.
+            // A body that is not JSON becomes an empty object, and so does a value that JavaScript takes for false.
             (b"", "{}"),
             (b"{", "{}"),
             (b"\xef\xbb\xbf{\"a\":1}", "{}"),
@@ -300,7 +300,7 @@ fn a_call_of_a_constructor_is_an_attack() {
                     client.request(1, route, "{}");
                 }
                 if route == "..constructor" {
-                    // It starts with a dot, so it is no route at all, before anyone looks further.
+                    // It starts with a dot, so it is not a route.
                     assert_nothing_before_next_answer(&mut client);
                     continue;
                 }

@@ -185,7 +185,7 @@ fn the_master_is_restarted_and_no_client_notices(cluster: &Cluster, kind: Kind) 
     assert_ne!(served[0], served[1], "the list has both");
     all_can_be_reached(&mut named);
 
-    // What happens from now on is heard: in a list of three, the third is alice's and bob's.
+    // The frontend hears of later changes: of three servers, the third serves alice and bob.
     cluster.add_backend("chat-3");
     for (_, client) in &mut named {
         wait_until_served_by(client, "chat-3");
@@ -478,7 +478,7 @@ mod connections_and_logins_are_counted {
         }
     }
 
-    /// The uids of the login list, and that there are so many connections.
+    /// Returns the uids of the login list, and checks the number of connections.
     fn logins(frontend: &Frontend<'_>, connections: usize) -> Vec<Value> {
         let (id, cluster) = (frontend.id(), Cluster::shared(frontend.dialect()));
         let question = json!({"comd": "logins", "context": id});
@@ -508,8 +508,8 @@ mod a_master_starts_and_restarts_it {
     use super::*;
     use crate::harness::gateway::Turn;
 
-    /// What an entry of servers.json names in `args`: the master runs it with the command line of the
-    /// server behind it. It ends with its master.
+    /// Returns the program that an entry of servers.json names in `args`: the master runs it with the command line
+    /// of the server behind it. It ends with its master.
     fn launcher(dialect: Dialect) -> String {
         format!(
             "const {{ spawn }} = require('child_process');\n\

@@ -92,7 +92,7 @@ impl Setup<'_> {
         format!("{name}-{}", self.run)
     }
 
-    /// So many that, with four shards, each shard has some.
+    /// Returns enough clients that, with four shards, each shard has some.
     fn clients(&self) -> Vec<Client> {
         let count = match self.frontend.kind() {
             Kind::Tangelo { shards: 1 } | Kind::Genuine => 2,
@@ -132,7 +132,7 @@ fn own(dialect: Dialect, kinds: &[Kind], promise: fn(&Cluster, Kind)) {
     }
 }
 
-/// What `chat.chatHandler.<method>` answers.
+/// Returns the answer of `chat.chatHandler.<method>`.
 fn ask(client: &mut Client, method: &str, body: &Value) -> Value {
     let route = format!("chat.chatHandler.{method}");
     let answer = client.request_text(route.as_str(), body.to_string());

@@ -49,7 +49,7 @@ fn a_push_reaches_the_uids_and_names_those_it_did_not(setup: &mut Setup<'_>) {
             assert_push(client, "onNews", &msg.to_string());
         }
     }
-    // Nobody at all is no error either.
+    // A push to nobody is not an error either.
     let push = json!({"route": "onNews", "msg": {}, "uids": receivers(setup, &missing)});
     let answer = ask(&mut asking, "pushUids", &push);
     assert_eq!(answer, json!({"err": null, "fails": missing}));
@@ -122,7 +122,7 @@ fn a_body_of_any_kind_is_pushed(setup: &mut Setup<'_>) {
         assert_eq!(answer, json!({"err": null, "fails": []}));
         assert_push(&mut client, "a.route.with.more.parts é", &msg.to_string());
     }
-    // What JavaScript takes for false is refused, and the backend told.
+    // The frontend refuses a value that JavaScript takes for false, and tells the backend.
     for msg in [json!(null), json!(0), json!(false), json!("")] {
         let push = json!({"route": "onEmpty", "msg": msg, "uids": uids});
         let answer = ask(&mut client, "pushUids", &push);
@@ -230,7 +230,7 @@ fn what_encodes_to_nothing_is_one_error_and_sends_nothing(setup: &mut Setup<'_>)
         let (err, _) = remote(&mut asking, "channelRemote", method, &args);
         assert_eq!(err, EMPTY, "{method} {args}");
         if matches!(setup.frontend.kind(), Kind::Genuine) {
-            // It goes on all the same and sends what no client can read: one is enough.
+            // It continues all the same and sends bytes that no client can read: one push is enough.
             return;
         }
     }

@@ -24,7 +24,7 @@ use crate::harness::rpc::Rpc;
 
 const CALL: &str = "connector.callHandler.call";
 
-/// What `callHandler.js` does, and more where a message says so.
+/// Does the work of `callHandler.js`, and more where a message says so.
 fn call<'a>(request: &Request<'a>) -> Answer<'a> {
     let message = request.message();
     let cluster = request.session.cluster();
@@ -62,7 +62,7 @@ fn call<'a>(request: &Request<'a>) -> Answer<'a> {
     })
 }
 
-/// What `infoRemote.js` does, and more; `unknown` is left out.
+/// The remotes of `infoRemote.js` without `unknown`, and further ones.
 fn router() -> Router {
     Router::new()
         .raw_route(CALL, call)

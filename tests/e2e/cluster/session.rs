@@ -57,7 +57,7 @@ fn a_session_is_bound_and_unbound(setup: &mut Setup<'_>) {
         assert_eq!(whoami(client)["uid"], Value::Null);
         bind(client, &json!(alice));
         assert_eq!(whoami(client)["uid"], alice);
-        // Once more is no error.
+        // A second bind is not an error.
         bind(client, &json!(alice));
 
         let other = ask(client, "bind", &json!({"uid": bob}));
@@ -290,7 +290,7 @@ fn a_session_is_kicked(setup: &mut Setup<'_>) {
         let found = ask(&mut kicker, "byUid", &json!({"uid": uid}));
         assert_eq!(found["sessions"], Value::Null);
         assert_end(&mut victim, kick);
-        // And once more: there is nobody, which is no error.
+        // And once more: nobody is there, which is not an error.
         assert_eq!(ask(&mut kicker, "kickSid", &body), json!({"err": null}));
     }
 }

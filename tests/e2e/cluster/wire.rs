@@ -1,4 +1,4 @@
-//! What a client may ask of the port.
+//! Upgrades, frames and closes that the port accepts.
 
 use super::*;
 use crate::harness::frames::{

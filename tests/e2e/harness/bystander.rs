@@ -22,7 +22,7 @@ pub(crate) struct Attacked {
 }
 
 impl Attacked {
-    /// With several shards there are so many bystanders that hardly a shard has none.
+    /// With several shards, there are enough bystanders that nearly each shard has some.
     pub(crate) fn start(shards: usize, args: &[&str]) -> Self {
         let shards_text = shards.to_string();
         let own = ["--shards", &shards_text];

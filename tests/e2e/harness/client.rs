@@ -29,7 +29,7 @@ pub(crate) struct Package {
     pub(crate) body: Vec<u8>,
 }
 
-/// What a data package from a server may hold.
+/// The message in a data package from a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     Response { id: u32, body: Vec<u8> },
@@ -268,8 +268,8 @@ impl Client {
         self.send_package(DATA, &encode_message(None, route.into(), body.as_ref()));
     }
 
-    /// The next response or push, whichever comes first; heartbeats are passed over. What was put
-    /// aside before is not looked at.
+    /// The next response or push, whichever comes first; heartbeats are passed over. It does not look at messages
+    /// that were put aside before.
     pub(crate) fn next_message(&mut self) -> Message {
         self.message(&|| "any message".to_owned())
     }

@@ -16,7 +16,7 @@ pub(crate) const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgra
     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// What RFC 6455 1.3 computes from the key of [`UPGRADE`].
+/// The answer to the key of [`UPGRADE`], by RFC 6455 1.3.
 pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 pub(crate) const FIN: u8 = 0x80;
@@ -55,7 +55,7 @@ pub(crate) fn binary(payload: &[u8]) -> Vec<u8> {
     frame(FIN | BINARY, payload)
 }
 
-/// The head of a binary frame that says it has so many bytes, and nothing after it.
+/// The head of a binary frame that announces `payload_bytes` bytes, and nothing behind it.
 pub(crate) fn frame_head(payload_bytes: u64) -> Vec<u8> {
     let mut bytes = vec![FIN | BINARY, MASKED | 127];
     bytes.extend(payload_bytes.to_be_bytes());
@@ -117,7 +117,7 @@ pub(crate) fn write_anyway(mut stream: &TcpStream, bytes: &[u8]) -> bool {
     }
 }
 
-/// The next bytes, exactly so many.
+/// Reads exactly `count` bytes.
 pub(crate) fn read_exactly(mut stream: &TcpStream, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     let read = stream.read_exact(&mut bytes);

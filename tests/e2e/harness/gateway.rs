@@ -34,7 +34,7 @@ impl Gateway {
         Self::start_in(Turn::take(false), TANGELO, listen, args)
     }
 
-    /// The same, with so many files open at most.
+    /// Starts the same with this limit of open files.
     pub(crate) fn start_with_files(files: u32, args: &[&str]) -> Self {
         let limit = format!("--nofile={files}");
         let program = ["prlimit", &limit, "--", TANGELO[0]];
@@ -114,7 +114,7 @@ impl Gateway {
         self.address
     }
 
-    /// All counters, summed over the shards, as of now.
+    /// Returns all counters, summed over the shards.
     pub(crate) fn counters(&mut self) -> BTreeMap<String, u64> {
         let from = self.process.lines_printed();
         self.process.signal("USR1");

@@ -140,7 +140,7 @@ impl Cluster {
         self.dialect
     }
 
-    /// What `tangelo --app-dir` takes. Its servers.json lists [`CONNECTORS`], [`BACKENDS`] and
+    /// Returns the folder for `tangelo --app-dir`. Its servers.json lists [`CONNECTORS`], [`BACKENDS`] and
     /// `ghost-1`, of type `ghost`: a server that never ran, on a port that refuses.
     pub(crate) fn app_dir(&self) -> &str {
         self.app.path.to_str().expect("a path in UTF-8")
@@ -300,10 +300,10 @@ impl Cluster {
         Connector { cluster: self, id }
     }
 
-    // What the servers know.
+    // The view of the servers.
 
-    /// Runs the command of the framework, such as `pomelo list`, against this cluster. What it
-    /// prints, without colours.
+    /// Runs the command of the framework, such as `pomelo list`, against this cluster. Returns
+    /// its output, without colours.
     pub(crate) fn cli(&self, args: &[&str]) -> String {
         let name = self.dialect.name();
         let script = format!("node_modules/.bin/{name}");

@@ -252,8 +252,7 @@ impl Output {
             .find_map(|(_, line)| find(line))
     }
 
-    /// Until both streams have ended. What a child of the program still holds is not waited for
-    /// long.
+    /// Waits until both streams have ended, or for a short time while a child of the program holds them.
     fn wait_end(&self) {
         let unread = |_: &mut Vec<_>| self.ended.load(Ordering::Relaxed) < 2;
         let ended = self

@@ -24,7 +24,7 @@ pub(crate) struct Mqtt {
     stream: TcpStream,
 }
 
-/// What may come from the server.
+/// A packet from the server.
 #[derive(Debug, PartialEq, Eq)]
 enum Packet {
     Publish { topic: String, payload: Vec<u8> },
@@ -204,8 +204,8 @@ impl Rpc {
         ping.is_ok() && matches!(self.mqtt.next(), Ok(Some(Packet::PingResp)))
     }
 
-    /// Waits for the end and tells whether a DISCONNECT came before it. What else comes is
-    /// passed over.
+    /// Waits for the end and tells whether a DISCONNECT came before it. It passes
+    /// over all other packets.
     pub(crate) fn wait_end(&mut self) -> bool {
         let mut disconnected = false;
         loop {
@@ -238,7 +238,7 @@ fn fresh() -> u32 {
     COUNT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// What the servers say of themselves, by id, as `pomelo list` shows it.
+/// Returns the status of each server, by id, as `pomelo list` shows it.
 pub(crate) fn list(master: SocketAddr) -> io::Result<Value> {
     let answer = ask_master(master, "__console__", &json!({"signal": "list"}))?;
     Ok(answer["msg"].clone())

@@ -265,8 +265,8 @@ impl Thread {
         }
     }
 
-    /// Waits until a tick has come that was not due at `begun`. Time in which the
-    /// thread was ready to run, or the machine was late for everybody, is no fault of it.
+    /// Waits until a tick has come that was not due at `begun`. It does not count time in which the thread was
+    /// ready to run, or the machine was late for all.
     fn assert_ticks(&self, begun: Instant, lateness: &Lateness) {
         let (mut last, mut since) = (self.look(), Instant::now());
         loop {

@@ -2,9 +2,9 @@
 //   node play.js browser PORT
 //   node play.js node PORT
 // Lines with an arrow are what was on the wire: `code` is a route from the dictionary, `proto` a body
-// that is no JSON. The rest is what the client told the game. What differs from run to run, such as
-// session ids, is left out, so that two frontends can be held against each other. What neither client
-// has is not played: none sends a `dictVersion`, and the one for Node does not come back by itself.
+// that is not JSON. The other lines are events that the client told the game. The script leaves out values
+// that differ from run to run, such as session ids, so that a test can compare two frontends. It does not
+// play features that neither client has: none sends a `dictVersion`, and the one for Node does not come back by itself.
 'use strict';
 
 const EventEmitter = require('events');
@@ -140,7 +140,7 @@ function player(client) {
   const next = (event) => new Promise((resolve) => happened.once(event, resolve));
   const ask = async (method, msg) => {
     const answer = await client.request('chat.chatHandler.' + method, msg);
-    // Whom it was forwarded to, and as whom, is not for the transcript.
+    // The transcript leaves out the backend and the session.
     say(`${method} ${JSON.stringify(method === 'whoami' ? answer.uid : answer)}`);
     return answer;
   };

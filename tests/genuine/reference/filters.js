@@ -3,7 +3,7 @@
 
 const pomelo = require('pomelo');
 
-// What was done with the messages that asked for it: `log` is the name of the log to write to.
+// The logs of messages that ask for one: `log` is the name of the log.
 const logs = new Map();
 
 const write = (body, line) => {

@@ -67,7 +67,7 @@ impl Frontend {
             })
             .collect();
         let router = |_| {
-            // Whose answer is in the transcripts.
+            // The transcripts have the answer of this remote.
             let router = Router::new().remote("infoRemote.count", async |call: RemoteCall| {
                 json!({"tag": call.arg(0), "server": call.app().server_id(), "sessions": 1})
             });
@@ -104,13 +104,13 @@ impl Frontend {
         self.sessions.get_mut(&captured).expect("it lives")
     }
 
-    /// What a call that was answered without an error has done to sessions and clients.
+    /// Applies a call without an error to sessions and clients.
     pub(super) fn see_done(&mut self, msg: &Value, dialect: Dialect) {
         let args = &msg["args"];
         match msg["method"].as_str().expect("a text") {
             "bind" => self.session(args[0].as_u64().expect("an id")).uid = args[1].clone(),
             "pushMessage" => {
-                // What is no list has no uids of anybody here.
+                // A value that is not a list has no uids.
                 for uid in args[2].as_array().into_iter().flatten() {
                     self.see_push(args, |session| session.uid == *uid);
                 }

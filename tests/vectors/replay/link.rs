@@ -98,7 +98,7 @@ pub(super) fn frame(payload: &Value) -> Vec<u8> {
     out
 }
 
-/// What a publish holds, if that is JSON.
+/// Returns the payload of a publish, if it is JSON.
 pub(super) fn payload(packet: &[u8]) -> Value {
     match mqtt::decode(packet, BYTES_MAX) {
         Ok(Some((mqtt::Packet::Publish { payload, .. }, _))) => {

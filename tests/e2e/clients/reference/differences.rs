@@ -11,7 +11,7 @@ use super::player::Record;
 struct Difference {
     /// Name of the step: server, client, what it does.
     step: &'static str,
-    /// What the clients of tangelo receive instead.
+    /// The messages that clients of tangelo receive instead.
     received: &'static [&'static str],
     reason: &'static str,
 }

@@ -23,7 +23,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 /// Id of the request behind which nothing can be hidden.
 const FENCE_ID: u32 = 99;
 
-/// What the clients received in one step.
+/// The messages that clients received in one step.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) step: String,
@@ -72,7 +72,7 @@ struct Player<'a> {
     fence: &'a Fence,
     /// Those whose connection is open.
     clients: BTreeMap<&'static str, Client>,
-    /// Whose port each is; a client that has left keeps its own.
+    /// The owner of each port; a client that has left keeps its own.
     ports: BTreeMap<u16, &'static str>,
     /// Session ids in the order in which they were first seen.
     sids: Vec<u64>,

@@ -1,4 +1,4 @@
-//! What clients do, server by server: one line for each step.
+//! The actions of clients, server by server: one line for each step.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ pub(super) struct Step {
     pub(super) client: &'static str,
     pub(super) name: String,
     pub(super) act: Act,
-    /// Who else receives something, and how many messages at least.
+    /// The other clients that receive messages, each with the least number of them.
     pub(super) heard: Vec<(&'static str, usize)>,
 }
 
@@ -72,7 +72,7 @@ pub(super) enum Act {
     Blacklist(&'static str, bool),
 }
 
-/// What ends a step.
+/// The condition that ends a step.
 pub(super) enum Wait {
     Nothing,
     /// The answer to a request that is sent behind everything.
@@ -81,7 +81,7 @@ pub(super) enum Wait {
     Answers(Vec<u32>),
     /// Nothing comes, for a moment.
     Silence,
-    /// So many messages.
+    /// This number of messages.
     Messages(usize),
     /// The connection.
     End,
@@ -90,7 +90,7 @@ pub(super) enum Wait {
 }
 
 impl Step {
-    /// Another client receives at least so many messages.
+    /// Another client receives at least this number of messages.
     fn heard(mut self, client: &'static str, messages: usize) -> Self {
         self.heard.push((client, messages));
         self
@@ -100,7 +100,7 @@ impl Step {
 /// As a number of messages: all until the connection ends.
 const TO_THE_END: usize = usize::MAX;
 
-/// What a client says first.
+/// The first package of a client.
 const HELLO: &str = r#"{"sys":{"type":"reference","version":"1.0.0"},"user":{}}"#;
 
 fn step(client: &'static str, name: impl Into<String>, act: Act) -> Step {

@@ -119,7 +119,7 @@ impl AppDir {
 
 impl Drop for AppDir {
     fn drop(&mut self) {
-        // What is left over, the next cluster clears away.
+        // The next cluster removes all that is left.
         let _ = fs::remove_dir_all(&self.path);
     }
 }

@@ -209,7 +209,7 @@ pub(super) fn timeouts() -> Vec<Step> {
         // Longer than `timeout`, which is for raw TCP.
         step("a", "rests", Act::Rest(Duration::from_millis(2400))),
         ask("a", "echo", "{}"),
-        // What waits behind a kick is never run.
+        // Messages behind a kick are never handled.
         step("b", "asks for a kick behind something slow", Act::Send(vec![
             request(1, "slow", r#"{"ms":100,"tag":"g"}"#),
             request(2, "kickSelf", r#"{"reason":"now"}"#),
@@ -302,7 +302,7 @@ pub(super) fn host_filter() -> Vec<Step> {
         list("127\\.0\\.0\\.1\n", false),
         connect("b"),
         send("b", "a handshake", hello(), Wait::End),
-        // Who is in stays in.
+        // A client that is in stays in.
         ask("a", "echo", r#"{"still":"in"}"#),
         list("^127\n^10\\.\n", true),
         open("b"),

@@ -334,8 +334,8 @@ fn handshakes() -> Vec<Step> {
     steps
 }
 
-/// What ends a connection. Bytes that hang the whole reference, or that it fills up from its
-/// memory, are no part of a script: `tests/vectors/malformed.rs` has those.
+/// Bytes that end a connection. A script has no bytes that hang the whole reference, or that it fills up
+/// from its memory: `tests/vectors/malformed.rs` has those.
 #[rustfmt::skip]
 fn malformed() -> Vec<Step> {
     let echo = request(1, "echo", "{}");

@@ -1,4 +1,4 @@
-// What is said in a room, and to whom.
+// Chat messages of a room, and their receivers.
 'use strict';
 
 module.exports = (app) => new Handler(app);
@@ -26,7 +26,7 @@ Handler.prototype.send = function (m, session, next) {
   next(null, { room, by: this.app.getServerId() });
 };
 
-// What this server knows of the cluster; the harness asks for it.
+// The servers that this server knows; the harness asks for them.
 Handler.prototype.servers = function (m, session, next) {
   next(null, { ids: Object.keys(this.app.getServers()) });
 };

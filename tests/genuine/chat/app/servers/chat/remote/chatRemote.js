@@ -1,4 +1,4 @@
-// Who is in which room. A uid is name*room.
+// The members of each room. A uid is name*room.
 'use strict';
 
 module.exports = (app) => new Remote(app);

@@ -4,7 +4,7 @@
 
 exports.default = (app) => new Handler(app);
 
-// What the frontend sent of the session.
+// The session as the frontend sent it.
 const exported = (session) => ({
   id: session.id,
   frontendId: session.frontendId,
@@ -15,7 +15,7 @@ const exported = (session) => ({
 // The first line of the error's stack, or null.
 const text = (err) => (err ? String(err.stack || err).split('\n')[0] : null);
 
-// What a callback of the framework was given, error first.
+// The arguments of a callback of the framework, error first.
 const given = (call) => new Promise((resolve) => call((...args) => resolve(args)));
 
 // The frontend that a message is about: the asking session's, if it names none.
@@ -112,7 +112,7 @@ class Handler {
     return { notes: this.lists.get(listKey(m, session)) || [] };
   }
 
-  // What this server knows of the cluster.
+  // The servers that this server knows.
 
   async servers() {
     return { ids: Object.keys(this.app.getServers()) };

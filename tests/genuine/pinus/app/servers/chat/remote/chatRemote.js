@@ -1,4 +1,4 @@
-// What frontends call of the backend: each method is one kind of answer. Names and answers are those
+// Remotes that frontends call: each method is one kind of answer. Names and answers are those
 // of tests/genuine/pomelo, as far as the framework can give them.
 'use strict';
 
@@ -56,7 +56,7 @@ class Remote {
     this.lists.get(name).push(value);
   }
 
-  // What a frontend tells its delegate.
+  // Events that a frontend tells its delegate.
   async closed(session) {
     await this.note('closed', session);
   }

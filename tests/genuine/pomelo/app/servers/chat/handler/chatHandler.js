@@ -8,7 +8,7 @@ function Handler(app) {
   this.lists = new Map(); // one session's list of one name → what its notes said, oldest first
 }
 
-// What the frontend sent of the session. Pomelo's own `export` of a backend session loses its
+// The session as the frontend sent it. Pomelo's own `export` of a backend session loses its
 // `this` and gives an empty object.
 const exported = (session) => ({
   id: session.id,
@@ -116,7 +116,7 @@ Handler.prototype.notes = function (m, session, next) {
   next(null, { notes: this.lists.get(listKey(m, session)) || [] });
 };
 
-// What this server knows of the cluster.
+// The servers that this server knows.
 
 Handler.prototype.servers = function (m, session, next) {
   next(null, { ids: Object.keys(this.app.getServers()) });

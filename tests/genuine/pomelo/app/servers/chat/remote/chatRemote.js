@@ -1,4 +1,4 @@
-// What frontends call of the backend: each method is one kind of answer.
+// Remotes that frontends call: each method is one kind of answer.
 'use strict';
 
 module.exports = (app) => new Remote(app);
@@ -56,7 +56,7 @@ Remote.prototype.note = function (name, value, cb) {
   cb();
 };
 
-// What a frontend tells its delegate.
+// Events that a frontend tells its delegate.
 Remote.prototype.closed = function (session, cb) {
   this.note('closed', session, cb);
 };

@@ -1,4 +1,4 @@
-// What a connector's own handlers look like: a delegate, a backend of another type, runs them as they are.
+// The connector's own handlers: a delegate, a backend of another type, runs them as they are.
 'use strict';
 
 module.exports = (app) => new Handler(app);

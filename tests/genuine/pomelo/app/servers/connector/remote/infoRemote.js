@@ -1,4 +1,4 @@
-// What backends call of a frontend. A backend makes its stubs from this file too.
+// Remotes of a frontend that backends call. A backend makes its stubs from this file too.
 'use strict';
 
 module.exports = (app) => new Remote(app);

@@ -7,7 +7,7 @@ function Handler(app) {
   this.app = app;
 }
 
-// What the frontend sent of the session. Pomelo's own `export` of a backend session loses its
+// The session as the frontend sent it. Pomelo's own `export` of a backend session loses its
 // `this` and gives an empty object.
 const exported = (session) => ({
   id: session.id,
@@ -63,7 +63,7 @@ Handler.prototype.kickSid = function (m, session, next) {
   });
 };
 
-// What this server knows of the cluster; the harness waits for that.
+// The servers that this server knows; the harness waits for them.
 Handler.prototype.servers = function (m, session, next) {
   next(null, { ids: Object.keys(this.app.getServers()) });
 };

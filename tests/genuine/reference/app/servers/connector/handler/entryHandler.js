@@ -12,7 +12,7 @@ function Handler(app) {
 const text = (err) => (err ? err.message || String(err) : null);
 
 const methods = {
-  // What arrived.
+  // The message as it arrived.
 
   echo(m, session, next) {
     next(null, Object.assign({}, m));
