@@ -112,12 +112,12 @@ impl Gateway {
             false => Pinning::none(shards),
         };
         let (seeds, shared) = self.seeds(config, shards, sockets_max)?;
-        let pulses = seeds
+        let activities = seeds
             .iter()
             .map(|seed| (seed.activity.clone(), seed.inbox.bell.clone()));
-        let pulses = pulses.collect();
+        let activities = activities.collect();
         let (alive, ended) = std::sync::mpsc::channel();
-        let watchdog = start_watchdog(pulses, shared.counters.clone(), ended)?;
+        let watchdog = start_watchdog(activities, shared.counters.clone(), ended)?;
         let mut threads = Vec::with_capacity(shards);
         for (mut seed, listener) in seeds.into_iter().zip(listeners.sockets) {
             seed.listener = Some(listener);
@@ -260,15 +260,15 @@ fn start_shard(
 
 /// Starts the watchdog thread, which ends after the last shard.
 fn start_watchdog(
-    pulses: Vec<(Arc<Activity>, Arc<Doorbell>)>,
+    activities: Vec<(Arc<Activity>, Arc<Doorbell>)>,
     counters: Arc<[Counters]>,
     shards: Receiver<Infallible>,
 ) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("watchdog".into())
         .spawn(move || {
-            let own = &counters[pulses.len()];
-            watchdog::watch(pulses, own, &shards);
+            let own = &counters[activities.len()];
+            watchdog::watch(activities, own, &shards);
         })
         .map_err(|error| cannot_start("watchdog", &error))
 }

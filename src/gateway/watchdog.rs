@@ -30,12 +30,12 @@ const ONLY_REPORTS: &str = "TANGELO_TEST_WATCHDOG_ONLY_REPORTS";
 
 /// Checks all shards until they have ended. Each shard holds a sender of `shards`, and sends nothing.
 pub(super) fn watch(
-    pulses: Vec<(Arc<Activity>, Arc<Doorbell>)>,
+    activities: Vec<(Arc<Activity>, Arc<Doorbell>)>,
     counters: &Counters,
     shards: &Receiver<Infallible>,
 ) {
     let wakes = std::env::var_os(ONLY_REPORTS).is_none();
-    let mut watches: Vec<Watch> = pulses.into_iter().map(Watch::new).collect();
+    let mut watches: Vec<Watch> = activities.into_iter().map(Watch::new).collect();
     while let Err(RecvTimeoutError::Timeout) = shards.recv_timeout(LOOK) {
         for (shard, watch) in watches.iter_mut().enumerate() {
             watch.look(shard, counters);
@@ -71,7 +71,7 @@ pub(super) fn watch(
 
 /// The watch over one shard.
 struct Watch {
-    pulse: Arc<Activity>,
+    activity: Arc<Activity>,
     bell: Arc<Doorbell>,
     ticks: Ticks,
     thread: Option<Thread>,
@@ -84,9 +84,9 @@ struct Watch {
 }
 
 impl Watch {
-    fn new((pulse, bell): (Arc<Activity>, Arc<Doorbell>)) -> Self {
+    fn new((activity, bell): (Arc<Activity>, Arc<Doorbell>)) -> Self {
         Self {
-            pulse,
+            activity,
             bell,
             ticks: Ticks::default(),
             thread: None,
@@ -98,17 +98,17 @@ impl Watch {
 
     /// Checks whether the shard has ticked, and reports a stall.
     fn look(&mut self, shard: usize, counters: &Counters) {
-        let thread = self.pulse.thread();
+        let thread = self.activity.thread();
         if self.thread.as_ref().map(Thread::id) != thread {
             self.thread = thread.map(Thread::new);
         }
-        let seen = self.ticks.look(self.pulse.ticks());
+        let seen = self.ticks.look(self.activity.ticks());
         let thread = self.thread.as_ref();
         match seen {
             Seen::Fine => {}
             Seen::Stalled { begins, since } => {
                 counters.add(Counter::Stalls, begins.into());
-                let work = self.pulse.work();
+                let work = self.activity.work();
                 let why = thread.map(|thread| thread.explain(self.usage, since));
                 let why = why.unwrap_or_else(|| "its thread has just ended".to_owned());
                 let ms = since.as_millis();
@@ -135,7 +135,7 @@ impl Watch {
             return false;
         }
         let sleeps = self.thread.as_ref().is_some_and(Thread::sleeps);
-        if sleeps && !self.pulse.runs_application() {
+        if sleeps && !self.activity.runs_application() {
             self.woken_at = self.ticks.ticks;
         }
         self.bell.wake();
@@ -147,7 +147,7 @@ impl Watch {
         let woken_at = self.woken_at.take();
         woken_at.is_some()
             && self
-                .pulse
+                .activity
                 .ticks()
                 .is_some_and(|ticks| woken_at != Some(ticks))
     }
@@ -245,9 +245,9 @@ mod tests {
     /// Returns the counters.
     #[allow(clippy::disallowed_methods, reason = "the thread of a shard")]
     fn watch_a_shard(wait: impl FnOnce(&Activity, &Wakes) + Send + 'static) -> Counters {
-        let (pulse, bell) = (Arc::<Activity>::default(), Arc::<Doorbell>::default());
+        let (activity, bell) = (Arc::<Activity>::default(), Arc::<Doorbell>::default());
         let (alive, ended) = mpsc::channel::<Infallible>();
-        let (of_shard, of_bell) = (pulse.clone(), bell.clone());
+        let (of_shard, of_bell) = (activity.clone(), bell.clone());
         let shard = std::thread::spawn(move || {
             let _alive = (Alive::new(of_shard.clone()), alive);
             let wakes = Arc::new(Wakes {
@@ -266,7 +266,7 @@ mod tests {
             std::thread::sleep(4 * WAKES_WITHIN);
         });
         let counters = Counters::default();
-        watch(vec![(pulse, bell)], &counters, &ended);
+        watch(vec![(activity, bell)], &counters, &ended);
         shard.join().unwrap();
         counters
     }
@@ -274,11 +274,11 @@ mod tests {
     #[test]
     fn a_shard_that_sleeps_although_it_has_work_is_woken_and_counted() {
         const SLEEPS: u64 = 5;
-        let counters = watch_a_shard(|pulse, wakes| {
+        let counters = watch_a_shard(|activity, wakes| {
             for _ in 0..SLEEPS {
                 wakes.sleep();
                 wakes.woken.store(false, Ordering::Release);
-                pulse.tick();
+                activity.tick();
             }
             wakes.sleep();
         });
@@ -294,8 +294,8 @@ mod tests {
                 std::hint::spin_loop();
             }
         };
-        let in_application = |pulse: &Activity, wakes: &Wakes| {
-            pulse.call(Work::Handshake, || wakes.sleep()).unwrap();
+        let in_application = |activity: &Activity, wakes: &Wakes| {
+            activity.call(Work::Handshake, || wakes.sleep()).unwrap();
         };
         for counters in [watch_a_shard(busy), watch_a_shard(in_application)] {
             assert_eq!(counters.get(Counter::WakeupsLost), 0);

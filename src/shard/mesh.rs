@@ -1,14 +1,14 @@
-//! Shard to shard: bounded lock-free queues and a doorbell.
+//! The queues between shards: bounded, lock-free, with a doorbell.
 //!
-//! What a shard has for another one is put into one open batch per target and sent at the end of
-//! the turn, so a queue slot and a wake-up are paid per turn, not per message.
+//! A shard collects its parcels for another one in an open batch, and sends the batch at the end of
+//! the turn. So a queue slot and a wake-up are paid for each turn, not for each message.
 //!
-//! **Who writes, who reads**: every shard may send to every inbox, only its owner receives.
+//! **Writers and readers**: every shard may send to every inbox, only its owner receives.
 //! **Ordering**: parcels from one shard to another arrive in the order they were put in.
-//! **When full**: the batch stays open and is tried again each turn; it takes at most
-//! `limits::MESH_PARCELS_MAX` parcels and `limits::LINK_QUEUE_BYTES_MAX` bytes of new work, then forwards
-//! and pushes are refused and counted. Answers and link news are always taken: calls in flight bound
-//! them.
+//! **When full**: the batch stays open and the shard tries again each turn. An open batch takes at most
+//! `limits::MESH_PARCELS_MAX` parcels and `limits::LINK_QUEUE_BYTES_MAX` bytes of new work; beyond, forwards
+//! and pushes are refused and counted. Answers, replies and news of links are always taken: the bounds of calls and
+//! requests in flight bound them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,18 +21,18 @@ use crate::ids::ShardId;
 use crate::limits::MESH_BATCHES_MAX;
 use crate::metrics::{Counter, Counters};
 
-/// Wakes a sleeping shard: the sender rings after it has put something in, and only the first ring
+/// A bell that wakes a sleeping shard. The sender rings after it has put something into the inbox; only the first ring
 /// since the owner last looked costs a wake-up.
 #[derive(Debug, Default)]
 pub struct Doorbell {
     rung: AtomicBool,
-    // Taken only to wake or to store: once per wake-up, never per message.
+    // Locked only to wake or to store: once per wake-up, never per message.
     #[allow(clippy::disallowed_types)]
     waker: std::sync::Mutex<Option<Waker>>,
 }
 
 impl Doorbell {
-    /// Rings; true when it had to wake somebody.
+    /// Rings; true when it woke the owner.
     pub fn ring(&self) -> bool {
         if self.rung.swap(true, Ordering::AcqRel) {
             return false;
@@ -41,7 +41,7 @@ impl Doorbell {
         true
     }
 
-    /// Wakes the owner even where an earlier ring should have done so: for a caller that sees the
+    /// Wakes the owner even if an earlier ring should have done so, for a caller that sees the
     /// owner asleep. Call it rarely: each call that the owner has not noticed yet holds a reference to
     /// the owner's task, and glommio panics at 32 767 of them.
     pub fn wake(&self) {
@@ -54,7 +54,7 @@ impl Doorbell {
         }
     }
 
-    /// The owner is about to look: rings from now on wake it again.
+    /// Makes later rings wake the owner again. The owner calls it before it looks into the inbox.
     pub fn listen(&self, cx: &Context<'_>) {
         let mut waker = self
             .waker
@@ -67,31 +67,31 @@ impl Doorbell {
             *waker = Some(cx.waker().clone());
         }
         drop(waker);
-        // A swap, not a store: it sees what was put in before the ring that it erases.
+        // A swap, not a store, so that the owner sees the batches that were put in before the erased ring.
         self.rung.swap(false, Ordering::AcqRel);
     }
 }
 
-/// Where a shard receives.
+/// The queue that a shard receives from.
 #[derive(Debug)]
 pub struct Inbox {
     receiver: Receiver<Box<Batch>>,
-    /// Rung by the senders.
+    /// The bell that the senders ring.
     pub bell: Arc<Doorbell>,
 }
 
 impl Inbox {
-    /// The next batch.
+    /// Takes the next batch.
     pub fn next(&self) -> Option<Box<Batch>> {
         self.receiver.try_recv().ok()
     }
 }
 
-/// Where a shard sends.
+/// The queues that a shard sends to, by shard.
 #[derive(Debug, Clone)]
 pub struct Outlets(Vec<(Sender<Box<Batch>>, Arc<Doorbell>)>);
 
-/// The queues of a process with `shards` shards.
+/// Makes the queues of a process with `shards` shards.
 pub fn queues(shards: usize) -> (Outlets, Vec<Inbox>) {
     let (outlets, inboxes) = (0..shards)
         .map(|_| {
@@ -108,7 +108,7 @@ const SPARE_BATCHES_MAX: usize = 64;
 /// Bytes a spare batch may hold on to.
 const SPARE_BYTES_MAX: usize = 256 << 10;
 
-/// One shard's side of the mesh.
+/// The open batches of one shard.
 #[derive(Debug)]
 pub struct Mesh {
     outlets: Outlets,
@@ -120,7 +120,7 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// With nothing open.
+    /// Makes a mesh without open batches.
     pub fn new(outlets: Outlets) -> Self {
         let open = outlets.0.iter().map(|_| None).collect();
         Self {
@@ -130,18 +130,18 @@ impl Mesh {
         }
     }
 
-    /// The open batch for a shard, whatever is in it: for what must not be refused.
+    /// Returns the open batch for a shard, full or not, for parcels that must not be refused.
     pub fn batch(&mut self, to: ShardId) -> &mut Batch {
         let spare = &mut self.spare;
         self.open[to.index()].get_or_insert_with(|| spare.pop().unwrap_or_default())
     }
 
-    /// The open batch for a shard; `None` when it takes no new work.
+    /// Returns the open batch for a shard; `None` when it is full.
     pub fn batch_for_work(&mut self, to: ShardId) -> Option<&mut Batch> {
         Some(self.batch(to)).filter(|batch| !batch.is_full())
     }
 
-    /// Sends all open batches; true when one has to wait for room.
+    /// Sends all open batches; true when one waits for room.
     pub fn flush(&mut self, counters: &Counters) -> bool {
         let mut waits = false;
         for (open, (sender, bell)) in self.open.iter_mut().zip(&self.outlets.0) {

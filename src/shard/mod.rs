@@ -1,4 +1,4 @@
-//! One core's world: its connections, its handlers, its links, and the tasks that run them.
+//! A shard: the connections, handlers and links of one core, and the tasks that run them.
 //!
 //! ```text
 //!  accept ──▶ read task per client ──▶ dispatch ──▶ handler
@@ -8,7 +8,18 @@
 //!                     end of turn: flush dirty outboxes, link queues, mesh batches
 //! ```
 //!
-//! **Invariants**: nothing here is shared with another shard but counters and the mesh; no borrow of
+//! | part | its subject |
+//! |---|---|
+//! | `clients` | connections of game clients, from the accepted socket to the end |
+//! | `peers` | other servers: calls to them, links, their connections to us, the registry |
+//! | `app` | the application: handlers, filters, tasks, events |
+//! | `coordinator` | pending requests about sessions; on shard 0 the index of uids |
+//! | [`Core`] | identity, time, memory and queues, which every part uses |
+//!
+//! A part has private fields and names no other part: it returns what happened. `dispatch` alone leads from one part
+//! to another.
+//!
+//! **Invariants**: a shard shares only its counters and the mesh with other shards; no borrow of
 //! a table lives across a call into a handler; no pending task is dropped before the shard ends.
 //!
 //! **Absent**: decoding and encoding.
@@ -72,53 +83,53 @@ use parcel::Parcel;
 use peers::{Peers, inbound, registry, writer};
 use turn::Turn;
 
-/// Everything a shard is made of, before it has a thread.
+/// The ingredients of a shard, before it has a thread.
 pub struct Seed {
     /// Its number.
     pub id: ShardId,
-    /// How many there are.
+    /// Number of shards in the process.
     pub shards: usize,
     /// Configuration of the process.
     pub(crate) config: Arc<CheckedConfig>,
     /// Its own listening socket.
     pub listener: Option<std::net::TcpListener>,
-    /// Where peers connect, on the switch.
+    /// The listening socket for peers; only the coordinator has one.
     pub rpc_listener: Option<std::net::TcpListener>,
-    /// Where it receives from other shards.
+    /// Queue of batches from other shards.
     pub inbox: Inbox,
-    /// Where it sends.
+    /// Queues of the other shards.
     pub outlets: Outlets,
     /// Counters of all shards.
     pub counters: Arc<[Counters]>,
-    /// Its sign of life.
+    /// Its activity, for the watchdog.
     pub activity: Arc<Activity>,
     /// Makes its handlers.
     pub make_router: Arc<dyn Fn(ShardId) -> Router + Send + Sync>,
-    /// Client sockets of the process.
+    /// Number of client sockets in the process.
     pub sockets: Arc<Gauge>,
-    /// Those that have spoken: what `client.max_connections` counts.
+    /// Number of clients that have sent bytes: `client.max_connections` limits it.
     pub connections: Arc<Gauge>,
-    /// Set when the process is to end; the doorbell is rung too.
+    /// Set when the process must end; the doorbell is rung too.
     pub stop: Arc<AtomicBool>,
-    /// Set when `client.blacklist_file` is to be read again, changed or not.
+    /// Set when the shard must read `client.blacklist_file` again, changed or not.
     pub reread: Arc<AtomicBool>,
-    /// Dropped when it takes clients, or has failed to.
+    /// Dropped when the shard accepts clients, or has failed to.
     pub starting: Sender<Infallible>,
     /// Dropped when its application has ended.
     pub at_work: Arc<()>,
-    /// Ends the process: the master may want that, or refuse this server.
+    /// Ends the process, with an error or without.
     pub stopper: Arc<dyn Fn(Option<Error>) + Send + Sync>,
-    /// Who may not connect, at the start.
+    /// The blacklist at the start.
     pub host_filter: Arc<HostFilter>,
     /// Protos of both directions; empty without `client.use_protobuf`.
     pub protos: Arc<Protos>,
-    /// Folder of the project's handlers in JavaScript for the own type, if it has any.
+    /// Folder of the project's JavaScript handlers for this server's type, if there is one.
     pub javascript_handlers: Option<PathBuf>,
-    /// What `GET /` gets.
+    /// The answer to `GET /`, if there is one.
     pub page: Option<&'static [u8]>,
 }
 
-/// A number of things in the process, and how many there may be.
+/// The number of some things in the process, and its maximum.
 #[derive(Debug)]
 pub struct Gauge {
     count: AtomicUsize,
@@ -126,7 +137,7 @@ pub struct Gauge {
 }
 
 impl Gauge {
-    /// None yet, at most `max`.
+    /// Makes a gauge at 0.
     pub fn new(max: usize) -> Self {
         Self {
             count: AtomicUsize::new(0),
@@ -134,17 +145,17 @@ impl Gauge {
         }
     }
 
-    /// One more; false when that is too many. Either way [`Gauge::leave`] must follow.
+    /// Counts one more; false when that is too many. In both cases [`Gauge::leave`] must follow.
     fn enter(&self) -> bool {
         self.count.fetch_add(1, Ordering::AcqRel) < self.max
     }
 
-    /// How many there are.
+    /// Returns the number.
     fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// One less.
+    /// Counts one less.
     fn leave(&self) {
         self.count.fetch_sub(1, Ordering::AcqRel);
     }
@@ -260,16 +271,16 @@ pub async fn run(mut seed: Seed, network: Network) {
         accepting.cancel().await;
     }
     if stands {
-        let others_go_on = receive_mesh(&shard, || false);
-        future::or(lifecycle::stop(&shard, at_work), others_go_on).await;
+        let mesh = receive_mesh(&shard, || false);
+        future::or(lifecycle::stop(&shard, at_work), mesh).await;
     } else {
         drop(at_work);
     }
     registry::leave(&shard);
     inbound::leave(&shard);
     shard.close_everything();
-    let others_go_on = receive_mesh(&shard, || false);
-    future::or(clock::sleep(STOP_GRACE), others_go_on).await;
+    let mesh = receive_mesh(&shard, || false);
+    future::or(clock::sleep(STOP_GRACE), mesh).await;
     shard.end().await;
 }
 
@@ -308,7 +319,7 @@ impl Shard {
         }
     }
 
-    /// Takes what waits in the inbox now.
+    /// Receives the batches that are in the inbox now.
     fn receive_waiting_batches(self: &Rc<Self>) {
         while let Some(batch) = self.core.inbox.next() {
             self.receive_batch(&batch);
@@ -464,7 +475,7 @@ async fn release_collected(shard: Rc<Shard>, buffer: usize) {
     }
 }
 
-/// Takes what other shards sent, until it is to stop, which the doorbell tells.
+/// Receives batches of other shards until `is_stopping`; the doorbell wakes it for both.
 async fn receive_mesh(shard: &Rc<Shard>, is_stopping: impl Fn() -> bool) {
     let mut budget = INBOX_BUDGET;
     loop {

@@ -27,7 +27,6 @@ const NOT_YET: &[&str] = &[
     "src/gateway/listen.rs",
     "src/gateway/load",
     "src/peer/",
-    "src/shard/",
     "src/wire/",
 ];
 

@@ -1,11 +1,10 @@
-//! A shard's sign of life, for the watchdog of the process: ticks, and the part of the application that
-//! has the thread.
+//! The activity of a shard, for the watchdog of the process: its ticks, and the part of the application that
+//! runs on its thread.
 //!
-//! The shard writes it and `gateway/watchdog.rs` reads it. Relaxed: a reader may be a moment behind, and
-//! nothing else depends on what it reads.
+//! The shard writes it and `gateway/watchdog.rs` reads it, both with relaxed ordering: a reader may be a moment
+//! behind, and no other data depends on the values.
 //!
-//! A call into the application costs one load and two stores of a word that hardly anybody else reads,
-//! and no look at the clock.
+//! Cost: one load and two stores of a word for each call into the application; no reading of the clock.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,42 +17,42 @@ use std::thread;
 use crate::handler::Router;
 use crate::net::clock;
 
-/// What has a shard's thread: a part of the application, or none.
+/// The work that runs on a shard's thread: a part of the application, or the gateway itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     /// No part of the application.
     Gateway,
     /// The function that makes the handlers.
     Start,
-    /// Who has a say in handshakes.
+    /// A handler of handshakes.
     Handshake,
-    /// Who hears of binds, unbinds and closes.
+    /// A handler of binds, unbinds and closes.
     SessionEvent,
-    /// A call that was put off.
+    /// A delayed call.
     Alarm,
-    /// Who selects push schedulers.
+    /// The function that selects push schedulers.
     PushSelection,
-    /// Who filters broadcasts.
+    /// The broadcast filter.
     BroadcastFilter,
-    /// Filters of a message that no handler here is for.
+    /// The filters of a message without a handler here.
     Filters,
-    /// Filters of a local message, or its handler, by the index of its route.
+    /// The filters or the handler of a message, by the index of its route.
     Filtered(usize),
     /// A handler, by the index of its route.
     Handler(usize),
     /// A remote, by its index.
     Remote(usize),
-    /// What is done at the start.
+    /// The `on_start` functions.
     OnStart,
-    /// What is done before the stop.
+    /// The `before_stop` functions.
     BeforeStop,
-    /// Who hears of servers that come and go.
+    /// A handler of servers that join and leave.
     ServerEvent,
     /// A task or a cron, by its index.
     Task(usize),
 }
 
-/// Bits of a word that say which kind of work it is; an index is above them.
+/// Bits of a word for the kind of work; the index is above them.
 const KIND_BITS: u32 = 8;
 
 impl Work {
@@ -100,30 +99,30 @@ impl Work {
     }
 }
 
-/// Polls of one future of the application before the reactor gets its turn. glommio looks at sockets
-/// and timers only when no task is ready to run, so a future that wakes itself each time it is polled
+/// Polls of one future of the application before it yields to the reactor. glommio looks at sockets
+/// and timers only when no task is ready to run, so a future that wakes itself at each poll
 /// would stop its shard.
 const POLLS_MAX: u32 = 64;
 
-/// One shard's sign of life.
+/// The activity of one shard.
 #[derive(Debug, Default)]
 pub struct Activity {
-    /// The thread that the shard runs on; 0 before it began and once it has ended.
+    /// Id of the thread; 0 before the shard started and after it ended.
     thread: AtomicI32,
     ticks: AtomicU64,
     work: AtomicU32,
     names: OnceLock<Names>,
 }
 
-/// Guard during whose life the shard has to tick.
+/// A guard: while it lives, the watchdog expects ticks.
 pub struct Alive(Arc<Activity>);
 
 impl Alive {
-    /// Begins with the calling thread, which is the shard's.
-    pub fn new(pulse: Arc<Activity>) -> Self {
+    /// Starts with the calling thread, which must be the thread of the shard.
+    pub fn new(activity: Arc<Activity>) -> Self {
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
-        pulse.thread.store(thread, Relaxed);
-        Self(pulse)
+        activity.thread.store(thread, Relaxed);
+        Self(activity)
     }
 }
 
@@ -133,7 +132,7 @@ impl Drop for Alive {
     }
 }
 
-/// What indices stand for.
+/// The names behind the indices of [`Work`].
 #[derive(Debug)]
 struct Names {
     routes: Vec<String>,
@@ -142,7 +141,7 @@ struct Names {
 }
 
 impl Activity {
-    /// Says what the indices of a router stand for.
+    /// Stores the names behind the indices of a router.
     pub(in crate::shard) fn name(&self, router: &Router) {
         let _ = self.names.set(Names {
             routes: router.routes().map(str::to_owned).collect(),
@@ -156,8 +155,7 @@ impl Activity {
         self.ticks.store(self.ticks.load(Relaxed) + 1, Relaxed);
     }
 
-    /// Calls the application; an error when it panicked. What it calls in turn is named while that
-    /// lasts.
+    /// Calls the application; an error when it panicked. During a nested call the activity names the inner work.
     #[inline]
     pub fn call<T>(&self, work: Work, call: impl FnOnce() -> T) -> thread::Result<T> {
         let before = self.work.load(Relaxed);
@@ -167,8 +165,8 @@ impl Activity {
         result
     }
 
-    /// Runs a future of the application; an error when it panicked. After each [`POLLS_MAX`] polls the
-    /// reactor gets its turn.
+    /// Runs a future of the application; an error when it panicked. It yields to the reactor after each
+    /// [`POLLS_MAX`] polls.
     pub(in crate::shard) async fn run<F: Future>(
         &self,
         work: Work,
@@ -194,22 +192,22 @@ impl Activity {
         }
     }
 
-    /// Returns how often it ticked; `None` before it began and once it has ended.
+    /// Returns the number of ticks; `None` before the shard started and after it ended.
     pub fn ticks(&self) -> Option<u64> {
         self.thread().map(|_| self.ticks.load(Relaxed))
     }
 
-    /// The id of the thread that it runs on; `None` before it began and once it has ended.
+    /// Returns the id of the shard's thread; `None` before the shard started and after it ended.
     pub fn thread(&self) -> Option<i32> {
         Some(self.thread.load(Relaxed)).filter(|thread| *thread != 0)
     }
 
-    /// Whether the application has its thread.
+    /// Returns whether the application runs on the thread.
     pub fn runs_application(&self) -> bool {
         Work::of_word(self.work.load(Relaxed)) != Work::Gateway
     }
 
-    /// What it is at, as a log line says it.
+    /// Returns the name of the work for a log line.
     pub fn work(&self) -> String {
         let names = self.names.get();
         let route = |index| {
@@ -273,8 +271,8 @@ mod tests {
         ];
         for work in works {
             assert_eq!(Work::of_word(work.word()), work);
-            let pulse = Activity::default();
-            let text = pulse.call(work, || pulse.work()).unwrap();
+            let activity = Activity::default();
+            let text = activity.call(work, || activity.work()).unwrap();
             assert!(texts.insert(text), "{work:?} has a text of its own");
         }
     }
@@ -284,19 +282,19 @@ mod tests {
         let router = Router::new()
             .raw_route("connector.h.a", |_| Answer::now(Outcome::default()))
             .remote("infoRemote.who", async |_| {});
-        let pulse = Activity::default();
-        assert_eq!(pulse.work(), "the gateway itself");
-        pulse.name(&router);
-        let result = pulse.call(Work::Handler(0), || {
-            assert_eq!(pulse.work(), "the handler of connector.h.a");
-            let remote = pulse.call(Work::Remote(0), || {
-                assert_eq!(pulse.work(), "the remote infoRemote.who");
+        let activity = Activity::default();
+        assert_eq!(activity.work(), "the gateway itself");
+        activity.name(&router);
+        let result = activity.call(Work::Handler(0), || {
+            assert_eq!(activity.work(), "the handler of connector.h.a");
+            let remote = activity.call(Work::Remote(0), || {
+                assert_eq!(activity.work(), "the remote infoRemote.who");
                 panic!("boom")
             });
             assert!(remote.is_err());
-            assert_eq!(pulse.work(), "the handler of connector.h.a");
+            assert_eq!(activity.work(), "the handler of connector.h.a");
         });
         result.unwrap();
-        assert_eq!(pulse.work(), "the gateway itself");
+        assert_eq!(activity.work(), "the gateway itself");
     }
 }

@@ -354,8 +354,8 @@ impl Clients {
 
     // ---- The end ----
 
-    /// Closes a connection: it reads nothing from now on; a reason goes out as a kick package. `None` when it was
-    /// closed already, or is gone.
+    /// Closes a connection: it reads no more bytes; a reason goes out as a kick package. `None` when it was closed
+    /// already, or is gone.
     pub(in crate::shard) fn close(
         &self,
         core: &Core,
@@ -368,7 +368,7 @@ impl Clients {
             if state == ClientState::Closed {
                 return None;
             }
-            // What buffer schedulers hold is lost, the kick package is not (C73).
+            // Packages that buffer schedulers hold are lost, the kick package is not (C73).
             connection.outbox.drop_collected();
             if let Some(reason) = reason
                 && state == ClientState::Working

@@ -262,7 +262,7 @@ impl Shard {
     }
 
     /// Runs the rest of a message beside others. There was room for it when it came, so it is not
-    /// refused any more: its handler may have begun. A panic that nobody caught costs this message only:
+    /// refused any more: its handler may have begun. A panic costs this message only:
     /// `lost` then answers it.
     fn spawn(
         self: &Rc<Self>,
@@ -392,7 +392,7 @@ impl Shard {
         }
     }
 
-    /// Closes a connection, and tells everybody who wants to know; a reason goes out as a kick package.
+    /// Closes a connection; tells the coordinator, the handlers and the delegate. A reason goes out as a kick package.
     pub(super) fn close(self: &Rc<Self>, sid: Sid, fault: Fault, reason: Option<&str>) {
         let Some(closed) = self.clients.close(&self.core, sid, fault, reason) else {
             return;

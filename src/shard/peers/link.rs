@@ -265,7 +265,7 @@ impl Receiver for LinkReceiver<'_> {
         let Self { shard, link, .. } = self;
         let (core, peers) = (&shard.core, &shard.peers);
         self.socket.quick_ack();
-        // What other shards sent before the peer wrote this answer comes first: a push before the
+        // Batches that other shards sent before the peer wrote this answer come first: a push before the
         // response that it belongs to.
         shard.receive_waiting_batches();
         let mut at = 0;

@@ -74,13 +74,13 @@ impl PeerWriter {
 }
 
 impl Peers {
-    /// Connects a writer to a socket. What waits leaves at the end of the turn.
+    /// Connects a writer to a socket. Its bytes leave at the end of the turn.
     pub(super) fn open(&self, core: &Core, writer: &Rc<PeerWriter>, socket: Rc<Socket>) {
         *writer.socket.borrow_mut() = Some(socket);
         self.mark(core, writer);
     }
 
-    /// Ends a writer's socket and drops what waits.
+    /// Ends a writer's socket and drops its bytes.
     pub(super) fn close(&self, core: &Core, writer: &PeerWriter) {
         if let Some(socket) = writer.socket.take() {
             socket.shutdown();
