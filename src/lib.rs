@@ -12,7 +12,7 @@
 //!
 //! The modules from the ground up. Each may use those before it in this list:
 //!
-//! * [`config`], [`limits`], `error`, `ids`, `metrics`: knobs, bounds, names.
+//! * `dialect`, [`config`], [`limits`], `error`, `ids`, `metrics`: differences, knobs, bounds, names.
 //! * [`pool`]: threads for what blocks. Feature `runtime`.
 //! * [`wire`]: formats; bytes in, values out.
 //! * `session`, `route`: who a client is; where a message goes.
@@ -39,6 +39,7 @@ mod walk;
 #[cfg(feature = "runtime")]
 mod checked;
 pub mod config;
+mod dialect;
 pub mod handler;
 pub mod limits;
 pub mod wire;

@@ -126,8 +126,8 @@ impl HandshakeReplies {
 
 fn write_dictionary(members: &mut Vec<String>, dialect: Dialect, dictionary: &Dictionary) {
     members.push(format!("\"dict\":{}", dictionary.routes_json()));
-    // As in Pomelo, but not Pinus, the map is sent three times, because old C clients need it.
-    if dialect == Dialect::Pomelo {
+    // Old C clients insist on all three maps.
+    if dialect.sends_code_maps() {
         members.push(format!("\"routeToCode\":{}", dictionary.routes_json()));
         members.push(format!("\"codeToRoute\":{}", dictionary.codes_json()));
     }

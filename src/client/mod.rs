@@ -258,12 +258,10 @@ impl ClientMachine {
             TransportEvent::Message(message) => self.only_package(rules, message)?,
             TransportEvent::Assembled(message) => ClientEvent::Assembled(message),
             TransportEvent::Ping(payload) => ClientEvent::Ping(payload),
-            // As in Pomelo, a close without a code is answered with 1000, which a browser then reports.
-            // Pinus sends no code.
-            TransportEvent::Close(None) if rules.dialect == Dialect::Pomelo => {
-                ClientEvent::Goodbye(Some(1000))
+            // A browser reports the code of this close frame.
+            TransportEvent::Close(code) => {
+                ClientEvent::Goodbye(code.or(rules.dialect.close_code()))
             }
-            TransportEvent::Close(code) => ClientEvent::Goodbye(code),
             TransportEvent::Nothing => return Ok((bytes, None)),
         };
         Ok((bytes, Some(event)))
@@ -330,10 +328,9 @@ impl ClientMachine {
         if self.transport != Transport::WebSocket || fault == Fault::Left {
             return;
         }
-        let code = match (fault, rules.dialect) {
-            (Fault::WebSocket(code), _) => Some(code),
-            (_, Dialect::Pomelo) => Some(1000),
-            (_, Dialect::Pinus) => None,
+        let code = match fault {
+            Fault::WebSocket(code) => Some(code),
+            _ => rules.dialect.close_code(),
         };
         websocket::write_close(out, code);
     }
@@ -345,7 +342,7 @@ fn decode_message<'a>(rules: &Rules, body: &'a [u8]) -> Result<ClientEvent<'a>, 
         Ok(message) if message.route == Route::None => Ok(ClientEvent::Dropped),
         Ok(message) => Ok(ClientEvent::Message(message)),
         // Pomelo drops a message that is cut before its route. Pinus stops answering; tangelo closes.
-        Err(MessageError::NoRoute) if rules.dialect == Dialect::Pomelo => Ok(ClientEvent::Dropped),
+        Err(MessageError::NoRoute) if rules.dialect.drops_cut_message() => Ok(ClientEvent::Dropped),
         Err(MessageError::IdTooLarge) => Err(Fault::MessageId),
         Err(MessageError::NoRoute | MessageError::Empty | MessageError::Truncated) => {
             Err(Fault::MessageCut)

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::types::{Dialect, DuplicateLogin, LogFormat, RpcAllow, Scheduler};
+use super::Dialect;
+use super::types::{DuplicateLogin, LogFormat, RpcAllow, Scheduler};
 use super::value::{RawValue, ValueError};
 use crate::limits;
 

@@ -22,7 +22,8 @@ mod types;
 #[cfg(feature = "runtime")]
 mod value;
 
-pub use types::{Cron, Dialect, DuplicateLogin, LogFormat, Master, RpcAllow, Scheduler};
+pub use crate::dialect::Dialect;
+pub use types::{Cron, DuplicateLogin, LogFormat, Master, RpcAllow, Scheduler};
 
 #[cfg(feature = "runtime")]
 use kinds::*;

@@ -1,14 +1,5 @@
 //! Types of knobs, and the parts of a configuration that come from a project only.
 
-/// Framework whose details tangelo follows where Pomelo and Pinus differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// Pomelo 2.2.
-    Pomelo,
-    /// Pinus 1.7.
-    Pinus,
-}
-
 /// Kind of a push scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheduler {

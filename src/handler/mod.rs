@@ -136,7 +136,6 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 
-use crate::config::Dialect;
 use crate::metrics::Counter;
 use crate::wire::json;
 
@@ -213,7 +212,7 @@ impl Request<'_> {
             b"{}"
         };
         let mut message = json::parse(body).unwrap_or_default();
-        if self.session.context().dialect() == Dialect::Pomelo
+        if self.session.context().dialect().adds_route_to_message()
             && let serde_json::Value::Object(members) = &mut message
         {
             members.insert("__route__".into(), self.route.into());

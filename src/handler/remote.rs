@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::call::remote_parts;
 use super::{App, Cluster, Failure, LocalFuture, Router, ShardContext};
-use crate::config::Dialect;
+use crate::dialect::Dialect;
 
 /// A call of another server.
 pub struct RemoteCall {
@@ -161,8 +161,7 @@ impl Router {
         method: &str,
         dialect: Dialect,
     ) -> Result<usize, String> {
-        // A Pinus frontend has the namespace of remotes even if it is empty.
-        if self.remotes.is_empty() && dialect == Dialect::Pomelo {
+        if self.remotes.is_empty() && !dialect.always_has_user_namespace() {
             return Err("no such namespace:user".to_owned());
         }
         let named = (0..).zip(&self.remotes);

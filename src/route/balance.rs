@@ -11,7 +11,7 @@
 
 use std::borrow::Cow;
 
-use crate::config::Dialect;
+use crate::dialect::Dialect;
 
 mod known;
 mod least;
@@ -198,21 +198,16 @@ pub fn default_route(dialect: Dialect, text: &str, count: usize) -> usize {
         return 0;
     }
     let mut hasher = crc32fast::Hasher::new();
-    let hash = match dialect {
-        Dialect::Pinus => {
-            hasher.update(text.as_bytes());
-            hasher.finalize()
+    if dialect.hashes_utf16() && !text.is_ascii() {
+        for unit in text.encode_utf16() {
+            hasher.update(&[unit as u8]);
         }
-        Dialect::Pomelo if text.is_ascii() => {
-            hasher.update(text.as_bytes());
-            (hasher.finalize() as i32).unsigned_abs()
-        }
-        Dialect::Pomelo => {
-            for unit in text.encode_utf16() {
-                hasher.update(&[unit as u8]);
-            }
-            (hasher.finalize() as i32).unsigned_abs()
-        }
+    } else {
+        hasher.update(text.as_bytes());
+    }
+    let hash = match hasher.finalize() {
+        hash if dialect.hash_is_signed() => (hash as i32).unsigned_abs(),
+        hash => hash,
     };
     hash as usize % count
 }

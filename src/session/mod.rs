@@ -7,7 +7,7 @@
 //!
 //! **Where to start reading**: [`Identity`].
 
-use crate::config::Dialect;
+use crate::dialect::Dialect;
 use crate::wire::json;
 
 pub mod binding;
@@ -63,10 +63,7 @@ pub enum BindError {
 impl BindError {
     /// Returns the text of the reference.
     pub fn text(&self, dialect: Dialect) -> String {
-        let word = match dialect {
-            Dialect::Pomelo => "bind",
-            Dialect::Pinus => "bound",
-        };
+        let word = dialect.bound_word();
         match self {
             Self::Bound(uid) => format!("session has already {word} with {}", uid.text()),
             Self::Taken(uid) => format!(

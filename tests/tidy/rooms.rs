@@ -6,6 +6,7 @@ use crate::source::{Findings, Source, inline_modules, parsed, rust_files, tokens
 const LEVELS: &[&[&str]] = &[
     &["walk"],
     &["limits"],
+    &["dialect"],
     &["config"],
     &["error"],
     &["ids"],

@@ -97,7 +97,7 @@ fn cron(entry: &Json, config: &Config) -> Result<Cron, String> {
 mod tests {
     use super::super::project::tests::Folder;
     use super::*;
-    use crate::config::Dialect;
+    use crate::dialect::Dialect;
 
     /// The crons and the warnings.
     fn load(dialect: Dialect, files: &[(&str, &str)]) -> (Vec<Cron>, Vec<String>) {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use super::entry::{Entry, callable, entries};
-use crate::config::{Config, Dialect, Master};
+use crate::config::{Config, Master};
 use crate::error::{Error, Result};
 
 /// The `config` folder of a Pomelo project.
@@ -176,7 +176,7 @@ impl Project {
                 .paths("adminServer.js")
                 .into_iter()
                 .find(|path| path.exists());
-            return match script.filter(|_| config.dialect == Dialect::Pinus) {
+            return match script.filter(|_| config.dialect.reads_admin_script()) {
                 Some(script) => Err(Error::Config(format!(
                     "{}: only JSON is read; put the same list into adminServer.json beside it",
                     script.display(),

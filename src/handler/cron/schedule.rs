@@ -3,7 +3,7 @@
 use jiff::civil::{Date, DateTime, Time, date};
 use jiff::{ToSpan as _, Zoned};
 
-use crate::config::Dialect;
+use crate::dialect::Dialect;
 use crate::limits::CRON_SEARCH_DAYS_MAX;
 
 /// The times at which a cron runs.
@@ -223,13 +223,13 @@ fn values(
     }
     if let Some((rest, period)) = part.split_once('/') {
         let (rest, period) = (number(rest)?, number(period)?);
-        let has = |value: &u32| match dialect {
-            Dialect::Pomelo => value % period == rest,
-            Dialect::Pinus => *value >= rest && (value - rest).is_multiple_of(period),
+        let has = |value: &u32| match dialect.cron_period_is_remainder() {
+            true => value % period == rest,
+            false => *value >= rest && (value - rest).is_multiple_of(period),
         };
-        let from = match dialect {
-            Dialect::Pomelo => first,
-            Dialect::Pinus => 0,
+        let from = match dialect.cron_period_begins_in_range() {
+            true => first,
+            false => 0,
         };
         return Ok(match period {
             0 => Vec::new(),

@@ -37,7 +37,7 @@ use serde_json::{Map, Value, json};
 pub use self::entry::{ServerInfo, ServerList};
 pub use self::figures::{Figures, Login, Statistics};
 use self::modules::DONE;
-use crate::config::Dialect;
+use crate::dialect::Dialect;
 use crate::limits::RPC_FRAME_BYTES_MAX;
 use crate::time::ShardTime;
 use crate::wire::json;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use crate::config::Dialect;
+use crate::dialect::Dialect;
 use crate::session::Uid;
 use crate::wire::json;
 use crate::wire::pomelo::rpc::Call;
@@ -62,7 +62,7 @@ pub struct SidArg {
 pub enum Reason {
     /// Goes out in a kick package.
     Text(String),
-    /// Not given at all: Pomelo then says `kick`, Pinus nothing.
+    /// Not given at all: the dialect has a default.
     Missing,
     /// Given, but not a string: no kick package.
     Silent,
@@ -71,10 +71,10 @@ pub enum Reason {
 impl Reason {
     /// Returns the text of the kick package; `None`: there is no package.
     pub fn text(&self, dialect: Dialect) -> Option<&str> {
-        match (self, dialect) {
-            (Self::Text(text), _) => Some(text),
-            (Self::Missing, Dialect::Pomelo) => Some("kick"),
-            (Self::Missing, Dialect::Pinus) | (Self::Silent, _) => None,
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Missing => dialect.default_kick_reason(),
+            Self::Silent => None,
         }
     }
 }

@@ -227,15 +227,12 @@ fn joined(values: &[Value]) -> Option<Vec<u8>> {
 
 /// Writes the `resp` array of results, as a genuine server of the dialect writes it.
 fn write_results(out: &mut Vec<u8>, values: Option<&[u8]>, dialect: Dialect) {
-    match (values, dialect) {
-        (Some(values), _) => {
-            out.extend_from_slice(b"[null,");
-            out.extend_from_slice(values);
-            out.push(b']');
-        }
-        (None, Dialect::Pomelo) => out.extend_from_slice(b"[]"),
-        (None, Dialect::Pinus) => out.extend_from_slice(b"[null,null]"),
-    }
+    let Some(values) = values else {
+        return out.extend_from_slice(dialect.empty_results());
+    };
+    out.extend_from_slice(b"[null,");
+    out.extend_from_slice(values);
+    out.push(b']');
 }
 
 /// A caller whose address is being looked up.

@@ -12,7 +12,6 @@ use smallvec::SmallVec;
 
 use super::Peers;
 use super::writer::PeerWriter;
-use crate::config::Dialect;
 use crate::ids::PeerIndex;
 use crate::metrics::Counter;
 use crate::net::clock;
@@ -215,7 +214,7 @@ async fn talk(
     mqtt::write_connect(&mut connect, &format!("MQTT_RPC_{}", clock::unix_ms()));
     // A Pinus server loses the part of a frame that it reads together with the CONNECT; a whole
     // ping is safe, and its answer says that the CONNECT has been read.
-    let waits_for_pong = shard.core.config.dialect == Dialect::Pinus;
+    let waits_for_pong = shard.core.config.dialect.loses_bytes_after_connect();
     let pings = waits_for_pong || calls_wait;
     if pings {
         connect.extend_from_slice(&mqtt::PINGREQ);

@@ -2,6 +2,7 @@
 
 use super::super::Result;
 use super::*;
+use crate::dialect::Dialect;
 use crate::limits;
 
 /// A folder of files, removed at the end.

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{Asked, Event, FiguresQuestion, Master, ServerInfo, ServerList, StatisticsQuestion};
 use super::{ONLINE_USER, entry};
-use crate::config::Dialect;
 use crate::wire::json;
 use crate::wire::pomelo::admin::{self, Call};
 
@@ -166,9 +165,10 @@ impl Master {
     /// throws when it is in the other one.
     pub(super) fn answer_watch(&self, to: &Asked, result: &[u8], out: &mut Vec<u8>) {
         if self.expects(to.connection) {
-            match self.config.dialect {
-                Dialect::Pomelo => admin::write_response(out, &to.request, result, None),
-                Dialect::Pinus => admin::write_response(out, &to.request, b"null", Some(result)),
+            if self.config.dialect.watch_result_is_error() {
+                admin::write_response(out, &to.request, result, None);
+            } else {
+                admin::write_response(out, &to.request, b"null", Some(result));
             }
         }
     }
