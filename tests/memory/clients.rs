@@ -311,7 +311,7 @@ fn a_client_that_does_not_read_is_closed_at_its_bound() {
 }
 
 #[test]
-fn what_a_client_reads_late_is_all_there() {
+fn a_late_read_has_all_bytes() {
     let gateway = start(Config::default());
     let (mut late, mut loud) = (gateway.connect(), gateway.connect());
     let text = "x".repeat(10 << 10);

@@ -58,7 +58,7 @@ fn an_outcome_becomes_the_bytes_that_the_reference_sends() {
 /// Two more lines of the reference's table of outcomes: a response that is not an object takes no code,
 /// and one that is false is none.
 #[test]
-fn a_response_that_is_no_object_stays_as_it_is() {
+fn a_response_that_is_not_an_object_stays_as_it_is() {
     let server = server("c-plain", Dialect::Pomelo);
     for (transport, mut client) in open_clients(server.address) {
         let outcomes = [("errStrResp", "\"hello\""), ("falseResp", "{}")];

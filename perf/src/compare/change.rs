@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_runs_of_the_old_binary_differ_by_is_allowed_to_the_new_one() {
+    fn the_new_binary_may_differ_as_much_as_two_runs_of_the_old_one() {
         let mut five = [([1.0, 1.0], 1.03); 5];
         assert_eq!(verdict(Metric::CpuUs, &five), Verdict::Fails);
         for old in [[1.0, 1.04], [1.04, 1.0]] {

@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_keeps_so_many_in_flight_and_knows_each() {
+    fn a_session_has_a_bound_of_messages_in_flight_and_knows_each() {
         let (pace, now) = (Pace::closed(), Instant::now());
         let mut session = Session::new(3);
         let next = |session: &mut Session| session.next(0, &pace, now);

@@ -173,7 +173,7 @@ fn a_close_that_cannot_be_told_is_counted() {
 }
 
 #[test]
-fn who_is_told_of_closes_is_a_remote_of_the_delegate() {
+fn the_delegate_has_the_remote_that_is_told_of_closes() {
     for (delegate, remote, expected) in [
         (
             None,

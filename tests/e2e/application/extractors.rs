@@ -367,7 +367,7 @@ fn a_before_filter_lets_go_on_or_answers() {
 }
 
 #[test]
-fn what_a_route_cannot_do_without_is_missed_at_start() {
+fn a_part_that_a_route_needs_is_missed_at_the_start() {
     struct Missing;
     fn refused(config: Config, handlers: fn() -> Router) -> String {
         let config = Config {

@@ -103,7 +103,7 @@ fn serial_handles_messages_in_the_order_they_came() {
 }
 
 #[test]
-fn what_waits_in_serial_is_not_handled_once_its_session_has_closed() {
+fn a_message_in_serial_is_not_handled_once_its_session_has_closed() {
     for shards in [1, 4] {
         let gate = Gate::default();
         let inside = start(shards, &gate, |filters| {

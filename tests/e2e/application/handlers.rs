@@ -230,7 +230,7 @@ fn a_close_handler_that_panics_costs_nothing() {
 }
 
 #[test]
-fn a_refused_connection_is_no_session_that_closes() {
+fn a_refused_connection_is_not_a_session_that_closes() {
     let closed = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&closed);
     let handlers = move || {
@@ -289,7 +289,7 @@ fn with_calls_in_flight(calls_in_flight_max: usize) -> Config {
 }
 
 #[test]
-fn a_session_has_so_many_unanswered_requests_and_no_more() {
+fn a_session_has_a_bound_of_unanswered_requests() {
     const BOUND: u32 = 8;
     let handlers = || waiting(Gate::default());
     Inside::on_one_shard_and_on_four(&with_calls_in_flight(BOUND as usize), handlers, |inside| {
@@ -403,7 +403,7 @@ fn handlers_that_never_answer_do_not_keep_a_gateway_from_stopping() {
 }
 
 #[test]
-fn a_burst_of_requests_with_large_answers_is_no_slow_reader() {
+fn a_client_with_a_burst_of_large_answers_is_not_a_slow_reader() {
     const REQUESTS: u32 = 60;
     let config = Config {
         client: config::Client {

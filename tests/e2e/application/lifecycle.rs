@@ -137,7 +137,7 @@ fn refusal(shards: usize, start_timeout: Duration, start: Start) -> (Error, Note
 type Start = fn(App) -> LocalFuture<Reply<()>>;
 
 #[test]
-fn what_fails_at_the_start_ends_it() {
+fn a_failure_at_the_start_ends_the_start() {
     const MINUTE: Duration = Duration::from_secs(60);
     for shards in [1, 4] {
         let last = shards - 1;
@@ -231,7 +231,7 @@ fn clients_are_served_until_each_shard_is_done_before_the_stop() {
 }
 
 #[test]
-fn what_is_not_done_in_time_before_the_stop_is_left_behind() {
+fn work_that_takes_too_long_before_the_stop_is_left_behind() {
     for shards in [1, 4] {
         let handlers = || {
             router()

@@ -330,7 +330,7 @@ fn start_waiting(gate: &Gate) -> Inside {
 }
 
 #[test]
-fn a_shard_has_so_many_handlers_in_progress_and_no_more() {
+fn a_shard_has_a_bound_of_handlers_in_progress() {
     const BOUND: u32 = IN_PROGRESS_MAX;
     let gate = Gate::default();
     let inside = start_waiting(&gate);

@@ -287,7 +287,7 @@ fn the_application_chooses_before_the_rules() {
 }
 
 #[test]
-fn what_the_application_gives_to_no_scheduler_is_lost_and_counted() {
+fn a_push_to_no_scheduler_is_lost_and_counted() {
     let handlers = || router().select_scheduler(select);
     Inside::on_one_shard_and_on_four(&config(&[]), handlers, |inside| {
         let mut clients = inside.clients();

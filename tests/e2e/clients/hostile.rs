@@ -95,7 +95,7 @@ fn broken_messages() -> Vec<(Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn a_package_that_is_none_ends_its_raw_connection_only() {
+fn bytes_that_are_not_a_package_end_only_their_raw_connection() {
     on_one_shard_and_on_four(&["--set", LIMIT], |attacked| {
         for stage in [Stage::Fresh, Stage::Tcp] {
             for (bytes, reason) in [
@@ -147,7 +147,7 @@ fn a_package_that_is_none_ends_its_raw_connection_only() {
 }
 
 #[test]
-fn a_package_that_is_none_ends_its_websocket_only() {
+fn bytes_that_are_not_a_package_end_only_their_websocket() {
     on_one_shard_and_on_four(&["--set", LIMIT], |attacked| {
         let normal = End::CloseFrame(Some(1000));
         for stage in [Stage::Upgraded, Stage::WebSocket] {
@@ -338,7 +338,7 @@ fn http_attacks() -> Vec<(String, &'static str, &'static str)> {
 }
 
 #[test]
-fn http_that_is_no_upgrade_is_answered_and_closed() {
+fn http_without_an_upgrade_is_answered_and_closed() {
     on_one_shard_and_on_four(&[], |attacked| {
         for (request, answer, reason) in http_attacks() {
             let name = &request[..request.len().min(60)];
@@ -681,7 +681,7 @@ fn as_pinus_a_close_frame_has_no_code_and_a_cut_message_ends_its_connection() {
 }
 
 #[test]
-fn who_goes_on_sending_after_its_end_is_cut_off() {
+fn a_client_that_keeps_sending_after_its_end_is_cut_off() {
     on_one_shard_and_on_four(&[], |attacked| {
         let more = vec![7; 100_000];
         attacked.attack("more", &[("closed_package_type", 2)], |address| {

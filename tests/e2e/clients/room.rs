@@ -257,7 +257,7 @@ fn everybody_hears_every_line_once_and_in_the_order_of_its_sender() {
 }
 
 #[test]
-fn who_leaves_is_announced_once_and_the_name_is_free_again() {
+fn a_client_that_leaves_is_announced_once_and_frees_its_name() {
     let gateway = start();
     let mut members = enter_all(clients(gateway.address()));
     for round in 0..CLIENTS {

@@ -21,7 +21,7 @@ thread_local! {
 }
 
 #[test]
-fn who_has_not_finished_the_handshake_is_closed_without_a_kick() {
+fn a_client_without_a_handshake_is_closed_without_a_kick() {
     let inside = Inside::start(1, Config::default(), || {
         Router::new()
             .handshake(|session, _| {

@@ -274,7 +274,7 @@ fn a_malformed_call_is_answered_or_refused(setup: &mut Setup<'_>) {
     assert_counted(setup, "peer_bad_calls", before, 9);
 }
 
-mod bytes_that_are_no_frames_end_only_their_connection {
+mod bytes_that_are_not_frames_end_only_their_connection {
     use super::*;
 
     /// A genuine connector reads on for ever.

@@ -213,7 +213,7 @@ fn a_body_reaches_the_backend_as_javascript_reads_it() {
 }
 
 #[test]
-fn what_a_handler_answers_is_what_the_client_gets() {
+fn the_answer_of_a_handler_reaches_the_client() {
     let rows = [
         ("errOnly", CODE_500),
         ("errResp", r#"{"msg":"bad","code":500}"#),
