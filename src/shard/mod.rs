@@ -505,3 +505,7 @@ async fn receive_mesh(shard: &Rc<Shard>, is_stopping: impl Fn() -> bool) {
 }
 
 const _: () = assert!(SESSIONS_PER_SHARD_MAX < u32::MAX as usize);
+
+// One per core; it must not grow without a reason.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Shard>() <= 2048);
