@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Shard;
 use super::origin::ResponseTarget;
-use super::parcel::Request;
+use super::parcel::ShardRequest;
 use crate::client::ClientAddr;
 use crate::config::{Dialect, Server};
 use crate::error::Fault;
@@ -60,7 +60,7 @@ impl ShardContext for Shard {
     }
 
     fn bind(self: Rc<Self>, sid: Sid, uid: Uid) -> LocalFuture<Result<Rc<Identity>, Failure>> {
-        let reply = self.ask_coordinator(Request::Bind(sid, uid));
+        let reply = self.ask_coordinator(ShardRequest::Bind(sid, uid));
         Box::pin(async move {
             reply.take().await.map_err(Failure::new)?;
             // Unchanged: the identity as it is after the bind.
@@ -154,7 +154,7 @@ impl ShardContext for Shard {
         body: &[u8],
     ) -> LocalFuture<Result<Vec<u8>, Failure>> {
         let (route, body) = (route.into(), body.into());
-        let reply = self.ask_coordinator(Request::PushToUids { route, body, uids });
+        let reply = self.ask_coordinator(ShardRequest::PushToUids { route, body, uids });
         Box::pin(async move {
             let missing = reply.take().await.map_err(Failure::new)?;
             Ok(missing.unwrap_or_else(|| b"[]".to_vec()))
@@ -171,7 +171,7 @@ impl ShardContext for Shard {
 
     fn kick_uid(self: Rc<Self>, uid: &str, reason: Option<&str>) -> LocalFuture<()> {
         let (uid, reason) = (uid.into(), reason.map(Into::into));
-        let reply = self.ask_coordinator(Request::KickUid { uid, reason });
+        let reply = self.ask_coordinator(ShardRequest::KickUid { uid, reason });
         Box::pin(async move {
             let _ = reply.take().await;
         })
@@ -182,10 +182,10 @@ impl ShardContext for Shard {
     }
 
     fn statistics(self: Rc<Self>) -> LocalFuture<Vec<u8>> {
-        self.text_of(Request::Statistics)
+        self.text_of(ShardRequest::Statistics)
     }
 
     fn sessions(self: Rc<Self>) -> LocalFuture<Vec<u8>> {
-        self.text_of(Request::Sessions)
+        self.text_of(ShardRequest::Sessions)
     }
 }

@@ -93,7 +93,7 @@ pub enum Parcel {
         /// The sender.
         from: ShardId,
         /// The request.
-        request: Box<Request>,
+        request: Box<ShardRequest>,
     },
     /// The reply to a request of the receiver.
     Reply {
@@ -110,7 +110,7 @@ const _: () = assert!(size_of::<Parcel>() == 64);
 
 /// A request of one shard to another about sessions.
 #[derive(Debug, Clone)]
-pub enum Request {
+pub enum ShardRequest {
     // Served by the coordinator.
     /// Binds a session of any shard.
     Bind(Sid, Uid),
@@ -153,7 +153,7 @@ pub enum Request {
     Export(Sid),
 }
 
-/// The result of a [`Request`]: JSON text, nothing, or the text of an error.
+/// The result of a [`ShardRequest`]: JSON text, nothing, or the text of an error.
 pub type SessionReply = Result<Option<Vec<u8>>, String>;
 
 /// The parcels of one shard for another one in one turn.

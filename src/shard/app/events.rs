@@ -1,4 +1,4 @@
-//! Events of sessions, for the handlers that want them.
+//! PendingEvents of sessions, for the handlers that want them.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,17 +15,17 @@ use crate::shard::Core;
 /// An event, its session, and the identity of the session at that time.
 type Event = (Sid, Rc<Identity>, SessionEvent);
 
-/// Events that wait because the handlers of an earlier one have not returned.
+/// PendingEvents that wait because the handlers of an earlier one have not returned.
 ///
 /// Bound: [`EVENTS_PENDING_MAX`].
 #[derive(Debug, Default)]
-pub(super) struct Events {
+pub(super) struct PendingEvents {
     pending: VecDeque<Event>,
     /// Somebody takes events off the queue until it is empty.
     draining: bool,
 }
 
-impl Events {
+impl PendingEvents {
     /// Appends an event. Over the bound it drops the oldest one, and returns false.
     fn push(&mut self, event: Event) -> bool {
         let fits = self.pending.len() < EVENTS_PENDING_MAX;
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn an_event_over_the_bound_takes_the_place_of_the_oldest_one() {
-        let mut events = Events::default();
+        let mut events = PendingEvents::default();
         let event = |slot: usize| {
             let sid = Sid::new(ShardId(0), slot as u32, 1);
             (sid, Rc::default(), SessionEvent::Close)

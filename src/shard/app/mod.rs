@@ -33,7 +33,7 @@ mod events;
 pub(super) mod lifecycle;
 
 use activity::{Activity, Work};
-use events::Events;
+use events::PendingEvents;
 
 /// The application on one shard.
 pub(super) struct Application {
@@ -45,7 +45,7 @@ pub(super) struct Application {
     fallback: Target,
     /// Futures of the application that have not ended.
     in_progress: Cell<u32>,
-    events: RefCell<Events>,
+    events: RefCell<PendingEvents>,
     /// Names of the application's tasks that have not ended.
     tasks: RefCell<Slab<Rc<str>>>,
     /// Tells these tasks to end.

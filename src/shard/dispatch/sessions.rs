@@ -16,7 +16,7 @@ use crate::session::{Identity, Uid};
 use crate::shard::clients::connection::no_session;
 use crate::shard::coordinator::{COORDINATOR, Parts, Pending, Purpose};
 use crate::shard::origin::ReplyTo;
-use crate::shard::parcel::{Parcel, Request, SessionReply};
+use crate::shard::parcel::{Parcel, SessionReply, ShardRequest};
 use crate::shard::peers::writer::PeerWriter;
 use crate::wire::json;
 use crate::wire::pomelo::rpc::Call;
@@ -47,15 +47,15 @@ impl Shard {
                 None => Err(no_session(&sid.text)),
             },
             SysCall::Unbind(sid, uid) => match self.sid_of(&sid) {
-                Some(sid) => return self.ask(reply_to, sid, Request::Unbind(sid, uid)),
+                Some(sid) => return self.ask(reply_to, sid, ShardRequest::Unbind(sid, uid)),
                 None => Err(no_session(&sid.text)),
             },
             SysCall::Import(sid, values) => match self.sid_of(&sid) {
-                Some(sid) => return self.ask(reply_to, sid, Request::Import(sid, values)),
+                Some(sid) => return self.ask(reply_to, sid, ShardRequest::Import(sid, values)),
                 None => Err(no_session(&sid.text)),
             },
             SysCall::SessionBySid(sid) => match self.sid_of(&sid) {
-                Some(sid) => return self.ask(reply_to, sid, Request::Export(sid)),
+                Some(sid) => return self.ask(reply_to, sid, ShardRequest::Export(sid)),
                 None => Ok(None),
             },
             SysCall::SessionsByUid(uid) => return self.export_all(reply_to, &uid),
@@ -102,7 +102,7 @@ impl Shard {
     /// Sends a handler's request to the coordinator; the slot gets the reply.
     pub(in crate::shard) fn ask_coordinator(
         self: &Rc<Self>,
-        request: Request,
+        request: ShardRequest,
     ) -> Rc<Slot<SessionReply>> {
         let slot = Rc::new(Slot::default());
         let pending = Pending {
@@ -114,19 +114,22 @@ impl Shard {
     }
 
     /// Sends a handler's request to the coordinator; returns the text of the reply, which is empty after an error.
-    pub(in crate::shard) fn text_of(self: &Rc<Self>, request: Request) -> LocalFuture<Vec<u8>> {
+    pub(in crate::shard) fn text_of(
+        self: &Rc<Self>,
+        request: ShardRequest,
+    ) -> LocalFuture<Vec<u8>> {
         let reply = self.ask_coordinator(request);
         Box::pin(async move { reply.take().await.ok().flatten().unwrap_or_default() })
     }
 
     /// Sends a request to the shard of a session, whose reply is the answer.
-    fn ask(self: &Rc<Self>, reply_to: ReplyTo, sid: Sid, request: Request) {
+    fn ask(self: &Rc<Self>, reply_to: ReplyTo, sid: Sid, request: ShardRequest) {
         let purpose = Purpose::Answer;
         self.request(sid.shard(), Pending { reply_to, purpose }, request);
     }
 
     /// Sends a request to the shard that serves it: at most one parcel there and one back.
-    fn request(self: &Rc<Self>, to: ShardId, pending: Pending, request: Request) {
+    fn request(self: &Rc<Self>, to: ShardId, pending: Pending, request: ShardRequest) {
         let core = &self.core;
         let ticket = match self.coordinator.begin(pending) {
             Ok(ticket) => ticket,
@@ -151,29 +154,31 @@ impl Shard {
     }
 
     /// Serves a request of a shard.
-    pub(super) fn serve(self: &Rc<Self>, from: ShardId, ticket: u64, request: Request) {
+    pub(super) fn serve(self: &Rc<Self>, from: ShardId, ticket: u64, request: ShardRequest) {
         let reply_to = ReplyTo::Shard(from, ticket);
         let reply = match request {
-            Request::Bind(sid, uid) => return self.bind(reply_to, sid, uid),
-            Request::KickUid { uid, reason } => {
+            ShardRequest::Bind(sid, uid) => return self.bind(reply_to, sid, uid),
+            ShardRequest::KickUid { uid, reason } => {
                 self.kick_all(&uid, reason.as_deref());
                 Ok(None)
             }
-            Request::PushToUids { route, body, uids } => {
+            ShardRequest::PushToUids { route, body, uids } => {
                 let missing = self.push_to_uids(&route, &body, &uids);
                 missing.map(Some).map_err(text)
             }
-            Request::Statistics => Ok(Some(self.statistics().json(&self.core.config.id))),
-            Request::Sessions => {
+            ShardRequest::Statistics => Ok(Some(self.statistics().json(&self.core.config.id))),
+            ShardRequest::Sessions => {
                 let connections = self.clients.process_count();
                 Ok(Some(self.coordinator.sessions_json(connections)))
             }
-            Request::BindHere { sid, uid, allowed } => {
+            ShardRequest::BindHere { sid, uid, allowed } => {
                 let bound = self.bind_here(sid, uid, allowed);
                 bound.map(|()| None).map_err(text)
             }
-            Request::Unbind(sid, uid) => self.unbind_here(sid, &uid).map(|_| None).map_err(text),
-            Request::Import(sid, values) => {
+            ShardRequest::Unbind(sid, uid) => {
+                self.unbind_here(sid, &uid).map(|_| None).map_err(text)
+            }
+            ShardRequest::Import(sid, values) => {
                 let changed = self.clients.change_identity(&self.core, sid, |identity| {
                     for (key, value) in values {
                         identity.settings.set(&key, value);
@@ -182,7 +187,7 @@ impl Shard {
                 });
                 changed.map(|_| None).map_err(text)
             }
-            Request::Export(sid) => {
+            ShardRequest::Export(sid) => {
                 let identity = self.clients.living(sid);
                 Ok(identity.map(|identity| self.core.export_session(sid, &identity)))
             }
@@ -281,7 +286,7 @@ impl Shard {
             Purpose::Answer
         };
         let pending = Pending { reply_to, purpose };
-        let request = Request::BindHere { sid, uid, allowed };
+        let request = ShardRequest::BindHere { sid, uid, allowed };
         self.request(sid.shard(), pending, request);
     }
 
@@ -321,7 +326,7 @@ impl Shard {
                 reply_to: reply_to.clone(),
                 purpose: Purpose::Part(parts.clone(), index),
             };
-            self.request(sid.shard(), pending, Request::Export(sid));
+            self.request(sid.shard(), pending, ShardRequest::Export(sid));
         }
     }
 
