@@ -18,6 +18,7 @@
 //! * `session`, `route`: who a client is; where a message goes.
 //! * `client`, `push`, `peer`: protocol machines and tables, without sockets or clock.
 //! * `handler`: handlers and filters of this server's own routes.
+//! * `checked`: the check of a configuration. Feature `runtime`.
 //! * `net`, `shard`, `gateway`: sockets, one core's world, the process. Feature `runtime`.
 //!
 //! Without the feature `runtime` everything up to `handler` but `pool` builds on any platform.

@@ -154,7 +154,7 @@ impl Kind<PathBuf> for FilePath {
     }
 }
 
-/// A list of texts. `ParsedRules` checks those that have a form of their own.
+/// A list of texts. `CheckedConfig` parses those that are rules.
 pub(super) struct Texts;
 
 impl fmt::Display for Texts {

@@ -11,15 +11,17 @@ use crate::error::{Error, Result};
 use crate::shard::blacklist;
 use crate::wire::protobuf::{Flavour, Schema};
 
-/// Protos of both directions; empty without `client.use_protobuf`. What a human should look at in
-/// them is logged.
+/// Reads the protos of both directions; they are empty without `client.use_protobuf`. Logs a warning for
+/// each doubtful definition.
 pub(super) fn protos(config: &Config) -> Result<Protos> {
     let client = &config.client;
     if !client.use_protobuf {
         return Ok(Protos::default());
     }
     if client.server_protos.is_none() && client.client_protos.is_none() {
-        tracing::warn!("client.use_protobuf is on, but there are no protos");
+        tracing::warn!(
+            "client.use_protobuf is true, but neither client.server_protos nor client.client_protos is set"
+        );
     }
     let schema = |key: &str, path: &Option<PathBuf>| {
         path.as_ref()
@@ -35,7 +37,7 @@ pub(super) fn protos(config: &Config) -> Result<Protos> {
 fn schema(dialect: Dialect, path: &Path) -> std::result::Result<Schema, String> {
     let file = path.display();
     let text = fs::read_to_string(path).map_err(|error| format!("{file}: {error}"))?;
-    // Node skips a byte order mark, too.
+    // Node skips a byte order mark too.
     let json = serde_json::from_str(text.trim_start_matches('\u{feff}'));
     let json = json.map_err(|error| format!("{file}: {error}"))?;
     let flavour = match dialect {

@@ -17,14 +17,14 @@ use crate::net::poller::Poller;
 
 /// glommio's preemption timer, so long that it never fires.
 ///
-/// Where it has fired before the first task of a turn runs, because the thread was off its core for longer
-/// than the timer, glommio 0.9 parks the thread although tasks are ready to run (`run_task_queues`). Nothing
-/// wakes it then, if the tick is one of those tasks. Nobody needs the timer: a loop over much work gives the
-/// core up by itself (`clock::yield_to_reactor`), and so does each future of the application (`Pulse::run`).
+/// If it fires before the first task of a turn runs, because the thread was off its core for longer than the
+/// timer, glommio 0.9 parks the thread although tasks are ready to run (`run_task_queues`). Nothing wakes the
+/// thread if the tick is one of those tasks. Nothing needs the timer: a loop over much work gives the core up
+/// by itself (`clock::yield_to_reactor`), and so does each future of the application (`Pulse::run`).
 const PREEMPT_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 const PROBE_THREAD: &str = "tangelo-probe";
 
-/// An executor with the settings of a shard, for the calling thread.
+/// Makes an executor with the settings of a shard, for the calling thread.
 pub(super) fn executor(placement: &Placement) -> Result<LocalExecutor> {
     let make = || {
         LocalExecutorBuilder::new(placement.clone())
@@ -44,8 +44,8 @@ pub(super) fn executor(placement: &Placement) -> Result<LocalExecutor> {
     make().map_err(|error| refused(&error, sysctl().as_deref()))
 }
 
-/// The one executor of a gateway in memory. Any number of them may be made at any time: what replaces
-/// the panic hook is done once for all.
+/// Makes the executor of a gateway in memory. Tests make any number of them at any time, so the probe, which
+/// replaces the panic hook, runs only once.
 pub(super) fn executor_in_memory() -> Result<LocalExecutor> {
     static PROBED: OnceLock<Result<()>> = OnceLock::new();
     let probed = PROBED.get_or_init(|| {
@@ -56,13 +56,13 @@ pub(super) fn executor_in_memory() -> Result<LocalExecutor> {
     executor(&Placement::Unbound)
 }
 
-/// What tells a shard which of its sockets are ready.
+/// Makes the poller of a shard.
 pub(super) fn poller() -> Result<Poller> {
     Poller::new().map_err(|error| Error::Host(format!("cannot create an epoll instance: {error}")))
 }
 
-/// Makes and runs one executor. glommio panics where io_uring is missing, and it panics about the
-/// errno in words of its own, so the errno is picked up where the panic starts.
+/// Makes and runs one executor. glommio panics without io_uring, and its text lacks the errno, so the panic
+/// hook reads the errno.
 pub(super) fn probe() -> Result<()> {
     let (send, receive) = mpsc::sync_channel(1);
     let hook = Arc::new(panic::take_hook());
@@ -93,17 +93,17 @@ pub(super) fn probe() -> Result<()> {
                 .unwrap_or_else(|_| io::ErrorKind::Unsupported.into());
             Err(refused(&error, sysctl().as_deref()))
         }
-        Err(error) => Err(Error::Host(format!("cannot start a thread: {error}"))),
+        Err(error) => Err(super::cannot_start(PROBE_THREAD, &error)),
     }
 }
 
-/// `kernel.io_uring_disabled`; kernels before 6.6 do not have it.
+/// Returns `kernel.io_uring_disabled`, which kernels before 6.6 do not have.
 fn sysctl() -> Option<String> {
     let text = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?;
     Some(text.trim().into())
 }
 
-/// Says why no executor can be made.
+/// Returns the error of an executor that the kernel refuses.
 fn refused(error: &io::Error, disabled: Option<&str>) -> Error {
     let advice = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOMEM) => String::from(

@@ -17,15 +17,16 @@ const LOCKED_BYTES: u64 = 512 << 10;
 /// Descriptors of one shard: three rings, an eventfd, the epoll instance and a copy of it, the
 /// listener, and one to spare.
 const SHARD_FILES: usize = 8;
-/// Descriptors kept free for logs, files read at start and for refusing what comes too much.
+/// Descriptors that stay free for logs, for files at the start, and for connections above the limit, which
+/// tangelo accepts to close them.
 const SPARE_FILES: usize = 64;
 /// Ways to raise the file limit, as errors and warnings name them.
 const RAISE_FILES: &str = "ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of docker";
 /// A file limit for fewer clients than this is a warning. `ulimit -n 1024` in a start script sets the
 /// hard limit too and leaves fewer, while one Node connector serves thousands.
 const CLIENTS_USUAL_MIN: usize = 1000;
-/// Tries to make an executor, and the pause between them. A process that has just ended gives its
-/// locked memory back late (up to 60 ms was seen), and it counts for all processes of one user.
+/// Attempts to make an executor or a listener, and the pause between them. A process that has just ended
+/// releases its locked memory and its port late (up to 60 ms was seen).
 pub(super) const TRIES: u32 = 20;
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
@@ -39,14 +40,15 @@ pub(super) fn check(config: &Config, shards: usize) -> Result<()> {
     memory_fits(memory, is_exempt(), shards)
 }
 
-/// Shards to start: as configured, else one per available core.
+/// Returns the number of shards: as configured, else one per available core.
 pub(super) fn shards(config: &Config) -> usize {
     config
         .shards
         .unwrap_or_else(|| cores().len().min(SHARDS_MAX))
 }
 
-/// Ids of the cores that the calling thread may run on; never empty. Ask before pinning.
+/// Returns the ids of the cores that the calling thread may run on, at least one. A pinned thread sees
+/// only its own core.
 pub(super) fn cores() -> Vec<usize> {
     let cores: Vec<usize> = sched_getaffinity(None)
         .map(|set| {
@@ -58,8 +60,8 @@ pub(super) fn cores() -> Vec<usize> {
     if cores.is_empty() { vec![0] } else { cores }
 }
 
-/// Client sockets that this process can hold, those that never say a word included. Ask after
-/// [`check`], which raises the file limit.
+/// Returns the number of client sockets that this process can hold, silent ones included. [`check`] raises
+/// the file limit, so it must run before.
 pub(super) fn sockets_max(config: &Config) -> usize {
     sockets_within(getrlimit(Resource::Nofile).current, config, shards(config))
 }
@@ -69,7 +71,7 @@ fn sockets_within(limit: Option<u64>, config: &Config, shards: usize) -> usize {
     room.min(shards * SESSIONS_PER_SHARD_MAX)
 }
 
-/// Raises a soft limit as far as is allowed; what it is then. `None` is no limit.
+/// Raises a soft limit to its hard limit and returns it; `None` is unlimited.
 pub(super) fn raise(resource: Resource) -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(resource);
     if current.is_some() && current != maximum {
@@ -92,7 +94,7 @@ fn files_max(limit: Option<u64>) -> usize {
 
 /// Descriptors that are not for clients.
 fn reserve(config: &Config, shards: usize) -> usize {
-    // A link to each, and in a cluster one from each.
+    // A link to each server, and in a cluster one from each.
     let links = if config.rpc.listen.is_some() { 2 } else { 1 };
     SPARE_FILES + shards * SHARD_FILES + links * config.servers.len()
 }
@@ -112,7 +114,7 @@ fn files_fit(limit: Option<u64>, config: &Config, shards: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::Host(format!(
-        "file limit: {limit} is too low: {what} and {reserve} for tangelo itself make {needed}; \
+        "file limit: {limit} is too low: {what} and {reserve} files of tangelo itself need {needed}; \
          raise the limit ({RAISE_FILES}){or}"
     )))
 }
@@ -132,7 +134,7 @@ fn few_clients(limit: Option<u64>, config: &Config, shards: usize) -> Option<Str
 }
 
 fn memory_fits(limit: Option<u64>, is_exempt: bool, shards: usize) -> Result<()> {
-    // One more than shards: the kernel takes its time to give back what the probe locked.
+    // One more than shards, because the kernel releases the memory of the probe late.
     let executors = if is_exempt { 1 } else { shards as u64 + 1 };
     let needed = executors * LOCKED_BYTES;
     let Some(limit) = limit.filter(|limit| *limit < needed) else {
@@ -151,8 +153,8 @@ fn memory_fits(limit: Option<u64>, is_exempt: bool, shards: usize) -> Result<()>
     )))
 }
 
-/// Whether the kernel does not count what this process locks. A capability inside a container's own
-/// user namespace does not help.
+/// Returns whether the kernel ignores the memory that this process locks. A capability inside a container's
+/// own user namespace has no such effect.
 fn is_exempt() -> bool {
     let initial = fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]));
@@ -188,15 +190,15 @@ mod tests {
         assert!(files_fit(None, &config, 2).is_ok());
         assert_eq!(
             text(files_fit(Some(1079), &config, 2)),
-            "file limit: 1079 is too low: client.max_connections = 1000 and 80 for tangelo itself \
-             make 1080; raise the limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of \
+            "file limit: 1079 is too low: client.max_connections = 1000 and 80 files of tangelo itself \
+             need 1080; raise the limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of \
              docker) or lower it",
         );
         config.client.max_connections = None;
         assert!(files_fit(Some(81), &config, 2).is_ok());
         assert_eq!(
             text(files_fit(Some(80), &config, 2)),
-            "file limit: 80 is too low: a single client and 80 for tangelo itself make 81; raise \
+            "file limit: 80 is too low: a single client and 80 files of tangelo itself need 81; raise \
              the limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of docker)",
         );
     }

@@ -10,26 +10,26 @@ use super::host::{PAUSE, TRIES};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// Connections that the kernel keeps for a shard that is busy.
+/// Connections that wait in the kernel while their shard is busy.
 const BACKLOG: i32 = 4096;
-/// The same for calls from other servers, of which each opens one connection; as node.
+/// The same for the listener for calls, as in Node; each server opens one connection.
 const RPC_BACKLOG: i32 = 512;
 
 /// The listening sockets of one process.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    /// One per shard, all on [`Self::address`]; the kernel spreads connections over them.
+    /// One per shard, all on [`Self::address`]; the kernel distributes connections over them.
     pub sockets: Vec<TcpListener>,
-    /// Where clients connect, with the port that the kernel chose if it was asked to.
+    /// Address for clients, with the port that the kernel chose for port 0.
     pub address: SocketAddr,
 }
 
 /// Opens one listener per shard.
 pub(super) fn bind(config: &Config, shards: usize) -> Result<Listeners> {
     let failed = |error| cannot_listen(Port::Clients, config.listen, &error);
-    // With SO_REUSEPORT alone, a second gateway would start and silently take half of the clients.
-    // So the first socket claims the port without it, which the kernel allows to one process. Once it
-    // listens, it lets the other sockets of this user join.
+    // With SO_REUSEPORT alone, a second gateway would start and silently take half of the clients. So the
+    // first socket claims the port without it, which only one process can do. Once that socket listens, it
+    // lets the others join.
     let first = patiently(|| listen(config.listen, false, BACKLOG)).map_err(failed)?;
     first.set_reuse_port(shards > 1).map_err(failed)?;
     let mut sockets = vec![TcpListener::from(first)];
@@ -41,15 +41,15 @@ pub(super) fn bind(config: &Config, shards: usize) -> Result<Listeners> {
     Ok(Listeners { sockets, address })
 }
 
-/// Opens the listener for calls from other servers. There is one: who accepts is one shard's task.
+/// Opens the listener for calls from other servers. There is one, because one shard accepts.
 pub(super) fn bind_rpc(address: SocketAddr) -> Result<TcpListener> {
     patiently(|| listen(address, false, RPC_BACKLOG))
         .map(TcpListener::from)
         .map_err(|error| cannot_listen(Port::Rpc, address, &error))
 }
 
-/// Waits for a listener that has just been killed and still shows for a moment: the kernel ends its
-/// io_uring, and with it its sockets, after the process.
+/// Tries again while the port is in use: after a process is killed, the kernel closes its io_uring and its
+/// sockets with a delay.
 fn patiently(listen: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
     for _ in 1..TRIES {
         match listen() {
@@ -60,7 +60,7 @@ fn patiently(listen: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
     listen()
 }
 
-/// As node: where there is no IPv6, all addresses are all IPv4 addresses.
+/// Returns the address to bind. As in Node, without IPv6 `[::]` stands for all IPv4 addresses.
 fn usable(address: SocketAddr) -> SocketAddr {
     let is_all = address.is_ipv6() && address.ip().is_unspecified();
     let without_port = SocketAddr::new(address.ip(), 0);
@@ -86,21 +86,21 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
-        // As node: `[::]` takes IPv4 clients, too.
+        // As in Node, `[::]` takes IPv4 clients too.
         socket.set_only_v6(false)?;
     }
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
-/// What a port is for.
+/// Purpose of a port.
 enum Port {
     Clients,
     Rpc,
 }
 
 fn cannot_listen(port: Port, address: SocketAddr, error: &io::Error) -> Error {
-    // The other servers dial what servers.json says: another port here needs a change there.
+    // The other servers dial the port in servers.json, so another port needs a change there.
     let (what, other_port, other_host) = match port {
         Port::Clients => (
             "",

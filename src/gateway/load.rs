@@ -1,12 +1,13 @@
 //! Files and flags → [`Config`].
 //!
 //! Layers, each over the one before: the defaults, the Pomelo project (`--app-dir`), `tangelo.toml`
-//! (`--config`), every `--set` in order, the other flags. All but the project go through one table,
-//! `keys::KEYS`, so a key has the same checks and the same error wherever it was written.
+//! (`--config`), each `--set` in order, the other flags. Values of a file and of flags are read by the table
+//! of knobs (`config::knobs`). `CheckedConfig` checks the result, and the error names the place of the wrong
+//! value.
 //!
-//! A command line as a master writes it (`launch`) names the project by its main script and stands
-//! in for the own entry of `servers.json`. Who this server is, it alone decides: id, type and
-//! environment of `tangelo.toml` do not count then, and flags for them are refused.
+//! The command line of a master (`launch`) names the project by its main script and takes the place of the
+//! own entry in `servers.json`. That command line alone sets id, type and environment: those of
+//! `tangelo.toml` do not count, and flags for them are an error.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -35,8 +36,8 @@ use project::Project;
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Config {
-    /// Reads a `tangelo.toml`; what it does not name keeps its default. With `app_dir` in it, the
-    /// Pomelo project there is read as well.
+    /// Reads a `tangelo.toml`; the other knobs keep their defaults. With `app_dir` in it, reads the Pomelo
+    /// project there too.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         Layers {
             launch: None,
@@ -46,9 +47,9 @@ impl Config {
         .config()
     }
 
-    /// Reads this process' command line, which is that of the binary: `--config`, `--app-dir`,
-    /// `--listen`, `--shards`, `--set` and so on. `--help`, and a line that is not understood, end the
-    /// process, as command lines do.
+    /// Reads the command line of this process, which has the flags of the binary: `--config`, `--app-dir`,
+    /// `--listen`, `--shards`, `--set` and so on. `--help` and a wrong flag end the process, as in other
+    /// programs.
     pub fn from_args() -> Result<Self> {
         from_args(std::env::args_os()).map_err(|error| match error {
             ArgsError::Usage(usage) => usage.exit(),
@@ -66,7 +67,7 @@ pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Config, Arg
     if launch.is_some() {
         let says_who = |flag: &&Flag| ["id", "server_type", "env"].contains(&flag.key.as_str());
         if let Some(Flag { name, .. }) = flags.iter().find(says_who) {
-            let what = "not together with key=value words, which say that themselves";
+            let what = "not allowed together with key=value words, which set it themselves";
             return Err(Error::Config(format!("{name}: {what}")).into());
         }
     }
@@ -78,8 +79,8 @@ pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Config, Arg
     .config()?)
 }
 
-/// Reads `log.format` alone, from a command line whose configuration has an error: that error is written in
-/// this format. Returns the default where the key cannot be read either.
+/// Reads `log.format` alone, from a command line whose configuration has an error: the error is written in
+/// this format. Returns the default if the key cannot be read either.
 pub fn log_format(args: impl IntoIterator<Item = OsString>) -> LogFormat {
     let mut config = Config::default();
     let Ok(mut args) = Args::try_parse_from(args) else {
@@ -107,13 +108,13 @@ fn log_format_in(file: &Path) -> Option<String> {
     format.get_ref().as_str().map(str::to_owned)
 }
 
-/// Why a command line gives no configuration.
+/// A command line without a usable configuration.
 #[derive(Debug)]
 pub enum ArgsError {
-    /// Help or version was asked for, or the line is not understood. `exit()` prints it and ends
-    /// the process with the right code.
+    /// A request for help or for the version, or a wrong flag. `exit()` prints the text and ends the process
+    /// with the right code.
     Usage(clap::Error),
-    /// The line is well formed, but a value or a file is not.
+    /// A wrong value or file.
     Config(Error),
 }
 
@@ -160,8 +161,8 @@ impl Layers {
             Some(app_dir) => config = self.project(config, app_dir)?,
             None if self.launch.is_some() => {
                 return Err(Error::Config(
-                    "no project; put its main script before the key=value words, as in \
-                     game/app.js id=connector-1, or name its folder with --app-dir"
+                    "the command line names no project; put its main script before the key=value words, \
+                     as in game/app.js id=connector-1, or name its folder with --app-dir"
                         .into(),
                 ));
             }
@@ -172,7 +173,7 @@ impl Layers {
         Ok(config)
     }
 
-    /// The layers said which project and which of its servers; now they go on top of it.
+    /// Reads the project and the server in it that `layers` name, and puts the file and the flags on top.
     fn project(&self, layers: Config, app_dir: PathBuf) -> Result<Config> {
         let mut config = Config {
             id: layers.id,

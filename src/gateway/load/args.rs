@@ -16,39 +16,39 @@ use crate::error::Error;
 #[derive(Parser)]
 #[command(name = "tangelo", version)]
 pub(super) struct Args {
-    /// What a Pomelo master starts a server with: the main script, then all that servers.json says
-    /// of the server, as in game/app.js env=production id=connector-1 port=3150 ...; or just `run`,
+    /// The words with which a Pomelo master starts a server: the main script, then the entry of the server
+    /// in servers.json, as in game/app.js env=production id=connector-1 port=3150 ...; or the word `run`,
     /// which changes nothing
     #[arg(value_name = "MAIN.js KEY=VALUE")]
     pub(super) words: Vec<String>,
     /// Read this tangelo.toml
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Where clients connect; port 0 lets the kernel choose
+    /// Address for clients; with port 0 the kernel chooses one
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
     /// Threads that serve clients [default: one per available core]
     #[arg(long, value_name = "N")]
     shards: Option<String>,
-    /// Folder of the Pomelo project whose frontend this is; it holds config/servers.json
+    /// Folder of the Pomelo project; it has config/servers.json
     #[arg(long, value_name = "DIR")]
     app_dir: Option<String>,
-    /// Own server id, as in servers.json
+    /// Id of this server, as in servers.json
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// Environment of the Pomelo project [default: development]
     #[arg(long, value_name = "ENV")]
     env: Option<String>,
-    /// Framework whose details to follow where they differ [default: pomelo]
+    /// Framework to follow where Pomelo and Pinus differ [default: pomelo]
     #[arg(long, value_name = "pomelo|pinus")]
     dialect: Option<String>,
-    /// Set any key of tangelo.toml, as in client.heartbeat=3s; later ones win
+    /// Set any key of tangelo.toml, as in client.heartbeat=3s; a later one wins
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<String>,
 }
 
 impl Args {
-    /// The line as a master wrote it, if one did. Checks what clap cannot see.
+    /// Returns the launch of a master, if the line is one. Checks the rest that clap cannot check.
     pub(super) fn launch(&self) -> Result<Option<Launch>, clap::Error> {
         let launch = Launch::from_words(&self.words, std::env::var("NODE_ENV").ok());
         let refused = |kind, text: String| Err(Self::command().error(kind, text));
@@ -56,21 +56,20 @@ impl Args {
             return Ok(launch);
         }
         if let Some(word) = self.words.iter().find(|word| *word != "run") {
-            let what =
-                "accepted: run, or a main script with key=value words such as id=connector-1";
+            let what = "expected run, or a main script with key=value words such as id=connector-1";
             return refused(
                 ErrorKind::UnknownArgument,
-                format!("'{word}' means nothing alone; {what}"),
+                format!("unknown word '{word}'; {what}"),
             );
         }
         if self.app_dir.is_some() && self.id.is_none() {
-            let text = "--app-dir needs --id <ID>: which server of the project this is".into();
+            let text = "--app-dir needs --id <ID>, the id of this server in the project".into();
             return refused(ErrorKind::MissingRequiredArgument, text);
         }
         Ok(None)
     }
 
-    /// Everything but the file, weakest first.
+    /// Returns all flags but `--config`, weakest first.
     pub(super) fn flags(self) -> Result<Vec<Flag>> {
         let mut flags = Vec::new();
         for text in self.set {

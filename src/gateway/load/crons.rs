@@ -8,10 +8,10 @@ use crate::config::{Config, Cron};
 use crate::handler::cron::Schedule;
 
 impl Project {
-    /// Fills in when the crons of this server run; `config` says which server it is.
+    /// Fills in the crons of this server, which `config` identifies.
     ///
-    /// As pomelo: the lists of other server types, and entries with the `serverId` of another
-    /// server, are none of its business; an entry that cannot run is left out with a warning.
+    /// As in Pomelo, lists of other server types and entries with the `serverId` of another server do not
+    /// count. An entry that cannot run becomes a warning.
     pub(super) fn crons(&self, config: &mut Config) -> Result<()> {
         let Some((file, types)) = self.section("crons.json", |_| true)? else {
             return Ok(());
@@ -26,7 +26,7 @@ impl Project {
         };
         let file = file.display();
         let Some(list) = list else {
-            let accepted = format!("accepted: an object with a list of crons in {own_type:?}");
+            let accepted = format!("expected an object with a list of crons in {own_type:?}");
             config.warnings.push(format!("{file}: ignored; {accepted}"));
             return Ok(());
         };
@@ -42,7 +42,7 @@ impl Project {
                 match crons.iter().find(|(_, known)| known.id == cron.id) {
                     None => Ok(cron),
                     Some((first, _)) => Err(format!(
-                        ".id: {} is used twice, by {own_type}[{first}] too",
+                        ".id = {}: {own_type}[{first}] has the same id",
                         cron.id
                     )),
                 }
@@ -50,7 +50,7 @@ impl Project {
             match cron {
                 Ok(cron) => crons.push((index, cron)),
                 Err(what) => config.warnings.push(format!(
-                    "{file}: {own_type}[{index}]{what}; this cron is left out"
+                    "{file}: {own_type}[{index}]{what}; tangelo leaves this cron out"
                 )),
             }
         }
@@ -59,7 +59,8 @@ impl Project {
     }
 }
 
-/// As pomelo: an entry without a server is for all of its type, and so is one with a falsy one.
+/// Returns whether an entry is for the server `id`. As in Pomelo, an entry without a `serverId`, or with a falsy
+/// one, is for all servers of its type.
 fn is_for(entry: &Map<String, Json>, id: &str) -> bool {
     match entry.get("serverId") {
         None | Some(Json::Null | Json::Bool(false)) => true,
@@ -71,24 +72,24 @@ fn is_for(entry: &Map<String, Json>, id: &str) -> bool {
 /// Reads an entry; the error begins with the field.
 fn cron(entry: &Json, config: &Config) -> Result<Cron, String> {
     let Json::Object(entry) = entry else {
-        return Err(": accepted: an object".into());
+        return Err(": expected an object".into());
     };
     let given = |field: &str| entry.get(field).filter(|value| !value.is_null());
     let id = match given("id") {
         Some(id @ (Json::Number(_) | Json::String(_))) => id.to_string(),
-        Some(_) => return Err(".id: accepted: a number, or a text in quotes".into()),
-        None => return Err(".id: missing; accepted: a number, or a text in quotes".into()),
+        Some(_) => return Err(".id: expected a number, or a text in quotes".into()),
+        None => return Err(".id: missing; expected a number, or a text in quotes".into()),
     };
     let text = |field: &str| match given(field) {
         Some(Json::String(text)) => Ok(text.clone()),
-        Some(_) => Err(format!(".{field}: accepted: a text in quotes")),
-        None => Err(format!(".{field}: missing; accepted: a text in quotes")),
+        Some(_) => Err(format!(".{field}: expected a text in quotes")),
+        None => Err(format!(".{field}: missing; expected a text in quotes")),
     };
     let (time, action) = (text("time")?, text("action")?);
     Schedule::parse(&time, config.dialect).map_err(|what| format!(".time: {what}"))?;
     if !action.contains('.') {
-        let accepted = "accepted: service.method, such as \"moneyCron.sendMoney\"";
-        return Err(format!(".action: {action:?} has no dot; {accepted}"));
+        let accepted = "service.method, such as \"moneyCron.sendMoney\"";
+        return Err(format!(".action = {action:?}: expected {accepted}"));
     }
     Ok(Cron { id, time, action })
 }
@@ -163,23 +164,23 @@ mod tests {
         for (text, expected) in [
             (
                 "[]",
-                "crons.json: ignored; accepted: an object with a list of crons in \"connector\"",
+                "crons.json: ignored; expected an object with a list of crons in \"connector\"",
             ),
             (
                 r#"{"connector": {}}"#,
-                "crons.json: ignored; accepted: an object with a list of crons in \"connector\"",
+                "crons.json: ignored; expected an object with a list of crons in \"connector\"",
             ),
             (
                 r#"{"connector": [7]}"#,
-                "crons.json: connector[0]: accepted: an object",
+                "crons.json: connector[0]: expected an object",
             ),
             (
                 r#"{"connector": [{"time": "", "action": ""}]}"#,
-                "crons.json: connector[0].id: missing; accepted: a number, or a text in quotes",
+                "crons.json: connector[0].id: missing; expected a number, or a text in quotes",
             ),
             (
                 r#"{"connector": [{"id": 1, "time": 7}]}"#,
-                "crons.json: connector[0].time: accepted: a text in quotes",
+                "crons.json: connector[0].time: expected a text in quotes",
             ),
             (
                 r#"{"connector": [{"id": 1, "time": "* * * * *", "action": "a.b"}]}"#,
@@ -187,21 +188,21 @@ mod tests {
             ),
             (
                 r#"{"connector": [{"id": 1, "time": "* * * * * *"}]}"#,
-                "crons.json: connector[0].action: missing; accepted: a text in quotes",
+                "crons.json: connector[0].action: missing; expected a text in quotes",
             ),
             (
                 r#"{"connector": [{"id": 1, "time": "* * * * * *", "action": "ab"}]}"#,
-                "crons.json: connector[0].action: \"ab\" has no dot; accepted: service.method, \
+                "crons.json: connector[0].action = \"ab\": expected service.method, \
                  such as \"moneyCron.sendMoney\"",
             ),
             (
                 r#"{"connector": [{"id": 1, "time": "* * * * * *", "action": "a.b"},
                                   {"id": 1, "time": "* * * * * *", "action": "a.c"}]}"#,
-                "crons.json: connector[1].id: 1 is used twice, by connector[0] too",
+                "crons.json: connector[1].id = 1: connector[0] has the same id",
             ),
         ] {
             let (_, warnings) = load(Dialect::Pomelo, &[("crons.json", text)]);
-            let left_out = format!("{expected}; this cron is left out");
+            let left_out = format!("{expected}; tangelo leaves this cron out");
             assert!(
                 warnings == [expected] || warnings == [left_out],
                 "{text}: {warnings:?}"

@@ -1,4 +1,4 @@
-//! Servers: the entries of `servers.json`, or the one that a command line is about.
+//! Entries of servers, in `servers.json` or on the command line of a launched server.
 
 use std::collections::HashMap;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -11,13 +11,13 @@ use crate::config::{CONNECTIONS_MAX, Config, Server, WEIGHT_MAX};
 use crate::error::{Error, Result};
 use crate::limits;
 
-/// Reads all servers of `servers.json`, in file order. As pomelo: a member that holds no list has no
-/// entries. A text, which may be a comment, is ignored; any other such member is a warning.
+/// Reads all servers of `servers.json`, in file order. As in Pomelo, only lists have entries. A text may be
+/// a comment; any other member is a warning.
 pub(super) fn entries(file: &Path, types: &Json, warnings: &mut Vec<String>) -> Result<Vec<Entry>> {
     let file = file.display();
     let Json::Object(types) = types else {
         return Err(Error::Config(format!(
-            "{file}: accepted: an object with a list of servers for each type",
+            "{file}: expected an object with a list of servers for each type",
         )));
     };
     let mut entries: Vec<Entry> = Vec::new();
@@ -27,7 +27,7 @@ pub(super) fn entries(file: &Path, types: &Json, warnings: &mut Vec<String>) -> 
             Json::String(_) => continue,
             _ => {
                 warnings.push(format!(
-                    "{file}: {kind}: ignored; accepted: a list of servers"
+                    "{file}: {kind}: ignored; expected a list of servers"
                 ));
                 continue;
             }
@@ -39,11 +39,11 @@ pub(super) fn entries(file: &Path, types: &Json, warnings: &mut Vec<String>) -> 
                 Ok(more) => entries.extend(more),
                 Err(error) => warnings.push(left_out(&error)),
             }
-            // One more than the others: tangelo itself.
+            // The others, and tangelo itself.
             if entries.len() > limits::SERVERS_MAX + 1 {
                 let most = limits::SERVERS_MAX + 1;
                 return Err(Error::Config(format!(
-                    "{file}: {kind}: more than {most} servers in this file; accepted: at most {most}"
+                    "{file}: {kind}: more than {most} servers in this file; expected at most {most}"
                 )));
             }
         }
@@ -55,7 +55,7 @@ pub(super) fn entries(file: &Path, types: &Json, warnings: &mut Vec<String>) -> 
 /// from a `clusterCount`.
 fn read_entry(place: String, kind: &str, item: &Json, clustered: &mut usize) -> Result<Vec<Entry>> {
     let Json::Object(fields) = item else {
-        return Err(Error::Config(format!("{place}: accepted: an object")));
+        return Err(Error::Config(format!("{place}: expected an object")));
     };
     let mut entry = Entry {
         place,
@@ -74,8 +74,8 @@ fn read_entry(place: String, kind: &str, item: &Json, clustered: &mut usize) -> 
     Ok(vec![entry])
 }
 
-/// Returns the servers that can be called. As pomelo: of two with one id the last counts, and a frontend without
-/// `port`, such as a gate, takes no calls.
+/// Returns the servers that take calls. As in Pomelo, the last of two with one id counts, and a frontend
+/// without `port`, such as a gate, takes no calls.
 pub(super) fn callable(others: &[Entry], warnings: &mut Vec<String>) -> Vec<Server> {
     let last: HashMap<&str, usize> = others
         .iter()
@@ -86,7 +86,10 @@ pub(super) fn callable(others: &[Entry], warnings: &mut Vec<String>) -> Vec<Serv
     for (at, entry) in others.iter().enumerate() {
         let counts = last[entry.id.as_str()];
         if counts != at {
-            let what = format!("used again by {}, which counts", others[counts].index());
+            let what = format!(
+                "{} has the same id and counts instead",
+                others[counts].index()
+            );
             warnings.push(left_out(&entry.wrong("id", &what)));
             continue;
         }
@@ -94,7 +97,7 @@ pub(super) fn callable(others: &[Entry], warnings: &mut Vec<String>) -> Vec<Serv
             continue;
         }
         let weight = entry.weight().unwrap_or_else(|error| {
-            warnings.push(format!("{error}; this server gets no weight"));
+            warnings.push(format!("{error}; tangelo gives this server no weight"));
             None
         });
         match entry.server() {
@@ -106,10 +109,10 @@ pub(super) fn callable(others: &[Entry], warnings: &mut Vec<String>) -> Vec<Serv
 }
 
 fn left_out(error: &Error) -> String {
-    format!("{error}; this entry is left out")
+    format!("{error}; tangelo leaves this entry out")
 }
 
-/// One server of `servers.json`, or the one that a command line is about.
+/// A server of `servers.json`, or the launched server of a command line.
 pub(super) struct Entry {
     /// File, type and index, or the command line.
     pub(super) place: String,
@@ -131,7 +134,7 @@ impl Entry {
         Ok(entry)
     }
 
-    /// Takes over who the entry says this process is.
+    /// Sets the id, type and environment of this process.
     pub(super) fn identify(&self, config: &mut Config) -> Result<()> {
         config.id.clone_from(&self.id);
         config.server_type = self.text("serverType")?;
@@ -141,7 +144,7 @@ impl Entry {
         Ok(())
     }
 
-    /// What the entry makes a genuine server know of itself and tell its master.
+    /// Returns the description that a genuine server of this entry has of itself and sends its master.
     pub(super) fn info(&self, env: &str, main: &Path) -> Info {
         if self.is_launched {
             return self.fields.clone();
@@ -149,7 +152,7 @@ impl Entry {
         launch::parse(main, &launch::words(env, &self.fields))
     }
 
-    /// Where the other servers' calls arrive. As pomelo: nowhere without `port`.
+    /// Returns the address for calls from other servers. As in Pomelo, there is none without `port`.
     pub(super) fn rpc_address(&self) -> Result<Option<SocketAddr>> {
         if !self.fields.contains_key("port") {
             return Ok(None);
@@ -158,12 +161,12 @@ impl Entry {
         let found = (host.as_str(), port).to_socket_addrs();
         let found: Vec<SocketAddr> = found.map(Iterator::collect).map_err(|error| {
             let what = format!(
-                "{host:?} cannot be resolved: {error}; accepted: an address or a name that this \
-                 machine knows, or set rpc.listen"
+                "cannot resolve {host:?}: {error}; expected an address or a name that this machine \
+                 knows; or set rpc.listen"
             );
             self.wrong("host", &what)
         })?;
-        // As node for a long time: a name of both kinds, such as localhost, is dialled by IPv4.
+        // Older versions of Node dial a name of both kinds, such as localhost, by IPv4.
         let first = found.iter().find(|address| address.is_ipv4());
         Ok(first.or(found.first()).copied())
     }
@@ -179,14 +182,22 @@ impl Entry {
         Error::Config(format!("{place}{space}{id}: {key}: {what}"))
     }
 
+    fn unexpected(&self, key: &str, value: &Json, accepted: &str) -> Error {
+        let (place, id) = (&self.place, &self.id);
+        let space = if id.is_empty() { "" } else { " " };
+        Error::Config(format!(
+            "{place}{space}{id}: {key} = {value}: expected {accepted}"
+        ))
+    }
+
     pub(super) fn is_frontend(&self) -> bool {
-        // The command line of a Pomelo server makes a string of it, so files have both.
+        // A Pomelo server gets a string from its command line, so files have both.
         self.fields
             .get("frontend")
             .is_some_and(|v| *v == true || v == "true")
     }
 
-    /// Takes over what the entry says about this process itself.
+    /// Sets the knobs of this process that the entry has.
     pub(super) fn own(&self, config: &mut Config) -> Result<()> {
         config.server_type = self.text("serverType")?;
         if !self.is_frontend() {
@@ -196,13 +207,13 @@ impl Entry {
             ));
         }
         let port = self.port("clientPort")?;
-        // As pomelo: all addresses, IPv4 too.
+        // As in Pomelo: all addresses, IPv4 too.
         config.listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         if let Some(value) = self.fields.get("max-connections") {
             let Some(number) = number(value) else {
-                return Err(self.wrong("max-connections", &format!("{value} is no whole number")));
+                return Err(self.unexpected("max-connections", value, "a whole number"));
             };
-            // As pomelo: 0 is no limit.
+            // As in Pomelo, 0 means no limit.
             config.client.max_connections = usize::try_from(number)
                 .ok()
                 .filter(|n| (1..=CONNECTIONS_MAX).contains(n));
@@ -210,7 +221,7 @@ impl Entry {
         Ok(())
     }
 
-    /// All but the weight.
+    /// Returns the server without its weight.
     fn server(&self) -> Result<Server> {
         Ok(Server {
             id: self.id.clone(),
@@ -238,8 +249,8 @@ impl Entry {
         let weight = number(value).and_then(|weight| u32::try_from(weight).ok());
         let weight = weight.filter(|weight| *weight as usize <= WEIGHT_MAX);
         weight.map(Some).ok_or_else(|| {
-            let accepted = format!("accepted: a number from 0 to {WEIGHT_MAX}");
-            self.wrong("weight", &format!("{value} is out of range; {accepted}"))
+            let accepted = format!("a number from 0 to {WEIGHT_MAX}");
+            self.unexpected("weight", value, &accepted)
         })
     }
 
@@ -249,31 +260,30 @@ impl Entry {
 
     pub(super) fn text(&self, key: &str) -> Result<String> {
         let accepted = match self.is_launched {
-            true => format!("accepted: {key}=TEXT"),
-            false => "accepted: a text in quotes".into(),
+            true => format!("{key}=TEXT"),
+            false => "a text in quotes".into(),
         };
         match self.fields.get(key) {
             Some(Json::String(text)) if !text.is_empty() => Ok(text.clone()),
-            // A word has no quotes: `id=7` is a number by then.
+            // A word has no quotes, so `id=7` is a number here.
             Some(Json::Number(number)) if self.is_launched => Ok(launch::text(number)),
-            Some(other) => Err(self.wrong(key, &format!("{other} is no text; {accepted}"))),
-            None => Err(self.wrong(key, &format!("missing; {accepted}"))),
+            Some(other) => Err(self.unexpected(key, other, &accepted)),
+            None => Err(self.wrong(key, &format!("missing; expected {accepted}"))),
         }
     }
 
     pub(super) fn port(&self, key: &str) -> Result<u16> {
-        let accepted = "accepted: a number from 1 to 65535";
+        let accepted = "a number from 1 to 65535";
         let Some(value) = self.fields.get(key) else {
-            return Err(self.wrong(key, &format!("missing; {accepted}")));
+            return Err(self.wrong(key, &format!("missing; expected {accepted}")));
         };
-        let Some(number) = number(value) else {
-            return Err(self.wrong(key, &format!("{value} is no whole number; {accepted}")));
-        };
-        let port = u16::try_from(number).ok().filter(|port| *port != 0);
-        port.ok_or_else(|| self.wrong(key, &format!("{number} is out of range; {accepted}")))
+        let port = number(value).and_then(|number| u16::try_from(number).ok());
+        let port = port.filter(|port| *port != 0);
+        port.ok_or_else(|| self.unexpected(key, value, accepted))
     }
 
-    /// As pomelo (`lib/util/utils.js`, `loadCluster`): such an entry stands for that many servers.
+    /// Returns the number of servers that the entry stands for, as in Pomelo (`lib/util/utils.js`,
+    /// `loadCluster`).
     fn cluster_count(&self) -> Result<Option<usize>> {
         let Some(value) = self.fields.get("clusterCount") else {
             return Ok(None);
@@ -281,15 +291,12 @@ impl Entry {
         let count = number(value).and_then(|count| usize::try_from(count).ok());
         let count = count.filter(|count| (1..=limits::SERVERS_MAX).contains(count));
         count.map(Some).ok_or_else(|| {
-            let accepted = format!("accepted: a number from 1 to {}", limits::SERVERS_MAX);
-            self.wrong(
-                "clusterCount",
-                &format!("{value} is out of range; {accepted}"),
-            )
+            let accepted = format!("a number from 1 to {}", limits::SERVERS_MAX);
+            self.unexpected("clusterCount", value, &accepted)
         })
     }
 
-    /// The `n`th of the servers that this entry stands for, the `serial`th of its type.
+    /// Returns the `n`th of the servers that this entry stands for, the `serial`th of its type.
     fn numbered(&self, kind: &str, serial: usize, n: usize) -> Self {
         let mut fields = self.fields.clone();
         for value in fields.values_mut() {
@@ -311,7 +318,7 @@ impl Entry {
     }
 }
 
-/// A number, or a text that JavaScript would take for one.
+/// Returns a number, or that of a text which JavaScript would take for one.
 fn number(value: &Json) -> Option<i64> {
     value
         .as_i64()

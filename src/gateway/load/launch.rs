@@ -1,7 +1,7 @@
-//! How a master starts a server: its entry in `servers.json` becomes `key=value` words on a command
-//! line, and those are all that the started process knows of itself and tells the others.
+//! The command line of a server that a master starts: the master writes the entry in `servers.json` as
+//! `key=value` words, and the process knows nothing else of itself.
 //!
-//! Both directions are here, so that a tangelo started by hand says the same of itself.
+//! Both directions are here, so that a tangelo started by hand describes itself in the same way.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::entry::Entry;
 use crate::error::Result;
 use crate::wire::json::write_number;
 
-/// What a process knows of itself.
+/// The description that a process has of itself.
 pub(super) type Info = Map<String, Json>;
 
 /// A command line as a master writes it: `game/app.js env=development id=connector-1 …`.
@@ -24,7 +24,7 @@ pub(super) struct Launch {
 }
 
 impl Launch {
-    /// `None` if no word is a `key=value`.
+    /// Returns the launch that the words describe; `None` if no word is a `key=value`.
     pub(super) fn from_words(words: &[String], node_env: Option<String>) -> Option<Self> {
         let words = match words {
             [run, words @ ..] if run == "run" => words,
@@ -44,7 +44,7 @@ impl Launch {
         })
     }
 
-    /// The project: the folder that the main script is in, wherever a link to it is.
+    /// Returns the project: the folder of the main script itself, not of a link to it.
     pub(super) fn app_dir(&self) -> Option<PathBuf> {
         let main = self.main.as_deref()?;
         match main.canonicalize() {
@@ -54,20 +54,20 @@ impl Launch {
         }
     }
 
-    /// What the words say of this server.
+    /// Returns the entry that the words describe.
     pub(super) fn entry(&self, app_dir: &Path) -> Result<Entry> {
         let main = self.main.clone().unwrap_or_else(|| usual_main(app_dir));
         Entry::launched(parse(&main, &self.words))
     }
 }
 
-/// True for `key=value`; a path may contain `=` too, but no key contains `/`.
+/// Returns true for `key=value`. A path may contain `=` too, but no key contains `/`.
 fn is_pair(word: &str) -> bool {
     word.split_once('=')
         .is_some_and(|(key, _)| !key.contains('/'))
 }
 
-/// As node does with its main script: absolute, without `.` and `..`, links left alone.
+/// Resolves a path as Node does for its main script: absolute, without `.` and `..`, with its links.
 fn resolve(path: &Path) -> PathBuf {
     let whole = std::env::current_dir().unwrap_or_default().join(path);
     let mut resolved = PathBuf::new();
@@ -82,13 +82,13 @@ fn resolve(path: &Path) -> PathBuf {
     resolved
 }
 
-/// The main script of a project that was named by its folder.
+/// Returns the main script of a project that a flag or a file names by its folder.
 pub(super) fn usual_main(app_dir: &Path) -> PathBuf {
     resolve(app_dir).join("app.js")
 }
 
-/// As pomelo (`lib/util/appUtil.js`, `parseArgs`), a word without `=` included: all but its last
-/// character is the key. A master on another machine splits values at spaces, so there are such.
+/// Parses words as Pomelo does (`lib/util/appUtil.js`, `parseArgs`). In a word without `=`, all but the last
+/// character is the key; a master on another machine splits values at spaces, which makes such words.
 pub(super) fn parse(main: &Path, words: &[String]) -> Info {
     let mut info = Info::new();
     info.insert("main".into(), main.to_string_lossy().into());
@@ -104,7 +104,7 @@ pub(super) fn parse(main: &Path, words: &[String]) -> Info {
     info
 }
 
-/// As pomelo (`lib/master/starter.js`, `run`): the words that a master writes for an entry.
+/// Returns the words that a master writes for an entry, as in Pomelo (`lib/master/starter.js`, `run`).
 pub(super) fn words(env: &str, entry: &Map<String, Json>) -> Vec<String> {
     let own = entry.iter().map(|(key, value)| {
         let value = match value {
@@ -116,15 +116,15 @@ pub(super) fn words(env: &str, entry: &Map<String, Json>) -> Vec<String> {
     std::iter::once(format!("env={env}")).chain(own).collect()
 }
 
-/// A number as JavaScript's `String(number)`.
+/// Returns a number as JavaScript's `String(number)`.
 pub(super) fn text(number: &Number) -> String {
     let mut text = Vec::new();
     write_number(&mut text, number.as_f64().unwrap_or(f64::NAN));
     String::from_utf8(text).unwrap_or_default()
 }
 
-/// As node's `util.format('%s')`, which inspects what is no text, one level deep. Unlike node:
-/// never set in lines and columns, however long.
+/// Shows a value as Node's `util.format('%s')`, which inspects all but texts, one level deep. Unlike in Node,
+/// a long value stays on one line.
 fn inspect(value: &Json, depth: usize) -> String {
     match value {
         Json::Number(number) => text(number),
@@ -157,7 +157,7 @@ fn member_name(name: &str) -> String {
     quote(name)
 }
 
-/// In the first of the three kinds of quotes that the text does not contain.
+/// Quotes a text with the first of the three kinds of quotes that it does not contain.
 fn quote(text: &str) -> String {
     let mark = ['\'', '"', '`']
         .into_iter()
@@ -178,7 +178,7 @@ fn quote(text: &str) -> String {
     quoted
 }
 
-/// JavaScript's `Number(text)`; `None` for NaN.
+/// Returns JavaScript's `Number(text)`; `None` for NaN.
 fn javascript_number(text: &str) -> Option<f64> {
     let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -200,7 +200,7 @@ fn javascript_number(text: &str) -> Option<f64> {
         let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
         return Some(sign * f64::INFINITY);
     }
-    // Rust knows more names of infinity and NaN.
+    // Rust accepts more names of infinity and NaN.
     let is_digit = |c: char| matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E');
     text.parse().ok().filter(|_| text.chars().all(is_digit))
 }
@@ -215,7 +215,7 @@ fn radix_number(digits: &[u8], radix: u32) -> Option<f64> {
     })
 }
 
-/// As `JSON.stringify` shows it: whole numbers without a point, no infinities.
+/// Returns a number as `JSON.stringify` writes it: whole numbers without a point, infinities as null.
 fn json_number(number: f64) -> Json {
     const SAFE: f64 = 9_007_199_254_740_991.0;
     if number.fract() == 0.0 && number.abs() <= SAFE {
@@ -243,7 +243,7 @@ mod tests {
         shown(parse(Path::new("/srv/app/app.js"), &line(words)))
     }
 
-    /// What a genuine connector told its master (rpc vector `pomelo-master-startup`).
+    /// The description that a genuine connector sent its master (rpc vector `pomelo-master-startup`).
     const REGISTERED: &str = concat!(
         r#"{"main":"/srv/app/app.js","env":"development","id":"connector-1","host":"127.0.0.1","#,
         r#""port":21120,"clientHost":"127.0.0.1","clientPort":21020,"frontend":"true","#,

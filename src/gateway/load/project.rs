@@ -1,5 +1,5 @@
-//! A Pomelo project's `config` folder → [`Config`]: `servers.json`, `dictionary.json`, where the protos
-//! are, and to join the cluster `master.json` and `adminServer.json`.
+//! A Pomelo project's `config` folder → [`Config`]: `servers.json`, `dictionary.json`, the paths of the protos
+//! and, to join the cluster, `master.json` and `adminServer.json`.
 
 use std::fs;
 use std::io;
@@ -16,13 +16,13 @@ use crate::error::{Error, Result};
 pub(super) struct Project {
     pub(super) dir: PathBuf,
     pub(super) env: String,
-    /// What the environment was chosen with, for errors.
+    /// The flag or word that sets the environment, for errors.
     pub(super) env_knob: &'static str,
 }
 
 impl Project {
-    /// Fills in what the project says about this server and about everybody else. Returns the own
-    /// entry: the launched one if there is one, else that of `config.id` in `servers.json`.
+    /// Fills in this server and the others. Returns the own entry: the launched one if there is one, else
+    /// that of `config.id` in `servers.json`.
     pub(super) fn apply(&self, config: &mut Config, launched: Option<Entry>) -> Result<Entry> {
         let own = self.servers(config, launched)?;
         own.own(config)?;
@@ -35,22 +35,22 @@ impl Project {
 
     /// Fills in the user dictionary.
     ///
-    /// As pomelo: only the plain file counts, without members for environments, and an object,
-    /// which `pomelo init` writes, has no routes.
+    /// As in Pomelo, only the plain file counts, without members for environments, and an object, which
+    /// `pomelo init` writes, has no routes.
     fn dictionary(&self, config: &mut Config) -> Result<()> {
         let [file, _] = self.paths("dictionary.json");
         match read_json(&file)? {
             None => {}
             Some(Json::Object(members)) if members.is_empty() => {}
             Some(Json::Object(_)) => config.warnings.push(format!(
-                "{}: ignored, as a genuine server ignores an object here; accepted: a list of \
-                 routes as texts",
+                "{}: ignored, as Pomelo ignores an object here; expected a list of routes as \
+                 texts",
                 file.display()
             )),
             Some(routes) => {
                 config.dictionary = Vec::<String>::deserialize(routes).map_err(|_| {
                     Error::Config(format!(
-                        "{}: accepted: a list of routes as texts",
+                        "{}: expected a list of routes as texts",
                         file.display()
                     ))
                 })?;
@@ -59,7 +59,7 @@ impl Project {
         Ok(())
     }
 
-    /// Fills in what it takes to be part of the cluster. `config` is complete but for that.
+    /// Fills in the master and the address for calls; the rest of `config` is complete.
     pub(super) fn join(&self, config: &mut Config, own: &Entry, main: &Path) -> Result<()> {
         let (host, port) = self.master()?;
         if config.rpc.listen.is_none() {
@@ -88,7 +88,7 @@ impl Project {
         Ok(())
     }
 
-    /// Fills in the other servers; returns the own entry. Wrong entries of others become warnings.
+    /// Fills in the other servers and returns the own entry. Wrong entries of others become warnings.
     fn servers(&self, config: &mut Config, launched: Option<Entry>) -> Result<Entry> {
         let name = "servers.json";
         let has_lists = |json: &Json| {
@@ -104,7 +104,7 @@ impl Project {
             (None, Some(_)) if config.cluster.join => Default::default(),
             (None, _) => {
                 return Err(Error::Config(format!(
-                    "{}; --app-dir must name the folder that holds config/{name}",
+                    "{}; --app-dir must name the folder that has config/{name}",
                     self.not_found(name),
                 )));
             }
@@ -115,12 +115,12 @@ impl Project {
             (Some(launched), _) => launched,
             (None, [first, second, ..]) => {
                 let first = first.index();
-                return Err(second.wrong("id", &format!("used twice, by {first} too")));
+                return Err(second.wrong("id", &format!("{first} has the same id")));
             }
             (None, _) => listed.into_iter().next().ok_or_else(|| {
                 let frontends = others.iter().filter(|entry| entry.is_frontend());
                 let ids: Vec<&str> = frontends.map(|entry| entry.id.as_str()).collect();
-                // One of the entries that cannot be read may be the own.
+                // The own entry may be one of those that tangelo cannot read.
                 let mut unread = config.warnings.join("; ");
                 if !unread.is_empty() {
                     unread.insert_str(0, "; ");
@@ -138,19 +138,19 @@ impl Project {
         Ok(own)
     }
 
-    /// The master's host and port.
+    /// Returns the master's host and port.
     fn master(&self) -> Result<(String, u16)> {
         let name = "master.json";
         let is_master = |json: &Json| json.get("host").is_some() || json.get("port").is_some();
         let Some((file, master)) = self.section(name, is_master)? else {
             return Err(Error::Config(format!(
-                "{}; it names the master to join, which cluster.join = false does without",
+                "{}; it names the master to join; without a master, set cluster.join = false",
                 self.not_found(name),
             )));
         };
         let Json::Object(fields) = master else {
             return Err(Error::Config(format!(
-                "{}: accepted: an object",
+                "{}: expected an object",
                 file.display()
             )));
         };
@@ -163,8 +163,8 @@ impl Project {
         Ok((entry.host()?, entry.port("port")?))
     }
 
-    /// As pomelo-admin (`lib/util/utils.js`, `defaultAuthServerMonitor`): this file has no members
-    /// for environments.
+    /// Returns this server's token for the master. As in pomelo-admin (`lib/util/utils.js`,
+    /// `defaultAuthServerMonitor`), the file has no members for environments.
     fn token(&self, config: &Config) -> Result<Json> {
         let [plain, nested] = self.paths("adminServer.json");
         let mut found = read_json(&plain)?.map(|json| (plain, json));
@@ -178,7 +178,7 @@ impl Project {
                 .find(|path| path.exists());
             return match script.filter(|_| config.dialect.reads_admin_script()) {
                 Some(script) => Err(Error::Config(format!(
-                    "{}: only JSON is read; put the same list into adminServer.json beside it",
+                    "{}: tangelo reads only JSON; put the same list into adminServer.json beside it",
                     script.display(),
                 ))),
                 None => Ok("ok".into()),
@@ -186,7 +186,7 @@ impl Project {
         };
         let Json::Array(entries) = json else {
             return Err(Error::Config(format!(
-                "{}: accepted: a list of objects with type and token",
+                "{}: expected a list of objects with type and token",
                 file.display()
             )));
         };
@@ -196,14 +196,14 @@ impl Project {
         };
         entries[at].get("token").cloned().ok_or_else(|| {
             Error::Config(format!(
-                "{}: [{at}] {}: token: missing; accepted: a text in quotes",
+                "{}: [{at}] {}: token: missing; expected a text in quotes",
                 file.display(),
                 config.server_type,
             ))
         })
     }
 
-    /// A file's two places: plain, and in the folder of the environment.
+    /// Returns the two places of a file: plain, and in the folder of the environment.
     fn paths(&self, name: &str) -> [PathBuf; 2] {
         [self.dir.join(name), self.dir.join(&self.env).join(name)]
     }
@@ -213,11 +213,11 @@ impl Project {
         format!("{}: not found, nor {}", plain.display(), nested.display())
     }
 
-    /// One file's part for this environment, and the file it was in.
+    /// Returns a file's part for this environment, and the path of the file.
     ///
-    /// As pomelo: the plain file counts if it exists, and in it the member named like the
-    /// environment if there is one; else the file in the environment's folder. Unlike pomelo: a
-    /// plain file that only knows other environments does not count (`whole` tells that apart).
+    /// As in Pomelo, the plain file counts if it exists, and in it the member with the name of the
+    /// environment if there is one; else the file in the environment's folder counts. Unlike in Pomelo, a
+    /// plain file with other environments only does not count (`whole` tells it apart).
     pub(super) fn section(
         &self,
         name: &str,
@@ -235,7 +235,7 @@ impl Project {
             if !nested.exists() {
                 let names = json.as_object().into_iter().flat_map(Map::keys);
                 return Err(Error::Config(format!(
-                    "{}: no environment {:?}; there: {}; choose one with {}",
+                    "{}: no environment {:?}; the file has {}; choose one with {}",
                     plain.display(),
                     self.env,
                     names.map(String::as_str).collect::<Vec<_>>().join(", "),
@@ -247,19 +247,19 @@ impl Project {
     }
 }
 
-/// `None` if there is no such file.
+/// Reads a JSON file; `None` without such a file.
 fn read_json(path: &Path) -> Result<Option<Json>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
             return Err(Error::Config(format!(
-                "{}: cannot be read: {error}",
+                "{}: cannot read it: {error}",
                 path.display()
             )));
         }
     };
-    // Node skips a byte order mark, too.
+    // Node skips a byte order mark too.
     let json = serde_json::from_str(text.trim_start_matches('\u{feff}'));
     json.map(Some).map_err(|error| {
         let mut what = error.to_string();

@@ -433,8 +433,7 @@ fn whoever_does_not_join_has_the_listed_servers_and_no_port_for_calls() {
     refused(
         &line,
         &format!(
-            "{config}/master.json: not found, nor {config}/development/master.json; it names \
-             the master to join, which cluster.join = false does without"
+            "{config}/master.json: not found, nor {config}/development/master.json; it names the master to join; without a master, set cluster.join = false"
         ),
     );
     let stays = ["--set=cluster.join=false", "--set=rpc.listen=[::]:1"];
@@ -565,7 +564,7 @@ fn words_say_alone_who_a_launched_server_is() {
     ] {
         refused(
             &[&line[..], &[flag]].concat(),
-            &format!("{shown}: not together with key=value words, which say that themselves"),
+            &format!("{shown}: not allowed together with key=value words, which set it themselves"),
         );
     }
 }
@@ -606,11 +605,11 @@ fn a_launched_server_that_misses_a_word_is_told_which() {
     };
     refused(
         &without("id="),
-        "command line: id: missing; accepted: id=TEXT",
+        "command line: id: missing; expected id=TEXT",
     );
     refused(
         &without("serverType="),
-        "command line c-7: serverType: missing; accepted: serverType=TEXT",
+        "command line c-7: serverType: missing; expected serverType=TEXT",
     );
     refused(
         &without("frontend="),
@@ -618,18 +617,18 @@ fn a_launched_server_that_misses_a_word_is_told_which() {
     );
     refused(
         &without("clientPort="),
-        "command line c-7: clientPort: missing; accepted: a number from 1 to 65535",
+        "command line c-7: clientPort: missing; expected a number from 1 to 65535",
     );
     refused(
         &WORDS,
-        "no project; put its main script before the key=value words, as in game/app.js \
+        "the command line names no project; put its main script before the key=value words, as in game/app.js \
          id=connector-1, or name its folder with --app-dir",
     );
     let config = folder.path("").canonicalize().unwrap().join("config");
     refused(
         &[&[main.as_str(), "env=stage"], &WORDS[1..]].concat(),
         &format!(
-            "{}/servers.json: no environment \"stage\"; there: development; choose one with \
+            "{}/servers.json: no environment \"stage\"; the file has development; choose one with \
              env=",
             config.display()
         ),

@@ -73,7 +73,7 @@ fn with_chat(chat: &str) -> Result<Config, String> {
 #[track_caller]
 fn left_out_chat(chat: &str, expected: &str) {
     let config = with_chat(chat).unwrap();
-    let warning = format!("servers.json: {expected}; this entry is left out");
+    let warning = format!("servers.json: {expected}; tangelo leaves this entry out");
     assert_eq!(config.warnings, [warning]);
     let ids: Vec<&str> = config.servers.iter().map(|s| s.id.as_str()).collect();
     let all = ["a"];
@@ -173,7 +173,7 @@ fn the_dictionary_is_a_list_of_routes_for_all_environments() {
     for text in [r#"["a", 1]"#, "7", "null", r#""onChat""#] {
         refused(
             &[("servers.json", TYPES), ("dictionary.json", text)],
-            "dictionary.json: accepted: a list of routes as texts",
+            "dictionary.json: expected a list of routes as texts",
         );
     }
 }
@@ -192,8 +192,7 @@ fn a_dictionary_that_is_an_object_has_no_routes() {
         r#"{"chat.chatHandler.send": 1}"#,
         r#"{"development": ["onChat"]}"#,
     ] {
-        let warning = "dictionary.json: ignored, as a genuine server ignores an object here; \
-                       accepted: a list of routes as texts";
+        let warning = "dictionary.json: ignored, as Pomelo ignores an object here; expected a list of routes as texts";
         assert_eq!(read(text), [warning]);
     }
 }
@@ -235,7 +234,7 @@ fn a_cluster_count_stands_for_that_many_servers() {
     );
     left_out_chat(
         r#"{"clusterCount":0,"host":"h","port":"6050++"}"#,
-        "chat[0]: clusterCount: 0 is out of range; accepted: a number from 1 to 4096",
+        "chat[0]: clusterCount = 0: expected a number from 1 to 4096",
     );
 }
 
@@ -243,8 +242,7 @@ fn a_cluster_count_stands_for_that_many_servers() {
 fn a_missing_project_says_what_was_looked_for() {
     refused(
         &[],
-        "servers.json: not found, nor development/servers.json; --app-dir must name the folder \
-         that holds config/servers.json",
+        "servers.json: not found, nor development/servers.json; --app-dir must name the folder that has config/servers.json",
     );
 }
 
@@ -253,7 +251,7 @@ fn an_unknown_environment_names_those_there_are() {
     let text = format!(r#"{{"production": {TYPES}, "stage": {TYPES}}}"#);
     refused(
         &[("servers.json", &text)],
-        "servers.json: no environment \"development\"; there: production, stage; choose one with --env",
+        "servers.json: no environment \"development\"; the file has production, stage; choose one with --env",
     );
 }
 
@@ -276,29 +274,29 @@ fn the_own_entry_must_be_a_frontend_with_a_client_port() {
     );
     files(
         &of(r#"{"id":"c-1","host":"h","port":1,"frontend":true}"#),
-        "servers.json: connector[0] c-1: clientPort: missing; accepted: a number from 1 to 65535",
+        "servers.json: connector[0] c-1: clientPort: missing; expected a number from 1 to 65535",
     );
     files(
         &of(r#"{"id":"c-1","host":"h","port":1,"frontend":true,"clientPort":65536}"#),
-        "servers.json: connector[0] c-1: clientPort: 65536 is out of range; accepted: a number \
+        "servers.json: connector[0] c-1: clientPort = 65536: expected a number \
          from 1 to 65535",
     );
     files(
         &of(r#"{"id":"c-1","frontend":true,"clientPort":1,"max-connections":"many"}"#),
-        "servers.json: connector[0] c-1: max-connections: \"many\" is no whole number",
+        "servers.json: connector[0] c-1: max-connections = \"many\": expected a whole number",
     );
 }
 
 #[test]
 fn an_incomplete_entry_of_another_server_is_left_out_with_a_warning() {
-    let port = "accepted: a number from 1 to 65535";
+    let port = "expected a number from 1 to 65535";
     left_out_chat(
         r#"{"id":"a","host":"h","port":1},{"id":"b","port":1}"#,
-        "chat[1] b: host: missing; accepted: a text in quotes",
+        "chat[1] b: host: missing; expected a text in quotes",
     );
     left_out_chat(
         r#"{"id":"a","host":7,"port":1}"#,
-        "chat[0] a: host: 7 is no text; accepted: a text in quotes",
+        "chat[0] a: host = 7: expected a text in quotes",
     );
     left_out_chat(
         r#"{"id":"a","host":"h"}"#,
@@ -306,17 +304,17 @@ fn an_incomplete_entry_of_another_server_is_left_out_with_a_warning() {
     );
     left_out_chat(
         r#"{"id":"a","host":"h","port":0}"#,
-        &format!("chat[0] a: port: 0 is out of range; {port}"),
+        &format!("chat[0] a: port = 0: {port}"),
     );
     left_out_chat(
         r#"{"id":"a","host":"h","port":"6050+"}"#,
-        &format!("chat[0] a: port: \"6050+\" is no whole number; {port}"),
+        &format!("chat[0] a: port = \"6050+\": {port}"),
     );
     left_out_chat(
         r#"{"host":"h","port":1}"#,
-        "chat[0]: id: missing; accepted: a text in quotes",
+        "chat[0]: id: missing; expected a text in quotes",
     );
-    left_out_chat("7", "chat[0]: accepted: an object");
+    left_out_chat("7", "chat[0]: expected an object");
 }
 
 #[test]
@@ -330,8 +328,8 @@ fn of_two_servers_with_one_id_the_last_counts() {
     let servers = config.servers.iter();
     let servers: Vec<_> = servers.map(|s| (&*s.id, &*s.server_type, s.port)).collect();
     assert_eq!(servers, [("e-1", "service", 2)]);
-    let warning = "servers.json: event[0] e-1: id: used again by service[0], which counts; \
-                   this entry is left out";
+    let warning = "servers.json: event[0] e-1: id: service[0] has the same id and counts instead; \
+                   tangelo leaves this entry out";
     assert_eq!(config.warnings, [warning]);
 }
 
@@ -339,7 +337,7 @@ fn of_two_servers_with_one_id_the_last_counts() {
 fn the_own_id_is_used_once() {
     assert_eq!(
         with_chat(r#"{"id":"c-1","host":"h","port":1}"#).unwrap_err(),
-        "servers.json: chat[0] c-1: id: used twice, by connector[0] too",
+        "servers.json: chat[0] c-1: id: connector[0] has the same id",
     );
 }
 
@@ -349,8 +347,7 @@ fn an_entry_that_cannot_be_read_is_named_when_the_own_one_is_missing() {
     refused(
         &[("servers.json", text)],
         "servers.json: no server has the id \"c-1\"; frontends in environment \"development\": \
-         ; servers.json: connector[0]: id: missing; accepted: a text in quotes; this entry is \
-         left out",
+         ; servers.json: connector[0]: id: missing; expected a text in quotes; tangelo leaves this entry out",
     );
 }
 
@@ -368,7 +365,7 @@ fn a_member_that_holds_no_list_has_no_servers() {
     assert_eq!(warnings(&by_env), [""; 0]);
     assert_eq!(
         warnings(&text(r#""chat": {"id": "chat-1"}"#)),
-        ["servers.json: chat: ignored; accepted: a list of servers"],
+        ["servers.json: chat: ignored; expected a list of servers"],
     );
 }
 
@@ -376,7 +373,7 @@ fn a_member_that_holds_no_list_has_no_servers() {
 fn a_file_of_another_shape_is_named() {
     refused(
         &[("servers.json", r#"{"development": 7}"#)],
-        "servers.json: accepted: an object with a list of servers for each type",
+        "servers.json: expected an object with a list of servers for each type",
     );
 }
 
@@ -395,7 +392,7 @@ fn more_servers_than_tangelo_takes_are_refused() {
         .collect();
     assert_eq!(
         with_chat(&chat.join(",")).unwrap_err(),
-        "servers.json: chat: more than 4097 servers in this file; accepted: at most 4097",
+        "servers.json: chat: more than 4097 servers in this file; expected at most 4097",
     );
 }
 
@@ -413,7 +410,7 @@ fn a_master_that_cannot_be_reached_is_named() {
     );
     refused(
         &[servers, ("master.json", r#"{"id":"m","port":3005}"#)],
-        "master.json: master: host: missing; accepted: a text in quotes",
+        "master.json: master: host: missing; expected a text in quotes",
     );
     refused(
         &[
@@ -423,11 +420,11 @@ fn a_master_that_cannot_be_reached_is_named() {
                 r#"{"development": {"host":"h","port":99999}}"#,
             ),
         ],
-        "master.json: master: port: 99999 is out of range; accepted: a number from 1 to 65535",
+        "master.json: master: port = 99999: expected a number from 1 to 65535",
     );
     refused(
         &[servers, ("master.json", r#"{"development": 7}"#)],
-        "master.json: accepted: an object",
+        "master.json: expected an object",
     );
 }
 
@@ -539,11 +536,11 @@ fn the_token_is_that_of_the_first_entry_of_the_own_type() {
     );
     assert_eq!(
         token(&[("adminServer.json", r#"{"development": []}"#)]),
-        Err("adminServer.json: accepted: a list of objects with type and token".into())
+        Err("adminServer.json: expected a list of objects with type and token".into())
     );
     assert_eq!(
         token(&[("adminServer.json", r#"[{"type":"connector"}]"#)]),
-        Err("adminServer.json: [0] connector: token: missing; accepted: a text in quotes".into())
+        Err("adminServer.json: [0] connector: token: missing; expected a text in quotes".into())
     );
 }
 
@@ -570,7 +567,7 @@ fn tokens_in_a_script_are_refused_where_the_master_would_read_it() {
     assert_eq!(
         project.token(&config).unwrap_err().to_string(),
         format!(
-            "{}: only JSON is read; put the same list into adminServer.json beside it",
+            "{}: tangelo reads only JSON; put the same list into adminServer.json beside it",
             folder.path(script.0).display()
         ),
     );
@@ -592,9 +589,9 @@ fn calls_arrive_at_the_own_host_and_port() {
     assert_eq!(listen("localhost", port), Ok(Some("127.0.0.1:3150".into())));
     assert_eq!(listen("127.0.0.1", ""), Ok(None), "as pomelo");
     let error = listen("no..host", port).unwrap_err();
-    let start = "servers.json: connector[0] c-1: host: \"no..host\" cannot be resolved: ";
+    let start = "servers.json: connector[0] c-1: host: cannot resolve \"no..host\": ";
     assert!(error.starts_with(start), "{error}");
-    let end = "; accepted: an address or a name that this machine knows, or set rpc.listen";
+    let end = "; expected an address or a name that this machine knows; or set rpc.listen";
     assert!(error.ends_with(end), "{error}");
 }
 
@@ -614,8 +611,8 @@ fn weights_are_read() {
     assert_eq!(
         config.warnings,
         [
-            "servers.json: chat[0] a: weight: -1 is out of range; accepted: a number from 0 to \
-          1000000; this server gets no weight"
+            "servers.json: chat[0] a: weight = -1: expected a number from 0 to \
+          1000000; tangelo gives this server no weight"
         ],
     );
 }
