@@ -34,6 +34,8 @@ enum Kind {
 
 // Each connection has one, and the second kind must not enlarge it.
 const _: () = assert!(size_of::<Socket>() == size_of::<Watched>());
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Socket>() == 16);
 
 /// A descriptor that the poller watches.
 #[derive(Debug)]

@@ -102,6 +102,7 @@ impl<O> Calls<O> {
             origin,
         };
         self.calls.insert(id, call);
+        self.check_invariants();
         Ok(id)
     }
 
@@ -122,6 +123,7 @@ impl<O> Calls<O> {
         let late = self.calls.extract_if(|_, call| due(call) <= time.now);
         let origins = in_order(late);
         self.earliest = self.calls.values().map(due).min();
+        self.check_invariants();
         origins
     }
 
@@ -130,7 +132,9 @@ impl<O> Calls<O> {
         self.up = false;
         self.epoch = next;
         self.earliest = None;
-        in_order(self.calls.drain())
+        let origins = in_order(self.calls.drain());
+        self.check_invariants();
+        origins
     }
 
     /// The link is open.
@@ -139,6 +143,22 @@ impl<O> Calls<O> {
         if self.epoch == epoch {
             self.up = true;
         }
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(
+            self.calls.len() <= self.calls_max,
+            "more calls than may wait"
+        );
+        debug_assert!(
+            self.up || self.calls.is_empty(),
+            "a call waits for a link that is down"
+        );
+        debug_assert!(
+            self.earliest.is_some() || self.calls.is_empty(),
+            "a call waits without a deadline"
+        );
+        debug_assert!(self.stride > 0, "a process has a shard");
     }
 }
 

@@ -49,6 +49,7 @@ impl<T> Slab<T> {
         debug_assert!(entry.value.is_none());
         let sid = Sid::new(self.shard, slot, entry.generation);
         entry.value = Some(make(sid));
+        self.check_invariants();
         Some(sid)
     }
 
@@ -76,6 +77,7 @@ impl<T> Slab<T> {
             slot.generation += 1;
             self.free.push(sid.slot() as u32);
         }
+        self.check_invariants();
         Some(value)
     }
 
@@ -102,6 +104,20 @@ impl<T> Slab<T> {
     /// Returns true if there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(
+            self.slots.len() <= SESSIONS_PER_SHARD_MAX,
+            "more slots than may be"
+        );
+        debug_assert!(self.free.len() <= self.slots.len(), "a slot is free twice");
+        debug_assert!(
+            self.free
+                .last()
+                .is_none_or(|slot| self.slots[*slot as usize].value.is_none()),
+            "a free slot has a value"
+        );
     }
 }
 

@@ -232,7 +232,9 @@ impl Receiver for CallReceiver<'_> {
     fn receive(&self, input: &mut [u8]) -> Option<usize> {
         let mut at = 0;
         loop {
-            let (used, event) = acceptor::receive(&input[at..]).ok()?;
+            let Some((used, event)) = acceptor::receive(&input[at..]).ok()? else {
+                return Some(at);
+            };
             let packet = &input[at..at + used];
             self.desk.received.borrow_mut().extend_from_slice(packet);
             at += used;
@@ -246,7 +248,6 @@ impl Receiver for CallReceiver<'_> {
                     self.link.write(&[pong]).ok()?;
                 }
                 Some(Event::Disconnect) => return None,
-                None if used == 0 => return Some(at),
                 None => {}
             }
         }

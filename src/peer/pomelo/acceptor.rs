@@ -1,5 +1,6 @@
 //! A link that a peer opened to call us.
 
+use super::Received;
 use crate::limits::RPC_FRAME_BYTES_MAX;
 use crate::peer::pomelo::mailbox::LinkFault;
 use crate::wire::pomelo::mqtt::{self, Packet};
@@ -15,12 +16,12 @@ pub enum Event<'a> {
     Disconnect,
 }
 
-/// Takes the next whole packet off the front of `input`: bytes used, 0 for "wait for more", and what
-/// it means to the owner. As the genuine server: CONNECT is not insisted on.
-pub fn receive(input: &[u8]) -> Result<(usize, Option<Event<'_>>), LinkFault> {
+/// Takes the next whole packet off the front of `input`. As in the genuine server, a link works without a
+/// CONNECT.
+pub fn receive(input: &[u8]) -> Received<Event<'_>, LinkFault> {
     let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| LinkFault::Bytes)?;
     let Some((packet, bytes)) = decoded else {
-        return Ok((0, None));
+        return Ok(None);
     };
     let event = match packet {
         Packet::Publish {
@@ -31,5 +32,5 @@ pub fn receive(input: &[u8]) -> Result<(usize, Option<Event<'_>>), LinkFault> {
         Packet::Disconnect => Some(Event::Disconnect),
         Packet::Publish { .. } | Packet::Connect | Packet::Connack | Packet::PingResp => None,
     };
-    Ok((bytes, event))
+    Ok(Some((bytes, event)))
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::Received;
 use crate::limits::RPC_FRAME_BYTES_MAX;
 use crate::time::ShardTime;
 use crate::wire::pomelo::mqtt::{self, Packet};
@@ -98,15 +99,11 @@ impl Mailbox {
         self.probe_at = None;
     }
 
-    /// Takes the next whole packet off the front of `input`: bytes used, 0 for "wait for more", and
-    /// what it means to the owner.
-    pub fn receive<'a>(
-        &mut self,
-        input: &'a [u8],
-    ) -> Result<(usize, Option<Event<'a>>), LinkFault> {
+    /// Takes the next whole packet off the front of `input`.
+    pub fn receive<'a>(&mut self, input: &'a [u8]) -> Received<Event<'a>, LinkFault> {
         let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| LinkFault::Bytes)?;
         let Some((packet, bytes)) = decoded else {
-            return Ok((0, None));
+            return Ok(None);
         };
         hop!();
         let event = match packet {
@@ -126,7 +123,8 @@ impl Mailbox {
             self.first_answer_by = None;
             self.probe_at = None;
         }
-        Ok((bytes, event))
+        self.check_invariants();
+        Ok(Some((bytes, event)))
     }
 
     /// Looks at the clock: true when a PINGREQ has to go out now. A second one is not sent while
@@ -156,7 +154,15 @@ impl Mailbox {
             return Ok(false);
         }
         self.pinged = Some(time.now);
+        self.check_invariants();
         Ok(true)
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(
+            self.probe_at <= self.first_answer_by,
+            "a probe asks for the first answer before the answer is late"
+        );
     }
 }
 
@@ -211,10 +217,16 @@ mod tests {
         let start = now();
         let at = |seconds| ShardTime::new(start + Duration::from_secs(seconds));
         let mut mailbox = Mailbox::new(start, Duration::from_secs(10), ANSWER_TIMEOUT);
-        assert_eq!(mailbox.receive(&mqtt::PINGRESP), Ok((2, Some(Event::Pong))));
+        assert_eq!(
+            mailbox.receive(&mqtt::PINGRESP),
+            Ok(Some((2, Some(Event::Pong))))
+        );
         assert_eq!(mailbox.ping_due(at(9)), Ok(false));
         assert_eq!(mailbox.ping_due(at(10)), Ok(true));
-        assert_eq!(mailbox.receive(&mqtt::PINGRESP), Ok((2, Some(Event::Pong))));
+        assert_eq!(
+            mailbox.receive(&mqtt::PINGRESP),
+            Ok(Some((2, Some(Event::Pong))))
+        );
         assert_eq!(mailbox.ping_due(at(20)), Ok(true));
         assert_eq!(mailbox.ping_due(at(30)), Ok(false), "one is unanswered");
         assert_eq!(mailbox.ping_due(at(39)), Ok(false));
@@ -286,16 +298,16 @@ mod tests {
         mqtt::write_publish(&mut bytes, |out| out.extend_from_slice(b"{}"));
         bytes.extend_from_slice(&mqtt::DISCONNECT);
         for end in 0..bytes.len() - 2 {
-            assert_eq!(mailbox.receive(&bytes[..end]), Ok((0, None)));
+            assert_eq!(mailbox.receive(&bytes[..end]), Ok(None));
         }
         let used = bytes.len() - 2;
         assert_eq!(
             mailbox.receive(&bytes),
-            Ok((used, Some(Event::Payload(b"{}"))))
+            Ok(Some((used, Some(Event::Payload(b"{}")))))
         );
         assert_eq!(
             mailbox.receive(&bytes[used..]),
-            Ok((2, Some(Event::Disconnect)))
+            Ok(Some((2, Some(Event::Disconnect))))
         );
         assert_eq!(mailbox.receive(b"HTTP/1.1 200 OK"), Err(LinkFault::Bytes));
     }

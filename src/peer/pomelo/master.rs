@@ -37,6 +37,7 @@ use serde_json::{Map, Value, json};
 pub use self::entry::{ServerInfo, ServerList};
 pub use self::figures::{Figures, Login, Statistics};
 use self::modules::DONE;
+use super::Received;
 use crate::dialect::Dialect;
 use crate::limits::RPC_FRAME_BYTES_MAX;
 use crate::time::ShardTime;
@@ -228,11 +229,12 @@ impl Master {
         now: Instant,
         input: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<(usize, Option<Event>), Fault> {
+    ) -> Received<Event, Fault> {
         let received = self.packet(now, input, out);
         if received.is_err() {
             self.close();
         }
+        self.check_invariants();
         received
     }
 
@@ -242,6 +244,7 @@ impl Master {
         if alive.is_err() {
             self.close();
         }
+        self.check_invariants();
         alive
     }
 
@@ -282,18 +285,13 @@ impl Master {
         self.close();
     }
 
-    fn packet(
-        &mut self,
-        now: Instant,
-        input: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(usize, Option<Event>), Fault> {
+    fn packet(&mut self, now: Instant, input: &[u8], out: &mut Vec<u8>) -> Received<Event, Fault> {
         let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| Fault::Bytes)?;
         let Some((packet, bytes)) = decoded else {
-            return Ok((0, None));
+            return Ok(None);
         };
         if self.state == State::Closed {
-            return Ok((bytes, None));
+            return Ok(Some((bytes, None)));
         }
         let event = match packet {
             Packet::Connack if self.state == State::Connecting => {
@@ -312,7 +310,7 @@ impl Master {
             Packet::Disconnect => return Err(Fault::Left),
             Packet::Connect | Packet::Connack => None,
         };
-        Ok((bytes, event))
+        Ok(Some((bytes, event)))
     }
 
     fn keep_alive(&mut self, time: ShardTime, out: &mut Vec<u8>) -> Result<(), Fault> {
@@ -341,6 +339,27 @@ impl Master {
     /// An answer to a question of this connection can still be sent.
     fn expects(&self, connection: u32) -> bool {
         self.state != State::Closed && self.connection == connection
+    }
+
+    fn check_invariants(&self) {
+        let is_closed = self.state == State::Closed;
+        assert!(
+            !is_closed || self.next_ping.is_none(),
+            "a closed link pings"
+        );
+        assert!(
+            !is_closed || self.awaits_start.is_none(),
+            "a closed link has a request"
+        );
+        assert!(
+            self.pinged.is_none() || self.next_ping.is_some(),
+            "a ping went out although none are scheduled"
+        );
+        let has_joined = matches!(self.state, State::Joined | State::Reconnecting);
+        assert!(
+            !has_joined || self.recorded,
+            "a server joins without a record"
+        );
     }
 
     fn close(&mut self) {

@@ -90,8 +90,8 @@ impl Receiver for PeerReceiver<'_> {
         let mut at = 0;
         loop {
             match acceptor::receive(&input[at..]) {
-                Ok((0, _)) => return Some(at),
-                Ok((used, event)) => {
+                Ok(None) => return Some(at),
+                Ok(Some((used, event))) => {
                     at += used;
                     match event {
                         Some(Event::Payload(payload)) => {

@@ -274,8 +274,8 @@ impl Receiver for LinkReceiver<'_> {
                 state.connection()?.mailbox.receive(&input[at..])
             };
             match received {
-                Ok((0, _)) => return Some(at),
-                Ok((used, event)) => {
+                Ok(None) => return Some(at),
+                Ok(Some((used, event))) => {
                     at += used;
                     if event.is_some_and(Event::is_answer) {
                         peers.note_answer(core, link);

@@ -238,8 +238,8 @@ impl Receiver for MasterReceiver<'_> {
                 peers.send(core, &registry.writer, |bytes| bytes.append(&mut out));
             }
             match received {
-                Ok((0, _)) => return Some(at),
-                Ok((used, event)) => {
+                Ok(None) => return Some(at),
+                Ok(Some((used, event))) => {
                     at += used;
                     let ends = event == Some(Event::RegisterAnew);
                     if event == Some(Event::Accepted) {

@@ -71,7 +71,8 @@ impl Monitor {
 
     /// One whole packet.
     fn take(&mut self, packet: &[u8]) -> Result<Option<Event>, Fault> {
-        let (bytes, event) = self.master.receive(self.now, packet, &mut self.out)?;
+        let received = self.master.receive(self.now, packet, &mut self.out)?;
+        let (bytes, event) = received.expect("a whole packet");
         assert_eq!(bytes, packet.len());
         Ok(event)
     }
@@ -287,7 +288,10 @@ fn a_ping_goes_out_each_minute_and_two_minutes_of_silence_end_the_link() {
         assert_eq!(!out.is_empty(), sent, "{seconds}");
     }
     assert_eq!(out[..], mqtt::PINGREQ);
-    assert_eq!(master.receive(start, &mqtt::PINGRESP, out), Ok((2, None)));
+    assert_eq!(
+        master.receive(start, &mqtt::PINGRESP, out),
+        Ok(Some((2, None)))
+    );
     for (seconds, sent) in [(119, false), (120, true), (180, false), (239, false)] {
         out.clear();
         assert_eq!(master.tick(at(seconds), out), Ok(()));
@@ -298,7 +302,7 @@ fn a_ping_goes_out_each_minute_and_two_minutes_of_silence_end_the_link() {
     out.clear();
     master.connected(start + 300 * second, out);
     let ping = mqtt::PINGREQ;
-    assert_eq!(master.receive(start, &ping, out), Ok((2, None)));
+    assert_eq!(master.receive(start, &ping, out), Ok(Some((2, None))));
     assert_eq!(
         out[out.len() - 2..],
         mqtt::PINGRESP,
@@ -704,12 +708,11 @@ fn feed(monitor: &mut Monitor, bytes: &[u8], piece: usize) {
     for piece in bytes.chunks(piece) {
         input.extend_from_slice(piece);
         loop {
-            let Ok((used, event)) = monitor
-                .master
-                .receive(monitor.now, &input, &mut monitor.out)
-            else {
+            let Monitor { master, out, now } = &mut *monitor;
+            let Ok(received) = master.receive(*now, &input, out) else {
                 return;
             };
+            let Some((used, event)) = received else { break };
             match event {
                 Some(Event::AskFigures(question)) => {
                     monitor
@@ -722,9 +725,6 @@ fn feed(monitor: &mut Monitor, bytes: &[u8], piece: usize) {
                         .answer_statistics(question, &statistics(), &mut monitor.out);
                 }
                 _ => {}
-            }
-            if used == 0 {
-                break;
             }
             input.drain(..used);
         }

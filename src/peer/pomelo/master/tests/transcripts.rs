@@ -128,15 +128,10 @@ fn replay(server: &str, lines: &[Line], dialect: Dialect, piece: usize) -> Vec<E
             let received = monitor
                 .master
                 .receive(monitor.now, &input, &mut monitor.out);
-            let (used, event) = received.unwrap();
-            if used == 0 {
-                assert_eq!(
-                    (event, monitor.out.len()),
-                    (None, before),
-                    "half a packet is nothing"
-                );
+            let Some((used, event)) = received.unwrap() else {
+                assert_eq!(monitor.out.len(), before, "half a packet is nothing");
                 break;
-            }
+            };
             input.drain(..used);
             match event.clone() {
                 Some(Event::AskFigures(question)) => {
