@@ -51,7 +51,7 @@ knobs! {
         /// Server type whose servers get the messages for our own type that no handler here takes. Their
         /// routes stay as they are. Without it such a message gets code 500. Pomelo looks for a
         /// handler by the type in the route, so a backend of this type runs the connector's own
-        /// handlers, `app/servers/connector/handler`, as they are; README.md describes the setup of Pinus.
+        /// handlers, `app/servers/connector/handler`, as they are; `docs/moving-in.md` describes the setup of Pinus.
         /// It must differ from `server_type`.
         delegate: Option<String> = None, Text;
         /// Remote of the delegate, `service.method`, that tangelo calls once for each session which has
