@@ -127,9 +127,9 @@
 #![doc = include_str!("misbehaving.md")]
 //!
 //! **Invariants**: routes are indices after start; a panic of a handler or filter fails only its own
-//! request; only [`reply`] decides what a client sees of an outcome.
+//! request; only `reply` decides what a client sees of an outcome.
 //!
-//! **Absent**: sockets, slab internals. Handlers reach their shard through [`ShardContext`].
+//! **Absent**: sockets, slab internals. Handlers reach their shard through `ShardContext`.
 //!
 //! **Where to start reading**: [`Router`], then [`filter`] for the order of filters.
 

@@ -214,7 +214,7 @@ const STOPPING: &str = "before_stop has begun";
 struct SlowProgram;
 
 impl SlowProgram {
-    const TEST: &str = "signals::a_program_that_other_tests_start";
+    const TEST: &str = "operator::signals::a_program_that_other_tests_start";
 
     fn start() -> (Process, SocketAddr) {
         let address = free_address();
