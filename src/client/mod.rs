@@ -171,6 +171,10 @@ impl fmt::Display for ClientAddr {
     }
 }
 
+/// The result of a machine that receives: the bytes of one unit, and its event, if it is one. `None`: the machine
+/// needs more bytes.
+type Received<'a> = Result<Option<(usize, Option<ClientEvent<'a>>)>, Fault>;
+
 impl ClientMachine {
     /// Returns the state.
     pub fn state(&self) -> ClientState {
@@ -182,18 +186,13 @@ impl ClientMachine {
         self.transport
     }
 
-    /// Takes the next complete unit off the front of `input`. Returns the number of bytes used, 0 if it
-    /// needs more bytes, and the event. The owner calls again until it needs more bytes.
-    pub fn receive<'a>(
-        &mut self,
-        rules: &Rules,
-        input: &'a mut [u8],
-    ) -> Result<(usize, Option<ClientEvent<'a>>), Fault> {
+    /// Takes the next complete unit off the front of `input`. The owner calls again until it needs more bytes.
+    pub fn receive<'a>(&mut self, rules: &Rules, input: &'a mut [u8]) -> Received<'a> {
         if input.is_empty() {
-            return Ok((0, None));
+            return Ok(None);
         }
         if self.state == ClientState::Closed {
-            return Ok((input.len(), None));
+            return Ok(Some((input.len(), None)));
         }
         match self.transport {
             Transport::Undecided => {
@@ -210,28 +209,25 @@ impl ClientMachine {
     }
 
     /// Uses no bytes: the owner counts the connection first, then calls again.
-    fn receive_raw_first<'a>(&mut self) -> Result<(usize, Option<ClientEvent<'a>>), Fault> {
-        Ok((0, Some(ClientEvent::Connected(Box::default()))))
+    fn receive_raw_first<'a>(&mut self) -> Received<'a> {
+        Ok(Some((0, Some(ClientEvent::Connected(Box::default())))))
     }
 
-    fn receive_raw<'a>(
-        &mut self,
-        rules: &Rules,
-        input: &'a [u8],
-    ) -> Result<(usize, Option<ClientEvent<'a>>), Fault> {
-        match package::decode(input, rules.package_bytes_max).map_err(package_fault)? {
-            None => Ok((0, None)),
-            Some(package) => Ok((package.bytes(), Some(self.package(rules, package)?))),
-        }
+    fn receive_raw<'a>(&mut self, rules: &Rules, input: &'a [u8]) -> Received<'a> {
+        let package = package::decode(input, rules.package_bytes_max).map_err(package_fault)?;
+        let Some(package) = package else {
+            return Ok(None);
+        };
+        Ok(Some((package.bytes(), Some(self.package(rules, package)?))))
     }
 
     fn receive_http<'a>(
         &mut self,
         rules: &Rules,
         input: &[u8],
-    ) -> (usize, Option<ClientEvent<'a>>) {
-        match transport::http(input, rules.page) {
-            Http::Wait => (0, None),
+    ) -> Option<(usize, Option<ClientEvent<'a>>)> {
+        Some(match transport::http(input, rules.page) {
+            Http::Wait => return None,
             Http::Upgraded(bytes, answer) => {
                 self.transport = Transport::WebSocket;
                 let connected = Connected {
@@ -243,18 +239,14 @@ impl ClientMachine {
             Http::Answered(answer, fault) => {
                 (input.len(), Some(ClientEvent::Answered(answer, fault)))
             }
-        }
+        })
     }
 
-    fn receive_websocket<'a>(
-        &mut self,
-        rules: &Rules,
-        input: &'a mut [u8],
-    ) -> Result<(usize, Option<ClientEvent<'a>>), Fault> {
+    fn receive_websocket<'a>(&mut self, rules: &Rules, input: &'a mut [u8]) -> Received<'a> {
         let bytes_max = rules.package_bytes_max + HEAD_BYTES;
         let (bytes, frame) = transport::frame(input, &mut self.fragments, bytes_max)?;
         let event = match frame {
-            TransportEvent::Wait => return Ok((0, None)),
+            TransportEvent::Wait => return Ok(None),
             TransportEvent::Message(message) => self.only_package(rules, message)?,
             TransportEvent::Assembled(message) => ClientEvent::Assembled(message),
             TransportEvent::Ping(payload) => ClientEvent::Ping(payload),
@@ -262,9 +254,9 @@ impl ClientMachine {
             TransportEvent::Close(code) => {
                 ClientEvent::Goodbye(code.or(rules.dialect.close_code()))
             }
-            TransportEvent::Nothing => return Ok((bytes, None)),
+            TransportEvent::Nothing => return Ok(Some((bytes, None))),
         };
-        Ok((bytes, Some(event)))
+        Ok(Some((bytes, Some(event))))
     }
 
     /// Returns the event of a message assembled from fragments.

@@ -10,9 +10,12 @@ use crate::limits::{READ_BUDGET_BYTES, READ_BUFFER_BYTES};
 
 /// The protocol that takes the bytes of a connection.
 pub(crate) trait Receiver {
-    /// Takes complete units off the front of `input` and returns their size. The rest comes again with
-    /// more bytes after it. `None` ends the loop.
-    fn receive(&self, input: &mut [u8]) -> Option<usize>;
+    /// Prepares for the units of one read.
+    fn readable(&self) {}
+
+    /// Acts on the unit at the front of `input`, which is not empty, and returns the size of the unit. `Ok(None)`:
+    /// the unit is not complete; its bytes come again with more bytes after them. An error ends the loop.
+    fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End>;
 }
 
 /// The read buffer of a shard, lent to one connection at a time for one poll.
@@ -39,6 +42,20 @@ pub(crate) enum End {
 /// Partial units up to this size wait at the front of the lent buffer. Larger ones get memory of their
 /// own, which grows with the bytes that arrive.
 const TAIL_LENT_MAX: usize = READ_BUFFER_BYTES / 2;
+
+/// Hands complete units off the front of `input` to a receiver, and returns their size.
+#[inline]
+fn receive_units(receiver: &impl Receiver, input: &mut [u8]) -> Result<usize, End> {
+    receiver.readable();
+    let mut at = 0;
+    while at < input.len() {
+        match receiver.receive(&mut input[at..])? {
+            Some(bytes) => at += bytes,
+            None => break,
+        }
+    }
+    Ok(at)
+}
 
 /// Reads until the connection ends.
 ///
@@ -89,9 +106,7 @@ fn read_into_lent(
     hop!();
     let input = &mut lent[..tail.len() + received];
     input[..tail.len()].copy_from_slice(tail);
-    let Some(used) = receiver.receive(input) else {
-        return Poll::Ready(Err(End::Enough));
-    };
+    let used = receive_units(receiver, input)?;
     if used < input.len() {
         tail.clear();
         tail.extend_from_slice(&input[used..]);
@@ -121,9 +136,7 @@ fn read_into_tail(
     if received == 0 {
         return Poll::Ready(Err(End::Eof));
     }
-    let Some(used) = receiver.receive(tail) else {
-        return Poll::Ready(Err(End::Enough));
-    };
+    let used = receive_units(receiver, tail)?;
     tail.drain(..used);
     if tail.is_empty() {
         *tail = Vec::new();

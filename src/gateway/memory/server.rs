@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::World;
 use crate::config;
-use crate::net::drive::{self, ReadBuffer, Receiver};
+use crate::net::drive::{self, End, ReadBuffer, Receiver};
 use crate::net::memory::MemoryListener;
 use crate::net::socket::Socket;
 use crate::peer::pomelo::acceptor::{self, Event};
@@ -229,27 +229,25 @@ struct CallReceiver<'a> {
 }
 
 impl Receiver for CallReceiver<'_> {
-    fn receive(&self, input: &mut [u8]) -> Option<usize> {
-        let mut at = 0;
-        loop {
-            let Some((used, event)) = acceptor::receive(&input[at..]).ok()? else {
-                return Some(at);
-            };
-            let packet = &input[at..at + used];
-            self.desk.received.borrow_mut().extend_from_slice(packet);
-            at += used;
-            match event {
-                Some(Event::Payload(payload)) => {
-                    let payload = (self.link.clone(), payload.to_vec());
-                    self.desk.payloads.borrow_mut().push_back(payload);
-                }
-                Some(Event::Ping) => {
-                    let pong = std::io::IoSlice::new(&mqtt::PINGRESP);
-                    self.link.write(&[pong]).ok()?;
-                }
-                Some(Event::Disconnect) => return None,
-                None => {}
+    fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {
+        let received = acceptor::receive(input).map_err(|_| End::Enough)?;
+        let Some((used, event)) = received else {
+            return Ok(None);
+        };
+        let packet = &input[..used];
+        self.desk.received.borrow_mut().extend_from_slice(packet);
+        match event {
+            Some(Event::Payload(payload)) => {
+                let payload = (self.link.clone(), payload.to_vec());
+                self.desk.payloads.borrow_mut().push_back(payload);
             }
+            Some(Event::Ping) => {
+                let pong = std::io::IoSlice::new(&mqtt::PINGRESP);
+                self.link.write(&[pong]).map_err(|_| End::Failed)?;
+            }
+            Some(Event::Disconnect) => return Err(End::Enough),
+            None => {}
         }
+        Ok(Some(used))
     }
 }

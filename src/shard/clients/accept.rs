@@ -102,7 +102,11 @@ struct ClientReceiver<'a> {
 }
 
 impl Receiver for ClientReceiver<'_> {
-    fn receive(&self, input: &mut [u8]) -> Option<usize> {
-        Some(connection::receive(self.shard, self.sid, input))
+    fn readable(&self) {
+        self.shard.clients.readable(&self.shard.core, self.sid);
+    }
+
+    fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {
+        Ok(connection::receive(self.shard, self.sid, input))
     }
 }

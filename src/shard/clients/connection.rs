@@ -183,6 +183,16 @@ impl Clients {
 
     // ---- Bytes in ----
 
+    /// Restarts the idle timer of a connection that has sent bytes.
+    pub(super) fn readable(&self, core: &Core, sid: Sid) {
+        hop!();
+        self.connection(sid, |connection| {
+            if connection.deadlines.idle.is_some() {
+                connection.deadlines.idle = Some(core.time.get().now + self.timeouts.idle);
+            }
+        });
+    }
+
     /// Applies the first bytes of a connection, which decide its transport.
     pub(in crate::shard) fn connected(&self, core: &Core, sid: Sid, connected: Connected) {
         self.connection(sid, |connection| {
@@ -455,36 +465,28 @@ pub(in crate::shard) fn no_session(sid: &str) -> String {
     format!("session does not exist, sid: {sid}")
 }
 
-/// Acts on the bytes of a client: takes whole units off their front; returns how many bytes they were.
-pub(super) fn receive(shard: &Rc<Shard>, sid: Sid, input: &mut [u8]) -> usize {
-    hop!();
-    let (core, clients) = (&shard.core, &shard.clients);
-    let mut at = 0;
-    clients.connection(sid, |connection| {
-        if connection.deadlines.idle.is_some() {
-            connection.deadlines.idle = Some(core.time.get().now + clients.timeouts.idle);
-        }
-    });
-    loop {
-        let received = {
-            let mut connections = clients.connections.borrow_mut();
-            let Some(connection) = connections.get_mut(sid) else {
-                return input.len();
-            };
-            connection.client.receive(&clients.rules, &mut input[at..])
+/// Acts on the unit at the front of a client's bytes; returns its size, or `None` when it is not complete. A client at
+/// fault is closed, and its bytes are dropped.
+pub(super) fn receive(shard: &Rc<Shard>, sid: Sid, input: &mut [u8]) -> Option<usize> {
+    let bytes = input.len();
+    let received = {
+        let mut connections = shard.clients.connections.borrow_mut();
+        let Some(connection) = connections.get_mut(sid) else {
+            return Some(bytes);
         };
-        match received {
-            Ok((0, None)) => return at,
-            Ok((used, event)) => {
-                at += used;
-                if let Some(event) = event {
-                    shard.client_event(sid, event);
-                }
+        connection.client.receive(&shard.clients.rules, input)
+    };
+    match received {
+        Ok(None) => None,
+        Ok(Some((used, event))) => {
+            if let Some(event) = event {
+                shard.client_event(sid, event);
             }
-            Err(fault) => {
-                shard.close(sid, fault, None);
-                return input.len();
-            }
+            Some(used)
+        }
+        Err(fault) => {
+            shard.close(sid, fault, None);
+            Some(bytes)
         }
     }
 }

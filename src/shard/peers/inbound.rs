@@ -15,7 +15,7 @@ use crate::limits::{CALLERS_LOOKED_UP_MAX, RPC_FRAME_BYTES_MAX};
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::dial;
-use crate::net::drive::{self, Receiver};
+use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::{Listener, Socket};
 use crate::peer::pomelo::acceptor::{self, Event};
 use crate::shard::{Core, Shard};
@@ -84,32 +84,28 @@ struct PeerReceiver<'a> {
 }
 
 impl Receiver for PeerReceiver<'_> {
-    fn receive(&self, input: &mut [u8]) -> Option<usize> {
-        let (core, peers) = (&self.shard.core, &self.shard.peers);
+    fn readable(&self) {
         self.socket.quick_ack();
-        let mut at = 0;
-        loop {
-            match acceptor::receive(&input[at..]) {
-                Ok(None) => return Some(at),
-                Ok(Some((used, event))) => {
-                    at += used;
-                    match event {
-                        Some(Event::Payload(payload)) => {
-                            serve_payload(self.shard, self.writer, payload)
-                        }
-                        Some(Event::Ping) => peers.send(core, self.writer, |out| {
-                            out.extend_from_slice(&mqtt::PINGRESP);
-                        }),
-                        Some(Event::Disconnect) => return None,
-                        None => {}
-                    }
-                }
-                Err(_) => {
-                    core.counters().add(Counter::BadCalls, 1);
-                    return None;
-                }
-            }
+    }
+
+    fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {
+        let (core, peers) = (&self.shard.core, &self.shard.peers);
+        let received = acceptor::receive(input).map_err(|_| {
+            core.counters().add(Counter::BadCalls, 1);
+            End::Enough
+        })?;
+        let Some((used, event)) = received else {
+            return Ok(None);
+        };
+        match event {
+            Some(Event::Payload(payload)) => serve_payload(self.shard, self.writer, payload),
+            Some(Event::Ping) => peers.send(core, self.writer, |out| {
+                out.extend_from_slice(&mqtt::PINGRESP);
+            }),
+            Some(Event::Disconnect) => return Err(End::Enough),
+            None => {}
         }
+        Ok(Some(used))
     }
 }
 

@@ -259,45 +259,44 @@ struct LinkReceiver<'a> {
 }
 
 impl Receiver for LinkReceiver<'_> {
-    fn receive(&self, input: &mut [u8]) -> Option<usize> {
+    fn readable(&self) {
         hop!();
-        let Self { shard, link, .. } = self;
-        let (core, peers) = (&shard.core, &shard.peers);
         self.socket.quick_ack();
         // Batches that other shards sent before the peer wrote this answer come first: a push before the
         // response that it belongs to.
-        shard.receive_waiting_batches();
-        let mut at = 0;
-        loop {
-            let received = {
-                let mut state = link.state.borrow_mut();
-                state.connection()?.mailbox.receive(&input[at..])
-            };
-            match received {
-                Ok(None) => return Some(at),
-                Ok(Some((used, event))) => {
-                    at += used;
-                    if event.is_some_and(Event::is_answer) {
-                        peers.note_answer(core, link);
-                    }
-                    match event {
-                        Some(Event::Payload(payload)) => shard.payload(link.index, payload),
-                        Some(Event::Ping) => peers.send(core, &link.writer, |out| {
-                            out.extend_from_slice(&mqtt::PINGRESP);
-                        }),
-                        Some(Event::Pong) if !link.writer.is_open() => {
-                            peers.open(core, &link.writer, self.socket.clone());
-                        }
-                        Some(Event::Disconnect) => return None,
-                        Some(Event::Pong) | None => {}
-                    }
-                }
-                Err(fault) => {
-                    link.end_with(fault);
-                    return None;
-                }
-            }
+        self.shard.receive_waiting_batches();
+    }
+
+    fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {
+        let Self { shard, link, .. } = self;
+        let (core, peers) = (&shard.core, &shard.peers);
+        let received = {
+            let mut state = link.state.borrow_mut();
+            let connection = state.connection().ok_or(End::Enough)?;
+            connection.mailbox.receive(input)
+        };
+        let received = received.map_err(|fault| {
+            link.end_with(fault);
+            End::Enough
+        })?;
+        let Some((used, event)) = received else {
+            return Ok(None);
+        };
+        if event.is_some_and(Event::is_answer) {
+            peers.note_answer(core, link);
         }
+        match event {
+            Some(Event::Payload(payload)) => shard.payload(link.index, payload),
+            Some(Event::Ping) => peers.send(core, &link.writer, |out| {
+                out.extend_from_slice(&mqtt::PINGRESP);
+            }),
+            Some(Event::Pong) if !link.writer.is_open() => {
+                peers.open(core, &link.writer, self.socket.clone());
+            }
+            Some(Event::Disconnect) => return Err(End::Enough),
+            Some(Event::Pong) | None => {}
+        }
+        Ok(Some(used))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::dial::{DialError, dial};
-use crate::net::drive::{self, Receiver};
+use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::Socket;
 use crate::peer::directory::{Cluster, Directory};
 use crate::peer::pomelo::mailbox::Backoff;
@@ -221,44 +221,36 @@ struct MasterReceiver<'a> {
 }
 
 impl Receiver for MasterReceiver<'_> {
-    fn receive(&self, input: &mut [u8]) -> Option<usize> {
+    fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {
         let Self {
             shard, registry, ..
         } = self;
         let (core, peers) = (&shard.core, &shard.peers);
-        let mut at = 0;
-        loop {
-            let mut out = Vec::new();
-            let now = core.time.get().now;
-            let received = registry
-                .master
-                .borrow_mut()
-                .receive(now, &input[at..], &mut out);
-            if !out.is_empty() {
-                peers.send(core, &registry.writer, |bytes| bytes.append(&mut out));
-            }
-            match received {
-                Ok(None) => return Some(at),
-                Ok(Some((used, event))) => {
-                    at += used;
-                    let ends = event == Some(Event::RegisterAnew);
-                    if event == Some(Event::Accepted) {
-                        self.accepted.set(Some(clock::now()));
-                    }
-                    let order = event.and_then(|event| peers.master_event(core, registry, event));
-                    if let Some(order) = order {
-                        shard.carry_out(order);
-                    }
-                    if ends {
-                        return None;
-                    }
-                }
-                Err(fault) => {
-                    registry.end_reason.set(Some(fault.text()));
-                    return None;
-                }
-            }
+        let mut out = Vec::new();
+        let now = core.time.get().now;
+        let received = registry.master.borrow_mut().receive(now, input, &mut out);
+        if !out.is_empty() {
+            peers.send(core, &registry.writer, |bytes| bytes.append(&mut out));
         }
+        let received = received.map_err(|fault| {
+            registry.end_reason.set(Some(fault.text()));
+            End::Enough
+        })?;
+        let Some((used, event)) = received else {
+            return Ok(None);
+        };
+        let ends = event == Some(Event::RegisterAnew);
+        if event == Some(Event::Accepted) {
+            self.accepted.set(Some(clock::now()));
+        }
+        let order = event.and_then(|event| peers.master_event(core, registry, event));
+        if let Some(order) = order {
+            shard.carry_out(order);
+        }
+        if ends {
+            return Err(End::Enough);
+        }
+        Ok(Some(used))
     }
 }
 
