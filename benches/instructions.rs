@@ -267,7 +267,10 @@ fn working_client(rules: &Rules) -> ClientMachine {
         *b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
     let received = client.receive(rules, &mut upgrade);
-    assert!(matches!(received, Ok(Some((_, Some(ClientEvent::Connected(_)))))));
+    assert!(matches!(
+        received,
+        Ok(Some((_, Some(ClientEvent::Connected(_)))))
+    ));
     let mut handshake = client_frame(Kind::Handshake, b"{}");
     let received = client.receive(rules, &mut handshake);
     assert!(matches!(

@@ -13,7 +13,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("Cluster", NOT_YET),
     ("EncodeError", NOT_YET),
     ("Event", NOT_YET),
-    ("Fault", NOT_YET),
     ("Filter", NOT_YET),
     ("Kind", NOT_YET),
     ("Login", NOT_YET),

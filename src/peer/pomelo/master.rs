@@ -11,7 +11,7 @@
 //! ```
 //!
 //! One [`Master`] lives as long as the process; each connection runs through the picture once. It
-//! begins with [`Master::connected`]; after a [`Fault`] the owner closes it, waits and dials again.
+//! begins with [`Master::connected`]; after a [`MasterFault`] the owner closes it, waits and dials again.
 //! A server that has joined comes back with `reconnect`, which the master does not check, and
 //! registers only when it has to ([`Event::RegisterAnew`]).
 //!
@@ -135,7 +135,7 @@ struct Asked {
 
 /// Why a connection to the master ends. None of them is the end: the owner waits and dials again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum MasterFault {
     /// The master said that it will close.
     Left,
     /// Bytes that are not the protocol.
@@ -150,7 +150,7 @@ pub enum Fault {
     StillConnected,
 }
 
-impl Fault {
+impl MasterFault {
     /// For a log line.
     pub fn text(self) -> &'static str {
         match self {
@@ -229,7 +229,7 @@ impl Master {
         now: Instant,
         input: &[u8],
         out: &mut Vec<u8>,
-    ) -> Received<Event, Fault> {
+    ) -> Received<Event, MasterFault> {
         let received = self.packet(now, input, out);
         if received.is_err() {
             self.close();
@@ -239,7 +239,7 @@ impl Master {
     }
 
     /// Looks at the clock; to be called about once a second.
-    pub fn tick(&mut self, time: ShardTime, out: &mut Vec<u8>) -> Result<(), Fault> {
+    pub fn tick(&mut self, time: ShardTime, out: &mut Vec<u8>) -> Result<(), MasterFault> {
         let alive = self.keep_alive(time, out);
         if alive.is_err() {
             self.close();
@@ -285,8 +285,13 @@ impl Master {
         self.close();
     }
 
-    fn packet(&mut self, now: Instant, input: &[u8], out: &mut Vec<u8>) -> Received<Event, Fault> {
-        let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| Fault::Bytes)?;
+    fn packet(
+        &mut self,
+        now: Instant,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Received<Event, MasterFault> {
+        let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| MasterFault::Bytes)?;
         let Some((packet, bytes)) = decoded else {
             return Ok(None);
         };
@@ -307,24 +312,24 @@ impl Master {
                 out.extend_from_slice(&mqtt::PINGRESP);
                 None
             }
-            Packet::Disconnect => return Err(Fault::Left),
+            Packet::Disconnect => return Err(MasterFault::Left),
             Packet::Connect | Packet::Connack => None,
         };
         Ok(Some((bytes, event)))
     }
 
-    fn keep_alive(&mut self, time: ShardTime, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn keep_alive(&mut self, time: ShardTime, out: &mut Vec<u8>) -> Result<(), MasterFault> {
         let is_late = |since: Option<Instant>, timeout| {
             since.is_some_and(|since| time.is_over(since + timeout, timeout))
         };
         match self.state {
             State::Closed => return Ok(()),
             State::Joined => {}
-            _ if is_late(self.since, JOIN_MAX) => return Err(Fault::JoinTimeout),
+            _ if is_late(self.since, JOIN_MAX) => return Err(MasterFault::JoinTimeout),
             _ => {}
         }
         if is_late(self.pinged, 2 * KEEPALIVE) {
-            return Err(Fault::NoPong);
+            return Err(MasterFault::NoPong);
         }
         if self.next_ping.is_some_and(|at| time.now >= at) {
             self.next_ping = Some(time.now + KEEPALIVE);
@@ -391,7 +396,7 @@ impl Master {
         topic: &[u8],
         payload: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<Option<Event>, Fault> {
+    ) -> Result<Option<Event>, MasterFault> {
         let awaited = match self.state {
             State::Registering => Some(admin::REGISTER),
             State::Reconnecting => Some(admin::RECONNECT_OK),
@@ -419,11 +424,15 @@ impl Master {
     }
 
     /// The master has decided whether this server takes part.
-    fn outcome(&mut self, outcome: admin::Outcome, out: &mut Vec<u8>) -> Result<Event, Fault> {
+    fn outcome(
+        &mut self,
+        outcome: admin::Outcome,
+        out: &mut Vec<u8>,
+    ) -> Result<Event, MasterFault> {
         let registering = self.state == State::Registering;
         if !outcome.accepted {
             if !registering {
-                return Err(Fault::StillConnected);
+                return Err(MasterFault::StillConnected);
             }
             self.close();
             return Ok(Event::Refused(outcome.message));
@@ -446,7 +455,7 @@ impl Master {
         error: &Value,
         body: Value,
         out: &mut Vec<u8>,
-    ) -> Result<Option<Event>, Fault> {
+    ) -> Result<Option<Event>, MasterFault> {
         let awaited = match (self.state, id) {
             (State::Subscribing(request), Value::String(id)) => *id == request.to_string(),
             (State::Subscribing(request), id) => *id == request,
@@ -460,7 +469,7 @@ impl Master {
             Value::Null if !admin::is_truthy(error) => Some(Map::new()),
             _ => None,
         };
-        let list = ServerList::new(list.ok_or(Fault::NoList)?, &self.config.id);
+        let list = ServerList::new(list.ok_or(MasterFault::NoList)?, &self.config.id);
         self.state = State::Joined;
         self.anew = false;
         if !self.recorded {

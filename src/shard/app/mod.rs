@@ -136,6 +136,7 @@ impl Application {
     }
 
     /// Returns whether a route is of this server's own type.
+    #[inline]
     pub(super) fn serves(&self, route: &[u8]) -> bool {
         self.routes.is_served(route)
     }
@@ -209,6 +210,7 @@ impl Application {
     }
 
     /// Returns whether one more future of the application may begin; counts a refusal.
+    #[inline]
     pub(super) fn has_room(&self, core: &Core) -> bool {
         let has_room = self.in_progress.get() < IN_PROGRESS_MAX;
         if !has_room {

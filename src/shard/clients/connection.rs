@@ -283,6 +283,7 @@ impl Clients {
     }
 
     /// Counts one more in flight for a session, if there is room; `None` when it is gone.
+    #[inline]
     pub(in crate::shard) fn begin_in_flight(&self, core: &Core, sid: Sid) -> Option<bool> {
         let begun = self.connection(sid, |connection| {
             let room = (connection.in_flight as usize) < core.config.client.calls_in_flight_max;
@@ -301,6 +302,7 @@ impl Clients {
     }
 
     /// Counts one less in flight for a session.
+    #[inline]
     pub(in crate::shard) fn end_in_flight(&self, sid: Sid) {
         self.connection(sid, |connection| {
             debug_assert!(connection.in_flight > 0);

@@ -26,6 +26,7 @@ impl Clients {
 
     /// Decodes the body of a client's message to JSON text, and takes the signature off. `Ok(None)`: the message is
     /// dropped. `scratch` is memory for a body that has another form on the wire.
+    #[inline]
     pub(in crate::shard) fn decode<'a>(
         &self,
         core: &Core,

@@ -106,6 +106,7 @@ impl Peers {
     /// Forwards a client's message to a server of a type: chooses the server, begins the call, writes its frame.
     ///
     /// Cost: no allocation; the body is copied once, and once more when another shard owns the link.
+    #[inline]
     pub(in crate::shard) fn forward(
         &self,
         core: &Core,
@@ -176,6 +177,7 @@ impl Peers {
     }
 
     /// Ends the call that an answer is for; `None` where no such call waits.
+    #[inline]
     pub(in crate::shard) fn end_call(&self, peer: PeerIndex, id: u64) -> Option<Origin> {
         self.calls.borrow_mut()[peer.index()].finish(id)
     }

@@ -92,6 +92,7 @@ impl Peers {
     }
 
     /// Appends bytes; they leave at the end of the turn, after what goes to other shards.
+    #[inline]
     pub(in crate::shard) fn send(
         &self,
         core: &Core,
