@@ -183,7 +183,8 @@ impl Layers {
             ..Config::default()
         };
         let launched = self.launch.as_ref();
-        let launched = launched.map(|launch| launch.entry(&app_dir)).transpose()?;
+        let info = launched.map(|launch| launch.info(&app_dir));
+        let launched = info.map(entry::Entry::launched).transpose()?;
         if let Some(own) = &launched {
             own.identify(&mut config)?;
         }

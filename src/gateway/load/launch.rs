@@ -7,8 +7,6 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Number, Value as Json};
 
-use super::entry::Entry;
-use crate::error::Result;
 use crate::wire::json::write_number;
 
 /// The description that a process has of itself.
@@ -54,10 +52,10 @@ impl Launch {
         }
     }
 
-    /// Returns the entry that the words describe.
-    pub(super) fn entry(&self, app_dir: &Path) -> Result<Entry> {
+    /// Returns the description of the server in the words.
+    pub(super) fn info(&self, app_dir: &Path) -> Info {
         let main = self.main.clone().unwrap_or_else(|| usual_main(app_dir));
-        Entry::launched(parse(&main, &self.words))
+        parse(&main, &self.words)
     }
 }
 
