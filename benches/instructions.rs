@@ -21,10 +21,10 @@ use tangelo::handler::{Outcome, reply};
 use tangelo::limits::{RPC_FRAME_BYTES_MAX, WRITE_SLICES_MAX};
 use tangelo::memory::InMemory;
 use tangelo::push::{Framing, Outbox, QueuePool};
-use tangelo::wire::message::{self, Message, Route};
-use tangelo::wire::package::{self, Kind};
+use tangelo::wire::message::{self, Message, MessageRoute};
+use tangelo::wire::package::{self, PackageKind};
 use tangelo::wire::pomelo::mqtt::{self, Packet};
-use tangelo::wire::pomelo::rpc::{self, Forward, Session};
+use tangelo::wire::pomelo::rpc::{self, Forward, SessionExport};
 use tangelo::wire::websocket::{self, Opcode};
 use tangelo::{Config, Gateway, config};
 
@@ -242,7 +242,7 @@ fn receive(rounds: u64) {
     let request = request(MESSAGE_ID);
     let mut body = Vec::new();
     assert_eq!(message::write(&mut body, &request), Ok(()));
-    let mut frame = client_frame(Kind::Data, &body);
+    let mut frame = client_frame(PackageKind::Data, &body);
     let expected = (frame.len(), Some(ClientEvent::Message(request)));
     assert_eq!(client.receive(&rules, &mut frame), Ok(Some(expected)));
     for _ in 0..rounds {
@@ -253,8 +253,8 @@ fn receive(rounds: u64) {
 fn request(id: u32) -> Message<'static> {
     Message {
         id,
-        kind: message::Kind::Request,
-        route: Route::Text(ROUTE.as_bytes()),
+        kind: message::MessageKind::Request,
+        route: MessageRoute::Text(ROUTE.as_bytes()),
         gzip: false,
         body: BODY,
     }
@@ -271,21 +271,21 @@ fn working_client(rules: &Rules) -> ClientMachine {
         received,
         Ok(Some((_, Some(ClientEvent::Connected(_)))))
     ));
-    let mut handshake = client_frame(Kind::Handshake, b"{}");
+    let mut handshake = client_frame(PackageKind::Handshake, b"{}");
     let received = client.receive(rules, &mut handshake);
     assert!(matches!(
         received,
         Ok(Some((_, Some(ClientEvent::Handshake(b"{}")))))
     ));
     client.accept();
-    let mut ack = client_frame(Kind::Ack, b"");
+    let mut ack = client_frame(PackageKind::Ack, b"");
     let received = client.receive(rules, &mut ack);
     assert!(matches!(received, Ok(Some((_, Some(ClientEvent::Acked))))));
     client
 }
 
 /// A package in a frame. Its mask is zero, so that it can be unmasked again and again.
-fn client_frame(kind: Kind, body: &[u8]) -> Vec<u8> {
+fn client_frame(kind: PackageKind, body: &[u8]) -> Vec<u8> {
     let header = websocket::header(Opcode::Binary, package::HEAD_BYTES + body.len());
     let mut frame = header.as_slice().to_vec();
     frame[1] |= 0x80;
@@ -311,7 +311,7 @@ fn forward(rounds: u64) {
         route: ROUTE,
         body: BODY,
         gzip: false,
-        session: Session {
+        session: SessionExport {
             id: 1 << 40,
             frontend_id: "\"connector-1\"",
             uid: "\"10001\"",
@@ -410,7 +410,7 @@ fn forward_through_shard(rounds: u64) {
     for id in 1..=BATCH as u32 {
         let mut message = Vec::new();
         message::write(&mut message, &request(id)).expect("a request can be written");
-        assert!(package::write(&mut requests, Kind::Data, &message));
+        assert!(package::write(&mut requests, PackageKind::Data, &message));
         message::write_response(&mut responses, id, text.as_bytes());
     }
     for _ in 0..rounds.div_ceil(BATCH) {

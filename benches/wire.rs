@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tangelo::limits::{PACKAGE_BODY_BYTES_MAX, READ_BUFFER_BYTES, RPC_FRAME_BYTES_MAX};
-use tangelo::wire::message::{self, Message, Route};
-use tangelo::wire::package::{self, Kind};
+use tangelo::wire::message::{self, Message, MessageRoute};
+use tangelo::wire::package::{self, PackageKind};
 use tangelo::wire::pomelo::mqtt::{self, Packet};
-use tangelo::wire::pomelo::rpc::{self, Forward, Session};
+use tangelo::wire::pomelo::rpc::{self, Forward, SessionExport};
 use tangelo::wire::websocket::{self, Frame, Opcode};
 use tangelo::wire::{json, varint};
 
@@ -49,7 +49,7 @@ fn packages(c: &mut Criterion) {
         if input.len() + package::HEAD_BYTES + body.len() > READ_BUFFER_BYTES {
             break;
         }
-        assert!(package::write(&mut input, Kind::Data, body));
+        assert!(package::write(&mut input, PackageKind::Data, body));
         expected = (expected.0 + 1, expected.1 + body.len());
     }
     let count = Throughput::Elements(expected.0 as u64);
@@ -69,13 +69,13 @@ fn messages(c: &mut Criterion) {
     for (name, route) in [
         (
             "message/decode, route as text",
-            Route::Text(ROUTE.as_bytes()),
+            MessageRoute::Text(ROUTE.as_bytes()),
         ),
-        ("message/decode, route as code", Route::Code(7)),
+        ("message/decode, route as code", MessageRoute::Code(7)),
     ] {
         let request = Message {
             id: 300,
-            kind: message::Kind::Request,
+            kind: message::MessageKind::Request,
             route,
             gzip: false,
             body: SMALL,
@@ -97,7 +97,7 @@ fn messages(c: &mut Criterion) {
 
     let bytes = package::HEAD_BYTES + 1 + 1 + ROUTE.len() + SMALL.len();
     bench(c, "message/encode a push", ONE, Ok(bytes), || {
-        let route = Route::Text(black_box(ROUTE.as_bytes()));
+        let route = MessageRoute::Text(black_box(ROUTE.as_bytes()));
         message::push_package(route, black_box(SMALL)).map(|package| black_box(package).len())
     });
 }
@@ -176,7 +176,7 @@ fn calls(c: &mut Criterion) {
         route: ROUTE,
         body: SMALL,
         gzip: false,
-        session: Session {
+        session: SessionExport {
             id: 1 << 40,
             frontend_id: "\"connector-1\"",
             uid: "\"10001\"",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::limits::{MESSAGE_ID_BYTES_MAX, PACKAGE_BODY_BYTES_MAX};
 use crate::route::dictionary::Dictionary;
-use crate::wire::message::{self, Route};
+use crate::wire::message::{self, MessageRoute};
 use crate::wire::protobuf::{self, BadBody, DecodeError, ProtoId, Schema};
 use crate::wire::{handshake, json};
 
@@ -125,14 +125,14 @@ impl Coder {
 
     /// Returns the text of a route, and whether the client sent it as a code. Returns `None` for an
     /// unknown code (C22).
-    pub fn route<'a>(&'a self, route: Route<'a>) -> Option<(&'a [u8], bool)> {
+    pub fn route<'a>(&'a self, route: MessageRoute<'a>) -> Option<(&'a [u8], bool)> {
         match route {
-            Route::Text(text) => Some((text, false)),
-            Route::Code(code) => {
+            MessageRoute::Text(text) => Some((text, false)),
+            MessageRoute::Code(code) => {
                 let text = self.dictionary.as_ref()?.route(code)?;
                 Some((text.as_bytes(), true))
             }
-            Route::None => None,
+            MessageRoute::None => None,
         }
     }
 
@@ -207,7 +207,7 @@ impl Coder {
         }
         let proto = self.protos.server.as_ref().and_then(|s| s.proto(route));
         let code = self.dictionary.as_ref().and_then(|d| d.code(route));
-        let route = code.map_or(Route::Text(route.as_bytes()), Route::Code);
+        let route = code.map_or(MessageRoute::Text(route.as_bytes()), MessageRoute::Code);
         let package = match proto {
             None => message::push_package(route, body),
             Some(proto) => {
@@ -225,7 +225,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::wire::protobuf::{EncodeError, Flavour};
+    use crate::wire::protobuf::{Flavour, ProtoEncodeError};
 
     fn coder(check: bool) -> Coder {
         let schema = |value| Schema::parse(Flavour::Pinus, &value).unwrap();
@@ -317,18 +317,18 @@ mod tests {
             push("onMove", "{\"x\":-1}"),
             Err(PushError::Body(BadBody {
                 field: "x",
-                error: EncodeError::Negative
+                error: ProtoEncodeError::Negative
             }))
         );
     }
 
     #[test]
     fn without_a_dictionary_no_code_means_anything() {
-        assert_eq!(Coder::default().route(Route::Code(1)), None);
+        assert_eq!(Coder::default().route(MessageRoute::Code(1)), None);
         assert_eq!(
-            coder(false).route(Route::Code(1)),
+            coder(false).route(MessageRoute::Code(1)),
             Some((&b"a.b.c"[..], true))
         );
-        assert_eq!(coder(false).route(Route::Code(9)), None);
+        assert_eq!(coder(false).route(MessageRoute::Code(9)), None);
     }
 }

@@ -7,7 +7,7 @@ use super::coder::Protos;
 use super::crypto::PublicKey;
 use crate::config::{Config, Dialect};
 use crate::route::dictionary::Dictionary;
-use crate::wire::handshake::{self, Request};
+use crate::wire::handshake::{self, HandshakeRequest};
 use crate::wire::json;
 
 /// The replies, built once at start.
@@ -25,7 +25,7 @@ pub struct HandshakeReplies {
 #[derive(Debug)]
 pub struct Greeting<'a> {
     /// The request of the client.
-    pub request: Request<'a>,
+    pub request: HandshakeRequest<'a>,
     /// The key of the client's signatures. With `client.use_crypto`, a client without a usable key
     /// connects too, and its messages are dropped.
     pub key: Option<PublicKey>,
@@ -86,9 +86,9 @@ impl HandshakeReplies {
     pub fn examine<'a>(
         &self,
         body: &'a [u8],
-        also: impl FnOnce(&Request<'a>) -> bool,
+        also: impl FnOnce(&HandshakeRequest<'a>) -> bool,
     ) -> Result<Greeting<'a>, Refusal> {
-        let request = Request::parse(body).ok_or(Refusal {
+        let request = HandshakeRequest::parse(body).ok_or(Refusal {
             body: handshake::FAILED,
             cause: "its body cannot be read",
         })?;
@@ -117,7 +117,7 @@ impl HandshakeReplies {
     }
 
     /// Returns the reply to an accepted client.
-    pub fn reply(&self, request: &Request<'_>) -> Bytes {
+    pub fn reply(&self, request: &HandshakeRequest<'_>) -> Bytes {
         let dict = self.dict_version.is_some() && request.dict_version() == self.dict_version;
         let protos = self.proto_version.is_some() && request.proto_version() == self.proto_version;
         self.replies[usize::from(dict)][usize::from(protos)].clone()

@@ -26,8 +26,8 @@ use std::fmt;
 
 use crate::config::{Config, Dialect};
 use crate::error::Fault;
-use crate::wire::message::{self, Message, MessageError, Route};
-use crate::wire::package::{self, HEAD_BYTES, Kind, Package, PackageError};
+use crate::wire::message::{self, Message, MessageError, MessageRoute};
+use crate::wire::package::{self, HEAD_BYTES, Package, PackageError, PackageKind};
 use crate::wire::websocket;
 
 pub mod check;
@@ -290,14 +290,16 @@ impl ClientMachine {
         package: Package<'a>,
     ) -> Result<ClientEvent<'a>, Fault> {
         Ok(match (package.kind, self.state) {
-            (Kind::Data, ClientState::Working) => return decode_message(rules, package.body),
-            (Kind::Heartbeat, ClientState::Working) => ClientEvent::Heartbeat,
-            (Kind::Handshake, ClientState::Inited) => ClientEvent::Handshake(package.body),
-            (Kind::Ack, ClientState::WaitAck) => {
+            (PackageKind::Data, ClientState::Working) => {
+                return decode_message(rules, package.body);
+            }
+            (PackageKind::Heartbeat, ClientState::Working) => ClientEvent::Heartbeat,
+            (PackageKind::Handshake, ClientState::Inited) => ClientEvent::Handshake(package.body),
+            (PackageKind::Ack, ClientState::WaitAck) => {
                 self.state = ClientState::Working;
                 ClientEvent::Acked
             }
-            (Kind::Kick, _) => return Err(Fault::PackageKick),
+            (PackageKind::Kick, _) => return Err(Fault::PackageKick),
             _ => ClientEvent::Ignored,
         })
     }
@@ -331,7 +333,7 @@ impl ClientMachine {
 fn decode_message<'a>(rules: &Rules, body: &'a [u8]) -> Result<ClientEvent<'a>, Fault> {
     hop!();
     match message::decode(body) {
-        Ok(message) if message.route == Route::None => Ok(ClientEvent::Dropped),
+        Ok(message) if message.route == MessageRoute::None => Ok(ClientEvent::Dropped),
         Ok(message) => Ok(ClientEvent::Message(message)),
         // Pomelo drops a message that is cut before its route. Pinus stops answering; tangelo closes.
         Err(MessageError::NoRoute) if rules.dialect.drops_cut_message() => Ok(ClientEvent::Dropped),

@@ -20,7 +20,7 @@ use super::origin::ReplyTo;
 use super::parcel::SessionReply;
 use crate::ids::{ShardId, Sid};
 use crate::limits::REQUESTS_PENDING_MAX;
-use crate::peer::pomelo::master::{Login, Statistics};
+use crate::peer::pomelo::master::{LoginEntry, Statistics};
 use crate::session::Uid;
 use crate::session::binding::Binding;
 use crate::wire::json;
@@ -148,12 +148,12 @@ impl Coordinator {
     /// Returns the connection statistics of a process with `connections` clients (C11–C14).
     pub(super) fn statistics(&self, connections: usize) -> Statistics {
         let binding = self.binding.borrow();
-        let logins = binding.logins().into_iter().map(|login| Login {
+        let logins = binding.logins().into_iter().map(|login| LoginEntry {
             time_ms: login.login_time_ms,
             uid: login.uid.json().to_owned(),
             address: login.address.to_string(),
         });
-        let logins: Vec<Login> = logins.collect();
+        let logins: Vec<LoginEntry> = logins.collect();
         Statistics {
             connections: connections as u64,
             logged_in: logins.len() as u64,

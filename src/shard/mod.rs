@@ -412,7 +412,7 @@ impl Core {
     /// Returns the exported form of a session: what backends learn of it.
     fn export_session(&self, sid: Sid, identity: &Identity) -> Vec<u8> {
         let mut out = Vec::new();
-        rpc::Session {
+        rpc::SessionExport {
             id: sid.get(),
             frontend_id: &self.server_id_json,
             uid: identity.uid.as_ref().map_or("null", Uid::json),

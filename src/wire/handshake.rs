@@ -4,12 +4,12 @@ use super::json;
 
 /// What a client says of itself; only what the server acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Request<'a> {
+pub struct HandshakeRequest<'a> {
     /// Raw text of `sys`: present and truthy, else there is no request.
     pub sys: &'a [u8],
 }
 
-impl<'a> Request<'a> {
+impl<'a> HandshakeRequest<'a> {
     /// Reads a handshake body. `None`: not JSON, or no truthy `sys`; the answer is code 500.
     pub fn parse(body: &'a [u8]) -> Option<Self> {
         json::validate(body).ok()?;
@@ -108,7 +108,12 @@ mod tests {
             b"{\"sys\":0}",
             b"{\"sys\":\"\"}",
         ] {
-            assert_eq!(Request::parse(body), None, "{}", body.escape_ascii());
+            assert_eq!(
+                HandshakeRequest::parse(body),
+                None,
+                "{}",
+                body.escape_ascii()
+            );
         }
         for body in [
             &b"{\"sys\":{}}"[..],
@@ -116,9 +121,13 @@ mod tests {
             b"{\"sys\":\"x\"}",
             b"{\"sys\":true}",
         ] {
-            assert!(Request::parse(body).is_some(), "{}", body.escape_ascii());
+            assert!(
+                HandshakeRequest::parse(body).is_some(),
+                "{}",
+                body.escape_ascii()
+            );
         }
-        let last = Request::parse(b"{\"sys\":1,\"sys\":{\"dictVersion\":\"v\"}}").unwrap();
+        let last = HandshakeRequest::parse(b"{\"sys\":1,\"sys\":{\"dictVersion\":\"v\"}}").unwrap();
         assert_eq!(last.dict_version().as_deref(), Some("v"));
     }
 
@@ -158,7 +167,7 @@ mod tests {
         ) {
             let whole = format!("{{\"sys\":{{\"type\":{text}}}}}");
             for body in [text.as_bytes(), whole.as_bytes(), &bytes] {
-                if let Some(request) = Request::parse(body) {
+                if let Some(request) = HandshakeRequest::parse(body) {
                     prop_assert!(json::is_truthy(request.sys));
                     let _ = (request.client_type(), request.client_version(), request.rsa());
                     let _ = (request.dict_version(), request.proto_version());

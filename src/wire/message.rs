@@ -1,6 +1,6 @@
 //! The message layer: the body of a data package.
 
-use super::package::{self, Kind as PackageKind};
+use super::package::{self, PackageKind};
 use super::varint::{self, VarintError};
 use crate::limits::{
     MESSAGE_ID_BYTES_MAX, MESSAGE_ID_MAX, PACKAGE_BODY_BYTES_MAX, ROUTE_BYTES_MAX,
@@ -8,7 +8,7 @@ use crate::limits::{
 
 /// Message type, three bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MessageKind {
     /// Client to server, wants a response.
     Request,
     /// Client to server, wants none.
@@ -21,7 +21,7 @@ pub enum Kind {
     Undefined(u8),
 }
 
-impl Kind {
+impl MessageKind {
     fn from_flag(flag: u8) -> Self {
         match (flag >> 1) & 7 {
             0 => Self::Request,
@@ -54,7 +54,7 @@ impl Kind {
 
 /// Where a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route<'a> {
+pub enum MessageRoute<'a> {
     /// The type carries none.
     None,
     /// Bytes of the text as they came: not checked for UTF-8.
@@ -76,9 +76,9 @@ pub struct Message<'a> {
     /// 0 for a notify, and for a request that wants no response.
     pub id: u32,
     /// Its type.
-    pub kind: Kind,
+    pub kind: MessageKind,
     /// Where it goes.
-    pub route: Route<'a>,
+    pub route: MessageRoute<'a>,
     /// Flag bit 4: recorded and passed on, never acted on.
     pub gzip: bool,
     /// The rest.
@@ -101,7 +101,7 @@ pub enum MessageError {
 /// The message in the body of a data package.
 pub fn decode(input: &[u8]) -> Result<Message<'_>, MessageError> {
     let (&flag, mut rest) = input.split_first().ok_or(MessageError::Empty)?;
-    let kind = Kind::from_flag(flag);
+    let kind = MessageKind::from_flag(flag);
     let mut id = 0;
     if kind.has_id() {
         match varint::decode(rest, MESSAGE_ID_BYTES_MAX) {
@@ -109,25 +109,25 @@ pub fn decode(input: &[u8]) -> Result<Message<'_>, MessageError> {
                 id = value;
                 rest = &rest[bytes..];
             }
-            Err(VarintError::Truncated) if kind == Kind::Request => {
+            Err(VarintError::Truncated) if kind == MessageKind::Request => {
                 return Err(MessageError::NoRoute);
             }
             Err(VarintError::Truncated) => return Err(MessageError::Truncated),
             Ok(_) | Err(VarintError::TooLong) => return Err(MessageError::IdTooLarge),
         }
     }
-    let mut route = Route::None;
+    let mut route = MessageRoute::None;
     if kind.has_route() {
         if flag & 1 == 1 {
             let (code, tail) = rest.split_first_chunk().ok_or(MessageError::Truncated)?;
-            route = Route::Code(u16::from_be_bytes(*code));
+            route = MessageRoute::Code(u16::from_be_bytes(*code));
             rest = tail;
         } else {
             let (&length, tail) = rest.split_first().ok_or(MessageError::NoRoute)?;
             let (text, tail) = tail
                 .split_at_checked(usize::from(length))
                 .ok_or(MessageError::Truncated)?;
-            route = Route::Text(text);
+            route = MessageRoute::Text(text);
             rest = tail;
         }
     }
@@ -167,8 +167,8 @@ pub fn len(message: &Message<'_>) -> usize {
         0
     };
     let route = match message.route {
-        Route::Text(text) if message.kind.has_route() => 1 + text.len(),
-        Route::Code(_) if message.kind.has_route() => 2,
+        MessageRoute::Text(text) if message.kind.has_route() => 1 + text.len(),
+        MessageRoute::Code(_) if message.kind.has_route() => 2,
         _ => 0,
     };
     1 + id + route + message.body.len()
@@ -177,8 +177,8 @@ pub fn len(message: &Message<'_>) -> usize {
 /// Writes a message without its body: the caller appends it, or shares it.
 pub fn write_head(out: &mut Vec<u8>, message: &Message<'_>) -> Result<(), EncodeError> {
     let has_route = message.kind.has_route();
-    let code = has_route && matches!(message.route, Route::Code(_));
-    if let Route::Text(text) = message.route
+    let code = has_route && matches!(message.route, MessageRoute::Code(_));
+    if let MessageRoute::Text(text) = message.route
         && text.len() > ROUTE_BYTES_MAX
     {
         return Err(EncodeError::RouteTooLong);
@@ -188,8 +188,8 @@ pub fn write_head(out: &mut Vec<u8>, message: &Message<'_>) -> Result<(), Encode
         varint::write(out, message.id);
     }
     match message.route {
-        Route::Code(code) if has_route => out.extend_from_slice(&code.to_be_bytes()),
-        Route::Text(text) if has_route => {
+        MessageRoute::Code(code) if has_route => out.extend_from_slice(&code.to_be_bytes()),
+        MessageRoute::Text(text) if has_route => {
             out.push(text.len() as u8);
             out.extend_from_slice(text);
         }
@@ -216,16 +216,16 @@ pub fn write_response(out: &mut Vec<u8>, id: u32, body: &[u8]) {
     let bytes = response_bytes(id, body.len());
     out.reserve(bytes);
     package::write_head(out, PackageKind::Data, bytes - package::HEAD_BYTES);
-    out.push(Kind::Response.number() << 1);
+    out.push(MessageKind::Response.number() << 1);
     varint::write(out, id);
     out.extend_from_slice(body);
 }
 
 /// A push as a whole data package, to be written to any number of sessions.
-pub fn push_package(route: Route<'_>, body: &[u8]) -> Result<Vec<u8>, EncodeError> {
+pub fn push_package(route: MessageRoute<'_>, body: &[u8]) -> Result<Vec<u8>, EncodeError> {
     let message = Message {
         id: 0,
-        kind: Kind::Push,
+        kind: MessageKind::Push,
         route,
         gzip: false,
         body,
@@ -284,7 +284,7 @@ mod tests {
             let message = decode(package.body).unwrap();
             assert_eq!(
                 (message.id, message.kind, message.body),
-                (id, Kind::Response, &b"{}"[..])
+                (id, MessageKind::Response, &b"{}"[..])
             );
             let mut again = Vec::new();
             write(&mut again, &message).unwrap();

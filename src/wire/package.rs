@@ -8,7 +8,7 @@ pub const HEAD_BYTES: usize = 4;
 /// Package type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum PackageKind {
     /// JSON both ways; the first package of a connection.
     Handshake = 1,
     /// Client to server; a body is ignored.
@@ -21,7 +21,7 @@ pub enum Kind {
     Kick = 5,
 }
 
-impl Kind {
+impl PackageKind {
     fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Handshake,
@@ -43,7 +43,7 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Package<'a> {
     /// Its type.
-    pub kind: Kind,
+    pub kind: PackageKind,
     /// Its body.
     pub body: &'a [u8],
 }
@@ -65,11 +65,14 @@ pub enum PackageError {
 }
 
 /// Type and body length announced by a head; `None`: fewer than four bytes.
-pub fn head(input: &[u8], body_bytes_max: usize) -> Result<Option<(Kind, usize)>, PackageError> {
+pub fn head(
+    input: &[u8],
+    body_bytes_max: usize,
+) -> Result<Option<(PackageKind, usize)>, PackageError> {
     let Some(&[kind, a, b, c]) = input.first_chunk::<HEAD_BYTES>() else {
         return Ok(None);
     };
-    let kind = Kind::from_byte(kind).ok_or(PackageError::UnknownType(kind))?;
+    let kind = PackageKind::from_byte(kind).ok_or(PackageError::UnknownType(kind))?;
     let length = u32::from_be_bytes([0, a, b, c]) as usize;
     if length > body_bytes_max {
         return Err(PackageError::TooLong(length));
@@ -87,7 +90,7 @@ pub fn decode(input: &[u8], body_bytes_max: usize) -> Result<Option<Package<'_>>
 }
 
 /// Writes a head. The caller has checked the length against `PACKAGE_BODY_BYTES_MAX`.
-pub fn write_head(out: &mut Vec<u8>, kind: Kind, body_bytes: usize) {
+pub fn write_head(out: &mut Vec<u8>, kind: PackageKind, body_bytes: usize) {
     debug_assert!(body_bytes <= PACKAGE_BODY_BYTES_MAX);
     let [_, a, b, c] = (body_bytes as u32).to_be_bytes();
     out.extend_from_slice(&[kind as u8, a, b, c]);
@@ -95,7 +98,7 @@ pub fn write_head(out: &mut Vec<u8>, kind: Kind, body_bytes: usize) {
 
 /// Writes a whole package; false, and nothing written, when the body is too long for its head.
 #[must_use]
-pub fn write(out: &mut Vec<u8>, kind: Kind, body: &[u8]) -> bool {
+pub fn write(out: &mut Vec<u8>, kind: PackageKind, body: &[u8]) -> bool {
     if body.len() > PACKAGE_BODY_BYTES_MAX {
         return false;
     }
@@ -113,14 +116,14 @@ mod tests {
     #[test]
     fn every_split_point_waits_for_more() {
         let mut bytes = Vec::new();
-        assert!(write(&mut bytes, Kind::Data, b"{\"a\":1}"));
+        assert!(write(&mut bytes, PackageKind::Data, b"{\"a\":1}"));
         for end in 0..bytes.len() {
             assert_eq!(decode(&bytes[..end], 100), Ok(None), "at {end}");
         }
         let package = decode(&bytes, 100).unwrap().unwrap();
         assert_eq!(
             (package.kind, package.body),
-            (Kind::Data, &b"{\"a\":1}"[..])
+            (PackageKind::Data, &b"{\"a\":1}"[..])
         );
         assert_eq!(package.bytes(), bytes.len());
     }
@@ -138,7 +141,7 @@ mod tests {
         let mut out = Vec::new();
         assert!(!write(
             &mut out,
-            Kind::Data,
+            PackageKind::Data,
             &vec![0; PACKAGE_BODY_BYTES_MAX + 1]
         ));
         assert!(out.is_empty());

@@ -25,8 +25,8 @@ mod encode;
 mod schema;
 
 pub use self::decode::DecodeError;
-pub use self::encode::{BadBody, EncodeError};
-pub use self::schema::{Doubt, Flavour, Proto, ProtoId, Schema, SchemaError, version};
+pub use self::encode::{BadBody, ProtoEncodeError};
+pub use self::schema::{Doubt, Flavour, ProtoDefinition, ProtoId, Schema, SchemaError, version};
 
 #[cfg(test)]
 mod tests;

@@ -279,7 +279,7 @@ pub fn close_code(payload: &[u8]) -> Result<Option<u16>, WebSocketError> {
 /// Errors: see [`HttpError`]
 /// Source: RFC 9112
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Request<'a> {
+pub struct UpgradeRequest<'a> {
     /// As sent, upper case as a rule.
     pub method: &'a str,
     /// As sent, with the query.
@@ -330,7 +330,7 @@ impl HttpError {
 ///
 /// A request that asks for no WebSocket has no `upgrade` and is no error.
 /// As pomelo: HTTP/1.0 may upgrade too, for the sake of old proxies (Node's `http`).
-pub fn parse_request(input: &[u8]) -> Result<Option<Request<'_>>, HttpError> {
+pub fn parse_request(input: &[u8]) -> Result<Option<UpgradeRequest<'_>>, HttpError> {
     with_head(input, |head, end| {
         let (Some(method), Some(path)) = (head.method, head.path) else {
             return Err(HttpError::Malformed);
@@ -342,7 +342,7 @@ pub fn parse_request(input: &[u8]) -> Result<Option<Request<'_>>, HttpError> {
         } else {
             return Err(HttpError::BadUpgrade);
         };
-        Ok(Request {
+        Ok(UpgradeRequest {
             method,
             path,
             end,

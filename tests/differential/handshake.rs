@@ -8,7 +8,7 @@ use tangelo::client::coder::Protos;
 use tangelo::client::handshake::HandshakeReplies;
 use tangelo::config::Config;
 use tangelo::route::dictionary::Dictionary;
-use tangelo::wire::package::{self, Kind};
+use tangelo::wire::package::{self, PackageKind};
 use tangelo::wire::protobuf::{Flavour, Schema};
 
 use super::peer::{self, hex};
@@ -134,7 +134,7 @@ fn case(random: &mut Random) -> Case {
 
 fn packed(body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    package::write_head(&mut out, Kind::Handshake, body.len());
+    package::write_head(&mut out, PackageKind::Handshake, body.len());
     out.extend_from_slice(body);
     out
 }

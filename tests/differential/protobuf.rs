@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use tangelo::wire::json;
-use tangelo::wire::protobuf::{Flavour, Proto, Schema};
+use tangelo::wire::protobuf::{Flavour, ProtoDefinition, Schema};
 
 use super::peer::{self, hex};
 use super::random::Random;
@@ -96,7 +96,7 @@ fn case(random: &mut Random, flavour: Flavour) -> Case {
 }
 
 /// `Err(true)`: an empty body is sent; `Err(false)`: nothing.
-fn encode(proto: Proto<'_>, body: &str) -> Result<Vec<u8>, bool> {
+fn encode(proto: ProtoDefinition<'_>, body: &str) -> Result<Vec<u8>, bool> {
     let mut out = Vec::new();
     match proto.encode(body.as_bytes(), &mut out) {
         Ok(true) => Ok(out),
@@ -105,7 +105,7 @@ fn encode(proto: Proto<'_>, body: &str) -> Result<Vec<u8>, bool> {
     }
 }
 
-fn decode(proto: Proto<'_>, bytes: &[u8]) -> Value {
+fn decode(proto: ProtoDefinition<'_>, bytes: &[u8]) -> Value {
     let mut out = Vec::new();
     match proto.decode(bytes, &mut out) {
         Ok(_) => String::from_utf8(out).unwrap().into(),

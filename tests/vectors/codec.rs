@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tangelo::limits::PACKAGE_BODY_BYTES_MAX;
 use tangelo::route::dictionary::Dictionary;
-use tangelo::wire::message::{self, Kind, Message, Route};
+use tangelo::wire::message::{self, Message, MessageKind, MessageRoute};
 use tangelo::wire::package;
 
 use super::differences::{Differences, Failures, Tangelo};
@@ -172,19 +172,19 @@ enum Encoded {
 /// `None` where no value of [`Message`] says what the case wants to say.
 fn encode_message(case: &MessageCase) -> Option<Result<Hex, message::EncodeError>> {
     let route = match (case.compress_route, &case.route) {
-        (0, Value::Null) => Route::None,
-        (0, Value::String(text)) => Route::Text(text.as_bytes()),
-        (1, code) => Route::Code(u16::try_from(code.as_u64()?).ok()?),
+        (0, Value::Null) => MessageRoute::None,
+        (0, Value::String(text)) => MessageRoute::Text(text.as_bytes()),
+        (1, code) => MessageRoute::Code(u16::try_from(code.as_u64()?).ok()?),
         other => panic!("{}: {other:?}", case.name),
     };
     let message = Message {
         id: u32::try_from(case.id).ok()?,
         kind: match case.kind {
-            0 => Kind::Request,
-            1 => Kind::Notify,
-            2 => Kind::Response,
-            3 => Kind::Push,
-            other => Kind::Undefined(other),
+            0 => MessageKind::Request,
+            1 => MessageKind::Notify,
+            2 => MessageKind::Response,
+            3 => MessageKind::Push,
+            other => MessageKind::Undefined(other),
         },
         route,
         gzip: case.gzip,
@@ -212,11 +212,11 @@ fn fields(message: Message<'_>) -> Fields {
     Fields {
         id: message.id.into(),
         kind: message.kind.number(),
-        compressed: matches!(message.route, Route::Code(_)),
+        compressed: matches!(message.route, MessageRoute::Code(_)),
         route: match message.route {
-            Route::None => Value::Null,
-            Route::Text(text) => String::from_utf8_lossy(text).into(),
-            Route::Code(code) => code.into(),
+            MessageRoute::None => Value::Null,
+            MessageRoute::Text(text) => String::from_utf8_lossy(text).into(),
+            MessageRoute::Code(code) => code.into(),
         },
         gzip: message.gzip,
         body: Hex(message.body.to_vec()),

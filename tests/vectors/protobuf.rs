@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tangelo::wire::json;
-use tangelo::wire::protobuf::{Flavour, Proto, Schema, version};
+use tangelo::wire::protobuf::{Flavour, ProtoDefinition, Schema, version};
 
 use super::differences::{Differences, Failures, Tangelo};
 use super::file::{Hex, cases};
@@ -110,7 +110,7 @@ fn bodies(file: &str, flavour: Flavour, text: &str) {
     failures.none();
 }
 
-fn encode(proto: Proto<'_>, message: &str) -> Outcome<Hex> {
+fn encode(proto: ProtoDefinition<'_>, message: &str) -> Outcome<Hex> {
     let mut out = b"before".to_vec();
     let result = proto.encode(message.as_bytes(), &mut out);
     let bytes = out.strip_prefix(b"before").expect("only appended").to_vec();
@@ -123,7 +123,7 @@ fn encode(proto: Proto<'_>, message: &str) -> Outcome<Hex> {
 }
 
 /// The text, and whether all required fields are there.
-fn decode(proto: Proto<'_>, bytes: &[u8]) -> Outcome<(String, bool)> {
+fn decode(proto: ProtoDefinition<'_>, bytes: &[u8]) -> Outcome<(String, bool)> {
     let mut out = b"before".to_vec();
     let result = proto.decode(bytes, &mut out);
     let text = String::from_utf8(out).unwrap();

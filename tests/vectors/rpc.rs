@@ -73,7 +73,7 @@ fn forward(call: &Value) -> Vec<u8> {
         route: message["route"].as_str().expect("a text"),
         body: body.as_bytes(),
         gzip: message["compressGzip"] == 1,
-        session: rpc::Session {
+        session: rpc::SessionExport {
             id: number(&session["id"]),
             frontend_id: &text(&session["frontendId"]),
             uid: uid.as_ref().map_or("null", Uid::json),

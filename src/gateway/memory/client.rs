@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::World;
 use crate::limits::PACKAGE_BODY_BYTES_MAX;
 use crate::net::memory::MemoryStream;
-use crate::wire::message::{self, Kind, Message, Route};
-use crate::wire::package::{self, Kind as PackageKind};
+use crate::wire::message::{self, Message, MessageKind, MessageRoute};
+use crate::wire::package::{self, PackageKind};
 
 /// The options of a client. [`InMemory::connect`](super::InMemory::connect) uses the default.
 #[derive(Debug, Clone, Default)]
@@ -112,7 +112,7 @@ impl Client {
     pub fn ask(&mut self, route: &str, body: &impl Serialize) -> u32 {
         self.last_id += 1;
         self.asked.insert(self.last_id, route.into());
-        self.message(Kind::Request, self.last_id, route, body);
+        self.message(MessageKind::Request, self.last_id, route, body);
         self.last_id
     }
 
@@ -129,7 +129,7 @@ impl Client {
     /// If `body` cannot be written as JSON or by its proto.
     #[track_caller]
     pub fn notify(&mut self, route: &str, body: &impl Serialize) {
-        self.message(Kind::Notify, 0, route, body);
+        self.message(MessageKind::Notify, 0, route, body);
     }
 
     /// Takes the oldest received push: its route and body.
@@ -210,7 +210,7 @@ impl Client {
     }
 
     #[track_caller]
-    fn message(&mut self, kind: Kind, id: u32, route: &str, body: &impl Serialize) {
+    fn message(&mut self, kind: MessageKind, id: u32, route: &str, body: &impl Serialize) {
         let text = serde_json::to_vec(body);
         let text = text
             .unwrap_or_else(|error| panic!("{route}: the body cannot be written as JSON: {error}"));
@@ -218,8 +218,8 @@ impl Client {
             id,
             kind,
             route: match self.codes.get(route) {
-                Some(code) => Route::Code(*code),
-                None => Route::Text(route.as_bytes()),
+                Some(code) => MessageRoute::Code(*code),
+                None => MessageRoute::Text(route.as_bytes()),
             },
             gzip: false,
             body: &self.encoded(route, text),
@@ -307,7 +307,7 @@ impl Client {
     }
 
     fn data(&mut self, message: &Message<'_>) {
-        if message.kind == Kind::Response {
+        if message.kind == MessageKind::Response {
             let route = self.asked.remove(&message.id);
             let route = route.unwrap_or_else(|| {
                 panic!(
@@ -320,15 +320,15 @@ impl Client {
             return;
         }
         let route = match message.route {
-            Route::Text(text) => String::from_utf8_lossy(text).into_owned(),
-            Route::Code(code) => {
+            MessageRoute::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            MessageRoute::Code(code) => {
                 let known = self.codes.iter().find(|(_, known)| **known == code);
                 let known = known.map(|(route, _)| route.clone());
                 known.unwrap_or_else(|| {
                     panic!("the gateway sent route code {code}, which its handshake did not name")
                 })
             }
-            Route::None => panic!(
+            MessageRoute::None => panic!(
                 "the gateway sent a {:?} message, which only clients send",
                 message.kind
             ),

@@ -12,7 +12,7 @@ use crate::config;
 use crate::net::drive::{self, End, ReadBuffer, Receiver};
 use crate::net::memory::MemoryListener;
 use crate::net::socket::Socket;
-use crate::peer::pomelo::acceptor::{self, Event};
+use crate::peer::pomelo::acceptor::{self, AcceptorEvent};
 use crate::wire::json;
 use crate::wire::pomelo::{mqtt, rpc};
 
@@ -237,15 +237,15 @@ impl Receiver for CallReceiver<'_> {
         let packet = &input[..used];
         self.desk.received.borrow_mut().extend_from_slice(packet);
         match event {
-            Some(Event::Payload(payload)) => {
+            Some(AcceptorEvent::Payload(payload)) => {
                 let payload = (self.link.clone(), payload.to_vec());
                 self.desk.payloads.borrow_mut().push_back(payload);
             }
-            Some(Event::Ping) => {
+            Some(AcceptorEvent::Ping) => {
                 let pong = std::io::IoSlice::new(&mqtt::PINGRESP);
                 self.link.write(&[pong]).map_err(|_| End::Failed)?;
             }
-            Some(Event::Disconnect) => return Err(End::Enough),
+            Some(AcceptorEvent::Disconnect) => return Err(End::Enough),
             None => {}
         }
         Ok(Some(used))

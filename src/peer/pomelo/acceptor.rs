@@ -7,7 +7,7 @@ use crate::wire::pomelo::mqtt::{self, Packet};
 
 /// What came over an accepted link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum AcceptorEvent<'a> {
     /// JSON with one call or an array of them; [`crate::wire::pomelo::rpc::calls`] reads it.
     Payload(&'a [u8]),
     /// Answer with PINGRESP.
@@ -18,7 +18,7 @@ pub enum Event<'a> {
 
 /// Takes the next whole packet off the front of `input`. As in the genuine server, a link works without a
 /// CONNECT.
-pub fn receive(input: &[u8]) -> Received<Event<'_>, LinkFault> {
+pub fn receive(input: &[u8]) -> Received<AcceptorEvent<'_>, LinkFault> {
     let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| LinkFault::Bytes)?;
     let Some((packet, bytes)) = decoded else {
         return Ok(None);
@@ -27,9 +27,9 @@ pub fn receive(input: &[u8]) -> Received<Event<'_>, LinkFault> {
         Packet::Publish {
             topic: mqtt::RPC_TOPIC,
             payload,
-        } => Some(Event::Payload(payload)),
-        Packet::PingReq => Some(Event::Ping),
-        Packet::Disconnect => Some(Event::Disconnect),
+        } => Some(AcceptorEvent::Payload(payload)),
+        Packet::PingReq => Some(AcceptorEvent::Ping),
+        Packet::Disconnect => Some(AcceptorEvent::Disconnect),
         Packet::Publish { .. } | Packet::Connect | Packet::Connack | Packet::PingResp => None,
     };
     Ok(Some((bytes, event)))

@@ -9,7 +9,7 @@ use crate::wire::pomelo::mqtt::{self, Packet};
 
 /// What came over a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum MailboxEvent<'a> {
     /// JSON with one answer or an array of them; [`crate::wire::pomelo::rpc::answers`] reads it.
     Payload(&'a [u8]),
     /// The peer asks whether we live.
@@ -20,10 +20,10 @@ pub enum Event<'a> {
     Disconnect,
 }
 
-impl Event<'_> {
+impl MailboxEvent<'_> {
     /// True when the peer speaks the protocol and stays.
     pub fn is_answer(self) -> bool {
-        self != Event::Disconnect
+        self != MailboxEvent::Disconnect
     }
 }
 
@@ -100,7 +100,7 @@ impl Mailbox {
     }
 
     /// Takes the next whole packet off the front of `input`.
-    pub fn receive<'a>(&mut self, input: &'a [u8]) -> Received<Event<'a>, LinkFault> {
+    pub fn receive<'a>(&mut self, input: &'a [u8]) -> Received<MailboxEvent<'a>, LinkFault> {
         let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| LinkFault::Bytes)?;
         let Some((packet, bytes)) = decoded else {
             return Ok(None);
@@ -110,16 +110,16 @@ impl Mailbox {
             Packet::Publish {
                 topic: mqtt::RPC_TOPIC,
                 payload,
-            } => Some(Event::Payload(payload)),
+            } => Some(MailboxEvent::Payload(payload)),
             Packet::PingResp => {
                 self.pinged = None;
-                Some(Event::Pong)
+                Some(MailboxEvent::Pong)
             }
-            Packet::PingReq => Some(Event::Ping),
-            Packet::Disconnect => Some(Event::Disconnect),
+            Packet::PingReq => Some(MailboxEvent::Ping),
+            Packet::Disconnect => Some(MailboxEvent::Disconnect),
             Packet::Publish { .. } | Packet::Connect | Packet::Connack => None,
         };
-        if event.is_some_and(Event::is_answer) {
+        if event.is_some_and(MailboxEvent::is_answer) {
             self.first_answer_by = None;
             self.probe_at = None;
         }
@@ -219,13 +219,13 @@ mod tests {
         let mut mailbox = Mailbox::new(start, Duration::from_secs(10), ANSWER_TIMEOUT);
         assert_eq!(
             mailbox.receive(&mqtt::PINGRESP),
-            Ok(Some((2, Some(Event::Pong))))
+            Ok(Some((2, Some(MailboxEvent::Pong))))
         );
         assert_eq!(mailbox.ping_due(at(9)), Ok(false));
         assert_eq!(mailbox.ping_due(at(10)), Ok(true));
         assert_eq!(
             mailbox.receive(&mqtt::PINGRESP),
-            Ok(Some((2, Some(Event::Pong))))
+            Ok(Some((2, Some(MailboxEvent::Pong))))
         );
         assert_eq!(mailbox.ping_due(at(20)), Ok(true));
         assert_eq!(mailbox.ping_due(at(30)), Ok(false), "one is unanswered");
@@ -303,11 +303,11 @@ mod tests {
         let used = bytes.len() - 2;
         assert_eq!(
             mailbox.receive(&bytes),
-            Ok(Some((used, Some(Event::Payload(b"{}")))))
+            Ok(Some((used, Some(MailboxEvent::Payload(b"{}")))))
         );
         assert_eq!(
             mailbox.receive(&bytes[used..]),
-            Ok(Some((2, Some(Event::Disconnect))))
+            Ok(Some((2, Some(MailboxEvent::Disconnect))))
         );
         assert_eq!(mailbox.receive(b"HTTP/1.1 200 OK"), Err(LinkFault::Bytes));
     }

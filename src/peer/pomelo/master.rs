@@ -10,10 +10,10 @@
 //!                                └────────────────▶ Reconnecting ───────────────────────▶ Joined
 //! ```
 //!
-//! One [`Master`] lives as long as the process; each connection runs through the picture once. It
-//! begins with [`Master::connected`]; after a [`MasterFault`] the owner closes it, waits and dials again.
+//! One [`Monitor`] lives as long as the process; each connection runs through the picture once. It
+//! begins with [`Monitor::connected`]; after a [`MasterFault`] the owner closes it, waits and dials again.
 //! A server that has joined comes back with `reconnect`, which the master does not check, and
-//! registers only when it has to ([`Event::RegisterAnew`]).
+//! registers only when it has to ([`MasterEvent::RegisterAnew`]).
 //!
 //! **Invariants**: `record` is sent once in the life of the process, for the master counts it. A
 //! request is answered at most once, and never on a later connection than it came on. Messages
@@ -21,7 +21,7 @@
 //!
 //! **Absent**: sockets, clock, the list of servers (`peer/directory.rs`), what `stop` does.
 //!
-//! **Where to start reading**: [`Master::receive`], then [`Event`].
+//! **Where to start reading**: [`Monitor::receive`], then [`MasterEvent`].
 
 mod entry;
 mod figures;
@@ -35,14 +35,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 pub use self::entry::{ServerInfo, ServerList};
-pub use self::figures::{Figures, Login, Statistics};
+pub use self::figures::{Figures, LoginEntry, Statistics};
 use self::modules::DONE;
 use super::Received;
 use crate::dialect::Dialect;
 use crate::limits::RPC_FRAME_BYTES_MAX;
 use crate::time::ShardTime;
 use crate::wire::json;
-use crate::wire::pomelo::admin::{self, Message, Registration};
+use crate::wire::pomelo::admin::{self, AdminMessage, Registration};
 use crate::wire::pomelo::mqtt::{self, Packet};
 
 /// Distance between two pings; one without an answer for twice as long ends the connection.
@@ -75,8 +75,8 @@ pub struct MasterConfig {
 
 /// What a packet of the master means to the owner.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// Registered, or back again. After a registration [`Event::Subscribed`] follows.
+pub enum MasterEvent {
+    /// Registered, or back again. After a registration [`MasterEvent::Subscribed`] follows.
     Accepted,
     /// The registration was refused, and why. Trying again is of no use.
     Refused(String),
@@ -94,9 +94,9 @@ pub enum Event {
     RegisterAnew,
     /// All servers of the configuration have started.
     StartOver,
-    /// Answer with [`Master::answer_figures`].
+    /// Answer with [`Monitor::answer_figures`].
     AskFigures(FiguresQuestion),
-    /// Answer with [`Master::answer_statistics`].
+    /// Answer with [`Monitor::answer_statistics`].
     AskStatistics(StatisticsQuestion),
     /// Stop this server.
     Stop,
@@ -177,7 +177,7 @@ enum State {
 
 /// Protocol state of this server's monitor.
 #[derive(Debug)]
-pub struct Master {
+pub struct Monitor {
     config: MasterConfig,
     state: State,
     /// Number of the connection; an answer for another one is dropped.
@@ -196,7 +196,7 @@ pub struct Master {
     awaits_start: Option<Value>,
 }
 
-impl Master {
+impl Monitor {
     /// Not connected.
     pub fn new(config: MasterConfig) -> Self {
         Self {
@@ -229,7 +229,7 @@ impl Master {
         now: Instant,
         input: &[u8],
         out: &mut Vec<u8>,
-    ) -> Received<Event, MasterFault> {
+    ) -> Received<MasterEvent, MasterFault> {
         let received = self.packet(now, input, out);
         if received.is_err() {
             self.close();
@@ -290,7 +290,7 @@ impl Master {
         now: Instant,
         input: &[u8],
         out: &mut Vec<u8>,
-    ) -> Received<Event, MasterFault> {
+    ) -> Received<MasterEvent, MasterFault> {
         let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| MasterFault::Bytes)?;
         let Some((packet, bytes)) = decoded else {
             return Ok(None);
@@ -396,7 +396,7 @@ impl Master {
         topic: &[u8],
         payload: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<Option<Event>, MasterFault> {
+    ) -> Result<Option<MasterEvent>, MasterFault> {
         let awaited = match self.state {
             State::Registering => Some(admin::REGISTER),
             State::Reconnecting => Some(admin::RECONNECT_OK),
@@ -405,37 +405,37 @@ impl Master {
         if awaited == Some(topic) {
             return match admin::decode_outcome(payload) {
                 Ok(outcome) => self.outcome(outcome, out).map(Some),
-                Err(error) => Ok(Some(Event::Ignored(error.text()))),
+                Err(error) => Ok(Some(MasterEvent::Ignored(error.text()))),
             };
         }
         if topic != admin::MONITOR || !matches!(self.state, State::Subscribing(_) | State::Joined) {
-            return Ok(Some(Event::Ignored(
+            return Ok(Some(MasterEvent::Ignored(
                 "a message at the wrong time or on a wrong topic",
             )));
         }
         match admin::decode(payload) {
-            Ok(Message::Request { id, call }) => Ok(self.call(Some(&id), &call, out)),
-            Ok(Message::Notify(call)) => Ok(self.call(None, &call, out)),
-            Ok(Message::Response { id, error, body }) => self.response(&id, &error, body, out),
+            Ok(AdminMessage::Request { id, call }) => Ok(self.call(Some(&id), &call, out)),
+            Ok(AdminMessage::Notify(call)) => Ok(self.call(None, &call, out)),
+            Ok(AdminMessage::Response { id, error, body }) => self.response(&id, &error, body, out),
             // Unlike pomelo: a genuine server throws on it.
-            Ok(Message::Command) => Ok(Some(Event::Ignored("a command"))),
-            Err(error) => Ok(Some(Event::Ignored(error.text()))),
+            Ok(AdminMessage::Command) => Ok(Some(MasterEvent::Ignored("a command"))),
+            Err(error) => Ok(Some(MasterEvent::Ignored(error.text()))),
         }
     }
 
     /// The master has decided whether this server takes part.
     fn outcome(
         &mut self,
-        outcome: admin::Outcome,
+        outcome: admin::RegisterOutcome,
         out: &mut Vec<u8>,
-    ) -> Result<Event, MasterFault> {
+    ) -> Result<MasterEvent, MasterFault> {
         let registering = self.state == State::Registering;
         if !outcome.accepted {
             if !registering {
                 return Err(MasterFault::StillConnected);
             }
             self.close();
-            return Ok(Event::Refused(outcome.message));
+            return Ok(MasterEvent::Refused(outcome.message));
         }
         self.state = State::Joined;
         if registering {
@@ -445,7 +445,7 @@ impl Master {
             let body = json!({"action": "subscribe", "id": self.config.id});
             admin::write_request(out, request, MASTER_WATCHER, &body);
         }
-        Ok(Event::Accepted)
+        Ok(MasterEvent::Accepted)
     }
 
     /// The response to the one request this server makes.
@@ -455,14 +455,14 @@ impl Master {
         error: &Value,
         body: Value,
         out: &mut Vec<u8>,
-    ) -> Result<Option<Event>, MasterFault> {
+    ) -> Result<Option<MasterEvent>, MasterFault> {
         let awaited = match (self.state, id) {
             (State::Subscribing(request), Value::String(id)) => *id == request.to_string(),
             (State::Subscribing(request), id) => *id == request,
             _ => false,
         };
         if !awaited {
-            return Ok(Some(Event::Ignored("a response to no request")));
+            return Ok(Some(MasterEvent::Ignored("a response to no request")));
         }
         let list = match body {
             Value::Object(servers) if !admin::is_truthy(error) => Some(servers),
@@ -480,6 +480,6 @@ impl Master {
         if let Some(request) = self.awaits_start.take() {
             admin::write_response(out, &request, DONE, None);
         }
-        Ok(Some(Event::Subscribed(list)))
+        Ok(Some(MasterEvent::Subscribed(list)))
     }
 }

@@ -7,11 +7,11 @@ use serde_json::Value;
 use crate::dialect::Dialect;
 use crate::session::Uid;
 use crate::wire::json;
-use crate::wire::pomelo::rpc::Call;
+use crate::wire::pomelo::rpc::PeerCall;
 
 /// A call that is understood. Session ids are as the peer gave them: maybe nobody's.
 #[derive(Debug, Clone, PartialEq)]
-pub enum SysCall<'a> {
+pub enum SessionRequest<'a> {
     /// `sessionRemote.bind(sid, uid)`
     Bind(SidArg, Uid),
     /// `sessionRemote.unbind(sid, uid)`
@@ -79,9 +79,9 @@ impl Reason {
     }
 }
 
-impl<'a> SysCall<'a> {
+impl<'a> SessionRequest<'a> {
     /// Reads a call. The error is the text that the caller gets.
-    pub fn parse(call: &Call<'a>) -> Result<Self, String> {
+    pub fn parse(call: &PeerCall<'a>) -> Result<Self, String> {
         if call.namespace != "sys" {
             return Err(format!("no such namespace:{}", call.namespace));
         }
@@ -137,31 +137,31 @@ impl<'a> Args<'a> {
         }
     }
 
-    fn session_call(&self, method: &str) -> Result<Option<SysCall<'a>>, String> {
+    fn session_call(&self, method: &str) -> Result<Option<SessionRequest<'a>>, String> {
         Ok(Some(match method {
-            "bind" => SysCall::Bind(self.sid(0), self.uid(1)),
-            "unbind" => SysCall::Unbind(self.sid(0), self.uid(1)),
+            "bind" => SessionRequest::Bind(self.sid(0), self.uid(1)),
+            "unbind" => SessionRequest::Unbind(self.sid(0), self.uid(1)),
             // A key that is an object is merged, as in the genuine session.
             "push" if self.raw(1).first() == Some(&b'{') => self.import(1),
-            "push" => SysCall::Import(self.sid(0), vec![(self.uid_text(1), self.value(2))]),
+            "push" => SessionRequest::Import(self.sid(0), vec![(self.uid_text(1), self.value(2))]),
             "pushAll" => self.import(1),
-            "getBackendSessionBySid" => SysCall::SessionBySid(self.sid(0)),
-            "getBackendSessionsByUid" => SysCall::SessionsByUid(self.uid_text(0)),
-            "kickBySid" => SysCall::KickBySid(self.sid(0), self.reason(1)),
-            "kickByUid" => SysCall::KickByUid(self.uid_text(0), self.reason(1)),
+            "getBackendSessionBySid" => SessionRequest::SessionBySid(self.sid(0)),
+            "getBackendSessionsByUid" => SessionRequest::SessionsByUid(self.uid_text(0)),
+            "kickBySid" => SessionRequest::KickBySid(self.sid(0), self.reason(1)),
+            "kickByUid" => SessionRequest::KickByUid(self.uid_text(0), self.reason(1)),
             _ => return Ok(None),
         }))
     }
 
-    fn import(&self, index: usize) -> SysCall<'a> {
+    fn import(&self, index: usize) -> SessionRequest<'a> {
         let values = match self.value(index) {
             Value::Object(members) => members.into_iter().collect(),
             _ => Vec::new(),
         };
-        SysCall::Import(self.sid(0), values)
+        SessionRequest::Import(self.sid(0), values)
     }
 
-    fn channel_call(&self, method: &str) -> Result<Option<SysCall<'a>>, String> {
+    fn channel_call(&self, method: &str) -> Result<Option<SessionRequest<'a>>, String> {
         let route = match self.raw(0) {
             [b'"', inner @ .., b'"'] => json::unescape(inner),
             _ => Cow::Borrowed(""),
@@ -174,7 +174,7 @@ impl<'a> Args<'a> {
             "pushMessage" if !json::is_truthy(message) => {
                 Err("can not send empty message.".to_owned())
             }
-            "pushMessage" if !is_broadcast => Ok(Some(SysCall::PushMessage {
+            "pushMessage" if !is_broadcast => Ok(Some(SessionRequest::PushMessage {
                 route,
                 message,
                 uids: self.raw(2),
@@ -183,7 +183,7 @@ impl<'a> Args<'a> {
                 let user_options = member(options, b"userOptions").unwrap_or(b"null");
                 let bound_only = member(user_options, b"binded").is_some_and(json::is_truthy);
                 let filter_param = member(user_options, b"filterParam").unwrap_or(b"null");
-                Ok(Some(SysCall::Broadcast {
+                Ok(Some(SessionRequest::Broadcast {
                     route,
                     message,
                     bound_only,
@@ -253,8 +253,8 @@ mod tests {
     use super::*;
     use crate::wire::pomelo::rpc;
 
-    fn parse(text: &str) -> Result<SysCall<'_>, String> {
-        SysCall::parse(&rpc::calls(text.as_bytes()).next().unwrap().unwrap())
+    fn parse(text: &str) -> Result<SessionRequest<'_>, String> {
+        SessionRequest::parse(&rpc::calls(text.as_bytes()).next().unwrap().unwrap())
     }
 
     fn call(service: &str, method: &str, args: &str) -> String {
@@ -290,14 +290,17 @@ mod tests {
         };
         let bind = call("sessionRemote", "bind", "[5,10001]");
         let uid = Uid::from_json(&serde_json::json!(10001)).unwrap();
-        assert_eq!(parse(&bind), Ok(SysCall::Bind(sid.clone(), uid)));
+        assert_eq!(parse(&bind), Ok(SessionRequest::Bind(sid.clone(), uid)));
         for (args, reason) in [
             ("[5]", Reason::Missing),
             ("[5,null]", Reason::Silent),
             ("[5,\"x\"]", Reason::Text("x".into())),
         ] {
             let kick = call("sessionRemote", "kickBySid", args);
-            assert_eq!(parse(&kick), Ok(SysCall::KickBySid(sid.clone(), reason)));
+            assert_eq!(
+                parse(&kick),
+                Ok(SessionRequest::KickBySid(sid.clone(), reason))
+            );
         }
         let push = call("sessionRemote", "push", r#"[5,{"a":1,"b":null}]"#);
         let merged = call("sessionRemote", "pushAll", r#"[5,{"a":1,"b":null}]"#);
@@ -312,7 +315,7 @@ mod tests {
             ("[]", None, "null"),
         ] {
             let odd = call("sessionRemote", "getBackendSessionBySid", args);
-            let Ok(SysCall::SessionBySid(odd)) = parse(&odd) else {
+            let Ok(SessionRequest::SessionBySid(odd)) = parse(&odd) else {
                 panic!("{odd}")
             };
             assert_eq!((odd.number, &*odd.text), (number, text));
@@ -340,7 +343,7 @@ mod tests {
                 "broadcast",
                 &format!("[\"r\",{{\"a\":1}},{options}]"),
             );
-            let Ok(SysCall::Broadcast {
+            let Ok(SessionRequest::Broadcast {
                 route,
                 message,
                 bound_only,

@@ -169,7 +169,7 @@ impl Clients {
         let Some(timeout) = self.timeouts.heartbeat else {
             return;
         };
-        self.control(core, sid, package::Kind::Heartbeat, b"");
+        self.control(core, sid, package::PackageKind::Heartbeat, b"");
         self.connection(sid, |connection| {
             connection.deadlines.heartbeat = Some(core.time.get().now + timeout);
             self.watch(core, sid, connection);
@@ -389,7 +389,7 @@ impl Clients {
                 let bytes = package::HEAD_BYTES + body.len();
                 let pool = &mut core.scheduler.borrow_mut().pool;
                 connection.outbox.package(pool, bytes, |out| {
-                    package::write_head(out, package::Kind::Kick, body.len());
+                    package::write_head(out, package::PackageKind::Kick, body.len());
                     out.extend_from_slice(&body);
                 });
             }

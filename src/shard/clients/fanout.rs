@@ -12,7 +12,7 @@ use crate::limits::READ_BUFFER_BYTES;
 use crate::metrics::Counter;
 use crate::push::select::{Outgoing, Via};
 use crate::shard::Core;
-use crate::wire::message::Route;
+use crate::wire::message::MessageRoute;
 use crate::wire::protobuf::ProtoId;
 
 impl Clients {
@@ -20,7 +20,10 @@ impl Clients {
 
     /// Returns the text of a message's route, and whether it came as a code; `None` for an unknown code.
     #[inline]
-    pub(in crate::shard) fn route<'a>(&'a self, route: Route<'a>) -> Option<(&'a [u8], bool)> {
+    pub(in crate::shard) fn route<'a>(
+        &'a self,
+        route: MessageRoute<'a>,
+    ) -> Option<(&'a [u8], bool)> {
         self.coder.route(route)
     }
 

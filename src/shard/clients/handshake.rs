@@ -8,7 +8,7 @@ use crate::client::handshake::{Greeting, Refusal};
 use crate::ids::Sid;
 use crate::limits::HANDSHAKE_KEPT_BYTES_MAX;
 use crate::shard::Core;
-use crate::wire::handshake::Request;
+use crate::wire::handshake::HandshakeRequest;
 use crate::wire::{json, package};
 
 impl Clients {
@@ -16,13 +16,13 @@ impl Clients {
     pub(in crate::shard) fn examine<'a>(
         &self,
         body: &'a [u8],
-        accepts: impl FnOnce(&Request<'a>) -> bool,
+        accepts: impl FnOnce(&HandshakeRequest<'a>) -> bool,
     ) -> Result<Greeting<'a>, Refusal> {
         self.handshake.examine(body, accepts)
     }
 
     /// Returns the reply to a handshake that has passed its checks.
-    pub(in crate::shard) fn reply(&self, request: &Request<'_>) -> Bytes {
+    pub(in crate::shard) fn reply(&self, request: &HandshakeRequest<'_>) -> Bytes {
         self.handshake.reply(request)
     }
 
@@ -42,7 +42,7 @@ impl Clients {
         key: Option<PublicKey>,
     ) {
         if self.accept_handshake(sid, key) {
-            self.control(core, sid, package::Kind::Handshake, reply);
+            self.control(core, sid, package::PackageKind::Handshake, reply);
         }
     }
 
@@ -59,7 +59,7 @@ impl Clients {
         if is_open {
             let address = self.address_for_log(sid);
             tracing::info!(session = %sid, address = &*address, cause, "a handshake is refused");
-            self.control(core, sid, package::Kind::Handshake, body);
+            self.control(core, sid, package::PackageKind::Handshake, body);
         }
         is_open
     }

@@ -67,7 +67,7 @@ impl Shard {
     pub(in crate::shard) fn payload(self: &Rc<Self>, peer: PeerIndex, payload: &[u8]) {
         let core = &self.core;
         for answer in rpc::answers(payload) {
-            let Ok(rpc::Answer { id: Some(id), resp }) = answer else {
+            let Ok(rpc::PeerReply { id: Some(id), resp }) = answer else {
                 core.counters().add(Counter::BadAnswers, 1);
                 continue;
             };
@@ -92,7 +92,7 @@ impl Shard {
         if let Origin::Call(caller) = &origin {
             return self.called(caller, results(resp));
         }
-        let outcome = match (rpc::Answer { id: Some(id), resp }).result() {
+        let outcome = match (rpc::PeerReply { id: Some(id), resp }).result() {
             Ok(result) => Outcome {
                 error: result
                     .error
@@ -213,7 +213,7 @@ impl Shard {
 /// Calls of peers for remotes of the application.
 impl Shard {
     /// Runs a remote and answers its caller.
-    pub(super) fn serve_remote(self: &Rc<Self>, writer: &Rc<PeerWriter>, call: &rpc::Call<'_>) {
+    pub(super) fn serve_remote(self: &Rc<Self>, writer: &Rc<PeerWriter>, call: &rpc::PeerCall<'_>) {
         let (core, app, peers) = (&self.core, &self.app, &self.peers);
         let refuse = |counter, text: &str| {
             core.counters().add(counter, 1);

@@ -10,7 +10,7 @@ use crate::ids::{ShardId, Sid};
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::peer::pomelo::master::Statistics;
-use crate::peer::pomelo::sysrpc::{SidArg, SysCall};
+use crate::peer::pomelo::sysrpc::{SessionRequest, SidArg};
 use crate::session::binding::DuplicateLogin;
 use crate::session::{Identity, Uid};
 use crate::shard::clients::connection::no_session;
@@ -19,7 +19,7 @@ use crate::shard::origin::ReplyTo;
 use crate::shard::parcel::{Parcel, SessionReply, ShardRequest};
 use crate::shard::peers::writer::PeerWriter;
 use crate::wire::json;
-use crate::wire::pomelo::rpc::Call;
+use crate::wire::pomelo::rpc::PeerCall;
 
 fn text(failure: Failure) -> String {
     failure.0.into_owned()
@@ -28,12 +28,16 @@ fn text(failure: Failure) -> String {
 /// Requests, from the one who asks to the shard that serves them and back.
 impl Shard {
     /// Serves a call of a peer.
-    pub(in crate::shard) fn serve_call(self: &Rc<Self>, writer: &Rc<PeerWriter>, call: &Call<'_>) {
+    pub(in crate::shard) fn serve_call(
+        self: &Rc<Self>,
+        writer: &Rc<PeerWriter>,
+        call: &PeerCall<'_>,
+    ) {
         if call.namespace == "user" {
             return self.serve_remote(writer, call);
         }
         let reply_to = ReplyTo::Peer(writer.clone(), call.id.into());
-        let call = match SysCall::parse(call) {
+        let call = match SessionRequest::parse(call) {
             Ok(call) => call,
             Err(text) => {
                 self.core.counters().add(Counter::BadCalls, 1);
@@ -42,34 +46,34 @@ impl Shard {
         };
         let dialect = self.core.config.dialect;
         let reply = match call {
-            SysCall::Bind(sid, uid) => match self.sid_of(&sid) {
+            SessionRequest::Bind(sid, uid) => match self.sid_of(&sid) {
                 Some(sid) => return self.bind(reply_to, sid, uid),
                 None => Err(no_session(&sid.text)),
             },
-            SysCall::Unbind(sid, uid) => match self.sid_of(&sid) {
+            SessionRequest::Unbind(sid, uid) => match self.sid_of(&sid) {
                 Some(sid) => return self.ask(reply_to, sid, ShardRequest::Unbind(sid, uid)),
                 None => Err(no_session(&sid.text)),
             },
-            SysCall::Import(sid, values) => match self.sid_of(&sid) {
+            SessionRequest::Import(sid, values) => match self.sid_of(&sid) {
                 Some(sid) => return self.ask(reply_to, sid, ShardRequest::Import(sid, values)),
                 None => Err(no_session(&sid.text)),
             },
-            SysCall::SessionBySid(sid) => match self.sid_of(&sid) {
+            SessionRequest::SessionBySid(sid) => match self.sid_of(&sid) {
                 Some(sid) => return self.ask(reply_to, sid, ShardRequest::Export(sid)),
                 None => Ok(None),
             },
-            SysCall::SessionsByUid(uid) => return self.export_all(reply_to, &uid),
-            SysCall::KickBySid(sid, reason) => {
+            SessionRequest::SessionsByUid(uid) => return self.export_all(reply_to, &uid),
+            SessionRequest::KickBySid(sid, reason) => {
                 if let Some(sid) = self.sid_of(&sid) {
                     self.kick_anywhere(sid, reason.text(dialect));
                 }
                 Ok(None)
             }
-            SysCall::KickByUid(uid, reason) => {
+            SessionRequest::KickByUid(uid, reason) => {
                 self.kick_all(&uid, reason.text(dialect));
                 Ok(None)
             }
-            SysCall::PushMessage {
+            SessionRequest::PushMessage {
                 route,
                 message,
                 uids,
@@ -77,7 +81,7 @@ impl Shard {
                 let missing = self.push_to_uids(&route, message, uids);
                 missing.map(Some).map_err(text)
             }
-            SysCall::Broadcast {
+            SessionRequest::Broadcast {
                 route,
                 message,
                 bound_only,

@@ -126,7 +126,7 @@ impl Peers {
             route: request.route,
             body: request.body,
             gzip: request.gzip,
-            session: rpc::Session {
+            session: rpc::SessionExport {
                 id: session.id().get(),
                 frontend_id: &core.server_id_json,
                 uid: session.uid().map_or("null", Uid::json),
@@ -229,7 +229,7 @@ pub(in crate::shard) fn results(resp: &[u8]) -> CallResult {
 }
 
 fn read(resp: &[u8]) -> Option<CallResult> {
-    let result = rpc::Answer { id: None, resp }.result().ok()?;
+    let result = rpc::PeerReply { id: None, resp }.result().ok()?;
     if let Some(error) = result.error.filter(|error| json::is_truthy(error)) {
         return Some(Err(CallError::Remote(json::parse(error)?)));
     }

@@ -17,7 +17,7 @@ use crate::net::clock;
 use crate::net::dial;
 use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::{Listener, Socket};
-use crate::peer::pomelo::acceptor::{self, Event};
+use crate::peer::pomelo::acceptor::{self, AcceptorEvent};
 use crate::shard::{Core, Shard};
 use crate::wire::json;
 use crate::wire::pomelo::{mqtt, rpc};
@@ -98,11 +98,13 @@ impl Receiver for PeerReceiver<'_> {
             return Ok(None);
         };
         match event {
-            Some(Event::Payload(payload)) => serve_payload(self.shard, self.writer, payload),
-            Some(Event::Ping) => peers.send(core, self.writer, |out| {
+            Some(AcceptorEvent::Payload(payload)) => {
+                serve_payload(self.shard, self.writer, payload)
+            }
+            Some(AcceptorEvent::Ping) => peers.send(core, self.writer, |out| {
                 out.extend_from_slice(&mqtt::PINGRESP);
             }),
-            Some(Event::Disconnect) => return Err(End::Enough),
+            Some(AcceptorEvent::Disconnect) => return Err(End::Enough),
             None => {}
         }
         Ok(Some(used))

@@ -20,7 +20,7 @@ use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::Socket;
 use crate::peer::Epoch;
 use crate::peer::directory::Peer;
-use crate::peer::pomelo::mailbox::{Backoff, Event, LinkFault, Mailbox};
+use crate::peer::pomelo::mailbox::{Backoff, LinkFault, Mailbox, MailboxEvent};
 use crate::shard::origin::Origin;
 use crate::shard::parcel::Parcel;
 use crate::shard::{Core, Shard};
@@ -282,19 +282,19 @@ impl Receiver for LinkReceiver<'_> {
         let Some((used, event)) = received else {
             return Ok(None);
         };
-        if event.is_some_and(Event::is_answer) {
+        if event.is_some_and(MailboxEvent::is_answer) {
             peers.note_answer(core, link);
         }
         match event {
-            Some(Event::Payload(payload)) => shard.payload(link.index, payload),
-            Some(Event::Ping) => peers.send(core, &link.writer, |out| {
+            Some(MailboxEvent::Payload(payload)) => shard.payload(link.index, payload),
+            Some(MailboxEvent::Ping) => peers.send(core, &link.writer, |out| {
                 out.extend_from_slice(&mqtt::PINGRESP);
             }),
-            Some(Event::Pong) if !link.writer.is_open() => {
+            Some(MailboxEvent::Pong) if !link.writer.is_open() => {
                 peers.open(core, &link.writer, self.socket.clone());
             }
-            Some(Event::Disconnect) => return Err(End::Enough),
-            Some(Event::Pong) | None => {}
+            Some(MailboxEvent::Disconnect) => return Err(End::Enough),
+            Some(MailboxEvent::Pong) | None => {}
         }
         Ok(Some(used))
     }

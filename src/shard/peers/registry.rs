@@ -19,7 +19,8 @@ use crate::net::socket::Socket;
 use crate::peer::directory::{Cluster, Directory};
 use crate::peer::pomelo::mailbox::Backoff;
 use crate::peer::pomelo::master::{
-    Event, Figures, Master, MasterConfig, ServerInfo, ServerList, Statistics, StatisticsQuestion,
+    Figures, MasterConfig, MasterEvent, Monitor, ServerInfo, ServerList, Statistics,
+    StatisticsQuestion,
 };
 use crate::shard::{Core, Shard};
 use crate::time::ShardTime;
@@ -36,7 +37,7 @@ const KILL_STATUS: i32 = 255;
 
 /// The link to the master, and the list of servers.
 pub(in crate::shard) struct Registry {
-    master: RefCell<Master>,
+    master: RefCell<Monitor>,
     writer: Rc<PeerWriter>,
     directory: RefCell<Directory>,
     /// Servers that the master has not named since it came back, and until when they stay.
@@ -83,7 +84,7 @@ impl Registry {
             dialect: core.config.dialect,
         };
         Self {
-            master: RefCell::new(Master::new(config)),
+            master: RefCell::new(Monitor::new(config)),
             writer: Rc::default(),
             directory: RefCell::new(configured(&core.config)),
             unnamed: RefCell::default(),
@@ -239,8 +240,8 @@ impl Receiver for MasterReceiver<'_> {
         let Some((used, event)) = received else {
             return Ok(None);
         };
-        let ends = event == Some(Event::RegisterAnew);
-        if event == Some(Event::Accepted) {
+        let ends = event == Some(MasterEvent::RegisterAnew);
+        if event == Some(MasterEvent::Accepted) {
             self.accepted.set(Some(clock::now()));
         }
         let order = event.and_then(|event| peers.master_event(core, registry, event));
@@ -256,41 +257,41 @@ impl Receiver for MasterReceiver<'_> {
 
 impl Peers {
     /// Acts on an event of the master; returns the order for other parts, if there is one.
-    fn master_event(&self, core: &Core, registry: &Registry, event: Event) -> Option<Order> {
+    fn master_event(&self, core: &Core, registry: &Registry, event: MasterEvent) -> Option<Order> {
         match event {
-            Event::Accepted => tracing::info!("part of the cluster"),
-            Event::Refused(text) => {
+            MasterEvent::Accepted => tracing::info!("part of the cluster"),
+            MasterEvent::Refused(text) => {
                 let text = format!("the master refused this server: {text}");
                 (core.stop)(Some(Error::Config(text)));
             }
-            Event::Subscribed(list) => {
+            MasterEvent::Subscribed(list) => {
                 registry.replace(&list, None);
                 return Some(registry.members());
             }
-            Event::Replaced(list) => {
+            MasterEvent::Replaced(list) => {
                 registry.replace(&list, Some(core.time.get().now + RETURN_GRACE));
                 return Some(registry.members());
             }
-            Event::Added(server) => {
+            MasterEvent::Added(server) => {
                 tracing::info!(server = server.id, "a server has joined");
                 registry.add(&server);
                 return Some(registry.members());
             }
-            Event::AddedSelf(_) => {
+            MasterEvent::AddedSelf(_) => {
                 tracing::warn!("another process has registered with this server's id");
             }
-            Event::Removed(id) => {
+            MasterEvent::Removed(id) => {
                 tracing::info!(server = id, "a server has left");
                 registry.remove(&id);
                 return Some(registry.members());
             }
-            Event::RegisterAnew => {
+            MasterEvent::RegisterAnew => {
                 registry.end_reason.set(Some(
                     "the master has lost this server, which registers anew",
                 ));
             }
-            Event::StartOver => tracing::info!("all servers of the cluster have started"),
-            Event::AskFigures(question) => {
+            MasterEvent::StartOver => tracing::info!("all servers of the cluster have started"),
+            MasterEvent::AskFigures(question) => {
                 let rss_bytes = clock::resident_bytes();
                 let figures = Figures {
                     rss_bytes,
@@ -303,12 +304,12 @@ impl Peers {
                     master.answer_figures(question, &figures, out);
                 });
             }
-            Event::AskStatistics(question) => return Some(Order::AnswerStatistics(question)),
-            Event::Stop | Event::Restart => {
+            MasterEvent::AskStatistics(question) => return Some(Order::AnswerStatistics(question)),
+            MasterEvent::Stop | MasterEvent::Restart => {
                 tracing::info!("the master stops this server");
                 (core.stop)(None);
             }
-            Event::Kill => {
+            MasterEvent::Kill => {
                 tracing::warn!("the master kills this server");
                 glommio::spawn_local(async {
                     clock::sleep(KILL_DELAY).await;
@@ -316,8 +317,8 @@ impl Peers {
                 })
                 .detach();
             }
-            Event::Blacklist(more) => return Some(Order::AddToBlacklist(more)),
-            Event::Ignored(text) => {
+            MasterEvent::Blacklist(more) => return Some(Order::AddToBlacklist(more)),
+            MasterEvent::Ignored(text) => {
                 core.counters().add(Counter::MasterIgnored, 1);
                 tracing::debug!(text, "a message of the master is ignored");
             }

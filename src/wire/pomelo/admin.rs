@@ -47,16 +47,16 @@ impl AdminError {
 /// Errors: see [`AdminError`]
 /// Source: pomelo-admin 1.0.1; `tests/vectors/rpc/pomelo-master-startup.jsonl`
 #[derive(Debug, Clone, PartialEq)]
-pub enum Message {
+pub enum AdminMessage {
     /// Wants a response.
     Request {
         /// To be echoed as it came: a repeated request has the number as a string.
         id: Value,
         /// What is asked.
-        call: Call,
+        call: AdminCall,
     },
     /// Must not be answered.
-    Notify(Call),
+    Notify(AdminCall),
     /// Answers a request of the receiver.
     Response {
         /// The request's id.
@@ -72,7 +72,7 @@ pub enum Message {
 
 /// The module that a message is for and what it gets.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Call {
+pub struct AdminCall {
     /// `moduleId`, printed as JavaScript would when it is no string.
     pub module: String,
     /// `null` when there was none.
@@ -83,22 +83,22 @@ pub struct Call {
 ///
 /// As pomelo: `command` counts before `respId`, that before `reqId`, and each only when it is
 /// truthy (pomelo-admin `monitorAgent.js`).
-pub fn decode(payload: &[u8]) -> Result<Message, AdminError> {
+pub fn decode(payload: &[u8]) -> Result<AdminMessage, AdminError> {
     let mut message = object(payload)?;
     let mut take = |name| message.get_mut(name).map(Value::take).filter(is_truthy);
     if take("command").is_some() {
-        return Ok(Message::Command);
+        return Ok(AdminMessage::Command);
     }
     if let Some(id) = take("respId") {
         let mut take = |name| message.get_mut(name).map(Value::take).unwrap_or_default();
-        return Ok(Message::Response {
+        return Ok(AdminMessage::Response {
             id,
             error: take("error"),
             body: take("body"),
         });
     }
     let id = take("reqId");
-    let call = Call {
+    let call = AdminCall {
         module: match message.get("moduleId") {
             None => "undefined".to_owned(),
             Some(Value::String(name)) => name.clone(),
@@ -107,8 +107,8 @@ pub fn decode(payload: &[u8]) -> Result<Message, AdminError> {
         body: message.get_mut("body").map(Value::take).unwrap_or_default(),
     };
     Ok(match id {
-        Some(id) => Message::Request { id, call },
-        None => Message::Notify(call),
+        Some(id) => AdminMessage::Request { id, call },
+        None => AdminMessage::Notify(call),
     })
 }
 
@@ -116,7 +116,7 @@ pub fn decode(payload: &[u8]) -> Result<Message, AdminError> {
 ///
 /// Shape:  `{"code":1,"msg":"ok"}`; any other code is a refusal
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct RegisterOutcome {
     /// The server is part of the cluster now.
     pub accepted: bool,
     /// Why not; differs between the frameworks.
@@ -124,9 +124,9 @@ pub struct Outcome {
 }
 
 /// Reads a payload of [`REGISTER`] or [`RECONNECT_OK`] from the master.
-pub fn decode_outcome(payload: &[u8]) -> Result<Outcome, AdminError> {
+pub fn decode_outcome(payload: &[u8]) -> Result<RegisterOutcome, AdminError> {
     let outcome = object(payload)?;
-    Ok(Outcome {
+    Ok(RegisterOutcome {
         accepted: outcome.get("code").is_some_and(|code| *code == 1),
         message: match outcome.get("msg") {
             Some(Value::String(message)) => message.clone(),
@@ -258,8 +258,8 @@ mod tests {
         }
     }
 
-    fn call(module: &str, body: Value) -> Call {
-        Call {
+    fn call(module: &str, body: Value) -> AdminCall {
+        AdminCall {
             module: module.into(),
             body,
         }
@@ -270,7 +270,7 @@ mod tests {
         let plain = br#"{"reqId":7,"moduleId":"m","body":{"a":[1]}}"#;
         let mut twice = Vec::new();
         json::write_string(&mut twice, str::from_utf8(plain).unwrap());
-        let expected = Message::Request {
+        let expected = AdminMessage::Request {
             id: json!(7),
             call: call("m", json!({"a": [1]})),
         };
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(decode(&twice), Ok(expected));
         assert_eq!(
             decode(br#"{"moduleId":"m"}"#),
-            Ok(Message::Notify(call("m", Value::Null)))
+            Ok(AdminMessage::Notify(call("m", Value::Null)))
         );
     }
 
@@ -299,7 +299,7 @@ mod tests {
         }
         assert_eq!(
             decode(b"{}"),
-            Ok(Message::Notify(call("undefined", Value::Null)))
+            Ok(AdminMessage::Notify(call("undefined", Value::Null)))
         );
     }
 
@@ -323,7 +323,7 @@ mod tests {
         let mut out = Vec::new();
         let body = json!({"action": "say \"hello\"\n", "2": [null], "1": "\u{2028}"});
         write_request(&mut out, 3, "mod\"ule", &body);
-        let expected = Message::Request {
+        let expected = AdminMessage::Request {
             id: json!(3),
             call: call("mod\"ule", body),
         };

@@ -27,12 +27,12 @@ pub struct Forward<'a> {
     /// The gzip flag of the message.
     pub gzip: bool,
     /// What the backend may know of the session.
-    pub session: Session<'a>,
+    pub session: SessionExport<'a>,
 }
 
 /// A session as it is exported to backends.
 #[derive(Debug, Clone, Copy)]
-pub struct Session<'a> {
+pub struct SessionExport<'a> {
     /// Session id.
     pub id: u64,
     /// Own server id as JSON text, quotes included.
@@ -43,7 +43,7 @@ pub struct Session<'a> {
     pub settings: &'a str,
 }
 
-impl Session<'_> {
+impl SessionExport<'_> {
     /// Writes `{"id":…,"frontendId":…,"uid":…,"settings":…}`.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"id\":");
@@ -129,15 +129,15 @@ pub fn write_invoke(out: &mut Vec<u8>, call_id: u64, invoke: &Invoke<'_>) {
 ///
 /// Shape:  `{"id":N,"resp":[error, value, options]}`, keys in any order, others ignored
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer<'a> {
+pub struct PeerReply<'a> {
     /// Call id; `None`: the peer could not read the call.
     pub id: Option<u64>,
     /// Raw text of the `resp` array.
     pub resp: &'a [u8],
 }
 
-impl<'a> Answer<'a> {
-    /// The form that genuine servers write, cut without a scan of `resp`, which [`Answer::result`]
+impl<'a> PeerReply<'a> {
+    /// The form that genuine servers write, cut without a scan of `resp`, which [`PeerReply::result`]
     /// does anyway.
     fn usual(object: &'a [u8]) -> Option<Self> {
         let rest = object.strip_prefix(b"{\"id\":")?;
@@ -167,7 +167,7 @@ impl<'a> Answer<'a> {
     }
 
     /// What the call came to.
-    pub fn result(&self) -> Result<CallResult<'a>, JsonError> {
+    pub fn result(&self) -> Result<PeerResult<'a>, JsonError> {
         let mut elements = json::elements(self.resp)?;
         let mut next = || -> Result<Option<&'a [u8]>, JsonError> {
             Ok(elements
@@ -175,7 +175,7 @@ impl<'a> Answer<'a> {
                 .transpose()?
                 .filter(|value| *value != b"null"))
         };
-        Ok(CallResult {
+        Ok(PeerResult {
             error: next()?,
             value: next()?,
         })
@@ -184,7 +184,7 @@ impl<'a> Answer<'a> {
 
 /// Error and value of an answer as raw JSON; missing elements and `null` are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CallResult<'a> {
+pub struct PeerResult<'a> {
     /// First element of `resp`.
     pub error: Option<&'a [u8]>,
     /// Second element.
@@ -196,7 +196,7 @@ pub struct CallResult<'a> {
 /// Shape:  `{"id":N,"msg":{"namespace":…,"service":…,"method":…,"args":[…]}}`, keys in any order,
 ///         `serverType` and the keys of tracing are ignored
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call<'a> {
+pub struct PeerCall<'a> {
     /// Raw text of the call id, given back as it came; `null` when there was none.
     pub id: &'a [u8],
     /// `sys` or `user`.
@@ -209,7 +209,7 @@ pub struct Call<'a> {
     pub args: &'a [u8],
 }
 
-impl<'a> Call<'a> {
+impl<'a> PeerCall<'a> {
     fn parse(object: &'a [u8]) -> Result<Self, JsonError> {
         let mut call = Self {
             id: b"null",
@@ -258,13 +258,13 @@ pub fn write_error(out: &mut Vec<u8>, message: &str) {
 }
 
 /// The answers in one payload: a single object or, from a peer that batches, an array of them.
-pub fn answers(payload: &[u8]) -> impl Iterator<Item = Result<Answer<'_>, JsonError>> {
-    Objects::new(payload).map(|object| object.and_then(Answer::parse))
+pub fn answers(payload: &[u8]) -> impl Iterator<Item = Result<PeerReply<'_>, JsonError>> {
+    Objects::new(payload).map(|object| object.and_then(PeerReply::parse))
 }
 
 /// The calls in one payload, as [`answers`].
-pub fn calls(payload: &[u8]) -> impl Iterator<Item = Result<Call<'_>, JsonError>> {
-    Objects::new(payload).map(|object| object.and_then(Call::parse))
+pub fn calls(payload: &[u8]) -> impl Iterator<Item = Result<PeerCall<'_>, JsonError>> {
+    Objects::new(payload).map(|object| object.and_then(PeerCall::parse))
 }
 
 /// The objects of a payload.
@@ -315,11 +315,11 @@ fn integer(text: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn all(payload: &[u8]) -> Vec<Answer<'_>> {
+    fn all(payload: &[u8]) -> Vec<PeerReply<'_>> {
         answers(payload).collect::<Result<_, _>>().unwrap()
     }
 
-    fn parts<'a>(answer: &Answer<'a>) -> (Option<&'a [u8]>, Option<&'a [u8]>) {
+    fn parts<'a>(answer: &PeerReply<'a>) -> (Option<&'a [u8]>, Option<&'a [u8]>) {
         let result = answer.result().unwrap();
         (result.error, result.value)
     }
@@ -335,7 +335,7 @@ mod tests {
                 route: "chat.a.b",
                 body: b"{}",
                 gzip,
-                session: Session {
+                session: SessionExport {
                     id: 1,
                     frontend_id: "\"c\"",
                     uid: "null",

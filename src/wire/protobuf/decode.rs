@@ -6,7 +6,9 @@
 
 use std::ops::Range;
 
-use super::schema::{Field, FieldSet, Flavour, Kind, Message, Proto, Schema, Shape};
+use super::schema::{
+    Field, FieldKind, FieldSet, Flavour, ProtoDefinition, ProtoMessage, Schema, Shape,
+};
 use crate::limits::{PROTOBUF_DEPTH_MAX, PROTOBUF_ELEMENTS_MAX, PROTOBUF_JSON_BYTES_MAX};
 use crate::wire::json;
 
@@ -38,7 +40,7 @@ impl From<DecodeError> for Stop {
     }
 }
 
-impl Proto<'_> {
+impl ProtoDefinition<'_> {
     /// Appends the JSON text of a body; nothing with an error.
     ///
     /// `false`: a required field is missing. The reference lets that pass; Pinus makes `null` of
@@ -123,7 +125,7 @@ impl<'a> Decoder<'a> {
         complete
     }
 
-    fn stream(&mut self, message: &'a Message, end: usize) -> Result<bool, Stop> {
+    fn stream(&mut self, message: &'a ProtoMessage, end: usize) -> Result<bool, Stop> {
         let mut seen = FieldSet::default();
         let mut complete = true;
         let mut open_list = None;
@@ -138,7 +140,7 @@ impl<'a> Decoder<'a> {
                     self.out.push(b']');
                 }
                 // JavaScript's `undefined`: neither printed nor there.
-                if (field.kind, field.shape) == (Kind::Unknown, Shape::Single) {
+                if (field.kind, field.shape) == (FieldKind::Unknown, Shape::Single) {
                     continue;
                 }
                 if !seen.insert(index) {
@@ -172,7 +174,7 @@ impl<'a> Decoder<'a> {
         Ok(complete && seen.contains_all(&message.required))
     }
 
-    fn pieces(&mut self, message: &'a Message, end: usize) -> Result<bool, Stop> {
+    fn pieces(&mut self, message: &'a ProtoMessage, end: usize) -> Result<bool, Stop> {
         let start = self.out.len();
         let mut seen = FieldSet::default();
         let mut pieces = Vec::new();
@@ -181,7 +183,7 @@ impl<'a> Decoder<'a> {
                 continue;
             };
             let field = &message.fields[usize::from(index)];
-            if (field.kind, field.shape) == (Kind::Unknown, Shape::Single) {
+            if (field.kind, field.shape) == (FieldKind::Unknown, Shape::Single) {
                 continue;
             }
             seen.insert(index);
@@ -212,7 +214,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// A message of its pieces.
-    fn assemble(&self, message: &Message, pieces: &mut [Piece]) -> (Vec<u8>, bool) {
+    fn assemble(&self, message: &ProtoMessage, pieces: &mut [Piece]) -> (Vec<u8>, bool) {
         let mut first = vec![usize::MAX; message.fields.len()];
         for piece in &*pieces {
             let first = &mut first[usize::from(piece.field)];
@@ -278,7 +280,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Reads a head. `None`: there is no such field.
-    fn field(&mut self, message: &Message) -> Result<Option<u16>, DecodeError> {
+    fn field(&mut self, message: &ProtoMessage) -> Result<Option<u16>, DecodeError> {
         self.count()?;
         let head = self.varint()?;
         let field = message.by_tag(to_int32(head) >> 3);
@@ -310,8 +312,8 @@ impl<'a> Decoder<'a> {
     fn entries(
         &mut self,
         field: u16,
-        key: Kind,
-        value: Kind,
+        key: FieldKind,
+        value: FieldKind,
         pieces: &mut Vec<Piece>,
     ) -> Result<(), Stop> {
         let mut left = self.varint()?;
@@ -339,21 +341,21 @@ impl<'a> Decoder<'a> {
     }
 
     /// A value as the name of a member.
-    fn key(&mut self, kind: Kind) -> Result<(), Stop> {
-        if kind == Kind::String {
+    fn key(&mut self, kind: FieldKind) -> Result<(), Stop> {
+        if kind == FieldKind::String {
             self.value(kind)?;
             return Ok(());
         }
         let start = self.out.len();
         self.out.push(b'"');
         match kind {
-            Kind::Message(_) => {
+            FieldKind::Message(_) => {
                 let middle = self.out.len();
                 self.value(kind)?;
                 self.out.truncate(middle);
                 self.out.extend_from_slice(b"[object Object]");
             }
-            Kind::Unsigned | Kind::Signed | Kind::Float | Kind::Double => {
+            FieldKind::Unsigned | FieldKind::Signed | FieldKind::Float | FieldKind::Double => {
                 let number = self.number(kind)?;
                 match number {
                     _ if number.is_nan() => self.out.extend_from_slice(b"NaN"),
@@ -372,14 +374,14 @@ impl<'a> Decoder<'a> {
     }
 
     /// Returns whether all required fields are there, in a message.
-    fn value(&mut self, kind: Kind) -> Result<bool, Stop> {
+    fn value(&mut self, kind: FieldKind) -> Result<bool, Stop> {
         match kind {
-            Kind::Unsigned | Kind::Signed | Kind::Float | Kind::Double => {
+            FieldKind::Unsigned | FieldKind::Signed | FieldKind::Float | FieldKind::Double => {
                 let number = self.number(kind)?;
                 json::write_number(self.out, number);
             }
-            Kind::String => self.string()?,
-            Kind::Bool => {
+            FieldKind::String => self.string()?,
+            FieldKind::Bool => {
                 let number = self.varint()?;
                 let word: &[u8] = if number == 0.0 || number.is_nan() {
                     b"false"
@@ -388,24 +390,24 @@ impl<'a> Decoder<'a> {
                 };
                 self.out.extend_from_slice(word);
             }
-            Kind::Message(index) => {
+            FieldKind::Message(index) => {
                 let length = self.varint()?;
                 // Past all ends where it is too big for an index; NaN is before them all.
                 let end = (self.at as f64 + length) as usize;
                 return self.message(index, end);
             }
             // `undefined`, which is printed as `null` inside an array.
-            Kind::Unknown => self.out.extend_from_slice(b"null"),
+            FieldKind::Unknown => self.out.extend_from_slice(b"null"),
         }
         self.check_length()?;
         Ok(true)
     }
 
-    fn number(&mut self, kind: Kind) -> Result<f64, DecodeError> {
+    fn number(&mut self, kind: FieldKind) -> Result<f64, DecodeError> {
         Ok(match kind {
-            Kind::Float => f32::from_le_bytes(self.bytes()?).into(),
-            Kind::Double => f64::from_le_bytes(self.bytes()?),
-            Kind::Signed => {
+            FieldKind::Float => f32::from_le_bytes(self.bytes()?).into(),
+            FieldKind::Double => f64::from_le_bytes(self.bytes()?),
+            FieldKind::Signed => {
                 let number = self.varint()?;
                 let half = (number % 2.0 + number) / 2.0;
                 if number % 2.0 == 1.0 { -half } else { half }

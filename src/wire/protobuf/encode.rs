@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::coerce::{integer_of, parse_int, to_number};
-use super::schema::{Field, FieldSet, Kind, Proto, Schema, Shape};
+use super::schema::{Field, FieldKind, FieldSet, ProtoDefinition, Schema, Shape};
 use crate::limits::PROTOBUF_DEPTH_MAX;
 use crate::wire::json::{self, JsonError};
 use crate::wire::varint;
@@ -11,7 +11,7 @@ use crate::wire::varint;
 /// Why a body cannot be encoded. The reference throws and nothing is sent, except where a variant
 /// says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EncodeError {
+pub enum ProtoEncodeError {
     /// The text is no JSON.
     Json(JsonError),
     /// An integer field whose value does not begin with digits, or has no end.
@@ -28,7 +28,7 @@ pub enum EncodeError {
     TooDeep,
 }
 
-impl EncodeError {
+impl ProtoEncodeError {
     fn text(self) -> &'static str {
         match self {
             Self::Json(_) => "the body is no JSON",
@@ -48,7 +48,7 @@ pub struct BadBody<'a> {
     /// The field whose value it is; empty where that is not known.
     pub field: &'a str,
     /// What is wrong.
-    pub error: EncodeError,
+    pub error: ProtoEncodeError,
 }
 
 impl fmt::Display for BadBody<'_> {
@@ -62,18 +62,18 @@ impl fmt::Display for BadBody<'_> {
 
 /// Why the walk ends.
 enum Stop {
-    Error(EncodeError),
+    Error(ProtoEncodeError),
     /// JavaScript has the members in another order than the text has them.
     Reorder,
 }
 
 impl From<JsonError> for Stop {
     fn from(error: JsonError) -> Self {
-        Self::Error(EncodeError::Json(error))
+        Self::Error(ProtoEncodeError::Json(error))
     }
 }
 
-impl<'a> Proto<'a> {
+impl<'a> ProtoDefinition<'a> {
     /// Appends the bytes of a body.
     ///
     /// `false`: the reference sends an empty body, as a required field is missing, or nothing of
@@ -157,7 +157,7 @@ impl<'a> Encoder<'a, '_> {
                 return Err(Stop::Reorder);
             }
             if self.depth == PROTOBUF_DEPTH_MAX {
-                return Err(Stop::Error(EncodeError::TooDeep));
+                return Err(Stop::Error(ProtoEncodeError::TooDeep));
             }
             self.depth += 1;
             let mut guess = 0;
@@ -222,8 +222,8 @@ impl<'a> Encoder<'a, '_> {
                 let count_at = self.reserve();
                 let mut count = 0;
                 for element in json::elements(value)? {
-                    if field.kind == Kind::Unknown {
-                        self.refuse(EncodeError::NoSuchType);
+                    if field.kind == FieldKind::Unknown {
+                        self.refuse(ProtoEncodeError::NoSuchType);
                     }
                     self.value(field.kind, element?, false)?;
                     count += 1;
@@ -243,8 +243,8 @@ impl<'a> Encoder<'a, '_> {
     fn entries(
         &mut self,
         head: u32,
-        key: Kind,
-        value: Kind,
+        key: FieldKind,
+        value: FieldKind,
         map: bool,
         text: &[u8],
     ) -> Result<(), Stop> {
@@ -252,7 +252,7 @@ impl<'a> Encoder<'a, '_> {
             return Ok(());
         }
         if !text.starts_with(b"{") && map {
-            self.refuse(EncodeError::NotAMap);
+            self.refuse(ProtoEncodeError::NotAMap);
             return Ok(());
         }
         if let [b'"', raw @ .., b'"'] = text {
@@ -296,10 +296,10 @@ impl<'a> Encoder<'a, '_> {
         Ok(())
     }
 
-    fn value(&mut self, kind: Kind, text: &[u8], checked: bool) -> Result<(), Stop> {
+    fn value(&mut self, kind: FieldKind, text: &[u8], checked: bool) -> Result<(), Stop> {
         match kind {
-            Kind::Unsigned => self.integer(parse_int(text)),
-            Kind::Signed => {
+            FieldKind::Unsigned => self.integer(parse_int(text)),
+            FieldKind::Signed => {
                 let number = parse_int(text);
                 let zigzag = if number < 0.0 {
                     number.abs() * 2.0 - 1.0
@@ -308,29 +308,29 @@ impl<'a> Encoder<'a, '_> {
                 };
                 self.integer(integer_of(zigzag));
             }
-            Kind::Float => {
+            FieldKind::Float => {
                 let number = to_number(text) as f32;
                 self.out.extend_from_slice(&number.to_le_bytes());
             }
-            Kind::Double => {
+            FieldKind::Double => {
                 let number = to_number(text);
                 self.out.extend_from_slice(&number.to_le_bytes());
             }
-            Kind::String => match text {
+            FieldKind::String => match text {
                 [b'"', raw @ .., b'"'] => {
                     let text = json::unescape(raw);
                     varint::write(self.out, text.len() as u32);
                     self.out.extend_from_slice(text.as_bytes());
                 }
-                _ => self.refuse(EncodeError::NotAString),
+                _ => self.refuse(ProtoEncodeError::NotAString),
             },
-            Kind::Bool => self.out.push(u8::from(json::is_truthy(text))),
-            Kind::Message(index) => {
+            FieldKind::Bool => self.out.push(u8::from(json::is_truthy(text))),
+            FieldKind::Message(index) => {
                 let length_at = self.reserve();
                 self.message(index, text, checked)?;
                 self.fill(length_at, self.out.len() - length_at - 1);
             }
-            Kind::Unknown => {}
+            FieldKind::Unknown => {}
         }
         Ok(())
     }
@@ -338,10 +338,10 @@ impl<'a> Encoder<'a, '_> {
     fn integer(&mut self, mut number: f64) {
         const FITS: f64 = (1_u64 << 63) as f64;
         if number.is_nan() || number == f64::INFINITY {
-            return self.refuse(EncodeError::NotAnInteger);
+            return self.refuse(ProtoEncodeError::NotAnInteger);
         }
         if number < 0.0 {
-            return self.refuse(EncodeError::Negative);
+            return self.refuse(ProtoEncodeError::Negative);
         }
         // As pomelo: there is no end to what a varint can hold.
         while number >= FITS {
@@ -356,7 +356,7 @@ impl<'a> Encoder<'a, '_> {
         self.out.push(number as u8);
     }
 
-    fn refuse(&mut self, error: EncodeError) {
+    fn refuse(&mut self, error: ProtoEncodeError) {
         let field = self.field;
         self.fault.get_or_insert(BadBody { field, error });
     }

@@ -30,7 +30,7 @@ pub enum Flavour {
 #[derive(Debug)]
 pub struct Schema {
     pub(super) flavour: Flavour,
-    pub(super) messages: Vec<Message>,
+    pub(super) messages: Vec<ProtoMessage>,
     /// Top-level names, shared types under `message Name`.
     names: HashMap<Box<str>, u16, foldhash::fast::RandomState>,
     parsed_json: String,
@@ -39,7 +39,7 @@ pub struct Schema {
 
 /// The proto of one route.
 #[derive(Debug, Clone, Copy)]
-pub struct Proto<'a> {
+pub struct ProtoDefinition<'a> {
     pub(super) schema: &'a Schema,
     pub(super) message: u16,
 }
@@ -82,7 +82,7 @@ pub type Doubt = SchemaError;
 
 /// One definition.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(super) struct ProtoMessage {
     pub(super) fields: Vec<Field>,
     /// Tag → index of a field, sorted by tag.
     tags: Vec<(u32, u16)>,
@@ -102,7 +102,7 @@ pub(super) struct Field {
     pub(super) rank: u32,
     /// Tag and wire type.
     pub(super) head: u32,
-    pub(super) kind: Kind,
+    pub(super) kind: FieldKind,
     pub(super) shape: Shape,
 }
 
@@ -115,8 +115,8 @@ pub(super) enum Shape {
     Counted,
     /// One head, a count, and bare keys and values.
     Entries {
-        key: Kind,
-        value: Kind,
+        key: FieldKind,
+        value: FieldKind,
         /// An empty `map` is written, an empty `obj` is not.
         map: bool,
     },
@@ -130,7 +130,7 @@ impl Field {
 
 /// Type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FieldKind {
     Unsigned,
     Signed,
     Float,
@@ -198,8 +198,8 @@ impl Schema {
     }
 
     /// The proto of a route, if it has one.
-    pub fn proto(&self, route: &str) -> Option<Proto<'_>> {
-        Some(Proto {
+    pub fn proto(&self, route: &str) -> Option<ProtoDefinition<'_>> {
+        Some(ProtoDefinition {
             schema: self,
             message: *self.names.get(route)?,
         })
@@ -211,8 +211,8 @@ impl Schema {
     }
 
     /// The proto of a number that [`Schema::proto_id`] of this schema gave.
-    pub fn proto_of(&self, id: ProtoId) -> Proto<'_> {
-        Proto {
+    pub fn proto_of(&self, id: ProtoId) -> ProtoDefinition<'_> {
+        ProtoDefinition {
             schema: self,
             message: id.0.get() - 1,
         }
@@ -243,7 +243,7 @@ pub fn version(client: Option<&Schema>, server: Option<&Schema>) -> String {
     base64::engine::general_purpose::STANDARD.encode(hash.finalize())
 }
 
-impl Message {
+impl ProtoMessage {
     /// The field of a tag.
     pub(super) fn by_tag(&self, tag: i32) -> Option<u16> {
         let tag = u32::try_from(tag).ok()?;
@@ -382,7 +382,7 @@ impl Parser {
         &mut self,
         index: usize,
         names: &HashMap<Box<str>, u16, foldhash::fast::RandomState>,
-    ) -> Result<Message, SchemaError> {
+    ) -> Result<ProtoMessage, SchemaError> {
         let mut doubts = Vec::new();
         let draft = &self.drafts[index];
         let type_index = |name: &str| match draft.nested.get(name) {
@@ -390,24 +390,24 @@ impl Parser {
             None => names.get(&*format!("message {name}")).copied(),
         };
         let kind_of = |name: &str| match (name, self.flavour) {
-            ("uInt32", _) | ("uInt64", Flavour::Pinus) => Kind::Unsigned,
-            ("sInt32" | "int32", _) | ("sInt64", Flavour::Pinus) => Kind::Signed,
-            ("float", _) => Kind::Float,
-            ("double", _) => Kind::Double,
-            ("string", _) => Kind::String,
-            ("bool", Flavour::Pinus) => Kind::Bool,
-            _ => type_index(name).map_or(Kind::Unknown, Kind::Message),
+            ("uInt32", _) | ("uInt64", Flavour::Pinus) => FieldKind::Unsigned,
+            ("sInt32" | "int32", _) | ("sInt64", Flavour::Pinus) => FieldKind::Signed,
+            ("float", _) => FieldKind::Float,
+            ("double", _) => FieldKind::Double,
+            ("string", _) => FieldKind::String,
+            ("bool", Flavour::Pinus) => FieldKind::Bool,
+            _ => type_index(name).map_or(FieldKind::Unknown, FieldKind::Message),
         };
         // As pinus: types of key and value are looked up where the map is, not where they stand.
         let entry = |type_name: &str| {
             let entry = &self.drafts[usize::from(type_index(type_name)?)];
             let kind = |name| {
                 let field = entry.fields.iter().find(|field| field.name == name)?;
-                Some(kind_of(&field.type_name)).filter(|kind| *kind != Kind::Unknown)
+                Some(kind_of(&field.type_name)).filter(|kind| *kind != FieldKind::Unknown)
             };
             Some((kind("key")?, kind("value")?))
         };
-        let mut message = Message {
+        let mut message = ProtoMessage {
             fields: Vec::with_capacity(draft.fields.len()),
             tags: draft.tags.clone(),
             by_name: (0..draft.fields.len() as u16).collect(),
@@ -426,16 +426,16 @@ impl Parser {
                     Shape::Entries { key, value, map }
                 }
                 // As pomelo: it counts them, but can neither write nor read one.
-                ("repeated", "uInt64" | "sInt64") if kind == Kind::Unknown => Shape::Counted,
+                ("repeated", "uInt64" | "sInt64") if kind == FieldKind::Unknown => Shape::Counted,
                 ("repeated", _) => match kind {
-                    Kind::String | Kind::Message(_) | Kind::Unknown => Shape::Each,
+                    FieldKind::String | FieldKind::Message(_) | FieldKind::Unknown => Shape::Each,
                     _ => Shape::Counted,
                 },
                 _ => Shape::Single,
             };
             if matches!(shape, Shape::Entries { .. }) {
-                kind = Kind::Unknown;
-            } else if kind == Kind::Unknown {
+                kind = FieldKind::Unknown;
+            } else if kind == FieldKind::Unknown {
                 doubts.push(fault(
                     &draft.path,
                     &field.line,
@@ -503,11 +503,11 @@ fn is_built_in(name: &str) -> bool {
     numbers.contains(&name) || matches!(name, "float" | "double" | "string")
 }
 
-fn wire_type(kind: Kind) -> u32 {
+fn wire_type(kind: FieldKind) -> u32 {
     match kind {
-        Kind::Unsigned | Kind::Signed | Kind::Bool => 0,
-        Kind::Double => 1,
-        Kind::String | Kind::Message(_) | Kind::Unknown => 2,
-        Kind::Float => 5,
+        FieldKind::Unsigned | FieldKind::Signed | FieldKind::Bool => 0,
+        FieldKind::Double => 1,
+        FieldKind::String | FieldKind::Message(_) | FieldKind::Unknown => 2,
+        FieldKind::Float => 5,
     }
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{DecodeError, EncodeError, Flavour, Schema};
+use super::{DecodeError, Flavour, ProtoEncodeError, Schema};
 use crate::limits::{
     PROTOBUF_DEPTH_MAX, PROTOBUF_ELEMENTS_MAX, PROTOBUF_FIELDS_MAX, PROTOBUF_JSON_BYTES_MAX,
 };
@@ -34,7 +34,7 @@ fn everything(flavour: Flavour) -> Schema {
     schema(flavour, json!({"route": route, "message Node": node}))
 }
 
-fn encode(schema: &Schema, body: &str) -> Result<Option<Vec<u8>>, EncodeError> {
+fn encode(schema: &Schema, body: &str) -> Result<Option<Vec<u8>>, ProtoEncodeError> {
     let mut out = Vec::new();
     let written = schema
         .proto("route")
@@ -119,15 +119,15 @@ fn a_missing_field_goes_before_a_value_that_cannot_be_written() {
     assert_eq!(encode(&schema, r#"{"a":-1}"#), Ok(None));
     assert_eq!(
         encode(&schema, r#"{"a":-1,"b":1}"#),
-        Err(EncodeError::Negative)
+        Err(ProtoEncodeError::Negative)
     );
     assert_eq!(
         encode(&schema, r#"{"a":"x","b":1}"#),
-        Err(EncodeError::NotAnInteger)
+        Err(ProtoEncodeError::NotAnInteger)
     );
     assert!(matches!(
         encode(&schema, r#"{"a":1,"b":1"#),
-        Err(EncodeError::Json(_))
+        Err(ProtoEncodeError::Json(_))
     ));
 }
 
@@ -136,7 +136,7 @@ fn elements_of_numbers_that_pomelo_does_not_have_are_counted_only() {
     let pomelo = everything(Flavour::Pomelo);
     assert_eq!(
         encode(&pomelo, r#"{"none":[1]}"#),
-        Err(EncodeError::NoSuchType)
+        Err(ProtoEncodeError::NoSuchType)
     );
     // 2000 << 3 | 2 and the count.
     let head = [0x82, 0x7d];
@@ -176,7 +176,7 @@ fn what_nests_too_deep_is_an_error() {
     assert_eq!(decode(&pomelo, &bytes), Ok(deepest));
     assert_eq!(
         encode(&pomelo, &nested(PROTOBUF_DEPTH_MAX)),
-        Err(EncodeError::TooDeep)
+        Err(ProtoEncodeError::TooDeep)
     );
     // Each level says that it goes on to the end.
     let mut bytes = vec![10 << 3, 0xff, 0x7f];

@@ -70,12 +70,12 @@ pub struct Statistics {
     /// Users that are logged in.
     pub logged_in: u64,
     /// They, one entry for each, the latest; it may hold fewer.
-    pub logins: Vec<Login>,
+    pub logins: Vec<LoginEntry>,
 }
 
 /// A user that is logged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Login {
+pub struct LoginEntry {
     /// When, milliseconds since the epoch.
     pub time_ms: u64,
     /// JSON text of the uid.

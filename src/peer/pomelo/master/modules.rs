@@ -2,29 +2,31 @@
 
 use serde_json::{Value, json};
 
-use super::{Asked, Event, FiguresQuestion, Master, ServerInfo, ServerList, StatisticsQuestion};
+use super::{
+    Asked, FiguresQuestion, MasterEvent, Monitor, ServerInfo, ServerList, StatisticsQuestion,
+};
 use super::{ONLINE_USER, entry};
 use crate::wire::json;
-use crate::wire::pomelo::admin::{self, Call};
+use crate::wire::pomelo::admin::{self, AdminCall};
 
 /// Answers of the watcher: done, and a member is missing.
 pub(super) const DONE: &[u8] = b"1";
 const MISSING: &[u8] = b"0";
 
-impl Master {
+impl Monitor {
     /// A request, or without `id` a notify.
     pub(super) fn call(
         &mut self,
         id: Option<&Value>,
-        call: &Call,
+        call: &AdminCall,
         out: &mut Vec<u8>,
-    ) -> Option<Event> {
+    ) -> Option<MasterEvent> {
         let body = &call.body;
         match (call.module.as_str(), id) {
             ("__monitorwatcher__", _) => Some(self.watcher(id, body, out)),
             ("__console__", _) => Some(self.console(id, body, out)),
             ("watchServer", Some(id)) => self.watch(id, body, out),
-            (ONLINE_USER, None) => Some(Event::AskStatistics(StatisticsQuestion {
+            (ONLINE_USER, None) => Some(MasterEvent::AskStatistics(StatisticsQuestion {
                 to: None,
                 connection: self.connection,
             })),
@@ -35,94 +37,98 @@ impl Master {
                 let mut error = Vec::new();
                 json::write_string(&mut error, &format!("unknown moduleId:{module}"));
                 admin::write_response(out, id, &error, None);
-                Some(Event::Ignored("a request that no module takes"))
+                Some(MasterEvent::Ignored("a request that no module takes"))
             }
-            (_, None) => Some(Event::Ignored("a notify that no module takes")),
+            (_, None) => Some(MasterEvent::Ignored("a notify that no module takes")),
         }
     }
 
     /// Who comes and goes. The answer, always in `error`, says whether the member was there.
-    fn watcher(&mut self, id: Option<&Value>, body: &Value, out: &mut Vec<u8>) -> Event {
+    fn watcher(&mut self, id: Option<&Value>, body: &Value, out: &mut Vec<u8>) -> MasterEvent {
         let member = |name| body.get(name).filter(|value| admin::is_truthy(value));
         let known = match member("action").and_then(Value::as_str) {
             Some("addServer") => member("server").map(|server| self.added(server)),
             Some("removeServer") => member("id").map(|id| self.removed(id)),
             Some("replaceServer") => member("servers").map(|servers| match servers {
                 Value::Object(servers) => {
-                    Event::Replaced(ServerList::new(servers.clone(), &self.config.id))
+                    MasterEvent::Replaced(ServerList::new(servers.clone(), &self.config.id))
                 }
-                _ => Event::Ignored("a list of servers that is no object"),
+                _ => MasterEvent::Ignored("a list of servers that is no object"),
             }),
-            Some("startOver") => Some(Event::StartOver),
-            _ => return Event::Ignored("an unknown action of the watcher"),
+            Some("startOver") => Some(MasterEvent::StartOver),
+            _ => return MasterEvent::Ignored("an unknown action of the watcher"),
         };
         if let Some(id) = id {
             let answer = if known.is_some() { DONE } else { MISSING };
             admin::write_response(out, id, answer, None);
         }
-        known.unwrap_or(Event::Ignored(
+        known.unwrap_or(MasterEvent::Ignored(
             "a message of the watcher without its member",
         ))
     }
 
-    fn added(&self, server: &Value) -> Event {
+    fn added(&self, server: &Value) -> MasterEvent {
         match ServerInfo::new(server.clone()) {
-            Some(server) if server.id == self.config.id => Event::AddedSelf(server),
-            Some(server) => Event::Added(server),
-            None => Event::Ignored("a server without id, type, host or port"),
+            Some(server) if server.id == self.config.id => MasterEvent::AddedSelf(server),
+            Some(server) => MasterEvent::Added(server),
+            None => MasterEvent::Ignored("a server without id, type, host or port"),
         }
     }
 
-    fn removed(&mut self, id: &Value) -> Event {
+    fn removed(&mut self, id: &Value) -> MasterEvent {
         match entry::text(id) {
             Some(id) if id == self.config.id => {
                 self.anew = true;
-                Event::RegisterAnew
+                MasterEvent::RegisterAnew
             }
-            Some(id) => Event::Removed(id),
-            None => Event::Ignored("a server id that is no text"),
+            Some(id) => MasterEvent::Removed(id),
+            None => MasterEvent::Ignored("a server id that is no text"),
         }
     }
 
     /// What an operator wants. As pomelo: also of a notify where a request is usual, and the other
     /// way round; an unknown signal has no answer (`modules/console.js`).
-    fn console(&self, id: Option<&Value>, body: &Value, out: &mut Vec<u8>) -> Event {
+    fn console(&self, id: Option<&Value>, body: &Value, out: &mut Vec<u8>) -> MasterEvent {
         let signal = body.get("signal").and_then(Value::as_str);
         match (signal, id) {
-            (Some("list"), Some(id)) => Event::AskFigures(FiguresQuestion {
+            (Some("list"), Some(id)) => MasterEvent::AskFigures(FiguresQuestion {
                 to: self.asked(id),
                 watch: false,
             }),
-            (Some("stop"), _) => Event::Stop,
+            (Some("stop"), _) => MasterEvent::Stop,
             (Some("kill"), _) => {
                 self.answer_value(id, &json!(self.config.id), out);
-                Event::Kill
+                MasterEvent::Kill
             }
             (Some("restart"), _) => {
                 self.answer_value(id, &self.config.info, out);
-                Event::Restart
+                MasterEvent::Restart
             }
-            (Some("blacklist"), _) => Event::Blacklist(match body.get("blacklist") {
+            (Some("blacklist"), _) => MasterEvent::Blacklist(match body.get("blacklist") {
                 Some(Value::Array(list)) => list.iter().filter_map(string).collect(),
                 Some(one) => string(one).into_iter().collect(),
                 None => Vec::new(),
             }),
-            (Some("addCron" | "removeCron"), _) => Event::Ignored("a cron, which is JavaScript"),
-            _ => Event::Ignored("an unknown signal of the console"),
+            (Some("addCron" | "removeCron"), _) => {
+                MasterEvent::Ignored("a cron, which is JavaScript")
+            }
+            _ => MasterEvent::Ignored("an unknown signal of the console"),
         }
     }
 
     /// What the shell of an administrator shows.
-    fn watch(&self, id: &Value, body: &Value, out: &mut Vec<u8>) -> Option<Event> {
+    fn watch(&self, id: &Value, body: &Value, out: &mut Vec<u8>) -> Option<MasterEvent> {
         match body.get("comd").and_then(Value::as_str) {
-            Some("servers") => Some(Event::AskFigures(FiguresQuestion {
+            Some("servers") => Some(MasterEvent::AskFigures(FiguresQuestion {
                 to: self.asked(id),
                 watch: true,
             })),
-            Some("connections" | "logins") => Some(Event::AskStatistics(StatisticsQuestion {
-                to: Some(self.asked(id)),
-                connection: self.connection,
-            })),
+            Some("connections" | "logins") => {
+                Some(MasterEvent::AskStatistics(StatisticsQuestion {
+                    to: Some(self.asked(id)),
+                    connection: self.connection,
+                }))
+            }
             // The rest shows or changes what only a JavaScript server has. Unlike pomelo: an
             // unknown command is answered, too, for without an answer the shell hangs.
             _ => {
@@ -133,9 +139,16 @@ impl Master {
     }
 
     /// Pinus' master wants to know when a server that it has restarted is up.
-    fn restart_notify(&mut self, id: &Value, body: &Value, out: &mut Vec<u8>) -> Option<Event> {
+    fn restart_notify(
+        &mut self,
+        id: &Value,
+        body: &Value,
+        out: &mut Vec<u8>,
+    ) -> Option<MasterEvent> {
         if body.get("action").and_then(Value::as_str) != Some("afterStartCallback") {
-            return Some(Event::Ignored("an unknown action of RestartNotifyModule"));
+            return Some(MasterEvent::Ignored(
+                "an unknown action of RestartNotifyModule",
+            ));
         }
         if self.recorded {
             admin::write_response(out, id, DONE, None);

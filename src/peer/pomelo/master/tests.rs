@@ -27,16 +27,16 @@ fn config(dialect: Dialect) -> MasterConfig {
 }
 
 /// A machine and what it has sent.
-struct Monitor {
-    master: Master,
+struct Harness {
+    master: Monitor,
     out: Vec<u8>,
     now: Instant,
 }
 
-impl Monitor {
+impl Harness {
     fn new(config: MasterConfig) -> Self {
         Self {
-            master: Master::new(config),
+            master: Monitor::new(config),
             out: Vec::new(),
             now: now(),
         }
@@ -55,7 +55,10 @@ impl Monitor {
         self.register();
         let request = self.master.next_request - 1;
         let answer = json!({"respId": request, "error": null, "body": {}});
-        assert!(matches!(self.monitor(&answer), Some(Event::Subscribed(_))));
+        assert!(matches!(
+            self.monitor(&answer),
+            Some(MasterEvent::Subscribed(_))
+        ));
         self.out.clear();
     }
 
@@ -66,11 +69,11 @@ impl Monitor {
 
     fn register(&mut self) {
         let yes = publish(admin::REGISTER, b"{\"code\":1,\"msg\":\"ok\"}");
-        assert_eq!(self.take(&yes), Ok(Some(Event::Accepted)));
+        assert_eq!(self.take(&yes), Ok(Some(MasterEvent::Accepted)));
     }
 
     /// One whole packet.
-    fn take(&mut self, packet: &[u8]) -> Result<Option<Event>, MasterFault> {
+    fn take(&mut self, packet: &[u8]) -> Result<Option<MasterEvent>, MasterFault> {
         let received = self.master.receive(self.now, packet, &mut self.out)?;
         let (bytes, event) = received.expect("a whole packet");
         assert_eq!(bytes, packet.len());
@@ -79,20 +82,20 @@ impl Monitor {
 
     /// One message, as a notify is sent.
     #[track_caller]
-    fn monitor(&mut self, message: &Value) -> Option<Event> {
+    fn monitor(&mut self, message: &Value) -> Option<MasterEvent> {
         self.take(&publish(admin::MONITOR, message.to_string().as_bytes()))
             .unwrap()
     }
 
     /// A request with id 9 to a module.
     #[track_caller]
-    fn ask(&mut self, module: &str, body: Value) -> Option<Event> {
+    fn ask(&mut self, module: &str, body: Value) -> Option<MasterEvent> {
         self.monitor(&json!({"reqId": 9, "moduleId": module, "body": body}))
     }
 
     /// A notify to a module. It has no answer.
     #[track_caller]
-    fn tell(&mut self, module: &str, body: Value) -> Option<Event> {
+    fn tell(&mut self, module: &str, body: Value) -> Option<MasterEvent> {
         let event = self.monitor(&json!({"moduleId": module, "body": body}));
         assert_eq!(self.sent(), Vec::<String>::new());
         event
@@ -132,13 +135,13 @@ fn publish(topic: &[u8], payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-fn ignored(event: Option<Event>) -> bool {
-    matches!(event, Some(Event::Ignored(_)))
+fn ignored(event: Option<MasterEvent>) -> bool {
+    matches!(event, Some(MasterEvent::Ignored(_)))
 }
 
 #[test]
 fn a_server_joins_step_by_step() {
-    let mut monitor = Monitor::new(config(Dialect::Pomelo));
+    let mut monitor = Harness::new(config(Dialect::Pomelo));
     monitor.master.connected(monitor.now, &mut monitor.out);
     assert_eq!(monitor.sent(), ["Connect"]);
     monitor.take(&CONNACK).unwrap();
@@ -165,7 +168,7 @@ fn a_server_joins_step_by_step() {
     let own = json!({"id": "connector-1", "serverType": "connector", "host": "h", "port": 2});
     let answer =
         json!({"respId": "1", "error": null, "body": {"chat-1": chat, "connector-1": own}});
-    let Some(Event::Subscribed(list)) = monitor.monitor(&answer) else {
+    let Some(MasterEvent::Subscribed(list)) = monitor.monitor(&answer) else {
         panic!()
     };
     assert_eq!((list.servers.len(), &*list.servers[0].id), (1, "chat-1"));
@@ -178,7 +181,7 @@ fn a_server_joins_step_by_step() {
 
 #[test]
 fn a_refused_registration_is_final() {
-    let mut monitor = Monitor::new(config(Dialect::Pinus));
+    let mut monitor = Harness::new(config(Dialect::Pinus));
     monitor.open();
     monitor.out.clear();
     let no = publish(
@@ -187,7 +190,7 @@ fn a_refused_registration_is_final() {
     );
     assert_eq!(
         monitor.take(&no),
-        Ok(Some(Event::Refused("server auth failed".into())))
+        Ok(Some(MasterEvent::Refused("server auth failed".into())))
     );
     assert_eq!(monitor.take(&mqtt::DISCONNECT), Ok(None));
     monitor.master.disconnect(&mut monitor.out);
@@ -200,7 +203,7 @@ fn a_list_that_is_refused_ends_the_connection() {
         json!({"respId": 1, "error": {"message": "m"}, "body": {}}),
         json!({"respId": 1, "error": null, "body": [1]}),
     ] {
-        let mut monitor = Monitor::new(config(Dialect::Pomelo));
+        let mut monitor = Harness::new(config(Dialect::Pomelo));
         monitor.open();
         monitor.register();
         let answer = publish(admin::MONITOR, answer.to_string().as_bytes());
@@ -210,7 +213,7 @@ fn a_list_that_is_refused_ends_the_connection() {
 
 #[test]
 fn a_server_comes_back_without_record_and_without_token() {
-    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    let mut monitor = Harness::joined(Dialect::Pomelo);
     assert_eq!(monitor.take(&mqtt::DISCONNECT), Err(MasterFault::Left));
     for attempt in 0..2 {
         monitor.open();
@@ -228,16 +231,16 @@ fn a_server_comes_back_without_record_and_without_token() {
         }
     }
     let yes = publish(admin::RECONNECT_OK, br#"{"code":1,"msg":"ok"}"#);
-    assert_eq!(monitor.take(&yes), Ok(Some(Event::Accepted)));
+    assert_eq!(monitor.take(&yes), Ok(Some(MasterEvent::Accepted)));
     let replace = json!({"action": "replaceServer", "servers": {}});
     let event = monitor.ask("__monitorwatcher__", replace);
-    assert_eq!(event, Some(Event::Replaced(ServerList::default())));
+    assert_eq!(event, Some(MasterEvent::Replaced(ServerList::default())));
     monitor.answers(r#"{"respId":9,"error":1}"#);
 }
 
 #[test]
 fn a_server_that_never_joined_registers_again() {
-    let mut monitor = Monitor::new(config(Dialect::Pomelo));
+    let mut monitor = Harness::new(config(Dialect::Pomelo));
     for request in 1..3 {
         monitor.open();
         assert!(monitor.sent()[1].starts_with("register "));
@@ -249,12 +252,12 @@ fn a_server_that_never_joined_registers_again() {
 
 #[test]
 fn a_server_that_the_master_has_lost_registers_once_more_but_records_only_once() {
-    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    let mut monitor = Harness::joined(Dialect::Pomelo);
     let event = monitor.ask(
         "__monitorwatcher__",
         json!({"action": "removeServer", "id": "connector-1"}),
     );
-    assert_eq!(event, Some(Event::RegisterAnew));
+    assert_eq!(event, Some(MasterEvent::RegisterAnew));
     monitor.answers(r#"{"respId":9,"error":1}"#);
     monitor.master.disconnect(&mut monitor.out);
     assert_eq!(monitor.sent(), ["Disconnect"]);
@@ -265,7 +268,7 @@ fn a_server_that_the_master_has_lost_registers_once_more_but_records_only_once()
     let answer = json!({"respId": 2, "error": null, "body": {}});
     assert!(matches!(
         monitor.monitor(&answer),
-        Some(Event::Subscribed(_))
+        Some(MasterEvent::Subscribed(_))
     ));
     assert_eq!(monitor.sent(), Vec::<String>::new(), "no record");
     monitor.open();
@@ -278,10 +281,10 @@ fn a_server_that_the_master_has_lost_registers_once_more_but_records_only_once()
 #[test]
 fn a_ping_goes_out_each_minute_and_two_minutes_of_silence_end_the_link() {
     let second = Duration::from_secs(1);
-    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    let mut monitor = Harness::joined(Dialect::Pomelo);
     let start = monitor.now;
     let at = |seconds| ShardTime::new(start + seconds * second);
-    let Monitor { master, out, .. } = &mut monitor;
+    let Harness { master, out, .. } = &mut monitor;
     for (seconds, sent) in [(59, false), (60, true)] {
         out.clear();
         assert_eq!(master.tick(at(seconds), out), Ok(()));
@@ -312,9 +315,9 @@ fn a_ping_goes_out_each_minute_and_two_minutes_of_silence_end_the_link() {
 
 #[test]
 fn after_a_pause_a_pong_may_take_its_whole_time_again() {
-    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    let mut monitor = Harness::joined(Dialect::Pomelo);
     let mut time = ShardTime::new(monitor.now);
-    let Monitor { master, out, .. } = &mut monitor;
+    let Harness { master, out, .. } = &mut monitor;
     time.now += KEEPALIVE;
     assert_eq!(master.tick(time, out), Ok(()));
     assert!(out.ends_with(&mqtt::PINGREQ));
@@ -329,8 +332,8 @@ fn after_a_pause_a_pong_may_take_its_whole_time_again() {
 
 #[test]
 fn joining_may_not_take_for_ever() {
-    let mut monitor = Monitor::new(config(Dialect::Pomelo));
-    let Monitor { master, out, now } = &mut monitor;
+    let mut monitor = Harness::new(config(Dialect::Pomelo));
+    let Harness { master, out, now } = &mut monitor;
     assert_eq!(master.tick(ShardTime::new(*now), out), Ok(()));
     master.connected(*now, out);
     assert_eq!(
@@ -345,28 +348,28 @@ fn joining_may_not_take_for_ever() {
 
 #[test]
 fn what_comes_and_goes_is_told_and_answered() {
-    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    let mut monitor = Harness::joined(Dialect::Pomelo);
     let watcher = "__monitorwatcher__";
     let chat = json!({"id": "chat-1", "serverType": "chat", "host": "h", "port": 1});
     let info = ServerInfo::new(chat.clone()).unwrap();
 
     let event = monitor.ask(watcher, json!({"action": "addServer", "server": chat}));
-    assert_eq!(event, Some(Event::Added(info)));
+    assert_eq!(event, Some(MasterEvent::Added(info)));
     monitor.answers(r#"{"respId":9,"error":1}"#);
 
     let own = json!({"id": "connector-1", "serverType": "x", "host": "h", "port": 1});
     let event = monitor.ask(watcher, json!({"action": "addServer", "server": own}));
-    assert!(matches!(event, Some(Event::AddedSelf(_))));
+    assert!(matches!(event, Some(MasterEvent::AddedSelf(_))));
     monitor.answers(r#"{"respId":9,"error":1}"#);
 
     for id in [json!("7"), json!(7)] {
         let event = monitor.ask(watcher, json!({"action": "removeServer", "id": id}));
-        assert_eq!(event, Some(Event::Removed("7".into())));
+        assert_eq!(event, Some(MasterEvent::Removed("7".into())));
         monitor.answers(r#"{"respId":9,"error":1}"#);
     }
     assert_eq!(
         monitor.ask(watcher, json!({"action": "startOver"})),
-        Some(Event::StartOver)
+        Some(MasterEvent::StartOver)
     );
     monitor.answers(r#"{"respId":9,"error":1}"#);
 
@@ -398,30 +401,42 @@ fn what_comes_and_goes_is_told_and_answered() {
         assert_eq!(monitor.sent(), Vec::<String>::new());
     }
     let event = monitor.tell(watcher, json!({"action": "removeServer", "id": "chat-1"}));
-    assert_eq!(event, Some(Event::Removed("chat-1".into())));
+    assert_eq!(event, Some(MasterEvent::Removed("chat-1".into())));
 }
 
 #[test]
 fn an_operator_is_obeyed() {
-    let mut monitor = Monitor::joined(Dialect::Pinus);
+    let mut monitor = Harness::joined(Dialect::Pinus);
     let console = "__console__";
     let signal = |signal| json!({"signal": signal});
-    assert_eq!(monitor.tell(console, signal("stop")), Some(Event::Stop));
-    assert_eq!(monitor.ask(console, signal("stop")), Some(Event::Stop));
+    assert_eq!(
+        monitor.tell(console, signal("stop")),
+        Some(MasterEvent::Stop)
+    );
+    assert_eq!(
+        monitor.ask(console, signal("stop")),
+        Some(MasterEvent::Stop)
+    );
     assert_eq!(monitor.sent(), Vec::<String>::new(), "as pomelo: no answer");
 
-    assert_eq!(monitor.ask(console, signal("kill")), Some(Event::Kill));
+    assert_eq!(
+        monitor.ask(console, signal("kill")),
+        Some(MasterEvent::Kill)
+    );
     monitor.answers(r#"{"respId":9,"error":"connector-1"}"#);
     assert_eq!(
         monitor.ask(console, signal("restart")),
-        Some(Event::Restart)
+        Some(MasterEvent::Restart)
     );
     monitor.answers(
         r#"{"respId":9,"error":{"id":"connector-1","host":"127.0.0.1","port":3150,"frontend":"true"}}"#,
     );
     let body = json!({"signal": "blacklist", "blacklist": ["10.0.0.1", 7, "^127"]});
     let list = vec!["10.0.0.1".to_owned(), "^127".to_owned()];
-    assert_eq!(monitor.tell(console, body), Some(Event::Blacklist(list)));
+    assert_eq!(
+        monitor.tell(console, body),
+        Some(MasterEvent::Blacklist(list))
+    );
     for body in [
         signal("addCron"),
         signal("removeCron"),
@@ -445,7 +460,7 @@ fn statistics() -> Statistics {
     Statistics {
         connections: 2,
         logged_in: 1,
-        logins: vec![Login {
+        logins: vec![LoginEntry {
             time_ms: 1_795_414_050_123,
             uid: "\"zed\"".into(),
             address: "::ffff:127.0.0.1:45154".into(),
@@ -456,12 +471,12 @@ fn statistics() -> Statistics {
 #[test]
 fn figures_are_answered_where_the_master_looks_for_them() {
     for dialect in [Dialect::Pomelo, Dialect::Pinus] {
-        let mut monitor = Monitor::joined(dialect);
+        let mut monitor = Harness::joined(dialect);
         let watch = |result: &str| match dialect {
             Dialect::Pomelo => format!("{{\"respId\":9,\"error\":{result}}}"),
             Dialect::Pinus => format!("{{\"respId\":9,\"error\":null,\"body\":{result}}}"),
         };
-        let Some(Event::AskFigures(question)) =
+        let Some(MasterEvent::AskFigures(question)) =
             monitor.ask("__console__", json!({"signal": "list"}))
         else {
             panic!()
@@ -472,7 +487,7 @@ fn figures_are_answered_where_the_master_looks_for_them() {
         monitor.answers(
             r#"{"respId":9,"error":{"serverId":"connector-1","body":{"serverId":"connector-1","serverType":"connector","pid":4040,"rss":"66.33","heapTotal":"31.07","heapUsed":"13.66","uptime":"0.21"}}}"#,
         );
-        let Some(Event::AskFigures(question)) =
+        let Some(MasterEvent::AskFigures(question)) =
             monitor.ask("watchServer", json!({"comd": "servers"}))
         else {
             panic!()
@@ -484,7 +499,7 @@ fn figures_are_answered_where_the_master_looks_for_them() {
             r#"{"serverId":"connector-1","body":{"serverId":"connector-1","serverType":"connector","host":"127.0.0.1","port":3150,"pid":4040,"heapUsed":"14.32","uptime":"0.21"}}"#,
         ));
         for comd in ["connections", "logins"] {
-            let Some(Event::AskStatistics(question)) =
+            let Some(MasterEvent::AskStatistics(question)) =
                 monitor.ask("watchServer", json!({"comd": comd}))
             else {
                 panic!()
@@ -509,9 +524,9 @@ fn figures_are_answered_where_the_master_looks_for_them() {
 
 #[test]
 fn online_users_are_told_by_a_notify() {
-    let mut monitor = Monitor::joined(Dialect::Pinus);
+    let mut monitor = Harness::joined(Dialect::Pinus);
     let event = monitor.monitor(&json!({"moduleId": "onlineUser"}));
-    let Some(Event::AskStatistics(question)) = event else {
+    let Some(MasterEvent::AskStatistics(question)) = event else {
         panic!()
     };
     monitor
@@ -524,12 +539,12 @@ fn online_users_are_told_by_a_notify() {
 
 #[test]
 fn an_answer_never_goes_to_a_later_connection() {
-    let mut monitor = Monitor::joined(Dialect::Pomelo);
-    let Some(Event::AskFigures(list)) = monitor.ask("__console__", json!({"signal": "list"}))
+    let mut monitor = Harness::joined(Dialect::Pomelo);
+    let Some(MasterEvent::AskFigures(list)) = monitor.ask("__console__", json!({"signal": "list"}))
     else {
         panic!()
     };
-    let Some(Event::AskStatistics(online)) = monitor.tell("onlineUser", json!(null)) else {
+    let Some(MasterEvent::AskStatistics(online)) = monitor.tell("onlineUser", json!(null)) else {
         panic!()
     };
     assert_eq!(monitor.take(&[0xff]), Err(MasterFault::Bytes));
@@ -548,14 +563,14 @@ fn an_answer_never_goes_to_a_later_connection() {
 
 #[test]
 fn a_list_of_logins_fits_a_frame() {
-    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    let mut monitor = Harness::joined(Dialect::Pomelo);
     let login = statistics().logins.remove(0);
     let many = Statistics {
         logged_in: 200_000,
         logins: vec![login; 200_000],
         connections: 0,
     };
-    let Some(Event::AskStatistics(question)) =
+    let Some(MasterEvent::AskStatistics(question)) =
         monitor.ask("watchServer", json!({"comd": "logins"}))
     else {
         panic!()
@@ -574,7 +589,7 @@ fn a_list_of_logins_fits_a_frame() {
 #[test]
 fn a_restart_is_reported_once_this_server_has_started() {
     let ask = json!({"action": "afterStartCallback"});
-    let mut monitor = Monitor::new(config(Dialect::Pinus));
+    let mut monitor = Harness::new(config(Dialect::Pinus));
     monitor.open();
     monitor.register();
     monitor.out.clear();
@@ -591,7 +606,7 @@ fn a_restart_is_reported_once_this_server_has_started() {
 
 #[test]
 fn what_only_javascript_can_do_is_refused_or_ignored() {
-    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    let mut monitor = Harness::joined(Dialect::Pomelo);
     for module in [
         "scripts",
         "monitorLog",
@@ -619,7 +634,7 @@ fn what_only_javascript_can_do_is_refused_or_ignored() {
 
 #[test]
 fn what_is_no_message_is_counted_and_ignored() {
-    let mut monitor = Monitor::joined(Dialect::Pomelo);
+    let mut monitor = Harness::joined(Dialect::Pomelo);
     for (topic, payload) in [
         (admin::MONITOR, &b"{"[..]),
         (admin::MONITOR, b"[1]"),
@@ -631,7 +646,7 @@ fn what_is_no_message_is_counted_and_ignored() {
         assert!(ignored(monitor.take(&publish(topic, payload)).unwrap()));
     }
     assert!(monitor.out.is_empty());
-    let mut registering = Monitor::new(config(Dialect::Pomelo));
+    let mut registering = Harness::new(config(Dialect::Pomelo));
     registering.open();
     assert!(ignored(
         registering.take(&publish(admin::REGISTER, b"no")).unwrap()
@@ -703,23 +718,23 @@ fn message() -> impl Strategy<Value = Value> {
 }
 
 /// Feeds everything, in pieces of these sizes, and answers what is asked.
-fn feed(monitor: &mut Monitor, bytes: &[u8], piece: usize) {
+fn feed(monitor: &mut Harness, bytes: &[u8], piece: usize) {
     let mut input = Vec::new();
     for piece in bytes.chunks(piece) {
         input.extend_from_slice(piece);
         loop {
-            let Monitor { master, out, now } = &mut *monitor;
+            let Harness { master, out, now } = &mut *monitor;
             let Ok(received) = master.receive(*now, &input, out) else {
                 return;
             };
             let Some((used, event)) = received else { break };
             match event {
-                Some(Event::AskFigures(question)) => {
+                Some(MasterEvent::AskFigures(question)) => {
                     monitor
                         .master
                         .answer_figures(question, &FIGURES, &mut monitor.out);
                 }
-                Some(Event::AskStatistics(question)) => {
+                Some(MasterEvent::AskStatistics(question)) => {
                     monitor
                         .master
                         .answer_statistics(question, &statistics(), &mut monitor.out);
@@ -734,8 +749,8 @@ fn feed(monitor: &mut Monitor, bytes: &[u8], piece: usize) {
 proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in vec(any::<u8>(), 0..200), piece in 1..50usize) {
-        feed(&mut Monitor::new(config(Dialect::Pomelo)), &bytes, piece);
-        feed(&mut Monitor::joined(Dialect::Pinus), &bytes, piece);
+        feed(&mut Harness::new(config(Dialect::Pomelo)), &bytes, piece);
+        feed(&mut Harness::joined(Dialect::Pinus), &bytes, piece);
     }
 
     #[test]
@@ -743,7 +758,7 @@ proptest! {
         messages in vec((0..5usize, any::<bool>(), message()), 1..8),
         joined in any::<bool>(),
     ) {
-        let mut monitor = Monitor::joined(Dialect::Pinus);
+        let mut monitor = Harness::joined(Dialect::Pinus);
         if !joined {
             monitor.open();
         }

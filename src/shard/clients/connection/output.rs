@@ -37,7 +37,7 @@ impl Clients {
         &self,
         core: &Core,
         sid: Sid,
-        kind: package::Kind,
+        kind: package::PackageKind,
         body: &[u8],
     ) {
         debug_assert!(body.len() <= PACKAGE_BODY_BYTES_MAX);

@@ -54,7 +54,7 @@ fn connections(text: &str) -> Vec<(String, Vec<Line>)> {
 }
 
 /// A machine in the state in which the transcript of its connection begins.
-fn prepare(server: &str, lines: &[Line], dialect: Dialect) -> Monitor {
+fn prepare(server: &str, lines: &[Line], dialect: Dialect) -> Harness {
     let has = |kind: &str| lines.iter().any(|line| line.kind == kind);
     let own = |topic: &str| {
         lines
@@ -72,7 +72,7 @@ fn prepare(server: &str, lines: &[Line], dialect: Dialect) -> Monitor {
     };
     let client_id = lines.iter().find_map(|line| line.json["clientId"].as_str());
     let digits = client_id.and_then(|id| id.strip_prefix("MQTT_ADMIN_"));
-    let mut monitor = Monitor::new(MasterConfig {
+    let mut monitor = Harness::new(MasterConfig {
         id: server.to_owned(),
         server_type: of("serverType").as_str().unwrap_or_default().to_owned(),
         pid: of("pid").as_u64().unwrap_or_default() as u32,
@@ -113,7 +113,7 @@ fn figures(answer: &Value) -> Figures {
 
 /// Gives the machine what the master sent, `piece` bytes at a time, and compares. Returns what it
 /// told its owner.
-fn replay(server: &str, lines: &[Line], dialect: Dialect, piece: usize) -> Vec<Event> {
+fn replay(server: &str, lines: &[Line], dialect: Dialect, piece: usize) -> Vec<MasterEvent> {
     let mut monitor = prepare(server, lines, dialect);
     let mut answers = lines
         .iter()
@@ -134,7 +134,7 @@ fn replay(server: &str, lines: &[Line], dialect: Dialect, piece: usize) -> Vec<E
             };
             input.drain(..used);
             match event.clone() {
-                Some(Event::AskFigures(question)) => {
+                Some(MasterEvent::AskFigures(question)) => {
                     // One file ends before the answers.
                     if let Some(answer) = answers.next() {
                         let figures = figures(&answer.json);
@@ -143,7 +143,7 @@ fn replay(server: &str, lines: &[Line], dialect: Dialect, piece: usize) -> Vec<E
                             .answer_figures(question, &figures, &mut monitor.out);
                     }
                 }
-                Some(Event::Stop) => monitor.master.disconnect(&mut monitor.out),
+                Some(MasterEvent::Stop) => monitor.master.disconnect(&mut monitor.out),
                 _ => {}
             }
             events.extend(event);
@@ -165,7 +165,7 @@ fn bytes(lines: &[Line], to_master: bool) -> Vec<u8> {
 }
 
 /// Replays a whole file. Pieces of one byte end at every place there is.
-fn replay_all(text: &str, dialect: Dialect) -> Vec<(String, Vec<Event>)> {
+fn replay_all(text: &str, dialect: Dialect) -> Vec<(String, Vec<MasterEvent>)> {
     let replayed = connections(text).into_iter().map(|(server, lines)| {
         let events = replay(&server, &lines, dialect, usize::MAX);
         for piece in [1, 7] {
@@ -186,13 +186,13 @@ macro_rules! transcript {
     };
 }
 
-fn names(events: &[Event]) -> Vec<String> {
-    let name = |event: &Event| match event {
-        Event::Subscribed(list) => format!("Subscribed {}", ids(list)),
-        Event::Replaced(list) => format!("Replaced {}", ids(list)),
-        Event::Added(server) => format!("Added {}", server.id),
-        Event::Removed(id) => format!("Removed {id}"),
-        Event::AskFigures(_) => "AskFigures".to_owned(),
+fn names(events: &[MasterEvent]) -> Vec<String> {
+    let name = |event: &MasterEvent| match event {
+        MasterEvent::Subscribed(list) => format!("Subscribed {}", ids(list)),
+        MasterEvent::Replaced(list) => format!("Replaced {}", ids(list)),
+        MasterEvent::Added(server) => format!("Added {}", server.id),
+        MasterEvent::Removed(id) => format!("Removed {id}"),
+        MasterEvent::AskFigures(_) => "AskFigures".to_owned(),
         other => format!("{other:?}"),
     };
     events.iter().map(name).collect()
@@ -209,7 +209,7 @@ fn ids(list: &ServerList) -> String {
 }
 
 #[track_caller]
-fn expect(replayed: &[(String, Vec<Event>)], server: &str, expected: &[&str]) {
+fn expect(replayed: &[(String, Vec<MasterEvent>)], server: &str, expected: &[&str]) {
     let (_, events) = replayed.iter().find(|(name, _)| name == server).unwrap();
     assert_eq!(names(events), expected, "{server}");
 }
@@ -238,7 +238,7 @@ fn a_pomelo_cluster_starts() {
         ],
     );
     let (_, events) = &replayed[4];
-    let Some(Event::Subscribed(list)) = events.get(1) else {
+    let Some(MasterEvent::Subscribed(list)) = events.get(1) else {
         panic!()
     };
     assert_eq!(list.own.as_ref().map(|own| own.frontend), Some(true));
