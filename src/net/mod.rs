@@ -3,7 +3,7 @@
 //! Code above this layer runs over sockets by the real clock, or within one thread over [`memory`] by a
 //! virtual clock, and sees no difference.
 //!
-//! **Invariants**: only this layer uses `unsafe` ([`socket`]) and reads the time ([`clock`]); a read
+//! **Invariants**: only this layer uses `unsafe` ([`readable`]) and reads the time ([`clock`]); a read
 //! buffer is lent for one poll, so an idle connection holds none.
 //!
 //! **Absent**: the meaning of any byte.
@@ -17,6 +17,7 @@ pub(crate) mod dial;
 pub(crate) mod drive;
 pub(crate) mod memory;
 pub(crate) mod poller;
+mod readable;
 pub(crate) mod socket;
 
 /// The network of a shard.

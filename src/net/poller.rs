@@ -14,7 +14,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use slab::Slab;
 
-use super::socket::Readable;
+use super::readable::Readable;
 
 /// Events of one look at the epoll instance; further ones come with the next look.
 const EVENTS_MAX: usize = 512;

@@ -1,18 +1,12 @@
 //! TCP sockets watched by a shard's poller, and streams in memory in their place.
-//!
-//! The only `unsafe` of the crate: glommio's types take plain descriptor numbers.
-
-#![allow(unsafe_code)]
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::pin::Pin;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use futures_lite::io::AsyncRead;
 use rustix::io::Errno;
 use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, accept_with, recv, send, sendmsg,
@@ -241,26 +235,5 @@ impl Watched {
             }
         }
         Poll::Pending
-    }
-}
-
-/// Readiness of a descriptor of any kind.
-///
-/// glommio has no type for this, but its stream submits a read request for any descriptor as soon as it
-/// is created. The result of that read does not matter.
-pub(super) struct Readable {
-    /// Closed when this is dropped.
-    _stream: glommio::net::TcpStream,
-}
-
-impl Readable {
-    /// Waits until the descriptor is readable. Returns `None` if no descriptor is left for the copy
-    /// that this needs.
-    pub(super) async fn of(fd: BorrowedFd<'_>) -> Option<Self> {
-        let copy = fd.try_clone_to_owned().ok()?.into_raw_fd();
-        // SAFETY: `into_raw_fd` gave up the descriptor, so the stream is its only owner.
-        let mut stream = unsafe { glommio::net::TcpStream::from_raw_fd(copy) };
-        let _ = poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut [0])).await;
-        Some(Self { _stream: stream })
     }
 }
