@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::filter::Slot;
-use super::{BroadcastOptions, Cluster, Failure, ShardContext};
+use super::{BroadcastOptions, Cluster, Failure, ShardContext, Slot};
 use crate::ids::{ShardId, Sid};
 
 /// The server that runs the handlers. Pomelo: `app`.

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::filter::Slot;
-use super::{LocalFuture, Session, ShardContext};
+use super::{LocalFuture, Session, ShardContext, Slot};
 use crate::config::Server;
 use crate::wire::json;
 

@@ -18,7 +18,6 @@
 //! Built in are [`serial`], [`time`], [`timeout`], [`toobusy`] and [`rate`]. A [`Filter`] has both
 //! sides and can keep a value between them.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -343,40 +342,4 @@ async fn caught<T>(
         tracing::error!(session = %session.id(), route = &*incoming.route, "a {what} panicked");
         Failure::new(format!("the {what} panicked"))
     })
-}
-
-/// A slot through which one task gives a value to another task of the same shard.
-#[derive(Debug)]
-pub(crate) struct Slot<T>(RefCell<(Option<T>, Option<std::task::Waker>)>);
-
-impl<T> Default for Slot<T> {
-    fn default() -> Self {
-        Self(RefCell::new((None, None)))
-    }
-}
-
-impl<T> Slot<T> {
-    /// Puts the value into the slot.
-    pub(crate) fn put(&self, value: T) {
-        let mut slot = self.0.borrow_mut();
-        slot.0 = Some(value);
-        if let Some(waker) = slot.1.take() {
-            waker.wake();
-        }
-    }
-
-    /// Waits for the value.
-    pub(crate) async fn take(&self) -> T {
-        std::future::poll_fn(|cx| {
-            let mut slot = self.0.borrow_mut();
-            match slot.0.take() {
-                Some(value) => std::task::Poll::Ready(value),
-                None => {
-                    slot.1 = Some(cx.waker().clone());
-                    std::task::Poll::Pending
-                }
-            }
-        })
-        .await
-    }
 }

@@ -160,6 +160,8 @@ mod router;
 mod rules;
 mod send;
 mod session;
+mod slot;
+mod stop;
 
 pub use app::App;
 pub use call::{Call, CallError, CallResult, CallToAll, Cluster};
@@ -167,7 +169,6 @@ pub(crate) use call::{Invocation, Sent, remote_parts};
 pub(crate) use context::{OnClose, ShardContext};
 pub use extract::{FromMessage, Handshake, IntoReply, Json, Needs, Proto, Route, State, States};
 pub use function::Handler;
-pub use lifecycle::Stop;
 pub use outcome::{Answer, Failure, LocalFuture, Outcome, Reply};
 pub use remote::{IntoResults, RemoteCall, Results};
 pub use router::Router;
@@ -175,6 +176,8 @@ pub use router::Router;
 pub use rules::HandlerRules;
 pub use send::{BroadcastOptions, Sending};
 pub use session::{Session, SessionEvent};
+pub(crate) use slot::Slot;
+pub use stop::Stop;
 
 pub use bytes::Bytes;
 

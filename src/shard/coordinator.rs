@@ -194,7 +194,7 @@ pub(super) fn list(parts: impl Iterator<Item = Vec<u8>>) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handler::filter::Slot;
+    use crate::handler::Slot;
 
     fn request() -> Pending {
         Pending {

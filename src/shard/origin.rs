@@ -4,8 +4,7 @@ use std::rc::Rc;
 
 use super::parcel::SessionReply;
 use super::peers::writer::PeerWriter;
-use crate::handler::filter::Slot;
-use crate::handler::{CallResult, Outcome};
+use crate::handler::{CallResult, Outcome, Slot};
 use crate::ids::{ShardId, Sid};
 use crate::wire::protobuf::ProtoId;
 

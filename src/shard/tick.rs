@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::{Core, Shard};
+use crate::handler::Slot;
 use crate::handler::clock::{Alarm, DelayedCall};
-use crate::handler::filter::Slot;
 use crate::metrics::Counter;
 use crate::net::poller::Poller;
 use crate::net::{Network, clock};

@@ -12,12 +12,13 @@ use jiff::Zoned;
 use jiff::civil::date;
 use jiff::tz::TimeZone;
 
-use super::{Filters, Slot, handle};
+use super::{Filters, handle};
 use crate::config::{Dialect, Server};
 use crate::handler::clock::{Alarm, Alarms, Clock, DelayedCall};
 use crate::handler::{
     Answer, BroadcastOptions, CallError, ClientAddr, Failure, Incoming, Invocation, LocalFuture,
-    OnClose, Outcome, Request, Router, Sent, Session, SessionEvent, ShardContext, States, reply,
+    OnClose, Outcome, Request, Router, Sent, Session, SessionEvent, ShardContext, Slot, States,
+    reply,
 };
 use crate::ids::{ShardId, Sid};
 use crate::metrics::Counter;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use foldhash::HashMap;
 
-use super::{Filter, Slot, Step};
+use super::{Filter, Step};
 use crate::handler::clock::Alarm;
-use crate::handler::{Failure, Incoming, Outcome, log_line};
+use crate::handler::{Failure, Incoming, Outcome, Slot, log_line};
 use crate::ids::Sid;
 use crate::metrics::Counter;
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Shard;
-use crate::handler::filter::Slot;
-use crate::handler::{CallError, CallResult, Failure, Invocation, Outcome, Request, Sent, Session};
+use crate::handler::{
+    CallError, CallResult, Failure, Invocation, Outcome, Request, Sent, Session, Slot,
+};
 use crate::ids::PeerIndex;
 use crate::metrics::Counter;
 use crate::peer::directory::Cluster;

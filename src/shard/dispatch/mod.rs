@@ -17,10 +17,9 @@ use super::origin::{Origin, ResponseTarget};
 use super::parcel::{Batch, Parcel};
 use crate::client::{ClientEvent, Connected};
 use crate::error::Fault;
-use crate::handler::filter::{self, Slot};
 use crate::handler::{
     Answer, Incoming, LocalFuture, Outcome, Request, Sending, Session, SessionEvent, ShardContext,
-    reply,
+    Slot, filter, reply,
 };
 use crate::ids::Sid;
 use crate::limits::{LOG_TEXT_BYTES_MAX, PACKAGE_BODY_BYTES_MAX};

@@ -4,8 +4,7 @@ use std::rc::Rc;
 
 use super::Shard;
 use crate::error::Fault;
-use crate::handler::filter::Slot;
-use crate::handler::{BroadcastOptions, Failure, LocalFuture, SessionEvent};
+use crate::handler::{BroadcastOptions, Failure, LocalFuture, SessionEvent, Slot};
 use crate::ids::{ShardId, Sid};
 use crate::metrics::Counter;
 use crate::net::clock;
