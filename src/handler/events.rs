@@ -5,9 +5,8 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::context::OnClose;
 use super::send::{BroadcastFilter, SelectScheduler};
-use super::{Answer, Failure, Outcome, Router, Sending, Session, SessionEvent};
+use super::{Answer, Failure, OnClose, Outcome, Router, Sending, Session, SessionEvent};
 use crate::ids::Sid;
 use crate::limits::CLOSE_CALLS_MAX;
 use crate::session::Uid;

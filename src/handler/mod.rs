@@ -133,16 +133,17 @@
 //!
 //! **Where to start reading**: [`Router`], then [`filter`] for the order of filters.
 
-use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
+use serde_json::Value;
+
+use crate::config::Dialect;
 use crate::metrics::Counter;
-use crate::wire::json;
+use crate::session::Identity;
 
 mod app;
 mod call;
 pub(crate) mod clock;
-mod context;
 pub mod cron;
 mod events;
 mod extract;
@@ -150,6 +151,7 @@ pub mod filter;
 mod function;
 mod lifecycle;
 mod log_line;
+mod message;
 mod outcome;
 mod remote;
 #[cfg(feature = "internals")]
@@ -166,9 +168,9 @@ mod stop;
 pub use app::App;
 pub use call::{Call, CallError, CallResult, CallToAll, Cluster};
 pub(crate) use call::{Invocation, Sent, remote_parts};
-pub(crate) use context::{OnClose, ShardContext};
 pub use extract::{FromMessage, Handshake, IntoReply, Json, Needs, Proto, Route, State, States};
 pub use function::Handler;
+pub use message::{Incoming, Request};
 pub use outcome::{Answer, Failure, LocalFuture, Outcome, Reply};
 pub use remote::{IntoResults, RemoteCall, Results};
 pub use router::Router;
@@ -186,118 +188,78 @@ pub use crate::config::Server;
 pub use crate::ids::{ShardId, Sid};
 pub use crate::session::Uid;
 
-/// One client message, borrowed from the read buffer.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// Message id; 0 for a notify.
-    pub id: u32,
-    /// Message type, as on the wire.
-    pub kind: u8,
-    /// True if the client sent the route as a dictionary code.
-    pub compressed: bool,
-    /// The gzip flag.
-    pub gzip: bool,
-    /// The whole route.
-    pub route: &'a str,
-    /// Valid JSON text; `{}` if the text of the client did not parse.
-    pub body: &'a [u8],
-    /// The session as it was when the message arrived.
-    pub session: &'a Session,
+/// The boundary between handlers and their shard. Applications use [`Session`] and [`App`] instead.
+pub(crate) trait ShardContext: clock::Clock {
+    /// Returns the id of this server.
+    fn server_id(&self) -> &str;
+    /// Returns the shard.
+    fn shard(&self) -> ShardId;
+    /// Returns the framework whose details the shard follows.
+    fn dialect(&self) -> Dialect;
+    /// Returns the exported form of a session.
+    fn export(&self, sid: Sid, identity: &Identity) -> Vec<u8>;
+    /// Binds a session of this shard.
+    fn bind(self: Rc<Self>, sid: Sid, uid: Uid) -> LocalFuture<Result<Rc<Identity>, Failure>>;
+    /// Unbinds a session of this shard.
+    fn unbind(self: Rc<Self>, sid: Sid, uid: &Uid) -> Result<Rc<Identity>, Failure>;
+    /// Sets session values.
+    fn import(self: Rc<Self>, sid: Sid, values: &[(&str, Value)]) -> Result<(), Failure>;
+    /// Removes a session value.
+    fn remove(self: Rc<Self>, sid: Sid, key: &str) -> Result<(), Failure>;
+    /// Pushes to one session of this shard. Returns false if it has ended or is not working.
+    fn push(self: Rc<Self>, sid: Sid, route: &str, body: &[u8]) -> Result<bool, Failure>;
+    /// Pushes to every session of the process, or to those that `options` selects.
+    fn broadcast(
+        self: Rc<Self>,
+        route: &str,
+        body: &[u8],
+        options: BroadcastOptions,
+    ) -> Result<(), Failure>;
+    /// Kicks a session of this shard. Without a reason, the client gets no kick package.
+    fn kick(self: Rc<Self>, sid: Sid, reason: Option<&str>);
+    /// Sends the response to an outcome.
+    fn answer(self: Rc<Self>, incoming: &Incoming, outcome: Outcome<'_>);
+    /// Sends a call to another server now. Its result goes into the returned slot.
+    fn call(self: Rc<Self>, call: &Invocation<'_>) -> Sent;
+    /// Returns the servers of a type, in the order in which routing counts them, or `None` for a type
+    /// that never had a server.
+    fn servers(&self, server_type: &str) -> Option<Vec<Server>>;
+    /// Adds one to a counter.
+    fn count(&self, counter: Counter);
+    /// Returns true until the session of this shard has closed.
+    fn is_open(&self, sid: Sid) -> bool;
+    /// Kicks every session of a uid, on all shards; a uid without sessions is not an error. Afterwards
+    /// this shard sends no more messages of these sessions. Pomelo: `sessionService.kick`.
+    fn kick_uid(self: Rc<Self>, uid: &str, reason: Option<&str>) -> LocalFuture<()>;
+    /// Returns the address of the client of a session of this shard, or `None` if the session has
+    /// ended.
+    fn client_address(&self, sid: Sid) -> Option<ClientAddr>;
+    /// Returns the connection statistics of the process (C11) as JSON text:
+    /// `{"serverId":…,"totalConnCount":…,"loginedCount":…,"loginedList":[…]}`. Pomelo:
+    /// `connectionService.getStatisticsInfo`.
+    fn statistics(self: Rc<Self>) -> LocalFuture<Vec<u8>>;
+    /// Returns the number of sessions of the process and of each uid as JSON text:
+    /// `{"count":3,"uids":{"ann":2}}`.
+    fn sessions(self: Rc<Self>) -> LocalFuture<Vec<u8>>;
+    /// Returns the states of this shard.
+    fn states(&self) -> &States;
+    /// Returns the handshake of the client of a session of this shard, if the shard keeps it.
+    fn handshake(&self, sid: Sid) -> Option<Rc<Value>>;
+    /// Calls `f` when a session of this shard closes. Returns an error if the session has closed, or if
+    /// too many functions wait for it.
+    fn on_close(&self, sid: Sid, f: OnClose) -> Result<(), Failure>;
+    /// Pushes to sessions of any shard. Sessions that have ended or are not working are skipped and
+    /// counted.
+    fn push_to(self: Rc<Self>, sids: &[Sid], route: &str, body: &[u8]) -> Result<(), Failure>;
+    /// Pushes to every session of `uids`, a JSON array. Returns a JSON array of the uids without a
+    /// session.
+    fn push_to_uids(
+        self: Rc<Self>,
+        uids: Vec<u8>,
+        route: &str,
+        body: &[u8],
+    ) -> LocalFuture<Result<Vec<u8>, Failure>>;
 }
 
-impl Request<'_> {
-    /// Returns the body as the message of a Pomelo handler: a falsy body is `{}`, and with Pomelo, but
-    /// not Pinus, an object has `__route__`.
-    pub fn message(&self) -> serde_json::Value {
-        let body = if json::is_truthy(self.body) {
-            self.body
-        } else {
-            b"{}"
-        };
-        let mut message = json::parse(body).unwrap_or_default();
-        if self.session.context().dialect().adds_route_to_message()
-            && let serde_json::Value::Object(members) = &mut message
-        {
-            members.insert("__route__".into(), self.route.into());
-        }
-        message
-    }
-}
-
-/// A client message that outlives the read buffer, for filters and asynchronous work.
-#[derive(Debug)]
-pub struct Incoming {
-    /// Message id; 0 for a notify.
-    pub id: u32,
-    /// Message type, as on the wire.
-    pub kind: u8,
-    /// True if the client sent the route as a dictionary code.
-    pub compressed: bool,
-    /// The gzip flag.
-    pub gzip: bool,
-    /// The whole route.
-    pub route: Box<str>,
-    /// Valid JSON text.
-    pub body: Bytes,
-    /// The session as it was when the message arrived.
-    pub session: Session,
-    answered: Cell<bool>,
-    /// Values that filters keep for this message, by the address of the filter.
-    marks: RefCell<Vec<(usize, Box<dyn Any>)>>,
-}
-
-impl Incoming {
-    /// Copies a request out of the read buffer.
-    pub(crate) fn new(request: &Request<'_>) -> Self {
-        Self {
-            id: request.id,
-            kind: request.kind,
-            compressed: request.compressed,
-            gzip: request.gzip,
-            route: request.route.into(),
-            body: Bytes::copy_from_slice(request.body),
-            session: request.session.clone(),
-            answered: Cell::default(),
-            marks: RefCell::default(),
-        }
-    }
-
-    fn put_mark(&self, key: usize, mark: impl Any) {
-        self.marks.borrow_mut().push((key, Box::new(mark)));
-    }
-
-    fn take_mark<T: Any>(&self, key: usize) -> Option<T> {
-        let mut marks = self.marks.borrow_mut();
-        let at = marks.iter().position(|(of, _)| *of == key)?;
-        let (_, mark) = marks.swap_remove(at);
-        mark.downcast().ok().map(|mark| *mark)
-    }
-
-    /// Answers the message now. Only the first answer is sent; a notify gets none.
-    pub fn answer(&self, outcome: Outcome<'_>) {
-        let context = self.session.context().clone();
-        if self.answered.replace(true) {
-            context.count(Counter::ResponsesDropped);
-        } else {
-            context.answer(self, outcome);
-        }
-    }
-
-    /// Returns true once the message has been answered.
-    pub fn is_answered(&self) -> bool {
-        self.answered.get()
-    }
-
-    /// Returns the message as a request.
-    pub(crate) fn request(&self) -> Request<'_> {
-        Request {
-            id: self.id,
-            kind: self.kind,
-            compressed: self.compressed,
-            gzip: self.gzip,
-            route: &self.route,
-            body: &self.body,
-            session: &self.session,
-        }
-    }
-}
+/// Called once with a closed session.
+pub(crate) type OnClose = Box<dyn FnOnce(&Session)>;
