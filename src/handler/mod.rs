@@ -145,15 +145,12 @@ mod app;
 mod call;
 pub(crate) mod clock;
 pub mod cron;
-mod events;
 mod extract;
 pub mod filter;
 mod function;
-mod lifecycle;
 mod log_line;
 mod message;
 mod outcome;
-mod remote;
 #[cfg(feature = "internals")]
 pub mod reply;
 #[cfg(not(feature = "internals"))]
@@ -172,8 +169,7 @@ pub use extract::{FromMessage, Handshake, IntoReply, Json, Needs, Proto, Route, 
 pub use function::Handler;
 pub use message::{Incoming, Request};
 pub use outcome::{Answer, Failure, LocalFuture, Outcome, Reply};
-pub use remote::{IntoResults, RemoteCall, Results};
-pub use router::Router;
+pub use router::{IntoResults, RemoteCall, Results, Router};
 #[doc(hidden)]
 pub use rules::HandlerRules;
 pub use send::{BroadcastOptions, Sending};

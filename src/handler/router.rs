@@ -2,13 +2,19 @@
 
 use std::rc::Rc;
 
-use super::events::Events;
 use super::filter::{After, Before, Filters, OnError, Step};
-use super::lifecycle::Lifecycle;
-use super::remote;
 use super::rules::HandlerRules;
 use super::{Answer, Failure, Handler, Incoming, IntoReply, Needs, Outcome, Request, States};
 use crate::config::Config;
+
+mod crons;
+mod events;
+mod lifecycle;
+mod remotes;
+
+use events::Events;
+use lifecycle::Lifecycle;
+pub use remotes::{IntoResults, RemoteCall, Results};
 
 /// The routes, handlers and filters of one shard.
 ///
@@ -43,9 +49,9 @@ pub struct Router {
     fallback: Option<Entry>,
     /// Filters and error handlers.
     pub(crate) filters: Filters,
-    pub(super) remotes: Vec<remote::Named>,
+    remotes: Vec<remotes::Named>,
     pub(crate) events: Events,
-    pub(super) life: Lifecycle,
+    life: Lifecycle,
     states: States,
 }
 
@@ -252,7 +258,7 @@ impl Router {
             whole = whole.entry(entry);
         }
         self.entries = whole.entries;
-        self.remotes.iter().try_for_each(remote::Named::check)?;
+        self.remotes.iter().try_for_each(remotes::Named::check)?;
         self.life.ready(config.dialect, &rules.crons)?;
         self.filters
             .needs

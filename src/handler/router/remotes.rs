@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use super::call::remote_parts;
-use super::{App, Cluster, Failure, LocalFuture, Router, ShardContext};
+use super::Router;
 use crate::dialect::Dialect;
+use crate::handler::{App, Cluster, Failure, LocalFuture, ShardContext, remote_parts};
 
 /// A call of another server.
 pub struct RemoteCall {

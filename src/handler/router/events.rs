@@ -5,8 +5,9 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::send::{BroadcastFilter, SelectScheduler};
-use super::{Answer, Failure, OnClose, Outcome, Router, Sending, Session, SessionEvent};
+use super::Router;
+use crate::handler::send::{BroadcastFilter, SelectScheduler};
+use crate::handler::{Answer, Failure, OnClose, Outcome, Sending, Session, SessionEvent};
 use crate::ids::Sid;
 use crate::limits::CLOSE_CALLS_MAX;
 use crate::session::Uid;
@@ -111,7 +112,7 @@ impl Router {
 
     /// Sets the function that decides for each session whether it receives a broadcast. `filter` gets
     /// the session, the encoded message (flag, route and body, without the head of the package) and the
-    /// [`filter_param`](super::BroadcastOptions::filter_param) of the broadcast. Each shard calls it
+    /// [`filter_param`](crate::handler::BroadcastOptions::filter_param) of the broadcast. Each shard calls it
     /// for its own working sessions, for broadcasts of handlers and of backends. Pomelo:
     /// `channelConfig.broadcastFilter`.
     ///

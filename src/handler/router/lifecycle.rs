@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
-use super::cron::Crons;
-use super::cron::Schedule;
-use super::{App, LocalFuture, Reply, Router, ShardContext, Stop};
+use super::Router;
+use super::crons::Crons;
 use crate::config::{Dialect, Server};
+use crate::handler::cron::Schedule;
+use crate::handler::{App, LocalFuture, Reply, ShardContext, Stop};
 use crate::ids::ShardId;
 
 type Start = Box<dyn Fn(App) -> LocalFuture<Reply<()>>>;
