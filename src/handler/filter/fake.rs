@@ -12,7 +12,7 @@ use jiff::Zoned;
 use jiff::civil::date;
 use jiff::tz::TimeZone;
 
-use super::{Filters, handle};
+use super::Filters;
 use crate::config::{Dialect, Server};
 use crate::handler::clock::{Alarm, Alarms, Clock, DelayedCall};
 use crate::handler::{
@@ -227,7 +227,7 @@ impl World {
             session: &session,
         }));
         let forward = async |incoming: Rc<Incoming>| Outcome::json(incoming.body.to_vec());
-        let message = handle(self.router.clone(), incoming, target, forward);
+        let message = self.router.clone().handle(incoming, target, forward);
         self.running.borrow_mut().push(Box::pin(message));
         self.turn();
     }

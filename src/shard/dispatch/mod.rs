@@ -19,7 +19,7 @@ use crate::client::{ClientEvent, Connected};
 use crate::error::Fault;
 use crate::handler::{
     Answer, Incoming, LocalFuture, Outcome, Request, Sending, Session, SessionEvent, ShardContext,
-    Slot, filter, reply,
+    Slot, reply,
 };
 use crate::ids::Sid;
 use crate::limits::{LOG_TEXT_BYTES_MAX, PACKAGE_BODY_BYTES_MAX};
@@ -246,7 +246,7 @@ impl Shard {
                     Err(failure) => Outcome::failed(failure),
                 }
             };
-            filter::handle(router, message, destination, forward).await;
+            router.handle(message, destination, forward).await;
         };
         let kind = match destination {
             Target::Local(index) => Work::Filtered(index),
