@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{BroadcastOptions, Cluster, Failure, ShardContext, Slot};
+use super::{BroadcastOptions, Failure, ShardContext, Slot};
 use crate::ids::{ShardId, Sid};
 
 /// The server that runs the handlers. Pomelo: `app`.
@@ -35,11 +35,6 @@ impl App {
     /// did not set one. Pomelo: `app.get`.
     pub fn state<T: Clone + 'static>(&self) -> Option<T> {
         self.0.states().get()
-    }
-
-    /// Returns the other servers, for calls that belong to no session. Pomelo: `app.rpc`.
-    pub fn cluster(&self) -> Cluster {
-        Cluster::new(self.0.clone())
     }
 
     /// Pushes a message to every session of the process. Pomelo: `channelService.broadcast`.

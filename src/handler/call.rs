@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{LocalFuture, Session, ShardContext, Slot};
+use super::{App, LocalFuture, Session, ShardContext, Slot};
 use crate::config::Server;
 use crate::wire::json;
 
@@ -55,6 +55,13 @@ impl Session {
             context: self.context().clone(),
             session: Some(self.clone()),
         }
+    }
+}
+
+impl App {
+    /// Returns the other servers, for calls that belong to no session. Pomelo: `app.rpc`.
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(self.context().clone())
     }
 }
 

@@ -131,7 +131,8 @@
 //!
 //! **Absent**: sockets, slab internals. Handlers reach their shard through `ShardContext`.
 //!
-//! **Where to start reading**: [`Router`], then [`filter`] for the order of filters.
+//! **Where to start reading**: [`Router`], which stands on all other files of this room and has a file
+//! for each subject, then [`filter`] for the order of filters.
 
 use std::rc::Rc;
 
@@ -156,7 +157,6 @@ pub mod reply;
 #[cfg(not(feature = "internals"))]
 pub(crate) mod reply;
 mod router;
-mod rules;
 mod send;
 mod session;
 mod slot;
@@ -169,9 +169,9 @@ pub use extract::{FromMessage, Handshake, IntoReply, Json, Needs, Proto, Route, 
 pub use function::Handler;
 pub use message::{Incoming, Request};
 pub use outcome::{Answer, Failure, LocalFuture, Outcome, Reply};
-pub use router::{IntoResults, RemoteCall, Results, Router};
 #[doc(hidden)]
-pub use rules::HandlerRules;
+pub use router::HandlerRules;
+pub use router::{IntoResults, RemoteCall, Results, Router};
 pub use send::{BroadcastOptions, Sending};
 pub use session::{Session, SessionEvent};
 pub(crate) use slot::Slot;

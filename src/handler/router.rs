@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use super::filter::Filters;
-use super::rules::HandlerRules;
 use super::{Answer, Handler, Needs, Request, States};
 use crate::config::Config;
 
@@ -12,11 +11,13 @@ mod events;
 mod filters;
 mod lifecycle;
 mod remotes;
+mod rules;
 mod run;
 
 use events::Events;
 use lifecycle::Lifecycle;
 pub use remotes::{IntoResults, RemoteCall, Results};
+pub use rules::HandlerRules;
 
 /// The routes, handlers and filters of one shard.
 ///

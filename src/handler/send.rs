@@ -3,8 +3,6 @@
 
 use serde_json::Value;
 
-use super::Session;
-
 /// An outgoing message, as [`Router::select_scheduler`](super::Router::select_scheduler) sees it. Its
 /// body is JSON text, regardless of its form on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +57,3 @@ pub struct BroadcastOptions {
     /// Value for the broadcast filter, or null. Pomelo: `filterParam`.
     pub filter_param: Value,
 }
-
-/// Returns the id of a push scheduler.
-pub(crate) type SelectScheduler = Box<dyn for<'a> Fn(&Sending<'a>) -> Option<&'a str>>;
-/// Returns true if a session gets a broadcast.
-pub(crate) type BroadcastFilter = Box<dyn Fn(&Session, &[u8], &Value) -> bool>;

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::Router;
-use crate::handler::send::{BroadcastFilter, SelectScheduler};
 use crate::handler::{Answer, Failure, OnClose, Outcome, Sending, Session, SessionEvent};
 use crate::ids::Sid;
 use crate::limits::CLOSE_CALLS_MAX;
@@ -20,6 +19,10 @@ type OnUnbind = Box<dyn Fn(&Session, &Uid)>;
 type CheckClient = Box<dyn Fn(&str, &str) -> bool>;
 /// Answers a handshake.
 type OnHandshake = Box<dyn Fn(&Session, &Value) -> Answer<'static>>;
+/// Returns the id of a push scheduler.
+pub(crate) type SelectScheduler = Box<dyn for<'a> Fn(&Sending<'a>) -> Option<&'a str>>;
+/// Returns true if a session gets a broadcast.
+pub(crate) type BroadcastFilter = Box<dyn Fn(&Session, &[u8], &Value) -> bool>;
 
 /// Functions to call about sessions.
 #[derive(Default)]

@@ -1,8 +1,8 @@
-//! The rules of a configuration that handlers follow.
+//! The rules of a configuration that a router follows.
 
-use super::cron::Schedule;
-use super::filter::FilterSettings;
 use crate::config::Config;
+use crate::handler::cron::Schedule;
+use crate::handler::filter::FilterSettings;
 
 /// Built-in filters and crons, parsed.
 #[derive(Debug, Clone, Default)]
