@@ -169,7 +169,7 @@ impl Directory {
             .retain(|peer| peers[peer.index()].server.id != id);
     }
 
-    /// The servers of now, in order.
+    /// Returns the listed servers, in order.
     pub fn listed(&self) -> Vec<Arc<Peer>> {
         let peer = |index: &PeerIndex| self.peers[index.index()].clone();
         self.listed.iter().map(peer).collect()
@@ -187,7 +187,7 @@ impl Directory {
         self.listed.clear();
     }
 
-    /// The servers of now.
+    /// Returns the listed servers by type.
     pub fn snapshot(&mut self) -> Arc<Cluster> {
         let mut types: HashMap<Box<str>, ServerType, RandomState> = HashMap::default();
         for peer in &self.listed {

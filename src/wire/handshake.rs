@@ -2,10 +2,10 @@
 
 use super::json;
 
-/// What a client says of itself; only what the server acts on.
+/// The parts of a client's handshake that the server acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandshakeRequest<'a> {
-    /// Raw text of `sys`: present and truthy, else there is no request.
+    /// Raw text of `sys`. A handshake without a truthy `sys` is not a request.
     pub sys: &'a [u8],
 }
 

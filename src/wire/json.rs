@@ -23,12 +23,12 @@ pub(super) use self::write::index_rank;
 use self::write::{has_index_names, is_safe_integer};
 pub use self::write::{with_error_code, write_number, write_string, write_value};
 
-/// Why a text is no JSON.
+/// A text that is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JsonError {
-    /// Index of the byte that cannot stand where it stands.
+    /// Index of the first byte that is not allowed there.
     pub at: usize,
-    /// What is wrong with it.
+    /// The reason.
     pub reason: &'static str,
 }
 
@@ -106,7 +106,7 @@ pub struct Elements<'a>(Items<'a>);
 
 /// Opens an array text.
 ///
-/// Errors: here when the text is no array, at the faulty element otherwise; none follows that one.
+/// Errors: here when the text is not an array, else at the faulty element, which is the last.
 pub fn elements(array: &[u8]) -> Result<Elements<'_>, JsonError> {
     Items::open(array, b'[', b']').map(Elements)
 }
@@ -133,7 +133,7 @@ impl Members<'_> {
 
 /// Opens an object text.
 ///
-/// Errors: here when the text is no object, at the faulty member otherwise; none follows that one.
+/// Errors: here when the text is not an object, else at the faulty member, which is the last.
 pub fn members(object: &[u8]) -> Result<Members<'_>, JsonError> {
     Items::open(object, b'{', b'}').map(Members)
 }

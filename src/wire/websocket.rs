@@ -25,7 +25,7 @@ const LENGTH: u8 = 0x7f;
 const LENGTH_U16: u8 = 126;
 const LENGTH_U64: u8 = 127;
 
-/// What a frame carries.
+/// Type of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Opcode {
@@ -74,7 +74,7 @@ impl Opcode {
 pub struct Frame {
     /// Last or only fragment of its message.
     pub fin: bool,
-    /// What the payload is.
+    /// Type of the frame.
     pub opcode: Opcode,
     /// Where in the input the payload lies.
     pub payload: Range<usize>,
@@ -97,7 +97,7 @@ pub enum WebSocketError {
     TooLong,
     /// Close payload of one byte, or a code that must not be sent.
     BadClose,
-    /// Close reason that is no UTF-8.
+    /// Close reason that is not UTF-8.
     NotUtf8,
 }
 
@@ -215,7 +215,7 @@ impl Header {
     }
 }
 
-/// The header of an unfragmented server frame with so many bytes of payload.
+/// Returns the header of an unfragmented server frame with `payload_bytes` bytes of payload.
 #[must_use]
 pub fn header(opcode: Opcode, payload_bytes: usize) -> Header {
     let mut bytes = [0; HEADER_BYTES_MAX];
@@ -290,7 +290,7 @@ pub struct UpgradeRequest<'a> {
     pub upgrade: Option<Upgrade<'a>>,
 }
 
-/// What a WebSocket upgrade asks for.
+/// The fields of a WebSocket upgrade.
 ///
 /// Shape:  `GET`, `Connection: upgrade`, `Upgrade: websocket`, `Sec-WebSocket-Version: 13`,
 ///         `Sec-WebSocket-Key`, perhaps `Sec-WebSocket-Protocol`
@@ -299,7 +299,7 @@ pub struct UpgradeRequest<'a> {
 pub struct Upgrade<'a> {
     /// 16 random bytes in base64.
     pub key: &'a str,
-    /// First of the sub-protocols on offer; `None` as well if it is no token.
+    /// First of the sub-protocols on offer; `None` as well if it is not a token.
     pub protocol: Option<&'a str>,
 }
 
@@ -328,7 +328,7 @@ impl HttpError {
 
 /// Reads the request head at the front of the input; `Ok(None)`: wait for more bytes.
 ///
-/// A request that asks for no WebSocket has no `upgrade` and is no error.
+/// A request for something else than a WebSocket has no `upgrade`. It is not an error.
 /// As pomelo: HTTP/1.0 may upgrade too, for the sake of old proxies (Node's `http`).
 pub fn parse_request(input: &[u8]) -> Result<Option<UpgradeRequest<'_>>, HttpError> {
     with_head(input, |head, end| {

@@ -5,7 +5,7 @@ use crate::limits::RPC_FRAME_BYTES_MAX;
 use crate::peer::pomelo::mailbox::LinkFault;
 use crate::wire::pomelo::mqtt::{self, Packet};
 
-/// What came over an accepted link.
+/// Event of an accepted link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptorEvent<'a> {
     /// JSON with one call or an array of them; [`crate::wire::pomelo::rpc::calls`] reads it.

@@ -7,7 +7,7 @@ use crate::limits::RPC_FRAME_BYTES_MAX;
 use crate::time::ShardTime;
 use crate::wire::pomelo::mqtt::{self, Packet};
 
-/// What came over a link.
+/// Event of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MailboxEvent<'a> {
     /// JSON with one answer or an array of them; [`crate::wire::pomelo::rpc::answers`] reads it.

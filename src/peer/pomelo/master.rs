@@ -54,7 +54,7 @@ const JOIN_MAX: Duration = Duration::from_secs(30);
 const MASTER_WATCHER: &str = "__masterwatcher__";
 const ONLINE_USER: &str = "onlineUser";
 
-/// What this server tells the master about itself.
+/// Configuration of the monitor.
 #[derive(Debug, Clone)]
 pub struct MasterConfig {
     /// Own server id.
@@ -73,7 +73,7 @@ pub struct MasterConfig {
     pub dialect: Dialect,
 }
 
-/// What a packet of the master means to the owner.
+/// Event of the link to the master.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MasterEvent {
     /// Registered, or back again. After a registration [`MasterEvent::Subscribed`] follows.
@@ -126,7 +126,7 @@ pub struct StatisticsQuestion {
     connection: u32,
 }
 
-/// Whom an answer is for.
+/// Request that an answer belongs to.
 #[derive(Debug, Clone, PartialEq)]
 struct Asked {
     request: Value,
@@ -222,8 +222,7 @@ impl Monitor {
         admin::write_connect(out, self.config.started_ms);
     }
 
-    /// Takes the next whole packet off the front of `input`: bytes used, 0 for "wait for more", and
-    /// what it means to the owner. What is to be sent is added to `out`.
+    /// Takes the next whole packet off the front of `input`, and appends the bytes to send to `out`.
     pub fn receive(
         &mut self,
         now: Instant,

@@ -3,7 +3,7 @@
 use super::JsonError;
 use crate::limits::JSON_DEPTH_MAX;
 
-/// What the scanner reports. `()` listens to nothing and costs nothing.
+/// Receiver of the scanner's events. `()` ignores them at no cost.
 pub(super) trait Visitor {
     fn open(&mut self, _object: bool) {}
     fn name(&mut self, _raw: &[u8]) {}

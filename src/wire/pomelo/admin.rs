@@ -1,4 +1,4 @@
-//! What a server and the master tell each other: the JSON inside an MQTT publish.
+//! Messages between a server and the master: the JSON inside an MQTT publish.
 //!
 //! On `monitor` and `client` a request, a response and a command are a JSON *string* that contains
 //! the JSON text of an object; a notify is the object itself. Readers take either form for each.
@@ -52,7 +52,7 @@ pub enum AdminMessage {
     Request {
         /// To be echoed as it came: a repeated request has the number as a string.
         id: Value,
-        /// What is asked.
+        /// The question.
         call: AdminCall,
     },
     /// Must not be answered.
@@ -73,7 +73,7 @@ pub enum AdminMessage {
 /// The module that a message is for and what it gets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdminCall {
-    /// `moduleId`, printed as JavaScript would when it is no string.
+    /// `moduleId`; any other value than a string is printed as JavaScript prints it.
     pub module: String,
     /// `null` when there was none.
     pub body: Value,
@@ -119,7 +119,7 @@ pub fn decode(payload: &[u8]) -> Result<AdminMessage, AdminError> {
 pub struct RegisterOutcome {
     /// The server is part of the cluster now.
     pub accepted: bool,
-    /// Why not; differs between the frameworks.
+    /// Reason of a refusal; differs between the frameworks.
     pub message: String,
 }
 
@@ -147,7 +147,7 @@ pub fn is_truthy(value: &Value) -> bool {
     }
 }
 
-/// Who registers.
+/// The server that registers.
 #[derive(Debug, Clone, Copy)]
 pub struct Registration<'a> {
     /// Server id.
@@ -156,7 +156,7 @@ pub struct Registration<'a> {
     pub server_type: &'a str,
     /// Process id.
     pub pid: u32,
-    /// What all other servers are told of this one.
+    /// Entry of this server in the lists of all others.
     pub info: &'a Value,
 }
 

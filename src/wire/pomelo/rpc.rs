@@ -26,7 +26,7 @@ pub struct Forward<'a> {
     pub body: &'a [u8],
     /// The gzip flag of the message.
     pub gzip: bool,
-    /// What the backend may know of the session.
+    /// The session as the backend sees it.
     pub session: SessionExport<'a>,
 }
 
@@ -166,7 +166,7 @@ impl<'a> PeerReply<'a> {
         Ok(answer)
     }
 
-    /// What the call came to.
+    /// Reads the error and the value of the reply.
     pub fn result(&self) -> Result<PeerResult<'a>, JsonError> {
         let mut elements = json::elements(self.resp)?;
         let mut next = || -> Result<Option<&'a [u8]>, JsonError> {
@@ -250,7 +250,7 @@ pub fn write_answer(out: &mut Vec<u8>, id: &[u8], resp: impl FnOnce(&mut Vec<u8>
     });
 }
 
-/// Writes `[{"stack":"Error: …"}]`: what callers log of an error.
+/// Writes `[{"stack":"Error: …"}]`; callers log the stack.
 pub fn write_error(out: &mut Vec<u8>, message: &str) {
     out.extend_from_slice(b"[{\"stack\":");
     json::write_string(out, &format!("Error: {message}\n    at tangelo"));

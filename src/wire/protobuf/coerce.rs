@@ -1,11 +1,11 @@
-//! What JavaScript takes a JSON value for where a number is wanted.
+//! Conversion of a JSON value to a number, as JavaScript does it.
 
 use crate::wire::json;
 
 /// `parseInt(value)` of a JSON value; NaN where its text does not begin with digits.
 pub(super) fn parse_int(value: &[u8]) -> f64 {
     match value {
-        // What nearly always comes: digits that fit a double.
+        // The usual case: digits that fit a double.
         [b'0'..=b'9', ..] if value.len() <= 15 && value.iter().all(u8::is_ascii_digit) => value
             .iter()
             .fold(0, |number, digit| number * 10 + i64::from(digit - b'0'))

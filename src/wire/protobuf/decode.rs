@@ -98,7 +98,7 @@ struct Piece {
     field: u16,
     /// Index in the order of the bytes.
     number: usize,
-    /// What the value is named in the object of a `map` or `obj`; empty elsewhere.
+    /// Name of the value in the object of a `map` or `obj`; empty elsewhere.
     key: Range<usize>,
     /// Of a repeated field, elements with commas between them.
     value: Range<usize>,

@@ -12,7 +12,7 @@ use crate::wire::varint;
 /// says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtoEncodeError {
-    /// The text is no JSON.
+    /// The text is not JSON.
     Json(JsonError),
     /// An integer field whose value does not begin with digits, or has no end.
     NotAnInteger,
@@ -45,9 +45,9 @@ impl ProtoEncodeError {
 /// A body that cannot be encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadBody<'a> {
-    /// The field whose value it is; empty where that is not known.
+    /// Name of the field; empty where it is not known.
     pub field: &'a str,
-    /// What is wrong.
+    /// The error.
     pub error: ProtoEncodeError,
 }
 
@@ -92,7 +92,7 @@ impl<'a> ProtoDefinition<'a> {
         let result = match result {
             Ok(walked) => walked.map(|complete| complete && out.len() > start),
             Err(Stop::Error(error)) => Err(BadBody { field: "", error }),
-            // What is ordered has each name once.
+            // An ordered body has each name once.
             Err(Stop::Reorder) => Ok(false),
         };
         if result != Ok(true) {

@@ -15,7 +15,7 @@ use crate::wire::json;
 
 const BUILT_IN: &str = "a type of this name is built in";
 
-/// Whose protobuf it is.
+/// Framework that defines the dialect of protobuf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavour {
     /// pomelo-protobuf: a tag that the schema does not have is an error.
@@ -55,7 +55,7 @@ pub struct SchemaError {
     pub message: String,
     /// The line of the definition; empty where it is about the definition as a whole.
     pub field: String,
-    /// What is wrong with it.
+    /// The reason.
     pub reason: &'static str,
 }
 
@@ -223,7 +223,7 @@ impl Schema {
         &self.parsed_json
     }
 
-    /// What a human should look at.
+    /// The definitions that a developer should look at.
     pub fn doubts(&self) -> &[Doubt] {
         &self.doubts
     }

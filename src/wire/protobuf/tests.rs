@@ -178,7 +178,7 @@ fn what_nests_too_deep_is_an_error() {
         encode(&pomelo, &nested(PROTOBUF_DEPTH_MAX)),
         Err(ProtoEncodeError::TooDeep)
     );
-    // Each level says that it goes on to the end.
+    // Each level claims all bytes up to the end.
     let mut bytes = vec![10 << 3, 0xff, 0x7f];
     bytes.extend([1 << 3, 0xff, 0x7f].repeat(PROTOBUF_DEPTH_MAX));
     assert_eq!(decode(&pomelo, &bytes), Err(DecodeError::TooDeep));
@@ -244,7 +244,7 @@ prop_compose! {
     }
 }
 
-/// What may stand in a file of protos, sense or nonsense.
+/// Content of a file of protos, valid or not.
 fn any_definition() -> impl Strategy<Value = Value> {
     let key = prop::sample::select(vec![
         "required uInt32 x",

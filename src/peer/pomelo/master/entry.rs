@@ -1,4 +1,4 @@
-//! What is known of a server: the entries of the master's list, and the own one.
+//! Entries of the master's list, and the entry of this server.
 
 use std::collections::HashMap;
 
@@ -45,7 +45,7 @@ impl ServerInfo {
         })
     }
 
-    /// What calls need of it.
+    /// Returns the part that calls need.
     pub fn server(&self) -> Server {
         let client_port = self.raw.get("clientPort").and_then(number);
         Server {

@@ -12,7 +12,7 @@ use crate::wire::json;
 /// a frame that any receiver takes. The count next to it is complete.
 pub(super) const LOGINS_BYTES_MAX: usize = RPC_FRAME_BYTES_MAX / 4;
 
-/// What this process uses.
+/// Resources that this process uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Figures {
     /// Memory that is resident.
@@ -62,7 +62,7 @@ impl Figures {
     }
 }
 
-/// Who is connected.
+/// Connections and logins of this server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Statistics {
     /// Connections of clients.

@@ -1,4 +1,4 @@
-//! What the master asks of this server, by module.
+//! Requests of the master, by module.
 
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ impl Monitor {
         }
     }
 
-    /// Who comes and goes. The answer, always in `error`, says whether the member was there.
+    /// Handles servers that join or leave. The answer, always in `error`, says whether the member was there.
     fn watcher(&mut self, id: Option<&Value>, body: &Value, out: &mut Vec<u8>) -> MasterEvent {
         let member = |name| body.get(name).filter(|value| admin::is_truthy(value));
         let known = match member("action").and_then(Value::as_str) {
@@ -86,7 +86,7 @@ impl Monitor {
         }
     }
 
-    /// What an operator wants. As pomelo: also of a notify where a request is usual, and the other
+    /// Handles a signal of an operator. As pomelo: also of a notify where a request is usual, and the other
     /// way round; an unknown signal has no answer (`modules/console.js`).
     fn console(&self, id: Option<&Value>, body: &Value, out: &mut Vec<u8>) -> MasterEvent {
         let signal = body.get("signal").and_then(Value::as_str);
@@ -116,7 +116,7 @@ impl Monitor {
         }
     }
 
-    /// What the shell of an administrator shows.
+    /// Answers the shell of an administrator.
     fn watch(&self, id: &Value, body: &Value, out: &mut Vec<u8>) -> Option<MasterEvent> {
         match body.get("comd").and_then(Value::as_str) {
             Some("servers") => Some(MasterEvent::AskFigures(FiguresQuestion {

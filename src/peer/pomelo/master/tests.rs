@@ -101,7 +101,7 @@ impl Harness {
         event
     }
 
-    /// What was sent since the last time: topic and payload, those that are encoded twice once
+    /// Returns the messages sent since the last call: topic and payload, those that are encoded twice once
     /// decoded; other packets by name.
     fn sent(&mut self) -> Vec<String> {
         let mut sent = Vec::new();
@@ -382,7 +382,7 @@ fn what_comes_and_goes_is_told_and_answered() {
         assert!(ignored(monitor.ask(watcher, body)));
         monitor.answers(r#"{"respId":9,"error":0}"#);
     }
-    // What is there, but of no use, is no failure to a genuine server.
+    // A genuine server ignores a list that it cannot use.
     for body in [
         json!({"action": "addServer", "server": {"id": "chat-2"}}),
         json!({"action": "removeServer", "id": {}}),

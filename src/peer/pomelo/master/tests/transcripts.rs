@@ -1,7 +1,7 @@
 //! Replays what genuine masters and servers said to each other.
 //!
 //! The machine gets what the master sent and has to send, byte for byte, what the genuine server
-//! sent. What differs from process to process is input of the owner and so comes from the
+//! sent. Values that differ from process to process are input of the owner and so come from the
 //! transcript: start time, pid, `info` and token from the first packets, and rss, heap and uptime
 //! from the server's own answer. Nothing else is normalised.
 
