@@ -102,14 +102,23 @@ impl Inside {
         }
     }
 
-    /// Two clients over each transport for each shard, on hopefully all of them.
+    /// Two clients over each transport for each shard, on hopefully all of them. Each shard has
+    /// taken their acknowledgements, so a broadcast of one client reaches all others.
     pub(crate) fn clients(&self) -> Vec<Client> {
+        let ignored = self.counter("packages_ignored");
         let count = 2 * self.running().shards();
         let pairs = (0..count).flat_map(|_| {
             let tcp = Client::tcp(self.address()).open();
             [tcp, Client::websocket(self.address()).open()]
         });
-        pairs.collect()
+        let mut clients: Vec<Client> = pairs.collect();
+        // Nothing answers an acknowledgement, but a second one is ignored and counted.
+        for client in &mut clients {
+            client.ack();
+        }
+        let opened = u64::try_from(clients.len()).expect("a few clients");
+        self.wait_counter("packages_ignored", ignored + opened);
+        clients
     }
 
     /// Tells it to stop, and does not wait.
