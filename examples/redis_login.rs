@@ -43,7 +43,7 @@ fn main() -> tangelo::Result<()> {
 fn pool(url: &str) -> tangelo::Result<Redis> {
     let client = Client::open(url).map_err(|error| {
         Error::Config(format!(
-            "REDIS_URL {url:?}: {error}; accepted: redis://host:port"
+            "REDIS_URL {url:?}: {error}; expected redis://host:port"
         ))
     })?;
     let connect = move || {

@@ -195,7 +195,7 @@ mod tests {
         change(&mut config);
         match config.validate() {
             Err(Error::Config(text)) => text,
-            other => panic!("accepted: {other:?}"),
+            other => panic!("not refused: {other:?}"),
         }
     }
 
@@ -235,19 +235,19 @@ mod tests {
     #[test]
     fn a_rule_for_clients_that_cannot_be_read_is_refused() {
         let text = refused(|config| config.client.accept = vec!["js-socket 1.0".into()]);
-        let start = "client.accept: \"js-socket 1.0\" is not a rule for clients; accepted: ";
+        let start = "client.accept: \"js-socket 1.0\" is not a rule for clients; expected ";
         assert!(text.starts_with(start), "{text}");
     }
 
     #[test]
     fn a_filter_that_is_not_known_is_refused() {
         let text = refused(|config| config.filter.local = vec!["cereal".into()]);
-        let start = "filter.local: \"cereal\" is not a filter; accepted: ";
+        let start = "filter.local: \"cereal\" is not a filter; expected ";
         assert!(text.starts_with(start), "{text}");
         let text = refused(|config| config.filter.global = vec!["time".into(), "serial 3".into()]);
         assert_eq!(
             text,
-            "filter.global: \"serial 3\" is not a filter; accepted: \"serial 3s\", \"serial 3s {JSON}\", \
+            "filter.global: \"serial 3\" is not a filter; expected \"serial 3s\", \"serial 3s {JSON}\", \
              \"time\", \"timeout 3s 500\", \"toobusy 70ms\", \"rate 50/s 100\", with durations of 1ms to \
              1h and numbers of 1 to 1000000"
         );
@@ -265,7 +265,7 @@ mod tests {
                 }];
             });
             let expected = format!(
-                "push.schedulers: {name:?} cannot be an id; accepted: a text without spaces, not \
+                "push.schedulers: {name:?} cannot be an id; expected a text without spaces, not \
                  \"default\", which is the scheduler of push.scheduler"
             );
             assert_eq!(text, expected);
@@ -275,7 +275,7 @@ mod tests {
         });
         assert_eq!(
             text,
-            "push.select: \"on*Move default\" is not a rule for pushes; accepted: \"response ID\", \
+            "push.select: \"on*Move default\" is not a rule for pushes; expected \"response ID\", \
              \"onMove ID\", \"chat.* ID\""
         );
     }

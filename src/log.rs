@@ -231,7 +231,7 @@ impl Visit for Message {
 
 /// Parses `log.level`. The text of an error follows the key.
 pub(crate) fn filter(level: &str) -> std::result::Result<EnvFilter, String> {
-    let accepted = "accepted: error, warn, info, debug, trace, off, or a filter such as \
+    let accepted = "expected error, warn, info, debug, trace, off, or a filter such as \
                     info,tangelo::peer=debug";
     // Without this check, the filter would take a misspelled level for a module name and show nothing
     // else.
@@ -303,7 +303,7 @@ mod tests {
             };
             assert!(text.starts_with("log.level: "), "{text}");
             assert!(
-                text.contains("accepted: error, warn, info, debug, trace"),
+                text.contains("expected error, warn, info, debug, trace"),
                 "{text}"
             );
         }

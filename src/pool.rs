@@ -221,11 +221,11 @@ impl<C: 'static> Builder<C> {
             ..
         } = self;
         let fault = if !name.contains(char::is_alphanumeric) || name.contains('\0') {
-            "invalid name; accepted: a name with letters or digits, without NUL".into()
+            "invalid name; expected a name with letters or digits, without NUL".into()
         } else if !(1..=POOL_THREADS_MAX).contains(threads) {
-            format!("threads: {threads}; accepted: 1 to {POOL_THREADS_MAX}")
+            format!("threads: {threads}; expected 1 to {POOL_THREADS_MAX}")
         } else if !(1..=POOL_JOBS_MAX).contains(queue) {
-            format!("queue: {queue}; accepted: 1 to {POOL_JOBS_MAX}")
+            format!("queue: {queue}; expected 1 to {POOL_JOBS_MAX}")
         } else {
             return Ok(());
         };

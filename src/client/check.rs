@@ -81,7 +81,7 @@ impl Rule {
     fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "{text:?} is not a rule for clients; accepted: \"TYPE\", \"* >=1.2\", \"TYPE >=0.3.1 <2\", \
+                "{text:?} is not a rule for clients; expected \"TYPE\", \"* >=1.2\", \"TYPE >=0.3.1 <2\", \
                  \"!TYPE\""
             )
         };

@@ -98,7 +98,7 @@ impl HostFilter {
         let count = all.clone().count();
         let too_much = |text: String| BadExpression { line: 0, text };
         if count > BLACKLIST_MAX {
-            let text = format!("{count} expressions; accepted: up to {BLACKLIST_MAX}");
+            let text = format!("{count} expressions; expected up to {BLACKLIST_MAX}");
             return Err(too_much(text));
         }
         let set = RegexSetBuilder::new(all)
@@ -185,7 +185,7 @@ mod tests {
         let many = vec!["1"; BLACKLIST_MAX + 1];
         assert_eq!(
             filter(&many).unwrap_err().to_string(),
-            "10001 expressions; accepted: up to 10000"
+            "10001 expressions; expected up to 10000"
         );
     }
 

@@ -154,12 +154,13 @@ impl Kind<PathBuf> for FilePath {
     }
 }
 
-/// A list of texts. `CheckedConfig` parses those that are rules.
-pub(super) struct Texts;
+/// A list of texts, with an example of the list as `tangelo.toml` has it. `CheckedConfig` parses those that
+/// are rules.
+pub(super) struct Texts(pub(super) &'static str);
 
 impl fmt::Display for Texts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(r#"a list of texts, such as ["chat.onAdd", "chat.onLeave"]"#)
+        write!(f, "a list of texts, such as {}", self.0)
     }
 }
 

@@ -42,7 +42,7 @@ macro_rules! knobs {
                 $(#[doc = $doc])*
                 #[doc = concat!(
                     "\n\nKey `", $prefix, key!($field $($key)?), "`, default `", stringify!($default),
-                    "`, accepted `", stringify!($kind), "`." $(, " ", stringify!($framework), ": `", $name, "`.")?
+                    "`, expected `", stringify!($kind), "`." $(, " ", stringify!($framework), ": `", $name, "`.")?
                 )]
                 pub $field: $type,
             )*

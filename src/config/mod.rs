@@ -89,10 +89,10 @@ knobs! {
         app_dir: Option<PathBuf> = None, FilePath;
         /// The user dictionary: routes that get a code after those of the handlers. In a project the
         /// default is `config/dictionary.json`.
-        dictionary: Vec<String> = Vec::new(), Texts, Pomelo "config/dictionary.json";
+        dictionary: Vec<String> = Vec::new(), Texts(r#"["onChat", "onLeave"]"#), Pomelo "config/dictionary.json";
         /// Routes of handlers in other servers that get a code too, sorted together with those of the
         /// handlers here. Other routes travel as text. Pomelo finds them in the project's JavaScript.
-        handler_routes: Vec<String> = Vec::new(), Texts;
+        handler_routes: Vec<String> = Vec::new(), Texts(r#"["chat.chatHandler.send", "area.playerHandler.move"]"#);
         /// The other servers, in the order in which routing counts them. They count only without a
         /// `master`, which would name them. In a project the default is `config/servers.json`.
         servers as "server": Vec<Server> = Vec::new(), ListOf::<Server>::at_most(limits::SERVERS_MAX), Pomelo "config/servers.json";
@@ -161,11 +161,11 @@ knobs! {
         max_connections: Option<usize> = None, Count(1..=CONNECTIONS_MAX), Pomelo "max-connections";
         /// Accepted kinds and versions of clients, such as `js-websocket >=0.3.1 <2`, `* >=1.2` or
         /// `!old-client`. Others get code 501. Without it tangelo accepts all.
-        accept: Vec<String> = Vec::new(), Texts, Pomelo "checkClient";
+        accept: Vec<String> = Vec::new(), Texts(r#"["js-websocket >=0.3.1 <2", "!old-client"]"#), Pomelo "checkClient";
         /// Regular expressions. tangelo closes a client at its accept when one of them matches a part of
         /// its address. An IPv4 client of a listener on `[::]` has the address `::ffff:a.b.c.d`. At most
         /// 10 000, with those of `client.blacklist_file` and of the master's console.
-        blacklist: Vec<String> = Vec::new(), Texts, Pomelo "blacklistFun";
+        blacklist: Vec<String> = Vec::new(), Texts(r"['192\.0\.2\.', '203\.0\.113\.7$']"), Pomelo "blacklistFun";
         /// A regular file with more of these expressions, one a line. tangelo reads it again within seconds
         /// after a change. It reports a file that it cannot use, and keeps the lines from before.
         blacklist_file: Option<PathBuf> = None, FilePath;
@@ -198,9 +198,9 @@ knobs! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct Filter, keys "filter." of |config: Config| config.filter, {
         /// Filters of all messages, forwarded ones too.
-        global: Vec<String> = Vec::new(), Texts, Pomelo "app.globalFilter";
+        global: Vec<String> = Vec::new(), Texts(r#"["serial 3s", "toobusy 70ms"]"#), Pomelo "app.globalFilter";
         /// Filters of messages for our own server type.
-        local: Vec<String> = Vec::new(), Texts, Pomelo "app.filter";
+        local: Vec<String> = Vec::new(), Texts(r#"["time", "timeout 3s 500"]"#), Pomelo "app.filter";
     }
 }
 
@@ -237,7 +237,7 @@ knobs! {
         /// for all responses, or the route of pushes and broadcasts, such as `onMove ID`, or the beginning of
         /// routes, such as `chat.* ID`. Packages that no rule matches go to `default`. At most 256 rules.
         /// Handlers in Rust may choose before these rules, by `Router::select_scheduler`.
-        select: Vec<String> = Vec::new(), Texts, Pomelo "pushSchedulerConfig.selector";
+        select: Vec<String> = Vec::new(), Texts(r#"["response default", "onMove slow"]"#), Pomelo "pushSchedulerConfig.selector";
     }
 }
 
@@ -309,7 +309,7 @@ knobs! {
         /// loads them for its stubs, `app.rpc.<own type>`, and throws when it does not find them. Without
         /// them the others have no stubs and call with `app.rpcInvoke`. Pomelo's servers look in their own
         /// project and ignore it.
-        remoter_paths: Vec<String> = Vec::new(), Texts, Pinus "remoterPaths";
+        remoter_paths: Vec<String> = Vec::new(), Texts(r#"["/srv/game/app/servers/connector/remote"]"#), Pinus "remoterPaths";
     }
 }
 

@@ -11,7 +11,7 @@ const HEAD: &str = "\
 
 Every key of `tangelo.toml`. A key can also be set on the command line, as in `--set client.heartbeat=3s`.
 `Config` in Rust has a field for each key. Durations have a unit (`3s`, `250ms`); sizes are bytes, or have a unit
-(`64KiB`). A wrong key or value is an error at the start, which names the place, the value and the accepted
+(`64KiB`). A wrong key or value is an error at the start, which names the place, the value and the expected
 values.
 
 The layers, each over the one before: the defaults, the Pomelo project (`--app-dir`), `tangelo.toml`
@@ -28,7 +28,7 @@ fn section<Owner>(out: &mut String, heading: &str, about: &str, knobs: &[Knob<Ow
         let doc = unindented(&knob.doc.join("\n"));
         let (accepted, default) = ((knob.accepted)(), (knob.default)());
         *out += &format!("\n### `{}`\n\n{doc}\n\n", knob.key);
-        *out += &format!("* Accepted: {accepted}.\n* Default: {default}.\n");
+        *out += &format!("* Expected: {accepted}.\n* Default: {default}.\n");
         if let [framework, name] = knob.origin {
             *out += &format!("* {framework}: `{name}`.\n");
         }

@@ -58,6 +58,30 @@ fn every_default_is_in_range() {
     assert!(read > 30, "{read} defaults");
 }
 
+#[test]
+fn every_list_has_an_example_of_its_own_that_is_accepted() {
+    let mut examples: Vec<String> = Vec::new();
+    for knob in knobs() {
+        let expected = (knob.accepted)();
+        let Some(example) = expected.strip_prefix("a list of texts, such as ") else {
+            continue;
+        };
+        let mut config = Config::default();
+        // The scheduler that the example of `push.select` names.
+        config.push.schedulers = vec![NamedScheduler {
+            id: "slow".into(),
+            ..NamedScheduler::default()
+        }];
+        let before = config.clone();
+        assert_eq!(try_set(&mut config, knob.key, example), Ok(()));
+        assert_ne!(config, before, "{}", knob.key);
+        assert_eq!(config.validate(), Ok(()), "{}", knob.key);
+        assert!(!examples.iter().any(|other| other == example), "{example}");
+        examples.push(example.into());
+    }
+    assert_eq!(examples.len(), 8);
+}
+
 fn try_set(config: &mut Config, key: &str, typed: &str) -> Result<(), String> {
     let toml = match DeValue::parse(typed) {
         Ok(value) => value.into_inner(),
@@ -125,7 +149,7 @@ fn a_refused_value_names_itself_and_what_is_accepted() {
             "dictionary",
             "[1]",
             "[...]",
-            r#"a list of texts, such as ["chat.onAdd", "chat.onLeave"]"#,
+            r#"a list of texts, such as ["onChat", "onLeave"]"#,
         ),
     ] {
         refused(key, typed, &format!(" = {shown}: expected {accepted}"));

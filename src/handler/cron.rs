@@ -70,7 +70,7 @@ impl Schedule {
     /// Reads the six fields.
     pub fn parse(text: &str, dialect: Dialect) -> Result<Self, String> {
         let accepted =
-            "accepted: six fields, second minute hour day month weekday, such as \"0 30 10 * * *\"";
+            "expected six fields, second minute hour day month weekday, such as \"0 30 10 * * *\"";
         let texts: Vec<&str> = text.split_whitespace().collect();
         let texts: [&str; 6] = texts
             .try_into()
@@ -80,7 +80,7 @@ impl Schedule {
             *set = read(of_field, field, dialect).map_err(|what| {
                 let (name, first, last) = field;
                 format!(
-                    "{text:?}: {name} {of_field:?} {what}; accepted: *, or numbers from {first} to \
+                    "{text:?}: {name} {of_field:?} {what}; expected *, or numbers from {first} to \
                      {last} such as 2, 2-5, 0/5, with commas between them"
                 )
             })?;
@@ -404,7 +404,7 @@ mod tests {
         let refused = |text: &str| Schedule::parse(text, Dialect::Pomelo).unwrap_err();
         for (text, fields) in [("", 0), ("* * * * *", 5), ("* * * * * * *", 7)] {
             let expected = format!(
-                "{text:?} has {fields} fields; accepted: six fields, second minute hour day month \
+                "{text:?} has {fields} fields; expected six fields, second minute hour day month \
                  weekday, such as \"0 30 10 * * *\""
             );
             assert_eq!(refused(text), expected);
@@ -412,19 +412,19 @@ mod tests {
         for (text, what) in [
             (
                 "*/5 * * * * *",
-                r#"second "*/5" is not a number, range or period; accepted: *, or numbers from 0 to 59"#,
+                r#"second "*/5" is not a number, range or period; expected *, or numbers from 0 to 59"#,
             ),
             (
                 "* 60 * * * *",
-                r#"minute "60" is out of range; accepted: *, or numbers from 0 to 59"#,
+                r#"minute "60" is out of range; expected *, or numbers from 0 to 59"#,
             ),
             (
                 "* * 25 * * *",
-                r#"hour "25" is out of range; accepted: *, or numbers from 0 to 24"#,
+                r#"hour "25" is out of range; expected *, or numbers from 0 to 24"#,
             ),
             (
                 "* * * 0-4000000000 * *",
-                r#"day "0-4000000000" is out of range; accepted: *, or numbers from 1 to 31"#,
+                r#"day "0-4000000000" is out of range; expected *, or numbers from 1 to 31"#,
             ),
             (
                 "* * * 99999999999 * *",
@@ -432,11 +432,11 @@ mod tests {
             ),
             (
                 "* * * * 12 *",
-                r#"month "12" is out of range; accepted: *, or numbers from 0 to 11"#,
+                r#"month "12" is out of range; expected *, or numbers from 0 to 11"#,
             ),
             (
                 "* * * * * 7",
-                r#"weekday "7" is out of range; accepted: *, or numbers from 0 to 6"#,
+                r#"weekday "7" is out of range; expected *, or numbers from 0 to 6"#,
             ),
             ("* * * * * 5-3", r#"weekday "5-3" has no value; "#),
             ("* * 0/0 * * *", r#"hour "0/0" has no value; "#),

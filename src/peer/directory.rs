@@ -276,7 +276,7 @@ mod tests {
         assert!(!directory.add(&server("more", 1)));
         assert!(
             directory.add(&server("7", 2)),
-            "one in place of another is no more"
+            "a server that replaces another one does not add to the count"
         );
     }
 }

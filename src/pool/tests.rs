@@ -278,15 +278,15 @@ fn numbers_out_of_range_are_refused_with_what_would_be_accepted() {
     for (builder, expected) in [
         (
             server().1.threads(0),
-            "pool \"test\": threads: 0; accepted: 1 to 256",
+            "pool \"test\": threads: 0; expected 1 to 256",
         ),
         (
             server().1.threads(257),
-            "pool \"test\": threads: 257; accepted: 1 to 256",
+            "pool \"test\": threads: 257; expected 1 to 256",
         ),
         (
             server().1.queue(0),
-            "pool \"test\": queue: 0; accepted: 1 to 16384",
+            "pool \"test\": queue: 0; expected 1 to 16384",
         ),
     ] {
         assert_eq!(

@@ -53,7 +53,7 @@ impl Selector {
         if count > PUSH_SCHEDULERS_MAX {
             let most = PUSH_SCHEDULERS_MAX - 1;
             let text = format!(
-                "{} schedulers; accepted: up to {most} besides {DEFAULT:?}",
+                "{} schedulers; expected up to {most} besides {DEFAULT:?}",
                 count - 1,
             );
             return Err(("push.schedulers", text));
@@ -97,7 +97,7 @@ impl Selector {
                 let known: Vec<_> = self.schedulers.iter().map(|(id, _)| &**id).collect();
                 let known = known.join(", ");
                 format!(
-                    "{:?} names an unknown push scheduler; accepted: {known}",
+                    "{:?} names an unknown push scheduler; expected {known}",
                     rule.text
                 )
             })?;
@@ -145,7 +145,7 @@ fn check_id(id: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{id:?} cannot be an id; accepted: a text without spaces, not {DEFAULT:?}, which is the \
+        "{id:?} cannot be an id; expected a text without spaces, not {DEFAULT:?}, which is the \
          scheduler of push.scheduler"
     ))
 }
@@ -176,7 +176,7 @@ impl Pattern {
 fn parse(rules: &[String]) -> Result<Vec<Rule<'_>>, String> {
     if rules.len() > PUSH_RULES_MAX {
         return Err(format!(
-            "{} rules; accepted: up to {PUSH_RULES_MAX}",
+            "{} rules; expected up to {PUSH_RULES_MAX}",
             rules.len()
         ));
     }
@@ -185,7 +185,7 @@ fn parse(rules: &[String]) -> Result<Vec<Rule<'_>>, String> {
         .map(|text| {
             Rule::parse(text).ok_or_else(|| {
                 format!(
-                    "{text:?} is not a rule for pushes; accepted: \"response ID\", \"onMove ID\", \
+                    "{text:?} is not a rule for pushes; expected \"response ID\", \"onMove ID\", \
                      \"chat.* ID\""
                 )
             })
@@ -292,19 +292,19 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_and_told_what_could() {
         let one = [named("slow", Kind::Buffer, 1)];
-        let form = "accepted: \"response ID\", \"onMove ID\", \"chat.* ID\"";
+        let form = "expected \"response ID\", \"onMove ID\", \"chat.* ID\"";
         for rule in ["slow", "", " ", "*a slow", "a*b slow", "a** slow"] {
             let text = format!("push.select: {rule:?} is not a rule for pushes; {form}");
             assert_eq!(read(&one, &[rule]), Err(text));
         }
-        let unknown = "push.select: \"response fast\" names an unknown push scheduler; accepted: default, slow";
+        let unknown = "push.select: \"response fast\" names an unknown push scheduler; expected default, slow";
         assert_eq!(
             read(&one, &["* slow", "response fast"]),
             Err(unknown.into())
         );
         for id in ["", "a b", "default"] {
             let text = read(&[named(id, Kind::Direct, 1)], &[]).unwrap_err();
-            assert!(text.contains("cannot be an id; accepted: "), "{text}");
+            assert!(text.contains("cannot be an id; expected "), "{text}");
         }
         let twice = [one[0].clone(), one[0].clone()];
         let text = "push.schedulers: \"slow\" is used twice";
@@ -322,7 +322,7 @@ mod tests {
         let text = read(&schedulers(most + 1), &[]).unwrap_err();
         assert_eq!(
             text,
-            "push.schedulers: 8 schedulers; accepted: up to 7 besides \"default\""
+            "push.schedulers: 8 schedulers; expected up to 7 besides \"default\""
         );
         assert!(read(&[], &["* default"; PUSH_RULES_MAX]).is_ok());
         assert!(read(&[], &["* default"; PUSH_RULES_MAX + 1]).is_err());

@@ -78,7 +78,7 @@ impl Strategy {
 
 fn refusal(text: &str) -> String {
     format!(
-        "{text:?} is not a strategy; accepted: default, rr, wrr, la, ch, random, fixed:SERVER_ID, \
+        "{text:?} is not a strategy; expected default, rr, wrr, la, ch, random, fixed:SERVER_ID, \
          setting:SETTINGS_KEY, hash:SETTINGS_KEY"
     )
 }
@@ -375,7 +375,7 @@ mod tests {
             assert_eq!(
                 Strategy::parse(text),
                 Err(format!(
-                    "\"{text}\" is not a strategy; accepted: default, rr, wrr, la, ch, random, \
+                    "\"{text}\" is not a strategy; expected default, rr, wrr, la, ch, random, \
                      fixed:SERVER_ID, setting:SETTINGS_KEY, hash:SETTINGS_KEY"
                 ))
             );

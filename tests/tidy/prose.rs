@@ -27,10 +27,7 @@ fn sentences_are_plain() {
             }
         }
     }
-    assert!(
-        count > 1000,
-        "the sentences are not where they are looked for"
-    );
+    assert!(count > 1000, "the search found only {count} sentences");
     found.none();
 }
 
@@ -133,6 +130,76 @@ fn lines(file: &Source) -> Vec<Option<(usize, &str)>> {
     }
 }
 
+#[test]
+fn texts_are_plain() {
+    let mut found = Findings::default();
+    let mut count = 0;
+    for file in text_files().iter().filter(|file| is_program(&file.path)) {
+        for (at, text) in literals(&file.text) {
+            count += 1;
+            for (inside, fault) in text_faults(text) {
+                found.add(file, at + inside, fault);
+            }
+        }
+    }
+    assert!(count > 1000, "the search found only {count} texts");
+    found.none();
+}
+
+fn is_program(path: &str) -> bool {
+    let folders = ["src/", "perf/", "examples/", "benches/"];
+    path.ends_with(".rs") && folders.iter().any(|folder| path.starts_with(folder))
+}
+
+/// The text literals of a Rust file, each with its place.
+fn literals(text: &str) -> Vec<(usize, &str)> {
+    let (mut out, mut at) = (Vec::new(), 0);
+    while at < text.len() {
+        let Some(next) = skipped(text, at).filter(|_| text.is_char_boundary(at)) else {
+            at += 1;
+            continue;
+        };
+        let literal = &text[at..next];
+        if literal.starts_with(['"', 'r']) {
+            out.push((at, literal));
+        }
+        at = next;
+    }
+    out
+}
+
+/// The words of an error, a log line or a help text that are not plain, each with its place.
+///
+/// An error has one form for the values that a key may have: `KEY = VALUE: expected …`.
+fn text_faults(text: &str) -> Vec<(usize, String)> {
+    let lower = text.to_ascii_lowercase();
+    let mut found: Vec<(usize, String)> = is_no(&lower)
+        .map(|at| (at, "“is no” in place of “is not a”".to_owned()))
+        .collect();
+    for phrase in ["accepted:", "allowed values", "valid values"] {
+        let places = lower.match_indices(phrase);
+        found.extend(places.map(|(at, _)| (at, format!("“{phrase}” in place of “expected”"))));
+    }
+    found
+}
+
+/// The places of “is no” and “are no”, but not of “there is no” and “is no longer”.
+fn is_no(lower: &str) -> impl Iterator<Item = usize> {
+    let places = ["is no ", "are no "].into_iter().flat_map(move |words| {
+        let places = lower.match_indices(words);
+        places.map(move |(at, _)| (at, at + words.len()))
+    });
+    places.filter_map(move |(at, end)| {
+        let stands_alone = !ends_in_word(&lower[..at]);
+        let there = lower[..at].trim_end().ends_with("there");
+        let behind = &lower[end..];
+        let longer = ["longer", "more "]
+            .iter()
+            .any(|word| behind.starts_with(word));
+        (stands_alone && !there && !longer).then_some(at)
+    })
+}
+
 /// The words of a paragraph that are not plain, each with its place.
 fn faults(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
@@ -163,21 +230,30 @@ fn faults(text: &str) -> Vec<(usize, String)> {
             found.push((at, format!("the words “{phrase}”")));
         }
     }
-    for (at, _) in lower
-        .match_indices("is no ")
-        .filter(|(at, _)| whole(*at, "is no"))
-    {
-        let there = lower[..at].trim_end().ends_with("there");
-        let behind = &lower[at + "is no ".len()..];
-        if !there
-            && !["longer", "more "]
-                .iter()
-                .any(|word| behind.starts_with(word))
-        {
-            found.push((at, "“is no” in place of “is not a”".to_owned()));
-        }
+    for at in is_no(&lower) {
+        found.push((at, "“is no” in place of “is not a”".to_owned()));
     }
     found
+}
+
+#[test]
+fn faults_are_found_in_texts() {
+    let seen = |text: &str| {
+        let faults = literals(text).into_iter().flat_map(|(at, text)| {
+            text_faults(text)
+                .into_iter()
+                .map(move |(inside, _)| at + inside)
+        });
+        faults.collect::<Vec<_>>()
+    };
+    for (text, at) in [
+        (r#"f("yes is no switch")"#, &[7][..]),
+        (r##"f(r#"they are no numbers"#)"##, &[10]),
+        (r#"f("3; accepted: 4") // It accepted: 5"#, &[6]),
+        (r#"f("there is no file; it is no longer there")"#, &[]),
+    ] {
+        assert_eq!(seen(text), at, "{text}");
+    }
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn import_fault(room: &str, target: &str) -> Option<String> {
         return None;
     }
     let Some(below) = level(target) else {
-        return Some(format!("`crate::{target}` is no room with a level"));
+        return Some(format!("`crate::{target}` is not a room with a level"));
     };
     let narrow = NARROW.iter().find(|(narrow, _)| *narrow == room);
     let allowed = narrow.map_or(Some(below) < level(room), |(_, few)| few.contains(&target));

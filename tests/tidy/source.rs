@@ -121,7 +121,7 @@ pub(crate) fn rust_files(folder: &str) -> Vec<Source> {
         .filter(rust)
         .map(|path| source(path))
         .collect();
-    assert!(files.len() > 10, "this is no tree of tangelo");
+    assert!(files.len() > 10, "this is not a tree of tangelo");
     files
 }
 

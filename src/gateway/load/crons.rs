@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_cron_that_cannot_run_is_left_out_with_a_warning() {
-        let fields = "accepted: six fields, second minute hour day month weekday, such as \
+        let fields = "expected six fields, second minute hour day month weekday, such as \
                       \"0 30 10 * * *\"";
         for (text, expected) in [
             (

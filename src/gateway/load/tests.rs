@@ -251,7 +251,7 @@ fn a_wrong_value_names_file_line_key_and_what_is_accepted() {
         ":7: server[1].type: missing; every section needs id, type, host and port",
     );
     refused_file("[log]\nlevel = 'debgu'", {
-        ":2: log.level: \"debgu\" is not a level; accepted: error, warn, info, debug, trace, off, or a \
+        ":2: log.level: \"debgu\" is not a level; expected error, warn, info, debug, trace, off, or a \
          filter such as info,tangelo::peer=debug"
     });
 }

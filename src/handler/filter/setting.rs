@@ -42,7 +42,7 @@ impl FilterSettings {
         let setting = |text: &String| {
             Setting::parse(text).ok_or_else(|| {
             format!(
-                "{text:?} is not a filter; accepted: \"serial 3s\", \"serial 3s {{JSON}}\", \"time\", \
+                "{text:?} is not a filter; expected \"serial 3s\", \"serial 3s {{JSON}}\", \"time\", \
                  \"timeout 3s 500\", \"toobusy 70ms\", \"rate 50/s 100\", with durations of 1ms to \
                  1h and numbers of 1 to 1000000"
             )
@@ -213,7 +213,7 @@ mod tests {
             "rate 1.5/s",
         ] {
             let error = FilterSettings::parse(&["time".into(), text.into()]).unwrap_err();
-            let start = format!("{text:?} is not a filter; accepted: \"serial 3s\", ");
+            let start = format!("{text:?} is not a filter; expected \"serial 3s\", ");
             assert!(error.starts_with(&start), "{error}");
         }
         assert!(FilterSettings::parse(&["time".into(), "serial".into()]).is_ok());

@@ -81,7 +81,7 @@ impl Crons {
         }
         if self.scheduled.len() > CRONS_MAX {
             let count = self.scheduled.len();
-            return Err(format!("{count} crons; accepted: up to {CRONS_MAX}"));
+            return Err(format!("{count} crons; expected up to {CRONS_MAX}"));
         }
         Ok(())
     }

@@ -38,7 +38,7 @@ pub enum LinkFault {
     ConnectTimeout,
     /// The peer has never answered.
     NoAnswer,
-    /// Bytes that are not the protocol.
+    /// Bytes that break the protocol.
     Bytes,
     /// A ping stayed unanswered.
     NoPong,
@@ -56,7 +56,7 @@ impl LinkFault {
             Self::Socket => "the connection failed",
             Self::ConnectTimeout => "connecting took too long",
             Self::NoAnswer => "the server accepted the connection and did not answer",
-            Self::Bytes => "the server sent bytes that are not the protocol",
+            Self::Bytes => "the server sent bytes that break the protocol",
             Self::NoPong => "the server stopped answering pings",
             Self::QueueFull => "the server takes no more bytes",
             Self::Removed => "the server has left the cluster",

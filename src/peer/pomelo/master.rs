@@ -138,7 +138,7 @@ struct Asked {
 pub enum MasterFault {
     /// The master said that it will close.
     Left,
-    /// Bytes that are not the protocol.
+    /// Bytes that break the protocol.
     Bytes,
     /// A ping stayed unanswered.
     NoPong,
@@ -155,7 +155,7 @@ impl MasterFault {
     pub fn text(self) -> &'static str {
         match self {
             Self::Left => "the master ended the connection",
-            Self::Bytes => "the master sent bytes that are not the protocol",
+            Self::Bytes => "the master sent bytes that break the protocol",
             Self::NoPong => "the master stopped answering pings",
             Self::JoinTimeout => "the master took too long to let this server join",
             Self::NoList => "the master did not send the list of servers",

@@ -32,7 +32,7 @@ enum Step {
     /// A client disconnects; another one connects.
     Close(usize),
     ToShard(usize),
-    ToSwitch(usize),
+    ToCoordinator(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -44,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => session.clone().prop_map(Step::Kick),
         4 => session.prop_map(Step::Close),
         6 => shard.clone().prop_map(Step::ToShard),
-        6 => shard.prop_map(Step::ToSwitch),
+        6 => shard.prop_map(Step::ToCoordinator),
     ]
 }
 
@@ -53,11 +53,11 @@ enum ToShard {
     Kick(Sid),
 }
 
-enum ToSwitch {
+enum ToCoordinator {
     Bind(Sid, Uid),
     Bound(Sid, Uid),
     Unbound(Sid),
-    Told(Sid, Uid, bool),
+    BindEnded(Sid, Uid, bool),
 }
 
 struct World {
@@ -65,10 +65,10 @@ struct World {
     binding: Binding,
     shards: Vec<Slab<Identity>>,
     to_shard: Vec<VecDeque<ToShard>>,
-    to_switch: Vec<VecDeque<ToSwitch>>,
+    to_coordinator: Vec<VecDeque<ToCoordinator>>,
     sessions: Vec<Sid>,
     /// Binds without a result.
-    under_way: HashMap<Sid, u32>,
+    pending_binds: HashMap<Sid, u32>,
     races: u64,
 }
 
@@ -81,9 +81,9 @@ impl World {
                 .map(|id| Slab::new(ShardId(id)))
                 .collect(),
             to_shard: (0..SHARDS).map(|_| VecDeque::new()).collect(),
-            to_switch: (0..SHARDS).map(|_| VecDeque::new()).collect(),
+            to_coordinator: (0..SHARDS).map(|_| VecDeque::new()).collect(),
             sessions: Vec::new(),
-            under_way: HashMap::new(),
+            pending_binds: HashMap::new(),
             races: 0,
         };
         for session in 0..SESSIONS {
@@ -95,16 +95,16 @@ impl World {
 
     fn open(&mut self, shard: usize) -> Sid {
         let sid = self.shards[shard].insert(|_| Identity::default());
-        sid.expect("a slab has room for a few")
+        sid.expect("the slab has room for 12 sessions")
     }
 
     fn step(&mut self, step: &Step) {
         match *step {
             Step::Bind(session, uid, handler) => {
                 let (sid, uid) = (self.sessions[session], Uid::from_text(UIDS[uid]));
-                *self.under_way.entry(sid).or_default() += 1;
+                *self.pending_binds.entry(sid).or_default() += 1;
                 if handler {
-                    self.tell_switch(sid.shard(), ToSwitch::Bind(sid, uid));
+                    self.send_to_coordinator(sid.shard(), ToCoordinator::Bind(sid, uid));
                 } else {
                     self.ask(sid, uid);
                 }
@@ -114,7 +114,7 @@ impl World {
                 let identity = self.shards[sid.shard().index()].get_mut(sid);
                 let uid = Uid::from_text(UIDS[uid]);
                 if identity.is_some_and(|identity| identity.unbind(&uid).is_ok()) {
-                    self.tell_switch(sid.shard(), ToSwitch::Unbound(sid));
+                    self.send_to_coordinator(sid.shard(), ToCoordinator::Unbound(sid));
                 }
             }
             Step::Kick(session) => self.kick(self.sessions[session]),
@@ -128,9 +128,9 @@ impl World {
                     self.at_shard(message);
                 }
             }
-            Step::ToSwitch(shard) => {
-                if let Some(message) = self.to_switch[shard].pop_front() {
-                    self.at_switch(message);
+            Step::ToCoordinator(shard) => {
+                if let Some(message) = self.to_coordinator[shard].pop_front() {
+                    self.at_coordinator(message);
                 }
             }
         }
@@ -139,26 +139,26 @@ impl World {
     fn ask(&mut self, sid: Sid, uid: Uid) {
         let allowed =
             self.policy != DuplicateLogin::Refuse || self.binding.reserve(uid.text(), sid);
-        self.tell_shard(sid.shard(), ToShard::Bind(sid, uid, allowed));
+        self.send_to_shard(sid.shard(), ToShard::Bind(sid, uid, allowed));
     }
 
     fn kick(&mut self, sid: Sid) {
         self.binding.unbound(sid);
-        self.tell_shard(sid.shard(), ToShard::Kick(sid));
+        self.send_to_shard(sid.shard(), ToShard::Kick(sid));
     }
 
     /// Messages to the coordinator's own shard need no queue.
-    fn tell_shard(&mut self, shard: ShardId, message: ToShard) {
+    fn send_to_shard(&mut self, shard: ShardId, message: ToShard) {
         match shard.index() {
             0 => self.at_shard(message),
             shard => self.to_shard[shard].push_back(message),
         }
     }
 
-    fn tell_switch(&mut self, shard: ShardId, message: ToSwitch) {
+    fn send_to_coordinator(&mut self, shard: ShardId, message: ToCoordinator) {
         match shard.index() {
-            0 => self.at_switch(message),
-            shard => self.to_switch[shard].push_back(message),
+            0 => self.at_coordinator(message),
+            shard => self.to_coordinator[shard].push_back(message),
         }
     }
 
@@ -169,26 +169,29 @@ impl World {
                 let news =
                     identity.is_some_and(|identity| identity.bind(&uid, allowed) == Ok(true));
                 if news {
-                    self.tell_switch(sid.shard(), ToSwitch::Bound(sid, uid.clone()));
+                    self.send_to_coordinator(sid.shard(), ToCoordinator::Bound(sid, uid.clone()));
                 }
-                self.tell_switch(sid.shard(), ToSwitch::Told(sid, uid, allowed));
+                self.send_to_coordinator(sid.shard(), ToCoordinator::BindEnded(sid, uid, allowed));
             }
             ToShard::Kick(sid) => self.close(sid),
         }
     }
 
-    fn at_switch(&mut self, message: ToSwitch) {
+    fn at_coordinator(&mut self, message: ToCoordinator) {
         match message {
-            ToSwitch::Bind(sid, uid) => self.ask(sid, uid),
-            ToSwitch::Bound(sid, uid) => {
+            ToCoordinator::Bind(sid, uid) => self.ask(sid, uid),
+            ToCoordinator::Bound(sid, uid) => {
                 let others = self.binding.bound(sid, &uid, "", 0);
                 if self.policy == DuplicateLogin::NewestWins {
                     others.into_iter().for_each(|other| self.kick(other));
                 }
             }
-            ToSwitch::Unbound(sid) => self.binding.unbound(sid),
-            ToSwitch::Told(sid, uid, allowed) => {
-                *self.under_way.get_mut(&sid).expect("it was asked") -= 1;
+            ToCoordinator::Unbound(sid) => self.binding.unbound(sid),
+            ToCoordinator::BindEnded(sid, uid, allowed) => {
+                *self
+                    .pending_binds
+                    .get_mut(&sid)
+                    .expect("a bind that ends has begun") -= 1;
                 if self.policy == DuplicateLogin::Refuse && allowed {
                     self.binding.release(uid.text(), sid);
                 }
@@ -200,9 +203,9 @@ impl World {
         let Some(identity) = self.shards[sid.shard().index()].remove(sid) else {
             return;
         };
-        self.races += u64::from(self.under_way.get(&sid).is_some_and(|binds| *binds > 0));
+        self.races += u64::from(self.pending_binds.get(&sid).is_some_and(|binds| *binds > 0));
         if identity.uid.is_some() {
-            self.tell_switch(sid.shard(), ToSwitch::Unbound(sid));
+            self.send_to_coordinator(sid.shard(), ToCoordinator::Unbound(sid));
         }
     }
 
@@ -211,7 +214,7 @@ impl World {
             let before: usize = self.waiting();
             for shard in 0..SHARDS {
                 self.step(&Step::ToShard(shard));
-                self.step(&Step::ToSwitch(shard));
+                self.step(&Step::ToCoordinator(shard));
             }
             if before == 0 {
                 return;
@@ -221,7 +224,7 @@ impl World {
 
     fn waiting(&self) -> usize {
         let to_shard = self.to_shard.iter().map(VecDeque::len).sum::<usize>();
-        to_shard + self.to_switch.iter().map(VecDeque::len).sum::<usize>()
+        to_shard + self.to_coordinator.iter().map(VecDeque::len).sum::<usize>()
     }
 
     /// Checks that the index equals the knowledge of the shards when no message is on its way.
@@ -234,7 +237,7 @@ impl World {
                 let sessions = self.binding.sessions(uid.text());
                 assert!(
                     sessions.contains(&sid),
-                    "{sid} is bound and not in the index"
+                    "{sid} is bound, but the index does not have it"
                 );
                 let alone = self.policy == DuplicateLogin::Allow || sessions.len() == 1;
                 assert!(alone, "{:?}: {sessions:?}", self.policy);

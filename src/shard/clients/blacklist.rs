@@ -136,11 +136,11 @@ pub(crate) fn read(
     }
     if !metadata.is_file() {
         // A pipe may never end, and a device has no length.
-        return Err(std::io::Error::other("is no regular file"));
+        return Err(std::io::Error::other("it is not a regular file"));
     }
     if metadata.len() > BLACKLIST_BYTES_MAX as u64 {
         let text = format!(
-            "{} bytes; accepted: up to {BLACKLIST_BYTES_MAX}",
+            "{} bytes; expected up to {BLACKLIST_BYTES_MAX}",
             metadata.len()
         );
         return Err(std::io::Error::other(text));

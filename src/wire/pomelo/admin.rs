@@ -20,12 +20,12 @@ pub const RECONNECT_OK: &[u8] = b"reconnect_ok";
 /// Everything between a registered server and the master.
 pub const MONITOR: &[u8] = b"monitor";
 
-/// Why a payload is none of these messages.
+/// The reason why a payload is not one of these messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminError {
     /// Neither JSON nor a JSON string with JSON in it.
     NotJson,
-    /// JSON, but no object.
+    /// JSON, but not an object.
     NotObject,
 }
 
@@ -34,7 +34,7 @@ impl AdminError {
     pub fn text(self) -> &'static str {
         match self {
             Self::NotJson => "a payload that is not JSON",
-            Self::NotObject => "a payload that is no object",
+            Self::NotObject => "a payload that is not an object",
         }
     }
 }

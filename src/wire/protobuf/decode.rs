@@ -12,7 +12,7 @@ use super::schema::{
 use crate::limits::{PROTOBUF_DEPTH_MAX, PROTOBUF_ELEMENTS_MAX, PROTOBUF_JSON_BYTES_MAX};
 use crate::wire::json;
 
-/// Why bytes are no body of this schema.
+/// The reason why bytes are not a body of this schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
     /// A value goes past the end.
@@ -27,7 +27,7 @@ pub enum DecodeError {
     TooLong,
 }
 
-/// Why the walk ends.
+/// The reason why the walk ends.
 enum Stop {
     Error(DecodeError),
     /// A field comes again after others.

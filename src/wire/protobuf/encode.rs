@@ -31,11 +31,11 @@ pub enum ProtoEncodeError {
 impl ProtoEncodeError {
     fn text(self) -> &'static str {
         match self {
-            Self::Json(_) => "the body is no JSON",
-            Self::NotAnInteger => "the value is no integer",
+            Self::Json(_) => "the body is not JSON",
+            Self::NotAnInteger => "the value is not an integer",
             Self::Negative => "the value is negative",
-            Self::NotAString => "the value is no string",
-            Self::NotAMap => "the value is no object",
+            Self::NotAString => "the value is not a string",
+            Self::NotAMap => "the value is not an object",
             Self::NoSuchType => "elements of this type cannot be written",
             Self::TooDeep => "messages nest too deep",
         }
@@ -343,7 +343,7 @@ impl<'a> Encoder<'a, '_> {
         if number < 0.0 {
             return self.refuse(ProtoEncodeError::Negative);
         }
-        // As pomelo: there is no end to what a varint can hold.
+        // As pomelo: a varint has any number of bits.
         while number >= FITS {
             self.out.push((number % 128.0) as u8 | 0x80);
             number = (number / 128.0).floor();
@@ -383,7 +383,7 @@ impl<'a> Encoder<'a, '_> {
 }
 
 /// A string as the array that JavaScript takes it for: its UTF-16 units, of which halves of a pair
-/// are no characters alone.
+/// are not characters on their own.
 fn characters(raw: &[u8]) -> Vec<u8> {
     let mut array = vec![b'['];
     for unit in json::unescape(raw).encode_utf16() {

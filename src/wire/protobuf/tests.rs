@@ -350,16 +350,16 @@ fn a_value_that_cannot_be_written_names_its_field() {
         let bad = proto.encode(body.as_bytes(), &mut Vec::new()).unwrap_err();
         bad.to_string()
     };
-    assert_eq!(said(r#"{"s":1}"#), "field `s`: the value is no string");
+    assert_eq!(said(r#"{"s":1}"#), "field `s`: the value is not a string");
     assert_eq!(
         said(r#"{"path":[{"n":1},{"n":-1}]}"#),
         "field `n`: the value is negative"
     );
     assert_eq!(
         said(r#"{"s":"","nums":[1,"x"]}"#),
-        "field `nums`: the value is no integer"
+        "field `nums`: the value is not an integer"
     );
-    assert_eq!(said("{"), "the body is no JSON");
+    assert_eq!(said("{"), "the body is not JSON");
 }
 
 proptest! {

@@ -14,7 +14,7 @@ const CASES: &[Case] = &[
             config.routes.insert("chat".into(), "rrr".into());
         },
         "route.chat = 'rrr'",
-        "route.chat: \"rrr\" is not a strategy; accepted: default, rr, wrr, la, ch, random, fixed:SERVER_ID, \
+        "route.chat: \"rrr\" is not a strategy; expected default, rr, wrr, la, ch, random, fixed:SERVER_ID, \
          setting:SETTINGS_KEY, hash:SETTINGS_KEY",
     ),
     (
@@ -56,7 +56,7 @@ const CASES: &[Case] = &[
     (
         |config| config.log.level = "debgu".into(),
         "log.level = 'debgu'",
-        "log.level: \"debgu\" is not a level; accepted: error, warn, info, debug, trace, off, or a filter \
+        "log.level: \"debgu\" is not a level; expected error, warn, info, debug, trace, off, or a filter \
          such as info,tangelo::peer=debug",
     ),
     (

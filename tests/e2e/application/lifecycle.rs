@@ -505,7 +505,7 @@ fn a_cron_without_a_time_or_a_function_is_found_at_the_start() {
     };
     let refused = start(&[], || router().cron_at("* * * * *", "own", async |_| {}));
     let text = refused.expect_err("no time").to_string();
-    let expected = r#"cron "own": "* * * * *" has 5 fields; accepted: six fields"#;
+    let expected = r#"cron "own": "* * * * *" has 5 fields; expected six fields"#;
     assert!(text.starts_with(expected), "{text}");
 
     let refused = start(&[cron("a.b")], || router().cron("a.c", async |_| {}));

@@ -270,7 +270,7 @@ fn a_malformed_call_is_answered_or_refused(setup: &mut Setup<'_>) {
         assert_nothing_more(&mut client);
     }
     assert_eq!(whoami(&mut client)["uid"], setup.uid("unharmed"));
-    // The first nine are no calls; of what has the wrong arguments only the answer counts.
+    // The first nine are not calls. A call with wrong arguments counts only by its answer.
     assert_counted(setup, "peer_bad_calls", before, 9);
 }
 

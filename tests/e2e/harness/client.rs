@@ -169,7 +169,7 @@ impl Client {
         }
     }
 
-    /// The socket under everything, for bytes that are no packages or no frames.
+    /// The socket under everything, for bytes that are not packages or frames.
     pub(crate) fn stream(&self) -> &TcpStream {
         match &self.wire {
             Wire::Tcp { stream, .. } => stream,

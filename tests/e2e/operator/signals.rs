@@ -49,7 +49,7 @@ fn a_blacklist_file_that_may_never_end_is_refused() {
     let file = ["--set", "client.blacklist_file=/dev/null"];
     let (code, printed) = Gateway::refused(&[listen, file].concat());
     assert_eq!(code, Some(2));
-    let text = "client.blacklist_file: /dev/null: is no regular file";
+    let text = "client.blacklist_file: /dev/null: it is not a regular file";
     assert!(printed.contains(text), "{printed}");
 }
 

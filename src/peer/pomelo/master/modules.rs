@@ -53,7 +53,7 @@ impl Monitor {
                 Value::Object(servers) => {
                     MasterEvent::Replaced(ServerList::new(servers.clone(), &self.config.id))
                 }
-                _ => MasterEvent::Ignored("a list of servers that is no object"),
+                _ => MasterEvent::Ignored("a list of servers that is not an object"),
             }),
             Some("startOver") => Some(MasterEvent::StartOver),
             _ => return MasterEvent::Ignored("an unknown action of the watcher"),
@@ -82,7 +82,7 @@ impl Monitor {
                 MasterEvent::RegisterAnew
             }
             Some(id) => MasterEvent::Removed(id),
-            None => MasterEvent::Ignored("a server id that is no text"),
+            None => MasterEvent::Ignored("a server id that is not a text"),
         }
     }
 

@@ -71,7 +71,7 @@ static TABLE: &[Difference] = &[
     row("c-dict m sends echoProto, an unknown tag", &["m ended: CloseFrame(Some(1000))"], WEDGED),
     row("c-dict m sends echoProto, a cut number", &["m ended: CloseFrame(Some(1000))"], WEDGED),
 
-    row("c-crypto m sends echo signed: a signature that is no text", &[], WEDGED),
+    row("c-crypto m sends echo signed: a signature that is not a text", &[], WEDGED),
     row("c-crypto m sends echo signed: null", &[], WEDGED),
     row("c-crypto a sends exportS signed",
         &[r#"a < data \x04\x01{"id":<session 0>,"frontendId":"c-crypto","uid":null,"settings":{}}"#],

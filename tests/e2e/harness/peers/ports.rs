@@ -42,7 +42,7 @@ impl Ports {
 
     pub(crate) fn claim() -> Self {
         let blocks = (Self::RANGE.end - Self::RANGE.start) / Self::BLOCK;
-        // Neighbours in process id begin far apart; 37 and the number of blocks share no factor.
+        // Neighbours in process id begin far apart; 37 and the number of blocks have no common factor.
         let first = process::id().wrapping_mul(37) % u32::from(blocks);
         for step in 0..u32::from(blocks) {
             let block = (first + step) % u32::from(blocks);

@@ -167,7 +167,7 @@ pub(super) fn crypto() -> Vec<Step> {
             Some(1), Route::Name("chat.chatHandler.noResp"), empty.as_bytes()),
             Wait::Answers(vec![1])),
     ]);
-    for (what, body) in [("a signature that is no text", r#"{"__crypto__":5}"#), ("null", "null")] {
+    for (what, body) in [("a signature that is not a text", r#"{"__crypto__":5}"#), ("null", "null")] {
         steps.extend([
             opens_with("m", &hello(&rsa.to_string())),
             echo("m", what, body, Wait::Deaf),

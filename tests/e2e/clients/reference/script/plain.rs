@@ -117,7 +117,7 @@ fn messages() -> Vec<Step> {
         try_ask("a", &format!("connector.{}.x", "é".repeat(120)), "{}"),
         data("a", "an id of two bytes", &with(&[0, 0x80, 2], b"{}"), Wait::Messages(1)),
         data("a", "a code without a dictionary", &[1, 1, 0, 1, b'{', b'}'], Wait::Fence),
-        data("a", "a body that is no UTF-8", &with(&[0, 1], b"{\"s\":\"\xff\xc3\"}"),
+        data("a", "a body that is not UTF-8", &with(&[0, 1], b"{\"s\":\"\xff\xc3\"}"),
             Wait::Answers(vec![1])),
         data("a", "a byte order mark", &with(&[0, 1], b"\xef\xbb\xbf{\"a\":1}"),
             Wait::Answers(vec![1])),
@@ -167,7 +167,7 @@ fn sessions() -> Vec<Step> {
     ]
 }
 
-/// Uids that are no texts, or none.
+/// Uids that are not texts, and a missing one.
 #[rustfmt::skip]
 fn odd_uids() -> Vec<Step> {
     let chat = |method: &str, body: &str| ask("b", &format!("chat.chatHandler.{method}"), body);
