@@ -46,7 +46,7 @@ fn body(flavour: Flavour, points: u32) -> String {
 fn protobuf(c: &mut Criterion) {
     for (name, flavour) in [("pomelo", Flavour::Pomelo), ("pinus", Flavour::Pinus)] {
         let schema = Schema::parse(flavour, &protos(flavour)).expect("a schema that works");
-        let proto = schema.proto("onMove").expect("it is in the schema");
+        let proto = schema.proto("onMove").expect("the route has a proto");
         for points in [2, 100] {
             let body = body(flavour, points);
             let (mut bytes, mut text) = (Vec::new(), Vec::new());

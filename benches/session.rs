@@ -42,7 +42,7 @@ fn filled() -> (Slab<Value>, Vec<Sid>) {
     let mut sids: Vec<Sid> = (0..SESSIONS)
         .map(|_| insert(&mut slab))
         .collect::<Option<_>>()
-        .expect("there is room");
+        .expect("the slab has room");
     // Fisher-Yates with xorshift: the same order in every run.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for last in (1..sids.len()).rev() {

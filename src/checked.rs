@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_push_scheduler_or_rule_says_what_is_accepted() {
+    fn a_refused_push_scheduler_or_rule_says_what_is_expected() {
         use crate::config::{NamedScheduler, Scheduler};
         for name in ["default", "a b"] {
             let text = refused(|config| {

@@ -3,7 +3,7 @@
 //! Each difference is one line of the table: a method of [`Dialect`] with its value in Pomelo and in Pinus, and with
 //! the file of the reference that decides it. Code asks for the value, never for the name of a framework.
 //!
-//! **Absent**: the protobuf codecs (`wire/protobuf`, `Flavour`), which know no configuration.
+//! **Absent**: the differences of the two protobuf codecs, which know no configuration: `wire/protobuf` has them.
 //!
 //! **Where to start reading**: the table at the end of the file.
 
@@ -50,6 +50,11 @@ differences! {
     ///
     /// Source: `common/service/sessionService.js`, `kick`
     default_kick_reason: Option<&'static str> = Some("kick"), None;
+
+    /// Protobuf has the types `bool`, `uInt64`, `sInt64`, `map` and `obj`, and skips unknown tags.
+    ///
+    /// Source: `pinus-protobuf`, `lib/parser.ts`, `lib/decoder.ts`
+    extends_protobuf: bool = false, true;
 
     // Sessions and handlers.
 

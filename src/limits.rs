@@ -33,7 +33,7 @@ const _: () = assert!(
 );
 const _: () = assert!(
     PROTOBUF_FIELDS_MAX.is_multiple_of(64),
-    "sets of fields are made of words"
+    "a set of fields is a whole number of u64 words"
 );
 const _: () = assert!(PROTOBUF_MESSAGES_MAX <= u16::MAX as usize);
 

@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_invalid_level_names_the_key_and_what_is_accepted() {
+    fn an_invalid_level_names_the_key_and_the_expected_levels() {
         for level in ["debgu", "info,tangelo=loud", "info,", ""] {
             let log = Log {
                 level: level.into(),

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_that_is_a_little_late_is_no_pause_and_its_time_counts() {
+    fn a_tick_that_is_a_little_late_does_not_end_a_pause_and_its_time_counts() {
         let mut time = start();
         let deadline = time.now + TIMEOUT;
         for _ in 0..12 {

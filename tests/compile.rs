@@ -19,7 +19,8 @@ fn a_wrong_handler_is_explained() {
     if env::var("TRYBUILD").is_ok_and(|mode| mode == "overwrite") {
         fs::write(MADE_WITH, format!("{rustc}\n")).expect("the name can be written");
     }
-    let made_with = fs::read_to_string(MADE_WITH).expect("the texts have a compiler");
+    let made_with =
+        fs::read_to_string(MADE_WITH).expect("the file names the compiler that made the texts");
     if made_with.trim() == rustc {
         refuses_all(PROGRAMS);
         return;
@@ -35,7 +36,7 @@ fn a_wrong_handler_is_explained() {
         .args(["--ignored", "--exact", "copies_are_refused"])
         .env("TRYBUILD", "overwrite")
         .status();
-    assert!(refused.expect("it starts").success());
+    assert!(refused.expect("cargo starts").success());
 }
 
 /// With texts that are written, not compared, which takes a process with that mode of trybuild.
@@ -55,7 +56,7 @@ fn copy_programs() {
         let path = entry.expect("a folder can be read").path();
         if path.extension().is_some_and(|extension| extension == "rs") {
             let name = path.file_name().expect("a file has a name");
-            fs::copy(&path, Path::new(COPIES).join(name)).expect("a program can be copied");
+            fs::copy(&path, Path::new(COPIES).join(name)).expect("cannot copy a program");
         }
     }
 }

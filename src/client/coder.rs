@@ -283,7 +283,7 @@ mod tests {
         let coder = coder(false);
         let encoded = |route: &str, body: &str| {
             let mut scratch = Vec::new();
-            let proto = coder.response_proto(route).expect("it has a proto");
+            let proto = coder.response_proto(route).expect("the route has a proto");
             let (body, result) = coder.encode(proto, body.as_bytes(), &mut scratch);
             (body.to_vec(), result.is_ok())
         };

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn a_key_that_cannot_be_used_is_refused() {
         let good = "c3".repeat(64);
         for (rsa_n, rsa_e) in [
             (json!("c3f1"), json!(65537)),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signed_object_is_refused() {
+    fn a_body_that_is_not_a_signed_object_is_refused() {
         let zeros = format!("{{\"__crypto__\":\"{}\"}}", "0".repeat(256));
         for body in [
             "null",

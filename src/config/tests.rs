@@ -105,7 +105,7 @@ fn refused(key: &str, typed: &str, expected: &str) {
 }
 
 #[test]
-fn a_refused_value_names_itself_and_what_is_accepted() {
+fn a_refused_value_is_named_with_the_expected_values() {
     let seconds = r#"whole seconds from 1s to 1h, such as "3s""#;
     let interval = r#"a duration from 1ms to 10s, such as "3s" or "250ms""#;
     let size = r#"a size from 1KiB to 16777215 bytes, such as 65536, "64KiB" or "4MiB""#;
@@ -254,7 +254,7 @@ fn a_weight_is_optional_and_may_be_zero() {
 }
 
 #[test]
-fn a_refused_cluster_value_says_what_is_accepted() {
+fn a_refused_cluster_value_is_named_with_the_expected_values() {
     let address = "ADDR:PORT with the port of this server in servers.json, such as [::]:3150";
     for (key, typed, accepted) in [
         ("rpc.listen", "0.0.0.0:0", address),

@@ -40,9 +40,9 @@ fn schema(dialect: Dialect, path: &Path) -> std::result::Result<Schema, String> 
     // Node skips a byte order mark too.
     let json = serde_json::from_str(text.trim_start_matches('\u{feff}'));
     let json = json.map_err(|error| format!("{file}: {error}"))?;
-    let flavour = match dialect {
-        Dialect::Pomelo => Flavour::Pomelo,
-        Dialect::Pinus => Flavour::Pinus,
+    let flavour = match dialect.extends_protobuf() {
+        true => Flavour::Pinus,
+        false => Flavour::Pomelo,
     };
     let schema = Schema::parse(flavour, &json).map_err(|error| format!("{file}: {error}"))?;
     for doubt in schema.doubts() {

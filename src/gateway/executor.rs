@@ -126,6 +126,7 @@ fn refused(error: &io::Error, disabled: Option<&str>) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::host::tests::text;
     use super::*;
     use crate::config::Config;
 
@@ -135,13 +136,6 @@ mod tests {
         probe().unwrap();
         let caught = thread::Builder::new().spawn(|| panic!("on purpose: the hook prints this"));
         assert!(caught.unwrap().join().is_err());
-    }
-
-    fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
-        match result {
-            Err(Error::Host(text)) => text,
-            other => panic!("{other:?}"),
-        }
     }
 
     #[test]

@@ -162,12 +162,14 @@ fn is_exempt() -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::Server;
     use std::net::{Ipv4Addr, SocketAddr};
 
-    fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
+    /// Returns the text of an error of the machine.
+    #[track_caller]
+    pub(in crate::gateway) fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
         match result {
             Err(Error::Host(text)) => text,
             other => panic!("{other:?}"),
@@ -228,7 +230,7 @@ mod tests {
         let files = sockets_max(&config);
         assert!(files <= SESSIONS_PER_SHARD_MAX);
         config.client.max_connections = Some(5);
-        assert_eq!(sockets_max(&config), files, "some never say a word");
+        assert_eq!(sockets_max(&config), files, "silent sockets count too");
     }
 
     #[test]

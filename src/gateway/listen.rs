@@ -135,17 +135,11 @@ fn cannot_listen(port: Port, address: SocketAddr, error: &io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::host::tests::text;
     use super::*;
     use rustix::io::Errno;
     use std::io::Write;
     use std::sync::atomic::{AtomicU32, Ordering};
-
-    fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
-        match result {
-            Err(Error::Host(text)) => text,
-            other => panic!("{other:?}"),
-        }
-    }
 
     fn config(listen: &str) -> Config {
         Config {
@@ -283,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_for_calls_that_just_closed_is_no_obstacle() {
+    fn a_listener_for_calls_opens_right_after_the_last_one_closed() {
         let listener = bind_rpc("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         // Leaves a connection in TIME_WAIT behind.

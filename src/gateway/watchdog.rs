@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn one_late_tick_is_no_stall_and_a_shard_that_has_ended_has_none() {
+    fn one_late_tick_is_not_a_stall_and_a_shard_that_has_ended_has_none() {
         let mut ticks = Ticks::default();
         for tick in 1..50 {
             assert_eq!(ticks.look(Some(tick)), Seen::Fine);

@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clocks_show_twice_or_never_comes_once() {
+    fn a_time_that_clocks_show_twice_or_never_comes_once() {
         // 02:00 is 03:00 on that day.
         let spring = next("0 30 2 * * *", berlin(), "2026-03-28T12:00:00");
         let expected = ["2026-03-29 03:30:00 +02:00", "2026-03-30 02:30:00 +02:00"];
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_comes_is_known() {
+    fn a_time_that_never_comes_is_refused() {
         for text in ["0 0 0 30 1 *", "0 0 0 31 3,5,8,10 *"] {
             let refused = Schedule::parse(text, Dialect::Pomelo);
             assert_eq!(
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_said() {
+    fn an_error_names_the_wrong_field_of_a_time() {
         let refused = |text: &str| Schedule::parse(text, Dialect::Pomelo).unwrap_err();
         for (text, fields) in [("", 0), ("* * * * *", 5), ("* * * * * * *", 7)] {
             let expected = format!(

@@ -87,7 +87,7 @@
 //! #     for (index, client) in clients.iter_mut().enumerate() {
 //! #         assert_eq!(enter(client, &format!("player {index}")), index + 1);
 //! #     }
-//! #     assert_eq!(enter(&mut clients[0], "player 0"), 4, "who is in counts once");
+//! #     assert_eq!(enter(&mut clients[0], "player 0"), 4, "a client that has entered counts once");
 //! #     clients.pop();
 //! #     clients.pop();
 //! #     assert_eq!(enter(&mut gateway.connect(), "another"), 3);

@@ -88,7 +88,11 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(poll(stop.or(std::future::pending::<()>())), Poll::Pending);
         }
-        assert_eq!(stop.0.waiting.borrow().len(), 1, "others gave up waiting");
+        assert_eq!(
+            stop.0.waiting.borrow().len(),
+            1,
+            "the other waiters have left the list"
+        );
         assert_eq!(poll(stop.or(async { 7 })), Poll::Ready(Some(7)));
         stop.clone().request();
         assert!(stop.is_requested());

@@ -92,7 +92,7 @@ mod tests {
             }
         }
         let Verdict::Sample(seven) = kinds.count(7) else {
-            panic!("it is over the limit");
+            panic!("the line must be dropped");
         };
         for _ in 0..41 {
             assert_eq!(kinds.count(7), Verdict::Suppress);

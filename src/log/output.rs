@@ -311,7 +311,11 @@ mod tests {
             "{text}"
         );
         write(&lines, "last\n");
-        assert_eq!(writes.recv().unwrap(), b"last\n", "told once");
+        assert_eq!(
+            writes.recv().unwrap(),
+            b"last\n",
+            "the log reports the lost lines once"
+        );
     }
 
     #[test]
@@ -337,7 +341,7 @@ mod tests {
         assert_eq!(
             writer.ended.try_recv(),
             Err(TryRecvError::Empty),
-            "it still writes"
+            "the log thread still writes"
         );
     }
 }

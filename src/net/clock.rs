@@ -208,7 +208,10 @@ mod tests {
             assert_eq!(block_on(poll_once(&mut asleep)), Some(()));
             assert_eq!((now() - began, unix_ms()), (5 * SECOND, 946_684_805_000));
         });
-        assert!(virtual_clock().is_none(), "it goes by the real clock again");
+        assert!(
+            virtual_clock().is_none(),
+            "the thread follows the real clock again"
+        );
     }
 
     #[test]
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gives_up_sleeping_leaves_nothing_behind() {
+    fn a_dropped_sleep_leaves_no_timer_behind() {
         let clock = Rc::new(VirtualClock::default());
         let raced = or(clock.clone().sleep(SECOND), async {});
         block_on(raced);

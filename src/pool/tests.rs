@@ -67,7 +67,7 @@ fn wait_until(so: impl Fn() -> bool) {
         }
         thread::sleep(Duration::from_millis(5));
     }
-    panic!("it does not become so");
+    panic!("the condition did not become true");
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn a_job_may_have_the_last_handle() {
 }
 
 #[test]
-fn numbers_out_of_range_are_refused_with_what_would_be_accepted() {
+fn numbers_out_of_range_are_refused_with_the_expected_range() {
     for (builder, expected) in [
         (
             server().1.threads(0),

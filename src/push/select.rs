@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_and_told_what_could() {
+    fn wrong_rules_and_ids_are_refused_with_the_expected_forms() {
         let one = [named("slow", Kind::Buffer, 1)];
         let form = "expected \"response ID\", \"onMove ID\", \"chat.* ID\"";
         for rule in ["slow", "", " ", "*a slow", "a*b slow", "a** slow"] {
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_only_so_many() {
+    fn schedulers_and_rules_beyond_their_bounds_are_refused() {
         let schedulers = |count: usize| {
             let ids = (0..count).map(|n| named(&n.to_string(), Kind::Buffer, 1));
             ids.collect::<Vec<_>>()

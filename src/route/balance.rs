@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_names_a_strategy_or_is_told_what_would() {
+    fn a_text_names_a_strategy_or_is_refused_with_the_list_of_them() {
         for (text, strategy) in [
             ("default", Strategy::Default),
             ("rr", Strategy::RoundRobin),
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn round_robin_starts_at_its_seed_and_goes_on_when_the_list_changes() {
+    fn round_robin_starts_at_its_seed_and_continues_when_the_list_changes() {
         let mut list = List::weighted(&[1, 1, 1]);
         for seed in [0, 1, 2, u64::MAX] {
             let mut balancer = Balancer::new(Strategy::RoundRobin, Dialect::Pinus, seed);

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_handler_here_goes_to_the_delegate() {
+    fn a_route_without_a_handler_here_goes_to_the_delegate() {
         let routes = Routes::new("connector", ["connector.a.b", "room.a.b"]).delegating(true);
         for (route, target) in [
             ("connector.a.b", Target::Local(0)),

@@ -207,10 +207,13 @@ mod tests {
         binding.release("ann", sid(2));
         assert!(
             !binding.reserve("ann", sid(2)),
-            "only its owner gives it back"
+            "only the owner of a reservation releases it"
         );
         binding.release("ann", sid(1));
-        assert!(!binding.reserve("ann", sid(2)), "it was taken twice");
+        assert!(
+            !binding.reserve("ann", sid(2)),
+            "each reservation needs a release of its own"
+        );
         binding.release("ann", sid(1));
         assert!(binding.reserve("ann", sid(2)));
         binding.bound(sid(2), &Uid::from_text("ann"), "", 0);

@@ -111,7 +111,10 @@ impl<T> Slab<T> {
             self.slots.len() <= SESSIONS_PER_SHARD_MAX,
             "more slots than may be"
         );
-        debug_assert!(self.free.len() <= self.slots.len(), "a slot is free twice");
+        debug_assert!(
+            self.free.len() <= self.slots.len(),
+            "a slot is in the free list twice"
+        );
         debug_assert!(
             self.free
                 .last()

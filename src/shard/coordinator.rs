@@ -61,7 +61,7 @@ pub(super) struct Parts {
 impl Parts {
     /// Waits for `count` replies.
     pub(super) fn new(count: usize) -> Rc<Self> {
-        debug_assert!(count > 0, "somebody must make the list complete");
+        debug_assert!(count > 0, "a list needs at least one session");
         Rc::new(Self {
             replies: RefCell::new(vec![None; count]),
             missing: Cell::new(count),

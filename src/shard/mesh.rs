@@ -223,7 +223,11 @@ mod tests {
         assert!(bell.ring());
         assert_eq!(count.0.load(Ordering::SeqCst), 2);
         bell.wake();
-        assert_eq!(count.0.load(Ordering::SeqCst), 3, "also when it was rung");
+        assert_eq!(
+            count.0.load(Ordering::SeqCst),
+            3,
+            "`wake` also wakes a shard whose doorbell was rung"
+        );
     }
 
     #[test]

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_written_number_is_read_back() {
         for shift in 0..32 {
             for value in [1u32 << shift, (1u32 << shift) - 1, u32::MAX >> shift] {
                 let mut out = Vec::new();

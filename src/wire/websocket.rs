@@ -957,7 +957,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_http_is_malformed() {
+    fn bytes_that_are_not_http_are_malformed() {
         for text in [
             "GET  / HTTP/1.1\r\n",
             "GET / HTTP/2.0\r\n\r\n",

@@ -48,7 +48,7 @@ fn next(schedule: &Schedule, after: &Value) -> Value {
     let after = Timestamp::from_millisecond(after.as_i64().unwrap()).unwrap();
     let mut at = after.to_zoned(TimeZone::UTC);
     let times = [(); 3].map(|()| {
-        at = schedule.next(&at).expect("it comes again and again");
+        at = schedule.next(&at).expect("the schedule has a next time");
         at.timestamp().as_millisecond()
     });
     json!(times)

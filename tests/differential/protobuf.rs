@@ -294,7 +294,9 @@ impl Definitions {
             fields.push(fields[0]);
         }
         for field in fields {
-            let field = definition.field(&field.name).expect("it is one of them");
+            let field = definition
+                .field(&field.name)
+                .expect("the field is in the definition");
             let deep = depth > 4;
             let left_out = deep || (field.option == "required" && random.one_in(80));
             if left_out || (field.option != "required" && random.one_in(4)) {
@@ -357,7 +359,9 @@ impl Definitions {
                     ];
                     return (*random.pick(&other[..self.odd(5, 8)])).to_owned();
                 }
-                let entry = self.find(scope, &field.kind).expect("made with the field");
+                let entry = self
+                    .find(scope, &field.kind)
+                    .expect("the field is in the scope of its type");
                 let (key, value) = (&entry.fields[0].kind, &entry.fields[1].kind);
                 let mut members = Vec::new();
                 for _ in 0..random.below(5) {

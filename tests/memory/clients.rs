@@ -128,7 +128,7 @@ fn a_handler_that_waits_by_the_clock_answers_when_it_has_moved() {
     assert_eq!(client.answer(id), None);
     gateway.advance(MS);
     assert_eq!(client.answer(id), Some(json!({"slow": true})));
-    assert_eq!(client.answer(id), None, "it was taken");
+    assert_eq!(client.answer(id), None, "the answer was already taken");
 }
 
 #[test]
@@ -318,7 +318,10 @@ fn a_late_read_has_all_bytes() {
     for at in 0..60 {
         loud.request(SAY, &json!({"text": format!("{at} {text}")}));
     }
-    assert!(gateway.counter("flushes_blocked") > 0, "it fits at once");
+    assert!(
+        gateway.counter("flushes_blocked") > 0,
+        "the socket took all bytes at once"
+    );
     for at in 0..60 {
         assert_eq!(late.pushed(), said(&format!("{at} {text}")));
     }

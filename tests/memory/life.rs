@@ -91,7 +91,7 @@ fn a_bad_configuration_is_an_error() {
     let error = Gateway::new(config)
         .in_memory()
         .err()
-        .expect("it is refused");
+        .expect("a wrong rule must be refused");
     assert!(error.to_string().contains("client.accept"), "{error}");
 }
 

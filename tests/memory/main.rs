@@ -91,7 +91,7 @@ async fn away() -> Value {
         done();
     });
     when.await;
-    thread.join().expect("it has ended");
+    thread.join().expect("the thread has ended");
     json!({"from": "afar"})
 }
 

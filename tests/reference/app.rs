@@ -220,7 +220,7 @@ fn on_session<'a>(method: &str, m: Value, mut session: Session, logs: Logs) -> A
     let json = |bytes: Vec<u8>| Answer::now(Outcome::json(bytes));
     match method {
         "addr" => {
-            let address = session.client_address().expect("it is here");
+            let address = session.client_address().expect("the session is connected");
             let port: u16 = address.port.parse().expect("a number");
             value(json!({"ip": address.ip, "port": port}))
         }
@@ -270,7 +270,9 @@ fn to_clients<'a>(method: &str, m: Value, session: Session) -> Answer<'a> {
     let push = |n: u64| {
         for i in 0..n {
             let body = json!({"i": i}).to_string();
-            session.push_raw("onN", body.as_bytes()).expect("it fits");
+            session
+                .push_raw("onN", body.as_bytes())
+                .expect("the body fits into a package");
         }
     };
     let (route, body) = (

@@ -1,6 +1,6 @@
 //! Sentences of comments and documents begin with their subject and use common words.
 
-use crate::source::{Findings, Source, ends_in_word, is_word, parsed, skipped, text_files};
+use crate::source::{Findings, Source, ends_in_word, is_word, parsed, skipped, text_files, tokens};
 
 /// Words that begin no sentence.
 const OPENINGS: &[&str] = &["What", "Who", "Whom", "Whose"];
@@ -70,7 +70,7 @@ fn paragraphs(file: &Source) -> Vec<Paragraph> {
             if row {
                 out.push(Paragraph::default());
             }
-            let last = out.last_mut().expect("one was pushed first");
+            let last = out.last_mut().expect("the list begins with one paragraph");
             if !last.text.is_empty() {
                 last.text.push(' ');
             }
@@ -128,6 +128,32 @@ fn lines(file: &Source) -> Vec<Option<(usize, &str)>> {
         }
         _ => Vec::new(),
     }
+}
+
+/// The name of a test is the promise that it keeps: a sentence, not a question.
+#[test]
+fn names_of_functions_are_not_questions() {
+    let mut found = Findings::default();
+    for file in text_files().iter().filter(|file| !file.code.is_empty()) {
+        let mut before = "";
+        for (at, token) in tokens(&file.code) {
+            let first = token.split('_').next().unwrap_or_default();
+            if before == "fn"
+                && token != first
+                && OPENINGS
+                    .iter()
+                    .any(|word| first == word.to_ascii_lowercase())
+            {
+                found.add(
+                    file,
+                    at,
+                    format!("the name `{token}` begins with “{first}”"),
+                );
+            }
+            before = token;
+        }
+    }
+    found.none();
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn methods_of_a_shard_stand_in_the_shard_and_its_dispatch() {
             }
         }
     }
-    assert!(seen, "nothing is a method of `Shard`");
+    assert!(seen, "the search found no method of `Shard`");
     found.none();
 }
 

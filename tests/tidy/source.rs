@@ -61,7 +61,7 @@ pub(crate) fn tree() -> Vec<String> {
     let ignored: Vec<&str> = ignored.lines().map(|line| line.trim_matches('/')).collect();
     assert!(
         ignored.iter().all(|name| !name.contains(['*', '!', '/'])),
-        "teach tests/tidy/ the patterns of .gitignore"
+        ".gitignore has a pattern that tests/tidy does not know"
     );
     let mut files = Vec::new();
     let mut open = vec![PathBuf::new()];

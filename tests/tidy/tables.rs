@@ -14,7 +14,7 @@ fn every_bound_and_every_counter_is_used() {
     let counters = counters(&metrics);
     assert!(
         !bounds.is_empty() && !counters.is_empty(),
-        "nothing to look for"
+        "the search found no names"
     );
     let words: BTreeSet<&str> = tokens_elsewhere(&files, &limits).into_iter().collect();
     for (at, bound) in bounds {

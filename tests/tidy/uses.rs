@@ -52,7 +52,7 @@ impl Program {
         let files = self.modules.iter().enumerate();
         let on_the_way = files.filter(|(_, module)| path.starts_with(&module.path));
         let longest = on_the_way.max_by_key(|(_, module)| module.path.len());
-        let (index, module) = longest.expect("the root is on the way");
+        let (index, module) = longest.expect("every path begins at the root");
         let rest = &path[module.path.len()..];
         let Some(name) = rest.first() else {
             return index;

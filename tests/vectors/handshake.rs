@@ -25,7 +25,7 @@ pub(crate) fn full_reply(dialect: Dialect) -> Value {
     let case = cases.iter().find(|case| {
         matches("* c-dict: no versions", &case.name) && dialect_of(&case.framework) == dialect
     });
-    let package = &case.expect("such a case").response_hex.0;
+    let package = &case.expect("the file has this case").response_hex.0;
     serde_json::from_slice(&package[4..]).expect("a reply is JSON")
 }
 

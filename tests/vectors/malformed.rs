@@ -73,7 +73,11 @@ fn all_cases(dialect: Dialect) {
         let difference = differences.find(&case.name);
         let reference = reference(&case, dialect);
         if let Some(Tangelo::ClosesWithHttp(status)) = difference.map(|row| row.tangelo) {
-            assert_eq!(reference.life, Life::Answers, "it is open");
+            assert_eq!(
+                reference.life,
+                Life::Answers,
+                "the reference keeps the connection open"
+            );
             failures.check(
                 &case.name,
                 &http(server.address, &case.steps),
@@ -176,7 +180,7 @@ fn run(address: SocketAddr, case: &Case, expected: &Outcome) -> Outcome {
             Some(package) if probes && is_probe_answer(&package) => break Life::Answers,
             Some(package) => received.push(take(package)),
             None => {
-                let end = client.end().expect("it has ended");
+                let end = client.end().expect("the connection has ended");
                 break if probes {
                     Life::ClosedByProbe(end)
                 } else {

@@ -113,7 +113,10 @@ fn bodies(file: &str, flavour: Flavour, text: &str) {
 fn encode(proto: ProtoDefinition<'_>, message: &str) -> Outcome<Hex> {
     let mut out = b"before".to_vec();
     let result = proto.encode(message.as_bytes(), &mut out);
-    let bytes = out.strip_prefix(b"before").expect("only appended").to_vec();
+    let bytes = out
+        .strip_prefix(b"before")
+        .expect("the text before the value stays")
+        .to_vec();
     match result {
         Ok(true) => Outcome::Is(Hex(bytes)),
         Ok(false) if bytes.is_empty() => Outcome::Empty,
@@ -127,7 +130,9 @@ fn decode(proto: ProtoDefinition<'_>, bytes: &[u8]) -> Outcome<(String, bool)> {
     let mut out = b"before".to_vec();
     let result = proto.decode(bytes, &mut out);
     let text = String::from_utf8(out).unwrap();
-    let text = text.strip_prefix("before").expect("only appended");
+    let text = text
+        .strip_prefix("before")
+        .expect("the text before the value stays");
     match result {
         Ok(complete) => Outcome::Is((text.to_owned(), complete)),
         Err(_) if text.is_empty() => Outcome::Fails,

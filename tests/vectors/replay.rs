@@ -151,7 +151,10 @@ impl<'a> Cluster<'a> {
         }
         for (transcripts, frontend, sid, uid) in BYSTANDERS {
             if matches(transcripts, self.transcript.name) {
-                let frontend = self.frontends.get_mut(frontend).expect("it is there");
+                let frontend = self
+                    .frontends
+                    .get_mut(frontend)
+                    .expect("the frontend is in the transcript");
                 frontend.begin(*sid, &json!(uid), &json!({}));
             }
         }
@@ -249,7 +252,7 @@ impl<'a> Cluster<'a> {
 
     fn send_answer(&mut self, packet: &Captured, answer: &Value) {
         let asked = self.asked.remove(&(packet.conn, id_of(answer)));
-        let asked = asked.unwrap_or_else(|| panic!("{answer}: to what?"));
+        let asked = asked.unwrap_or_else(|| panic!("{answer}: an answer to an unknown call"));
         let bytes = self.frame(packet, |answer| answer["id"] = asked.id.clone());
         self.link(packet).send(&bytes);
         if asked.message_id != 0 {
@@ -270,7 +273,7 @@ impl<'a> Cluster<'a> {
 
     fn see_answer(&mut self, packet: &Captured, answer: &Value) {
         let call = self.calls.remove(&(packet.conn, id_of(answer)));
-        let msg = &call.unwrap_or_else(|| panic!("{answer}: to what?"))["msg"];
+        let msg = &call.unwrap_or_else(|| panic!("{answer}: an answer to an unknown call"))["msg"];
         let expected = self.mapped(packet, |answer| {
             if let Some(stack) = answer.pointer_mut("/resp/0/stack") {
                 let text = stack.as_str().expect("a text");
@@ -300,7 +303,7 @@ impl<'a> Cluster<'a> {
                 change(&mut plain);
                 frame(&plain)
             }
-            Some(other) => panic!("{other:?} is nothing that a frame can do"),
+            Some(other) => panic!("a frame cannot do {other:?}"),
         }
     }
 
@@ -308,7 +311,10 @@ impl<'a> Cluster<'a> {
     fn frame(&self, packet: &Captured, change: impl FnOnce(&mut Value)) -> Vec<u8> {
         let mut payload = packet.json.clone();
         let is_same = frame(&payload) == packet.bytes();
-        assert!(is_same, "it has to be written as it was read: {payload}");
+        assert!(
+            is_same,
+            "the payload is not written as it was read: {payload}"
+        );
         let object = match &mut payload {
             Value::Array(objects) => &mut objects[0],
             object => object,
@@ -361,7 +367,7 @@ impl<'a> Cluster<'a> {
             let link = self.open(packet);
             self.links.insert(packet.conn, link);
         }
-        self.links.get_mut(&packet.conn).expect("it is open")
+        self.links.get_mut(&packet.conn).expect("the link is open")
     }
 
     fn open(&mut self, packet: &Captured) -> Link {
@@ -369,7 +375,7 @@ impl<'a> Cluster<'a> {
         let captured = self.transcript.packets.iter().find(of_it);
         let frontend = self.frontend(packet);
         let Some(listener) = frontend.backends.get(packet.peer()) else {
-            let stream = TcpStream::connect(frontend.rpc).expect("it listens for calls");
+            let stream = TcpStream::connect(frontend.rpc).expect("the gateway listens for calls");
             let mut link = Link::new(stream);
             if captured.is_none() {
                 let mut connect = Vec::new();
@@ -398,7 +404,7 @@ impl<'a> Cluster<'a> {
                 assert_eq!(link.next(), mqtt::PINGREQ, "{case}");
                 link.send(&mqtt::PINGRESP);
             }
-            Some(other) => panic!("{other:?} is nothing that a mailbox can do"),
+            Some(other) => panic!("a mailbox cannot do {other:?}"),
         }
         link
     }

@@ -35,7 +35,7 @@ fn an_outcome_becomes_the_bytes_that_the_reference_sends() {
                 // Of two answers to one request the file has the first; the probe shows that tangelo
                 // sends no other.
                 let once = difference.is_none_or(|row| row.tangelo == Tangelo::AnswersOnce);
-                assert!(once, "{difference:?} is nothing that a response can be");
+                assert!(once, "a response cannot differ by {difference:?}");
                 for (transport, mut client) in open_clients(server.address) {
                     println!("{} {transport}", case.name);
                     client.request(case.id, &*case.route, case.body.to_string());

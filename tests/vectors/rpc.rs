@@ -26,7 +26,7 @@ fn decode_at_every_split(captured: &Captured) -> Packet<'_> {
     }
     let (packet, used) = mqtt::decode(bytes, BYTES_MAX)
         .unwrap()
-        .expect("it is whole");
+        .expect("the frame is complete");
     assert_eq!(used, bytes.len());
     packet
 }
@@ -43,7 +43,7 @@ fn a_forward_has_the_bytes_of_a_genuine_frontend() {
             let expected = match difference.map(|row| row.tangelo) {
                 None => captured.bytes().to_vec(),
                 Some(Tangelo::WritesPlain) => plain(captured.payload()),
-                Some(other) => panic!("{other:?} is nothing that a forward can do"),
+                Some(other) => panic!("a forward cannot do {other:?}"),
             };
             assert_eq!(Hex(forward(call)), Hex(expected), "{}", captured.transcript);
             forwards += 1;

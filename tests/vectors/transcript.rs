@@ -132,7 +132,9 @@ pub(crate) fn transcripts() -> impl Iterator<Item = Transcript> {
             captured.transcript = name;
             packets.push(captured);
         }
-        let (framework, _) = name.split_once('-').expect("it begins with a framework");
+        let (framework, _) = name
+            .split_once('-')
+            .expect("the name begins with a framework");
         Transcript {
             name,
             dialect: dialect_of(framework),

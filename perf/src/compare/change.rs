@@ -318,7 +318,10 @@ mod tests {
             assert!(!changes.is_empty(), "{}", row.name);
             for change in changes {
                 let mut sides = row.sides.iter().filter(|side| side.name == change.side);
-                let command = sides.next().expect("a side of the row").command;
+                let command = sides
+                    .next()
+                    .expect("a row has an old and a new run")
+                    .command;
                 assert!(!command.contains("--server"), "{command}");
             }
         }

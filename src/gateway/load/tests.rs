@@ -231,7 +231,7 @@ fn an_unknown_key_in_set_names_the_flag_and_the_known_keys() {
 }
 
 #[test]
-fn a_wrong_value_names_file_line_key_and_what_is_accepted() {
+fn a_wrong_value_names_file_line_key_and_the_expected_values() {
     refused_file(
         "[rpc]\n\ntimeout = 30\n",
         ":3: rpc.timeout = 30: expected a duration from 100ms to 10m, such as \"3s\" or \"250ms\"",
@@ -545,7 +545,7 @@ fn a_launched_server_and_one_named_by_its_id_tell_the_same() {
 }
 
 #[test]
-fn words_say_alone_who_a_launched_server_is() {
+fn the_command_line_alone_identifies_a_launched_server() {
     let folder = project();
     let text = "id = 'x'\nenv = 'y'\nserver_type = 'z'\nshards = 3\n";
     let toml = folder.path("tangelo.toml");

@@ -48,7 +48,9 @@ impl Clock for Fake {
 
     fn wall_clock(&self) -> Zoned {
         let shown = date(2026, 11, 23).at(5, 42, 30, 0);
-        shown.to_zoned(TimeZone::UTC).expect("there is that time")
+        shown
+            .to_zoned(TimeZone::UTC)
+            .expect("the time is in the range of the calendar")
     }
 
     fn lag(&self) -> Duration {
@@ -234,7 +236,11 @@ impl World {
 
     /// Lets the handler of a request answer.
     pub(super) fn finish(&self, id: u32, response: &'static str) {
-        let gate = self.gates.borrow_mut().remove(&id).expect("it is handled");
+        let gate = self
+            .gates
+            .borrow_mut()
+            .remove(&id)
+            .expect("the message is with its handler");
         gate.put(Outcome::json(response.as_bytes()));
         self.turn();
     }

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_may_send_its_burst_and_then_so_many_a_second() {
+    fn a_session_may_send_its_burst_and_then_its_rate() {
         let world = World::new(|filters| filters.global_filter(rate(10, 3)));
         (1..=4).for_each(|id| world.send(1, id));
         assert_eq!(world.handled(), [1, 2, 3]);
@@ -97,7 +97,11 @@ mod tests {
         world.pass(1);
         world.send(1, 7);
         world.send(1, 8);
-        assert_eq!(world.handled(), [1, 2, 3, 5, 7], "others have their own");
+        assert_eq!(
+            world.handled(),
+            [1, 2, 3, 5, 7],
+            "another session has a limit of its own"
+        );
         // A silent session does not collect more tokens than its burst.
         world.pass(3_600_000);
         (10..=14).for_each(|id| world.send(1, id));

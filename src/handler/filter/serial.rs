@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_when_the_session_closes_is_never_handled() {
+    fn messages_that_wait_when_the_session_closes_are_never_handled() {
         let (world, inner) = world(None);
         for id in 1..=3 {
             world.send(1, id);

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_filter_is_refused_with_what_is_one() {
+    fn an_unknown_filter_is_refused_with_the_forms_of_filters() {
         for text in [
             "",
             "cereal",

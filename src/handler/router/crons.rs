@@ -130,7 +130,7 @@ impl Router {
     ///
     /// async fn send_money(app: App) {
     ///     let told = app.broadcast("onMoney", &json!({ "coins": 10 }));
-    ///     told.expect("it fits into a package");
+    ///     told.expect("the body fits into a package");
     /// }
     ///
     /// let router = Router::new().cron("moneyCron.sendMoney", send_money);

@@ -171,7 +171,7 @@ impl Router {
     ///     while stop.or(app.sleep(Duration::from_secs(60))).await.is_some() {
     ///         minutes += 1;
     ///         let told = app.broadcast("onTime", &json!({ "minutes": minutes }));
-    ///         told.expect("it fits into a package");
+    ///         told.expect("the body fits into a package");
     ///     }
     /// }
     ///

@@ -198,7 +198,7 @@ mod tests {
     use crate::handler::HandlerRules;
 
     #[test]
-    fn what_is_not_served_is_said_in_the_words_of_the_reference() {
+    fn a_call_of_an_unknown_remote_gets_the_error_of_the_reference() {
         let none = Router::new();
         let some = Router::new().remote("infoRemote.who", async |_| {});
         for (router, dialect, service, method, text) in [

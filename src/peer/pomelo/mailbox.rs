@@ -228,7 +228,11 @@ mod tests {
             Ok(Some((2, Some(MailboxEvent::Pong))))
         );
         assert_eq!(mailbox.ping_due(at(20)), Ok(true));
-        assert_eq!(mailbox.ping_due(at(30)), Ok(false), "one is unanswered");
+        assert_eq!(
+            mailbox.ping_due(at(30)),
+            Ok(false),
+            "a ping is still unanswered"
+        );
         assert_eq!(mailbox.ping_due(at(39)), Ok(false));
         assert_eq!(mailbox.ping_due(at(40)), Err(LinkFault::NoPong));
     }
@@ -321,7 +325,11 @@ mod tests {
             [(); 4].map(|()| pause(Duration::ZERO)),
             [ms(100), ms(200), ms(350), ms(350)]
         );
-        assert_eq!(pause(STABLE - ms(1)), ms(350), "it came and went");
+        assert_eq!(
+            pause(STABLE - ms(1)),
+            ms(350),
+            "a short connection does not reset the pause"
+        );
         assert_eq!(pause(STABLE), ms(100));
         assert_eq!(pause(Duration::ZERO), ms(200));
     }

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_served_is_said_in_the_words_of_the_reference() {
+    fn an_unknown_call_gets_the_error_of_the_reference() {
         let other = r#"{"id":1,"msg":{"namespace":"nope","service":"a","method":"b","args":[]}}"#;
         assert_eq!(parse(other).unwrap_err(), "no such namespace:nope");
         let service = call("nosuch", "x", "[]");

@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(
             owners(&mut balancer, &list),
             before,
-            "and come home with it"
+            "the server gets its keys back"
         );
     }
 

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_called_last_is_named_and_then_what_called_it() {
+    fn the_innermost_call_is_named_and_after_it_its_caller() {
         let router = Router::new()
             .raw_route("connector.h.a", |_| Answer::now(Outcome::default()))
             .remote("infoRemote.who", async |_| {});

@@ -197,7 +197,7 @@ fn a_cut_text_is_never_valid_and_never_panics() {
 }
 
 #[test]
-fn a_body_that_is_no_json_becomes_an_empty_object() {
+fn a_body_that_is_not_json_becomes_an_empty_object() {
     assert_eq!(or_empty_object(b"{\"a\":1}"), b"{\"a\":1}");
     assert_eq!(or_empty_object(b" null "), b" null ");
     for body in [&b""[..], b"{", b"hello", b"\xef\xbb\xbf{}", b"\0"] {

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_an_error() {
+    fn a_payload_that_is_not_an_object_is_an_error() {
         for text in ["", "{", "\"{\"", "\u{feff}{}", "{}{}"] {
             assert_eq!(decode(text.as_bytes()), Err(AdminError::NotJson), "{text}");
         }
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_written_message_is_read_back() {
         let mut out = Vec::new();
         let body = json!({"action": "say \"hello\"\n", "2": [null], "1": "\u{2028}"});
         write_request(&mut out, 3, "mod\"ule", &body);

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_these_servers_never_send_is_an_error() {
+    fn packets_that_these_servers_never_send_are_an_error() {
         assert_eq!(decode(&[0x82, 0], 100), Err(MqttError::Unexpected(0x82)));
         assert_eq!(decode(&[0x32, 0], 100), Err(MqttError::Unexpected(0x32)));
         assert_eq!(decode(&[0x30, 1, 0], 100), Err(MqttError::Truncated));

@@ -95,7 +95,7 @@ fn a_schema_that_cannot_work_is_refused_with_its_place() {
 }
 
 #[test]
-fn what_the_reference_leaves_out_or_cannot_find_is_doubted() {
+fn a_definition_that_the_reference_leaves_out_or_cannot_find_is_a_doubt() {
     let protos = json!({"r": {"optional uInt32 a": 1, "optional uInt32 b": 1, "note": "x",
         "optional Gone c": 2, "map K m": 3}});
     let schema = schema(Flavour::Pomelo, protos);
@@ -168,7 +168,7 @@ fn members_stand_where_javascript_has_them() {
 }
 
 #[test]
-fn what_nests_too_deep_is_an_error() {
+fn messages_that_nest_too_deep_are_an_error() {
     let pomelo = everything(Flavour::Pomelo);
     let nested = |depth: usize| format!("{}{}", "{\"n\":".repeat(depth), "{}") + &"}".repeat(depth);
     let deepest = nested(PROTOBUF_DEPTH_MAX - 1);
@@ -324,7 +324,7 @@ proptest! {
     }
 
     #[test]
-    fn what_fits_the_schema_is_read_as_it_was_written(body in good_body()) {
+    fn a_body_that_fits_the_schema_is_read_as_it_was_written(body in good_body()) {
         let schema = everything(Flavour::Pinus);
         let mut printed = Vec::new();
         text::write_value(&mut printed, &body);

@@ -70,7 +70,7 @@ fn told(cluster: &Cluster, frontend: &str) -> Vec<Value> {
             "namespace": "user", "service": "chatRemote", "method": "notes", "args": ["closed"],
         }});
         let frame = Rpc::frame(call.to_string().as_bytes());
-        rpc.send_raw(&frame).expect("it is sent");
+        rpc.send_raw(&frame).expect("the frame is sent");
         let answer = rpc.next_answer().expect("an answer").expect("an answer");
         let notes = answer["resp"][1].as_array().expect("a list");
         sessions.extend(notes.iter().cloned());
@@ -118,7 +118,7 @@ fn a_delegate_is_told_of_closes(dialect: Dialect) {
         let told_now = |sessions: &[Value], uids: &[String]| {
             let of = |uid: &String| {
                 let mut of_uid = sessions.iter().filter(|session| session["uid"] == **uid);
-                let session = of_uid.next().expect("it is told");
+                let session = of_uid.next().expect("the session is told");
                 assert_eq!(of_uid.next(), None, "once");
                 let number = uid.rsplit('-').next().expect("a number");
                 assert_eq!(session["settings"]["room"].to_string(), number);

@@ -14,13 +14,13 @@ use crate::harness::gateway::Gateway;
 fn each_example_begins_with_the_command_that_runs_it() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut count = 0;
-    for entry in fs::read_dir(dir).expect("it is in the tree") {
+    for entry in fs::read_dir(dir).expect("the folder is in the tree") {
         let path = entry.expect("a readable directory").path();
         if path.extension().is_none_or(|extension| extension != "rs") {
             continue;
         }
         let name = path.file_stem().and_then(|name| name.to_str());
-        let text = fs::read_to_string(&path).expect("it can be read");
+        let text = fs::read_to_string(&path).expect("the file can be read");
         let comment = text.lines().take_while(|line| *line != "//!");
         let comment: String = comment.collect();
         let command = comment.split('`').nth(1).unwrap_or_default();
@@ -67,7 +67,7 @@ fn pomelo_chat_starts_from_its_folder_and_waits_for_its_chat_server() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/pomelo_chat");
     // The port of servers.json may be in use here.
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = free.local_addr().expect("it is bound");
+    let address = free.local_addr().expect("the listener is bound");
     drop(free);
     let listen = format!("rpc.listen={address}");
     let args = ["--app-dir", folder, "--id", "connector-1", "--set", &listen];

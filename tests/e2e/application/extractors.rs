@@ -256,7 +256,7 @@ fn groups_have_filters_of_their_own_inside_the_others() {
         name: &'static str,
     ) -> impl AsyncFn(Outcome<'static>, Rc<Incoming>) -> Option<Failure> + 'static {
         async move |outcome, incoming| {
-            let steps: Steps = incoming.session.app().state().expect("it is set");
+            let steps: Steps = incoming.session.app().state().expect("the state is set");
             steps.borrow_mut().push(name.to_owned());
             outcome.error
         }

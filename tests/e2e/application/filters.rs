@@ -71,7 +71,10 @@ fn serial_lets_the_next_message_go_on_when_one_is_late() {
     }
     for client in &mut clients {
         assert_eq!(client.wait_response(2), br#"{"slow":0,"tag":"b"}"#);
-        assert!(!client.has_response(1), "the late one is the second");
+        assert!(
+            !client.has_response(1),
+            "the response of the late message is not the first"
+        );
     }
     gate.open();
     for client in &mut clients {
@@ -324,7 +327,7 @@ fn the_forward_log_has_a_line_for_each_message_that_a_handler_is_done_with() {
         for line in &lines {
             let rest = line.strip_prefix(&start);
             let rest = rest.and_then(|rest| rest.strip_suffix('}'));
-            let rest = rest.unwrap_or_else(|| panic!("{line}\nbegins not with\n{start}"));
+            let rest = rest.unwrap_or_else(|| panic!("{line}\ndoes not begin with\n{start}"));
             let (time, used) = rest
                 .strip_prefix('"')
                 .and_then(|rest| rest.split_once("\",\"timeUsed\":"))

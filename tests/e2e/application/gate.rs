@@ -55,7 +55,7 @@ impl Servers {
     }
 
     fn port(&self, at: usize) -> u64 {
-        let connector = self.connectors[at].as_ref().expect("it runs");
+        let connector = self.connectors[at].as_ref().expect("the connector runs");
         connector.address().port().into()
     }
 }
@@ -107,7 +107,8 @@ fn query(client: &mut Client, count: usize) -> BTreeMap<u64, usize> {
 fn players_go_where_the_fewest_are() {
     let servers = Servers::start();
     let [first, second] = &servers.connectors;
-    let address = |connector: &Option<Gateway>| connector.as_ref().expect("it runs").address();
+    let address =
+        |connector: &Option<Gateway>| connector.as_ref().expect("the connector runs").address();
     let (first, second) = (address(first), address(second));
     let players = |address| {
         (0..10)
@@ -150,14 +151,22 @@ fn a_burst_is_spread() {
 fn nobody_is_sent_to_a_connector_that_is_away() {
     let mut servers = Servers::start();
     let second = BTreeMap::from([(servers.port(1), 4)]);
-    servers.connectors[0].take().expect("it runs").kill();
+    servers.connectors[0]
+        .take()
+        .expect("the connector runs")
+        .kill();
     wait_until(&servers.gate, "only the second is given", |queried| {
         *queried == second
     });
-    wait_until(&servers.gate, "it stays so", |queried| *queried == second);
-    servers.connectors[1].take().expect("it runs").kill();
+    wait_until(&servers.gate, "the list stays the same", |queried| {
+        *queried == second
+    });
+    servers.connectors[1]
+        .take()
+        .expect("the connector runs")
+        .kill();
     let nobody = BTreeMap::from([(0, 4)]);
-    wait_until(&servers.gate, "nobody is given", |queried| {
+    wait_until(&servers.gate, "no connector is chosen", |queried| {
         *queried == nobody
     });
 }

@@ -462,7 +462,8 @@ fn a_close_handler_is_not_called_within_another() {
                 // More than any socket takes, in one turn.
                 let (app, body) = (request.session.app(), "x".repeat(100_000));
                 for _ in 0..100 {
-                    app.broadcast("onShout", &body).expect("it fits");
+                    app.broadcast("onShout", &body)
+                        .expect("the body fits into a package");
                 }
                 Answer::now(Outcome::default())
             })
@@ -471,7 +472,7 @@ fn a_close_handler_is_not_called_within_another() {
                 DEPTH.set(depth);
                 seen.fetch_max(depth, Ordering::SeqCst);
                 let sent = session.app().broadcast("onLeave", &"x".repeat(2_000));
-                sent.expect("it fits");
+                sent.expect("the body fits into a package");
                 DEPTH.set(depth - 1);
             })
     };
@@ -503,7 +504,10 @@ fn a_session_that_is_over_cannot_be_bound() {
                 let text = bound.err().map(|Failure(text)| text.into_owned());
                 let pushed = session.push_raw("onX", b"1");
                 let log = format!("{text:?} {pushed:?}");
-                session.app().broadcast("onLog", &log).expect("it fits");
+                session
+                    .app()
+                    .broadcast("onLog", &log)
+                    .expect("the body fits into a package");
                 Outcome::default()
             })
         })

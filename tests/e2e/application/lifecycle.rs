@@ -93,7 +93,7 @@ fn clients_wait_until_each_shard_has_started() {
         client.silent_for(Duration::from_millis(200));
         assert!(!starting.is_finished() && notes.all().is_empty());
         gate.open();
-        let inside = starting.join().expect("it starts");
+        let inside = starting.join().expect("the gateway starts");
         assert_eq!(notes.count("first"), shards, "when the start is over");
         for shard in 0..shards {
             assert_eq!(notes.count(&format!("second on {shard}")), 1);
@@ -131,7 +131,7 @@ fn refusal(shards: usize, start_timeout: Duration, start: Start) -> (Error, Note
     let error = Inside::try_with(config, handlers).err();
     let free = TcpListener::bind(address);
     assert!(free.is_ok(), "nobody listens any more");
-    (error.expect("it does not start"), notes)
+    (error.expect("the gateway must not start"), notes)
 }
 
 type Start = fn(App) -> LocalFuture<Reply<()>>;
@@ -452,7 +452,7 @@ fn a_cron_comes_once_in_the_process() {
     assert_eq!(notes.count("never"), 0);
     assert!(counters().contains("handler_panics="), "{}", counters());
     std::thread::sleep(Duration::from_millis(1100));
-    assert_eq!(notes.all().len(), all.len(), "none comes behind the stop");
+    assert_eq!(notes.all().len(), all.len(), "no cron runs after the stop");
 }
 
 #[test]

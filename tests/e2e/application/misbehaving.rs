@@ -43,7 +43,8 @@ impl Log {
                 .with_ansi(false)
                 .with_writer(log.clone())
                 .finish();
-            tracing::subscriber::set_global_default(subscriber).expect("nobody else sets one");
+            tracing::subscriber::set_global_default(subscriber)
+                .expect("this process has one subscriber");
             log
         });
         log.clone()

@@ -47,7 +47,10 @@ fn router(pool: &Pool<u64>) -> Router {
 
 fn pool() -> Pool<u64> {
     let pool = Pool::builder("doubling", || Ok::<_, String>(2));
-    pool.threads(2).queue(10_000).start().expect("it starts")
+    pool.threads(2)
+        .queue(10_000)
+        .start()
+        .expect("the pool starts")
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn project() -> PathBuf {
     fs::create_dir_all(project.join("src")).expect("a folder of our own");
     let manifest = block(TUTORIAL, "Cargo.toml");
     let here = manifest.replace("../tangelo", &root.display().to_string());
-    assert_ne!(here, manifest, "it depends on tangelo");
+    assert_ne!(here, manifest, "the program depends on tangelo");
     let write = |name: &str, text: &str| {
         // Cargo builds again what is written again.
         let file = project.join(name);

@@ -77,7 +77,7 @@ impl Redis {
     }
 
     fn process(&mut self) -> &mut Process {
-        self.process.as_mut().expect("it runs")
+        self.process.as_mut().expect("Redis runs")
     }
 
     /// It answers no more, but its connections stay, and the kernel makes new ones.
@@ -106,7 +106,9 @@ impl Redis {
     /// Does the work of the server that has checked a password.
     fn put_token(&self, token: &str, uid: u64) {
         let mut store = self.connect();
-        let () = store.set(format!("token:{token}"), uid).expect("it is set");
+        let () = store
+            .set(format!("token:{token}"), uid)
+            .expect("Redis stores the value");
     }
 
     /// The example that logs in here, on one shard.
@@ -177,7 +179,9 @@ fn a_token_logs_one_player_in_once() {
     let redis = Redis::start();
     let mut store = redis.connect();
     let user = [("name", "ann"), ("level", "12")];
-    let () = store.hset_multiple("user:7", &user).expect("it is set");
+    let () = store
+        .hset_multiple("user:7", &user)
+        .expect("Redis stores the value");
     redis.put_token("sesame", 7);
     let mut gateway = redis.login_server();
     let mut client = Client::tcp(gateway.address()).open();

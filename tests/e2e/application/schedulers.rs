@@ -122,7 +122,7 @@ fn rules_say_which_scheduler_takes_what() {
             let chat = rest
                 .iter()
                 .position(|message| *message == push("chat.a", "1"));
-            rest.remove(chat.expect("it comes"));
+            rest.remove(chat.expect("the push arrives"));
             assert_eq!(rest, [push("onMove", "2"), push("onMoveOn", "4")]);
         }
     });

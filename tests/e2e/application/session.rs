@@ -36,13 +36,13 @@ fn handlers(gate: &Gate) -> Router {
         .raw_route(&route("push"), |request| {
             changed(request, |session| {
                 session.set("kept", json!("é"));
-                session.push_setting("kept").expect("it is there");
+                session.push_setting("kept").expect("the setting exists");
             })
         })
         .raw_route(&route("unbind"), |request| {
             changed(request, |session| {
-                let uid = session.uid().expect("it is bound").clone();
-                session.unbind(&uid).expect("it is bound");
+                let uid = session.uid().expect("the session is bound").clone();
+                session.unbind(&uid).expect("the session is bound");
             })
         })
         .raw_route(&route("bind"), |request| {
@@ -52,7 +52,7 @@ fn handlers(gate: &Gate) -> Router {
                 session
                     .bind(Uid::from_text(&uid))
                     .await
-                    .expect("it is there");
+                    .expect("the setting exists");
                 export(&session)
             })
         })
@@ -238,7 +238,7 @@ fn a_value_that_is_removed_is_gone_from_the_session() {
     let inside = Inside::start(1, Config::default(), || {
         handlers(&Gate::default()).raw_route(&route("remove"), |request| {
             changed(request, |session| {
-                session.remove("kept").expect("it is there");
+                session.remove("kept").expect("the setting exists");
             })
         })
     });

@@ -26,7 +26,9 @@ fn is_served(gateway: SocketAddr, from: Ipv4Addr) -> bool {
     socket
         .bind(&SocketAddr::from((from, 0)).into())
         .expect("an address of the loopback");
-    socket.connect(&gateway.into()).expect("it listens");
+    socket
+        .connect(&gateway.into())
+        .expect("the gateway listens");
     let mut stream = TcpStream::from(socket);
     // A refused client may be gone before it has written.
     let _ = std::io::Write::write_all(&mut stream, &handshake());

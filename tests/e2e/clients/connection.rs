@@ -82,7 +82,7 @@ fn requests_do_not_stand_for_heartbeats() {
                 client.next_package()
             } {
                 assert_eq!(package.kind, DATA, "no kick, no heartbeat");
-                assert!(from.elapsed() < HANG_GUARD, "it stays");
+                assert!(from.elapsed() < HANG_GUARD, "the connection is still open");
                 thread::sleep(Duration::from_millis(20));
             }
             assert_eq!(client.end(), Some(end));
@@ -113,7 +113,10 @@ fn a_client_that_sends_heartbeats_stays() {
             assert_eq!(client.next_package(), heartbeat());
         }
         thread::sleep(Duration::from_millis(100));
-        assert!(Instant::now() < deadline, "the silent ones stay, too");
+        assert!(
+            Instant::now() < deadline,
+            "a silent client is still connected"
+        );
     }
     for client in &mut clients {
         // The one that came after the ack.
@@ -180,10 +183,16 @@ fn every_byte_of_a_raw_connection_is_a_sign_of_life() {
         ended >= Some(1) && from.elapsed() > Duration::from_millis(4500)
     };
     while !silent_ends_and_more(&mut gateway) {
-        frames::write_anyway(dripping.stream(), &[*drops.next().expect("without end")]);
+        frames::write_anyway(
+            dripping.stream(),
+            &[*drops.next().expect("an endless iterator")],
+        );
         talking.request_text("chat.chatHandler.send", r#"{"text":"still there?"}"#);
         thread::sleep(Duration::from_millis(100));
-        assert!(from.elapsed() < HANG_GUARD, "the silent one stays");
+        assert!(
+            from.elapsed() < HANG_GUARD,
+            "the silent client is still connected"
+        );
     }
     assert_eq!(gateway.counters().get("closed_idle_timeout"), Some(&1));
     assert_eq!(hearing.request_text(ECHO, "1"), "1");
@@ -434,7 +443,7 @@ fn a_client_that_closes_its_side_still_gets_its_answers() {
             client
                 .stream()
                 .shutdown(Shutdown::Write)
-                .expect("it is open");
+                .expect("the connection is open");
             for id in 1..=count {
                 assert_eq!(client.wait_response(id), id.to_string().as_bytes());
             }

@@ -56,7 +56,7 @@ fn flood_without_reading(attacked: &mut Attacked, name: &str, websocket: bool, p
         while !clients.is_empty() {
             assert!(
                 sent < FLOOD_BYTES_MAX,
-                "{name}: {} clients go on",
+                "{name}: {} clients are still connected",
                 clients.len()
             );
             clients.retain(|stream| frames::write_anyway(stream, piece));
@@ -347,7 +347,7 @@ fn a_backend_that_does_not_read_costs_its_own_calls_only() {
     const CALLS: u32 = 300;
     // The kernel accepts for it; nobody reads.
     let hung = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = hung.local_addr().expect("it is bound").port();
+    let port = hung.local_addr().expect("the listener is bound").port();
     let path = std::env::temp_dir().join(format!("tangelo-e2e-hung-{}.toml", std::process::id()));
     let server = "[[server]]\nid = \"chat-1\"\ntype = \"chat\"\nhost = \"127.0.0.1\"\n";
     fs::write(&path, format!("{server}port = {port}\n")).expect("a temporary file");
@@ -386,7 +386,7 @@ fn a_backend_that_does_not_read_costs_its_own_calls_only() {
 fn a_backend_that_never_answers_a_ping_loses_its_link() {
     // The kernel accepts for it; nobody answers.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = silent.local_addr().expect("it is bound").port();
+    let port = silent.local_addr().expect("the listener is bound").port();
     let path = std::env::temp_dir().join(format!("tangelo-e2e-silent-{}.toml", std::process::id()));
     let server = "[[server]]\nid = \"chat-1\"\ntype = \"chat\"\nhost = \"127.0.0.1\"\n";
     fs::write(&path, format!("{server}port = {port}\n")).expect("a temporary file");

@@ -109,7 +109,7 @@ fn on_genuine(cluster: &Cluster, scripts: &[Script]) -> Vec<Record> {
         let starting: Vec<_> = scripts.iter().map(|s| scope.spawn(start(s))).collect();
         let started = starting.into_iter().map(|thread| thread.join());
         started
-            .map(|frontend| frontend.expect("it starts"))
+            .map(|frontend| frontend.expect("the gateway starts"))
             .collect()
     });
     let mut records = Vec::new();

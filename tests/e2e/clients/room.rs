@@ -143,7 +143,9 @@ fn hear(members: &mut [Member], expected: &(String, Value)) {
 fn a_name_is_given_once_and_has_1_to_32_characters() {
     let mut gateway = start();
     let mut clients = clients(gateway.address());
-    let (first, others) = clients.split_first_mut().expect("there are several");
+    let (first, others) = clients
+        .split_first_mut()
+        .expect("the room has at least one client");
     let taken = json!({ "code": 409, "msg": "name is taken" });
     let bad = json!({ "code": 400, "msg": "a name has 1 to 32 characters" });
 

@@ -121,7 +121,9 @@ fn small_packages_are_not_held_back() {
             let session = request.session.clone();
             Answer::later(async move {
                 for n in ["1", "2"] {
-                    session.push_raw("onTwo", n.as_bytes()).expect("it fits");
+                    session
+                        .push_raw("onTwo", n.as_bytes())
+                        .expect("the body fits into a package");
                     glommio::timer::sleep(Duration::from_millis(2)).await;
                 }
                 Outcome::default()

@@ -47,7 +47,7 @@ fn with_allow_cluster_only_listed_hosts_may_call() {
             let found = rpc.call("sessionRemote", "getBackendSessionBySid", &json!([1]));
             assert_eq!(found.expect("an answer"), json!([]), "{allow:?} {host}");
         } else {
-            assert!(!rpc.wait_end(), "{host}: not even a DISCONNECT");
+            assert!(!rpc.wait_end(), "{host}: a refused server got a DISCONNECT");
         }
         let counted = ["peers_accepted", "peers_refused"].map(|name| inside.counter(name));
         assert_eq!(

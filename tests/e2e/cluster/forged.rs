@@ -46,7 +46,7 @@ fn assert_counted(setup: &mut Setup<'_>, name: &str, before: u64, count: usize) 
 
 fn connect(setup: &Setup<'_>) -> Rpc {
     let rpc = Rpc::connect(setup.frontend.rpc_address());
-    let mut rpc = rpc.expect("it listens for other servers");
+    let mut rpc = rpc.expect("the gateway listens for other servers");
     if (setup.frontend.kind(), setup.dialect()) == (Kind::Genuine, Dialect::Pinus) {
         // It loses the part of a frame that comes in one segment with the CONNECT, and then misreads the
         // rest. A peer that first waits for the answer is safe.
@@ -93,7 +93,10 @@ fn a_forged_session_id_is_nobody_s(setup: &mut Setup<'_>) {
         .1
         .is_null()
     {
-        assert!(Instant::now() < deadline, "its end is not noticed");
+        assert!(
+            Instant::now() < deadline,
+            "the gateway did not notice the end"
+        );
     }
     let mut successors = setup.clients();
     let text = format!("Error: session does not exist, sid: {gone}");
@@ -134,10 +137,13 @@ fn a_thousand_calls_in_one_frame_are_all_answered(setup: &mut Setup<'_>) {
     });
     let payload = Value::from_iter(calls).to_string();
     rpc.send_raw(&Rpc::frame(payload.as_bytes()))
-        .expect("it reads");
+        .expect("the gateway reads");
     let mut answers = vec![None; 1000];
     for _ in 0..1000 {
-        let answer = rpc.next_answer().expect("it answers").expect("it stays");
+        let answer = rpc
+            .next_answer()
+            .expect("the gateway answers")
+            .expect("the connection stays open");
         let id = answer["id"].as_u64().expect("a number") as usize;
         let (err, session) = outcome(&answer["resp"]);
         assert_eq!(err, Value::Null);
@@ -175,45 +181,54 @@ fn a_frame_may_come_in_pieces(setup: &mut Setup<'_>) {
     // Whatever is waiting for its other half holds up nobody else.
     let first = request(1);
     for cut in (1..first.len()).step_by(5) {
-        rpc.send_raw(&first[..cut]).expect("it reads");
+        rpc.send_raw(&first[..cut]).expect("the gateway reads");
         assert_eq!(
             call(&mut other, "getBackendSessionBySid", &json!([99_999])).0,
             Value::Null
         );
         assert_nothing_more(&mut client);
-        rpc.send_raw(&first[cut..]).expect("it reads");
-        let answer = rpc.next_answer().expect("it answers").expect("it stays");
+        rpc.send_raw(&first[cut..]).expect("the gateway reads");
+        let answer = rpc
+            .next_answer()
+            .expect("the gateway answers")
+            .expect("the connection stays open");
         assert_eq!(
             (&answer["id"], outcome(&answer["resp"]).0),
             (&json!(1), Value::Null)
         );
     }
     for byte in &first {
-        rpc.send_raw(&[*byte]).expect("it reads");
+        rpc.send_raw(&[*byte]).expect("the gateway reads");
     }
     // Many at once, the last one with a piece missing.
     let mut many: Vec<u8> = (2..100).flat_map(request).collect();
     let end = many.split_off(many.len() - 7);
-    rpc.send_raw(&many).expect("it reads");
+    rpc.send_raw(&many).expect("the gateway reads");
     for id in 1..99 {
-        let answer = rpc.next_answer().expect("it answers").expect("it stays");
+        let answer = rpc
+            .next_answer()
+            .expect("the gateway answers")
+            .expect("the connection stays open");
         assert_eq!(answer["id"], id);
     }
-    rpc.send_raw(&end).expect("it reads");
-    let answer = rpc.next_answer().expect("it answers").expect("it stays");
+    rpc.send_raw(&end).expect("the gateway reads");
+    let answer = rpc
+        .next_answer()
+        .expect("the gateway answers")
+        .expect("the connection stays open");
     assert_eq!(answer["id"], 99);
     // A peer that never completes its frame, and leaves.
     let mut leaving = connect(setup);
     leaving
         .send_raw(&first[..first.len() / 2])
-        .expect("it reads");
+        .expect("the gateway reads");
     drop(leaving);
     assert!(rpc.is_open());
     assert_eq!(whoami(&mut client)["settings"], json!({"k": "é世界"}));
 }
 
 fn a_caller_need_not_say_hello(setup: &mut Setup<'_>) {
-    let mut rpc = Rpc::connect_silently(setup.frontend.rpc_address()).expect("it listens");
+    let mut rpc = Rpc::connect_silently(setup.frontend.rpc_address()).expect("the gateway listens");
     assert!(rpc.is_open());
     assert_eq!(
         call(&mut rpc, "getBackendSessionBySid", &json!([99_999])).0,
@@ -253,7 +268,7 @@ fn a_malformed_call_is_answered_or_refused(setup: &mut Setup<'_>) {
         let shown = &payload[..payload.len().min(100)];
         let mut rpc = connect(setup);
         rpc.send_raw(&Rpc::frame(payload.as_bytes()))
-            .expect("it reads");
+            .expect("the gateway reads");
         // Behind it, so that silence is told from an answer. Not every genuine reader survives.
         let probe = Rpc::request(4, "sessionRemote", "getBackendSessionBySid", &json!([sid]));
         let probed = rpc.send_raw(&Rpc::frame(probe.to_string().as_bytes()));
@@ -301,9 +316,9 @@ mod bytes_that_are_not_frames_end_only_their_connection {
         for (what, bytes) in bytes {
             for mut rpc in [
                 connect(setup),
-                Rpc::connect_silently(setup.frontend.rpc_address()).expect("it listens"),
+                Rpc::connect_silently(setup.frontend.rpc_address()).expect("the gateway listens"),
             ] {
-                rpc.send_raw(bytes).expect("it reads");
+                rpc.send_raw(bytes).expect("the gateway reads");
                 assert!(rpc.wait_end(), "{what}: the end comes with a DISCONNECT");
                 unharmed(what);
             }
@@ -315,7 +330,7 @@ mod bytes_that_are_not_frames_end_only_their_connection {
         let mut flood = connect(setup);
         flood
             .send_raw(b"\x30\xff\xff\xff\x7f\x00\x03rpc")
-            .expect("it reads");
+            .expect("the gateway reads");
         let chunk = vec![b'['; 1 << 20];
         let sent = (0..255)
             .take_while(|_| flood.send_raw(&chunk).is_ok())
@@ -331,11 +346,13 @@ mod bytes_that_are_not_frames_end_only_their_connection {
 
         // Many at once, of which none speaks.
         let silent: Vec<Rpc> = (0..100)
-            .map(|_| Rpc::connect_silently(setup.frontend.rpc_address()).expect("it listens"))
+            .map(|_| {
+                Rpc::connect_silently(setup.frontend.rpc_address()).expect("the gateway listens")
+            })
             .collect();
         unharmed("a hundred silent callers");
         drop(silent);
-        unharmed("and their end");
+        unharmed("after their end");
     }
 
     #[test]

@@ -374,7 +374,7 @@ mod a_gateway_that_was_stopped_for_a_while_comes_back_by_itself {
                 push_through(client, id, named);
             }
         }
-        let gateway = frontend.gateway().expect("it is tangelo");
+        let gateway = frontend.gateway().expect("the frontend is tangelo");
         gateway.signal("STOP");
         for client in &mut clients {
             client.request(50, "chat.chatHandler.whoami", "{}");
@@ -469,7 +469,7 @@ mod connections_and_logins_are_counted {
             assert_eq!(unbound["err"], Value::Null);
             assert_eq!(logins(&frontend, 3), [json!("ann")]);
             drop(clients);
-            let gateway = frontend.gateway().expect("it is tangelo");
+            let gateway = frontend.gateway().expect("the frontend is tangelo");
             gateway.wait_counter("closed_left", 3);
             assert_eq!(logins(&frontend, 0), Vec::<Value>::new());
             for _ in 0..3 {

@@ -30,7 +30,7 @@ struct BadServer {
 impl BadServer {
     fn start(name: &str, serve: impl Fn(TcpStream) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("it is bound").port();
+        let port = listener.local_addr().expect("the listener is bound").port();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 serve(stream);
@@ -141,7 +141,7 @@ fn a_server_that_never_answers_is_named_and_its_calls_fail() {
 #[test]
 fn a_master_that_is_not_reachable_is_named_with_its_address() {
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = free.local_addr().expect("it is bound").port();
+    let port = free.local_addr().expect("the listener is bound").port();
     drop(free);
     let folder = std::env::temp_dir().join(format!("tangelo-e2e-master-{}", std::process::id()));
     fs::create_dir_all(folder.join("config")).expect("a temporary folder");

@@ -193,7 +193,7 @@ fn assert_end(client: &mut Client, kick: Option<&str>) {
         body: body.as_bytes().to_vec(),
     });
     assert_eq!(next, expected);
-    assert_eq!(packages.next(), None, "behind the kick");
+    assert_eq!(packages.next(), None, "a package follows the kick");
 }
 
 /// Asks who serves it until that is `server`.

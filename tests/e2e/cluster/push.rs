@@ -13,7 +13,7 @@ promises! { shared:
     pushes_to_a_client_keep_their_order,
     a_push_arrives_before_the_answer_that_waited_for_it,
     only_the_first_of_two_answers_counts,
-    what_encodes_to_nothing_is_one_error_and_sends_nothing,
+    a_push_that_encodes_to_nothing_is_one_error_and_sends_nothing,
 }
 
 /// `[{uid, sid}, …]`: how applications name the receivers of a push.
@@ -215,7 +215,7 @@ fn only_the_first_of_two_answers_counts(setup: &mut Setup<'_>) {
     }
 }
 
-fn what_encodes_to_nothing_is_one_error_and_sends_nothing(setup: &mut Setup<'_>) {
+fn a_push_that_encodes_to_nothing_is_one_error_and_sends_nothing(setup: &mut Setup<'_>) {
     const EMPTY: &str = "Error: fail to send message for encode result is empty.";
     let uid = json!(setup.uid("empty"));
     let (mut asking, mut client) = (setup.client(), bound(setup, uid.clone()));

@@ -116,7 +116,7 @@ fn sessions_that_end_while_they_are_bound_leave_nothing_behind() {
         let inside = Inside::start(4, config, move || router(&handlers.lock().unwrap()));
         let address = inside.address();
 
-        let rpc = Rpc::connect(rpc_address).expect("it listens for other servers");
+        let rpc = Rpc::connect(rpc_address).expect("the gateway listens for other servers");
         let answered = Arc::new(AtomicU64::new(0));
         let backend = {
             let answered = answered.clone();
@@ -140,13 +140,13 @@ fn sessions_that_end_while_they_are_bound_leave_nothing_behind() {
         let raced = counters["responses_dropped"];
         assert!(raced >= CLIENTS as u64 / 4, "only {raced} races");
         while answered.load(Ordering::Relaxed) < counters["messages"] {
-            assert!(!backend.is_finished(), "it has to be answered");
+            assert!(!backend.is_finished(), "the call was not answered");
             thread::sleep(POLL_INTERVAL);
         }
         inside.wait_counter("sessions_bound", 0);
 
         // Nobody is in the index, and every uid is free.
-        let mut asking = Rpc::connect(rpc_address).expect("it listens for other servers");
+        let mut asking = Rpc::connect(rpc_address).expect("the gateway listens for other servers");
         for uid in (0..UIDS).map(|number| format!("u{number}")) {
             let found = asking.call("sessionRemote", "getBackendSessionsByUid", &json!([uid]));
             assert_eq!(found.expect("an answer"), json!([]), "{uid}");
@@ -163,6 +163,6 @@ fn sessions_that_end_while_they_are_bound_leave_nothing_behind() {
         }
         inside.wait_counter("sessions_bound", 0);
         inside.stop();
-        backend.join().expect("it was answered to the end");
+        backend.join().expect("all calls were answered");
     }
 }

@@ -449,7 +449,7 @@ fn send(rpc: &mut Rpc, id: u64, method: &str, args: &Value) {
         "namespace": "user", "service": "infoRemote", "method": method, "args": args,
     }});
     let sent = rpc.send_raw(&Rpc::frame(call.to_string().as_bytes()));
-    sent.expect("it takes calls");
+    sent.expect("the gateway takes calls");
 }
 
 fn next(rpc: &mut Rpc) -> Value {
@@ -531,7 +531,11 @@ fn a_call_that_failed_is_never_made_later() {
             let (mut seen, mut part) = (Vec::new(), [0; 4096]);
             while !seen.windows(4).any(|bytes| bytes == b"late") {
                 let read = link.read(&mut part).expect("bytes");
-                assert!(read > 0, "it ends before a call: {}", seen.escape_ascii());
+                assert!(
+                    read > 0,
+                    "the connection ended before a call: {}",
+                    seen.escape_ascii()
+                );
                 seen.extend_from_slice(&part[..read]);
             }
             String::from_utf8_lossy(&seen).into_owned()
@@ -552,7 +556,7 @@ fn a_call_that_failed_is_never_made_later() {
 fn calls_have_the_bounds_of_forwards() {
     // It takes connections and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let chat = silent.local_addr().expect("it is bound");
+    let chat = silent.local_addr().expect("the listener is bound");
     let full = ("not sent".to_owned(), "too many calls in flight".to_owned());
     let late = (
         "lost".to_owned(),

@@ -186,7 +186,7 @@ fn values_are_kept_in_the_session(setup: &mut Setup<'_>) {
         assert_eq!(
             settings(client).to_string(),
             all.to_string(),
-            "in the order of setting"
+            "the settings have the order in which they were set"
         );
 
         // As a frontend gets it: keys that are not mentioned stay.
@@ -335,7 +335,10 @@ fn a_session_that_ended_is_gone(setup: &mut Setup<'_>) {
     drop(leaving);
     let deadline = Instant::now() + HANG_GUARD;
     while ask(&mut asking, "bySid", &json!({"sid": left}))["session"] != Value::Null {
-        assert!(Instant::now() < deadline, "its end is not noticed");
+        assert!(
+            Instant::now() < deadline,
+            "the gateway did not notice the end"
+        );
     }
     let found = ask(&mut asking, "byUid", &json!({"uid": uid}));
     assert_eq!(found["sessions"][0]["id"], stayed);

@@ -359,7 +359,7 @@ impl Client {
                 Some(Package { kind: KICK, body }) => {
                     let kick: Value = serde_json::from_slice(&body).expect("a kick is JSON");
                     let last = self.next_package();
-                    assert_eq!(last, None, "after a kick comes the end");
+                    assert_eq!(last, None, "a package follows the kick");
                     return kick["reason"]
                         .as_str()
                         .expect("a kick has a reason")
@@ -731,7 +731,7 @@ mod tests {
         // Closing with bytes unread resets.
         client.send_raw(b"unread");
         let mut byte = [0];
-        server.peek(&mut byte).expect("it arrives");
+        server.peek(&mut byte).expect("the byte arrives");
         drop(server);
         assert_eq!(client.next_package(), None);
         assert_eq!(client.end(), Some(End::Reset));

@@ -86,7 +86,9 @@ pub(crate) fn connect_narrow(address: SocketAddr) -> TcpStream {
     // Before connecting, because the window and the segment are agreed on then. Small segments
     // keep the kernel's buffer on the other side small, too.
     socket.set_recv_buffer_size(4096).expect("a small size");
-    socket.set_tcp_mss(536).expect("a size of old");
+    socket
+        .set_tcp_mss(536)
+        .expect("the kernel accepts the segment size");
     socket
         .connect_timeout(&address.into(), HANG_GUARD)
         .expect("somebody listens");

@@ -198,7 +198,7 @@ impl Gateway {
     /// The memory it has in use, as the kernel counts it.
     pub(crate) fn rss_bytes(&self) -> u64 {
         let path = format!("/proc/{}/status", self.process.pid());
-        let status = fs::read_to_string(path).expect("it runs");
+        let status = fs::read_to_string(path).expect("the process runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
         let kilobytes: Option<u64> = kilobytes.and_then(|number| number.parse().ok());
@@ -217,7 +217,10 @@ impl Drop for Gateway {
 /// The program of an example. A test alone does not have cargo build it, so that is done here.
 fn example(name: &str) -> String {
     let this = std::env::current_exe().expect("a running program has a path");
-    let profile = this.ancestors().nth(2).expect("it is in <profile>/deps");
+    let profile = this
+        .ancestors()
+        .nth(2)
+        .expect("the program is in <profile>/deps");
     let target = profile
         .parent()
         .expect("a profile is in the target directory");

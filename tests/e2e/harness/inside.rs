@@ -72,7 +72,7 @@ impl Inside {
     }
 
     fn running(&self) -> &Running {
-        self.running.as_ref().expect("it has not been stopped")
+        self.running.as_ref().expect("the gateway was not stopped")
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -139,7 +139,7 @@ impl Inside {
     /// Stops it; it must end in order.
     pub(crate) fn stop(mut self) {
         let ended = self.end();
-        assert_eq!(ended, Some(Ok(())), "it ends in order");
+        assert_eq!(ended, Some(Ok(())), "the gateway ended with an error");
     }
 
     fn end(&mut self) -> Option<tangelo::Result<()>> {
@@ -194,7 +194,7 @@ impl Gate {
     pub(crate) fn wait_for(&self, waiting: usize) {
         let deadline = Instant::now() + HANG_GUARD;
         while self.held().waiting.len() < waiting {
-            assert!(Instant::now() < deadline, "nobody waits at the gate");
+            assert!(Instant::now() < deadline, "no handler waits at the gate");
             thread::sleep(POLL_INTERVAL);
         }
     }

@@ -484,7 +484,7 @@ mod tests {
             assert_eq!(answer[1]["s"].as_str().map(str::len), Some(200_000));
             let ghost = TcpStream::connect(cluster.rpc_address("ghost-1"));
             assert_eq!(
-                ghost.expect_err("no one listens").kind(),
+                ghost.expect_err("the port must be closed").kind(),
                 std::io::ErrorKind::ConnectionRefused
             );
         }
@@ -517,7 +517,7 @@ mod tests {
             call("exit").expect_err("a dead server answers");
             cluster.restart("chat-1");
             assert_eq!(notes(&call("notes").expect("an answer")), json!([]));
-            call("exit").expect_err("it ends within this call");
+            call("exit").expect_err("the server ends within this call");
             cluster.restart("chat-1");
             call("notes").expect("an answer");
 

@@ -245,7 +245,9 @@ impl Thread {
             let mut folders = folders.filter(|folder| {
                 fs::read_to_string(folder.join("comm")).is_ok_and(|comm| comm.trim() == name)
             });
-            folders.next().expect("a thread of this name")
+            folders
+                .next()
+                .expect("the process has a thread of this name")
         };
         (0..shards)
             .map(|shard| Self {

@@ -25,7 +25,7 @@ fn alone_on_this_machine() -> UnixDatagram {
 
 /// The cores that a thread may run on, by its entry in `/proc`.
 fn cores(entry: &str) -> BTreeSet<usize> {
-    let status = fs::read_to_string(format!("{entry}/status")).expect("it runs");
+    let status = fs::read_to_string(format!("{entry}/status")).expect("the process runs");
     let list = status
         .lines()
         .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
@@ -44,8 +44,8 @@ fn cores(entry: &str) -> BTreeSet<usize> {
 fn cores_of_shards(gateway: &Gateway, shards: usize) -> Vec<BTreeSet<usize>> {
     let tasks = format!("/proc/{}/task", gateway.pid());
     let mut found = vec![BTreeSet::new(); shards];
-    for task in fs::read_dir(tasks).expect("it runs") {
-        let path = task.expect("it runs").path();
+    for task in fs::read_dir(tasks).expect("the process runs") {
+        let path = task.expect("the process runs").path();
         let path = path.to_str().expect("a number");
         let name = fs::read_to_string(format!("{path}/comm")).unwrap_or_default();
         if let Some(shard) = name.trim().strip_prefix("shard-") {
@@ -63,8 +63,12 @@ fn stopped(gateway: Gateway) -> (String, Vec<String>) {
         .lines()
         .filter(|line| line.contains(" listening on "));
     let start = start.next().expect("a start line");
-    let (_, pinning) = start.split_once('(').expect("it says how shards run");
-    let (pinning, _) = pinning.split_once(')').expect("it says how shards run");
+    let (_, pinning) = start
+        .split_once('(')
+        .expect("the start line says how shards run");
+    let (pinning, _) = pinning
+        .split_once(')')
+        .expect("the start line says how shards run");
     let warnings = printed.lines().filter(|line| line.contains("WARN"));
     (pinning.to_owned(), warnings.map(str::to_owned).collect())
 }
@@ -103,7 +107,7 @@ fn each_shard_has_a_core_that_no_other_gateway_pins_to() {
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     let core = format!(
         "reserved their cores: shard 0 (core {});",
-        all.first().expect("it runs somewhere")
+        all.first().expect("the thread has a core")
     );
     assert!(warnings[0].contains(&core), "{warnings:?}");
 

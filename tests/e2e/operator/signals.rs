@@ -77,7 +77,7 @@ fn sighup_reads_the_blacklist_again_and_says_so() {
         let counters = gateway.counters();
         counters.get("closed_blacklisted").copied()
     });
-    fs::remove_dir_all(&folder).expect("it is there");
+    fs::remove_dir_all(&folder).expect("the file is there");
 }
 
 /// A gateway of which one stream is a pipe that nobody reads.
@@ -93,7 +93,9 @@ impl Unread {
     fn start(stream: u8) -> Self {
         let (reader, mut writer) = std::io::pipe().expect("a pipe");
         // As much as a pipe takes; the next byte of the gateway blocks whoever writes it.
-        writer.write_all(&[b'\n'; 64 << 10]).expect("it fits");
+        writer
+            .write_all(&[b'\n'; 64 << 10])
+            .expect("the body fits into a package");
         let address = free_address();
         let mut command = Command::new("setpriv");
         command
@@ -153,7 +155,11 @@ fn output_that_nobody_reads_does_not_hold_up_the_end() {
             gateway.signal("HUP");
         }
         let mut client = Client::tcp(gateway.address).open();
-        assert_eq!(client.request_text(ECHO, "1"), "1", "it serves");
+        assert_eq!(
+            client.request_text(ECHO, "1"),
+            "1",
+            "the gateway still answers"
+        );
         gateway.signal("TERM");
         let status = gateway.wait_exit();
         let code = status.map(|status| status.code());
@@ -169,7 +175,11 @@ fn a_gateway_whose_readers_have_gone_serves_and_ends() {
         for signal in ["USR1", "HUP", "USR1"] {
             gateway.signal(signal);
             let mut client = Client::tcp(gateway.address).open();
-            assert_eq!(client.request_text(ECHO, "1"), "1", "it serves");
+            assert_eq!(
+                client.request_text(ECHO, "1"),
+                "1",
+                "the gateway still answers"
+            );
         }
         gateway.signal("TERM");
         // A signal may come at each moment of the end.
@@ -195,7 +205,7 @@ fn a_second_signal_ends_it_at_once_and_says_how_many_clients_are_cut() {
             (line == STOPPING).then_some(())
         });
         process.signal(second);
-        let status = process.wait_exit(HANG_GUARD).expect("it ends");
+        let status = process.wait_exit(HANG_GUARD).expect("the process ends");
         assert_eq!(status.code(), Some(1));
         process.wait_output_end();
         let printed = process.transcript();
@@ -240,7 +250,7 @@ impl SlowProgram {
 #[test]
 #[ignore = "a program that other tests start"]
 fn a_program_that_other_tests_start() {
-    let listen = env::var("TANGELO_TEST_LISTEN").expect("its starter says where");
+    let listen = env::var("TANGELO_TEST_LISTEN").expect("the parent process sets the address");
     let config = Config {
         listen: listen.parse().expect("an address"),
         shards: Some(1),
@@ -254,7 +264,7 @@ fn a_program_that_other_tests_start() {
         })
     };
     let ended = Program::new(config).handlers(router).run();
-    panic!("it is cut: {ended:?}");
+    panic!("the second signal must end the process: {ended:?}");
 }
 
 // Lines.
@@ -346,7 +356,7 @@ fn with_json_the_error_of_a_failed_start_is_json() {
             (&"ERROR".into(), &"tangelo".into())
         );
     }
-    std::fs::remove_file(file).expect("it is there");
+    std::fs::remove_file(file).expect("the file is there");
 }
 
 #[test]
@@ -406,5 +416,5 @@ fn handlers_in_javascript_that_nobody_runs_are_a_warning_at_the_start() {
         );
         assert!(!is_warned || printed.contains(folder), "{printed}");
     }
-    fs::remove_dir_all(&root).expect("it is there");
+    fs::remove_dir_all(&root).expect("the file is there");
 }

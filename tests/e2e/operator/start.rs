@@ -60,7 +60,7 @@ fn a_port_that_is_taken_is_named_and_nobody_is_disturbed() {
     let any = Gateway::start(&[]);
     let own = Gateway::start_on(&free_address().to_string(), &[]);
     let taken = [
-        other.local_addr().expect("it is bound"),
+        other.local_addr().expect("the socket is bound"),
         any.address(),
         own.address(),
     ];

@@ -50,13 +50,13 @@ impl Frontend {
         // Nothing else uses that address, so the port is still free when the gateway takes it.
         let rpc = listen(Ipv4Addr::new(127, 0, 0, 2))
             .local_addr()
-            .expect("it is bound");
+            .expect("the listener is bound");
         config.rpc.listen = Some(rpc);
         let backends = order.map(|id| (id, listen(Ipv4Addr::LOCALHOST)));
         config.servers = backends
             .iter()
             .map(|(id, listener)| {
-                let address = listener.local_addr().expect("it is bound");
+                let address = listener.local_addr().expect("the listener is bound");
                 config::Server {
                     id: (*id).into(),
                     server_type: "chat".into(),
@@ -77,7 +77,7 @@ impl Frontend {
             running: Gateway::new(config)
                 .handlers(router)
                 .start()
-                .expect("it starts"),
+                .expect("the gateway starts"),
             rpc,
             backends: backends.into(),
             sessions: BTreeMap::new(),
@@ -101,7 +101,9 @@ impl Frontend {
     }
 
     pub(super) fn session(&mut self, captured: u64) -> &mut Session {
-        self.sessions.get_mut(&captured).expect("it lives")
+        self.sessions
+            .get_mut(&captured)
+            .expect("the session is connected")
     }
 
     /// Applies a call without an error to sessions and clients.
@@ -156,7 +158,7 @@ impl Frontend {
             assert_eq!(session.client.next_message(), last);
         }
         self.running.stopper().stop();
-        self.running.join().expect("it stops");
+        self.running.join().expect("the gateway stops");
     }
 }
 
@@ -177,11 +179,11 @@ fn stand_in<'a>(request: &Request<'a>) -> Answer<'a> {
     let message: Value = serde_json::from_slice(request.body).expect("JSON");
     Answer::later(async move {
         if let Some(uid) = Uid::from_json(&message["uid"]) {
-            session.bind(uid).await.expect("it is free");
+            session.bind(uid).await.expect("the uid is free");
         }
         for (key, value) in message["settings"].as_object().into_iter().flatten() {
             session.set(key, value.clone());
-            session.push_setting(key).expect("it lives");
+            session.push_setting(key).expect("the session is connected");
         }
         Outcome::value(&json!(session.id().get()))
     })

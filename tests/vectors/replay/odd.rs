@@ -53,7 +53,8 @@ fn odd_calls_are_answered() {
         };
         let keepalive = Duration::from_secs(10);
         let frontend = Frontend::start("connector-1", dialect, BACKENDS, keepalive);
-        let mut link = Link::new(TcpStream::connect(frontend.rpc).expect("it listens for calls"));
+        let mut link =
+            Link::new(TcpStream::connect(frontend.rpc).expect("the gateway listens for calls"));
         for (service, method, args, error) in CALLS {
             let args: Value = serde_json::from_str(args).expect("JSON");
             let call = json!({"id": 5, "msg": {
@@ -82,7 +83,8 @@ fn the_text_of_a_session_id_finds_the_session() {
         let mut frontend = Frontend::start("connector-1", dialect, BACKENDS, keepalive);
         frontend.begin(1, &json!("alice"), &json!({}));
         let sid = frontend.session(1).sid;
-        let mut link = Link::new(TcpStream::connect(frontend.rpc).expect("it listens for calls"));
+        let mut link =
+            Link::new(TcpStream::connect(frontend.rpc).expect("the gateway listens for calls"));
         let call = json!({"id": 0, "msg": {
             "namespace": "sys", "service": "sessionRemote", "method": "getBackendSessionBySid",
             "args": [sid.to_string()],

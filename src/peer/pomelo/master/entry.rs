@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_without_what_a_call_needs_is_none() {
+    fn an_entry_without_the_fields_for_calls_is_refused() {
         for name in ["id", "serverType", "host", "port"] {
             for value in [json!(null), json!(""), json!({}), json!(true)] {
                 assert_eq!(entry(name, value.clone()), None, "{name} {value}");

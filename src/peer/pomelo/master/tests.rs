@@ -151,7 +151,11 @@ fn a_server_joins_step_by_step() {
             r#"register {"id":"connector-1","type":"monitor","serverType":"connector","pid":4040,"info":{"id":"connector-1","host":"127.0.0.1","port":3150,"frontend":"true"},"token":"secret"}"#
         ]
     );
-    assert_eq!(monitor.take(&CONNACK), Ok(None), "a second one is nothing");
+    assert_eq!(
+        monitor.take(&CONNACK),
+        Ok(None),
+        "a second CONNACK has no effect"
+    );
     assert!(
         ignored(monitor.tell("__console__", json!({"signal": "stop"}))),
         "too early"
@@ -274,7 +278,7 @@ fn a_server_that_the_master_has_lost_registers_once_more_but_records_only_once()
     monitor.open();
     assert!(
         monitor.sent()[1].starts_with("reconnect "),
-        "from now on again"
+        "the server reconnects from then on"
     );
 }
 
@@ -301,7 +305,11 @@ fn a_ping_goes_out_each_minute_and_two_minutes_of_silence_end_the_link() {
         assert_eq!(!out.is_empty(), sent, "{seconds}");
     }
     assert_eq!(master.tick(at(240), out), Err(MasterFault::NoPong));
-    assert_eq!(master.tick(at(999), out), Ok(()), "it is over");
+    assert_eq!(
+        master.tick(at(999), out),
+        Ok(()),
+        "an ended link has no deadline"
+    );
     out.clear();
     master.connected(start + 300 * second, out);
     let ping = mqtt::PINGREQ;
@@ -347,7 +355,7 @@ fn joining_may_not_take_for_ever() {
 }
 
 #[test]
-fn what_comes_and_goes_is_told_and_answered() {
+fn servers_that_join_and_leave_become_events_and_are_answered() {
     let mut monitor = Harness::joined(Dialect::Pomelo);
     let watcher = "__monitorwatcher__";
     let chat = json!({"id": "chat-1", "serverType": "chat", "host": "h", "port": 1});
@@ -605,7 +613,7 @@ fn a_restart_is_reported_once_this_server_has_started() {
 }
 
 #[test]
-fn what_only_javascript_can_do_is_refused_or_ignored() {
+fn requests_that_need_javascript_are_refused_or_ignored() {
     let mut monitor = Harness::joined(Dialect::Pomelo);
     for module in [
         "scripts",
@@ -633,7 +641,7 @@ fn what_only_javascript_can_do_is_refused_or_ignored() {
 }
 
 #[test]
-fn what_is_no_message_is_counted_and_ignored() {
+fn bytes_that_are_not_a_message_are_counted_and_ignored() {
     let mut monitor = Harness::joined(Dialect::Pomelo);
     for (topic, payload) in [
         (admin::MONITOR, &b"{"[..]),

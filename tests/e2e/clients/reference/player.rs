@@ -165,7 +165,7 @@ impl Player<'_> {
     }
 
     fn silence(&mut self, name: &str) {
-        let client = self.clients.get_mut(name).expect("it is open");
+        let client = self.clients.get_mut(name).expect("the client is open");
         let heard = client.batch_within(SILENCE);
         self.received.push(match heard {
             None => format!("{name} hears nothing"),
@@ -182,7 +182,7 @@ impl Player<'_> {
     fn note_versions(&mut self, packages: &[Package]) {
         let handshakes = packages.iter().filter(|package| package.kind == HANDSHAKE);
         for package in handshakes {
-            let reply: Value = serde_json::from_slice(&package.body).expect("it is JSON");
+            let reply: Value = serde_json::from_slice(&package.body).expect("the reply is JSON");
             let places = ["/sys/dictVersion", "/sys/protos/version"];
             for (version, place) in self.versions.iter_mut().zip(places) {
                 if let Some(text) = reply.pointer(place) {
@@ -226,7 +226,7 @@ impl Player<'_> {
             return None;
         };
         if packages.is_empty() {
-            let end = client.end().expect("it has ended");
+            let end = client.end().expect("the connection has ended");
             self.received.push(format!("{name} ended: {end:?}"));
             self.clients.remove(name);
             return None;
@@ -244,7 +244,7 @@ impl Player<'_> {
     /// Asks until the server has this many sessions, and tangelo this many of them with a uid: on several
     /// shards it may know the one before the other. The reference never forgets a uid that is none.
     fn settle(&mut self, name: &'static str, count: usize, bound: u64) {
-        let client = self.clients.get_mut(name).expect("it is open");
+        let client = self.clients.get_mut(name).expect("the client is open");
         let deadline = Instant::now() + HANG_GUARD;
         loop {
             let text = client.request_text("connector.entryHandler.sess", "{}");
@@ -368,7 +368,7 @@ fn show(package: &Package) -> String {
         match byte {
             b'\\' => text += "\\\\",
             b' '..=b'~' => text.push(char::from(*byte)),
-            other => write!(text, "\\x{other:02x}").expect("a text grows"),
+            other => write!(text, "\\x{other:02x}").expect("a String takes any text"),
         }
     }
     text

@@ -129,7 +129,11 @@ fn replay(server: &str, lines: &[Line], dialect: Dialect, piece: usize) -> Vec<M
                 .master
                 .receive(monitor.now, &input, &mut monitor.out);
             let Some((used, event)) = received.unwrap() else {
-                assert_eq!(monitor.out.len(), before, "half a packet is nothing");
+                assert_eq!(
+                    monitor.out.len(),
+                    before,
+                    "a part of a packet has no effect"
+                );
                 break;
             };
             input.drain(..used);
