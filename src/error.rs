@@ -1,9 +1,12 @@
-//! Errors for operators, and faults of connections.
+//! Errors and faults: the type says whose fault it is.
 //!
-//! [`Error`] is public and written for the operator. [`Fault`] is the reason why one client's
-//! connection ends; each has a counter of its own (`metrics.rs`).
+//! A protocol machine returns a reason, [`CloseReason`] for a client and [`LinkFault`] for another server.
+//! The shard adds the place, and has a [`Fault`]. One `match` reacts to it, in `shard/dispatch/faults.rs`.
+//! Only [`Error`] is public: its reader is the operator.
 
 use std::fmt;
+
+use crate::ids::{PeerIndex, Sid};
 
 /// The result of the public interface.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -43,118 +46,210 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// The reason why one client's connection ends. Each is counted under its name after `closed_`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The client closed or half-closed the connection.
-    Left,
-    /// A read or write of the socket failed.
-    Socket,
-    /// A package type outside of 1..=5.
-    PackageType,
-    /// A package body over the configured bound.
-    PackageTooLong,
-    /// A WebSocket message that is not exactly one package.
-    PackageCount,
-    /// A kick package from a client.
-    PackageKick,
-    /// A data package without a message, or with an incomplete one.
-    MessageCut,
-    /// A message id over 2^31 - 1.
-    MessageId,
-    /// A body that the proto of its route cannot decode.
-    MessageBody,
-    /// A message for another server type on a gateway that does not forward.
-    NotForwarded,
-    /// Bytes that break the WebSocket protocol; the close code to send.
-    WebSocket(u16),
-    /// An HTTP request that cannot be parsed; answered with status 400.
-    Http,
-    /// An HTTP request answered with the page, or with status 404.
-    HttpAnswered,
-    /// A refused handshake.
-    Handshake,
-    /// No heartbeat for the configured time.
-    HeartbeatTimeout,
-    /// No byte for the configured time.
-    IdleTimeout,
-    /// More bytes wait for the client than its outbox may hold.
-    OutboxFull,
-    /// The session was kicked.
-    Kicked,
-    /// More connections than `client.max_connections`.
-    MaxConnections,
-    /// tangelo is stopping.
-    Stopping,
-    /// The address of the client is on a blacklist.
-    Blacklisted,
-    /// An HTTP request with too long a head; answered with status 431.
-    HttpTooLong,
-    /// An invalid WebSocket upgrade; answered with status 400.
-    HttpBadUpgrade,
-    /// An HTTP request without an upgrade; answered with status 426.
-    HttpNoUpgrade,
+/// A fault, by the side that caused it.
+#[derive(Debug)]
+pub(crate) enum Fault<'a> {
+    /// A client left, broke the protocol, was silent for too long or takes no more bytes.
+    Client(Sid, CloseReason),
+    /// A peer, whose link this shard owns, broke the protocol or does not answer.
+    Peer(PeerIndex, LinkFault),
+    /// The master did the same.
+    Master(LinkFault),
+    /// The configuration or the machine does not fit.
+    Operator(Error),
+    /// The application's code has a bug.
+    Bug(Panic<'a>),
 }
 
-impl Fault {
-    /// Number of faults, for a table of counters.
-    pub const COUNT: usize = Self::NAMES.len();
+/// A function of the application that panicked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Panic<'a> {
+    /// The function, for a log line: `a handler`.
+    pub(crate) function: &'a str,
+    /// Its route, or its name.
+    pub(crate) name: Option<&'a str>,
+    /// The session that it ran for.
+    pub(crate) session: Option<Sid>,
+}
 
-    /// Names of the counters, by [`Fault::index`].
-    pub const NAMES: [&'static str; 24] = [
-        "closed_left",
-        "closed_socket",
-        "closed_package_type",
-        "closed_package_too_long",
-        "closed_package_count",
-        "closed_package_kick",
-        "closed_message_cut",
-        "closed_message_id",
-        "closed_message_body",
-        "closed_not_forwarded",
-        "closed_websocket",
-        "closed_http",
-        "closed_http_answered",
-        "closed_handshake",
-        "closed_heartbeat_timeout",
-        "closed_idle_timeout",
-        "closed_outbox_full",
-        "closed_kicked",
-        "closed_max_connections",
-        "closed_stopping",
-        "closed_blacklisted",
-        "closed_http_too_long",
-        "closed_http_bad_upgrade",
-        "closed_http_no_upgrade",
-    ];
-
-    /// Returns the index into [`Fault::NAMES`].
-    pub fn index(self) -> usize {
-        match self {
-            Self::Left => 0,
-            Self::Socket => 1,
-            Self::PackageType => 2,
-            Self::PackageTooLong => 3,
-            Self::PackageCount => 4,
-            Self::PackageKick => 5,
-            Self::MessageCut => 6,
-            Self::MessageId => 7,
-            Self::MessageBody => 8,
-            Self::NotForwarded => 9,
-            Self::WebSocket(_) => 10,
-            Self::Http => 11,
-            Self::HttpAnswered => 12,
-            Self::Handshake => 13,
-            Self::HeartbeatTimeout => 14,
-            Self::IdleTimeout => 15,
-            Self::OutboxFull => 16,
-            Self::Kicked => 17,
-            Self::MaxConnections => 18,
-            Self::Stopping => 19,
-            Self::Blacklisted => 20,
-            Self::HttpTooLong => 21,
-            Self::HttpBadUpgrade => 22,
-            Self::HttpNoUpgrade => 23,
+impl<'a> Panic<'a> {
+    /// Makes the panic of a function.
+    pub(crate) fn of(function: &'a str) -> Self {
+        Self {
+            function,
+            name: None,
+            session: None,
         }
+    }
+
+    /// Adds the route or the name of the function.
+    pub(crate) fn with_name(self, name: &'a str) -> Self {
+        let name = Some(name);
+        Self { name, ..self }
+    }
+
+    /// Adds the session that the function ran for.
+    pub(crate) fn with_session(self, sid: Sid) -> Self {
+        let session = Some(sid);
+        Self { session, ..self }
+    }
+}
+
+/// The side that ends a client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client, or the network on the way to it.
+    Client,
+    /// The operator: a bound, a list or a stop of the process.
+    Operator,
+    /// The application: a handler, or a backend.
+    Application,
+}
+
+macro_rules! close_reasons {
+    ($($(#[$doc:meta])* $reason:ident $(($data:ty))? = $counter:literal, $side:ident;)*) => {
+        /// The reason why one client's connection closes. Its counter and its side exist once, here.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum CloseReason { $($(#[$doc])* $reason $(($data))?,)* }
+
+        impl CloseReason {
+            /// Number of reasons, for a table of counters.
+            pub const COUNT: usize = Self::COUNTERS.len();
+
+            /// Names of the counters, by [`CloseReason::index`].
+            pub const COUNTERS: &[&str] = &[$($counter,)*];
+
+            /// Returns the index into [`CloseReason::COUNTERS`].
+            pub fn index(self) -> usize {
+                enum Index { $($reason,)* }
+                match self { $(Self::$reason { .. } => Index::$reason as usize,)* }
+            }
+
+            /// Returns the side that ends the connection.
+            pub fn side(self) -> Side {
+                match self { $(Self::$reason { .. } => Side::$side,)* }
+            }
+        }
+    };
+}
+
+close_reasons! {
+    /// The client closed or half-closed the connection.
+    Left = "closed_left", Client;
+    /// A read or write of the socket failed.
+    Socket = "closed_socket", Client;
+    /// A package type outside of 1..=5.
+    PackageType = "closed_package_type", Client;
+    /// A package body over the configured bound.
+    PackageTooLong = "closed_package_too_long", Client;
+    /// A WebSocket message that is not exactly one package.
+    PackageCount = "closed_package_count", Client;
+    /// A kick package from a client.
+    PackageKick = "closed_package_kick", Client;
+    /// A data package without a message, or with an incomplete one.
+    MessageCut = "closed_message_cut", Client;
+    /// A message id over 2^31 - 1.
+    MessageId = "closed_message_id", Client;
+    /// A body that the proto of its route cannot decode.
+    MessageBody = "closed_message_body", Client;
+    /// A message for another server type on a gateway that does not forward.
+    NotForwarded = "closed_not_forwarded", Client;
+    /// Bytes that break the WebSocket protocol; the close code to send.
+    WebSocket(u16) = "closed_websocket", Client;
+    /// An HTTP request that cannot be parsed; answered with status 400.
+    Http = "closed_http", Client;
+    /// An HTTP request answered with the page, or with status 404.
+    HttpAnswered = "closed_http_answered", Client;
+    /// A refused handshake.
+    Handshake = "closed_handshake", Client;
+    /// No heartbeat for the configured time.
+    HeartbeatTimeout = "closed_heartbeat_timeout", Client;
+    /// No byte for the configured time.
+    IdleTimeout = "closed_idle_timeout", Client;
+    /// More bytes wait for the client than its outbox may hold.
+    OutboxFull = "closed_outbox_full", Client;
+    /// The session was kicked.
+    Kicked = "closed_kicked", Application;
+    /// More connections than `client.max_connections`.
+    MaxConnections = "closed_max_connections", Operator;
+    /// tangelo is stopping.
+    Stopping = "closed_stopping", Operator;
+    /// The address of the client is on a blacklist.
+    Blacklisted = "closed_blacklisted", Operator;
+    /// An HTTP request with too long a head; answered with status 431.
+    HttpTooLong = "closed_http_too_long", Client;
+    /// An invalid WebSocket upgrade; answered with status 400.
+    HttpBadUpgrade = "closed_http_bad_upgrade", Client;
+    /// An HTTP request without an upgrade; answered with status 426.
+    HttpNoUpgrade = "closed_http_no_upgrade", Client;
+}
+
+impl CloseReason {
+    /// Returns whether the client takes no more bytes, so that waiting ones are dropped.
+    pub fn drops_output(self) -> bool {
+        matches!(self, Self::OutboxFull | Self::Socket)
+    }
+}
+
+/// The reason why a link to a peer or to the master ends, or could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkFault {
+    /// The other server closed, or said that it will.
+    Left,
+    /// Connecting, reading or writing failed.
+    Socket,
+    /// Connecting took too long.
+    ConnectTimeout,
+    /// The other server has never answered.
+    NoAnswer,
+    /// Bytes that break the protocol.
+    Bytes,
+    /// A ping without an answer.
+    NoPong,
+    /// More bytes wait for the peer than its queue holds.
+    QueueFull,
+    /// The peer is no longer in the list of servers.
+    Removed,
+    /// Joining at the master took too long.
+    JoinTimeout,
+    /// The master refused to send the list of servers.
+    NoList,
+    /// The master still has the connection before this one.
+    StillConnected,
+    /// The master has lost this server.
+    Forgotten,
+}
+
+impl LinkFault {
+    /// Returns the text for a log line.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Left => "the server closed the connection",
+            Self::Socket => "the connection failed",
+            Self::ConnectTimeout => "connecting took too long",
+            Self::NoAnswer => "the server accepted the connection and did not answer",
+            Self::Bytes => "the server sent bytes that break the protocol",
+            Self::NoPong => "the server stopped answering pings",
+            Self::QueueFull => "the server takes no more bytes",
+            Self::Removed => "the server has left the cluster",
+            Self::JoinTimeout => "the master took too long to let this server join",
+            Self::NoList => "the master did not send the list of servers",
+            Self::StillConnected => "the master still has this server's last connection",
+            Self::Forgotten => "the master has lost this server, which registers anew",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_close_reason_has_a_counter_of_its_own() {
+        let names: BTreeSet<_> = CloseReason::COUNTERS.iter().collect();
+        assert_eq!(names.len(), CloseReason::COUNT);
+        assert!(names.iter().all(|name| name.starts_with("closed_")));
     }
 }

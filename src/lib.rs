@@ -12,7 +12,7 @@
 //!
 //! The modules from the ground up. Each may use those before it in this list:
 //!
-//! * `dialect`, [`config`], [`limits`], `error`, `ids`, `metrics`: differences, knobs, bounds, names.
+//! * `dialect`, [`config`], [`limits`], `ids`, `error`, `metrics`: differences, knobs, bounds, names.
 //! * [`pool`]: threads for what blocks. Feature `runtime`.
 //! * [`wire`]: formats; bytes in, values out.
 //! * `session`, `route`: who a client is; where a message goes.

@@ -7,7 +7,7 @@
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::error::Fault;
+use crate::error::CloseReason;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -167,14 +167,14 @@ counters! {
 #[derive(Debug)]
 pub struct Counters {
     counts: Vec<AtomicU64>,
-    faults: [AtomicU64; Fault::COUNT],
+    closed: [AtomicU64; CloseReason::COUNT],
 }
 
 impl Default for Counters {
     fn default() -> Self {
         Self {
             counts: Counter::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
-            faults: Default::default(),
+            closed: Default::default(),
         }
     }
 }
@@ -197,9 +197,9 @@ impl Counters {
         self.counts[counter as usize].store(value, Relaxed);
     }
 
-    /// Counts the end of a connection.
-    pub fn closed(&self, fault: Fault) {
-        let cell = &self.faults[fault.index()];
+    /// Counts a client's connection that closes.
+    pub fn closed(&self, reason: CloseReason) {
+        let cell = &self.closed[reason.index()];
         cell.store(cell.load(Relaxed) + 1, Relaxed);
     }
 
@@ -228,7 +228,7 @@ pub fn report<'a>(shards: impl Iterator<Item = &'a Counters>) -> String {
         for (counter, name) in Counter::ALL {
             *sums.entry(name).or_default() += shard.get(*counter);
         }
-        for (count, name) in shard.faults.iter().zip(Fault::NAMES) {
+        for (count, name) in shard.closed.iter().zip(CloseReason::COUNTERS) {
             *sums.entry(name).or_default() += count.load(Relaxed);
         }
     }
@@ -248,8 +248,8 @@ mod tests {
         let (a, b) = (Counters::default(), Counters::default());
         a.add(Counter::Messages, 2);
         b.add(Counter::Messages, 3);
-        a.closed(Fault::Kicked);
-        b.closed(Fault::WebSocket(1002));
+        a.closed(CloseReason::Kicked);
+        b.closed(CloseReason::WebSocket(1002));
         assert_eq!(
             report([&a, &b].into_iter()),
             "closed_kicked=1 closed_websocket=1 messages=5"

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config;
-use crate::error::Fault;
+use crate::error::CloseReason;
 use crate::ids::Sid;
 use crate::time::ShardTime;
 
@@ -48,15 +48,15 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// Returns the earliest of the deadlines, and the fault that it stands for.
-    pub fn due(&self, timeouts: &Timeouts, time: ShardTime) -> Option<(Instant, Fault)> {
+    /// Returns the earliest of the deadlines, and the reason to close that it stands for.
+    pub fn due(&self, timeouts: &Timeouts, time: ShardTime) -> Option<(Instant, CloseReason)> {
         let heartbeat = timeouts.heartbeat.unwrap_or_default();
         let limits = [
-            (self.linger, LINGER, Fault::Left),
-            (self.heartbeat, heartbeat, Fault::HeartbeatTimeout),
-            (self.idle, timeouts.idle, Fault::IdleTimeout),
+            (self.linger, LINGER, CloseReason::Left),
+            (self.heartbeat, heartbeat, CloseReason::HeartbeatTimeout),
+            (self.idle, timeouts.idle, CloseReason::IdleTimeout),
         ];
-        let due = |(deadline, grace, fault)| Some((time.due(deadline?, grace), fault));
+        let due = |(deadline, grace, reason)| Some((time.due(deadline?, grace), reason));
         limits.into_iter().filter_map(due).min_by_key(|(at, _)| *at)
     }
 }

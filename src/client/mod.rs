@@ -25,7 +25,7 @@
 use std::fmt;
 
 use crate::config::{Config, Dialect};
-use crate::error::Fault;
+use crate::error::CloseReason;
 use crate::wire::message::{self, Message, MessageError, MessageRoute};
 use crate::wire::package::{self, HEAD_BYTES, Package, PackageError, PackageKind};
 use crate::wire::websocket;
@@ -130,7 +130,7 @@ pub enum ClientEvent<'a> {
     /// A WebSocket close frame. The owner closes with this code.
     Goodbye(Option<u16>),
     /// The answer to an HTTP request without an upgrade. The owner writes it and closes.
-    Answered(Vec<u8>, Fault),
+    Answered(Vec<u8>, CloseReason),
     /// A package that the state ignores.
     Ignored,
     /// A message without a usable route.
@@ -173,7 +173,7 @@ impl fmt::Display for ClientAddr {
 
 /// The result of a machine that receives: the bytes of one unit, and its event, if it is one. `None`: the machine
 /// needs more bytes.
-type Received<'a> = Result<Option<(usize, Option<ClientEvent<'a>>)>, Fault>;
+type Received<'a> = Result<Option<(usize, Option<ClientEvent<'a>>)>, CloseReason>;
 
 impl ClientMachine {
     /// Returns the state.
@@ -214,7 +214,7 @@ impl ClientMachine {
     }
 
     fn receive_raw<'a>(&mut self, rules: &Rules, input: &'a [u8]) -> Received<'a> {
-        let package = package::decode(input, rules.package_bytes_max).map_err(package_fault)?;
+        let package = package::decode(input, rules.package_bytes_max).map_err(package_reason)?;
         let Some(package) = package else {
             return Ok(None);
         };
@@ -236,8 +236,8 @@ impl ClientMachine {
                 };
                 (bytes, Some(ClientEvent::Connected(connected.into())))
             }
-            Http::Answered(answer, fault) => {
-                (input.len(), Some(ClientEvent::Answered(answer, fault)))
+            Http::Answered(answer, reason) => {
+                (input.len(), Some(ClientEvent::Answered(answer, reason)))
             }
         })
     }
@@ -264,7 +264,7 @@ impl ClientMachine {
         &mut self,
         rules: &Rules,
         message: &'a [u8],
-    ) -> Result<ClientEvent<'a>, Fault> {
+    ) -> Result<ClientEvent<'a>, CloseReason> {
         self.only_package(rules, message)
     }
 
@@ -276,11 +276,11 @@ impl ClientMachine {
         &mut self,
         rules: &Rules,
         message: &'a [u8],
-    ) -> Result<ClientEvent<'a>, Fault> {
-        let package = package::decode(message, rules.package_bytes_max).map_err(package_fault)?;
+    ) -> Result<ClientEvent<'a>, CloseReason> {
+        let package = package::decode(message, rules.package_bytes_max).map_err(package_reason)?;
         match package {
             Some(package) if package.bytes() == message.len() => self.package(rules, package),
-            _ => Err(Fault::PackageCount),
+            _ => Err(CloseReason::PackageCount),
         }
     }
 
@@ -288,7 +288,7 @@ impl ClientMachine {
         &mut self,
         rules: &Rules,
         package: Package<'a>,
-    ) -> Result<ClientEvent<'a>, Fault> {
+    ) -> Result<ClientEvent<'a>, CloseReason> {
         Ok(match (package.kind, self.state) {
             (PackageKind::Data, ClientState::Working) => {
                 return decode_message(rules, package.body);
@@ -299,7 +299,7 @@ impl ClientMachine {
                 self.state = ClientState::Working;
                 ClientEvent::Acked
             }
-            (PackageKind::Kick, _) => return Err(Fault::PackageKick),
+            (PackageKind::Kick, _) => return Err(CloseReason::PackageKick),
             _ => ClientEvent::Ignored,
         })
     }
@@ -318,35 +318,35 @@ impl ClientMachine {
 
     /// Writes the last bytes before the socket is closed: none on raw TCP, a close frame on WebSocket.
     /// Pomelo sends code 1000, Pinus none; bytes that break RFC 6455 get the code of the RFC.
-    pub fn write_goodbye(&self, rules: &Rules, fault: Fault, out: &mut Vec<u8>) {
-        if self.transport != Transport::WebSocket || fault == Fault::Left {
+    pub fn write_goodbye(&self, rules: &Rules, reason: CloseReason, out: &mut Vec<u8>) {
+        if self.transport != Transport::WebSocket || reason == CloseReason::Left {
             return;
         }
-        let code = match fault {
-            Fault::WebSocket(code) => Some(code),
+        let code = match reason {
+            CloseReason::WebSocket(code) => Some(code),
             _ => rules.dialect.close_code(),
         };
         websocket::write_close(out, code);
     }
 }
 
-fn decode_message<'a>(rules: &Rules, body: &'a [u8]) -> Result<ClientEvent<'a>, Fault> {
+fn decode_message<'a>(rules: &Rules, body: &'a [u8]) -> Result<ClientEvent<'a>, CloseReason> {
     hop!();
     match message::decode(body) {
         Ok(message) if message.route == MessageRoute::None => Ok(ClientEvent::Dropped),
         Ok(message) => Ok(ClientEvent::Message(message)),
         // Pomelo drops a message that is cut before its route. Pinus stops answering; tangelo closes.
         Err(MessageError::NoRoute) if rules.dialect.drops_cut_message() => Ok(ClientEvent::Dropped),
-        Err(MessageError::IdTooLarge) => Err(Fault::MessageId),
+        Err(MessageError::IdTooLarge) => Err(CloseReason::MessageId),
         Err(MessageError::NoRoute | MessageError::Empty | MessageError::Truncated) => {
-            Err(Fault::MessageCut)
+            Err(CloseReason::MessageCut)
         }
     }
 }
 
-fn package_fault(error: PackageError) -> Fault {
+fn package_reason(error: PackageError) -> CloseReason {
     match error {
-        PackageError::UnknownType(_) => Fault::PackageType,
-        PackageError::TooLong(_) => Fault::PackageTooLong,
+        PackageError::UnknownType(_) => CloseReason::PackageType,
+        PackageError::TooLong(_) => CloseReason::PackageTooLong,
     }
 }

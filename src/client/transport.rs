@@ -1,6 +1,6 @@
 //! Transports of a connection: raw TCP or WebSocket, distinguished by the first bytes.
 
-use crate::error::Fault;
+use crate::error::CloseReason;
 use crate::wire::websocket::{self, HttpError, Opcode, WebSocketError};
 
 /// The transport of a connection's packages.
@@ -35,30 +35,31 @@ pub enum Http {
     /// A WebSocket upgrade: bytes used, and the answer.
     Upgraded(usize, Vec<u8>),
     /// Any other request: the answer, and the reason why the connection ends.
-    Answered(Vec<u8>, Fault),
+    Answered(Vec<u8>, CloseReason),
 }
 
 /// Reads an HTTP request. `page` is the answer to `GET /`, if there is one.
 pub fn http(input: &[u8], page: Option<&[u8]>) -> Http {
-    let text = |status, body: &[u8], fault| {
+    let text = |status, body: &[u8], reason| {
         let answer = response(input, status, "text/plain", body);
-        Http::Answered(answer, fault)
+        Http::Answered(answer, reason)
     };
     let request = match websocket::parse_request(input) {
         Ok(Some(request)) => request,
         Ok(None) => return Http::Wait,
         Err(error) => {
-            let (body, fault): (&[u8], _) = match error {
-                HttpError::Malformed => (b"the request cannot be read\n", Fault::Http),
-                HttpError::TooLong => {
-                    (b"the head of the request is too long\n", Fault::HttpTooLong)
-                }
+            let (body, reason): (&[u8], _) = match error {
+                HttpError::Malformed => (b"the request cannot be read\n", CloseReason::Http),
+                HttpError::TooLong => (
+                    b"the head of the request is too long\n",
+                    CloseReason::HttpTooLong,
+                ),
                 HttpError::BadUpgrade => (
                     b"this is not a WebSocket upgrade of version 13\n",
-                    Fault::HttpBadUpgrade,
+                    CloseReason::HttpBadUpgrade,
                 ),
             };
-            return text(error.status(), body, fault);
+            return text(error.status(), body, reason);
         }
     };
     if let Some(upgrade) = &request.upgrade {
@@ -70,12 +71,12 @@ pub fn http(input: &[u8], page: Option<&[u8]>) -> Http {
     match page {
         Some(page) if gets && request.path == "/" => {
             let answer = response(input, "200 OK", "text/html; charset=utf-8", page);
-            Http::Answered(answer, Fault::HttpAnswered)
+            Http::Answered(answer, CloseReason::HttpAnswered)
         }
-        Some(_) if gets => text("404 Not Found", b"not here\n", Fault::HttpAnswered),
+        Some(_) if gets => text("404 Not Found", b"not here\n", CloseReason::HttpAnswered),
         _ => {
             let body = b"this port speaks WebSocket and raw TCP\n";
-            text("426 Upgrade Required", body, Fault::HttpNoUpgrade)
+            text("426 Upgrade Required", body, CloseReason::HttpNoUpgrade)
         }
     }
 }
@@ -112,9 +113,9 @@ pub fn frame<'a>(
     input: &'a mut [u8],
     fragments: &mut Option<Box<Fragments>>,
     bytes_max: usize,
-) -> Result<(usize, TransportEvent<'a>), Fault> {
-    let fault = |error: WebSocketError| Fault::WebSocket(error.close_code());
-    let Some(frame) = websocket::decode(input, bytes_max).map_err(fault)? else {
+) -> Result<(usize, TransportEvent<'a>), CloseReason> {
+    let reason = |error: WebSocketError| CloseReason::WebSocket(error.close_code());
+    let Some(frame) = websocket::decode(input, bytes_max).map_err(reason)? else {
         return Ok((0, TransportEvent::Wait));
     };
     hop!();
@@ -122,9 +123,11 @@ pub fn frame<'a>(
     let meaning = match (frame.opcode, frame.fin) {
         (Opcode::Ping, _) => TransportEvent::Ping(payload),
         (Opcode::Pong, _) => TransportEvent::Nothing,
-        (Opcode::Close, _) => TransportEvent::Close(websocket::close_code(payload).map_err(fault)?),
+        (Opcode::Close, _) => {
+            TransportEvent::Close(websocket::close_code(payload).map_err(reason)?)
+        }
         (Opcode::Text | Opcode::Binary, _) if fragments.is_some() => {
-            return Err(Fault::WebSocket(1002));
+            return Err(CloseReason::WebSocket(1002));
         }
         (opcode @ (Opcode::Text | Opcode::Binary), true) => {
             check_text(opcode, payload)?;
@@ -139,10 +142,10 @@ pub fn frame<'a>(
         }
         (Opcode::Continuation, fin) => {
             let Some(started) = fragments else {
-                return Err(Fault::WebSocket(1002));
+                return Err(CloseReason::WebSocket(1002));
             };
             if started.bytes.len() + payload.len() > bytes_max {
-                return Err(Fault::WebSocket(1009));
+                return Err(CloseReason::WebSocket(1009));
             }
             started.bytes.extend_from_slice(payload);
             match if fin { fragments.take() } else { None } {
@@ -164,9 +167,9 @@ pub struct Fragments {
     bytes: Vec<u8>,
 }
 
-fn check_text(opcode: Opcode, payload: &[u8]) -> Result<(), Fault> {
+fn check_text(opcode: Opcode, payload: &[u8]) -> Result<(), CloseReason> {
     if opcode == Opcode::Text && simdutf8::basic::from_utf8(payload).is_err() {
-        return Err(Fault::WebSocket(1007));
+        return Err(CloseReason::WebSocket(1007));
     }
     Ok(())
 }

@@ -139,6 +139,7 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use crate::config::Dialect;
+use crate::error::Panic;
 use crate::metrics::Counter;
 use crate::session::Identity;
 
@@ -222,6 +223,8 @@ pub(crate) trait ShardContext: clock::Clock {
     fn servers(&self, server_type: &str) -> Option<Vec<Server>>;
     /// Adds one to a counter.
     fn count(&self, counter: Counter);
+    /// Counts and logs a panic of the application.
+    fn panicked(self: Rc<Self>, panic: Panic<'_>);
     /// Returns true until the session of this shard has closed.
     fn is_open(&self, sid: Sid) -> bool;
     /// Kicks every session of a uid, on all shards; a uid without sessions is not an error. Afterwards

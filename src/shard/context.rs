@@ -8,7 +8,7 @@ use super::origin::ResponseTarget;
 use super::parcel::ShardRequest;
 use crate::client::ClientAddr;
 use crate::config::{Dialect, Server};
-use crate::error::Fault;
+use crate::error::{CloseReason, Fault, Panic};
 use crate::handler::clock::{Alarm, Clock, DelayedCall};
 use crate::handler::{
     BroadcastOptions, Failure, Incoming, Invocation, LocalFuture, OnClose, Outcome, Sent,
@@ -108,7 +108,7 @@ impl ShardContext for Shard {
     }
 
     fn kick(self: Rc<Self>, sid: Sid, reason: Option<&str>) {
-        self.close(sid, Fault::Kicked, reason);
+        self.close(sid, CloseReason::Kicked, reason);
     }
 
     fn answer(self: Rc<Self>, incoming: &Incoming, outcome: Outcome<'_>) {
@@ -163,6 +163,10 @@ impl ShardContext for Shard {
 
     fn count(&self, counter: Counter) {
         self.core.counters().add(counter, 1);
+    }
+
+    fn panicked(self: Rc<Self>, panic: Panic<'_>) {
+        self.react(Fault::Bug(panic));
     }
 
     fn is_open(&self, sid: Sid) -> bool {

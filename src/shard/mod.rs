@@ -43,7 +43,7 @@ use futures_lite::future;
 use crate::checked::CheckedConfig;
 use crate::client::coder::Protos;
 use crate::client::host_filter::HostFilter;
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use crate::handler::Router;
 use crate::handler::clock::Alarms;
 use crate::ids::{ShardId, Sid};
@@ -262,7 +262,7 @@ pub async fn run(mut seed: Seed, network: Network) {
             listener.map(|listener| glommio::spawn_local(accept::run(shard.clone(), listener)));
         lifecycle::start_tasks(&shard);
     } else if let Some(Err(error)) = started {
-        stopper(Some(error));
+        shard.react(Fault::Operator(error));
     }
     drop(starting);
     receive_mesh(&shard, is_stopping).await;

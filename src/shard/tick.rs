@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::peers::registry;
 use super::{Core, Shard};
 use crate::handler::Slot;
 use crate::handler::clock::{Alarm, DelayedCall};
@@ -28,13 +29,13 @@ pub(super) async fn run(shard: Rc<Shard>) {
         for sid in due.drain(..) {
             shard.check_timeouts(sid, time);
         }
-        app.ring_alarms(core, &core.alarms, ShardTime::new(now));
-        app.ring_alarms(core, &core.timeouts, time);
+        shard.ring_alarms(&core.alarms, ShardTime::new(now));
+        shard.ring_alarms(&core.timeouts, time);
         shard.expire_calls(peers.expire_calls(core, time));
-        shard.fail_calls(peers.ping_links(core, time));
-        if let Some(order) = peers.tick_registry(core, time) {
-            shard.carry_out(order);
+        for fault in peers.ping_links(core, time) {
+            shard.react(fault);
         }
+        registry::tick(&shard, time);
         core.turn.request();
     }
 }

@@ -14,6 +14,7 @@ use jiff::tz::TimeZone;
 
 use super::Filters;
 use crate::config::{Dialect, Server};
+use crate::error::Panic;
 use crate::handler::clock::{Alarm, Alarms, Clock, DelayedCall};
 use crate::handler::{
     Answer, BroadcastOptions, CallError, ClientAddr, Failure, Incoming, Invocation, LocalFuture,
@@ -167,6 +168,10 @@ impl ShardContext for Fake {
 
     fn count(&self, counter: Counter) {
         self.counted.borrow_mut().push(counter);
+    }
+
+    fn panicked(self: Rc<Self>, _: Panic<'_>) {
+        self.count(Counter::Panics);
     }
 
     fn is_open(&self, sid: Sid) -> bool {

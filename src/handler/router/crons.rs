@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 
 use super::Router;
 use crate::config::Dialect;
+use crate::error::Panic;
 use crate::handler::cron::Schedule;
 use crate::handler::{App, LocalFuture, Stop, outcome};
 use crate::limits::CRONS_MAX;
@@ -211,7 +212,8 @@ async fn keep(name: Rc<str>, schedule: Rc<Schedule>, run: Run, app: App, stop: S
 
 async fn run_once(name: &str, work: LocalFuture<()>, app: &App) {
     if outcome::caught(work).await.is_err() {
-        app.context().count(Counter::Panics);
-        tracing::error!(cron = name, "a cron panicked");
+        app.context()
+            .clone()
+            .panicked(Panic::of("a cron").with_name(name));
     }
 }

@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use super::Router;
+use crate::error::Panic;
 use crate::handler::filter::{After, Before, Filters, OnError, Step};
 use crate::handler::{Answer, Failure, Incoming, Outcome, log_line, outcome, reply};
-use crate::metrics::Counter;
 use crate::route::Target;
 
 impl Router {
@@ -146,8 +146,11 @@ async fn caught<T>(
     };
     result.map_err(|_| {
         let session = &incoming.session;
-        session.context().count(Counter::Panics);
-        tracing::error!(session = %session.id(), route = &*incoming.route, "a {what} panicked");
+        session.context().clone().panicked(
+            Panic::of(&format!("a {what}"))
+                .with_name(&incoming.route)
+                .with_session(session.id()),
+        );
         Failure::new(format!("the {what} panicked"))
     })
 }

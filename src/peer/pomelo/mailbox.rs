@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Received;
+use crate::error::LinkFault;
 use crate::limits::RPC_FRAME_BYTES_MAX;
 use crate::time::ShardTime;
 use crate::wire::pomelo::mqtt::{self, Packet};
@@ -24,43 +25,6 @@ impl MailboxEvent<'_> {
     /// True when the peer speaks the protocol and stays.
     pub fn is_answer(self) -> bool {
         self != MailboxEvent::Disconnect
-    }
-}
-
-/// Why a link ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkFault {
-    /// The peer closed, or said that it will.
-    Left,
-    /// Connecting, reading or writing failed.
-    Socket,
-    /// Connecting took too long.
-    ConnectTimeout,
-    /// The peer has never answered.
-    NoAnswer,
-    /// Bytes that break the protocol.
-    Bytes,
-    /// A ping stayed unanswered.
-    NoPong,
-    /// More bytes wait for the peer than its queue holds.
-    QueueFull,
-    /// The server is not in the list any more.
-    Removed,
-}
-
-impl LinkFault {
-    /// For a log line.
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Left => "the server closed the connection",
-            Self::Socket => "the connection failed",
-            Self::ConnectTimeout => "connecting took too long",
-            Self::NoAnswer => "the server accepted the connection and did not answer",
-            Self::Bytes => "the server sent bytes that break the protocol",
-            Self::NoPong => "the server stopped answering pings",
-            Self::QueueFull => "the server takes no more bytes",
-            Self::Removed => "the server has left the cluster",
-        }
     }
 }
 
@@ -100,7 +64,7 @@ impl Mailbox {
     }
 
     /// Takes the next whole packet off the front of `input`.
-    pub fn receive<'a>(&mut self, input: &'a [u8]) -> Received<MailboxEvent<'a>, LinkFault> {
+    pub fn receive<'a>(&mut self, input: &'a [u8]) -> Received<MailboxEvent<'a>> {
         let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| LinkFault::Bytes)?;
         let Some((packet, bytes)) = decoded else {
             return Ok(None);

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! One [`Monitor`] lives as long as the process; each connection runs through the picture once. It
-//! begins with [`Monitor::connected`]; after a [`MasterFault`] the owner closes it, waits and dials again.
+//! begins with [`Monitor::connected`]; after a [`LinkFault`] the owner closes it, waits and dials again.
 //! A server that has joined comes back with `reconnect`, which the master does not check, and
 //! registers only when it has to ([`MasterEvent::RegisterAnew`]).
 //!
@@ -39,6 +39,7 @@ pub use self::figures::{Figures, LoginEntry, Statistics};
 use self::modules::DONE;
 use super::Received;
 use crate::dialect::Dialect;
+use crate::error::LinkFault;
 use crate::limits::RPC_FRAME_BYTES_MAX;
 use crate::time::ShardTime;
 use crate::wire::json;
@@ -133,37 +134,6 @@ struct Asked {
     connection: u32,
 }
 
-/// Why a connection to the master ends. None of them is the end: the owner waits and dials again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MasterFault {
-    /// The master said that it will close.
-    Left,
-    /// Bytes that break the protocol.
-    Bytes,
-    /// A ping stayed unanswered.
-    NoPong,
-    /// Joining took too long.
-    JoinTimeout,
-    /// The master refused to send the list of servers.
-    NoList,
-    /// The master still has the connection before this one.
-    StillConnected,
-}
-
-impl MasterFault {
-    /// For a log line.
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Left => "the master ended the connection",
-            Self::Bytes => "the master sent bytes that break the protocol",
-            Self::NoPong => "the master stopped answering pings",
-            Self::JoinTimeout => "the master took too long to let this server join",
-            Self::NoList => "the master did not send the list of servers",
-            Self::StillConnected => "the master still has this server's last connection",
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Closed,
@@ -228,7 +198,7 @@ impl Monitor {
         now: Instant,
         input: &[u8],
         out: &mut Vec<u8>,
-    ) -> Received<MasterEvent, MasterFault> {
+    ) -> Received<MasterEvent> {
         let received = self.packet(now, input, out);
         if received.is_err() {
             self.close();
@@ -238,7 +208,7 @@ impl Monitor {
     }
 
     /// Looks at the clock; to be called about once a second.
-    pub fn tick(&mut self, time: ShardTime, out: &mut Vec<u8>) -> Result<(), MasterFault> {
+    pub fn tick(&mut self, time: ShardTime, out: &mut Vec<u8>) -> Result<(), LinkFault> {
         let alive = self.keep_alive(time, out);
         if alive.is_err() {
             self.close();
@@ -284,13 +254,8 @@ impl Monitor {
         self.close();
     }
 
-    fn packet(
-        &mut self,
-        now: Instant,
-        input: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Received<MasterEvent, MasterFault> {
-        let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| MasterFault::Bytes)?;
+    fn packet(&mut self, now: Instant, input: &[u8], out: &mut Vec<u8>) -> Received<MasterEvent> {
+        let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| LinkFault::Bytes)?;
         let Some((packet, bytes)) = decoded else {
             return Ok(None);
         };
@@ -311,24 +276,24 @@ impl Monitor {
                 out.extend_from_slice(&mqtt::PINGRESP);
                 None
             }
-            Packet::Disconnect => return Err(MasterFault::Left),
+            Packet::Disconnect => return Err(LinkFault::Left),
             Packet::Connect | Packet::Connack => None,
         };
         Ok(Some((bytes, event)))
     }
 
-    fn keep_alive(&mut self, time: ShardTime, out: &mut Vec<u8>) -> Result<(), MasterFault> {
+    fn keep_alive(&mut self, time: ShardTime, out: &mut Vec<u8>) -> Result<(), LinkFault> {
         let is_late = |since: Option<Instant>, timeout| {
             since.is_some_and(|since| time.is_over(since + timeout, timeout))
         };
         match self.state {
             State::Closed => return Ok(()),
             State::Joined => {}
-            _ if is_late(self.since, JOIN_MAX) => return Err(MasterFault::JoinTimeout),
+            _ if is_late(self.since, JOIN_MAX) => return Err(LinkFault::JoinTimeout),
             _ => {}
         }
         if is_late(self.pinged, 2 * KEEPALIVE) {
-            return Err(MasterFault::NoPong);
+            return Err(LinkFault::NoPong);
         }
         if self.next_ping.is_some_and(|at| time.now >= at) {
             self.next_ping = Some(time.now + KEEPALIVE);
@@ -395,7 +360,7 @@ impl Monitor {
         topic: &[u8],
         payload: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<Option<MasterEvent>, MasterFault> {
+    ) -> Result<Option<MasterEvent>, LinkFault> {
         let awaited = match self.state {
             State::Registering => Some(admin::REGISTER),
             State::Reconnecting => Some(admin::RECONNECT_OK),
@@ -427,11 +392,11 @@ impl Monitor {
         &mut self,
         outcome: admin::RegisterOutcome,
         out: &mut Vec<u8>,
-    ) -> Result<MasterEvent, MasterFault> {
+    ) -> Result<MasterEvent, LinkFault> {
         let registering = self.state == State::Registering;
         if !outcome.accepted {
             if !registering {
-                return Err(MasterFault::StillConnected);
+                return Err(LinkFault::StillConnected);
             }
             self.close();
             return Ok(MasterEvent::Refused(outcome.message));
@@ -454,7 +419,7 @@ impl Monitor {
         error: &Value,
         body: Value,
         out: &mut Vec<u8>,
-    ) -> Result<Option<MasterEvent>, MasterFault> {
+    ) -> Result<Option<MasterEvent>, LinkFault> {
         let awaited = match (self.state, id) {
             (State::Subscribing(request), Value::String(id)) => *id == request.to_string(),
             (State::Subscribing(request), id) => *id == request,
@@ -468,7 +433,7 @@ impl Monitor {
             Value::Null if !admin::is_truthy(error) => Some(Map::new()),
             _ => None,
         };
-        let list = ServerList::new(list.ok_or(MasterFault::NoList)?, &self.config.id);
+        let list = ServerList::new(list.ok_or(LinkFault::NoList)?, &self.config.id);
         self.state = State::Joined;
         self.anew = false;
         if !self.recorded {

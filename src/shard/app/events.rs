@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::Application;
 use super::activity::Work;
+use crate::error::Panic;
 use crate::handler::{Session, SessionEvent, ShardContext};
 use crate::ids::Sid;
 use crate::limits::EVENTS_PENDING_MAX;
@@ -65,8 +66,11 @@ impl Application {
             let session = Session::new(sid, identity, context.clone());
             let notify = || self.router.happened(&session, &event);
             if self.activity.call(Work::SessionEvent, notify).is_err() {
-                core.counters().add(Counter::Panics, 1);
-                tracing::error!(session = %sid, ?event, "a handler of a session's events panicked");
+                context.clone().panicked(
+                    Panic::of("a handler of a session's events")
+                        .with_name(&format!("{event:?}"))
+                        .with_session(sid),
+                );
             }
         }
         self.events.borrow_mut().draining = false;

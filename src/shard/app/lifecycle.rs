@@ -8,7 +8,7 @@ use futures_lite::future;
 
 use super::Application;
 use super::activity::Work;
-use crate::error::Error;
+use crate::error::{Error, Panic};
 use crate::handler::{LocalFuture, ShardContext};
 use crate::metrics::Counter;
 use crate::net::clock;
@@ -29,7 +29,7 @@ impl Application {
         let start = self.run(Work::OnStart, start);
         let start = async {
             let started = start.await.map_err(|_| {
-                core.counters().add(Counter::Panics, 1);
+                context.clone().panicked(Panic::of("on_start"));
                 "on_start panicked".to_owned()
             })?;
             started.map_err(|failure| format!("on_start failed: {}", failure.0))
@@ -50,7 +50,6 @@ impl Application {
     /// shard.
     pub(in crate::shard) fn notify_servers(
         &self,
-        core: &Core,
         context: &Rc<dyn ShardContext>,
         old: &Cluster,
         new: &Cluster,
@@ -65,8 +64,9 @@ impl Application {
             let server = &new.peer(*peer).server;
             let notify = || self.router.life().server(context, server, is_there);
             if self.activity.call(Work::ServerEvent, notify).is_err() {
-                core.counters().add(Counter::Panics, 1);
-                tracing::error!(server = server.id, "a handler of servers' events panicked");
+                context
+                    .clone()
+                    .panicked(Panic::of("a handler of servers' events").with_name(&server.id));
             }
         }
     }
@@ -94,8 +94,7 @@ fn run_task(shard: &Rc<Shard>, kind: Work, name: Rc<str>, work: LocalFuture<()>)
     let own = shard.clone();
     shard.core.keep(async move {
         if own.app.run(kind, work).await.is_err() {
-            own.core.counters().add(Counter::Panics, 1);
-            tracing::error!(task = &*name, "a task panicked");
+            own.context().panicked(Panic::of("a task").with_name(&name));
         }
         own.app.tasks.borrow_mut().remove(key);
     });

@@ -17,8 +17,7 @@ use slab::Slab;
 
 use super::{Core, Seed};
 use crate::config::Config;
-use crate::error::Error;
-use crate::handler::clock::Alarms;
+use crate::error::{Error, Panic};
 use crate::handler::{
     Answer, BroadcastOptions, Failure, RemoteCall, Request, Router, Sending, Session, SessionEvent,
     ShardContext, Stop,
@@ -26,7 +25,6 @@ use crate::handler::{
 use crate::limits::IN_PROGRESS_MAX;
 use crate::metrics::Counter;
 use crate::route::{Routes, Target};
-use crate::time::ShardTime;
 
 pub mod activity;
 mod events;
@@ -175,22 +173,6 @@ impl Application {
         self.activity.call(work, call)
     }
 
-    /// Calls the application; `None` when it panicked, which is counted and logged.
-    fn guarded<T>(
-        &self,
-        core: &Core,
-        work: Work,
-        call: impl FnOnce() -> T,
-        who: &str,
-    ) -> Option<T> {
-        let result = self.activity.call(work, call);
-        if result.is_err() {
-            core.counters().add(Counter::Panics, 1);
-            tracing::error!("{who} panicked");
-        }
-        result.ok()
-    }
-
     /// Runs a future of the application; an error when it panicked.
     pub(super) async fn run<F: Future>(&self, work: Work, future: F) -> thread::Result<F::Output> {
         self.activity.run(work, future).await
@@ -224,25 +206,16 @@ impl Application {
         self.activity.tick();
     }
 
-    /// Makes the calls whose time has come. A panic there must not end the shard.
-    pub(super) fn ring_alarms(&self, core: &Core, alarms: &Alarms, time: ShardTime) {
-        alarms.ring(time, |call| {
-            self.guarded(core, Work::Alarm, call, "a delayed call");
-        });
-    }
-
-    /// Lets the application choose the push scheduler of a package; `None` when it leaves that to the rules.
+    /// Lets the application choose the push scheduler of a package; `None` when it leaves that to the rules, an error
+    /// when it panicked.
     pub(super) fn select_scheduler<'a>(
         &self,
-        core: &Core,
         sending: &Sending<'a>,
-    ) -> Result<Option<&'a str>, Failure> {
+    ) -> thread::Result<Option<&'a str>> {
         let Some(select) = &self.router.events.select_scheduler else {
             return Ok(None);
         };
-        let who = "the function that selects push schedulers";
-        self.guarded(core, Work::PushSelection, || select(sending), who)
-            .ok_or_else(|| Failure::new("selecting a push scheduler failed"))
+        self.catch(Work::PushSelection, || select(sending))
     }
 
     /// Returns whether the application chooses the push schedulers of packages.
@@ -255,18 +228,18 @@ impl Application {
         self.router.events.broadcast_filter.is_some()
     }
 
-    /// Asks the broadcast filter whether a session gets a message; `None` when it panicked.
+    /// Asks the broadcast filter whether a session gets a message; an error when it panicked.
     pub(super) fn filter_broadcast(
         &self,
         session: &Session,
         message: &[u8],
         options: &BroadcastOptions,
-    ) -> Option<bool> {
+    ) -> thread::Result<bool> {
         let Some(filter) = &self.router.events.broadcast_filter else {
-            return Some(true);
+            return Ok(true);
         };
         let call = || filter(session, message, &options.filter_param);
-        self.activity.call(Work::BroadcastFilter, call).ok()
+        self.catch(Work::BroadcastFilter, call)
     }
 
     /// Returns whether the application has handlers for an event of sessions.
@@ -295,7 +268,7 @@ impl Application {
         args: Vec<Value>,
     ) -> Result<Vec<Value>, Failure> {
         let work = async {
-            let call = RemoteCall::new(args, context);
+            let call = RemoteCall::new(args, context.clone());
             self.router.call_remote(index, call).await
         };
         let work = async { self.run(Work::Remote(index), work).await.ok() };
@@ -306,8 +279,9 @@ impl Application {
             Some(Err(Failure::new("the remote did not answer in time")))
         };
         future::or(work, late).await.unwrap_or_else(|| {
-            core.counters().add(Counter::Panics, 1);
-            tracing::error!(remote = name, "a remote panicked");
+            context
+                .clone()
+                .panicked(Panic::of("a remote").with_name(name));
             Err(Failure::new("the remote panicked"))
         })
     }

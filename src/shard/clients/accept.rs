@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Clients;
 use super::connection::{self, Connection, refused_for_address, refused_for_number};
-use crate::error::Fault;
+use crate::error::CloseReason;
 use crate::ids::Sid;
 use crate::metrics::Counter;
 use crate::net::clock;
@@ -52,7 +52,7 @@ impl Clients {
         core.counters().add(Counter::Accepted, 1);
         if self.refuses_socket(core, &socket) {
             refused_for_address(&address(&socket));
-            core.counters().closed(Fault::Blacklisted);
+            core.counters().closed(CloseReason::Blacklisted);
             return None;
         }
         if !self.process_sockets.enter() {
@@ -73,7 +73,7 @@ impl Clients {
     fn refuse<T>(&self, core: &Core, socket: &Socket) -> Option<T> {
         self.process_sockets.leave();
         refused_for_number(&address(socket));
-        core.counters().closed(Fault::MaxConnections);
+        core.counters().closed(CloseReason::MaxConnections);
         None
     }
 }
@@ -88,12 +88,12 @@ fn address(socket: &Socket) -> String {
 async fn serve(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
     let receiver = ClientReceiver { shard: &shard, sid };
     let end = drive::read(&socket, &shard.core.read_buffer, &receiver).await;
-    let fault = if let End::Failed = end {
-        Fault::Socket
+    let reason = if let End::Failed = end {
+        CloseReason::Socket
     } else {
-        Fault::Left
+        CloseReason::Left
     };
-    connection::end(&shard, sid, fault);
+    connection::end(&shard, sid, reason);
 }
 
 struct ClientReceiver<'a> {

@@ -7,7 +7,7 @@ use crate::client::crypto::PublicKey;
 use crate::client::heartbeat::{Deadlines, LINGER};
 use crate::client::transport::Transport;
 use crate::client::{ClientAddr, ClientEvent, ClientMachine, ClientState, Connected};
-use crate::error::Fault;
+use crate::error::{CloseReason, Fault};
 use crate::handler::Failure;
 use crate::ids::Sid;
 use crate::metrics::Counter;
@@ -141,13 +141,13 @@ impl Clients {
         self.wheel.borrow_mut().turn(time.now, due);
     }
 
-    /// Checks the deadlines of a connection; returns the fault of one that has passed.
+    /// Checks the deadlines of a connection; returns the reason to close of one that has passed.
     pub(in crate::shard) fn check_timeouts(
         &self,
         core: &Core,
         sid: Sid,
         time: ShardTime,
-    ) -> Option<Fault> {
+    ) -> Option<CloseReason> {
         let expired = self.connection(sid, |connection| {
             connection.in_wheel = false;
             let due = connection.deadlines.due(&self.timeouts, time);
@@ -161,7 +161,7 @@ impl Clients {
             }
             expired
         });
-        expired.flatten().map(|(_, fault)| fault)
+        expired.flatten().map(|(_, reason)| reason)
     }
 
     /// Sets the deadline of the next heartbeat, and sends one. Heartbeats must be on.
@@ -366,14 +366,14 @@ impl Clients {
 
     // ---- The end ----
 
-    /// Closes a connection: it reads no more bytes; a reason goes out as a kick package. `None` when it was closed
+    /// Closes a connection: it reads no more bytes; the text of a kick goes out as a package. `None` when it was closed
     /// already, or is gone.
     pub(in crate::shard) fn close(
         &self,
         core: &Core,
         sid: Sid,
-        fault: Fault,
-        reason: Option<&str>,
+        reason: CloseReason,
+        kick: Option<&str>,
     ) -> Option<Closed> {
         let closed = self.connection(sid, |connection| {
             let state = connection.state();
@@ -382,10 +382,10 @@ impl Clients {
             }
             // Packages that buffer schedulers hold are lost, the kick package is not (C73).
             connection.outbox.drop_collected();
-            if let Some(reason) = reason
+            if let Some(kick) = kick
                 && state == ClientState::Working
             {
-                let body = handshake::kick(reason);
+                let body = handshake::kick(kick);
                 let bytes = package::HEAD_BYTES + body.len();
                 let pool = &mut core.scheduler.borrow_mut().pool;
                 connection.outbox.package(pool, bytes, |out| {
@@ -396,7 +396,7 @@ impl Clients {
             let mut goodbye = Vec::new();
             connection
                 .client
-                .write_goodbye(&self.rules, fault, &mut goodbye);
+                .write_goodbye(&self.rules, reason, &mut goodbye);
             connection.client.close();
             connection.deadlines = Deadlines {
                 linger: Some(core.time.get().now + LINGER),
@@ -404,7 +404,7 @@ impl Clients {
             };
             self.watch(core, sid, connection);
             let scheduler = &mut *core.scheduler.borrow_mut();
-            if matches!(fault, Fault::OutboxFull | Fault::Socket) {
+            if reason.drops_output() {
                 connection.outbox.clear(&mut scheduler.pool);
                 connection.socket.shutdown();
             } else {
@@ -423,7 +423,7 @@ impl Clients {
             })
         });
         let closed = closed.flatten()?;
-        core.counters().closed(fault);
+        core.counters().closed(reason);
         if closed.counted {
             self.process_connections.leave();
         }
@@ -486,8 +486,8 @@ pub(super) fn receive(shard: &Rc<Shard>, sid: Sid, input: &mut [u8]) -> Option<u
             }
             Some(used)
         }
-        Err(fault) => {
-            shard.close(sid, fault, None);
+        Err(reason) => {
+            shard.react(Fault::Client(sid, reason));
             Some(bytes)
         }
     }
@@ -499,7 +499,7 @@ impl Clients {
         &self,
         sid: Sid,
         whole: &'a [u8],
-    ) -> Option<Result<ClientEvent<'a>, Fault>> {
+    ) -> Option<Result<ClientEvent<'a>, CloseReason>> {
         self.connection(sid, |connection| {
             connection.client.assembled(&self.rules, whole)
         })
@@ -507,10 +507,10 @@ impl Clients {
 }
 
 /// Ends a connection whose read task has ended.
-pub(super) fn end(shard: &Rc<Shard>, sid: Sid, fault: Fault) {
+pub(super) fn end(shard: &Rc<Shard>, sid: Sid, reason: CloseReason) {
     // Answers of the last turn leave first: the client may have closed only its own side.
     flush(shard, sid);
-    shard.close(sid, fault, None);
+    shard.react(Fault::Client(sid, reason));
     shard.clients.remove(&shard.core, sid);
 }
 

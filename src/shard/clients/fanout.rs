@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::Clients;
 use crate::client::ClientState;
 use crate::client::coder::PushError;
-use crate::error::Fault;
+use crate::error::CloseReason;
 use crate::handler::{BroadcastOptions, Failure, Sending};
 use crate::ids::Sid;
 use crate::limits::READ_BUFFER_BYTES;
@@ -37,13 +37,13 @@ impl Clients {
         route: &str,
         body: &'a [u8],
         scratch: &'a mut Vec<u8>,
-    ) -> Result<Option<Cow<'a, [u8]>>, Fault> {
+    ) -> Result<Option<Cow<'a, [u8]>>, CloseReason> {
         hop!();
         if self.coder.has_client_protos() {
             *scratch = self.scratch.take();
         }
         let body = self.coder.decode(route, body, scratch);
-        let body = body.map_err(|_| Fault::MessageBody)?;
+        let body = body.map_err(|_| CloseReason::MessageBody)?;
         if !body.valid {
             core.counters().add(Counter::BodiesInvalid, 1);
         }

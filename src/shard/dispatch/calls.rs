@@ -253,8 +253,7 @@ impl Shard {
         }
         self.fail_calls(applied.failed);
         let context = self.context();
-        self.app
-            .notify_servers(&self.core, &context, &applied.old, &cluster);
+        self.app.notify_servers(&context, &applied.old, &cluster);
     }
 
     /// Carries out an order of the registry.
@@ -271,6 +270,7 @@ impl Shard {
                     .answer_statistics(&self.core, question, &statistics);
             }
             Order::AddToBlacklist(more) => blacklist::add_from_console(self, more),
+            Order::React(fault) => self.react(fault),
         }
     }
 }

@@ -7,10 +7,9 @@ use bytes::Bytes;
 use super::log_text;
 use crate::client::crypto::PublicKey;
 use crate::client::handshake::Refusal;
-use crate::error::Fault;
+use crate::error::{CloseReason, Fault, Panic};
 use crate::handler::{Answer, Outcome, Session};
 use crate::ids::Sid;
-use crate::metrics::Counter;
 use crate::shard::Shard;
 use crate::shard::app::activity::Work;
 use crate::wire::{handshake, json};
@@ -73,7 +72,7 @@ impl Shard {
     }
 
     /// Calls the application; `None` when it panicked.
-    fn guarded<T>(&self, sid: Sid, call: impl FnOnce() -> T) -> Option<T> {
+    fn guarded<T>(self: &Rc<Self>, sid: Sid, call: impl FnOnce() -> T) -> Option<T> {
         let result = self.app.catch(Work::Handshake, call);
         if result.is_err() {
             self.handshake_panicked(sid);
@@ -81,9 +80,10 @@ impl Shard {
         result.ok()
     }
 
-    fn handshake_panicked(&self, sid: Sid) {
-        self.core.counters().add(Counter::Panics, 1);
-        tracing::error!(session = %sid, "a handshake handler panicked");
+    fn handshake_panicked(self: &Rc<Self>, sid: Sid) {
+        self.react(Fault::Bug(
+            Panic::of("a handshake handler").with_session(sid),
+        ));
     }
 
     /// Replies as the application has decided.
@@ -108,7 +108,7 @@ impl Shard {
     fn refuse(self: &Rc<Self>, sid: Sid, body: &[u8], cause: &str) {
         let cause = log_text(cause);
         if self.clients.refuse_handshake(&self.core, sid, body, cause) {
-            self.close(sid, Fault::Handshake, None);
+            self.react(Fault::Client(sid, CloseReason::Handshake));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A part does its own work and returns what happened; the methods here decide what that leads to. They stand by
 //! subject: messages and connections of clients here, then `handshake.rs`, `calls.rs` for other servers,
-//! `sessions.rs` for requests about sessions, `pushes.rs`.
+//! `sessions.rs` for requests about sessions, `pushes.rs`, and `faults.rs` for the reaction to a fault.
 //!
 //! **Where to start reading**: [`Shard::dispatch`], then [`Shard::finish`].
 
@@ -16,7 +16,8 @@ use super::clients::connection::{self, Closed, refused_for_address, refused_for_
 use super::origin::{Origin, ResponseTarget};
 use super::parcel::{Batch, Parcel};
 use crate::client::{ClientEvent, Connected};
-use crate::error::Fault;
+use crate::error::{CloseReason, Fault, Panic};
+use crate::handler::clock::Alarms;
 use crate::handler::{
     Answer, Incoming, LocalFuture, Outcome, Request, Sending, Session, SessionEvent, ShardContext,
     Slot, reply,
@@ -32,6 +33,7 @@ use crate::wire::websocket::{self, Opcode};
 use crate::wire::{handshake as bodies, package};
 
 mod calls;
+mod faults;
 mod handshake;
 mod pushes;
 mod sessions;
@@ -71,16 +73,16 @@ impl Shard {
             }
             ClientEvent::Assembled(whole) => match clients.assembled(sid, &whole) {
                 Some(Ok(event)) => self.client_event(sid, event),
-                Some(Err(fault)) => self.close(sid, fault, None),
+                Some(Err(reason)) => self.react(Fault::Client(sid, reason)),
                 None => {}
             },
             ClientEvent::Goodbye(code) => {
                 clients.raw(core, sid, |out| websocket::write_close(out, code));
-                self.close(sid, Fault::Left, None);
+                self.react(Fault::Client(sid, CloseReason::Left));
             }
-            ClientEvent::Answered(answer, fault) => {
+            ClientEvent::Answered(answer, reason) => {
                 clients.raw(core, sid, |out| out.extend_from_slice(&answer));
-                self.close(sid, fault, None);
+                self.react(Fault::Client(sid, reason));
             }
             ClientEvent::Ignored => core.counters().add(Counter::PackagesIgnored, 1),
             ClientEvent::Dropped => core.counters().add(Counter::MessagesDropped, 1),
@@ -93,11 +95,11 @@ impl Shard {
         clients.connected(core, sid, connected);
         if core.config.client.real_ip_header.is_some() && clients.refuses(sid) {
             refused_for_address(&clients.address_for_log(sid));
-            return self.close(sid, Fault::Blacklisted, None);
+            return self.close(sid, CloseReason::Blacklisted, None);
         }
         if !clients.count(sid) {
             refused_for_number(&clients.address_for_log(sid));
-            self.close(sid, Fault::MaxConnections, None);
+            self.close(sid, CloseReason::MaxConnections, None);
         }
     }
 
@@ -120,7 +122,7 @@ impl Shard {
         let body = match clients.decode(core, sid, text, message.body, scratch) {
             Ok(Some(body)) => body,
             Ok(None) => return,
-            Err(fault) => return self.close(sid, fault, None),
+            Err(reason) => return self.react(Fault::Client(sid, reason)),
         };
         let target = ResponseTarget {
             sid,
@@ -132,14 +134,14 @@ impl Shard {
             Target::NoRoute => return core.counters().add(Counter::MessagesDropped, 1),
             // As pinus: before anything else is said of the route.
             _ if !core.config.client.forward && !app.serves(route) => {
-                return self.close(sid, Fault::NotForwarded, None);
+                return self.react(Fault::Client(sid, CloseReason::NotForwarded));
             }
             Target::Malformed => {
                 return self.finish(target, text, &Outcome::error("meet unknown route message"));
             }
             Target::Attack => {
                 tracing::warn!(session = %sid, "attack session: a route names a constructor");
-                return self.close(sid, Fault::Kicked, Some("attack"));
+                return self.close(sid, CloseReason::Kicked, Some("attack"));
             }
             Target::Local(_) | Target::NoHandler | Target::Remote => {}
         }
@@ -285,8 +287,11 @@ impl Shard {
 
     #[cold]
     fn panicked(self: &Rc<Self>, target: ResponseTarget, route: &str) {
-        self.core.counters().add(Counter::Panics, 1);
-        tracing::error!(session = %target.sid, route, "a handler panicked");
+        self.react(Fault::Bug(
+            Panic::of("a handler")
+                .with_name(route)
+                .with_session(target.sid),
+        ));
         self.finish(target, route, &Outcome::error("the handler panicked"));
     }
 
@@ -380,20 +385,30 @@ impl Shard {
         if clients.has_room(core, sid, bytes) {
             return true;
         }
-        self.close(sid, Fault::OutboxFull, None);
+        self.react(Fault::Client(sid, CloseReason::OutboxFull));
         false
     }
 
     /// Closes a connection whose deadline has passed.
     pub(super) fn check_timeouts(self: &Rc<Self>, sid: Sid, time: ShardTime) {
-        if let Some(fault) = self.clients.check_timeouts(&self.core, sid, time) {
-            self.close(sid, fault, None);
+        if let Some(reason) = self.clients.check_timeouts(&self.core, sid, time) {
+            self.react(Fault::Client(sid, reason));
         }
     }
 
-    /// Closes a connection; tells the coordinator, the handlers and the delegate. A reason goes out as a kick package.
-    pub(super) fn close(self: &Rc<Self>, sid: Sid, fault: Fault, reason: Option<&str>) {
-        let Some(closed) = self.clients.close(&self.core, sid, fault, reason) else {
+    /// Makes the application's calls whose time has come.
+    pub(super) fn ring_alarms(self: &Rc<Self>, alarms: &Alarms, time: ShardTime) {
+        alarms.ring(time, |call| {
+            if self.app.catch(Work::Alarm, call).is_err() {
+                self.react(Fault::Bug(Panic::of("a delayed call")));
+            }
+        });
+    }
+
+    /// Closes a connection; tells the coordinator, the handlers and the delegate. The text of a kick goes out
+    /// as a package.
+    pub(super) fn close(self: &Rc<Self>, sid: Sid, reason: CloseReason, kick: Option<&str>) {
+        let Some(closed) = self.clients.close(&self.core, sid, reason, kick) else {
             return;
         };
         let Closed {
@@ -415,7 +430,7 @@ impl Shard {
     /// Closes the connections of all clients.
     pub(super) fn close_everything(self: &Rc<Self>) {
         for sid in self.clients.sids() {
-            self.close(sid, Fault::Stopping, None);
+            self.close(sid, CloseReason::Stopping, None);
         }
     }
 
@@ -464,7 +479,9 @@ impl Shard {
                         self.push_package(*sid, package);
                     }
                 }
-                Parcel::Kick { sid, reason } => self.close(*sid, Fault::Kicked, reason.as_deref()),
+                Parcel::Kick { sid, reason } => {
+                    self.close(*sid, CloseReason::Kicked, reason.as_deref())
+                }
                 Parcel::Bound { sid, uid, address } => self.bound(*sid, uid, address),
                 Parcel::Unbound { sid } => self.unbound(*sid),
                 Parcel::Request {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Shard;
+use crate::error::{Fault, Panic};
 use crate::handler::{BroadcastOptions, Failure, Sending, Session};
 use crate::ids::Sid;
 use crate::metrics::Counter;
@@ -16,7 +17,7 @@ use crate::wire::package;
 
 impl Shard {
     /// Encodes a push or broadcast once for all who get it, and chooses its scheduler.
-    fn outgoing(&self, sending: &Sending<'_>) -> Result<Outgoing, Failure> {
+    fn outgoing(self: &Rc<Self>, sending: &Sending<'_>) -> Result<Outgoing, Failure> {
         let package = self.clients.encode_push(&self.core, sending)?;
         Ok(Outgoing {
             bytes: package.into(),
@@ -25,8 +26,13 @@ impl Shard {
     }
 
     /// Chooses the scheduler of a package.
-    pub(super) fn select_scheduler(&self, sending: &Sending<'_>) -> Result<Via, Failure> {
-        let choice = self.app.select_scheduler(&self.core, sending)?;
+    pub(super) fn select_scheduler(self: &Rc<Self>, sending: &Sending<'_>) -> Result<Via, Failure> {
+        let choice = self.app.select_scheduler(sending).map_err(|_| {
+            self.react(Fault::Bug(Panic::of(
+                "the function that selects push schedulers",
+            )));
+            Failure::new("selecting a push scheduler failed")
+        })?;
         self.clients.scheduler(&self.core, sending, choice)
     }
 
@@ -144,22 +150,23 @@ impl Shard {
         options: &BroadcastOptions,
     ) {
         let message = &package.bytes[package::HEAD_BYTES..];
-        let (before, mut panics) = (sids.len(), 0);
+        let before = sids.len();
         sids.retain(|sid| {
             let Some(identity) = self.clients.identity(*sid) else {
                 return false;
             };
             let session = Session::new(*sid, identity, self.clone());
             let answer = self.app.filter_broadcast(&session, message, options);
-            panics += u64::from(answer.is_none());
-            answer.unwrap_or(false)
+            answer.unwrap_or_else(|_| {
+                self.react(Fault::Bug(
+                    Panic::of("the broadcast filter").with_session(*sid),
+                ));
+                false
+            })
         });
-        let counters = self.core.counters();
         let skipped = (before - sids.len()) as u64;
-        counters.add(Counter::BroadcastsFiltered, skipped);
-        if panics > 0 {
-            counters.add(Counter::Panics, panics);
-            tracing::error!(sessions = panics, "the broadcast filter panicked");
-        }
+        self.core
+            .counters()
+            .add(Counter::BroadcastsFiltered, skipped);
     }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::Shard;
-use crate::error::Fault;
+use crate::error::CloseReason;
 use crate::handler::{BroadcastOptions, Failure, LocalFuture, SessionEvent, Slot};
 use crate::ids::{ShardId, Sid};
 use crate::metrics::Counter;
@@ -344,7 +344,7 @@ impl Shard {
     fn kick_anywhere(self: &Rc<Self>, sid: Sid, reason: Option<&str>) {
         self.unbound(sid);
         if sid.shard() == self.core.id {
-            return self.close(sid, Fault::Kicked, reason);
+            return self.close(sid, CloseReason::Kicked, reason);
         }
         let reason = reason.map(Into::into);
         self.core

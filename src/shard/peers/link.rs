@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::Peers;
 use super::writer::PeerWriter;
+use crate::error::{Fault, LinkFault};
 use crate::ids::PeerIndex;
 use crate::metrics::Counter;
 use crate::net::clock;
@@ -20,7 +21,7 @@ use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::Socket;
 use crate::peer::Epoch;
 use crate::peer::directory::Peer;
-use crate::peer::pomelo::mailbox::{Backoff, LinkFault, Mailbox, MailboxEvent};
+use crate::peer::pomelo::mailbox::{Backoff, Mailbox, MailboxEvent};
 use crate::shard::origin::Origin;
 use crate::shard::parcel::Parcel;
 use crate::shard::{Core, Shard};
@@ -276,7 +277,7 @@ impl Receiver for LinkReceiver<'_> {
             connection.mailbox.receive(input)
         };
         let received = received.map_err(|fault| {
-            link.end_with(fault);
+            shard.react(Fault::Peer(link.index, fault));
             End::Enough
         })?;
         let Some((used, event)) = received else {
@@ -341,19 +342,19 @@ impl Peers {
                 link.request_dial();
             } else {
                 link.dial_requested.set(false);
-                failed.append(&mut self.end_link(core, &link, LinkFault::Removed));
+                failed.append(&mut self.end_link(core, link.index, LinkFault::Removed));
             }
         }
         failed
     }
 
-    /// Sends pings that are due; ends links that do not answer them, or take no bytes. Returns the calls that
-    /// failed.
-    pub(in crate::shard) fn ping_links(&self, core: &Core, time: ShardTime) -> Vec<Origin> {
-        let mut failed = Vec::new();
+    /// Sends pings that are due. Returns the faults of peers that do not answer them, or take no bytes.
+    pub(in crate::shard) fn ping_links(&self, core: &Core, time: ShardTime) -> Vec<Fault<'static>> {
+        let mut faults = Vec::new();
         for link in self.own_links() {
             if link.writer.has_overflowed() {
-                failed.append(&mut self.end_link(core, &link, LinkFault::QueueFull));
+                faults.push(Fault::Peer(link.index, LinkFault::QueueFull));
+                continue;
             }
             let due = match link.state.borrow_mut().connection() {
                 Some(connection) => connection.mailbox.ping_due(time),
@@ -364,10 +365,10 @@ impl Peers {
                     out.extend_from_slice(&mqtt::PINGREQ);
                 }),
                 Ok(false) => {}
-                Err(fault) => failed.append(&mut self.end_link(core, &link, fault)),
+                Err(fault) => faults.push(Fault::Peer(link.index, fault)),
             }
         }
-        failed
+        faults
     }
 
     /// The links that this shard owns.
@@ -377,11 +378,23 @@ impl Peers {
 
     /// Ends a link from outside its read loop, which sees the end of its socket. Returns the calls that failed at
     /// once, where there was no connection.
-    pub(super) fn end_link(&self, core: &Core, link: &Link, fault: LinkFault) -> Vec<Origin> {
-        if link.end_with(fault) {
-            return Vec::new();
+    pub(in crate::shard) fn end_link(
+        &self,
+        core: &Core,
+        peer: PeerIndex,
+        fault: LinkFault,
+    ) -> Vec<Origin> {
+        match self.link(peer) {
+            Some(link) if !link.end_with(fault) => {
+                self.link_ended(core, &link, fault, None, Duration::ZERO)
+            }
+            _ => Vec::new(),
         }
-        self.link_ended(core, link, fault, None, Duration::ZERO)
+    }
+
+    /// Returns the link to a peer, if this shard owns it.
+    pub(super) fn link(&self, peer: PeerIndex) -> Option<Rc<Link>> {
+        self.links.borrow().get(peer.index()).cloned().flatten()
     }
 
     /// Notes an answer of the server; the first one on a connection brings the link up.

@@ -14,10 +14,10 @@ use slab::Slab;
 use super::Core;
 use super::origin::Origin;
 use crate::config::{Config, Server};
+use crate::error::LinkFault;
 use crate::ids::PeerIndex;
 use crate::peer::directory::Cluster;
 use crate::peer::pending::Calls;
-use crate::peer::pomelo::mailbox::LinkFault;
 use crate::route::balance::Balancer;
 
 pub(super) mod calls;
@@ -101,9 +101,8 @@ impl Peers {
             self.send_frames(core, peer, epoch, &frames);
         }
         for peer in overflowed {
-            let link = self.links.borrow().get(peer.index()).cloned().flatten();
-            if let Some(link) = link {
-                failed.append(&mut self.end_link(core, &link, LinkFault::QueueFull));
+            failed.append(&mut self.end_link(core, peer, LinkFault::QueueFull));
+            if let Some(link) = self.link(peer) {
                 link.request_dial();
             }
         }

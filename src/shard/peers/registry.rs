@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Peers;
 use super::writer::{self, PeerWriter};
 use crate::config::{self, Config};
-use crate::error::Error;
+use crate::error::{Error, Fault, LinkFault};
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::dial::{DialError, dial};
@@ -46,7 +46,7 @@ pub(in crate::shard) struct Registry {
     /// The time of the next look at the clock.
     next_tick: Cell<Instant>,
     /// Reason for the end of the connection, where this side ends it.
-    end_reason: Cell<Option<&'static str>>,
+    end_reason: Cell<Option<LinkFault>>,
     /// This server has left the cluster.
     left: Cell<bool>,
 }
@@ -59,6 +59,8 @@ pub(in crate::shard) enum Order {
     AnswerStatistics(StatisticsQuestion),
     /// Add expressions to the blacklist.
     AddToBlacklist(Vec<String>),
+    /// React to a fault.
+    React(Fault<'static>),
 }
 
 /// Makes the directory of the configured servers.
@@ -167,14 +169,13 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, registry: Rc<Registry>) {
                 if registry.left.get() {
                     return;
                 }
-                let reason = registry.end_reason.take();
-                let reason = reason.unwrap_or("the master closed the connection");
+                let reason = registry.end_reason.take().unwrap_or(LinkFault::Left);
                 let text = "the link to the master is down";
-                (lived, text, reason.to_owned())
+                (lived, text, reason.text().to_owned())
             }
             Err(error) => {
                 let reason = match error {
-                    DialError::Timeout => "connecting took too long".to_owned(),
+                    DialError::Timeout => LinkFault::ConnectTimeout.text().to_owned(),
                     DialError::Io(error) => error.to_string(),
                 };
                 (Duration::ZERO, "the master is not reachable", reason)
@@ -234,7 +235,7 @@ impl Receiver for MasterReceiver<'_> {
             peers.send(core, &registry.writer, |bytes| bytes.append(&mut out));
         }
         let received = received.map_err(|fault| {
-            registry.end_reason.set(Some(fault.text()));
+            shard.react(Fault::Master(fault));
             End::Enough
         })?;
         let Some((used, event)) = received else {
@@ -260,10 +261,6 @@ impl Peers {
     fn master_event(&self, core: &Core, registry: &Registry, event: MasterEvent) -> Option<Order> {
         match event {
             MasterEvent::Accepted => tracing::info!("part of the cluster"),
-            MasterEvent::Refused(text) => {
-                let text = format!("the master refused this server: {text}");
-                (core.stop)(Some(Error::Config(text)));
-            }
             MasterEvent::Subscribed(list) => {
                 registry.replace(&list, None);
                 return Some(registry.members());
@@ -285,10 +282,12 @@ impl Peers {
                 registry.remove(&id);
                 return Some(registry.members());
             }
+            MasterEvent::Refused(text) => {
+                let text = format!("the master refused this server: {text}");
+                return Some(Order::React(Fault::Operator(Error::Config(text))));
+            }
             MasterEvent::RegisterAnew => {
-                registry.end_reason.set(Some(
-                    "the master has lost this server, which registers anew",
-                ));
+                return Some(Order::React(Fault::Master(LinkFault::Forgotten)));
             }
             MasterEvent::StartOver => tracing::info!("all servers of the cluster have started"),
             MasterEvent::AskFigures(question) => {
@@ -341,28 +340,42 @@ impl Peers {
             master.answer_statistics(question, statistics, out);
         });
     }
+}
 
-    /// Lets the registry act on its deadlines; returns a new list of servers, where it has one.
-    pub(in crate::shard) fn tick_registry(&self, core: &Core, time: ShardTime) -> Option<Order> {
-        let registry = self.registry.borrow().clone()?;
-        if time.now < registry.next_tick.get() {
-            return None;
-        }
-        registry.next_tick.set(time.now + Duration::from_secs(1));
-        let members = registry.remove_unnamed(time).then(|| registry.members());
-        if registry.writer.is_open() {
-            let mut out = Vec::new();
-            let alive = registry.master.borrow_mut().tick(time, &mut out);
-            if !out.is_empty() {
-                self.send(core, &registry.writer, |bytes| bytes.append(&mut out));
-            }
-            if let Err(fault) = alive {
-                registry.end_reason.set(Some(fault.text()));
-                registry.writer.shutdown();
-            }
-        }
-        members
+/// Lets the registry act on its deadlines.
+pub(in crate::shard) fn tick(shard: &Rc<Shard>, time: ShardTime) {
+    let (core, peers) = (&shard.core, &shard.peers);
+    let Some(registry) = peers.registry.borrow().clone() else {
+        return;
+    };
+    if time.now < registry.next_tick.get() {
+        return;
     }
+    registry.next_tick.set(time.now + Duration::from_secs(1));
+    let members = registry.remove_unnamed(time).then(|| registry.members());
+    if registry.writer.is_open() {
+        let mut out = Vec::new();
+        let alive = registry.master.borrow_mut().tick(time, &mut out);
+        if !out.is_empty() {
+            peers.send(core, &registry.writer, |bytes| bytes.append(&mut out));
+        }
+        if let Err(fault) = alive {
+            shard.react(Fault::Master(fault));
+        }
+    }
+    if let Some(members) = members {
+        shard.carry_out(members);
+    }
+}
+
+/// Ends the connection to the master, after the bytes that wait for it. [`run`] dials again.
+pub(in crate::shard) fn end(shard: &Rc<Shard>, fault: LinkFault) {
+    let Some(registry) = shard.peers.registry.borrow().clone() else {
+        return;
+    };
+    registry.end_reason.set(Some(fault));
+    writer::flush(shard, &registry.writer);
+    registry.writer.shutdown();
 }
 
 /// Tells the master that this server leaves.

@@ -73,7 +73,7 @@ impl Harness {
     }
 
     /// One whole packet.
-    fn take(&mut self, packet: &[u8]) -> Result<Option<MasterEvent>, MasterFault> {
+    fn take(&mut self, packet: &[u8]) -> Result<Option<MasterEvent>, LinkFault> {
         let received = self.master.receive(self.now, packet, &mut self.out)?;
         let (bytes, event) = received.expect("a whole packet");
         assert_eq!(bytes, packet.len());
@@ -211,14 +211,14 @@ fn a_list_that_is_refused_ends_the_connection() {
         monitor.open();
         monitor.register();
         let answer = publish(admin::MONITOR, answer.to_string().as_bytes());
-        assert_eq!(monitor.take(&answer), Err(MasterFault::NoList));
+        assert_eq!(monitor.take(&answer), Err(LinkFault::NoList));
     }
 }
 
 #[test]
 fn a_server_comes_back_without_record_and_without_token() {
     let mut monitor = Harness::joined(Dialect::Pomelo);
-    assert_eq!(monitor.take(&mqtt::DISCONNECT), Err(MasterFault::Left));
+    assert_eq!(monitor.take(&mqtt::DISCONNECT), Err(LinkFault::Left));
     for attempt in 0..2 {
         monitor.open();
         assert_eq!(
@@ -231,7 +231,7 @@ fn a_server_comes_back_without_record_and_without_token() {
         let text = br#"{"code":-1,"msg":"id has been registered. id:connector-1"}"#;
         let no = publish(admin::RECONNECT_OK, text);
         if attempt == 0 {
-            assert_eq!(monitor.take(&no), Err(MasterFault::StillConnected));
+            assert_eq!(monitor.take(&no), Err(LinkFault::StillConnected));
         }
     }
     let yes = publish(admin::RECONNECT_OK, br#"{"code":1,"msg":"ok"}"#);
@@ -304,7 +304,7 @@ fn a_ping_goes_out_each_minute_and_two_minutes_of_silence_end_the_link() {
         assert_eq!(master.tick(at(seconds), out), Ok(()));
         assert_eq!(!out.is_empty(), sent, "{seconds}");
     }
-    assert_eq!(master.tick(at(240), out), Err(MasterFault::NoPong));
+    assert_eq!(master.tick(at(240), out), Err(LinkFault::NoPong));
     assert_eq!(
         master.tick(at(999), out),
         Ok(()),
@@ -335,7 +335,7 @@ fn after_a_pause_a_pong_may_take_its_whole_time_again() {
     time.now += 2 * KEEPALIVE - Duration::from_secs(1);
     assert_eq!(master.tick(time, out), Ok(()));
     time.now += Duration::from_secs(1);
-    assert_eq!(master.tick(time, out), Err(MasterFault::NoPong));
+    assert_eq!(master.tick(time, out), Err(LinkFault::NoPong));
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn joining_may_not_take_for_ever() {
     );
     assert_eq!(
         master.tick(ShardTime::new(*now + JOIN_MAX), out),
-        Err(MasterFault::JoinTimeout)
+        Err(LinkFault::JoinTimeout)
     );
 }
 
@@ -555,7 +555,7 @@ fn an_answer_never_goes_to_a_later_connection() {
     let Some(MasterEvent::AskStatistics(online)) = monitor.tell("onlineUser", json!(null)) else {
         panic!()
     };
-    assert_eq!(monitor.take(&[0xff]), Err(MasterFault::Bytes));
+    assert_eq!(monitor.take(&[0xff]), Err(LinkFault::Bytes));
     for _ in 0..2 {
         monitor.out.clear();
         monitor

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::Connection;
 use crate::client::ClientState;
-use crate::error::Fault;
+use crate::error::{CloseReason, Fault};
 use crate::ids::Sid;
 use crate::limits::PACKAGE_BODY_BYTES_MAX;
 use crate::metrics::Counter;
@@ -161,7 +161,7 @@ pub(in crate::shard) fn flush(shard: &Rc<Shard>, sid: Sid) {
         false
     });
     if failed == Some(true) {
-        shard.close(sid, Fault::Socket, None);
+        shard.react(Fault::Client(sid, CloseReason::Socket));
     }
 }
 
@@ -181,7 +181,7 @@ async fn flush_blocked(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
         match is_done {
             Some(Ok(false)) => {}
             Some(Ok(true)) => break,
-            Some(Err(_)) => return shard.close(sid, Fault::Socket, None),
+            Some(Err(_)) => return shard.react(Fault::Client(sid, CloseReason::Socket)),
             None => return,
         }
     }
