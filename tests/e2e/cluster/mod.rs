@@ -22,6 +22,7 @@ mod push;
 mod races;
 pub(crate) mod remotes;
 mod session;
+mod unknown_server;
 mod wire;
 
 /// The same promise on each frontend: four tests in a module of the promise's name.
