@@ -35,6 +35,8 @@ mod handshake;
 #[cfg(feature = "runtime")]
 mod malformed;
 #[cfg(feature = "runtime")]
+mod registration;
+#[cfg(feature = "runtime")]
 mod replay;
 #[cfg(feature = "runtime")]
 mod responses;

@@ -75,7 +75,14 @@ pub(crate) struct Server {
     _running: Running,
 }
 
-/// Those that were started. Held while one starts: that is for one thread at a time.
+/// Starts a gateway. The start changes the panic hook for a moment, which is one for the whole process.
+pub(crate) fn start_gateway(gateway: Gateway) -> Running {
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    gateway.start().expect("the gateway starts")
+}
+
+/// The servers that were started.
 static SERVERS: Mutex<Vec<&Server>> = Mutex::new(Vec::new());
 
 /// A server of the reference application. Each is started when it is first asked for and serves all
@@ -122,10 +129,8 @@ fn start(name: &'static str, dialect: Dialect) -> Server {
     let is_there = move |method: &str| {
         name != "c-dict" || !known[format!("connector.entryHandler.{method}")].is_null()
     };
-    let running = Gateway::new(config)
-        .handlers(move |_| app::router(name, dialect, &handlers, &is_there))
-        .start()
-        .expect("the gateway starts");
+    let router = move |_| app::router(name, dialect, &handlers, &is_there);
+    let running = start_gateway(Gateway::new(config).handlers(router));
     Server {
         name,
         dialect,

@@ -12,6 +12,7 @@ use tangelo::{Gateway, Running};
 
 use super::link::listen;
 use crate::client::{Client, KICK, Message, Package};
+use crate::server::start_gateway;
 
 /// Makes a new session what a captured one was, and says its id.
 const STAND_IN: &str = "connector.replay.standIn";
@@ -74,10 +75,7 @@ impl Frontend {
             router.raw_route(STAND_IN, stand_in)
         };
         Self {
-            running: Gateway::new(config)
-                .handlers(router)
-                .start()
-                .expect("the gateway starts"),
+            running: start_gateway(Gateway::new(config).handlers(router)),
             rpc,
             backends: backends.into(),
             sessions: BTreeMap::new(),
