@@ -154,3 +154,28 @@ fn a_refused_handshake_is_a_line_with_its_cause() {
         ["the type or version of the client is not accepted"]
     );
 }
+
+#[test]
+fn a_panic_is_counted_and_its_line_names_route_and_session() {
+    collect_log();
+    let mut gateway = Gateway::new(Config::default())
+        .handlers(|_| failing())
+        .in_memory()
+        .unwrap();
+    let mut client = gateway.connect();
+    LOG.take();
+    client.ask("connector.entryHandler.panic", &json!({}));
+    gateway.advance(100 * MS);
+    let lines = log_lines("a handler panicked");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(
+        lines[0].contains("name=\"connector.entryHandler.panic\""),
+        "{lines:?}"
+    );
+    assert!(lines[0].contains(" session="), "{lines:?}");
+    assert_eq!(gateway.counter("handler_panics"), 1);
+    assert_eq!(
+        client.request("connector.entryHandler.fine", &json!({})),
+        json!("fine")
+    );
+}
