@@ -1,7 +1,7 @@
 //! The chat room of the binary, as a program of its own: `cargo run --release --example chat`, then open
 //! the address that it prints in two tabs.
 //!
-//! Its handlers are in `src/gateway/room.rs`; nothing in them is out of reach of an application.
+//! Its handlers are in `src/gateway/room.rs`; they use only the public API.
 
 use tangelo::{Config, Gateway, handler};
 

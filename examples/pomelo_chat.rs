@@ -2,12 +2,12 @@
 //! `cargo run --release --example pomelo_chat -- --app-dir examples/pomelo_chat --id connector-1`
 //!
 //! It takes the command line of the binary. That folder lists a master and a chat server, which are not
-//! part of it: until they run, whoever enters gets `{"code":500}`. The chat server may be that of
-//! `tests/genuine/chat`, or of the chat that Pomelo is known by. In a Pomelo project the command is
+//! part of it: until they run, a player who enters gets `{"code":500}`. The chat server may be that of
+//! `tests/genuine/chat`, or of Pomelo's own chat. In a Pomelo project the command is
 //! `-- --app-dir path/to/game-server --id connector-1`.
 //!
 //! `connector.entryHandler.enter` with `{"username":"ann","rid":"lobby"}` answers `{"users":["ann"]}`,
-//! everybody who is in the room; a name that is in already gets `{"code":500,"error":true}`.
+//! everybody who is in the room; a name that is already in the room gets `{"code":500,"error":true}`.
 //!
 //! `main` has the settings of the connector in `app.js`, `enter` is
 //! `app/servers/connector/handler/entryHandler.js`, and everything else of the project stays as it is.

@@ -12,7 +12,7 @@ use crate::ids::{PeerIndex, Sid};
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// The reason why tangelo refuses to start or had to stop. The text names file, key, value and the
-/// accepted values, and can be shown unchanged.
+/// expected values, and can be shown unchanged.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {

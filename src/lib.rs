@@ -13,15 +13,15 @@
 //! The modules from the ground up. Each may use those before it in this list:
 //!
 //! * `dialect`, [`config`], [`limits`], `ids`, `error`, `metrics`: differences, knobs, bounds, names.
-//! * [`pool`]: threads for what blocks. Feature `runtime`.
+//! * [`pool`]: threads for blocking work. Feature `runtime`.
 //! * [`wire`]: formats; bytes in, values out.
-//! * `session`, `route`: who a client is; where a message goes.
+//! * `session`, `route`: identity of a client; target of a message.
 //! * `client`, `push`, `peer`: protocol machines and tables, without sockets or clock.
 //! * `handler`: handlers and filters of this server's own routes.
 //! * `checked`: the check of a configuration. Feature `runtime`.
-//! * `net`, `shard`, `gateway`: sockets, one core's world, the process. Feature `runtime`.
+//! * `net`, `shard`, `gateway`: sockets, one core, the process. Feature `runtime`.
 //!
-//! Without the feature `runtime` everything up to `handler` but `pool` builds on any platform.
+//! Without the feature `runtime`, the modules up to `handler` except `pool` build on any platform.
 //!
 //! Read next: `ARCHITECTURE.md`, then `client/mod.rs` for the states of a connection.
 

@@ -59,7 +59,7 @@ impl ShardTime {
         (resumed + grace).clamp(deadline, deadline + grace + STEP_MAX)
     }
 
-    /// Whether a deadline has passed that is put off by `grace` after a pause.
+    /// Returns whether a deadline has passed that is put off by `grace` after a pause.
     pub fn is_over(self, deadline: Instant, grace: Duration) -> bool {
         self.now >= self.due(deadline, grace)
     }

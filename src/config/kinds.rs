@@ -19,7 +19,7 @@ pub(crate) trait Kind<T>: fmt::Display {
     /// Returns the value as `T`, unless it has another form.
     fn parse(&self, raw: RawValue<'_>) -> Option<T>;
 
-    /// Whether a value is in the range of this kind.
+    /// Returns whether a value is in the range of this kind.
     fn admits(&self, _value: &T) -> bool {
         true
     }

@@ -48,19 +48,19 @@ knobs! {
         id: String = "connector-1".into(), Text, Pomelo "id";
         /// Server type. This server handles the routes that begin with it.
         server_type: String = "connector".into(), Text, Pomelo "serverType";
-        /// Server type whose servers get the messages for our own type that no handler here takes. Their
-        /// routes stay as they are. Without it such a message gets code 500. Pomelo looks for a
-        /// handler by the type in the route, so a backend of this type runs the connector's own
-        /// handlers, `app/servers/connector/handler`, as they are; `docs/moving-in.md` describes the setup of Pinus.
-        /// It must differ from `server_type`.
+        /// Server type whose servers get the messages of our own type that have no handler here. The route of
+        /// such a message does not change. Without this key the message gets code 500. Pomelo looks for a
+        /// handler by the type in the route, so a backend of this type runs the connector's own handlers,
+        /// `app/servers/connector/handler`, as they are; `docs/moving-in.md` describes the setup of Pinus. It
+        /// must differ from `server_type`.
         delegate: Option<String> = None, Text;
-        /// Remote of the delegate, `service.method`, that tangelo calls once for each session which has
-        /// closed after the delegate got a message of it. Its argument is the session as backends see it
-        /// (`{"id":…,"frontendId":…,"uid":…,"settings":{…}}`), and routing chooses the server. tangelo
-        /// waits for no answer, and counts a call that it cannot send (`delegate_untold`). It takes
-        /// the place of `session.on('closed')`, which a `BackendSession` does not have.
+        /// Remote of the delegate, `service.method`. tangelo calls it once for each closed session that had
+        /// sent a message to the delegate. Its argument is the session as backends see it
+        /// (`{"id":…,"frontendId":…,"uid":…,"settings":{…}}`), and routing chooses the server. tangelo does
+        /// not wait for an answer, and counts a call that it cannot send (`delegate_untold`). The remote
+        /// takes the place of `session.on('closed')`, which a `BackendSession` does not have.
         delegate_closed: Option<String> = None, Text;
-        /// Environment: the part of the project's files that counts.
+        /// Environment, such as `production`. It selects the part of the project's files that tangelo reads.
         env: String = "development".into(), Text, Pomelo "env";
         /// Framework whose details tangelo follows where Pomelo and Pinus differ.
         dialect: Dialect = Dialect::Pomelo, DIALECT;
@@ -78,10 +78,11 @@ knobs! {
         /// core, and a warning names the core. Gateways in different network namespaces, such as
         /// containers, do not see each other's reservations.
         pin: bool = false, Switch;
-        /// Time that the application gets for its start; after it the start fails.
+        /// Longest time for the start of the application. After it the start fails.
         start_timeout: Duration = Duration::from_secs(60), TimeRange(100 * MILLISECOND..=HOUR);
-        /// Time that the application gets to end: its background tasks, and its functions before the stop.
-        /// After it tangelo closes the clients. A supervisor that kills must wait longer.
+        /// Longest time for the end of the application: its background tasks, and its functions before the
+        /// stop. After it tangelo closes the clients. A supervisor must wait longer before it kills the
+        /// process.
         stop_timeout: Duration = Duration::from_secs(3), TimeRange(Duration::ZERO..=10 * MINUTE), Pomelo "TIME_WAIT_STOP";
         /// Folder of the Pomelo project. In `tangelo.toml` it is relative to that file, in a flag to the
         /// working directory; a main script on the command line names its own folder. File and flags win
@@ -93,8 +94,8 @@ knobs! {
         /// Routes of handlers in other servers that get a code too, sorted together with those of the
         /// handlers here. Other routes travel as text. Pomelo finds them in the project's JavaScript.
         handler_routes: Vec<String> = Vec::new(), Texts(r#"["chat.chatHandler.send", "area.playerHandler.move"]"#);
-        /// The other servers, in the order in which routing counts them. They count only without a
-        /// `master`, which would name them. In a project the default is `config/servers.json`.
+        /// The other servers, in the order that routing uses. tangelo uses this list only without a master,
+        /// because a master sends its own. In a project the default is `config/servers.json`.
         servers as "server": Vec<Server> = Vec::new(), ListOf::<Server>::at_most(limits::SERVERS_MAX), Pomelo "config/servers.json";
         /// Strategies: how tangelo chooses the server of a forwarded message. The keys of `[route]` are
         /// server types, or `default` for all that are not named. A strategy is `default` (by the uid, as
@@ -162,9 +163,10 @@ knobs! {
         /// Accepted kinds and versions of clients, such as `js-websocket >=0.3.1 <2`, `* >=1.2` or
         /// `!old-client`. Others get code 501. Without it tangelo accepts all.
         accept: Vec<String> = Vec::new(), Texts(r#"["js-websocket >=0.3.1 <2", "!old-client"]"#), Pomelo "checkClient";
-        /// Regular expressions. tangelo closes a client at its accept when one of them matches a part of
-        /// its address. An IPv4 client of a listener on `[::]` has the address `::ffff:a.b.c.d`. At most
-        /// 10 000, with those of `client.blacklist_file` and of the master's console.
+        /// Regular expressions. tangelo closes a connection as soon as it has accepted it, if one of them
+        /// matches a part of the client's address. An IPv4 client of a listener on `[::]` has the address
+        /// `::ffff:a.b.c.d`. At most 10 000, with those of `client.blacklist_file` and of the master's
+        /// console.
         blacklist: Vec<String> = Vec::new(), Texts(r"['192\.0\.2\.', '203\.0\.113\.7$']"), Pomelo "blacklistFun";
         /// A regular file with more of these expressions, one a line. tangelo reads it again within seconds
         /// after a change. It reports a file that it cannot use, and keeps the lines from before.
@@ -265,9 +267,9 @@ knobs! {
         keepalive: Duration = Duration::from_secs(10), TimeRange(100 * MILLISECOND..=10 * MINUTE), Pomelo "proxyConfig.keepalive";
         /// Longest time for connecting to a server.
         connect_timeout: Duration = Duration::from_secs(2), TimeRange(10 * MILLISECOND..=MINUTE);
-        /// Longest time for a server's first answer on a new connection; after it the calls of the
-        /// server fail, and tangelo dials it again. When it is too short, the first calls fail of a server
-        /// that is busy with its own start.
+        /// Longest time for a server's first answer on a new connection. After it the calls of the server
+        /// fail, and tangelo dials it again. If it is too short, the first calls to a server that is still
+        /// starting fail.
         answer_timeout: Duration = Duration::from_secs(5), TimeRange(100 * MILLISECOND..=10 * MINUTE);
         /// First pause before tangelo dials a lost link again. The pause doubles up to `rpc.backoff_max` until
         /// a link has lasted for 5 s. Each pause is up to a quarter shorter by chance. It must not be longer
@@ -279,10 +281,10 @@ knobs! {
         /// once.
         calls_in_flight_max: usize = 10_000, Count(1..=1_000_000), Pomelo "pendingSize";
         /// Address for calls from other servers. In a project the default is the `host` and `port` of this
-        /// server in `servers.json`, where the others look for it in any case. Set it where that address is
-        /// not one of this machine, or to listen on all (`[::]:3150`). Without it there is no such listener:
-        /// for a server without `port`, without a project, and always with `cluster.join = false`.
-        /// Pomelo listens on all addresses.
+        /// server in `servers.json`, and other servers always dial that address. Set this key if this machine
+        /// does not have that address, or to listen on all addresses (`[::]:3150`). Without an address
+        /// tangelo opens no listener for calls: for a server without `port`, without a project, and always
+        /// with `cluster.join = false`. Pomelo listens on all addresses.
         listen: Option<SocketAddr> = None, KnownAddress;
         /// Servers that may call: `any`, or `cluster` for the hosts of servers that the master knows. Calls
         /// carry no credentials, so with `any` the address in `rpc.listen` must not be reachable from
@@ -295,15 +297,15 @@ knobs! {
     /// Membership in a cluster.
     #[derive(Debug, Clone, PartialEq)]
     pub struct Cluster, keys "cluster." of |config: Config| config.cluster, {
-        /// Registers with the project's master and follows its news about the other servers. When false,
-        /// tangelo uses the servers of `servers.json`, and backends reach no session here. Without a
-        /// project it changes nothing.
+        /// Registers with the project's master and follows its list of servers. When false, tangelo uses the
+        /// servers of `servers.json`, and backends cannot reach the sessions here. Without a project this key
+        /// has no effect.
         join: bool = true, Switch;
         /// First pause before tangelo dials a lost master again. The pause doubles up to
         /// `cluster.reconnect_max`, and must not be longer than that.
         reconnect_min: Duration = Duration::from_secs(1), TimeRange(10 * MILLISECOND..=MINUTE);
-        /// Longest pause between two dials. With a longer one this server returns later after a restart of
-        /// the master, which does not know it until then.
+        /// Longest pause between two dials. After a restart of the master, this server is missing from its
+        /// list until the next dial.
         reconnect_max: Duration = Duration::from_secs(60), TimeRange(10 * MILLISECOND..=10 * MINUTE);
         /// Folders with the names of `Router::remote` as JavaScript. Every other server of a Pinus cluster
         /// loads them for its stubs, `app.rpc.<own type>`, and throws when it does not find them. Without

@@ -1,5 +1,5 @@
-//! The only clock: that of the kernel, or on a thread that runs a gateway in memory a virtual one,
-//! which only the test moves.
+//! The only source of time: the clock of the kernel, or on the thread of a gateway in memory a virtual
+//! clock, which only the test moves.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

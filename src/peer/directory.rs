@@ -1,10 +1,10 @@
 //! The other servers of the cluster, by type.
 //!
 //! **Invariants**: the list of a type keeps the order in which its servers became known, which
-//! routing counts on; a [`PeerIndex`] is given once, to one id at one address, so that what was
-//! meant for a server that is gone never reaches another one.
+//! routing counts on; a [`PeerIndex`] is given once, to one id at one address, so that a
+//! frame for a removed server never reaches another one.
 //!
-//! **Absent**: links and calls, which shard owns a link (`shard/peers/calls.rs`).
+//! **Absent**: links and calls; the owner of a link (`shard/peers/calls.rs`).
 //!
 //! **Where to start reading**: [`Directory`].
 

@@ -16,7 +16,7 @@
 //! link. Each end raises the link's [`Epoch`]; frames written for an older epoch are never sent, so
 //! a call that was failed is never executed later through a new link.
 //!
-//! **Absent**: sockets, whose call it is (the origin is a type parameter).
+//! **Absent**: sockets; the caller of a call (its origin is a type parameter).
 //!
 //! **Where to start reading**: [`pending::Calls`].
 

@@ -34,7 +34,7 @@ struct Call<O> {
     origin: O,
 }
 
-/// Why a call was not begun.
+/// The reason why a call was not begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// As many calls wait as may.

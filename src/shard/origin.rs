@@ -1,4 +1,4 @@
-//! Everybody who waits for an answer.
+//! The callers that wait for the answer to a call.
 
 use std::rc::Rc;
 

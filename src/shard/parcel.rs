@@ -1,4 +1,4 @@
-//! The things that one shard sends to another, and the batch of one turn.
+//! The messages between shards, and the batch of one turn.
 
 use std::ops::Range;
 use std::sync::Arc;

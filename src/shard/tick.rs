@@ -1,4 +1,4 @@
-//! A shard's time: the tick, and the deadlines that it looks at.
+//! A shard's time: the tick, and the deadlines that it checks.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};

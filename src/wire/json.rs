@@ -70,7 +70,7 @@ pub fn or_empty_object(body: &[u8]) -> &[u8] {
     if validate(body).is_ok() { body } else { b"{}" }
 }
 
-/// Whether JavaScript takes one JSON value for true in a condition. The text has to be valid; of
+/// Returns whether JavaScript takes one JSON value for true in a condition. The text has to be valid; of
 /// others only the empty one is sure to be false.
 #[must_use]
 pub fn is_truthy(value: &[u8]) -> bool {

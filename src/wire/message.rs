@@ -85,7 +85,7 @@ pub struct Message<'a> {
     pub body: &'a [u8],
 }
 
-/// Why bytes are not a message.
+/// The reason why bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageError {
     /// No byte at all.
@@ -140,7 +140,7 @@ pub fn decode(input: &[u8]) -> Result<Message<'_>, MessageError> {
     })
 }
 
-/// Why a message cannot be written; the texts are the reference's.
+/// The reason why a message cannot be written; the texts are the reference's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EncodeError {
     /// `route maxlength is overflow`: over 255 bytes.

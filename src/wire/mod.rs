@@ -14,7 +14,7 @@
 //! | talk with the master | [`pomelo::admin`] | pomelo-admin 1.0.1 | `rpc/pomelo-master-startup.jsonl` |
 //!
 //! **Invariants**: no input panics; decoding allocates nothing and borrows from the input; "not
-//! enough bytes yet" is `Ok(None)`, an error means the sender is wrong; errors are `Copy`.
+//! enough bytes yet" is `Ok(None)`, an error means that the sender broke the format; errors are `Copy`.
 //!
 //! **Absent**: state, time, configuration, sockets.
 //!

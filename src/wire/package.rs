@@ -55,7 +55,7 @@ impl Package<'_> {
     }
 }
 
-/// Why bytes are not a package.
+/// The reason why bytes are not a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PackageError {
     /// Type byte not 1..=5.

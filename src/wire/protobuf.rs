@@ -1,10 +1,10 @@
 //! Compressed bodies: JSON text on this side, protobuf of Pomelo's own kind on the client's.
 //!
-//! | file | what it is |
+//! | file | content |
 //! |---|---|
 //! | `schema` | `serverProtos.json` and `clientProtos.json`: checked once, all names resolved to indices |
 //! | `encode` | JSON text → bytes |
-//! | `coerce` | what JavaScript takes a JSON value for where a number is wanted |
+//! | `coerce` | the number that JavaScript makes of a JSON value |
 //! | `decode` | bytes → JSON text |
 //!
 //! Shape:  fields of `head: varint (tag << 3 | wire type)` · `value`; a `repeated` number has one

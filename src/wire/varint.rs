@@ -2,7 +2,7 @@
 //!
 //! Message ids and MQTT's remaining length use the same form.
 
-/// Why bytes are not a varint within its bound.
+/// The reason why bytes are not a varint within its bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VarintError {
     /// The last group says that more follow, but the input ends.

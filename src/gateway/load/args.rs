@@ -16,21 +16,20 @@ use crate::error::Error;
 #[derive(Parser)]
 #[command(name = "tangelo", version)]
 pub(super) struct Args {
-    /// The words with which a Pomelo master starts a server: the main script, then the entry of the server
-    /// in servers.json, as in game/app.js env=production id=connector-1 port=3150 ...; or the word `run`,
-    /// which changes nothing
+    /// Command line with which a Pomelo master starts a server: its main script and its entry in servers.json,
+    /// such as game/app.js env=production id=connector-1 port=3150 ... The word `run` alone has no effect
     #[arg(value_name = "MAIN.js KEY=VALUE")]
     pub(super) words: Vec<String>,
-    /// Read this tangelo.toml
+    /// Configuration file, such as tangelo.toml
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Address for clients; with port 0 the kernel chooses one
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
-    /// Threads that serve clients [default: one per available core]
+    /// Number of threads that serve clients [default: one per available core]
     #[arg(long, value_name = "N")]
     shards: Option<String>,
-    /// Folder of the Pomelo project; it has config/servers.json
+    /// Folder of the Pomelo project, which has config/servers.json
     #[arg(long, value_name = "DIR")]
     app_dir: Option<String>,
     /// Id of this server, as in servers.json
@@ -39,10 +38,10 @@ pub(super) struct Args {
     /// Environment of the Pomelo project [default: development]
     #[arg(long, value_name = "ENV")]
     env: Option<String>,
-    /// Framework to follow where Pomelo and Pinus differ [default: pomelo]
+    /// Framework of the cluster: it decides where Pomelo and Pinus differ [default: pomelo]
     #[arg(long, value_name = "pomelo|pinus")]
     dialect: Option<String>,
-    /// Set any key of tangelo.toml, as in client.heartbeat=3s; a later one wins
+    /// Sets a key of tangelo.toml, such as client.heartbeat=3s; for one key given twice, the last value counts
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<String>,
 }

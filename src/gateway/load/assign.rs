@@ -186,7 +186,7 @@ impl Target<'_> {
 /// The section whose keys are server types.
 const ROUTE: &str = "route";
 
-/// Whether a key of `[route]` can be a server type.
+/// Returns whether a key of `[route]` can be a server type.
 fn is_server_type(name: &str) -> bool {
     // A route names its server type before its first dot.
     !name.is_empty() && !name.contains('.')

@@ -1,5 +1,5 @@
 //! The command line of a server that a master starts: the master writes the entry in `servers.json` as
-//! `key=value` words, and the process knows nothing else of itself.
+//! `key=value` words, and the process has no other description of itself.
 //!
 //! Both directions are here, so that a tangelo started by hand describes itself in the same way.
 

@@ -15,7 +15,7 @@
 //! A server that has joined comes back with `reconnect`, which the master does not check, and
 //! registers only when it has to ([`MasterEvent::RegisterAnew`]).
 //!
-//! **Invariants**: `record` is sent once in the life of the process, for the master counts it. A
+//! **Invariants**: `record` is sent once in the life of the process, because the master counts it. A
 //! request is answered at most once, and never on a later connection than it came on. Messages
 //! before registration are ignored.
 //!

@@ -1,4 +1,4 @@
-//! PendingEvents of sessions, for the handlers that want them.
+//! Events of sessions that wait for the handlers of the application.
 
 use std::collections::VecDeque;
 use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! The crossings of a shard: every method that leads from one of its parts to another.
 //!
-//! A part does its own work and returns what happened; the methods here decide what that leads to. They stand by
-//! subject: messages and connections of clients here, then `handshake.rs`, `calls.rs` for other servers,
+//! A part does its own work and returns what happened; the methods here decide the next step. Each
+//! file has one subject: messages and connections of clients here, then `handshake.rs`, `calls.rs` for other servers,
 //! `sessions.rs` for requests about sessions, `pushes.rs`, and `faults.rs` for the reaction to a fault.
 //!
 //! **Where to start reading**: [`Shard::dispatch`], then [`Shard::finish`].

@@ -1,4 +1,4 @@
-//! Frames that came before news of their server.
+//! Frames for servers that this shard does not know yet.
 
 use crate::ids::PeerIndex;
 use crate::limits::UNKNOWN_PEER_BYTES_MAX;

@@ -160,7 +160,7 @@ fn short_escape(byte: u8) -> Option<u8> {
     })
 }
 
-/// Whether the number is whole and every whole number up to it is a double.
+/// Returns whether the number is whole and every whole number up to it is a double.
 pub(super) fn is_safe_integer(number: f64) -> bool {
     number.fract() == 0.0 && number.abs() < (1_u64 << f64::MANTISSA_DIGITS) as f64
 }

@@ -135,7 +135,7 @@ pub fn decode_outcome(payload: &[u8]) -> Result<RegisterOutcome, AdminError> {
     })
 }
 
-/// Whether JavaScript takes the value for true in a condition.
+/// Returns whether JavaScript takes the value for true in a condition.
 #[must_use]
 pub fn is_truthy(value: &Value) -> bool {
     match value {

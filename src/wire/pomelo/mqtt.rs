@@ -40,7 +40,7 @@ pub enum Packet<'a> {
     Disconnect,
 }
 
-/// Why bytes are not a packet.
+/// The reason why bytes are not a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MqttError {
     /// A type that these servers never send, or a QoS above 0.

@@ -8,7 +8,7 @@ use crate::limits::PROTOBUF_DEPTH_MAX;
 use crate::wire::json::{self, JsonError};
 use crate::wire::varint;
 
-/// Why a body cannot be encoded. The reference throws and nothing is sent, except where a variant
+/// The reason why a body cannot be encoded. The reference throws and nothing is sent, except where a variant
 /// says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtoEncodeError {
@@ -60,7 +60,7 @@ impl fmt::Display for BadBody<'_> {
     }
 }
 
-/// Why the walk ends.
+/// The reason why the walk ends.
 enum Stop {
     Error(ProtoEncodeError),
     /// JavaScript has the members in another order than the text has them.
@@ -429,7 +429,7 @@ fn each_member<'a>(
         .try_for_each(|(_, _, raw, value)| f(raw, value))
 }
 
-/// Whether JavaScript has the members of this object in the order of the text.
+/// Returns whether JavaScript has the members of this object in the order of the text.
 fn in_order(object: &[u8]) -> Result<bool, JsonError> {
     let mut names = smallvec::SmallVec::<[&[u8]; 16]>::new();
     for member in json::members(object)? {

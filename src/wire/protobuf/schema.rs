@@ -48,7 +48,7 @@ pub struct ProtoDefinition<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProtoId(NonZero<u16>);
 
-/// Why protos cannot be used.
+/// The reason why protos cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchemaError {
     /// Names of the definition and those around it, outermost first, with dots between them.

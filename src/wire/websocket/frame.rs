@@ -71,7 +71,7 @@ pub struct Frame {
     pub end: usize,
 }
 
-/// Why a client's frame is refused. The connection cannot go on after it.
+/// The reason why a client's frame is refused. The connection cannot go on after it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WebSocketError {
     /// A reserved bit is set, or the opcode does not exist.

@@ -37,7 +37,7 @@ pub struct Upgrade<'a> {
     pub protocol: Option<&'a str>,
 }
 
-/// Why an HTTP request is refused.
+/// The reason why an HTTP request is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HttpError {
     /// Not HTTP/1.
@@ -190,7 +190,7 @@ fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     items.next().is_none().then_some(item)
 }
 
-/// Whether it is the base64 of 16 bytes, by its shape.
+/// Returns whether it is the base64 of 16 bytes, by its shape.
 pub(super) fn is_key(key: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.strip_suffix(b"==")
