@@ -130,7 +130,7 @@ enum Kind {
 
 impl Kind {
     /// Returns the allocations of one message, as the docs of `handler` say: for JSON the future, the text of
-    /// the message and that of the response; a handler that waits has a task besides.
+    /// the message and that of the response; a handler that waits also has a task.
     fn allocations(self) -> u32 {
         match self {
             Self::Request | Self::Notify | Self::Local => 0,

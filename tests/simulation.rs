@@ -197,7 +197,7 @@ async fn push(session: Session, Json(body): Json<Value>) -> Reply<Value> {
     Ok(json!({ "sent": sent }))
 }
 
-/// Tells everybody, or the sessions of two users on whatever shard.
+/// Pushes to all sessions, or to those of two users, on any shard.
 async fn tell(app: App, Json(body): Json<Value>) -> Reply<Value> {
     if body["n"] == 0 {
         app.broadcast("onTell", &body)?;
@@ -219,7 +219,7 @@ async fn call(app: App, Json(body): Json<Value>) -> Reply<Value> {
     Ok(call.await?)
 }
 
-/// A client, what it still has to send, and what it got.
+/// A client, with the bytes that it still has to send and those that it received.
 struct Player {
     client: Client,
     is_websocket: bool,

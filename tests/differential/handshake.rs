@@ -187,7 +187,7 @@ impl Random {
         Value::Object(protos)
     }
 
-    /// The body of a handshake: as clients send it, or as nobody does.
+    /// The body of a handshake: one that clients send, or one that no client sends.
     fn request(&mut self, versions: &[String; 2]) -> Vec<u8> {
         let sys = self.sys(versions);
         let mut text = match self.below(8) {

@@ -33,7 +33,7 @@ pub(crate) enum Tangelo {
     WritesBare,
     /// One object per frame, without the keys of the tracing option.
     WritesPlain,
-    /// The encoder writes however much it is; what it wrote is read back.
+    /// The encoder writes a body of any length, and the decoder reads it back.
     WritesAll,
     /// A `Map` of JavaScript is an object.
     MapIsObject,

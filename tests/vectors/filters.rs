@@ -12,7 +12,7 @@ const ERR_ONLY: &str = "connector.entryHandler.errOnly";
 const NO_SUCH: &str = "connector.entryHandler.nosuch";
 const FAILED: &str = r#"{"code":500}"#;
 
-/// Route, body, response, and what was done: name of a filter, `ok` or the error that it saw.
+/// Route, body, response, and the steps that ran: name of a filter, `ok` or the error that it saw.
 #[rustfmt::skip]
 const ORDERS: &[(&str, &str, &str, &str)] = &[
     (ECHO, r#"{"a":1}"#, r#"{"a":1*}"#,

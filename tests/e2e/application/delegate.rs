@@ -80,7 +80,7 @@ fn told(cluster: &Cluster, frontend: &str) -> Vec<Value> {
     sessions
 }
 
-/// A backend hears of the end of a client that it got a message of, once, with who that was.
+/// tangelo tells a backend once of the end of each client that had sent it a message, with the session.
 fn a_delegate_is_told_of_closes(dialect: Dialect) {
     const KNOBS: Knobs = Knobs {
         tangelo: &[
@@ -105,7 +105,7 @@ fn a_delegate_is_told_of_closes(dialect: Dialect) {
             client.request_text(ENTER, body);
             clients.push((uid, client));
         }
-        // The delegate hears nothing of a client that never asked it.
+        // The delegate is not told of a client that sent it no message.
         let mut other = frontend.client(kind.transports()[0]);
         other.request_text("chat.chatHandler.strResp", "{}");
         drop(other);

@@ -1,4 +1,4 @@
-//! Handlers as plain async functions: what they take, what they return, and what is around them.
+//! Handlers as plain async functions: their arguments, their results, and their router.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -21,7 +21,7 @@ const OK: &str = "connector.entryHandler.ok";
 const CODE_500: &[u8] = br#"{"code":500}"#;
 
 /// `slow` answers as that of the reference application, after `ms`, and if it is told to `wait`, not
-/// before the gate opens; `block` lets nobody else run.
+/// before the gate opens; `block` blocks the shard.
 fn router(gate: &Gate, add: impl FnOnce(&mut Filters)) -> Router {
     let (gate, slow_gate) = (gate.clone(), gate.clone());
     Router::new()
@@ -298,7 +298,7 @@ fn forward_log(format: &str) -> Vec<String> {
         let mut client = reach(gateway.address()).open();
         let body = r#"{"a":[1,"\u00e9"]}"#;
         assert_eq!(client.request_text(ECHO, body), body);
-        // Nobody is done with what nobody handles.
+        // A message without a handler writes no line.
         client.request_text("connector.entryHandler.nosuch", "{}");
         client.request_text("x.y.z", "{}");
     }

@@ -298,7 +298,7 @@ fn a_session_has_a_bound_of_unanswered_requests() {
             for id in 1..=BOUND {
                 client.request(id, "connector.testHandler.never", "{}");
             }
-            // Whatever they would come to: none of them is begun.
+            // The gateway begins none of these messages.
             for (id, route) in (BOUND + 1..).zip(["connector.testHandler.never", OK, BOOM]) {
                 client.request(id, route, "{}");
                 assert_eq!(client.wait_response(id), CODE_500);

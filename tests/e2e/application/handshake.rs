@@ -75,7 +75,7 @@ fn while_the_application_thinks_everything_else_is_ignored_and_one_reply_is_sent
             client.request(1, OK, "{}");
         }
         gate.wait_for(4);
-        // Somebody else has gone meanwhile.
+        // Another client has left meanwhile.
         let mut gone = Client::tcp(inside.address());
         shake(&mut gone, json!({}), json!(null));
         gate.wait_for(5);

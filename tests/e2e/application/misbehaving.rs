@@ -343,7 +343,7 @@ fn a_shard_has_a_bound_of_handlers_in_progress() {
     for client in [&mut filling, &mut other] {
         client.request(BOUND + 1, WAIT, "{}");
         assert_eq!(client.wait_response(BOUND + 1), CODE_500);
-        // Whatever it would come to: none is begun.
+        // The gateway begins none of these messages.
         assert_eq!(client.request_text(WHERE, "{}").as_bytes(), CODE_500);
     }
     assert_eq!(inside.counter("handlers_full"), 4);

@@ -176,7 +176,7 @@ impl Play {
         self.enter(&mut bob, "bob", "lobby");
         self.pushes(&mut [&mut ann]);
         self.enter(&mut cid, "cid", "garden");
-        // A name that is in, and a player who is.
+        // A name that is already in the room, and a player who has entered.
         self.enter(&mut dan, "ann", "lobby");
         self.enter(&mut ann, "ann", "lobby");
         self.enter(&mut ann, "ann", "garden");
@@ -197,7 +197,7 @@ impl Play {
         self.leave(bob);
         self.pushes(&mut [&mut ann, &mut dan]);
 
-        // Messages for nobody would come before these.
+        // Pushes to absent players would arrive before these.
         self.say(&mut dan, "bye", "*");
         self.pushes(&mut [&mut ann, &mut dan]);
         self.say(&mut cid, "hello", "*");

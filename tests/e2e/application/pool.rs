@@ -101,7 +101,7 @@ fn sessions_that_close_while_their_jobs_run_disturb_nobody() {
     };
     Inside::on_one_shard_and_on_four(&Config::default(), handlers, |inside| {
         let mut stays = inside.clients();
-        // Two jobs run and the others wait for them, until nobody is left who asked for one.
+        // Two jobs run and the others wait for them, until all their callers are gone.
         let held = lock.lock();
         for _ in 0..5 {
             for client in &mut inside.clients() {

@@ -48,7 +48,7 @@ pub(crate) fn config(dialect: Dialect, server: &Protos, client: &Protos) -> Conf
     }
 }
 
-/// Answers with what it got, and pushes it before that.
+/// Pushes the body of the request, then answers with it.
 fn echo(request: &Request<'_>) -> Outcome<'static> {
     let mut message: Value = serde_json::from_slice(request.body).expect("a body is JSON");
     let pushed = request.session.push_raw("onMove", request.body);
@@ -110,7 +110,7 @@ fn requests_responses_and_pushes_of_a_route_with_a_proto_are_protobuf() {
                 client.request(2, route, b"\x10\x04");
                 assert_eq!(push(&mut client), ("onMove".into(), Vec::new()));
                 assert_eq!(client.wait_response(2), b"\x10\x04");
-                // Nothing of the response is in the proto.
+                // The proto has no field of the response.
                 client.request(3, route, b"");
                 assert_eq!(push(&mut client), ("onMove".into(), Vec::new()));
                 assert_eq!(client.wait_response(3), b"");
@@ -157,7 +157,7 @@ fn a_body_that_its_proto_cannot_read_closes_its_client_only() {
         let mut bystander = Client::tcp(inside.address()).open();
         let bad: &[&[u8]] = match dialect {
             Dialect::Pomelo => &[b"\x08", b"\x08\xff", b"\x78\x01", b"{}"],
-            // Pinus skips the head of what it does not know.
+            // Pinus skips the head of an unknown field.
             Dialect::Pinus => &[b"\x08", b"\x08\xff"],
         };
         for body in bad {

@@ -45,7 +45,7 @@ fn project() -> PathBuf {
     let here = manifest.replace("../tangelo", &root.display().to_string());
     assert_ne!(here, manifest, "the program depends on tangelo");
     let write = |name: &str, text: &str| {
-        // Cargo builds again what is written again.
+        // Cargo builds a file again when it is written again.
         let file = project.join(name);
         if fs::read_to_string(&file).ok().as_deref() != Some(text) {
             fs::write(file, text).expect("a file of our own");

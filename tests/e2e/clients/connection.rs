@@ -166,7 +166,7 @@ fn a_raw_connection_that_is_silent_ends_and_a_websocket_does_not() {
 fn every_byte_of_a_raw_connection_is_a_sign_of_life() {
     let mut gateway = Gateway::start(&["--set", "client.timeout=3s"]);
     let address = gateway.address();
-    // One sends half packages, one only hears of a third.
+    // One client sends parts of packages, another one only receives the pushes of a third.
     let mut dripping = Client::tcp(address).open();
     let mut hearing = Client::tcp(address).open();
     let mut talking = Client::websocket(address).open();
@@ -273,7 +273,7 @@ fn wait_until_empty(gateway: &mut Gateway) {
     }
 }
 
-// The order of what is sent.
+// The order of packages.
 
 const BUFFER: [&str; 4] = [
     "--set",
@@ -423,7 +423,7 @@ fn a_response_before_a_kick_arrives_before_it() {
         client.request(1, "connector.testHandler.respondThenKick", "{}");
         assert_eq!(client.wait_response(1), br#"{"ok":1}"#);
         assert_eq!(client.wait_kick(), "bye");
-        // Without a reason there is no package, and what was asked with it is not answered.
+        // Without a reason there is no package, and the request that asked for the kick gets no answer.
         let mut client = reach(inside.address()).open();
         client.request(1, "connector.testHandler.kickSilently", "{}");
         assert_eq!(client.next_package(), None);
@@ -471,7 +471,7 @@ fn a_gateway_that_is_told_to_stop_closes_every_client_in_order() {
                     clients.push((client, end));
                 }
             }
-            // One that does not read what it asked for.
+            // A client that does not read its answers.
             let sleeping = frames::connect_narrow(address);
             let asked = request(1, ECHO, &[b'7'; 450_000]).repeat(2);
             let life = [frames::handshake(), frames::ack(), asked].concat();

@@ -345,7 +345,7 @@ fn a_burst_of_chat_does_not_cut_off_those_who_read() {
 #[test]
 fn a_backend_that_does_not_read_costs_its_own_calls_only() {
     const CALLS: u32 = 300;
-    // The kernel accepts for it; nobody reads.
+    // The kernel accepts the connection, and no process reads it.
     let hung = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = hung.local_addr().expect("the listener is bound").port();
     let path = std::env::temp_dir().join(format!("tangelo-e2e-hung-{}.toml", std::process::id()));
@@ -384,7 +384,7 @@ fn a_backend_that_does_not_read_costs_its_own_calls_only() {
 
 #[test]
 fn a_backend_that_never_answers_a_ping_loses_its_link() {
-    // The kernel accepts for it; nobody answers.
+    // The kernel accepts the connection, and no process answers.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = silent.local_addr().expect("the listener is bound").port();
     let path = std::env::temp_dir().join(format!("tangelo-e2e-silent-{}.toml", std::process::id()));

@@ -27,7 +27,7 @@ fn on_one_shard_and_on_four(args: &[&str], mut test: impl FnMut(&mut Attacked)) 
     }
 }
 
-/// How far a client behaves before it sends what it should not.
+/// The state of a client before it sends the hostile bytes.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     /// Raw TCP, not a byte sent.

@@ -120,7 +120,7 @@ fn the_browser_client_plays_the_same_game_in_pinus() {
     play_everywhere(Dialect::Pinus, "browser", &BROWSER);
 }
 
-/// It does not come back and keeps nothing, and does not compress what it sends.
+/// It does not reconnect, has no cache, and does not compress its messages.
 const NODE: [&str; 7] = [
     "-> handshake",
     "<- handshake 200 dict protos",

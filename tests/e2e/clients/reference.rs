@@ -2,7 +2,7 @@
 //!
 //! `tests/genuine/reference/` is the application in JavaScript and `tests/reference/app.rs` in Rust;
 //! both stand before the same genuine backend. `script` says what clients do, `player` does it and
-//! writes down what they receive, `differences` is the list of what tangelo does otherwise.
+//! writes down what they receive, `differences` is the list of the differences of tangelo.
 //!
 //! Over WebSocket only: a genuine frontend takes no raw TCP on Node 20.
 

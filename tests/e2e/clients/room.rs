@@ -1,5 +1,5 @@
-//! The chat room that is there without any configuration: whoever is inside hears of everybody,
-//! on whatever shard and over whatever transport.
+//! The chat room that is there without any configuration: a member hears of all others,
+//! on any shard and over any transport.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ fn event(route: &str, user: &str) -> (String, Value) {
     (route.into(), json!({ "user": user }))
 }
 
-/// Somebody inside.
+/// A member of the room.
 struct Member {
     client: Client,
     name: String,

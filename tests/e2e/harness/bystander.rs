@@ -67,7 +67,7 @@ impl Attacked {
         self.attack_until(name, |closed| *closed == expected, attack);
     }
 
-    /// The same where nobody can say for which reasons: `connections` have ended.
+    /// The same without the reasons: `connections` have ended.
     pub(crate) fn attack_somehow(
         &mut self,
         name: &str,

@@ -67,7 +67,7 @@ impl From<u16> for Route<'_> {
 
 pub(crate) struct Client {
     wire: Wire,
-    /// Cut from what was received, not yet asked for.
+    /// Packages that were received and that the test has not taken yet.
     packages: VecDeque<Package>,
     end: Option<End>,
     /// Arrived while something else was waited for.

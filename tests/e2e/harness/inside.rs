@@ -126,7 +126,7 @@ impl Inside {
         self.running().stopper().stop();
     }
 
-    /// Waits for its end, of which somebody else has told it.
+    /// Waits for the end of a gateway that the test has already told to stop.
     pub(crate) fn join(mut self) -> tangelo::Result<()> {
         self.running.take().map_or(Ok(()), Running::join)
     }

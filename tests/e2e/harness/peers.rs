@@ -60,7 +60,7 @@ pub(crate) struct Cluster {
     dialect: Dialect,
     /// Master and backends, running or not, in the order of their first start.
     servers: Mutex<Vec<Server>>,
-    /// Connector ids that nobody has taken.
+    /// Connector ids that are free.
     free: Mutex<Vec<&'static str>>,
     returned: Condvar,
     ports: Ports,
@@ -210,7 +210,7 @@ impl Cluster {
         self.servers().iter_mut().for_each(|s| s.process.kill());
     }
 
-    /// SIGSTOP: its sockets stay open and take what fits into their buffers, nobody answers.
+    /// SIGSTOP: its sockets stay open until their buffers are full, and the process does not answer.
     pub(crate) fn pause(&self, id: &str) {
         self.with(id, |server| {
             server.process.signal("STOP");
@@ -327,7 +327,7 @@ impl Cluster {
         list.is_ok_and(|list| list.get(id).is_some())
     }
 
-    /// Waits until the master lists a server, and returns what it says of itself.
+    /// Waits until the master lists a server, and returns the server's description of itself.
     pub(crate) fn wait_until_listed(&self, id: &str) -> Value {
         wait_for(&format!("{id} in the master's list"), || {
             let list = rpc::list(self.rpc_address(MASTER)).ok()?;
@@ -416,7 +416,7 @@ impl Connector<'_> {
 }
 
 impl Drop for Connector<'_> {
-    /// Gives the id back once nobody takes its next owner for this one.
+    /// Gives the id back when no server confuses its next owner with this one.
     fn drop(&mut self) {
         let deadline = Instant::now() + HANG_GUARD;
         while !self.cluster.is_forgotten(self.id) {

@@ -21,7 +21,7 @@ const LINES_MAX: usize = 100_000;
 /// How long the output of an ended program is waited for: a child of it may hold the other end.
 const OUTPUT_GRACE: Duration = Duration::from_secs(10);
 
-/// How often a state that nobody announces is looked at.
+/// The pause between two checks of a state that no message announces.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A running program. Dropping it kills it.
@@ -148,7 +148,7 @@ impl Process {
 
     /// Sends a signal by name. The shell's own `kill` does it, so no further package is needed.
     pub(crate) fn signal(&mut self, signal: &str) {
-        // A child that has been waited for is no longer ours; its id may be somebody else's.
+        // After a wait the id no longer belongs to the child: another process may have it.
         if let Some(status) = self.has_exited() {
             panic!(
                 "{} has ended ({status}): {signal} is too late\n{}",

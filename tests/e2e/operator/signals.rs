@@ -92,7 +92,7 @@ impl Unread {
     /// `stream`: 1 for standard output, 2 for standard error.
     fn start(stream: u8) -> Self {
         let (reader, mut writer) = std::io::pipe().expect("a pipe");
-        // As much as a pipe takes; the next byte of the gateway blocks whoever writes it.
+        // This fills the pipe: the next write of the gateway blocks.
         writer
             .write_all(&[b'\n'; 64 << 10])
             .expect("the body fits into a package");

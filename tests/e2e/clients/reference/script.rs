@@ -157,7 +157,7 @@ fn ask(client: &'static str, method: &str, body: &str) -> Step {
     step(client, format!("asks {method} {body}"), act)
 }
 
-/// Requests sent at once, all of which are answered, in whatever order.
+/// Requests sent at once; each gets an answer, in any order.
 fn ask_all(client: &'static str, requests: &[(&str, &str)]) -> Step {
     let ids: Vec<u32> = (1..).take(requests.len()).collect();
     let with_ids = requests.iter().zip(&ids);
@@ -213,7 +213,7 @@ fn refused(client: &'static str, body: &str) -> [Step; 2] {
     [connect(client), handshake(client, body, Wait::End)]
 }
 
-/// A new client that is kicked, or closed, because of what it asks.
+/// A new client that is kicked, or closed, because of its request.
 fn opens_and_asks_last(client: &'static str, method: &str, body: &str) -> [Step; 2] {
     [open(client), ask_last(client, method, body)]
 }

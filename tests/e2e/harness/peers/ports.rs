@@ -102,7 +102,7 @@ fn is_free(port: u16) -> bool {
         SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
     ];
     addresses.into_iter().all(|address| {
-        // A machine without IPv6 fails otherwise, and has nobody on the port.
+        // A machine without IPv6 fails with another error, and no process uses the port there.
         !TcpListener::bind(address).is_err_and(|e| e.kind() == std::io::ErrorKind::AddrInUse)
     })
 }
