@@ -467,7 +467,7 @@ impl Shard {
                 Parcel::Answer { peer, id, bytes } => {
                     self.answered(*peer, *id, &batch.bytes[bytes.clone()]);
                 }
-                Parcel::LinkUp { peer, epoch } => peers.link_is_up(*peer, *epoch),
+                Parcel::LinkUp { peer, epoch } => peers.link_is_up(core, *peer, *epoch),
                 Parcel::LinkDown { peer, next } => {
                     self.fail_calls(peers.link_is_down(core, *peer, *next));
                 }

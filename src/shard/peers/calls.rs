@@ -11,7 +11,7 @@ use crate::limits::{CALL_TIMEOUT_MAX, RPC_FRAME_BYTES_MAX};
 use crate::metrics::Counter;
 use crate::peer::Epoch;
 use crate::peer::directory::Cluster;
-use crate::peer::pending::Refused;
+use crate::peer::pending::{Calls, Refused};
 use crate::peer::pomelo::sysrpc::javascript_text;
 use crate::session::Uid;
 use crate::shard::Core;
@@ -26,6 +26,15 @@ pub(super) fn owner(peer: PeerIndex, shards: usize) -> ShardId {
 }
 
 impl Peers {
+    /// Makes room for the calls to the first `peers` servers.
+    pub(super) fn add_calls(&self, core: &Core, peers: usize) {
+        let rpc = &core.config.rpc;
+        let new = || Calls::new(core.id, core.shards, rpc.calls_in_flight_max, rpc.timeout);
+        let mut calls = self.calls.borrow_mut();
+        let peers = peers.max(calls.len());
+        calls.resize_with(peers, new);
+    }
+
     /// Chooses the server of a type for a session.
     #[inline]
     fn choose(
@@ -69,6 +78,10 @@ impl Peers {
         write: impl FnOnce(&mut Vec<u8>, u64),
     ) -> Result<(), &'static str> {
         let owner = owner(peer, core.shards);
+        debug_assert_eq!(
+            self.links.borrow()[peer.index()].is_some(),
+            owner == core.id
+        );
         let mut mesh = core.mesh.borrow_mut();
         if owner != core.id && mesh.batch_for_work(owner).is_none() {
             core.counters().add(Counter::MeshFull, 1);
@@ -193,13 +206,15 @@ impl Peers {
         expired
     }
 
-    /// Ends the calls of this shard to a server whose link has ended.
+    /// Ends the calls of this shard to a server whose link has ended. The owner of the link may know of a new server
+    /// first.
     pub(in crate::shard) fn link_is_down(
         &self,
         core: &Core,
         peer: PeerIndex,
         next: Epoch,
     ) -> Vec<Origin> {
+        self.add_calls(core, peer.index() + 1);
         let failed = self.calls.borrow_mut()[peer.index()].link_down(next);
         core.counters()
             .add(Counter::LinkCallsFailed, failed.len() as u64);
@@ -207,7 +222,8 @@ impl Peers {
     }
 
     /// Takes calls to a server again.
-    pub(in crate::shard) fn link_is_up(&self, peer: PeerIndex, epoch: Epoch) {
+    pub(in crate::shard) fn link_is_up(&self, core: &Core, peer: PeerIndex, epoch: Epoch) {
+        self.add_calls(core, peer.index() + 1);
         self.calls.borrow_mut()[peer.index()].link_up(epoch);
     }
 }

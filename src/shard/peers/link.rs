@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::Peers;
+use super::calls::owner;
 use super::writer::PeerWriter;
 use crate::error::{Fault, LinkFault};
 use crate::ids::PeerIndex;
@@ -165,6 +166,7 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, link: Rc<Link>) {
     let mut calls_wait = false;
     loop {
         link.dial_requested().await;
+        debug_assert!(matches!(*link.state.borrow(), LinkState::Idle));
         *link.state.borrow_mut() = LinkState::Dialing;
         let (mut lived, mut error) = (Duration::ZERO, None);
         let fault = match dial(
@@ -229,6 +231,7 @@ async fn talk(
     if pings {
         mailbox.note_ping(now);
     }
+    debug_assert!(matches!(*link.state.borrow(), LinkState::Dialing));
     *link.state.borrow_mut() = LinkState::Connected(LinkConnection {
         socket: socket.clone(),
         mailbox,
@@ -417,7 +420,7 @@ impl Peers {
     /// Lets all shards send calls to the server.
     fn take_calls(&self, core: &Core, link: &Link) {
         let (peer, epoch) = (link.index, link.epoch.get());
-        self.link_is_up(peer, epoch);
+        self.link_is_up(core, peer, epoch);
         core.broadcast_parcel(|| Parcel::LinkUp { peer, epoch });
     }
 
@@ -446,6 +449,8 @@ impl Peers {
         }
         report_end(link, was_up, fault, error, pause);
         self.close(core, &link.writer);
+        debug_assert!(link.state.borrow_mut().connection().is_none());
+        debug_assert_eq!(owner(link.index, core.shards), core.id);
         let next = link.epoch.get().next();
         link.epoch.set(next);
         let peer = link.index;

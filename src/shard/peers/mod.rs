@@ -73,17 +73,15 @@ impl Peers {
 
     /// Applies a new list of servers: adds links, ends those of removed servers.
     pub(super) fn apply(&self, core: &Core, cluster: &Arc<Cluster>) -> Applied {
-        let rpc = &core.config.rpc;
         let mut opened = Vec::new();
         // Asked before the loop: what a loop's head borrows, it borrows to its end.
         let (links, balancers) = (self.links.borrow().len(), self.balancers.borrow().len());
+        assert!(
+            links <= cluster.peer_count(),
+            "a number of a server was taken back"
+        );
+        self.add_calls(core, cluster.peer_count());
         for index in links..cluster.peer_count() {
-            self.calls.borrow_mut().push(Calls::new(
-                core.id,
-                core.shards,
-                rpc.calls_in_flight_max,
-                rpc.timeout,
-            ));
             let peer = PeerIndex(index as u32);
             let link = (calls::owner(peer, core.shards) == core.id)
                 .then(|| Rc::new(Link::new(peer, cluster.peer(peer).clone())));
@@ -106,11 +104,26 @@ impl Peers {
                 link.request_dial();
             }
         }
+        self.check_invariants(core, cluster);
         Applied {
             old,
             links: opened,
             failed,
         }
+    }
+
+    fn check_invariants(&self, core: &Core, cluster: &Cluster) {
+        let links = self.links.borrow();
+        assert_eq!(links.len(), cluster.peer_count());
+        assert!(self.calls.borrow().len() >= links.len());
+        assert_eq!(self.balancers.borrow().len(), cluster.type_names().len());
+        debug_assert!(
+            links.iter().enumerate().all(|(index, link)| {
+                let owner = calls::owner(PeerIndex(index as u32), core.shards);
+                link.is_some() == (owner == core.id)
+            }),
+            "a link has one owner"
+        );
     }
 
     /// Returns the servers of a type, in the order that routing counts them; `None` for a type that never had one.
