@@ -197,6 +197,7 @@ impl Coder {
             // The proto may lack fields of this; they are left out.
             let _ = proto.encode(handshake::FAILED, out);
         }
+        debug_assert!(out.len() <= RESPONSE_BYTES_MAX, "no package can hold it");
         (out, encoded)
     }
 

@@ -68,6 +68,7 @@ impl PublicKey {
     fn signature(&self, text: &str) -> Option<Vec<u8>> {
         let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
         let bits = self.0.n().bit_width_vartime() as usize;
+        debug_assert!((RSA_KEY_BITS_MIN..=RSA_KEY_BITS_MAX).contains(&bits));
         (digits.len() == bits.div_ceil(4))
             .then(|| bytes_of_hex(&digits))
             .flatten()

@@ -50,6 +50,14 @@ pub struct Deadlines {
 impl Deadlines {
     /// Returns the earliest of the deadlines, and the reason to close that it stands for.
     pub fn due(&self, timeouts: &Timeouts, time: ShardTime) -> Option<(Instant, CloseReason)> {
+        debug_assert!(
+            self.heartbeat.is_none() || timeouts.heartbeat.is_some(),
+            "heartbeats are off, and one has a deadline"
+        );
+        debug_assert!(
+            self.linger.is_none() || (self.heartbeat, self.idle) == (None, None),
+            "a closing connection waits for the client to close alone"
+        );
         let heartbeat = timeouts.heartbeat.unwrap_or_default();
         let limits = [
             (self.linger, LINGER, CloseReason::Left),
@@ -68,6 +76,8 @@ const SLOTS: usize = 32;
 /// A session with a deadline further away than this is checked earlier. So a deadline that moves nearer
 /// by less than this is still met.
 const LOOK_AHEAD_SLOTS: usize = 20;
+
+const _: () = assert!(LOOK_AHEAD_SLOTS < SLOTS, "an entry would be due at once");
 
 /// A timer wheel.
 ///
@@ -96,20 +106,33 @@ impl Wheel {
         let away = deadline.saturating_duration_since(self.due).as_millis() / SLOT.as_millis();
         let away = (away as usize + 1).min(LOOK_AHEAD_SLOTS);
         self.slots[(self.at + away) % SLOTS].push(sid);
+        self.check_invariants();
     }
 
     /// Moves the sessions to check by `now` into `due`, at most one round of them.
     pub fn turn(&mut self, now: Instant, due: &mut Vec<Sid>) {
         for _ in 0..SLOTS {
             if now < self.due {
-                return;
+                return self.check_invariants();
             }
             due.append(&mut self.slots[self.at]);
             self.at = (self.at + 1) % SLOTS;
             self.due += SLOT;
         }
         // The wheel stood still for longer than a round, and all slots have been taken.
+        debug_assert!(self.slots.iter().all(Vec::is_empty));
         self.due = now + SLOT;
+        self.check_invariants();
+    }
+
+    fn check_invariants(&self) {
+        debug_assert_eq!(self.slots.len(), SLOTS);
+        debug_assert!(self.at < SLOTS);
+        debug_assert!(
+            (LOOK_AHEAD_SLOTS + 1..SLOTS)
+                .all(|away| self.slots[(self.at + away) % SLOTS].is_empty()),
+            "an entry is further away than the wheel looks ahead"
+        );
     }
 }
 

@@ -105,6 +105,7 @@ impl HostFilter {
             .size_limit(BLACKLIST_BYTES_MAX)
             .build();
         self.set = set.map_err(|error| too_much(format!("{count} expressions: {error}")))?;
+        assert_eq!(self.set.len(), count, "an expression was left out");
         Ok(self)
     }
 

@@ -187,7 +187,22 @@ impl ClientMachine {
     }
 
     /// Takes the next complete unit off the front of `input`. The owner calls again until it needs more bytes.
+    #[inline]
     pub fn receive<'a>(&mut self, rules: &Rules, input: &'a mut [u8]) -> Received<'a> {
+        let bytes = input.len();
+        let received = self.receive_unit(rules, input);
+        if let Ok(Some((used, event))) = &received {
+            debug_assert!(*used <= bytes, "a unit is longer than the input");
+            debug_assert!(
+                *used > 0 || matches!(event, Some(ClientEvent::Connected(_))),
+                "a unit without bytes comes again and again"
+            );
+        }
+        self.check_invariants();
+        received
+    }
+
+    fn receive_unit<'a>(&mut self, rules: &Rules, input: &'a mut [u8]) -> Received<'a> {
         if input.is_empty() {
             return Ok(None);
         }
@@ -198,7 +213,7 @@ impl ClientMachine {
             Transport::Undecided => {
                 self.transport = transport::detect(input);
                 match self.transport {
-                    Transport::Http => self.receive(rules, input),
+                    Transport::Http => self.receive_unit(rules, input),
                     _ => self.receive_raw_first(),
                 }
             }
@@ -265,7 +280,13 @@ impl ClientMachine {
         rules: &Rules,
         message: &'a [u8],
     ) -> Result<ClientEvent<'a>, CloseReason> {
-        self.only_package(rules, message)
+        debug_assert!(
+            message.len() <= rules.package_bytes_max + HEAD_BYTES,
+            "fragments are longer than a package"
+        );
+        let event = self.only_package(rules, message);
+        self.check_invariants();
+        event
     }
 
     /// Decodes a WebSocket message, which must be exactly one package.
@@ -308,12 +329,30 @@ impl ClientMachine {
     pub fn accept(&mut self) {
         debug_assert_eq!(self.state, ClientState::Inited);
         self.state = ClientState::WaitAck;
+        self.check_invariants();
     }
 
     /// Ends the connection.
     pub fn close(&mut self) {
         self.state = ClientState::Closed;
         self.fragments = None;
+        self.check_invariants();
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(
+            self.state != ClientState::Closed || self.fragments.is_none(),
+            "a closed connection collects fragments"
+        );
+        debug_assert!(
+            self.fragments.is_none() || self.transport == Transport::WebSocket,
+            "a transport other than WebSocket has fragments"
+        );
+        debug_assert!(
+            matches!(self.state, ClientState::Inited | ClientState::Closed)
+                || matches!(self.transport, Transport::Raw | Transport::WebSocket),
+            "a handshake came before the transport was known"
+        );
     }
 
     /// Writes the last bytes before the socket is closed: none on raw TCP, a close frame on WebSocket.

@@ -134,6 +134,7 @@ pub fn frame<'a>(
             TransportEvent::Message(payload)
         }
         (opcode @ (Opcode::Text | Opcode::Binary), false) => {
+            debug_assert!(payload.len() <= bytes_max);
             *fragments = Some(Box::new(Fragments {
                 opcode,
                 bytes: payload.to_vec(),
@@ -147,6 +148,7 @@ pub fn frame<'a>(
             if started.bytes.len() + payload.len() > bytes_max {
                 return Err(CloseReason::WebSocket(1009));
             }
+            debug_assert_ne!(started.opcode, Opcode::Continuation);
             started.bytes.extend_from_slice(payload);
             match if fin { fragments.take() } else { None } {
                 Some(whole) => {

@@ -159,6 +159,7 @@ impl Directory {
             None if self.listed.len() >= SERVERS_MAX => return false,
             None => self.listed.push(peer),
         }
+        self.check_invariants();
         true
     }
 
@@ -167,6 +168,7 @@ impl Directory {
         let peers = &self.peers;
         self.listed
             .retain(|peer| peers[peer.index()].server.id != id);
+        self.check_invariants();
     }
 
     /// Returns the listed servers, in order.
@@ -203,6 +205,10 @@ impl Directory {
             });
             server_type.servers.push(*peer);
         }
+        let servers = types.values().map(|known| known.servers.len());
+        assert_eq!(servers.sum::<usize>(), self.listed.len());
+        assert!(types.len() <= self.type_names.len());
+        self.check_invariants();
         self.generation += 1;
         Arc::new(Cluster {
             peers: self.peers.clone(),
@@ -210,6 +216,20 @@ impl Directory {
             type_names: self.type_names.clone(),
             generation: self.generation,
         })
+    }
+
+    fn check_invariants(&self) {
+        assert!(self.listed.len() <= SERVERS_MAX);
+        debug_assert!(
+            self.listed
+                .iter()
+                .all(|peer| peer.index() < self.peers.len()),
+            "a listed server was never known"
+        );
+        debug_assert!(
+            self.listed.iter().collect::<BTreeSet<_>>().len() == self.listed.len(),
+            "a server is listed twice"
+        );
     }
 
     fn peer_index(&mut self, server: &Server) -> PeerIndex {

@@ -47,6 +47,10 @@ impl<O> Calls<O> {
     /// No calls yet. Ids are `shard`, `shard + shards`, …: with one shard 0, 1, 2 as in the
     /// reference.
     pub fn new(shard: ShardId, shards: usize, calls_max: usize, timeout: Duration) -> Self {
+        assert!(
+            shard.index() < shards,
+            "its ids would be those of another shard"
+        );
         Self {
             calls: HashMap::default(),
             calls_max,
@@ -101,7 +105,8 @@ impl<O> Calls<O> {
             timeout,
             origin,
         };
-        self.calls.insert(id, call);
+        let before = self.calls.insert(id, call);
+        debug_assert!(before.is_none(), "an id is used again");
         self.check_invariants();
         Ok(id)
     }
@@ -109,7 +114,9 @@ impl<O> Calls<O> {
     /// Ends a call with its answer. `None`: it is over already, or never was.
     pub fn finish(&mut self, id: u64) -> Option<O> {
         hop!();
-        self.calls.remove(&id).map(|call| call.origin)
+        let call = self.calls.remove(&id);
+        self.check_invariants();
+        call.map(|call| call.origin)
     }
 
     /// Takes the calls whose deadline has passed.
@@ -129,6 +136,7 @@ impl<O> Calls<O> {
 
     /// The link of `epoch` has ended: takes every call; new ones are refused until it is up again.
     pub fn link_down(&mut self, next: Epoch) -> Vec<O> {
+        debug_assert_eq!(next, self.epoch.next(), "the end of a link was missed");
         self.up = false;
         self.epoch = next;
         self.earliest = None;
@@ -143,6 +151,7 @@ impl<O> Calls<O> {
         if self.epoch == epoch {
             self.up = true;
         }
+        self.check_invariants();
     }
 
     fn check_invariants(&self) {

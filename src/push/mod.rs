@@ -118,10 +118,13 @@ const POOL_QUEUES_MAX: usize = 1024;
 
 impl QueuePool {
     fn take(&mut self) -> Box<Queue> {
-        self.free.pop().unwrap_or_default()
+        let queue = self.free.pop().unwrap_or_default();
+        debug_assert_eq!((queue.wire_bytes(), queue.collected_bytes), (0, 0));
+        queue
     }
 
     fn give(&mut self, mut queue: Box<Queue>) {
+        debug_assert!(queue.shared.is_empty(), "bodies would stay in the pool");
         queue.wire.clear();
         queue.at = 0;
         let mut capacity = queue.wire.capacity();
@@ -134,6 +137,7 @@ impl QueuePool {
         } else {
             free(queue);
         }
+        debug_assert!(self.free.len() <= POOL_QUEUES_MAX);
     }
 }
 
@@ -181,6 +185,7 @@ impl Outbox {
         let start = wire.len();
         write(wire);
         debug_assert_eq!(wire.len() - start, bytes);
+        self.check_invariants();
     }
 
     /// Appends a package of several outboxes. A large one is shared, not copied.
@@ -197,11 +202,13 @@ impl Outbox {
         let queue = self.queue.get_or_insert_with(|| pool.take());
         queue.shared.push_back((at, package.clone()));
         queue.shared_bytes += package.len();
+        self.check_invariants();
     }
 
     /// Adds a package to those that wait for a buffer scheduler.
     pub fn collect(&mut self, pool: &mut QueuePool, buffer: u8, write: impl FnOnce(&mut Vec<u8>)) {
         let buffer = usize::from(buffer);
+        debug_assert!(buffer < PUSH_SCHEDULERS_MAX);
         let queue = self.queue.get_or_insert_with(|| pool.take());
         if queue.collected.len() <= buffer {
             queue.collected.resize_with(buffer + 1, Vec::new);
@@ -210,6 +217,7 @@ impl Outbox {
         let before = collected.len();
         write(collected);
         queue.collected_bytes += collected.len() - before;
+        self.check_invariants();
     }
 
     /// Turns the packages of one buffer scheduler into wire bytes: one WebSocket message for all.
@@ -217,6 +225,7 @@ impl Outbox {
         if let Some(queue) = &mut self.queue {
             queue.release(self.framing, buffer.into());
         }
+        self.check_invariants();
     }
 
     /// Turns all collected packages into wire bytes, before their intervals end.
@@ -225,7 +234,9 @@ impl Outbox {
             for buffer in 0..queue.collected.len() {
                 queue.release(self.framing, buffer);
             }
+            debug_assert_eq!(queue.collected_bytes, 0);
         }
+        self.check_invariants();
     }
 
     /// Drops the packages that have not been released: a closing session loses them (C73).
@@ -233,6 +244,7 @@ impl Outbox {
         if let Some(queue) = &mut self.queue {
             queue.drop_collected();
         }
+        self.check_invariants();
     }
 
     /// Fills `slices` with the wire bytes from the front. Returns the number of slices used.
@@ -286,8 +298,10 @@ impl Outbox {
         }
         debug_assert_eq!(written, 0);
         if queue.wire_bytes() > 0 {
+            self.check_invariants();
             return false;
         }
+        debug_assert!(queue.shared.is_empty(), "a body without bytes waits");
         queue.wire.clear();
         queue.at = 0;
         if queue.collected_bytes == 0
@@ -295,6 +309,7 @@ impl Outbox {
         {
             pool.give(queue);
         }
+        self.check_invariants();
         true
     }
 
@@ -305,10 +320,37 @@ impl Outbox {
             queue.shared_bytes = 0;
             pool.give(queue);
         }
+        debug_assert_eq!(self.bytes(), 0);
+    }
+
+    fn check_invariants(&self) {
+        #[cfg(debug_assertions)]
+        if let Some(queue) = &self.queue {
+            queue.check_invariants();
+        }
     }
 }
 
 impl Queue {
+    #[cfg(debug_assertions)]
+    fn check_invariants(&self) {
+        assert!(
+            self.at <= self.wire.len(),
+            "more bytes are written than there were"
+        );
+        let places = self.shared.iter().map(|(before, _)| *before);
+        let places = std::iter::once(self.at).chain(places);
+        assert!(
+            places.chain([self.wire.len()]).is_sorted(),
+            "a body stands outside the wire bytes, or out of order"
+        );
+        let shared: usize = self.shared.iter().map(|(_, body)| body.len()).sum();
+        assert_eq!(shared, self.shared_bytes);
+        let collected: usize = self.collected.iter().map(Vec::len).sum();
+        assert_eq!(collected, self.collected_bytes);
+        assert!(self.collected.len() <= PUSH_SCHEDULERS_MAX);
+    }
+
     /// Moves unwritten bytes to the front once the written ones are the larger part.
     fn compact(&mut self) {
         if self.at > READ_BUFFER_BYTES && self.at > self.wire.len() / 2 {

@@ -76,7 +76,21 @@ impl Selector {
         selector
             .read_rules(&config.select)
             .map_err(|text| ("push.select", text))?;
+        selector.check_invariants();
         Ok(selector)
+    }
+
+    fn check_invariants(&self) {
+        assert!((1..=PUSH_SCHEDULERS_MAX).contains(&self.schedulers.len()));
+        assert!(self.pushes.len() <= PUSH_RULES_MAX);
+        let known = |via: &Via| match via {
+            Via::Direct => true,
+            Via::Buffer(buffer) => usize::from(*buffer) < self.intervals.len(),
+        };
+        let schedulers = self.schedulers.iter().map(|(_, via)| via);
+        let rules = self.pushes.iter().map(|(_, via)| via);
+        let mut all = schedulers.chain(rules).chain([&self.response]);
+        assert!(all.all(known), "a buffer scheduler has no interval");
     }
 
     fn add(&mut self, id: &str, kind: Kind, flush_interval: Duration) {

@@ -63,7 +63,10 @@ impl Binding {
         }
         match self.reserved.get_mut(uid_text) {
             Some((owner, _)) if *owner != sid => return false,
-            Some((_, times)) => *times += 1,
+            Some((_, times)) => {
+                debug_assert!(*times > 0, "a reservation that was released");
+                *times += 1;
+            }
             None => {
                 self.reserved.insert(uid_text.into(), (sid, 1));
             }
@@ -90,7 +93,9 @@ impl Binding {
         let sessions = self.sessions.entry(uid.text().into()).or_default();
         let others = sessions.clone();
         sessions.push(sid);
+        debug_assert!(!others.contains(&sid), "a session has its uid twice");
         self.logins.add(uid, address, now_ms);
+        self.check_invariants();
         others
     }
 
@@ -107,6 +112,18 @@ impl Binding {
                 self.sessions.remove(&uid);
             }
         }
+        self.check_invariants();
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(
+            self.sessions.len() <= self.uids.len(),
+            "a uid has no session"
+        );
+        debug_assert!(
+            self.logins.by_uid.len() <= self.sessions.len(),
+            "a uid without a session is logged in"
+        );
     }
 
     /// Returns each uid with its number of sessions, in no order.

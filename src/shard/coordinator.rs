@@ -70,6 +70,8 @@ impl Parts {
 
     /// Takes one reply; returns the list once it is complete.
     fn complete(&self, index: usize, reply: SessionReply) -> Option<SessionReply> {
+        debug_assert!(self.missing.get() > 0, "a list is complete once");
+        debug_assert!(self.replies.borrow()[index].is_none());
         self.replies.borrow_mut()[index] = reply.ok().flatten();
         self.missing.update(|missing| missing - 1);
         let is_complete = self.missing.get() == 0;
@@ -84,7 +86,9 @@ impl Coordinator {
         if pending.len() >= REQUESTS_PENDING_MAX {
             return Err(request);
         }
-        Ok(pending.insert(request) as u64)
+        let ticket = pending.insert(request);
+        debug_assert!(ticket < REQUESTS_PENDING_MAX, "tickets are used again");
+        Ok(ticket as u64)
     }
 
     /// Ends the request of a ticket.

@@ -18,7 +18,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::parcel::Batch;
 use crate::ids::ShardId;
-use crate::limits::MESH_BATCHES_MAX;
+use crate::limits::{MESH_BATCHES_MAX, SHARDS_MAX};
 use crate::metrics::{Counter, Counters};
 
 /// A bell that wakes a sleeping shard. The sender rings after it has put something into the inbox; only the first ring
@@ -93,6 +93,7 @@ pub struct Outlets(Vec<(Sender<Box<Batch>>, Arc<Doorbell>)>);
 
 /// Makes the queues of a process with `shards` shards.
 pub fn queues(shards: usize) -> (Outlets, Vec<Inbox>) {
+    assert!((1..=SHARDS_MAX).contains(&shards));
     let (outlets, inboxes) = (0..shards)
         .map(|_| {
             let (sender, receiver) = crossbeam_channel::bounded(MESH_BATCHES_MAX);
@@ -172,8 +173,10 @@ impl Mesh {
     pub fn recycle(&mut self, mut batch: Box<Batch>) {
         if self.spare.len() < SPARE_BATCHES_MAX && batch.bytes.capacity() <= SPARE_BYTES_MAX {
             batch.clear();
+            debug_assert!(batch.is_empty(), "parcels would be sent again");
             self.spare.push(batch);
         }
+        debug_assert!(self.spare.len() <= SPARE_BATCHES_MAX);
     }
 }
 

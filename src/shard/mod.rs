@@ -157,7 +157,8 @@ impl Gauge {
 
     /// Counts one less.
     fn leave(&self) {
-        self.count.fetch_sub(1, Ordering::AcqRel);
+        let before = self.count.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "somebody left who had not entered");
     }
 }
 
@@ -214,6 +215,7 @@ const END_BREATHS_MAX: usize = 1000;
 pub async fn run(mut seed: Seed, network: Network) {
     let _alive = Alive::new(seed.activity.clone());
     let (listener, rpc_listener) = (seed.listener.take(), seed.rpc_listener.take());
+    assert!(rpc_listener.is_none() || seed.id == COORDINATOR);
     let (stop, stopper) = (seed.stop.clone(), seed.stopper.clone());
     let (starting, at_work) = (seed.starting.clone(), seed.at_work.clone());
     let reread = seed.reread.clone();
@@ -330,6 +332,8 @@ impl Shard {
 
 impl Core {
     fn new(seed: Seed, network: Network) -> Self {
+        assert!(seed.id.index() < seed.shards);
+        assert!(seed.shards <= seed.counters.len());
         let mut server_id_json = Vec::new();
         json::write_string(&mut server_id_json, &seed.config.id);
         let now = clock::now();

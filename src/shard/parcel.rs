@@ -174,11 +174,30 @@ impl Batch {
             || self.bytes.len() >= LINK_QUEUE_BYTES_MAX
     }
 
+    /// Returns whether the batch has no parcels.
+    pub fn is_empty(&self) -> bool {
+        self.parcels.is_empty()
+    }
+
     /// Empties the batch and keeps its memory.
     pub fn clear(&mut self) {
         self.parcels.clear();
         self.bytes.clear();
         self.sids.clear();
+    }
+
+    /// Checks the last parcel, which alone has changed.
+    fn check_invariants(&self) {
+        debug_assert!(
+            match self.parcels.last() {
+                Some(Parcel::Frames { bytes, .. } | Parcel::Answer { bytes, .. }) =>
+                    bytes.start <= bytes.end && bytes.end == self.bytes.len(),
+                Some(Parcel::Push { sids, .. }) =>
+                    sids.start < sids.end && sids.end == self.sids.len(),
+                _ => true,
+            },
+            "a parcel ends before the contents of its batch"
+        );
     }
 
     /// Appends frames for a link; frames for the same life of the same link become one parcel.
@@ -194,13 +213,14 @@ impl Batch {
             && (*last, *life, bytes.end) == (peer, epoch, start)
         {
             bytes.end = end;
-            return;
+            return self.check_invariants();
         }
         self.parcels.push(Parcel::Frames {
             peer,
             epoch,
             bytes: start..end,
         });
+        self.check_invariants();
     }
 
     /// Appends one receiver of a package; the receivers of one package are one parcel.
@@ -215,12 +235,13 @@ impl Batch {
             && last.bytes.as_ptr() == package.bytes.as_ptr()
         {
             sids.end += 1;
-            return;
+            return self.check_invariants();
         }
         self.parcels.push(Parcel::Push {
             package: package.clone(),
             sids: at..at + 1,
         });
+        self.check_invariants();
     }
 
     /// Appends an answer.
@@ -232,5 +253,6 @@ impl Batch {
             id,
             bytes: start..self.bytes.len(),
         });
+        self.check_invariants();
     }
 }

@@ -69,14 +69,17 @@ impl Core {
     /// Writes an outbox to its socket: one write, if the socket takes it whole.
     #[inline]
     pub(super) fn flush(&self, outbox: &mut Outbox, socket: &Socket) -> Flush {
+        debug_assert!(!outbox.blocked, "a task writes this outbox");
         while outbox.has_wire_bytes() {
             hop!();
             let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
             let used = outbox.slices(&mut slices);
             let offered: usize = slices[..used].iter().map(|slice| slice.len()).sum();
+            debug_assert!(offered > 0, "this loop would not end");
             let Ok(written) = socket.write(&slices[..used]) else {
                 return Flush::Failed;
             };
+            debug_assert!(written <= offered);
             outbox.advance(&mut self.scheduler.borrow_mut().pool, written);
             if written < offered {
                 outbox.blocked = true;

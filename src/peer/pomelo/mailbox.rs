@@ -61,6 +61,7 @@ impl Mailbox {
     pub fn note_ping(&mut self, now: Instant) {
         self.pinged = Some(now);
         self.probe_at = None;
+        self.check_invariants();
     }
 
     /// Takes the next whole packet off the front of `input`.
@@ -127,6 +128,10 @@ impl Mailbox {
             self.probe_at <= self.first_answer_by,
             "a probe asks for the first answer before the answer is late"
         );
+        debug_assert!(
+            self.pinged <= Some(self.next_ping),
+            "the next ping is due before the last one went out"
+        );
     }
 }
 
@@ -145,6 +150,7 @@ pub struct Backoff {
 impl Backoff {
     /// Starts at `min`, doubles up to `max`.
     pub fn new(min: Duration, max: Duration) -> Self {
+        assert!(min <= max, "the configuration was not checked");
         Self {
             min,
             max,
@@ -156,11 +162,13 @@ impl Backoff {
     /// answered. `random`, from 0 up to 1, shortens the pause by up to a quarter, so that servers which lost
     /// a peer together do not dial it together.
     pub fn pause(&mut self, lived: Duration, random: f64) -> Duration {
+        assert!((0.0..1.0).contains(&random));
         if lived >= STABLE {
             self.next = self.min;
         }
         let pause = self.next;
-        self.next = (pause * 2).min(self.max).max(self.min);
+        self.next = (pause * 2).min(self.max);
+        assert!((self.min..=self.max).contains(&self.next));
         pause.mul_f64(1.0 - random / 4.0)
     }
 }

@@ -190,6 +190,7 @@ impl Monitor {
         self.since = Some(now);
         self.state = State::Connecting;
         admin::write_connect(out, self.config.started_ms);
+        self.check_invariants();
     }
 
     /// Takes the next whole packet off the front of `input`, and appends the bytes to send to `out`.
@@ -252,6 +253,7 @@ impl Monitor {
             out.extend_from_slice(&mqtt::DISCONNECT);
         }
         self.close();
+        self.check_invariants();
     }
 
     fn packet(&mut self, now: Instant, input: &[u8], out: &mut Vec<u8>) -> Received<MasterEvent> {
@@ -324,6 +326,15 @@ impl Monitor {
             self.pinged.is_none() || self.next_ping.is_some(),
             "a ping went out although none are scheduled"
         );
+        let is_dialled = is_closed || self.state == State::Connecting;
+        assert!(is_dialled || self.next_ping.is_some(), "a link never pings");
+        assert!(is_closed || self.since.is_some(), "joining takes any time");
+        if let State::Subscribing(request) = self.state {
+            assert!(
+                request < self.next_request,
+                "a request number is used again"
+            );
+        }
         let has_joined = matches!(self.state, State::Joined | State::Reconnecting);
         assert!(
             !has_joined || self.recorded,

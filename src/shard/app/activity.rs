@@ -74,6 +74,7 @@ impl Work {
             Self::ServerEvent => (13, 0),
             Self::Task(index) => (14, index),
         };
+        debug_assert!(index < 1 << (u32::BITS - KIND_BITS));
         kind | (index as u32) << KIND_BITS
     }
 

@@ -34,7 +34,16 @@ impl PendingEvents {
             self.pending.pop_front();
         }
         self.pending.push_back(event);
+        debug_assert!(self.pending.len() <= EVENTS_PENDING_MAX);
         fits
+    }
+
+    /// Takes the oldest event. Without one the draining ends.
+    fn next(&mut self) -> Option<Event> {
+        debug_assert!(self.draining, "only the one who drains takes events");
+        let next = self.pending.pop_front();
+        self.draining = next.is_some();
+        next
     }
 }
 
@@ -59,9 +68,9 @@ impl Application {
             }
         }
         loop {
-            let next = self.events.borrow_mut().pending.pop_front();
+            let next = self.events.borrow_mut().next();
             let Some((sid, identity, event)) = next else {
-                break;
+                return;
             };
             let session = Session::new(sid, identity, context.clone());
             let notify = || self.router.happened(&session, &event);
@@ -73,7 +82,6 @@ impl Application {
                 );
             }
         }
-        self.events.borrow_mut().draining = false;
     }
 }
 

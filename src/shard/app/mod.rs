@@ -180,6 +180,10 @@ impl Application {
 
     /// Counts one more future of the application in progress.
     pub(super) fn begin_work(&self, core: &Core) {
+        debug_assert!(
+            self.in_progress.get() < IN_PROGRESS_MAX,
+            "there was room for it"
+        );
         self.in_progress.update(|works| works + 1);
         core.counters().add(Counter::InProgress, 1);
     }

@@ -91,6 +91,31 @@ impl Connection {
         self.identity.uid.is_some()
     }
 
+    fn check_invariants(&self) {
+        let is_closed = self.state() == ClientState::Closed;
+        debug_assert_eq!(
+            self.deadlines.linger.is_some(),
+            is_closed,
+            "a client has some time to close, and no other one has"
+        );
+        debug_assert!(
+            !is_closed || !self.counted,
+            "a closed connection counts against the limit"
+        );
+        debug_assert!(
+            self.outbox.framing == Framing::Raw || self.client.transport() == Transport::WebSocket,
+            "a client of raw TCP gets WebSocket frames"
+        );
+        debug_assert!(
+            self.outbox.framing == Framing::Raw || self.deadlines.idle.is_none(),
+            "a WebSocket has no idle timeout"
+        );
+        debug_assert!(
+            !self.is_bound() || self.state() != ClientState::Inited,
+            "a session is bound before its handshake"
+        );
+    }
+
     fn extras(&mut self) -> &mut ConnectionExtras {
         self.extras.get_or_insert_default()
     }
@@ -113,7 +138,11 @@ impl Clients {
     /// Calls `f` with a connection that is still there.
     #[inline]
     fn connection<T>(&self, sid: Sid, f: impl FnOnce(&mut Connection) -> T) -> Option<T> {
-        self.connections.borrow_mut().get_mut(sid).map(f)
+        let mut connections = self.connections.borrow_mut();
+        let connection = connections.get_mut(sid)?;
+        let result = f(connection);
+        connection.check_invariants();
+        Some(result)
     }
 
     // ---- Time ----
@@ -128,6 +157,7 @@ impl Clients {
 
     /// Puts a connection with a deadline into the wheel.
     fn watch(&self, core: &Core, sid: Sid, connection: &mut Connection) {
+        debug_assert_eq!(sid.shard(), core.id);
         if !connection.in_wheel
             && let Some((at, _)) = connection.deadlines.due(&self.timeouts, core.time.get())
         {
@@ -149,6 +179,7 @@ impl Clients {
         time: ShardTime,
     ) -> Option<CloseReason> {
         let expired = self.connection(sid, |connection| {
+            debug_assert!(connection.in_wheel, "the wheel has given it back");
             connection.in_wheel = false;
             let due = connection.deadlines.due(&self.timeouts, time);
             let expired = due.filter(|(at, _)| *at <= time.now);
@@ -210,7 +241,10 @@ impl Clients {
     /// Counts a connection against `client.max_connections` (C1, C7); false where there are too many.
     pub(in crate::shard) fn count(&self, sid: Sid) -> bool {
         let fits = self.process_connections.enter();
-        self.connection(sid, |connection| connection.counted = fits);
+        self.connection(sid, |connection| {
+            debug_assert!(!connection.counted, "a connection counts once");
+            connection.counted = fits;
+        });
         if !fits {
             self.process_connections.leave();
         }
@@ -439,6 +473,8 @@ impl Clients {
             .outbox
             .clear(&mut core.scheduler.borrow_mut().pool);
         connection.socket.shutdown();
+        debug_assert_eq!(connection.state(), ClientState::Closed);
+        debug_assert!(!connection.counted, "its place would be lost");
         core.counters().sub(Counter::Connections, 1);
         self.process_sockets.leave();
     }

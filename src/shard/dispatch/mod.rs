@@ -13,6 +13,7 @@ use super::Shard;
 use super::app::Way;
 use super::app::activity::Work;
 use super::clients::connection::{self, Closed, refused_for_address, refused_for_number};
+use super::coordinator::COORDINATOR;
 use super::origin::{Origin, ResponseTarget};
 use super::parcel::{Batch, Parcel};
 use crate::client::{ClientEvent, Connected};
@@ -22,7 +23,7 @@ use crate::handler::{
     Answer, Incoming, LocalFuture, Outcome, Request, Sending, Session, SessionEvent, ShardContext,
     Slot, reply,
 };
-use crate::ids::Sid;
+use crate::ids::{ShardId, Sid};
 use crate::limits::{LOG_TEXT_BYTES_MAX, PACKAGE_BODY_BYTES_MAX};
 use crate::metrics::Counter;
 use crate::push::select::Via;
@@ -460,6 +461,10 @@ impl Shard {
     pub(super) fn receive_batch(self: &Rc<Self>, batch: &Batch) {
         let (core, peers) = (&self.core, &self.peers);
         for parcel in &batch.parcels {
+            debug_assert!(
+                is_for(parcel, core.id),
+                "another shard is meant: {parcel:?}"
+            );
             match parcel {
                 Parcel::Frames { peer, epoch, bytes } => {
                     peers.send_frames(core, *peer, *epoch, &batch.bytes[bytes.clone()]);
@@ -492,5 +497,18 @@ impl Shard {
                 Parcel::Reply { ticket, reply } => self.replied(*ticket, reply.clone()),
             }
         }
+    }
+}
+
+/// Returns false for a parcel that only another shard can act on.
+fn is_for(parcel: &Parcel, shard: ShardId) -> bool {
+    match parcel {
+        Parcel::Cluster(_) => shard != COORDINATOR,
+        Parcel::Bound { sid, .. } | Parcel::Unbound { sid } => {
+            shard == COORDINATOR && sid.shard() != shard
+        }
+        Parcel::Kick { sid, .. } => sid.shard() == shard,
+        Parcel::Request { from, .. } => *from != shard,
+        _ => true,
     }
 }

@@ -249,6 +249,7 @@ impl<'a> Lookup<'a> {
 
 impl Drop for Lookup<'_> {
     fn drop(&mut self) {
+        debug_assert!((1..=CALLERS_LOOKED_UP_MAX).contains(&self.0.get()));
         self.0.update(|lookups| lookups - 1);
     }
 }

@@ -25,21 +25,40 @@ impl UnknownPeers {
         if self.overflowed.contains(&peer) {
             return false;
         }
-        if self.bytes + frames.len() > UNKNOWN_PEER_BYTES_MAX {
+        let fits = self.bytes + frames.len() <= UNKNOWN_PEER_BYTES_MAX;
+        if fits {
+            self.bytes += frames.len();
+            self.frames.push((peer, epoch, frames.to_vec()));
+        } else {
             self.frames.retain(|(other, ..)| *other != peer);
             self.bytes = self.frames.iter().map(|(.., kept)| kept.len()).sum();
             self.overflowed.push(peer);
-            return false;
         }
-        self.bytes += frames.len();
-        self.frames.push((peer, epoch, frames.to_vec()));
-        true
+        self.check_invariants();
+        fits
     }
 
     /// Takes the frames in their order, and the servers whose frames were dropped.
     pub(super) fn take(&mut self) -> (Vec<Frames>, Vec<PeerIndex>) {
         let taken = std::mem::take(self);
         (taken.frames, taken.overflowed)
+    }
+
+    fn check_invariants(&self) {
+        assert!(self.bytes <= UNKNOWN_PEER_BYTES_MAX);
+        debug_assert_eq!(
+            self.bytes,
+            self.frames
+                .iter()
+                .map(|(.., kept)| kept.len())
+                .sum::<usize>()
+        );
+        debug_assert!(
+            self.frames
+                .iter()
+                .all(|(peer, ..)| !self.overflowed.contains(peer)),
+            "a link would lose some frames and send others"
+        );
     }
 }
 

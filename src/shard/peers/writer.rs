@@ -51,6 +51,7 @@ impl PeerWriter {
     pub(in crate::shard) fn begin_remote(&self, max: usize) -> bool {
         let begins = self.in_progress.get() < max;
         self.in_progress.update(|calls| calls + usize::from(begins));
+        debug_assert!(self.in_progress.get() <= max);
         begins
     }
 
@@ -76,7 +77,8 @@ impl PeerWriter {
 impl Peers {
     /// Connects a writer to a socket. Its bytes leave at the end of the turn.
     pub(super) fn open(&self, core: &Core, writer: &Rc<PeerWriter>, socket: Rc<Socket>) {
-        *writer.socket.borrow_mut() = Some(socket);
+        let before = writer.socket.replace(Some(socket));
+        debug_assert!(before.is_none(), "a peer has one connection");
         self.mark(core, writer);
     }
 
@@ -88,6 +90,7 @@ impl Peers {
         let mut outbox = writer.outbox.borrow_mut();
         outbox.clear(&mut core.scheduler.borrow_mut().pool);
         outbox.blocked = false;
+        debug_assert_eq!(outbox.bytes(), 0, "the next connection would get them");
         writer.overflowed.set(false);
     }
 
@@ -119,6 +122,7 @@ impl Peers {
 
     /// Takes the writers that have bytes. `spare` is memory that is used again each turn.
     pub(in crate::shard) fn take_dirty(&self, spare: &mut Vec<Rc<PeerWriter>>) {
+        debug_assert!(spare.is_empty(), "a writer would be flushed twice");
         std::mem::swap(spare, &mut *self.dirty_writers.borrow_mut());
         for writer in spare {
             writer.dirty.set(false);

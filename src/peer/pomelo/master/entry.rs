@@ -94,6 +94,8 @@ impl ServerList {
                 list.over_limit += 1;
             }
         }
+        assert!(list.servers.len() <= SERVERS_MAX);
+        assert_eq!(list.servers.len(), places.len(), "an id stands twice");
         list
     }
 }

@@ -74,10 +74,12 @@ impl Clients {
         write: impl FnOnce(&mut Vec<u8>),
         shared: Option<&Bytes>,
     ) -> bool {
+        debug_assert!(shared.is_none_or(|package| package.len() == bytes));
         let appended = self.connection(sid, |connection| {
             let outbox = &mut connection.outbox;
             let scheduler = &mut *core.scheduler.borrow_mut();
             if let Via::Buffer(buffer) = via {
+                debug_assert!(usize::from(buffer) < self.flush_intervals().len());
                 outbox.collect(&mut scheduler.pool, buffer, write);
                 return scheduler.mark_collecting(sid, outbox, buffer);
             }
@@ -186,6 +188,7 @@ async fn flush_blocked(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
         }
     }
     clients.connection(sid, |connection| {
+        debug_assert!(connection.outbox.blocked, "two tasks write one outbox");
         connection.outbox.blocked = false;
         if connection.state() == ClientState::Closed {
             socket.shutdown_write();
