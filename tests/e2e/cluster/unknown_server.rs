@@ -181,7 +181,8 @@ fn handlers(shared: &Arc<Shared>) -> Router {
             sids.sids
                 .lock()
                 .expect("no panic")
-                .insert(shard, session.id());
+                .entry(shard)
+                .or_insert(session.id());
             async move { Json(json!({"shard": shard})) }
         })
         .route("entryHandler.hold", move |app: App| {
