@@ -1,16 +1,8 @@
 //! The other servers of the cluster: which there are, and the calls to and from them.
 //!
 //! The [`directory`] lists the servers by type. A shard keeps the calls it made in [`pending`], one table
-//! per peer; the shard that owns the link runs its [`mailbox`](pomelo::mailbox). A call id says which shard made it, so an answer finds its way without a
-//! table in between.
-//!
-//! ```text
-//!            first call            dialled
-//!   Idle ───────────────▶ Dialing ─────────▶ Up
-//!    (calls wait in the    │                 │ FIN, RST, DISCONNECT, no pong, bad bytes
-//!     link's queue)        ▼ refused, slow   ▼
-//!                         Down ◀─────────────┘   calls fail at once; dialled again after a pause
-//! ```
+//! per peer; the shard that owns the link runs its [`mailbox`](pomelo::mailbox). A call id says which shard
+//! made it, so an answer finds its way without a table in between. `shard/peers/link.rs` draws the states of a link.
 //!
 //! **Invariants**: a call is answered exactly once: by its answer, its deadline, or the end of its
 //! link. Each end raises the link's [`Epoch`]; frames written for an older epoch are never sent, so

@@ -5,9 +5,8 @@
 //! wire bytes once per interval. In both cases one write takes all wire bytes. [`select`] chooses the
 //! scheduler of a package.
 //!
-//! **Invariants**: an empty outbox holds no buffer; a session is in each list at most once; packages of
-//! one scheduler leave in order of arrival. As in the reference, packages of two schedulers have no
-//! order.
+//! **Invariants**: an empty outbox holds no buffer; packages of one scheduler leave in order of arrival. As in the
+//! reference, packages of two schedulers have no order.
 //!
 //! **Absent**: sockets; the receivers of a push (`shard/clients/fanout.rs`).
 //!
