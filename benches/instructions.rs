@@ -1,5 +1,6 @@
-//! Instructions of a forwarded request, held against the baseline in `benches/instructions.json`: of the
-//! five pure functions that it passes, and of a shard's two halves of its way, in a gateway in memory.
+//! Instructions of a request, held against the baseline in `benches/instructions.json`: of the whole way of
+//! an echo over WebSocket through a gateway in memory, of a shard's two halves of the way of a forward, and of five
+//! pure functions that a forward passes.
 //!
 //! The other benches say how long something takes, here and today. The counts of callgrind do not
 //! depend on other work on the machine, so this bench can fail: it finds a function that costs more. Save a lower
@@ -7,19 +8,23 @@
 //! callgrind, with some rounds and with twice as many: the difference is without the start. Of the
 //! gateway only the shards are counted, not the client and the server that the bench plays.
 //!
+//! The whole way is shown by stage too. The stage of an instruction is the room of the source file that it was
+//! compiled from, so code that the compiler inlines counts for the room that it was written in.
+//!
 //! Counts are those of one compiler, which the baseline names, and of a processor with AVX2. With
 //! another compiler they are shown and not compared.
 
+use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
 use std::io::{ErrorKind, IoSlice};
 use std::process::{Command, ExitCode, Stdio};
-use std::{env, fs, io};
+use std::{env, fs, io, mem};
 
 use serde_json::{Value, json};
 use tangelo::client::{ClientEvent, ClientMachine, Rules};
-use tangelo::handler::{Outcome, reply};
+use tangelo::handler::{Bytes, Outcome, Router, reply};
 use tangelo::limits::{RPC_FRAME_BYTES_MAX, WRITE_SLICES_MAX};
-use tangelo::memory::InMemory;
+use tangelo::memory::{ClientOptions, InMemory};
 use tangelo::push::{Framing, Outbox, QueuePool};
 use tangelo::wire::message::{self, Message, MessageRoute};
 use tangelo::wire::package::{self, PackageKind};
@@ -55,14 +60,18 @@ impl Counted {
         Self {
             name,
             run,
-            rounds: 20 * BATCH,
+            rounds: 10_000,
             only: Some(only),
         }
     }
 }
 
-/// All rows, in the order in which a request passes the functions.
+/// The row that is shown by stage.
+const WHOLE_WAY: &str = "echo: from the read buffer to the outbox";
+
+/// All rows: the whole way of an echo, then those of a forward in the order in which it passes the functions.
 const FUNCTIONS: &[Counted] = &[
+    Counted::shard(WHOLE_WAY, echo_through_shard, "*shards_echo*"),
     Counted::function("client: a WebSocket frame to a message", receive),
     Counted::function("wire: a body is validated", validate),
     Counted::function("wire: a forward is written", forward),
@@ -80,6 +89,23 @@ const FUNCTIONS: &[Counted] = &[
     ),
 ];
 
+/// The stages of a way, each with a part of the path of its source files; the first match counts.
+const STAGES: &[(&str, &str)] = &[
+    ("src/net/", "net: cuts what was read"),
+    ("src/client/", "client: protocol machine"),
+    ("src/wire/json", "wire: JSON"),
+    ("src/wire/", "wire: frames, packages, messages"),
+    ("src/route/", "route: its handler"),
+    ("src/session/", "session: look-up"),
+    ("src/handler/", "handler: arguments, future, reply"),
+    ("src/push/", "push: outbox"),
+    ("src/", "shard: from one to the next"),
+    ("/malloc/", "memory: allocate and free"),
+    ("", "other crates: copies, UTF-8, hashes"),
+];
+
+/// Turns of an echo.
+const TURNS: u64 = 200;
 /// Messages that a shard reads at once: the turn's own instructions are shared, as under load.
 const BATCH: u64 = 50;
 const TOLERANCE_PERCENT: f64 = 5.0;
@@ -87,6 +113,9 @@ const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instruction
 
 const MESSAGE_ID: u32 = 300;
 const ROUTE: &str = "chat.chatHandler.send";
+/// 64 bytes.
+const SHORT_BODY: &[u8; 64] =
+    br#"{"rid":"room-1017","content":"a line of chat \u263a","at":14000}"#;
 /// 300 bytes with every kind of value.
 const BODY: &[u8] = br#"{"rid":"room-1017","from":{"uid":"10001","name":"alice","level":17,"vip":true},"to":null,"content":"a line of chat as people write it, with a \"quote\" and a smile \u263a","position":[12.5,-3,24.7],"items":[{"id":1001,"count":3},{"id":1002,"count":1}],"flags":[],"time":1400000000000,"checked":false}"#;
 
@@ -104,9 +133,14 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     need_valgrind();
-    let counts = FUNCTIONS
-        .iter()
-        .map(|function| (function.name, count(function)));
+    let counts = FUNCTIONS.iter().map(|function| {
+        let stages = count(function);
+        let whole = stages.values().sum();
+        if function.name == WHOLE_WAY {
+            show(&stages, whole);
+        }
+        (function.name, whole)
+    });
     if args.iter().any(|arg| arg == "--save") {
         save(counts.collect());
         return ExitCode::SUCCESS;
@@ -176,18 +210,35 @@ fn rustc() -> String {
     name.expect("a name in UTF-8").trim().to_owned()
 }
 
-/// Counts the instructions of one round.
-fn count(function: &Counted) -> u64 {
-    let rounds = function.rounds;
-    let more = instructions(function, 2 * rounds) - instructions(function, rounds);
-    (more + rounds / 2) / rounds
+/// Prints the table of perf/README.md.
+fn show(stages: &BTreeMap<usize, u64>, whole: u64) {
+    println!("| stage | instructions | share |\n| --- | --- | --- |");
+    for (stage, count) in stages.iter().filter(|(_, count)| **count > 0) {
+        let (_, name) = STAGES[*stage];
+        println!("| {name} | {count} | {} % |", 100 * count / whole);
+    }
+    println!("| {WHOLE_WAY} | {whole} | 100 % |");
 }
 
-/// Counts the instructions of a process that runs a function for a number of rounds.
-fn instructions(function: &Counted, rounds: u64) -> u64 {
+/// Counts the instructions of one round by the indices of their stages.
+fn count(function: &Counted) -> BTreeMap<usize, u64> {
+    let rounds = function.rounds;
+    let once = instructions(function, rounds);
+    let mut stages = instructions(function, 2 * rounds);
+    for (stage, count) in &mut stages {
+        let start = once.get(stage).copied().unwrap_or_default();
+        *count = (count.saturating_sub(start) + rounds / 2) / rounds;
+    }
+    stages
+}
+
+/// Counts the instructions of a process that runs a function for a number of rounds, by the indices of their stages.
+fn instructions(function: &Counted, rounds: u64) -> BTreeMap<usize, u64> {
     let name = function.name;
+    let file = concat!(env!("CARGO_TARGET_TMPDIR"), "/callgrind.out");
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg("--tool=callgrind")
+        .arg(format!("--callgrind-out-file={file}"))
         .args(function.only.map(|only| format!("--toggle-collect={only}")))
         .arg(env::current_exe().expect("a running program has a path"))
         .args(["--rounds-of", name, &rounds.to_string()])
@@ -196,11 +247,57 @@ fn instructions(function: &Counted, rounds: u64) -> u64 {
         .output()
         .expect("valgrind is there");
     let text = String::from_utf8_lossy(&output.stderr);
-    let collected = text.lines().find_map(|line| line.split_once("Collected :"));
-    match collected.and_then(|(_, number)| number.trim().parse().ok()) {
-        Some(instructions) if output.status.success() && instructions > 0 => instructions,
-        _ => panic!("{name}: valgrind, {}:\n{text}", output.status),
+    assert!(output.status.success(), "{name}: valgrind:\n{text}");
+    let stages = by_stage(&fs::read_to_string(file).expect("callgrind has written its file"));
+    assert!(!stages.is_empty(), "{name}: nothing was counted:\n{text}");
+    stages
+}
+
+/// Adds up the costs in a file of callgrind by the indices of their stages.
+fn by_stage(text: &str) -> BTreeMap<usize, u64> {
+    let (mut stages, mut files) = (BTreeMap::new(), HashMap::new());
+    let (mut file, mut stage) = ("", 0);
+    let mut is_of_callee = false;
+    for line in text.lines() {
+        match line.split_once('=') {
+            // The path stands only where its number comes up for the first time.
+            Some((key @ ("fl" | "fi" | "fe" | "cfi" | "cfl"), name)) => {
+                let (number, path) = name.split_once(' ').unwrap_or((name, ""));
+                let path = path.trim_start_matches(concat!(env!("CARGO_MANIFEST_DIR"), "/"));
+                let path = *files.entry(number).or_insert(path);
+                if !key.starts_with('c') {
+                    file = path;
+                }
+                // A function of another crate that was inlined belongs to the code around it.
+                if matches!(key, "fi" | "fe") && file.starts_with("src/") {
+                    stage = stage_of(file);
+                }
+            }
+            Some(("fn", _)) => stage = stage_of(file),
+            Some(("calls", _)) => is_of_callee = true,
+            Some(_) => {}
+            // A position and a cost; the totals have a name in front.
+            None if line
+                .starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) =>
+            {
+                let cost = line.split_once(' ').and_then(|(_, cost)| cost.parse().ok());
+                if !mem::take(&mut is_of_callee) {
+                    *stages.entry(stage).or_default() += cost.unwrap_or(0_u64);
+                }
+            }
+            None => {}
+        }
     }
+    stages
+}
+
+fn stage_of(file: &str) -> usize {
+    let mut parts = STAGES.iter().map(|(part, _)| part);
+    let found = match file.starts_with("src/") {
+        true => parts.position(|part| file.starts_with(part)),
+        false => parts.position(|part| !part.starts_with("src/") && file.contains(part)),
+    };
+    found.expect("the last stage takes every file")
 }
 
 /// Finds valgrind, or brings it.
@@ -260,12 +357,15 @@ fn request(id: u32) -> Message<'static> {
     }
 }
 
+const HANDSHAKE: &[u8] = br#"{"sys":{"type":"bench","version":"0.0.0"},"user":{}}"#;
+const UPGRADE: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
 /// A client that has upgraded and shaken hands.
 fn working_client(rules: &Rules) -> ClientMachine {
     let mut client = ClientMachine::default();
-    let mut upgrade =
-        *b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    let mut upgrade = UPGRADE.to_vec();
     let received = client.receive(rules, &mut upgrade);
     assert!(matches!(
         received,
@@ -383,6 +483,56 @@ fn respond(rounds: u64) {
     for _ in 0..rounds {
         black_box(respond(black_box(BODY)));
     }
+}
+
+/// Requests of one WebSocket client to a handler. The number of turns is always the same, so the
+/// difference of two runs is what one more message costs in a turn, without the turn itself.
+fn echo_through_shard(rounds: u64) {
+    async fn echo(body: Bytes) -> Bytes {
+        body
+    }
+    let mut gateway = Gateway::new(Config::default())
+        .handlers(|_| Router::new().route("connector.entryHandler.echo", echo))
+        .in_memory()
+        .expect("a gateway in memory starts");
+    let mut client = gateway.open(ClientOptions::default());
+    for bytes in [
+        UPGRADE,
+        &client_frame(PackageKind::Handshake, HANDSHAKE),
+        &client_frame(PackageKind::Ack, b""),
+    ] {
+        client.send_bytes(bytes);
+    }
+    client.take_bytes();
+    let (mut requests, mut responses) = (Vec::new(), Vec::new());
+    for id in 1..=rounds.div_ceil(TURNS) as u32 {
+        let request = Message {
+            route: MessageRoute::Text(b"connector.entryHandler.echo"),
+            body: SHORT_BODY,
+            ..request(id)
+        };
+        let mut message = Vec::new();
+        message::write(&mut message, &request).expect("a request can be written");
+        requests.extend(client_frame(PackageKind::Data, &message));
+        let bytes = message::response_bytes(id, SHORT_BODY.len());
+        responses.extend_from_slice(websocket::header(Opcode::Binary, bytes).as_slice());
+        message::write_response(&mut responses, id, SHORT_BODY);
+    }
+    for _ in 0..TURNS {
+        gateway.pause();
+        client.send_bytes(&requests);
+        shards_echo(&mut gateway);
+
+        assert!(client.take_bytes() == responses, "other responses");
+    }
+    drop(client);
+    gateway.stop().expect("nothing else ended it");
+}
+
+/// Lets the shards read the messages and write the responses.
+#[inline(never)]
+fn shards_echo(gateway: &mut InMemory) {
+    gateway.resume();
 }
 
 /// Requests of one client to one server, in batches: each read, forwarded, answered and written.
