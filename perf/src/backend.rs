@@ -41,11 +41,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
         return Err(io::Error::other(text));
     }
     let listener = TcpListener::bind(options.listen)?;
-    listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let token = EventData::new_u64(LISTENER);
-    epoll::add(&epoll, &listener, token, EventFlags::IN)?;
     // Held, not read: a server that never subscribes is told nothing.
     let registered = options
         .master
@@ -53,8 +49,18 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
         .transpose()?;
     println!("tangelo listening on {address}");
     io::stdout().flush()?;
+    listen(&listener, Duration::from_secs(options.seconds))?;
+    drop(registered);
+    Ok(())
+}
 
-    let end = Instant::now() + Duration::from_secs(options.seconds);
+/// Serves frontends for `time`.
+pub(crate) fn listen(listener: &TcpListener, time: Duration) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let token = EventData::new_u64(LISTENER);
+    epoll::add(&epoll, listener, token, EventFlags::IN)?;
+    let end = Instant::now() + time;
     // Frontends are few: a slot is never used again.
     let mut frontends: Vec<Option<Stream>> = Vec::new();
     let mut buffer = vec![0; READ_BUFFER_BYTES];
@@ -85,7 +91,6 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
             }
         }
     }
-    drop(registered);
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! The least that a server of this protocol could do: one thread, one epoll, one read buffer for
 //! everyone, one write per read. It cuts packages and sends bodies back; it has no sessions, routes,
 //! timers or handlers. The cost of a gateway above this is its own work, not that of the kernel.
+//!
+//! With a backend it is the least that a frontend could do: [`forward`].
 
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -9,11 +11,16 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use crate::session::{PUSH_ROUTE, TRIGGER_ROUTE, accept_value};
+use crate::session::{FORWARD_ROUTE, PUSH_ROUTE, TRIGGER_ROUTE, accept_value};
 use crate::stream::{Events, READ_BUFFER_BYTES, Stream};
 use crate::wire::{self, Framing, Packages, Transport, refused};
 
+mod forward;
+
+use forward::Backend;
+
 const LISTENER: u64 = u64::MAX;
+const BACKEND: u64 = u64::MAX - 1;
 
 /// Connections taken per wake-up, so that a storm of new ones does not starve the others.
 const ACCEPTS_MAX: usize = 64;
@@ -26,127 +33,191 @@ pub(crate) struct Options {
     /// Heartbeat interval to ask for, in seconds; by default none
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=3600))]
     heartbeat: Option<u16>,
+    /// Backend that answers the requests of `load --kind forward`; loopback only
+    #[arg(long)]
+    backend: Option<SocketAddr>,
+    /// Milliseconds for which pushes gather, for one write per session; by default each is one write
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    flush: Option<u64>,
     /// Ends by itself after this long
     #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
 }
 
 pub(crate) fn run(options: &Options) -> io::Result<()> {
-    let listen = options.listen;
-    if !listen.ip().is_loopback() {
-        return Err(io::Error::other(format!(
-            "{listen} is not a loopback address"
-        )));
+    let addresses = [Some(options.listen), options.backend];
+    let mut addresses = addresses.into_iter().flatten();
+    if let Some(address) = addresses.find(|address| !address.ip().is_loopback()) {
+        let text = format!("{address} is not a loopback address");
+        return Err(io::Error::other(text));
     }
-    let listener = TcpListener::bind(listen)?;
-    listener.set_nonblocking(true)?;
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    epoll::add(
-        &epoll,
-        &listener,
-        EventData::new_u64(LISTENER),
-        EventFlags::IN,
-    )?;
+    let listener = TcpListener::bind(options.listen)?;
     println!("tangelo listening on {}", listener.local_addr()?);
     io::stdout().flush()?;
+    serve(options, &listener)
+}
 
-    let end = Instant::now() + Duration::from_secs(options.seconds);
-    let mut connections: Vec<Option<Connection>> = Vec::new();
-    let mut free = Vec::new();
+/// The loop.
+fn serve(options: &Options, listener: &TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let token = EventData::new_u64(LISTENER);
+    epoll::add(&epoll, listener, token, EventFlags::IN)?;
+    let mut backend = options.backend.map(Backend::connect).transpose()?;
+    if let Some(backend) = &backend {
+        backend.stream.watch(&epoll, BACKEND)?;
+    }
+    let mut connections = Connections {
+        epoll: &epoll,
+        heartbeat: options.heartbeat,
+        slots: Vec::new(),
+        free: Vec::new(),
+        freed: Vec::new(),
+    };
+    let mut pushes = Pushes {
+        gather: options.flush.map(Duration::from_millis),
+        bodies: Vec::new(),
+        due: None,
+    };
     let mut buffer = vec![0; READ_BUFFER_BYTES];
     let mut out = Vec::new();
     let mut events = Events::new();
+    let end = Instant::now() + Duration::from_secs(options.seconds);
     while Instant::now() < end {
-        let mut freed = Vec::new();
-        let mut pushes = Vec::new();
-        for token in events.wait(&epoll, Duration::from_secs(1))? {
-            if token == LISTENER {
-                let heartbeat = options.heartbeat;
-                accept(&listener, &epoll, heartbeat, &mut connections, &mut free)?;
-            } else if let Some(connection) = &mut connections[token as usize] {
-                let was_blocked = connection.stream.is_blocked();
-                let served = connection.serve(&mut buffer, &mut out, &mut pushes);
-                if served.is_err() {
-                    connections[token as usize] = None;
-                    freed.push(token as usize);
-                } else if connection.stream.is_blocked() != was_blocked {
-                    // Requests stay in the kernel until the answers to earlier ones have left.
-                    connection
-                        .stream
-                        .watch_again(&epoll, token, EventFlags::OUT)?;
-                }
-                for push in pushes.drain(..) {
-                    broadcast(&epoll, &mut connections, token as usize, &push)?;
+        for token in events.wait(&epoll, pushes.wait())? {
+            match (token, &mut backend) {
+                (LISTENER, _) => connections.accept(listener)?,
+                (BACKEND, Some(backend)) => backend.take(&mut buffer, &mut connections)?,
+                (slot, backend) => {
+                    let mut turn = Turn {
+                        slot: slot as usize,
+                        out: &mut out,
+                        pushes: &mut pushes.bodies,
+                        backend: backend.as_mut(),
+                    };
+                    connections.serve(&mut buffer, &mut turn)?;
                 }
             }
         }
+        pushes.send(&mut connections)?;
+        if let Some(backend) = &mut backend {
+            backend.send(&mut connections)?;
+        }
         // Only now: a later event of this batch may still name a slot that was just emptied.
-        free.append(&mut freed);
+        connections.free.append(&mut connections.freed);
     }
     Ok(())
 }
 
-fn accept(
-    listener: &TcpListener,
-    epoll: &OwnedFd,
+/// The bodies of pushes that were asked for.
+struct Pushes {
+    /// The time for which they wait for others.
+    gather: Option<Duration>,
+    bodies: Vec<Vec<u8>>,
+    /// The end of this time for the first of them.
+    due: Option<Instant>,
+}
+
+impl Pushes {
+    /// Returns the longest wait for events.
+    fn wait(&self) -> Duration {
+        self.due.map_or(Duration::from_secs(1), |due| {
+            due.saturating_duration_since(Instant::now())
+        })
+    }
+
+    /// Sends what is due: each body by itself, or those that have gathered in one write per session.
+    fn send(&mut self, connections: &mut Connections<'_>) -> io::Result<()> {
+        if self.bodies.is_empty() {
+            return Ok(());
+        }
+        if let Some(gather) = self.gather {
+            let now = Instant::now();
+            if *self.due.get_or_insert(now + gather) <= now {
+                connections.broadcast(&self.bodies)?;
+                self.bodies.clear();
+                self.due = None;
+            }
+            return Ok(());
+        }
+        let mut bodies = self.bodies.drain(..);
+        bodies.try_for_each(|body| connections.broadcast(&[body]))
+    }
+}
+
+struct Connections<'e> {
+    epoll: &'e OwnedFd,
+    /// The interval that clients are told.
     heartbeat: Option<u16>,
-    connections: &mut Vec<Option<Connection>>,
-    free: &mut Vec<usize>,
-) -> io::Result<()> {
-    for _ in 0..ACCEPTS_MAX {
-        let socket = match listener.accept() {
-            Ok((socket, _)) => socket,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
-            Err(error) => return Err(error),
-        };
-        let slot = free.pop().unwrap_or_else(|| {
-            connections.push(None);
-            connections.len() - 1
-        });
-        let connection = Connection {
-            stream: Stream::new(socket)?,
-            transport: None,
-            heartbeat,
-        };
-        connection.stream.watch(epoll, slot as u64)?;
-        connections[slot] = Some(connection);
-    }
-    Ok(())
+    slots: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    /// Free after this batch of events.
+    freed: Vec<usize>,
 }
 
-/// One plain write to every session but the one that asked for it.
-fn broadcast(
-    epoll: &OwnedFd,
-    connections: &mut [Option<Connection>],
-    from: usize,
-    body: &[u8],
-) -> io::Result<()> {
-    let encoded = [Transport::Tcp, Transport::Websocket].map(|transport| {
-        let framing = Framing {
-            transport,
-            client: false,
-        };
-        let mut out = Vec::new();
-        wire::without_id(framing, &mut out, wire::PUSH, PUSH_ROUTE, body);
-        out
-    });
-    for (slot, connection) in connections.iter_mut().enumerate() {
-        let Some(connection) = connection.as_mut().filter(|_| slot != from) else {
-            continue;
-        };
-        let Some(transport) = connection.transport else {
-            continue;
+impl Connections<'_> {
+    fn accept(&mut self, listener: &TcpListener) -> io::Result<()> {
+        for _ in 0..ACCEPTS_MAX {
+            let socket = match listener.accept() {
+                Ok((socket, _)) => socket,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
+                Err(error) => return Err(error),
+            };
+            let slot = self.free.pop().unwrap_or_else(|| {
+                self.slots.push(None);
+                self.slots.len() - 1
+            });
+            let connection = Connection {
+                stream: Stream::new(socket)?,
+                transport: None,
+                heartbeat: self.heartbeat,
+                is_source: false,
+                answers: Vec::new(),
+            };
+            connection.stream.watch(self.epoll, slot as u64)?;
+            self.slots[slot] = Some(connection);
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> io::Result<()> {
+        let slot = turn.slot;
+        let Some(connection) = &mut self.slots[slot] else {
+            return Ok(());
         };
         let was_blocked = connection.stream.is_blocked();
-        let written = connection.stream.write(&encoded[transport as usize]);
-        // A broken one is dropped when its event comes.
-        if written.is_ok() && connection.stream.is_blocked() != was_blocked {
-            let flags = EventFlags::OUT;
-            connection.stream.watch_again(epoll, slot as u64, flags)?;
+        if connection.serve(buffer, turn).is_err() {
+            self.slots[slot] = None;
+            self.freed.push(slot);
+            return Ok(());
         }
+        connection.watch_again(self.epoll, slot, was_blocked)
     }
-    Ok(())
+
+    /// One plain write to every session but those that ask for broadcasts.
+    fn broadcast(&mut self, bodies: &[Vec<u8>]) -> io::Result<()> {
+        let encoded = [Transport::Tcp, Transport::Websocket].map(|transport| {
+            let framing = Framing {
+                transport,
+                client: false,
+            };
+            let mut out = Vec::new();
+            for body in bodies {
+                wire::without_id(framing, &mut out, wire::PUSH, PUSH_ROUTE, body);
+            }
+            out
+        });
+        for (slot, connection) in self.slots.iter_mut().enumerate() {
+            let Some(connection) = connection.as_mut().filter(|it| !it.is_source) else {
+                continue;
+            };
+            if let Some(transport) = connection.transport {
+                connection.write(self.epoll, slot, &encoded[transport as usize])?;
+            }
+        }
+        Ok(())
+    }
 }
 
 struct Connection {
@@ -155,31 +226,39 @@ struct Connection {
     transport: Option<Transport>,
     /// The interval that it is told.
     heartbeat: Option<u16>,
+    /// True for one that asks for broadcasts.
+    is_source: bool,
+    /// Answers of the backend that came in this batch of events.
+    answers: Vec<u8>,
+}
+
+/// The things that the packages of one read may need.
+struct Turn<'a> {
+    slot: usize,
+    /// For the answers to them.
+    out: &'a mut Vec<u8>,
+    pushes: &'a mut Vec<Vec<u8>>,
+    backend: Option<&'a mut Backend>,
 }
 
 impl Connection {
     /// An error closes the connection.
-    fn serve(
-        &mut self,
-        buffer: &mut [u8],
-        out: &mut Vec<u8>,
-        pushes: &mut Vec<Vec<u8>>,
-    ) -> io::Result<()> {
+    fn serve(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> io::Result<()> {
         if self.stream.is_blocked() {
             return self.stream.flush();
         }
         let Some(bytes) = self.stream.read(buffer)? else {
             return Ok(());
         };
-        out.clear();
+        turn.out.clear();
         // The first bytes: an upgrade to answer, or packages already.
         let transport = match self.transport {
             Some(transport) => transport,
             None if !bytes.starts_with(b"GET ") => Transport::Tcp,
             None if bytes.ends_with(b"\r\n\r\n") => {
                 self.transport = Some(Transport::Websocket);
-                upgrade(bytes, out)?;
-                return self.stream.write(out);
+                upgrade(bytes, turn.out)?;
+                return self.stream.write(turn.out);
             }
             None => return self.stream.keep(bytes),
         };
@@ -190,29 +269,86 @@ impl Connection {
         };
         let mut packages = Packages::new(transport, bytes);
         while let Some((kind, body)) = packages.next()? {
-            match wire::routed(wire::NOTIFY, body) {
-                Some((route, body)) if kind == wire::DATA && route == TRIGGER_ROUTE.as_bytes() => {
-                    pushes.push(body.to_vec());
-                }
-                _ => answer(framing, out, kind, body, self.heartbeat)?,
+            match kind {
+                wire::DATA => match wire::routed(wire::NOTIFY, body) {
+                    Some((route, body)) if route == TRIGGER_ROUTE.as_bytes() => {
+                        self.is_source = true;
+                        turn.pushes.push(body.to_vec());
+                    }
+                    _ => turn.request(framing, body)?,
+                },
+                _ => answer(framing, turn.out, kind, self.heartbeat),
             }
         }
         self.stream.keep(packages.rest())?;
-        if out.is_empty() {
+        if turn.out.is_empty() {
             Ok(())
         } else {
-            self.stream.write(out)
+            self.stream.write(turn.out)
         }
+    }
+
+    /// One write. A broken connection is dropped when its event comes.
+    fn write(&mut self, epoll: &OwnedFd, slot: usize, bytes: &[u8]) -> io::Result<()> {
+        let was_blocked = self.stream.is_blocked();
+        match self.stream.write(bytes) {
+            Ok(()) => self.watch_again(epoll, slot, was_blocked),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Waits for room in place of requests while bytes wait for the socket: requests stay in the
+    /// kernel until the answers to earlier ones have left.
+    fn watch_again(&self, epoll: &OwnedFd, slot: usize, was_blocked: bool) -> io::Result<()> {
+        if self.stream.is_blocked() == was_blocked {
+            return Ok(());
+        }
+        self.stream.watch_again(epoll, slot as u64, EventFlags::OUT)
     }
 }
 
-fn answer(
-    framing: Framing,
-    out: &mut Vec<u8>,
-    kind: u8,
-    body: &[u8],
-    heartbeat: Option<u16>,
-) -> io::Result<()> {
+impl Turn<'_> {
+    /// Answers a request with its body, or hands it to the backend.
+    fn request(&mut self, framing: Framing, message: &[u8]) -> io::Result<()> {
+        let request = Request::parse(message)
+            .ok_or_else(|| refused(format!("not a request: {}", wire::shown(message))))?;
+        match &mut self.backend {
+            Some(backend) if request.route == FORWARD_ROUTE.as_bytes() => {
+                backend.forward(self.slot, &request);
+            }
+            _ => response(framing, self.out, request.id, request.body),
+        }
+        Ok(())
+    }
+}
+
+/// A request message.
+struct Request<'a> {
+    /// As it came: a varint.
+    id: &'a [u8],
+    route: &'a [u8],
+    body: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    fn parse(message: &'a [u8]) -> Option<Self> {
+        let rest = message.strip_prefix(&[wire::REQUEST])?;
+        let (id, rest) = rest.split_at(wire::varint_bytes(rest)?);
+        let (&route_bytes, rest) = rest.split_first()?;
+        let (route, body) = rest.split_at_checked(usize::from(route_bytes))?;
+        Some(Self { id, route, body })
+    }
+}
+
+fn response(framing: Framing, out: &mut Vec<u8>, id: &[u8], body: &[u8]) {
+    let start = framing.begin(out, wire::DATA, 1 + id.len() + body.len());
+    out.push(wire::RESPONSE);
+    out.extend_from_slice(id);
+    out.extend_from_slice(body);
+    framing.end(out, start);
+}
+
+fn answer(framing: Framing, out: &mut Vec<u8>, kind: u8, heartbeat: Option<u16>) {
     match (kind, heartbeat) {
         (wire::HANDSHAKE, None) => framing.package(out, kind, br#"{"code":200,"sys":{}}"#),
         (wire::HANDSHAKE, Some(seconds)) => {
@@ -220,24 +356,8 @@ fn answer(
             framing.package(out, kind, reply.as_bytes());
         }
         (wire::HEARTBEAT, _) | (wire::ACK, Some(_)) => framing.package(out, wire::HEARTBEAT, b""),
-        (wire::DATA, _) => echo(framing, out, body).ok_or_else(|| refused("not a request"))?,
-        _ => {} // an ack
+        _ => {}
     }
-    Ok(())
-}
-
-/// The body of a request, sent back under the same id.
-fn echo(framing: Framing, out: &mut Vec<u8>, message: &[u8]) -> Option<()> {
-    let rest = message.strip_prefix(&[wire::REQUEST])?;
-    let (id, rest) = rest.split_at(wire::varint_bytes(rest)?);
-    let (&route_bytes, rest) = rest.split_first()?;
-    let body = rest.get(usize::from(route_bytes)..)?;
-    let start = framing.begin(out, wire::DATA, 1 + id.len() + body.len());
-    out.push(wire::RESPONSE);
-    out.extend_from_slice(id);
-    out.extend_from_slice(body);
-    framing.end(out, start);
-    Some(())
 }
 
 fn upgrade(head: &[u8], out: &mut Vec<u8>) -> io::Result<()> {

@@ -164,8 +164,11 @@ impl Options {
             Work::Connect if self.rate.is_some() || self.flood > 0 => {
                 Some("--kind connect goes with neither --rate nor --flood")
             }
-            Work::Push if ceiling => {
-                Some("--kind push does not go with --server ceiling, which has no users")
+            Work::Push | Work::Notify if ceiling => Some(
+                "--kind push and notify do not go with --server ceiling, which has neither users nor notifies",
+            ),
+            Work::Forward if ceiling && self.start.backend == Backend::Genuine => {
+                Some("--server ceiling needs --backend synthetic, which answers in order")
             }
             Work::Push if self.start.backend == Backend::Genuine => {
                 Some("--kind push needs --backend synthetic, which tells the ids of sessions")

@@ -1,5 +1,5 @@
-//! Calls between servers: MQTT packets used as a pipe for JSON. Only what a backend reads and
-//! writes.
+//! Calls between servers: MQTT packets used as a pipe for JSON. Only what a backend reads and writes,
+//! and a forwarded message of a frontend.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -67,6 +67,7 @@ pub(crate) fn payload(packet: &[u8]) -> io::Result<&[u8]> {
 fn packet(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     out.push(kind);
     let length: usize = parts.iter().map(|part| part.len()).sum();
+    out.reserve(4 + length);
     let (bytes, count) = to_varint(length as u32);
     out.extend_from_slice(&bytes[..count]);
     parts.iter().for_each(|part| out.extend_from_slice(part));
@@ -136,9 +137,43 @@ impl<'a> Forward<'a> {
     }
 }
 
-/// Connects to a frontend as a backend does that wants to call it. A frontend never answers the
-/// first packet; calls may follow at once.
-pub(crate) fn connect_to_frontend(address: SocketAddr) -> io::Result<TcpStream> {
+/// Appends the call with which a frontend forwards a request of a client.
+pub(crate) fn forward(
+    out: &mut Vec<u8>,
+    id: u64,
+    message_id: u32,
+    route: &[u8],
+    body: &[u8],
+    session: u64,
+) {
+    let mut digits = [itoa::Buffer::new(); 3];
+    let [id_digits, message_digits, session_digits] = &mut digits;
+    let parts: [&[u8]; 11] = [
+        b"\0\x03rpc{\"id\":",
+        id_digits.format(id).as_bytes(),
+        br#","msg":{"namespace":"sys","serverType":"chat","service":"msgRemote","method":"forwardMessage","args":[{"id":"#,
+        message_digits.format(message_id).as_bytes(),
+        br#","type":0,"compressRoute":0,"route":""#,
+        route,
+        br#"","body":"#,
+        body,
+        br#","compressGzip":0},{"id":"#,
+        session_digits.format(session).as_bytes(),
+        br#","frontendId":"connector-1","uid":null,"settings":{}}]}}"#,
+    ];
+    packet(out, PUBLISH, &parts);
+}
+
+/// The value in the answer to call `id` of the synthetic backend; `None`: something else came.
+pub(crate) fn value(payload: &[u8], id: u64) -> Option<&[u8]> {
+    let rest = payload.strip_prefix(br#"{"id":"#)?;
+    let rest = rest.strip_prefix(itoa::Buffer::new().format(id).as_bytes())?;
+    rest.strip_prefix(br#","resp":[null,"#)?.strip_suffix(b"]}")
+}
+
+/// Connects to another server to call it. It never answers the first packet; calls may follow at
+/// once.
+pub(crate) fn connect_to_server(address: SocketAddr) -> io::Result<TcpStream> {
     let mut socket = connect(address)?;
     let mut out = Vec::new();
     connect_packet(&mut out, b"MQTT_RPC_1");

@@ -15,6 +15,8 @@ use crate::peers::{BACKEND, CONNECTOR, Cluster, Dialect};
 use crate::process::{self, Memory, Process, cpu_of, memory_of, to_pid};
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// The interval of the buffer scheduler, as Pomelo and the gateway have it by default.
+const FLUSH_MS: &str = "20";
 const LISTENING: &str = "tangelo listening on ";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -103,20 +105,18 @@ impl Start {
             Kind::Tangelo if around == Around::Nothing => None,
             Kind::Tangelo | Kind::Pomelo => Some(Dialect::Pomelo),
             Kind::Pinus => Some(Dialect::Pinus),
-            Kind::Ceiling if around == Around::Backend => {
-                return Err(io::Error::other(
-                    "--server ceiling forwards nothing; choose another --kind or --server",
-                ));
-            }
             Kind::Ceiling => None,
         };
         let cluster = dialect.map(Cluster::start).transpose()?;
-        let backend = match (&cluster, around) {
-            (Some(cluster), Around::Backend) => Some(self.run_backend(cluster)?),
-            _ => None,
+        let (backend, backend_address) = match around {
+            Around::Backend => {
+                let (process, address) = self.run_backend(cluster.as_ref())?;
+                (Some(process), Some(address))
+            }
+            _ => (None, None),
         };
         cores.pin_to_server()?;
-        let started = self.run_server(cluster.as_ref());
+        let started = self.run_server(cluster.as_ref(), backend_address);
         cores.pin_to_load()?;
         let (server, address) = started?;
         Ok(Target {
@@ -129,22 +129,28 @@ impl Start {
         })
     }
 
-    fn run_backend(&self, cluster: &Cluster) -> io::Result<Process> {
-        if self.backend == Backend::Genuine {
-            return cluster.start_backend();
-        }
+    /// Starts the backend; with a cluster, as a member of it.
+    fn run_backend(&self, cluster: Option<&Cluster>) -> io::Result<(Process, SocketAddr)> {
         let mut command = Command::new(std::env::current_exe()?);
-        command
-            .args(["backend", "--listen", &cluster.backend().to_string()])
-            .args(["--master", &cluster.master().to_string()]);
-        if let Some(folder) = cluster.remotes() {
-            command.arg("--remotes").arg(folder);
+        command.arg("backend");
+        if let Some(cluster) = cluster {
+            if self.backend == Backend::Genuine {
+                return Ok((cluster.start_backend()?, cluster.backend()));
+            }
+            command.args(["--listen", &cluster.backend().to_string()]);
+            command.args(["--master", &cluster.master().to_string()]);
+            if let Some(folder) = cluster.remotes() {
+                command.arg("--remotes").arg(folder);
+            }
         }
-        let (process, _) = Process::start(BACKEND, &mut command, START_TIMEOUT, listening)?;
-        Ok(process)
+        Process::start(BACKEND, &mut command, START_TIMEOUT, listening)
     }
 
-    fn run_server(&self, cluster: Option<&Cluster>) -> io::Result<(Process, SocketAddr)> {
+    fn run_server(
+        &self,
+        cluster: Option<&Cluster>,
+        backend: Option<SocketAddr>,
+    ) -> io::Result<(Process, SocketAddr)> {
         if let (Kind::Pomelo | Kind::Pinus, Some(cluster)) = (self.server, cluster) {
             let mut extra = Vec::new();
             if self.scheduler == Scheduler::Buffer {
@@ -160,6 +166,12 @@ impl Start {
             command.arg("ceiling");
             if let Some(seconds) = self.heartbeat {
                 command.args(["--heartbeat", &seconds.to_string()]);
+            }
+            if let Some(address) = backend {
+                command.args(["--backend", &address.to_string()]);
+            }
+            if self.scheduler == Scheduler::Buffer {
+                command.args(["--flush", FLUSH_MS]);
             }
             command
         } else {

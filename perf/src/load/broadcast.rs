@@ -60,7 +60,7 @@ impl Broadcast {
                 Work::Push => Call::Push(Vec::new()),
                 _ => Call::Broadcast,
             };
-            (call, rpc::connect_to_frontend(rpc)?)
+            (call, rpc::connect_to_server(rpc)?)
         };
         let clients = Clients::open(
             target.address,

@@ -1,0 +1,246 @@
+//! The least that a frontend could do for a forwarded request: read the client, write the backend,
+//! read the backend, write the client. All calls of one batch of events leave in one write, and so do
+//! all answers to one client. It calls as a genuine frontend does, so that the backend's work is the
+//! same.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use rustix::event::epoll::EventFlags;
+
+use super::{BACKEND, Connections, Request, response};
+use crate::rpc::{self, Packets};
+use crate::stream::Stream;
+use crate::wire::{Framing, refused, shown, varint};
+
+/// The link to the one backend.
+pub(super) struct Backend {
+    pub(super) stream: Stream,
+    /// Calls of this batch of events.
+    calls: Vec<u8>,
+    /// Calls without an answer, from the oldest: the backend answers in their order.
+    waiting: VecDeque<Waiting>,
+    /// The number of the oldest.
+    first: u64,
+    /// Clients that have answers of this batch of events.
+    answered: Vec<usize>,
+}
+
+/// A request that the backend has not answered.
+struct Waiting {
+    slot: usize,
+    /// Its id, a varint, and how many bytes of it count.
+    id: [u8; 5],
+    id_bytes: usize,
+}
+
+impl Backend {
+    pub(super) fn connect(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self {
+            stream: Stream::new(rpc::connect_to_server(address)?)?,
+            calls: Vec::new(),
+            waiting: VecDeque::new(),
+            first: 0,
+            answered: Vec::new(),
+        })
+    }
+
+    pub(super) fn forward(&mut self, slot: usize, request: &Request<'_>) {
+        let number = self.first + self.waiting.len() as u64;
+        let message_id = varint(request.id);
+        // The genuine ids of sessions begin with 1.
+        let session = slot as u64 + 1;
+        let calls = &mut self.calls;
+        rpc::forward(
+            calls,
+            number,
+            message_id,
+            request.route,
+            request.body,
+            session,
+        );
+        let mut id = [0; 5];
+        id[..request.id.len()].copy_from_slice(request.id);
+        let id_bytes = request.id.len();
+        self.waiting.push_back(Waiting { slot, id, id_bytes });
+    }
+
+    /// Takes the answers of one read.
+    pub(super) fn take(
+        &mut self,
+        buffer: &mut [u8],
+        connections: &mut Connections<'_>,
+    ) -> io::Result<()> {
+        if self.stream.is_blocked() {
+            self.stream.flush()?;
+            self.watch_again(connections.epoll, true)?;
+        }
+        // A Pomelo backend would wait for it, so each frontend has to say it, and this one too.
+        self.stream.acknowledge_at_once()?;
+        let Some(bytes) = self.stream.read(buffer)? else {
+            return Ok(());
+        };
+        let mut packets = Packets::new(bytes);
+        while let Some((kind, body)) = packets.next()? {
+            if kind != rpc::PUBLISH {
+                return Err(refused(format!("packet {kind:#04x} from the backend")));
+            }
+            let payload = rpc::payload(body)?;
+            let wrong = || refused(format!("the backend answered {}", shown(payload)));
+            let value = rpc::value(payload, self.first).ok_or_else(wrong)?;
+            let call = self.waiting.pop_front().ok_or_else(wrong)?;
+            self.first += 1;
+            // A client that has left gets no answer.
+            let Some(client) = &mut connections.slots[call.slot] else {
+                continue;
+            };
+            let Some(transport) = client.transport else {
+                continue;
+            };
+            if client.answers.is_empty() {
+                self.answered.push(call.slot);
+            }
+            let framing = Framing {
+                transport,
+                client: false,
+            };
+            response(
+                framing,
+                &mut client.answers,
+                &call.id[..call.id_bytes],
+                value,
+            );
+        }
+        self.stream.keep(packets.rest())
+    }
+
+    /// Writes all of this batch of events.
+    pub(super) fn send(&mut self, connections: &mut Connections<'_>) -> io::Result<()> {
+        if !self.calls.is_empty() {
+            let was_blocked = self.stream.is_blocked();
+            self.stream.write(&self.calls)?;
+            self.calls.clear();
+            self.watch_again(connections.epoll, was_blocked)?;
+        }
+        for slot in self.answered.drain(..) {
+            let Some(client) = &mut connections.slots[slot] else {
+                continue;
+            };
+            let mut answers = std::mem::take(&mut client.answers);
+            client.write(connections.epoll, slot, &answers)?;
+            answers.clear();
+            client.answers = answers;
+        }
+        Ok(())
+    }
+
+    /// Reads on while bytes wait for the socket: the backend may wait until this side reads.
+    fn watch_again(&self, epoll: &OwnedFd, was_blocked: bool) -> io::Result<()> {
+        if self.stream.is_blocked() == was_blocked {
+            return Ok(());
+        }
+        let flags = EventFlags::IN | EventFlags::OUT;
+        self.stream.watch_again(epoll, BACKEND, flags)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clients::Body;
+    use crate::session::{self, ECHO_ROUTE, FORWARD_ROUTE};
+    use crate::wire::{self, Packages, Transport};
+    use crate::{backend, ceiling};
+
+    /// The bytes of the first call in a capture of a genuine frontend.
+    fn captured() -> Vec<u8> {
+        let file = include_str!("../../../tests/vectors/rpc/pomelo-forward-request.jsonl");
+        let lines = file.lines().map(serde_json::from_str::<serde_json::Value>);
+        let mut lines = lines.map(|line| line.expect("a capture is JSON, one value a line"));
+        let call =
+            lines.find(|line| line["kind"] == "mqtt-publish" && line["from"] == "connector-1");
+        let hex = call.expect("the frontend calls")["hex"].clone();
+        let digits = hex.as_str().expect("bytes are text").as_bytes();
+        let bytes = digits.chunks(2).map(|pair| {
+            let pair = std::str::from_utf8(pair).expect("hex is ASCII");
+            u8::from_str_radix(pair, 16).expect("hex has pairs of digits")
+        });
+        bytes.collect()
+    }
+
+    #[test]
+    fn requests_of_many_clients_get_their_own_answers() {
+        let listener = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (front, back) = (listener(), listener());
+        let address = front.local_addr().unwrap();
+        let options = ceiling::Options {
+            listen: address,
+            heartbeat: None,
+            backend: Some(back.local_addr().unwrap()),
+            flush: None,
+            seconds: 60,
+        };
+        // Both end with this process.
+        thread::spawn(move || backend::listen(&back, Duration::from_secs(60)));
+        thread::spawn(move || ceiling::serve(&options, &front));
+        for transport in [Transport::Tcp, Transport::Websocket] {
+            let framing = Framing {
+                transport,
+                client: true,
+            };
+            let mut body = Body::new(64);
+            let open = |_| session::open(address, transport, false).unwrap();
+            let mut clients: Vec<TcpStream> = (0..3).map(open).collect();
+            for number in 1..=9 {
+                let client = &mut clients[number as usize % 3];
+                for route in [FORWARD_ROUTE, ECHO_ROUTE] {
+                    session::check(client, framing, route, body.of(number)).unwrap();
+                }
+            }
+            // All in one write: the answers come in the order of the requests.
+            let mut out = Vec::new();
+            for id in 1..=9 {
+                wire::request(framing, &mut out, id, FORWARD_ROUTE, body.of(id));
+            }
+            clients[0].write_all(&out).unwrap();
+            let mut bytes = Vec::new();
+            let mut answers = Vec::new();
+            while answers.len() < 9 {
+                let mut buffer = [0; 4096];
+                let count = clients[0].read(&mut buffer).unwrap();
+                assert!(
+                    count > 0,
+                    "the ceiling closed after {} answers",
+                    answers.len()
+                );
+                bytes.extend_from_slice(&buffer[..count]);
+                let mut packages = Packages::new(transport, &mut bytes);
+                while let Some((kind, message)) = packages.next().unwrap() {
+                    let (id, answer) = wire::response(message).unwrap();
+                    assert_eq!((kind, answer), (wire::DATA, body.of(id)));
+                    answers.push(id);
+                }
+                bytes = packages.rest().to_vec();
+            }
+            assert_eq!(answers, (1..=9).collect::<Vec<u32>>());
+        }
+    }
+
+    #[test]
+    fn a_call_has_the_bytes_of_a_genuine_frontend() {
+        let mut out = Vec::new();
+        let body = br#"{"q":1}"#;
+        rpc::forward(&mut out, 0, 1, b"chat.chatHandler.whoami", body, 1);
+        assert_eq!(
+            out.escape_ascii().to_string(),
+            captured().escape_ascii().to_string()
+        );
+    }
+}
