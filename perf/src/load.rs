@@ -149,6 +149,10 @@ impl Options {
     fn contradiction(&self) -> Option<&'static str> {
         let pushes = matches!(self.kind, Work::Push | Work::Broadcast);
         let ceiling = self.start.server == Kind::Ceiling;
+        let echo = self.kind == Work::Request && self.transport == Transport::Websocket;
+        if self.start.server == Kind::Uwebsockets && !echo {
+            return Some("--server uwebsockets needs --kind request and --transport websocket");
+        }
         match self.kind {
             Work::Heartbeat if self.start.heartbeat.is_none() => {
                 Some("--kind heartbeat needs --heartbeat")

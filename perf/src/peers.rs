@@ -1,8 +1,9 @@
 //! Genuine Pomelo 2.2.7 and Pinus 1.7.4 servers. The applications are `perf/peers/`; their packages
 //! are installed once, under the target directory, and each run has a copy with ports of its own.
+//! And the echo over µWebSockets, which is built there.
 
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -148,9 +149,7 @@ struct AppDir {
 impl AppDir {
     fn create(dialect: Dialect, ports: &Ports) -> io::Result<Self> {
         let source = Path::new(SOURCE_DIR).join(dialect.name());
-        let program = std::env::current_exe()?;
-        let target = program.parent().unwrap_or(Path::new("."));
-        let home = target.join("perf-peers").join(dialect.name());
+        let home = home(dialect.name())?;
         fs::create_dir_all(&home)?;
         let node_modules = install(&source, &home)?;
         let path = home.join(format!("run-{}-{}", std::process::id(), ports.master));
@@ -199,6 +198,30 @@ fn config(dialect: Dialect, ports: &Ports) -> [(&'static str, Value); 4] {
     ]
 }
 
+/// Returns the folder of a peer under the target directory.
+fn home(peer: &str) -> io::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target = program.parent().unwrap_or(Path::new("."));
+    Ok(target.join("perf-peers").join(peer))
+}
+
+/// Builds the echo over µWebSockets, unless it is built, and returns its path. The error is
+/// `Unsupported` where it cannot be built.
+pub(crate) fn build_uwebsockets() -> io::Result<PathBuf> {
+    let home = home("uwebsockets")?;
+    // Cargo writes there; the repository stays as it is.
+    copy(&Path::new(SOURCE_DIR).join("uwebsockets"), &home)?;
+    let mut command = Command::new("cargo");
+    command.args(["build", "--release", "--quiet", "--target-dir", "target"]);
+    command.current_dir(&home);
+    let (mut cargo, _) = Process::spawn("cargo", &mut command)?;
+    if !cargo.succeeds(INSTALL_TIMEOUT)? {
+        let text = "perf/peers/uwebsockets needs cargo, g++ and its packages; see the lines above";
+        return Err(io::Error::new(ErrorKind::Unsupported, text));
+    }
+    Ok(home.join("target/release/tangelo-perf-peer-uwebsockets"))
+}
+
 /// Installs the packages, unless this very list of them is installed already; where to.
 fn install(source: &Path, home: &Path) -> io::Result<PathBuf> {
     let wanted = fs::read_to_string(source.join("package.json"))?;
@@ -226,11 +249,15 @@ fn install(source: &Path, home: &Path) -> io::Result<PathBuf> {
     Ok(node_modules)
 }
 
-/// Copies a file, or a directory with all in it.
+/// Copies a file, or a directory with all in it. A file that is there already keeps its age, so that
+/// nobody builds it again.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     if !from.is_dir() {
-        fs::copy(from, to)?;
-        return Ok(());
+        let text = fs::read(from)?;
+        return match fs::read(to) {
+            Ok(there) if there == text => Ok(()),
+            _ => fs::write(to, text),
+        };
     }
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 
 use crate::cores::Cores;
-use crate::peers::{BACKEND, CONNECTOR, Cluster, Dialect};
+use crate::peers::{self, BACKEND, CONNECTOR, Cluster, Dialect};
 use crate::process::{self, Memory, Process, cpu_of, memory_of, to_pid};
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     Tangelo,
     /// The bare loop of the command `ceiling`
     Ceiling,
+    /// The echo over µWebSockets in `peers/uwebsockets`, which is built on demand
+    Uwebsockets,
     /// The frontend of Pomelo 2.2.7
     Pomelo,
     /// The frontend of Pinus 1.7.4
@@ -105,7 +107,7 @@ impl Start {
             Kind::Tangelo if around == Around::Nothing => None,
             Kind::Tangelo | Kind::Pomelo => Some(Dialect::Pomelo),
             Kind::Pinus => Some(Dialect::Pinus),
-            Kind::Ceiling => None,
+            Kind::Ceiling | Kind::Uwebsockets => None,
         };
         let cluster = dialect.map(Cluster::start).transpose()?;
         let (backend, backend_address) = match around {
@@ -160,6 +162,10 @@ impl Start {
             extra.extend_from_slice(&self.server_args);
             return Ok((cluster.start_connector(&extra)?, cluster.clients()));
         }
+        if self.server == Kind::Uwebsockets {
+            let mut command = Command::new(peers::build_uwebsockets()?);
+            return Process::start(self.to_string(), &mut command, START_TIMEOUT, listening);
+        }
         let beside = std::env::current_exe()?;
         let mut command = if self.server == Kind::Ceiling {
             let mut command = Command::new(beside);
@@ -209,6 +215,7 @@ impl fmt::Display for Start {
         match self.server {
             Kind::Tangelo => write!(f, "tangelo --shards {}", self.shards),
             Kind::Ceiling => f.write_str("ceiling"),
+            Kind::Uwebsockets => f.write_str("µWebSockets"),
             Kind::Pomelo => f.write_str("Pomelo"),
             Kind::Pinus => f.write_str("Pinus"),
         }?;

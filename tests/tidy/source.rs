@@ -145,6 +145,7 @@ pub(crate) fn joined(folder: &str, name: &str) -> String {
 pub(crate) fn is_crate_root(path: &str) -> bool {
     let below = |folder: &str| path.strip_prefix(folder).filter(|rest| !rest.contains('/'));
     path.ends_with("/main.rs")
+        || path.ends_with("/build.rs")
         || path.ends_with("src/lib.rs")
         || below("tests/").is_some()
         || below("benches/").is_some()
