@@ -1,14 +1,16 @@
 //! `compare`: every row of the targets, all sides of a row in turn: A B C A B C. With `--old`, the
 //! gateway alone, by two binaries: `compare/change.rs`.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
 
 use crate::process::check_stop;
-use crate::report::{CheckResult, Machine, Numbers, Results, Round, RowResult, SideResult, Spread};
-use crate::rows::{Check, Metric, ROWS, Row, Side, Target};
+use crate::report::{
+    CheckResult, Machine, Numbers, Results, Round, RowResult, SideResult, Spread, Verdict,
+};
+use crate::rows::{Check, Metric, ROWS, Row, Side};
 use crate::{Arguments, Command, idle, load};
 
 mod change;
@@ -49,7 +51,7 @@ pub(crate) fn run(options: &Options, available: &[usize]) -> io::Result<()> {
     if options.list {
         for row in rows {
             println!("{}: {}", row.name, row.work);
-            for side in row.sides {
+            for side in &row.sides {
                 println!("  {:14} tangelo-perf {}", side.name, side.command);
             }
         }
@@ -89,15 +91,14 @@ impl Options {
     fn selected(&self) -> io::Result<Vec<&'static Row>> {
         let wrong = |name: &&String| ROWS.iter().all(|row| row.name != name.as_str());
         if let Some(name) = self.rows.iter().find(wrong) {
-            let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+            let names: Vec<&str> = ROWS.iter().map(|row| row.name.as_str()).collect();
             let text = format!(
                 "--rows: the row `{name}` does not exist; the rows are {}",
                 names.join(", ")
             );
             return Err(io::Error::other(text));
         }
-        let is_wanted =
-            |row: &&Row| self.rows.is_empty() || self.rows.iter().any(|name| name == row.name);
+        let is_wanted = |row: &&Row| self.rows.is_empty() || self.rows.contains(&row.name);
         Ok(ROWS.iter().filter(is_wanted).collect())
     }
 
@@ -127,7 +128,7 @@ impl Options {
         command
     }
 
-    fn measure(&self, row: &Row, available: &[usize]) -> io::Result<RowResult> {
+    fn measure(&self, row: &'static Row, available: &[usize]) -> io::Result<RowResult> {
         println!("\n{}: {}", row.name, row.work);
         let mut sides: Vec<SideResult> = row.sides.iter().map(SideResult::new).collect();
         for round in 1..=self.rounds() {
@@ -136,6 +137,11 @@ impl Options {
                 // One that fails does not end all of them.
                 let round = match self.run_side(side, self.tangelo.as_deref(), available) {
                     Ok(numbers) => Round::Measured(numbers),
+                    Err(error) if error.kind() == ErrorKind::Unsupported => {
+                        println!("  not built: {error}");
+                        let not_built = error.to_string();
+                        Round::NotBuilt { not_built }
+                    }
                     Err(error) => {
                         check_stop()?;
                         println!("  failed: {error}");
@@ -147,8 +153,9 @@ impl Options {
             }
         }
         Ok(RowResult {
-            name: row.name,
-            work: row.work,
+            name: &row.name,
+            work: &row.work,
+            open_loop: row.open_loop,
             checks: row.checks.iter().map(|c| judge(c, &sides)).collect(),
             sides,
         })
@@ -180,6 +187,7 @@ impl Options {
                     (Metric::Rate, measured.rate()),
                     (Metric::P50Ms, measured.latency_ms(0.5)),
                     (Metric::P99Ms, measured.latency_ms(0.99)),
+                    (Metric::P999Ms, measured.latency_ms(0.999)),
                     (Metric::ServerPercent, measured.percent(measured.server)),
                     (Metric::LoadPercent, measured.percent(measured.own)),
                     (Metric::OthersPercent, measured.percent(measured.others)),
@@ -190,6 +198,7 @@ impl Options {
                 Ok(Numbers::from([
                     (Metric::SessionBytes, idle.bytes_per_session()),
                     (Metric::BaseMib, idle.base_mib()),
+                    (Metric::ServerPercent, idle.percent()),
                 ]))
             }
             _ => Err(io::Error::other(
@@ -199,58 +208,46 @@ impl Options {
     }
 }
 
-/// The ratio of each round, or the number itself, and whether the middle one keeps the target.
+/// The result of each round, and whether the middle one keeps the target.
 fn judge(check: &Check, sides: &[SideResult]) -> CheckResult {
+    let side = |name: &str| sides.iter().find(|side| side.name == name);
     let values = |name: &str| -> Vec<Option<f64>> {
-        let side = sides.iter().find(|side| side.name == name);
-        let rounds = side.into_iter().flat_map(|side| &side.rounds);
+        let rounds = side(name).into_iter().flat_map(|side| &side.rounds);
         rounds
             .map(|round| round.numbers()?.get(&check.metric).copied())
             .collect()
     };
-    let ours = values(check.of);
-    let (against, bound, higher_is_better) = match check.target {
-        Target::Within(bound, other) => (Some(other), bound, false),
-        Target::Better(bound, other) => (Some(other), bound, true),
-        Target::AtMost(bound) => (None, bound, false),
-    };
-    let judged: Vec<f64> = match against {
-        None => ours.into_iter().flatten().collect(),
-        Some(other) => ours
-            .into_iter()
-            .zip(values(other))
-            .filter_map(|(ours, theirs)| Some((ours?, theirs?)))
-            .map(|(ours, theirs)| match check.metric {
-                Metric::Rate => ours / theirs,
-                _ if higher_is_better => theirs / ours,
-                _ => ours / theirs,
-            })
-            .collect(),
-    };
-    let spread = Spread::of(judged);
-    let is_met = spread.map(|spread| match higher_is_better {
-        true => spread.median >= bound,
-        false => spread.median <= bound,
+    let other = check.target.against().unwrap_or(check.of);
+    let both = values(check.of).into_iter().zip(values(other));
+    let results = both.filter_map(|(ours, theirs)| {
+        let result = check.target.result(check.metric, ours?, theirs?);
+        Some(result)
     });
+    let spread = Spread::of(results.collect());
+    let verdict = match spread {
+        Some(spread) if check.target.is_met_by(spread.median) => Verdict::Met,
+        Some(_) => Verdict::Missed,
+        None if side(other).is_some_and(SideResult::is_not_built) => Verdict::NotBuilt,
+        None => Verdict::NotMeasured,
+    };
     CheckResult {
         of: check.of,
         metric: check.metric,
-        against,
-        bound,
-        higher_is_better,
+        target: check.target,
         spread,
-        is_met,
+        verdict,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rows::Target;
 
     fn side(name: &'static str, metric: Metric, values: &[f64]) -> SideResult {
         SideResult {
             name,
-            command: "",
+            command: String::new(),
             rounds: values
                 .iter()
                 .map(|&value| Round::Measured(Numbers::from([(metric, value)])))
@@ -273,22 +270,37 @@ mod tests {
         let within = cpu(Target::Within(0.6, "b"));
         let spread = within.spread.unwrap();
         assert_eq!((spread.min, spread.max), (0.5, 1.0));
-        assert_eq!(within.is_met, Some(false));
-        assert_eq!(cpu(Target::Within(0.7, "b")).is_met, Some(true));
-        assert_eq!(cpu(Target::Better(1.5, "b")).is_met, Some(true));
-        assert_eq!(cpu(Target::Better(1.6, "b")).is_met, Some(false));
-        assert_eq!(cpu(Target::AtMost(1.0)).is_met, Some(true));
+        assert_eq!(within.verdict, Verdict::Missed);
+        assert_eq!(cpu(Target::Within(0.7, "b")).verdict, Verdict::Met);
+        assert_eq!(cpu(Target::Better(1.5, "b")).verdict, Verdict::Met);
+        assert_eq!(cpu(Target::Better(1.6, "b")).verdict, Verdict::Missed);
+        assert_eq!(cpu(Target::AtMost(1.0)).verdict, Verdict::Met);
+        assert_eq!(cpu(Target::Adds(-0.5, "b")).verdict, Verdict::Met);
+        assert_eq!(cpu(Target::Adds(-0.6, "b")).verdict, Verdict::Missed);
         let rate = judged(Metric::Rate, Target::Better(4.0, "b"), &[8.0], &[2.0]);
-        assert_eq!(rate.is_met, Some(true));
+        assert_eq!(rate.verdict, Verdict::Met);
         assert_eq!(
-            judged(Metric::Rate, Target::AtMost(4.0), &[], &[]).is_met,
-            None
+            judged(Metric::Rate, Target::AtMost(4.0), &[], &[]).verdict,
+            Verdict::NotMeasured
         );
     }
 
     #[test]
+    fn a_target_against_a_peer_that_is_not_built_says_so() {
+        let of = "a";
+        let (metric, target) = (Metric::CpuUs, Target::Within(1.0, "b"));
+        let not_built = "no compiler".to_owned();
+        let mut other = side("b", metric, &[]);
+        other.rounds.push(Round::NotBuilt { not_built });
+        let check = Check { of, metric, target };
+        let result = judge(&check, &[side("a", metric, &[1.0]), other]);
+        assert_eq!(result.verdict, Verdict::NotBuilt);
+        assert!(result.spread.is_none());
+    }
+
+    #[test]
     fn every_row_is_a_command() {
-        for side in ROWS.iter().flat_map(|row| row.sides) {
+        for side in ROWS.iter().flat_map(|row| &row.sides) {
             let words = format!("tangelo-perf {}", side.command);
             let arguments = Arguments::try_parse_from(words.split(' '));
             let command = arguments.unwrap_or_else(|e| panic!("{words}: {e}")).command;

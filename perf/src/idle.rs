@@ -11,8 +11,6 @@ use crate::session::{self, ECHO_ROUTE};
 use crate::target::{Around, Start, Target};
 use crate::wire::{Framing, Transport};
 
-/// The time for which `idle` watches the CPU of the server.
-const WATCH: Duration = Duration::from_secs(3);
 /// The bound on the time that opening all sessions takes.
 const OPEN_MAX: Duration = Duration::from_secs(120);
 
@@ -25,6 +23,9 @@ pub(crate) struct Options {
     sessions: u32,
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     transport: Transport,
+    /// Seconds for which the CPU of the server is watched while nobody sends
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=120))]
+    watch: u64,
 }
 
 pub(crate) struct Idle {
@@ -32,9 +33,17 @@ pub(crate) struct Idle {
     base: Memory,
     full: Memory,
     sessions: u32,
+    /// CPU time of the server while nobody sent, and this time itself.
+    cpu: Duration,
+    watched: Duration,
 }
 
 impl Idle {
+    /// Returns how busy the server was while nobody sent, in percent of one core.
+    pub(crate) fn percent(&self) -> f64 {
+        100.0 * self.cpu.as_secs_f64() / self.watched.as_secs_f64()
+    }
+
     pub(crate) fn base_mib(&self) -> f64 {
         self.base.resident as f64 / f64::from(1 << 20)
     }
@@ -70,12 +79,15 @@ pub(crate) fn run(options: &Options, available: &[usize]) -> io::Result<Idle> {
     print("with all of them open", full);
     print_per_session("per session", base, full, sessions);
 
-    let before = target.cpu()?;
-    thread::sleep(WATCH);
-    let cpu = target.cpu()? - before;
+    let (before, start) = (target.cpu()?, Instant::now());
+    while start.elapsed() < Duration::from_secs(options.watch) {
+        thread::sleep(Duration::from_millis(100));
+        check_stop()?;
+    }
+    let (cpu, watched) = (target.cpu()? - before, start.elapsed());
     println!(
         "  idle CPU over {} s: {} ms",
-        WATCH.as_secs(),
+        options.watch,
         cpu.as_millis()
     );
 
@@ -95,6 +107,8 @@ pub(crate) fn run(options: &Options, available: &[usize]) -> io::Result<Idle> {
         base,
         full,
         sessions,
+        cpu,
+        watched,
     })
 }
 

@@ -9,9 +9,10 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use crate::rows::{Metric, Side};
+use crate::rows::{Metric, Side, Target};
 
 mod plot;
+mod rate;
 
 pub(crate) type Numbers = BTreeMap<Metric, f64>;
 
@@ -35,6 +36,8 @@ pub(crate) struct Machine {
 pub(crate) struct RowResult {
     pub(crate) name: &'static str,
     pub(crate) work: &'static str,
+    /// The work and the messages per second, of an open loop.
+    pub(crate) open_loop: Option<(&'static str, u32)>,
     pub(crate) sides: Vec<SideResult>,
     pub(crate) checks: Vec<CheckResult>,
 }
@@ -42,7 +45,7 @@ pub(crate) struct RowResult {
 #[derive(Serialize)]
 pub(crate) struct SideResult {
     pub(crate) name: &'static str,
-    pub(crate) command: &'static str,
+    pub(crate) command: String,
     pub(crate) rounds: Vec<Round>,
 }
 
@@ -50,20 +53,33 @@ pub(crate) struct SideResult {
 #[serde(untagged)]
 pub(crate) enum Round {
     Measured(Numbers),
-    Failed { failed: String },
+    Failed {
+        failed: String,
+    },
+    /// The server cannot be built on this machine.
+    NotBuilt {
+        not_built: String,
+    },
 }
 
 #[derive(Serialize)]
 pub(crate) struct CheckResult {
     pub(crate) of: &'static str,
     pub(crate) metric: Metric,
-    /// The side to compare with; `None`: the number itself counts.
-    pub(crate) against: Option<&'static str>,
-    pub(crate) bound: f64,
-    pub(crate) higher_is_better: bool,
+    pub(crate) target: Target,
     /// Over the rounds; none when no round has both sides.
     pub(crate) spread: Option<Spread>,
-    pub(crate) is_met: Option<bool>,
+    pub(crate) verdict: Verdict,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    Met,
+    Missed,
+    NotMeasured,
+    /// The server to compare with cannot be built on this machine.
+    NotBuilt,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -74,13 +90,14 @@ pub(crate) struct Spread {
 }
 
 impl Results {
-    /// Writes `compare.md`, `compare.json` and `compare.svg`.
+    /// Writes `compare.md`, `compare.json`, `compare.svg` and `compare-rate.svg`.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
         fs::write(folder.join("compare.md"), self.markdown())?;
         let json = serde_json::to_string_pretty(self)? + "\n";
         fs::write(folder.join("compare.json"), json)?;
-        fs::write(folder.join("compare.svg"), plot::draw(&self.rows)?)
+        fs::write(folder.join("compare.svg"), plot::draw(&self.rows)?)?;
+        fs::write(folder.join("compare-rate.svg"), rate::draw(&self.rows)?)
     }
 
     fn markdown(&self) -> String {
@@ -103,18 +120,22 @@ impl Results {
                     let range = format!("{} … {}", short(spread.min), short(spread.max));
                     (check.with_unit(spread.median), range)
                 });
-                let sign = if check.higher_is_better { "≥" } else { "≤" };
+                let sign = match check.target {
+                    Target::Better(..) => "≥",
+                    _ => "≤",
+                };
                 let _ = writeln!(
                     out,
                     "| {} | {} | {} | {median} | {range} | {sign} {} | {} |",
                     row.work,
                     check.what(),
-                    check.against.unwrap_or("–"),
-                    check.with_unit(check.bound),
-                    match check.is_met {
-                        Some(true) => "met",
-                        Some(false) => "**missed**",
-                        None => "not measured",
+                    check.target.against().unwrap_or("–"),
+                    check.with_unit(check.target.bound()),
+                    match check.verdict {
+                        Verdict::Met => "met",
+                        Verdict::Missed => "**missed**",
+                        Verdict::NotMeasured => "not measured",
+                        Verdict::NotBuilt => "not built",
                     }
                 );
             }
@@ -124,17 +145,7 @@ impl Results {
 
     /// Returns the table with the medians of each side.
     fn sides_table(&self) -> String {
-        let metrics = [
-            Metric::CpuUs,
-            Metric::Rate,
-            Metric::P50Ms,
-            Metric::P99Ms,
-            Metric::ServerPercent,
-            Metric::LoadPercent,
-            Metric::OthersPercent,
-            Metric::SessionBytes,
-            Metric::BaseMib,
-        ];
+        let metrics = Metric::ALL;
         let names: Vec<&str> = metrics.iter().map(|metric| metric.name()).collect();
         let mut out = format!("| work | side | {} |\n", names.join(" | "));
         out.push_str(&format!("| --- | --- |{}\n", " --- |".repeat(names.len())));
@@ -199,7 +210,9 @@ fn output(program: &str, args: &[&str]) -> String {
 impl RowResult {
     pub(crate) fn failures(&self) -> usize {
         let rounds = self.sides.iter().flat_map(|side| &side.rounds);
-        rounds.filter(|round| round.numbers().is_none()).count()
+        rounds
+            .filter(|round| matches!(round, Round::Failed { .. }))
+            .count()
     }
 }
 
@@ -207,7 +220,7 @@ impl Round {
     pub(crate) fn numbers(&self) -> Option<&Numbers> {
         match self {
             Self::Measured(numbers) => Some(numbers),
-            Self::Failed { .. } => None,
+            Self::Failed { .. } | Self::NotBuilt { .. } => None,
         }
     }
 }
@@ -216,9 +229,14 @@ impl SideResult {
     pub(crate) fn new(side: &Side) -> Self {
         Self {
             name: side.name,
-            command: side.command,
+            command: side.command.clone(),
             rounds: Vec::new(),
         }
+    }
+
+    pub(crate) fn is_not_built(&self) -> bool {
+        let mut rounds = self.rounds.iter();
+        rounds.any(|round| matches!(round, Round::NotBuilt { .. }))
     }
 
     fn median(&self, metric: Metric) -> Option<f64> {
@@ -238,8 +256,11 @@ impl CheckResult {
     }
 
     fn with_unit(&self, value: f64) -> String {
-        let times = if self.against.is_some() { "×" } else { "" };
-        format!("{}{times}", short(value))
+        match self.target {
+            Target::Within(..) | Target::Better(..) => format!("{}×", short(value)),
+            Target::Adds(..) if value >= 0.0 => format!("+{}", short(value)),
+            Target::Adds(..) | Target::AtMost(_) => short(value),
+        }
     }
 }
 

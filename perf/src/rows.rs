@@ -1,18 +1,22 @@
 //! The rows of `compare`: the targets of the gateway. A side of a row is a command of this program, so that
 //! anybody can run it alone.
 
+use std::sync::LazyLock;
+
 /// One kind of work, with the sides that do it.
 pub(crate) struct Row {
     /// For `--rows`.
-    pub(crate) name: &'static str,
-    pub(crate) work: &'static str,
-    pub(crate) sides: &'static [Side],
-    pub(crate) checks: &'static [Check],
+    pub(crate) name: String,
+    pub(crate) work: String,
+    /// The work and the messages per second, where these do not depend on the answers.
+    pub(crate) open_loop: Option<(&'static str, u32)>,
+    pub(crate) sides: Vec<Side>,
+    pub(crate) checks: Vec<Check>,
 }
 
 pub(crate) struct Side {
     pub(crate) name: &'static str,
-    pub(crate) command: &'static str,
+    pub(crate) command: String,
 }
 
 /// A measured quantity.
@@ -25,6 +29,7 @@ pub(crate) enum Metric {
     Rate,
     P50Ms,
     P99Ms,
+    P999Ms,
     /// How busy the server was, in percent of one core.
     ServerPercent,
     /// The load, and everything else on the machine: a backend, and what disturbs.
@@ -37,235 +42,414 @@ pub(crate) enum Metric {
 }
 
 impl Metric {
+    pub(crate) const ALL: [Self; 10] = [
+        CpuUs,
+        Rate,
+        P50Ms,
+        P99Ms,
+        P999Ms,
+        ServerPercent,
+        LoadPercent,
+        OthersPercent,
+        SessionBytes,
+        BaseMib,
+    ];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::CpuUs => "CPU, µs",
-            Self::Rate => "rate, /s",
-            Self::P50Ms => "p50, ms",
-            Self::P99Ms => "p99, ms",
-            Self::ServerPercent => "server, % of a core",
-            Self::LoadPercent => "load, %",
-            Self::OthersPercent => "else, %",
-            Self::SessionBytes => "bytes per session",
-            Self::BaseMib => "base, MiB",
+            CpuUs => "CPU, µs",
+            Rate => "rate, /s",
+            P50Ms => "p50, ms",
+            P99Ms => "p99, ms",
+            P999Ms => "p99.9, ms",
+            ServerPercent => "server, % of a core",
+            LoadPercent => "load, %",
+            OthersPercent => "else, %",
+            SessionBytes => "bytes per session",
+            BaseMib => "base, MiB",
         }
     }
 }
 
 /// A target: a metric of the side `of`, compared with another side or with a number.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Check {
     pub(crate) of: &'static str,
     pub(crate) metric: Metric,
     pub(crate) target: Target,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Target {
     /// At most this multiple of the other side.
     Within(f64, &'static str),
     /// Better than the other side by at least this factor; a higher rate is better.
     Better(f64, &'static str),
+    /// At most this much more than the other side.
+    Adds(f64, &'static str),
     /// At most this.
     AtMost(f64),
+}
+
+impl Target {
+    pub(crate) fn bound(self) -> f64 {
+        match self {
+            Within(bound, _) | Better(bound, _) | Adds(bound, _) | AtMost(bound) => bound,
+        }
+    }
+
+    /// Returns the side to compare with; `None`: the number itself counts.
+    pub(crate) fn against(self) -> Option<&'static str> {
+        match self {
+            Within(_, other) | Better(_, other) | Adds(_, other) => Some(other),
+            AtMost(_) => None,
+        }
+    }
+
+    /// Returns the number of one round that [`Self::is_met_by`] judges.
+    pub(crate) fn result(self, metric: Metric, ours: f64, theirs: f64) -> f64 {
+        match self {
+            Better(..) if metric != Rate => theirs / ours,
+            Within(..) | Better(..) => ours / theirs,
+            Adds(..) => ours - theirs,
+            AtMost(_) => ours,
+        }
+    }
+
+    pub(crate) fn is_met_by(self, result: f64) -> bool {
+        match self {
+            Better(bound, _) => result >= bound,
+            Within(bound, _) | Adds(bound, _) | AtMost(bound) => result <= bound,
+        }
+    }
 }
 
 use Metric::*;
 use Target::*;
 
-const TANGELO: &str = "tangelo";
-const CEILING: &str = "ceiling";
-const POMELO: &str = "Pomelo";
-const PINUS: &str = "Pinus";
+/// A server: its side's name, and the options that a row's command needs for it.
+type Server = (&'static str, &'static str);
 
-const fn side(name: &'static str, command: &'static str) -> Side {
-    Side { name, command }
-}
+const TANGELO: Server = ("tangelo", "");
+/// The gateway as the ceilings are: it lets nothing gather before it serves it.
+const AT_ONCE: Server = ("turn_min 0", "--server-arg=--set --server-arg=turn_min=0s");
+const CEILING: Server = ("ceiling", "--server ceiling");
+const UWEBSOCKETS: Server = ("µWebSockets", "--server uwebsockets");
+const POMELO: Server = ("Pomelo", "--server pomelo");
+const PINUS: Server = ("Pinus", "--server pinus");
 
-const fn check(metric: Metric, target: Target) -> Check {
-    Check {
-        of: TANGELO,
-        metric,
-        target,
+fn row(
+    name: impl Into<String>,
+    work: impl Into<String>,
+    command: &str,
+    servers: &[Server],
+    checks: &[Check],
+) -> Row {
+    let side = |&(name, options): &Server| Side {
+        name,
+        command: format!("{command} {options}").trim_end().to_owned(),
+    };
+    Row {
+        name: name.into(),
+        work: work.into(),
+        open_loop: None,
+        sides: servers.iter().map(side).collect(),
+        checks: checks.to_vec(),
     }
 }
 
-pub(crate) const ROWS: &[Row] = &[
+/// The same work at one rate, independent of the answers.
+fn at_rate(
+    name: &str,
+    work: &'static str,
+    command: &str,
+    rate: u32,
+    servers: &[Server],
+    checks: &[Check],
+) -> Row {
+    let name = format!("{name}-{rate}");
+    let text = format!("{work}, {} {:03} a second", rate / 1000, rate % 1000);
+    let command = format!("{command} --rate {rate}");
     Row {
-        name: "echo-1",
-        work: "local echo, TCP, depth 1",
-        sides: &[
-            side(TANGELO, "load --depth 1"),
-            side(CEILING, "load --depth 1 --server ceiling"),
-        ],
-        checks: &[check(CpuUs, Within(1.5, CEILING))],
-    },
-    Row {
-        name: "echo-16",
-        work: "local echo, TCP, depth 16",
-        sides: &[
-            side(TANGELO, "load --depth 16"),
-            side(CEILING, "load --depth 16 --server ceiling"),
-            side(POMELO, "load --depth 16 --server pomelo"),
-        ],
-        checks: &[
-            check(CpuUs, Within(1.8, CEILING)),
-            check(CpuUs, Better(40.0, POMELO)),
-            check(Rate, Better(40.0, POMELO)),
-        ],
-    },
-    Row {
-        name: "echo-websocket",
-        work: "local echo, WebSocket, depth 8",
-        sides: &[
-            side(TANGELO, "load --transport websocket --depth 8"),
-            side(
-                POMELO,
-                "load --transport websocket --depth 8 --server pomelo",
-            ),
-        ],
-        checks: &[check(CpuUs, Better(40.0, POMELO))],
-    },
-    Row {
-        name: "forward-16",
-        work: "forward to the synthetic backend, TCP, depth 16",
-        sides: &[
-            side(TANGELO, "load --kind forward --depth 16"),
-            side(POMELO, "load --kind forward --depth 16 --server pomelo"),
-            side(PINUS, "load --kind forward --depth 16 --server pinus"),
-        ],
-        checks: &[
-            check(CpuUs, Better(25.0, POMELO)),
-            check(CpuUs, Better(16.0, PINUS)),
-        ],
-    },
-    Row {
-        name: "forward-latency",
-        work: "forward to a genuine Pomelo backend, one connection, depth 1",
-        sides: &[
-            side(
-                TANGELO,
-                "load --kind forward --depth 1 --connections 1 --backend genuine",
-            ),
-            side(
-                POMELO,
-                "load --kind forward --depth 1 --connections 1 --backend genuine --server pomelo",
-            ),
-        ],
-        checks: &[check(P50Ms, Better(40.0, POMELO))],
-    },
-    Row {
-        name: "broadcast-1",
-        work: "broadcast to 5 000 sessions, one at a time",
-        sides: &[
-            side(
-                TANGELO,
-                "load --kind broadcast --connections 5000 --depth 1",
-            ),
-            side(
-                CEILING,
-                "load --kind broadcast --connections 5000 --depth 1 --server ceiling",
-            ),
-            side(
-                POMELO,
-                "load --kind broadcast --connections 5000 --depth 1 --server pomelo",
-            ),
-        ],
-        checks: &[check(CpuUs, Within(1.2, CEILING))],
-    },
-    Row {
-        name: "broadcast-10",
-        work: "broadcast to 5 000 sessions, ten in flight",
-        sides: &[
-            side(
-                TANGELO,
-                "load --kind broadcast --connections 5000 --depth 10 --scheduler buffer",
-            ),
-            side(
-                POMELO,
-                "load --kind broadcast --connections 5000 --depth 10 --server pomelo",
-            ),
-            side(
-                "Pomelo, buffer",
-                "load --kind broadcast --connections 5000 --depth 10 --scheduler buffer --server pomelo",
-            ),
-        ],
-        checks: &[
-            check(CpuUs, Better(20.0, POMELO)),
-            check(CpuUs, Better(20.0, "Pomelo, buffer")),
-        ],
-    },
-    Row {
-        name: "echo-latency",
-        work: "local echo, TCP, one connection, depth 1",
-        sides: &[
-            side(TANGELO, "load --depth 1 --connections 1"),
-            side(CEILING, "load --depth 1 --connections 1 --server ceiling"),
-        ],
-        checks: &[check(P50Ms, Within(1.3, CEILING))],
-    },
-    Row {
-        name: "idle-memory",
-        work: "15 000 idle sessions",
-        sides: &[
-            side(TANGELO, "idle --sessions 15000"),
-            side("WebSocket", "idle --sessions 15000 --transport websocket"),
-        ],
-        checks: &[
-            check(SessionBytes, AtMost(1024.0)),
-            Check {
-                of: "WebSocket",
-                metric: SessionBytes,
-                target: AtMost(1280.0),
-            },
-            check(BaseMib, AtMost(12.0)),
-        ],
-    },
-    Row {
-        name: "idle-cpu",
-        work: "15 000 idle sessions, a heartbeat every 30 s",
-        sides: &[
-            side(
-                TANGELO,
-                "load --kind heartbeat --heartbeat 30 --connections 15000 --rate 500 --depth 1",
-            ),
-            side(
-                CEILING,
-                "load --kind heartbeat --heartbeat 30 --connections 15000 --rate 500 --depth 1 --server ceiling",
-            ),
-        ],
-        checks: &[check(ServerPercent, AtMost(1.0))],
-    },
-    Row {
-        name: "shards",
-        work: "local echo, TCP, depth 16, shards on one core",
-        sides: &[
-            side("1 shard", "load --depth 16"),
-            side("2 shards", "load --depth 16 --shards 2 --cores 1"),
-            side("4 shards", "load --depth 16 --shards 4 --cores 1"),
-        ],
-        checks: &[
-            Check {
-                of: "2 shards",
-                metric: CpuUs,
-                target: Within(1.15, "1 shard"),
-            },
-            Check {
-                of: "4 shards",
-                metric: CpuUs,
-                target: Within(1.15, "1 shard"),
-            },
-        ],
-    },
-    Row {
-        name: "flood",
-        work: "heartbeats of 100 clients, 1 000 a second, while one more floods",
-        sides: &[side(
-            TANGELO,
+        open_loop: Some((work, rate)),
+        ..row(name, text, &command, servers, checks)
+    }
+}
+
+fn check((of, _): Server, metric: Metric, target: Target) -> Check {
+    Check { of, metric, target }
+}
+
+/// A check of CPU.
+fn cpu(of: Server, target: Target) -> Check {
+    check(of, CpuUs, target)
+}
+
+fn within(bound: f64, (other, _): Server) -> Target {
+    Within(bound, other)
+}
+
+fn better(factor: f64, (other, _): Server) -> Target {
+    Better(factor, other)
+}
+
+fn adds(bound: f64, (other, _): Server) -> Target {
+    Adds(bound, other)
+}
+
+pub(crate) static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    let mut rows = closed_loop();
+    rows.extend(open_loop());
+    rows.extend(tails());
+    rows.extend(idle());
+    rows
+});
+
+/// Each answer sends the next message.
+fn closed_loop() -> Vec<Row> {
+    const POMELO_BUFFER: Server = ("Pomelo, buffer", "--scheduler buffer --server pomelo");
+    const CEILING_BUFFER: Server = (CEILING.0, "--scheduler buffer --server ceiling");
+    const TANGELO_BUFFER: Server = (TANGELO.0, "--scheduler buffer");
+    let websocket = |depth: u32, bound: f64| {
+        row(
+            format!("echo-websocket-{depth}"),
+            format!("local echo, WebSocket, depth {depth}"),
+            &format!("load --transport websocket --depth {depth}"),
+            &[AT_ONCE, UWEBSOCKETS, CEILING],
+            &[
+                cpu(AT_ONCE, within(bound, UWEBSOCKETS)),
+                cpu(AT_ONCE, within(bound, CEILING)),
+            ],
+        )
+    };
+    vec![
+        row(
+            "echo-1",
+            "local echo, TCP, depth 1",
+            "load --depth 1",
+            &[AT_ONCE, CEILING],
+            &[cpu(AT_ONCE, within(1.05, CEILING))],
+        ),
+        row(
+            "echo-16",
+            "local echo, TCP, depth 16",
+            "load --depth 16",
+            &[AT_ONCE, CEILING, POMELO],
+            &[
+                cpu(AT_ONCE, within(1.2, CEILING)),
+                cpu(AT_ONCE, better(40.0, POMELO)),
+                check(AT_ONCE, Rate, better(40.0, POMELO)),
+            ],
+        ),
+        websocket(1, 1.05),
+        websocket(8, 1.1),
+        websocket(16, 1.15),
+        row(
+            "echo-websocket-node",
+            "local echo, WebSocket, depth 8, beside Node",
+            "load --transport websocket --depth 8",
+            &[AT_ONCE, POMELO],
+            &[cpu(AT_ONCE, better(40.0, POMELO))],
+        ),
+        row(
+            "forward-1",
+            "forward to the synthetic backend, TCP, depth 1",
+            "load --kind forward --depth 1",
+            &[AT_ONCE, CEILING],
+            &[cpu(AT_ONCE, within(1.15, CEILING))],
+        ),
+        row(
+            "forward-16",
+            "forward to the synthetic backend, TCP, depth 16",
+            "load --kind forward --depth 16",
+            &[AT_ONCE, CEILING, POMELO, PINUS],
+            &[
+                cpu(AT_ONCE, within(1.4, CEILING)),
+                cpu(AT_ONCE, better(45.0, POMELO)),
+                cpu(AT_ONCE, better(35.0, PINUS)),
+            ],
+        ),
+        row(
+            "forward-latency",
+            "forward to a genuine Pomelo backend, one connection, depth 1",
+            "load --kind forward --depth 1 --connections 1 --backend genuine",
+            &[TANGELO, POMELO],
+            &[check(TANGELO, P50Ms, better(40.0, POMELO))],
+        ),
+        row(
+            "broadcast-1",
+            "broadcast to 5 000 sessions, one at a time",
+            "load --kind broadcast --connections 5000 --depth 1",
+            &[AT_ONCE, CEILING, POMELO],
+            &[cpu(AT_ONCE, within(1.2, CEILING))],
+        ),
+        row(
+            "broadcast-10",
+            "broadcast to 5 000 sessions, ten in flight",
+            "load --kind broadcast --connections 5000 --depth 10",
+            &[TANGELO_BUFFER, CEILING_BUFFER, POMELO, POMELO_BUFFER],
+            &[
+                cpu(TANGELO, within(1.1, CEILING)),
+                cpu(TANGELO, better(20.0, POMELO)),
+                cpu(TANGELO, better(20.0, POMELO_BUFFER)),
+            ],
+        ),
+        row(
+            "echo-latency",
+            "local echo, TCP, one connection, depth 1",
+            "load --depth 1 --connections 1",
+            &[AT_ONCE, CEILING],
+            &[check(AT_ONCE, P50Ms, within(1.3, CEILING))],
+        ),
+        {
+            const ONE: Server = ("1 shard", "");
+            const TWO: Server = ("2 shards", "--shards 2 --cores 1");
+            const FOUR: Server = ("4 shards", "--shards 4 --cores 1");
+            row(
+                "shards",
+                "local echo, TCP, depth 16, shards on one core",
+                &format!("load --depth 16 {}", AT_ONCE.1),
+                &[ONE, TWO, FOUR],
+                &[cpu(TWO, within(1.05, ONE)), cpu(FOUR, within(1.1, ONE))],
+            )
+        },
+        row(
+            "flood",
+            "heartbeats of 100 clients, 1 000 a second, while one more floods",
             "load --kind heartbeat --heartbeat 30 --rate 1000 --depth 1 --flood 1",
-        )],
-        checks: &[check(P99Ms, AtMost(20.0))],
-    },
-];
+            &[TANGELO],
+            &[check(TANGELO, P99Ms, AtMost(20.0))],
+        ),
+    ]
+}
+
+/// The loads that operators run: nothing hides the cost of a wake-up.
+fn open_loop() -> Vec<Row> {
+    let echo = |rate| {
+        let gathered = match rate {
+            10_000 | 30_000 => Some(0.6),
+            60_000 => Some(0.8),
+            _ => None,
+        };
+        let mut checks = vec![cpu(AT_ONCE, within(1.2, CEILING))];
+        if let Some(bound) = gathered {
+            checks.push(cpu(TANGELO, within(bound, CEILING)));
+            checks.push(check(TANGELO, P50Ms, adds(0.5, AT_ONCE)));
+            checks.push(check(TANGELO, P99Ms, adds(0.5, AT_ONCE)));
+        }
+        at_rate(
+            "open-echo",
+            "local echo, TCP, 1 000 connections",
+            "load --connections 1000",
+            rate,
+            &[AT_ONCE, TANGELO, CEILING],
+            &checks,
+        )
+    };
+    let forward = |rate| {
+        at_rate(
+            "open-forward",
+            "forward to the synthetic backend, TCP, 500 connections",
+            "load --kind forward --connections 500",
+            rate,
+            &[AT_ONCE, CEILING],
+            &[cpu(AT_ONCE, within(1.3, CEILING))],
+        )
+    };
+    let beside_node = |name, work, command, rate, factor| {
+        at_rate(
+            name,
+            work,
+            command,
+            rate,
+            &[TANGELO, POMELO, PINUS],
+            &[
+                cpu(TANGELO, better(factor, POMELO)),
+                cpu(TANGELO, better(factor, PINUS)),
+            ],
+        )
+    };
+    let websocket = |rate, factor| {
+        let work = "local echo, WebSocket, 1 000 connections";
+        let command = "load --transport websocket --connections 1000";
+        beside_node("open-websocket", work, command, rate, factor)
+    };
+    let forward_websocket = |rate, factor| {
+        let work = "forward to the synthetic backend, WebSocket, 500 connections";
+        let command = "load --kind forward --transport websocket --connections 500";
+        beside_node("open-forward-websocket", work, command, rate, factor)
+    };
+    let mut rows: Vec<Row> = [2_000, 10_000, 30_000, 60_000, 120_000].map(echo).into();
+    rows.extend([2_000, 10_000, 30_000, 60_000].map(forward));
+    rows.extend([(6_000, 4.0), (10_000, 5.0)].map(|(rate, factor)| websocket(rate, factor)));
+    let rates = [(4_000, 3.0), (9_000, 4.0)];
+    rows.extend(rates.map(|(rate, factor)| forward_websocket(rate, factor)));
+    rows
+}
+
+/// The slowest messages at about half of what the gateway can do.
+fn tails() -> Vec<Row> {
+    const TWO: Server = (
+        "2 shards, turn_min 0",
+        "--shards 2 --cores 1 --server-arg=--set --server-arg=turn_min=0s",
+    );
+    let tail = |name, work, command| {
+        row(
+            name,
+            work,
+            command,
+            &[AT_ONCE, TWO, CEILING],
+            &[
+                check(AT_ONCE, P999Ms, within(1.5, CEILING)),
+                check(TWO, P999Ms, within(1.5, CEILING)),
+            ],
+        )
+    };
+    vec![
+        tail(
+            "tail-echo",
+            "local echo, TCP, 1 000 connections, 60 000 a second, slowest thousandth",
+            "load --connections 1000 --rate 60000",
+        ),
+        tail(
+            "tail-forward",
+            "forward to the synthetic backend, TCP, 500 connections, 20 000 a second, slowest thousandth",
+            "load --kind forward --connections 500 --rate 20000",
+        ),
+    ]
+}
+
+fn idle() -> Vec<Row> {
+    const WEBSOCKET: Server = ("WebSocket", "--transport websocket");
+    vec![
+        row(
+            "idle-memory",
+            "15 000 idle sessions",
+            "idle --sessions 15000",
+            &[TANGELO, WEBSOCKET],
+            &[
+                check(TANGELO, SessionBytes, AtMost(450.0)),
+                check(WEBSOCKET, SessionBytes, AtMost(450.0)),
+                check(TANGELO, BaseMib, AtMost(8.0)),
+            ],
+        ),
+        row(
+            "idle-cpu",
+            "15 000 idle sessions, a heartbeat every 30 s",
+            "load --kind heartbeat --heartbeat 30 --connections 15000 --rate 500 --depth 1",
+            &[AT_ONCE, CEILING],
+            &[cpu(AT_ONCE, within(1.2, CEILING))],
+        ),
+        row(
+            "idle-shards",
+            "64 shards on one core, one idle session",
+            "idle --sessions 1 --shards 64 --cores 1 --watch 30",
+            &[TANGELO],
+            &[check(TANGELO, ServerPercent, AtMost(0.5))],
+        ),
+    ]
+}
 
 #[cfg(test)]
 mod tests {
@@ -273,16 +457,24 @@ mod tests {
 
     #[test]
     fn every_check_names_sides_of_its_row() {
-        for row in ROWS {
-            for check in row.checks {
-                let other = match check.target {
-                    Within(_, other) | Better(_, other) => other,
-                    AtMost(_) => check.of,
-                };
-                for name in [check.of, other] {
+        for row in ROWS.iter() {
+            for check in &row.checks {
+                for name in [Some(check.of), check.target.against()]
+                    .into_iter()
+                    .flatten()
+                {
                     assert!(row.sides.iter().any(|side| side.name == name), "{name}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_row_has_its_own_name_and_text() {
+        for (index, row) in ROWS.iter().enumerate() {
+            let mut before = ROWS[..index].iter();
+            let same = before.find(|other| other.name == row.name || other.work == row.work);
+            assert!(same.is_none(), "{}: {}", row.name, row.work);
         }
     }
 }

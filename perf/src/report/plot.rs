@@ -7,6 +7,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::RowResult;
+use crate::rows::Target;
 
 const WIDTH: u32 = 960;
 const BAR: u32 = 26;
@@ -34,12 +35,12 @@ fn bars(rows: &[RowResult]) -> Vec<Bar> {
     for row in rows {
         for check in &row.checks {
             let Some(spread) = check.spread else { continue };
-            let against = check
-                .against
-                .map_or(String::new(), |other| format!(", against {other}"));
-            let part = |value: f64| match check.higher_is_better {
-                true => check.bound / value,
-                false => value / check.bound,
+            let against = check.target.against();
+            let against = against.map_or(String::new(), |other| format!(", against {other}"));
+            let bound = check.target.bound();
+            let part = |value: f64| match check.target {
+                Target::Better(..) => bound / value,
+                _ => value / bound,
             };
             bars.push(Bar {
                 label: format!("{}: {}{against}", row.name, check.what()),

@@ -1,0 +1,151 @@
+//! CPU per message over the rate: a panel for each kind of work, a line for each side.
+
+use std::error::Error;
+use std::io;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use super::RowResult;
+use crate::rows::Metric;
+
+const WIDTH: u32 = 960;
+const PANEL: u32 = 320;
+/// Panels beside each other.
+const COLUMNS: usize = 2;
+const COLORS: [RGBColor; 5] = [
+    RGBColor(0x2f, 0x6d, 0xb5),
+    RGBColor(0x3b, 0x8f, 0x5a),
+    RGBColor(0xc4, 0x4e, 0x3b),
+    RGBColor(0x8a, 0x5f, 0xa8),
+    RGBColor(0x80, 0x80, 0x80),
+];
+
+struct Panel {
+    work: &'static str,
+    lines: Vec<Line>,
+}
+
+struct Line {
+    side: &'static str,
+    /// Rate, and CPU of one message in µs.
+    points: Vec<(f64, f64)>,
+}
+
+pub(super) fn draw(rows: &[RowResult]) -> io::Result<String> {
+    let mut svg = String::new();
+    draw_into(&mut svg, &panels(rows)).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(svg)
+}
+
+fn panels(rows: &[RowResult]) -> Vec<Panel> {
+    let mut panels: Vec<Panel> = Vec::new();
+    for row in rows {
+        let Some((work, rate)) = row.open_loop else {
+            continue;
+        };
+        let at = panels.iter().position(|panel| panel.work == work);
+        let at = at.unwrap_or_else(|| {
+            let lines = Vec::new();
+            panels.push(Panel { work, lines });
+            panels.len() - 1
+        });
+        let lines = &mut panels[at].lines;
+        for side in &row.sides {
+            let Some(cpu) = side.median(Metric::CpuUs) else {
+                continue;
+            };
+            let point = (f64::from(rate), cpu);
+            match lines.iter_mut().find(|line| line.side == side.name) {
+                Some(line) => line.points.push(point),
+                None => lines.push(Line {
+                    side: side.name,
+                    points: vec![point],
+                }),
+            }
+        }
+    }
+    panels.retain(|panel| !panel.lines.is_empty());
+    panels
+}
+
+fn draw_into(svg: &mut String, panels: &[Panel]) -> Result<(), Box<dyn Error>> {
+    let rows = panels.len().div_ceil(COLUMNS);
+    let height = PANEL * rows.max(1) as u32;
+    let root = SVGBackend::with_string(svg, (WIDTH, height)).into_drawing_area();
+    root.fill(&WHITE)?;
+    for (area, panel) in root.split_evenly((rows.max(1), COLUMNS)).iter().zip(panels) {
+        draw_panel(area, panel)?;
+    }
+    root.present()?;
+    Ok(())
+}
+
+fn draw_panel(
+    area: &DrawingArea<SVGBackend<'_>, Shift>,
+    panel: &Panel,
+) -> Result<(), Box<dyn Error>> {
+    let points = || panel.lines.iter().flat_map(|line| &line.points);
+    let range = |of: fn(&(f64, f64)) -> f64| {
+        let least = points().map(of).fold(f64::INFINITY, f64::min);
+        let most = points().map(of).fold(0.0, f64::max);
+        // With some room, so that no point lies on the frame.
+        (least * 0.8)..(most * 1.25)
+    };
+    let mut chart = ChartBuilder::on(area)
+        .caption(panel.work, ("sans-serif", 14))
+        .margin(10)
+        .x_label_area_size(36)
+        .y_label_area_size(48)
+        .build_cartesian_2d(range(|p| p.0).log_scale(), range(|p| p.1).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_desc("messages a second")
+        .y_desc("CPU per message, µs")
+        .x_label_formatter(&|rate| format!("{rate}"))
+        .y_label_formatter(&|cpu| format!("{cpu}"))
+        .draw()?;
+    for (line, color) in panel.lines.iter().zip(COLORS.iter().cycle()) {
+        let dot = |&point: &(f64, f64)| Circle::new(point, 3, color.filled());
+        chart.draw_series(line.points.iter().map(dot))?;
+        let path = PathElement::new(line.points.clone(), color.stroke_width(2));
+        chart
+            .draw_series([path])?
+            .label(line.side)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.4))
+        .draw()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Numbers, Round, SideResult};
+
+    #[test]
+    fn rows_of_one_work_share_a_panel_and_a_side_has_one_line() {
+        let row = |rate, cpu| RowResult {
+            name: "open-echo",
+            work: "echo",
+            open_loop: Some(("echo", rate)),
+            sides: vec![SideResult {
+                name: "tangelo",
+                command: String::new(),
+                rounds: vec![Round::Measured(Numbers::from([(Metric::CpuUs, cpu)]))],
+            }],
+            checks: Vec::new(),
+        };
+        let rows = [row(2_000, 40.0), row(10_000, 20.0)];
+        let panels = panels(&rows);
+        assert_eq!(panels.len(), 1);
+        assert_eq!(panels[0].lines[0].points, [(2e3, 40.0), (1e4, 20.0)]);
+        let svg = draw(&rows).unwrap();
+        assert!(svg.contains("tangelo") && svg.contains("10000"), "{svg}");
+        assert!(draw(&[]).unwrap().contains("<svg"));
+    }
+}
