@@ -12,11 +12,12 @@ mod write;
 
 use std::borrow::Cow;
 use std::mem;
+use std::ops::Range;
 
 use serde_json::{Map, Number, Value};
 
 use self::scan::{
-    COMMA_OR_END, Visitor, byte_at, code_unit, expect_end, is_space, member_name, scan, skip_space,
+    COMMA_OR_END, Visitor, code_unit, expect_end, is_space, member_name, scan, skip_space, token,
     unexpected, visit,
 };
 pub(super) use self::write::index_rank;
@@ -176,8 +177,8 @@ struct Items<'a> {
 
 impl<'a> Items<'a> {
     fn open(text: &'a [u8], opening: u8, closing: u8) -> Result<Self, JsonError> {
-        let at = skip_space(text, 0);
-        if byte_at(text, at) != opening {
+        let (at, byte) = token(text, 0);
+        if byte != opening {
             return Err(unexpected(text, at, "not this kind of container"));
         }
         Ok(Self {
@@ -210,8 +211,8 @@ impl<'a> Items<'a> {
 
     /// Moves to the next item; `false` after the last one.
     fn advance(&mut self) -> Result<bool, JsonError> {
-        self.at = skip_space(self.text, self.at);
-        let byte = byte_at(self.text, self.at);
+        let byte;
+        (self.at, byte) = token(self.text, self.at);
         if byte == self.closing {
             return expect_end(self.text, self.at + 1).map(|()| false);
         }
@@ -227,7 +228,7 @@ impl<'a> Items<'a> {
     fn name(&mut self) -> Result<&'a [u8], JsonError> {
         let (name, at) = member_name(self.text, self.at)?;
         self.at = at;
-        Ok(name)
+        Ok(&self.text[name])
     }
 
     fn value(&mut self) -> Result<&'a [u8], JsonError> {
@@ -309,14 +310,14 @@ impl Visitor for Builder {
         self.open.push((empty, String::new()));
     }
 
-    fn name(&mut self, raw: &[u8]) {
+    fn name(&mut self, text: &[u8], raw: Range<usize>) {
         if let Some((_, name)) = self.open.last_mut() {
-            *name = unescape(raw).into_owned();
+            *name = unescape(&text[raw]).into_owned();
         }
     }
 
-    fn scalar(&mut self, text: &[u8]) {
-        self.put(match text {
+    fn scalar(&mut self, text: &[u8], value: Range<usize>) {
+        self.put(match &text[value] {
             b"null" => Value::Null,
             b"true" => Value::Bool(true),
             b"false" => Value::Bool(false),

@@ -1,4 +1,9 @@
 //! The grammar of JSON: one iterative scanner, and what it is made of.
+//!
+//! The parts are always inlined: a result with an error is too large for registers, and each call of a part
+//! would write it to memory and read it back. That was a quarter of the scanner's instructions.
+
+use std::ops::Range;
 
 use super::JsonError;
 use crate::limits::JSON_DEPTH_MAX;
@@ -6,8 +11,8 @@ use crate::limits::JSON_DEPTH_MAX;
 /// Receiver of the scanner's events. `()` ignores them at no cost.
 pub(super) trait Visitor {
     fn open(&mut self, _object: bool) {}
-    fn name(&mut self, _raw: &[u8]) {}
-    fn scalar(&mut self, _text: &[u8]) {}
+    fn name(&mut self, _text: &[u8], _raw: Range<usize>) {}
+    fn scalar(&mut self, _text: &[u8], _value: Range<usize>) {}
     fn close(&mut self) {}
 }
 
@@ -28,8 +33,8 @@ pub(super) fn scan<V: Visitor>(
 ) -> Result<usize, JsonError> {
     let mut nest = Nest::default();
     loop {
-        at = skip_space(text, at);
-        let byte = byte_at(text, at);
+        let byte;
+        (at, byte) = token(text, at);
         if matches!(byte, b'{' | b'[') {
             let object = byte == b'{';
             if !nest.open(object) {
@@ -39,9 +44,10 @@ pub(super) fn scan<V: Visitor>(
                 });
             }
             visitor.open(object);
-            at = skip_space(text, at + 1);
+            let first;
+            (at, first) = token(text, at + 1);
             // An empty container closes further down, as a filled one does.
-            if byte_at(text, at) != closing(object) {
+            if first != closing(object) {
                 if object {
                     at = visit_name(text, at, visitor)?;
                 }
@@ -49,7 +55,7 @@ pub(super) fn scan<V: Visitor>(
             }
         } else {
             let end = skip_scalar(text, at, byte)?;
-            visitor.scalar(&text[at..end]);
+            visitor.scalar(text, at..end);
             at = end;
         }
         // A value has ended. Close what ends with it, until a comma asks for another one.
@@ -57,8 +63,8 @@ pub(super) fn scan<V: Visitor>(
             let Some(object) = nest.innermost() else {
                 return Ok(at);
             };
-            at = skip_space(text, at);
-            let byte = byte_at(text, at);
+            let byte;
+            (at, byte) = token(text, at);
             if byte == b',' {
                 at += 1;
                 if object {
@@ -85,6 +91,7 @@ struct Nest {
 
 impl Nest {
     /// `false`: the limit is reached.
+    #[inline(always)]
     fn open(&mut self, object: bool) -> bool {
         if self.depth == JSON_DEPTH_MAX {
             return false;
@@ -109,41 +116,49 @@ pub(super) fn closing(object: bool) -> u8 {
     if object { b'}' } else { b']' }
 }
 
+#[inline(always)]
 fn visit_name<V: Visitor>(text: &[u8], at: usize, visitor: &mut V) -> Result<usize, JsonError> {
     let (name, at) = member_name(text, at)?;
-    visitor.name(name);
+    visitor.name(text, name);
     Ok(at)
 }
 
-/// Reads `"name":`. Returns the name between its quotes and the index after the colon.
-pub(super) fn member_name(text: &[u8], at: usize) -> Result<(&[u8], usize), JsonError> {
-    let quote = skip_space(text, at);
-    if byte_at(text, quote) != b'"' {
+/// Reads `"name":`. Returns the place of the name between its quotes, and the index after the colon.
+#[inline(always)]
+pub(super) fn member_name(text: &[u8], at: usize) -> Result<(Range<usize>, usize), JsonError> {
+    let (quote, byte) = token(text, at);
+    if byte != b'"' {
         return Err(unexpected(text, quote, "a member name was expected"));
     }
     let end = skip_string(text, quote + 1)?;
-    let colon = skip_space(text, end);
-    if byte_at(text, colon) != b':' {
+    let (colon, byte) = token(text, end);
+    if byte != b':' {
         return Err(unexpected(text, colon, "a colon was expected"));
     }
-    Ok((&text[quote + 1..end - 1], colon + 1))
+    Ok((quote + 1..end - 1, colon + 1))
 }
 
+#[inline(always)]
 fn skip_scalar(text: &[u8], at: usize, first: u8) -> Result<usize, JsonError> {
-    let word: &[u8] = match first {
-        b'"' => return skip_string(text, at + 1),
-        b'-' | b'0'..=b'9' => return skip_number(text, at),
-        b't' => b"true",
-        b'f' => b"false",
-        _ => b"null",
-    };
-    if text.get(at..).is_some_and(|rest| rest.starts_with(word)) {
-        Ok(at + word.len())
+    match first {
+        b'"' => skip_string(text, at + 1),
+        b'-' | b'0'..=b'9' => skip_number(text, at),
+        b't' => skip_word(text, at, b"true"),
+        b'f' => skip_word(text, at, b"false"),
+        _ => skip_word(text, at, b"null"),
+    }
+}
+
+#[inline(always)]
+fn skip_word<const N: usize>(text: &[u8], at: usize, word: &[u8; N]) -> Result<usize, JsonError> {
+    if text.get(at..).and_then(<[u8]>::first_chunk) == Some(word) {
+        Ok(at + N)
     } else {
         Err(unexpected(text, at, "a value was expected"))
     }
 }
 
+#[inline(always)]
 fn skip_number(text: &[u8], mut at: usize) -> Result<usize, JsonError> {
     at += usize::from(byte_at(text, at) == b'-');
     at = match byte_at(text, at) {
@@ -163,6 +178,7 @@ fn skip_number(text: &[u8], mut at: usize) -> Result<usize, JsonError> {
 }
 
 /// Skips one digit or more.
+#[inline(always)]
 fn skip_digits(text: &[u8], start: usize) -> Result<usize, JsonError> {
     let mut at = start;
     while byte_at(text, at).is_ascii_digit() {
@@ -176,6 +192,7 @@ fn skip_digits(text: &[u8], start: usize) -> Result<usize, JsonError> {
 }
 
 /// From behind the opening quote to behind the closing one.
+#[inline(always)]
 fn skip_string(text: &[u8], mut at: usize) -> Result<usize, JsonError> {
     loop {
         at = skip_plain(text, at);
@@ -187,6 +204,7 @@ fn skip_string(text: &[u8], mut at: usize) -> Result<usize, JsonError> {
     }
 }
 
+#[inline(never)]
 fn skip_escape(text: &[u8], at: usize) -> Result<usize, JsonError> {
     match byte_at(text, at) {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(at + 1),
@@ -196,34 +214,41 @@ fn skip_escape(text: &[u8], at: usize) -> Result<usize, JsonError> {
 }
 
 /// Index of the first byte from `at` on that cannot stand in a string as it is; the length if none.
-#[inline]
-pub(super) fn skip_plain(text: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    // Borrows run upwards only: the lowest mark is always true, and only that one is used.
-    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word;
-    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    while let Some(eight) = text.get(at..).and_then(<[u8]>::first_chunk) {
+#[inline(always)]
+pub(super) fn skip_plain(text: &[u8], at: usize) -> usize {
+    const fn each(byte: u8) -> u64 {
+        u64::MAX / 255 * byte as u64
+    }
+    let mut rest = text.get(at..).unwrap_or_default();
+    while let Some((eight, further)) = rest.split_first_chunk() {
         let word = u64::from_le_bytes(*eight);
-        let marks = (below(word, 0x20) | equal(word, b'"') | equal(word, b'\\')) & (ONES << 7);
+        // Quote and space change places: then the quote and the control characters are below 0x21, and no other byte.
+        let below = (word ^ each(b'"' ^ b' ')).wrapping_sub(each(b' ' + 1));
+        let backslash = (word ^ each(b'\\')).wrapping_sub(each(1));
+        // A borrow runs upwards only: the lowest mark is always true, and only that one is used.
+        let marks = (below | backslash) & !word & each(0x80);
         if marks != 0 {
-            return at + marks.trailing_zeros() as usize / 8;
+            return text.len() - rest.len() + marks.trailing_zeros() as usize / 8;
         }
-        at += 8;
+        rest = further;
     }
-    while text
-        .get(at)
-        .is_some_and(|byte| !matches!(byte, 0..0x20 | b'"' | b'\\'))
-    {
-        at += 1;
-    }
-    at
+    let is_plain = |byte: &&u8| !matches!(byte, 0..0x20 | b'"' | b'\\');
+    text.len() - rest.len() + rest.iter().take_while(is_plain).count()
 }
 
-pub(super) fn skip_space(text: &[u8], mut at: usize) -> usize {
-    while is_space(byte_at(text, at)) {
+/// Index of the first byte from `at` on that is not whitespace, and that byte: 0 behind the end.
+#[inline(always)]
+pub(super) fn token(text: &[u8], mut at: usize) -> (usize, u8) {
+    let mut byte = byte_at(text, at);
+    while is_space(byte) {
         at += 1;
+        byte = byte_at(text, at);
     }
-    at
+    (at, byte)
+}
+
+pub(super) fn skip_space(text: &[u8], at: usize) -> usize {
+    token(text, at).0
 }
 
 pub(super) fn is_space(byte: u8) -> bool {
@@ -258,8 +283,15 @@ pub(super) fn unexpected(text: &[u8], at: usize, reason: &'static str) -> JsonEr
 }
 
 /// The value of four hex digits.
+#[inline]
 pub(super) fn code_unit(digits: &[u8]) -> Option<u16> {
-    digits.get(..4)?.iter().try_fold(0, |unit, &digit| {
-        Some(unit << 4 | char::from(digit).to_digit(16)? as u16)
+    let digits: &[u8; 4] = digits.first_chunk()?;
+    let is_hex = digits.iter().all(u8::is_ascii_hexdigit);
+    // The low four bits of a letter count from 1.
+    let value = |digit: u8| u16::from(digit & 15) + if digit < b'A' { 0 } else { 9 };
+    is_hex.then(|| {
+        digits
+            .iter()
+            .fold(0, |unit, &digit| unit << 4 | value(digit))
     })
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::scan::skip_plain;
 use super::*;
 use crate::limits::JSON_DEPTH_MAX;
 
@@ -526,6 +527,17 @@ proptest! {
         let written = printed(|out| write_number(out, number));
         prop_assert_eq!(to_number(written.as_bytes()), number);
         prop_assert_eq!(validate(written.as_bytes()), Ok(()));
+    }
+
+    #[test]
+    fn eight_bytes_at_a_time_are_read_as_one_by_one(
+        text in prop::collection::vec(prop_oneof![0x1e..0x24_u8, 0x5b..0x5e_u8, 0x7e..0x82_u8, any::<u8>()], 0..40),
+        at in 0..50_usize,
+    ) {
+        let stops = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+        let rest = text.get(at..).unwrap_or_default();
+        let plain = rest.iter().position(stops).unwrap_or(rest.len());
+        prop_assert_eq!(skip_plain(&text, at), text.len() - rest.len() + plain);
     }
 
     #[test]
