@@ -202,6 +202,7 @@ impl ClientMachine {
         received
     }
 
+    #[inline]
     fn receive_unit<'a>(&mut self, rules: &Rules, input: &'a mut [u8]) -> Received<'a> {
         if input.is_empty() {
             return Ok(None);
@@ -257,6 +258,7 @@ impl ClientMachine {
         })
     }
 
+    #[inline]
     fn receive_websocket<'a>(&mut self, rules: &Rules, input: &'a mut [u8]) -> Received<'a> {
         let bytes_max = rules.package_bytes_max + HEAD_BYTES;
         let (bytes, frame) = transport::frame(input, &mut self.fragments, bytes_max)?;
@@ -293,6 +295,7 @@ impl ClientMachine {
     ///
     /// Unlike in Pomelo, a message that is shorter than its head says closes the connection; Pomelo
     /// pads it.
+    #[inline]
     fn only_package<'a>(
         &mut self,
         rules: &Rules,
@@ -305,6 +308,7 @@ impl ClientMachine {
         }
     }
 
+    #[inline]
     fn package<'a>(
         &mut self,
         rules: &Rules,
@@ -369,6 +373,7 @@ impl ClientMachine {
     }
 }
 
+#[inline]
 fn decode_message<'a>(rules: &Rules, body: &'a [u8]) -> Result<ClientEvent<'a>, CloseReason> {
     hop!();
     match message::decode(body) {

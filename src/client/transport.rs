@@ -109,6 +109,7 @@ pub enum TransportEvent<'a> {
 }
 
 /// Takes one frame off the front of `input` and unmasks it in place.
+#[inline]
 pub fn frame<'a>(
     input: &'a mut [u8],
     fragments: &mut Option<Box<Fragments>>,

@@ -215,6 +215,11 @@ impl Router {
         &self.at(index).route
     }
 
+    /// Returns the route of an index; `None` for the fallback, which serves any route.
+    pub(crate) fn own_route(&self, index: usize) -> Option<&str> {
+        self.entries.get(index).map(|entry| &*entry.route)
+    }
+
     /// Returns the index of the fallback, if any.
     pub(crate) fn fallback_index(&self) -> Option<usize> {
         self.fallback.as_ref().map(|_| self.entries.len())

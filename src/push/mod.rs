@@ -84,8 +84,7 @@ impl Queue {
         }
         self.collected_bytes -= collected.len();
         if framing == Framing::WebSocket {
-            let header = websocket::header(Opcode::Binary, collected.len());
-            self.wire.extend_from_slice(header.as_slice());
+            websocket::header(Opcode::Binary, collected.len()).write(&mut self.wire);
         }
         if self.wire.is_empty() && self.shared.is_empty() {
             std::mem::swap(&mut self.wire, collected);
@@ -162,6 +161,7 @@ impl Outbox {
     }
 
     /// Appends bytes that need no framing: an HTTP answer, a WebSocket control frame, RPC frames.
+    #[inline]
     pub fn raw(&mut self, pool: &mut QueuePool) -> &mut Vec<u8> {
         let queue = self.queue.get_or_insert_with(|| pool.take());
         queue.compact();
@@ -169,6 +169,7 @@ impl Outbox {
     }
 
     /// Appends one package of `bytes` bytes, written by `write`, to be flushed this turn.
+    #[inline]
     pub fn package(
         &mut self,
         pool: &mut QueuePool,
@@ -179,7 +180,7 @@ impl Outbox {
         let framing = self.framing;
         let wire = self.raw(pool);
         if framing == Framing::WebSocket {
-            wire.extend_from_slice(websocket::header(Opcode::Binary, bytes).as_slice());
+            websocket::header(Opcode::Binary, bytes).write(wire);
         }
         let start = wire.len();
         write(wire);
@@ -195,7 +196,7 @@ impl Outbox {
         let framing = self.framing;
         let wire = self.raw(pool);
         if framing == Framing::WebSocket {
-            wire.extend_from_slice(websocket::header(Opcode::Binary, package.len()).as_slice());
+            websocket::header(Opcode::Binary, package.len()).write(wire);
         }
         let at = wire.len();
         let queue = self.queue.get_or_insert_with(|| pool.take());

@@ -99,6 +99,7 @@ pub enum MessageError {
 }
 
 /// The message in the body of a data package.
+#[inline]
 pub fn decode(input: &[u8]) -> Result<Message<'_>, MessageError> {
     let (&flag, mut rest) = input.split_first().ok_or(MessageError::Empty)?;
     let kind = MessageKind::from_flag(flag);
@@ -206,12 +207,14 @@ pub fn write(out: &mut Vec<u8>, message: &Message<'_>) -> Result<(), EncodeError
 }
 
 /// Bytes of the data package that [`write_response`] writes.
+#[inline]
 pub fn response_bytes(id: u32, body_bytes: usize) -> usize {
     package::HEAD_BYTES + 1 + varint::len(id) + body_bytes
 }
 
 /// Writes a response as a whole data package: the one copy of its body. The caller has checked the
 /// length against `PACKAGE_BODY_BYTES_MAX`.
+#[inline]
 pub fn write_response(out: &mut Vec<u8>, id: u32, body: &[u8]) {
     let bytes = response_bytes(id, body.len());
     out.reserve(bytes);

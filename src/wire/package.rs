@@ -65,6 +65,7 @@ pub enum PackageError {
 }
 
 /// Type and body length announced by a head; `None`: fewer than four bytes.
+#[inline]
 pub fn head(
     input: &[u8],
     body_bytes_max: usize,
@@ -81,6 +82,7 @@ pub fn head(
 }
 
 /// The package at the front of `input`; `None`: it is not all there yet.
+#[inline]
 pub fn decode(input: &[u8], body_bytes_max: usize) -> Result<Option<Package<'_>>, PackageError> {
     let Some((kind, length)) = head(input, body_bytes_max)? else {
         return Ok(None);

@@ -12,6 +12,7 @@ pub enum VarintError {
 }
 
 /// Value and number of bytes it took. Overlong forms (`80 00`) are accepted, as in the reference.
+#[inline]
 pub fn decode(input: &[u8], bytes_max: usize) -> Result<(u32, usize), VarintError> {
     if let Some(&byte) = input.first()
         && byte < 0x80
@@ -33,11 +34,13 @@ pub fn decode(input: &[u8], bytes_max: usize) -> Result<(u32, usize), VarintErro
 }
 
 /// Bytes that [`fn@write`] writes, 1..=5.
+#[inline]
 pub fn len(value: u32) -> usize {
     (32 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 /// Writes the shortest form.
+#[inline]
 pub fn write(out: &mut Vec<u8>, mut value: u32) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

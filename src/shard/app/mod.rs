@@ -4,6 +4,7 @@
 //!
 //! **Where to start reading**: [`Application`].
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -69,6 +70,11 @@ pub(super) enum Way {
     NoHandler,
 }
 
+/// Reads text as UTF-8. It checks first whether it is: the standard library takes longer for text that is not.
+fn lossy(text: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
+}
+
 impl Application {
     /// Makes the application of a shard.
     pub(super) fn new(seed: &Seed) -> Result<Self, Error> {
@@ -131,6 +137,16 @@ impl Application {
             Target::NoHandler => self.fallback,
             target => target,
         }
+    }
+
+    /// Reads a route as UTF-8. That of a handler here is known to be UTF-8.
+    #[inline]
+    pub(super) fn text<'a>(&'a self, target: Target, route: &'a [u8]) -> Cow<'a, str> {
+        let known = match target {
+            Target::Local(index) => self.router.own_route(index),
+            _ => None,
+        };
+        known.map_or_else(|| lossy(route), Cow::Borrowed)
     }
 
     /// Returns whether a route is of this server's own type.

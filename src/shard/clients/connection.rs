@@ -20,7 +20,7 @@ use crate::wire::{handshake, package};
 
 mod output;
 
-pub(in crate::shard) use output::flush;
+pub(in crate::shard) use output::{Appended, flush};
 
 /// The state of one client.
 #[derive(Debug)]

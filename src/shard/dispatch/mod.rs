@@ -6,13 +6,12 @@
 //!
 //! **Where to start reading**: [`Shard::dispatch`], then [`Shard::finish`].
 
-use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::Shard;
 use super::app::Way;
 use super::app::activity::Work;
-use super::clients::connection::{self, Closed, refused_for_address, refused_for_number};
+use super::clients::connection::{self, Appended, Closed, refused_for_address, refused_for_number};
 use super::coordinator::COORDINATOR;
 use super::origin::{Origin, ResponseTarget};
 use super::parcel::{Batch, Parcel};
@@ -42,11 +41,6 @@ mod sessions;
 /// Returns the part of a text that fits into a log line.
 fn log_text(text: &str) -> &str {
     &text[..text.floor_char_boundary(LOG_TEXT_BYTES_MAX)]
-}
-
-/// Reads text as UTF-8. It checks first whether it is: the standard library takes longer for text that is not.
-fn lossy(text: &[u8]) -> Cow<'_, str> {
-    str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
 }
 
 /// From the bytes of a client to the target of its message.
@@ -112,14 +106,15 @@ impl Shard {
         self.clients.recycle(scratch);
     }
 
-    /// As pomelo: first the body, then the route.
+    /// As pomelo: a message with a bad body is answered as such, whatever its route is.
     fn dispatch_decoded(self: &Rc<Self>, sid: Sid, message: &Message<'_>, scratch: &mut Vec<u8>) {
         let (core, clients, app) = (&self.core, &self.clients, &self.app);
         let Some((route, compressed)) = clients.route(message.route) else {
             return core.counters().add(Counter::MessagesDropped, 1);
         };
         hop!();
-        let text = &*lossy(route);
+        let destination = app.resolve(route);
+        let text = &*app.text(destination, route);
         let body = match clients.decode(core, sid, text, message.body, scratch) {
             Ok(Some(body)) => body,
             Ok(None) => return,
@@ -130,7 +125,6 @@ impl Shard {
             id: message.id,
             proto: clients.response_proto(text),
         };
-        let destination = app.resolve(route);
         match destination {
             Target::NoRoute => return core.counters().add(Counter::MessagesDropped, 1),
             // As pinus: before anything else is said of the route.
@@ -335,15 +329,14 @@ impl Shard {
             None => body,
             Some(proto) => clients.encode_response(core, sid, proto, route, body, &mut encoded),
         };
+        let mut bytes = message::response_bytes(id, body.len());
+        let mut body = body;
         // A body that no package can hold is an error of the handler.
-        let fits = message::response_bytes(id, body.len()) <= PACKAGE_BODY_BYTES_MAX;
-        let body = if fits {
-            body
-        } else {
+        if bytes > PACKAGE_BODY_BYTES_MAX {
             self.failed(target, route, "the response does not fit into a package");
-            bodies::FAILED
-        };
-        let bytes = message::response_bytes(id, body.len());
+            body = bodies::FAILED;
+            bytes = message::response_bytes(id, body.len());
+        }
         let write = |out: &mut Vec<u8>| message::write_response(out, id, body);
         let sent = via.is_ok_and(|via| self.send(sid, via, bytes, write, None));
         let counter = if sent {
@@ -364,14 +357,17 @@ impl Shard {
         sid: Sid,
         via: Via,
         bytes: usize,
-        write: impl FnOnce(&mut Vec<u8>),
+        write: impl Fn(&mut Vec<u8>),
         shared: Option<&bytes::Bytes>,
     ) -> bool {
-        self.clients.is_working(sid)
-            && self.make_room_or_close(sid, bytes)
-            && self
-                .clients
-                .append(&self.core, sid, via, bytes, write, shared)
+        let append = || {
+            self.clients
+                .append(&self.core, sid, via, bytes, &write, shared)
+        };
+        match append() {
+            Appended::Full => self.make_room_or_close(sid, bytes) && append() == Appended::Done,
+            appended => appended == Appended::Done,
+        }
     }
 
     /// Makes room for `bytes` more in the outbox of a client. Bytes that only wait for the end of the turn are

@@ -109,6 +109,7 @@ impl WebSocketError {
 /// found as soon as the bytes that prove it are there.
 ///
 /// As pomelo: a length written wider than it needs to be is taken (`ws/lib/Receiver.js`).
+#[inline]
 pub fn decode(input: &mut [u8], payload_bytes_max: usize) -> Result<Option<Frame>, WebSocketError> {
     let Some(&[first, second]) = input.first_chunk() else {
         return Ok(None);
@@ -197,6 +198,16 @@ pub struct Header {
 }
 
 impl Header {
+    /// Appends the header; its length is one of three, which the compiler copies without a call.
+    #[inline]
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self.used {
+            2 => out.extend_from_slice(&self.bytes[..2]),
+            4 => out.extend_from_slice(&self.bytes[..4]),
+            _ => out.extend_from_slice(&self.bytes),
+        }
+    }
+
     /// The bytes to write in front of the payload.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
@@ -206,6 +217,7 @@ impl Header {
 
 /// Returns the header of an unfragmented server frame with `payload_bytes` bytes of payload.
 #[must_use]
+#[inline]
 pub fn header(opcode: Opcode, payload_bytes: usize) -> Header {
     let mut bytes = [0; HEADER_BYTES_MAX];
     bytes[0] = FIN | opcode as u8;

@@ -20,6 +20,16 @@ use crate::shard::turn::{Flush, spawn_behind};
 use crate::shard::{Core, Shard};
 use crate::wire::package;
 
+/// The result of handing a package to a push scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::shard) enum Appended {
+    Done,
+    /// Too many bytes wait for the client.
+    Full,
+    /// The session has not done its handshake, or has closed.
+    NotWorking,
+}
+
 impl Clients {
     /// Writes bytes that need no framing at the end of this turn.
     pub(in crate::shard) fn raw(&self, core: &Core, sid: Sid, write: impl FnOnce(&mut Vec<u8>)) {
@@ -56,14 +66,8 @@ impl Clients {
         });
     }
 
-    /// Returns whether a session has done its handshake and has not closed.
-    #[inline]
-    pub(in crate::shard) fn is_working(&self, sid: Sid) -> bool {
-        self.state(sid) == Some(ClientState::Working)
-    }
-
-    /// Hands a data package of `bytes` bytes to a push scheduler; false when the session is gone. `shared` is the
-    /// same package where others get it too.
+    /// Hands a data package of `bytes` bytes to a push scheduler. `shared` is the same package where others get it
+    /// too.
     #[inline]
     pub(in crate::shard) fn append(
         &self,
@@ -73,15 +77,22 @@ impl Clients {
         bytes: usize,
         write: impl FnOnce(&mut Vec<u8>),
         shared: Option<&Bytes>,
-    ) -> bool {
+    ) -> Appended {
         debug_assert!(shared.is_none_or(|package| package.len() == bytes));
         let appended = self.connection(sid, |connection| {
+            if connection.state() != ClientState::Working {
+                return Appended::NotWorking;
+            }
+            if !connection.has_room(core, bytes) {
+                return Appended::Full;
+            }
             let outbox = &mut connection.outbox;
             let scheduler = &mut *core.scheduler.borrow_mut();
             if let Via::Buffer(buffer) = via {
                 debug_assert!(usize::from(buffer) < self.flush_intervals().len());
                 outbox.collect(&mut scheduler.pool, buffer, write);
-                return scheduler.mark_collecting(sid, outbox, buffer);
+                scheduler.mark_collecting(sid, outbox, buffer);
+                return Appended::Done;
             }
             match shared {
                 Some(package) => outbox.shared(&mut scheduler.pool, package),
@@ -90,18 +101,14 @@ impl Clients {
             if scheduler.mark(sid, outbox) {
                 core.turn.request();
             }
+            Appended::Done
         });
-        appended.is_some()
+        appended.unwrap_or(Appended::NotWorking)
     }
 
     /// Returns whether `bytes` more may wait for a client.
-    #[inline]
     pub(in crate::shard) fn has_room(&self, core: &Core, sid: Sid, bytes: usize) -> bool {
-        let is_full = |connection: &mut Connection| {
-            let waiting = connection.outbox.bytes();
-            waiting > 0 && waiting + bytes > core.config.client.outbox_bytes_max
-        };
-        self.connection(sid, is_full) != Some(true)
+        self.connection(sid, |connection| connection.has_room(core, bytes)) != Some(false)
     }
 
     /// Makes everything that waits for a client ready to be written.
@@ -127,6 +134,14 @@ impl Clients {
                 core.turn.request();
             }
         });
+    }
+}
+
+impl Connection {
+    #[inline]
+    fn has_room(&self, core: &Core, bytes: usize) -> bool {
+        let waiting = self.outbox.bytes();
+        waiting == 0 || waiting + bytes <= core.config.client.outbox_bytes_max
     }
 }
 
