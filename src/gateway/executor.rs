@@ -13,6 +13,7 @@ use rustix::process::Resource;
 
 use super::host::{self, PAUSE, TRIES};
 use crate::error::{Error, Result};
+use crate::net::bell::Doorbell;
 use crate::net::poller::Poller;
 
 /// glommio's preemption timer, so long that it never fires.
@@ -56,9 +57,10 @@ pub(super) fn executor_in_memory() -> Result<LocalExecutor> {
     executor(&Placement::Unbound)
 }
 
-/// Makes the poller of a shard.
-pub(super) fn poller() -> Result<Poller> {
-    Poller::new().map_err(|error| Error::Host(format!("cannot create an epoll instance: {error}")))
+/// Makes the poller of the shard of the calling thread.
+pub(super) fn poller(bell: &Arc<Doorbell>, turn_min: Duration) -> Result<Poller> {
+    Poller::new(bell, turn_min)
+        .map_err(|error| Error::Host(format!("cannot create an epoll instance: {error}")))
 }
 
 /// Makes and runs one executor. glommio panics without io_uring, and its text lacks the errno, so the panic

@@ -65,6 +65,7 @@ use crate::metrics;
 use crate::net::Network;
 use crate::net::clock::{self, VirtualClock};
 use crate::net::memory::{self, MemoryListener, MemoryNetwork, MemoryServers};
+use crate::net::task;
 use crate::shard;
 
 mod client;
@@ -117,7 +118,7 @@ impl Gateway {
                     shard::run(seed, network).await;
                     at_work.set(at_work.get() - 1);
                 };
-                glommio::spawn_local(shard).detach();
+                task::spawn(shard).detach();
             }
         });
         world.rest("the start");

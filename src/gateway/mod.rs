@@ -24,9 +24,10 @@ use crate::error::{Error, Result};
 use crate::handler::Router;
 use crate::ids::ShardId;
 use crate::metrics::{self, Counters};
-use crate::net::Network;
+use crate::net::bell::Doorbell;
+use crate::net::{Network, task};
 use crate::shard::activity::Activity;
-use crate::shard::mesh::{self, Doorbell};
+use crate::shard::mesh;
 use crate::shard::{self, Gauge, Seed};
 
 mod assets;
@@ -240,12 +241,17 @@ fn start_shard(
         .name(name.clone())
         .spawn(move || {
             let (_stop_all, _alive) = (stop_all, alive);
-            let made = executor::executor(&placement)
-                .and_then(|executor| Ok((executor, executor::poller()?)));
+            let made = executor::executor(&placement).and_then(|executor| {
+                let poller = executor::poller(&seed.inbox.bell, seed.config.turn_min)?;
+                Ok((executor, poller))
+            });
             match made {
                 Ok((executor, poller)) => {
                     let _ = ready.send(Ok(()));
-                    executor.run(shard::run(seed, Network::Kernel(Rc::new(poller))));
+                    task::run(
+                        &executor,
+                        shard::run(seed, Network::Kernel(Rc::new(poller))),
+                    );
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));

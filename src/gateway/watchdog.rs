@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::limits::STALL_MIN;
 use crate::metrics::{Counter, Counters};
+use crate::net::bell::Doorbell;
 use crate::shard::activity::Activity;
-use crate::shard::mesh::Doorbell;
 
 mod thread;
 

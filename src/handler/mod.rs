@@ -120,8 +120,8 @@
 //! # Cost
 //!
 //! A JSON request costs two allocations, for its future and the text of the response, plus those of the
-//! argument's `T`: three with one `String` in it. A handler that waits costs two more, for a task of
-//! its own. A [raw route](Router::raw_route) costs none, and neither does a message for another server.
+//! argument's `T`: three with one `String` in it. A handler that waits costs three more, for a task of
+//! its own and its waker. A [raw route](Router::raw_route) costs none, and neither does a message for another server.
 //! `tests/allocations.rs` counts them.
 //!
 #![doc = include_str!("misbehaving.md")]

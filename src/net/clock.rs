@@ -8,8 +8,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use futures_lite::future;
+use glommio::timer::Timer;
+
 thread_local! {
     static VIRTUAL: RefCell<Option<Rc<VirtualClock>>> = const { RefCell::new(None) };
+    /// The sleeping tasks of the shard of this thread, if its poller wakes them.
+    static SLEEPERS: RefCell<Option<Rc<Sleepers>>> = const { RefCell::new(None) };
 }
 
 /// Virtual clocks begin at 2000-01-01 00:00:00 UTC, so that each run shows the same times.
@@ -68,30 +73,140 @@ pub(crate) async fn sleep(duration: Duration) {
 }
 
 /// Waits by the real clock, also on a thread with a virtual one.
-#[allow(clippy::disallowed_methods)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a gateway in memory has no poller"
+)]
 pub(crate) async fn real_sleep(duration: Duration) {
-    glommio::timer::sleep(duration).await;
+    match SLEEPERS.with_borrow(Clone::clone) {
+        Some(sleepers) => sleepers.sleep_until(real_now().checked_add(duration)).await,
+        None => glommio::timer::sleep(duration).await,
+    }
 }
 
-/// Lets other tasks run and the reactor poll sockets, which a plain yield does not do. With a virtual
+/// Lets glommio poll its own timers and files once. The calling task must be the only one that is always ready.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "glommio polls only when no task is ready"
+)]
+pub(super) async fn let_glommio_poll() {
+    let mut sleep = None;
+    future::poll_fn(|cx| {
+        if sleep.is_some() {
+            return Poll::Ready(());
+        }
+        // On a cold or slow core the time is over before the sleep begins: then a longer one begins.
+        let mut time = Duration::from_micros(1);
+        while sleep.is_none() {
+            let mut timer = Timer::new(time);
+            if Pin::new(&mut timer).poll(cx).is_pending() {
+                sleep = Some(timer);
+            }
+            time *= 2;
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Makes the calling thread sleep by `sleepers`, which its poller wakes.
+pub(super) fn use_sleepers(sleepers: &Rc<Sleepers>) {
+    SLEEPERS.set(Some(sleepers.clone()));
+}
+
+/// Lets other tasks run and the poller look at the sockets, which a plain yield does not do. With a virtual
 /// clock there are no sockets.
 pub(crate) async fn yield_to_reactor() {
     match virtual_clock() {
-        Some(_) => futures_lite::future::yield_now().await,
-        None => real_sleep(Duration::from_micros(1)).await,
+        Some(_) => future::yield_now().await,
+        None => real_sleep(Duration::ZERO).await,
+    }
+}
+
+/// The sleeping tasks of a thread.
+///
+/// Bound: one entry per sleeping task.
+#[derive(Debug, Default)]
+pub(super) struct Sleepers {
+    /// Wakers by wake-up time and order of the sleeps.
+    sleeping: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    last: Cell<u64>,
+}
+
+impl Sleepers {
+    /// Returns the next wake-up time.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let sleeping = self.sleeping.borrow();
+        sleeping.first_key_value().map(|(key, _)| key.0)
+    }
+
+    /// Wakes the tasks that are due, in order.
+    pub(super) fn wake_due(&self, now: Instant) {
+        while let Some(sleeper) = self.due(now) {
+            sleeper.wake();
+        }
+    }
+
+    fn due(&self, now: Instant) -> Option<Waker> {
+        let mut sleeping = self.sleeping.borrow_mut();
+        let first = sleeping.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
+    }
+
+    /// Waits until [`Sleepers::wake_due`] has seen `until`; for ever if that is beyond the range of the
+    /// clock.
+    async fn sleep_until(self: Rc<Self>, until: Option<Instant>) {
+        self.last.set(self.last.get() + 1);
+        let Some(until) = until else {
+            return std::future::pending().await;
+        };
+        let key = (until, self.last.get());
+        Sleep {
+            key,
+            began: false,
+            sleepers: self,
+        }
+        .await;
+    }
+}
+
+/// A sleep until a time of the clock.
+struct Sleep {
+    key: (Instant, u64),
+    began: bool,
+    sleepers: Rc<Sleepers>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let began = std::mem::replace(&mut self.began, true);
+        let mut sleeping = self.sleepers.sleeping.borrow_mut();
+        match sleeping.get_mut(&self.key) {
+            // Woken early, by something else in its task.
+            Some(waker) => waker.clone_from(cx.waker()),
+            None if began => return Poll::Ready(()),
+            None => {
+                sleeping.insert(self.key, cx.waker().clone());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.sleepers.sleeping.borrow_mut().remove(&self.key);
     }
 }
 
 /// A clock that only a test moves, with the tasks that wait for it.
-///
-/// Bound: one entry per sleeping task.
 #[derive(Debug)]
 pub(crate) struct VirtualClock {
     began: Instant,
     now: Cell<Instant>,
-    /// Wakers of the sleeping tasks, by wake-up time and order of their sleeps.
-    sleepers: RefCell<BTreeMap<(Instant, u64), Waker>>,
-    last: Cell<u64>,
+    sleepers: Rc<Sleepers>,
 }
 
 impl Default for VirtualClock {
@@ -100,8 +215,7 @@ impl Default for VirtualClock {
         Self {
             began,
             now: Cell::new(began),
-            sleepers: RefCell::default(),
-            last: Cell::default(),
+            sleepers: Rc::default(),
         }
     }
 }
@@ -131,60 +245,21 @@ impl VirtualClock {
 
     /// Returns the next wake-up time.
     pub(crate) fn next(&self) -> Option<Instant> {
-        let sleepers = self.sleepers.borrow();
-        sleepers.first_key_value().map(|(key, _)| key.0)
+        self.sleepers.next()
     }
 
     /// Moves the clock, never back, and wakes the tasks that are due, in order.
     pub(crate) fn move_to(&self, at: Instant) {
         self.now.set(at.max(self.now.get()));
-        while let Some(sleeper) = self.due() {
-            sleeper.wake();
-        }
-    }
-
-    fn due(&self) -> Option<Waker> {
-        let mut sleepers = self.sleepers.borrow_mut();
-        let first = sleepers.first_entry()?;
-        (first.key().0 <= self.now.get()).then(|| first.remove())
+        self.sleepers.wake_due(self.now.get());
     }
 
     async fn sleep(self: Rc<Self>, duration: Duration) {
         if duration.is_zero() {
-            return futures_lite::future::yield_now().await;
+            return future::yield_now().await;
         }
-        self.last.set(self.last.get() + 1);
-        // A sleep beyond the range of the clock never ends.
-        let Some(until) = self.now.get().checked_add(duration) else {
-            return std::future::pending().await;
-        };
-        let key = (until, self.last.get());
-        Sleep { key, clock: self }.await;
-    }
-}
-
-/// A sleep until a time of the clock.
-struct Sleep {
-    key: (Instant, u64),
-    clock: Rc<VirtualClock>,
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.clock.now() >= self.key.0 {
-            return Poll::Ready(());
-        }
-        let mut sleepers = self.clock.sleepers.borrow_mut();
-        sleepers.insert(self.key, cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        self.clock.sleepers.borrow_mut().remove(&self.key);
+        let until = self.now.get().checked_add(duration);
+        self.sleepers.clone().sleep_until(until).await;
     }
 }
 
@@ -221,7 +296,13 @@ mod tests {
         for asleep in &mut all {
             assert_eq!(block_on(poll_once(asleep)), None);
         }
-        let order: Vec<u64> = clock.sleepers.borrow().keys().map(|key| key.1).collect();
+        let order: Vec<u64> = clock
+            .sleepers
+            .sleeping
+            .borrow()
+            .keys()
+            .map(|key| key.1)
+            .collect();
         assert_eq!(order, [2, 3, 1]);
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
 use super::Network;
+use super::blocking;
 use super::socket::Socket;
 
 /// The reason why a connection failed.
@@ -61,5 +62,5 @@ pub(crate) async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
             .to_socket_addrs()
             .map(|found| found.map(|a| a.ip()).collect())
     };
-    glommio::executor().spawn_blocking(ask).await
+    blocking::run("resolver", ask).await?
 }

@@ -3,8 +3,8 @@
 //! Code above this layer runs over sockets by the real clock, or within one thread over [`memory`] by a
 //! virtual clock, and sees no difference.
 //!
-//! **Invariants**: only this layer uses `unsafe` ([`readable`]) and reads the time ([`clock`]); a read
-//! buffer is lent for one poll, so an idle connection holds none.
+//! **Invariants**: only this layer reads the time ([`clock`]) and starts tasks ([`task`]); a shard sleeps only in
+//! its [`poller`]; a read buffer is lent for one poll, so an idle connection holds none.
 //!
 //! **Absent**: the meaning of any byte.
 //!
@@ -12,13 +12,16 @@
 
 use std::rc::Rc;
 
+pub(crate) mod bell;
+pub(crate) mod blocking;
 pub(crate) mod clock;
 pub(crate) mod dial;
 pub(crate) mod drive;
 pub(crate) mod memory;
+mod pace;
 pub(crate) mod poller;
-mod readable;
 pub(crate) mod socket;
+pub(crate) mod task;
 
 /// The network of a shard.
 #[derive(Debug)]

@@ -11,8 +11,6 @@
 //! requests in flight bound them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Waker};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
@@ -20,57 +18,7 @@ use super::parcel::Batch;
 use crate::ids::ShardId;
 use crate::limits::{MESH_BATCHES_MAX, SHARDS_MAX};
 use crate::metrics::{Counter, Counters};
-
-/// A bell that wakes a sleeping shard. The sender rings after it has put something into the inbox; only the first ring
-/// since the owner last looked costs a wake-up.
-#[derive(Debug, Default)]
-pub struct Doorbell {
-    rung: AtomicBool,
-    // Locked only to wake or to store: once per wake-up, never per message.
-    #[allow(clippy::disallowed_types)]
-    waker: std::sync::Mutex<Option<Waker>>,
-}
-
-impl Doorbell {
-    /// Rings; true when it woke the owner.
-    pub fn ring(&self) -> bool {
-        if self.rung.swap(true, Ordering::AcqRel) {
-            return false;
-        }
-        self.wake();
-        true
-    }
-
-    /// Wakes the owner even if an earlier ring should have done so, for a caller that sees the
-    /// owner asleep. Call it rarely: each call that the owner has not noticed yet holds a reference to
-    /// the owner's task, and glommio panics at 32 767 of them.
-    pub fn wake(&self) {
-        let waker = self
-            .waker
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(waker) = &*waker {
-            waker.wake_by_ref();
-        }
-    }
-
-    /// Makes later rings wake the owner again. The owner calls it before it looks into the inbox.
-    pub fn listen(&self, cx: &Context<'_>) {
-        let mut waker = self
-            .waker
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if waker
-            .as_ref()
-            .is_none_or(|known| !known.will_wake(cx.waker()))
-        {
-            *waker = Some(cx.waker().clone());
-        }
-        drop(waker);
-        // A swap, not a store, so that the owner sees the batches that were put in before the erased ring.
-        self.rung.swap(false, Ordering::AcqRel);
-    }
-}
+use crate::net::bell::Doorbell;
 
 /// The queue that a shard receives from.
 #[derive(Debug)]
@@ -186,17 +134,6 @@ mod tests {
     use crate::ids::PeerIndex;
     use crate::limits::MESH_PARCELS_MAX;
     use crate::peer::Epoch;
-    use std::sync::atomic::AtomicUsize;
-    use std::task::Wake;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
 
     #[test]
     fn parcels_arrive_in_order_and_frames_of_one_link_join() {
@@ -213,24 +150,6 @@ mod tests {
         let batch = inboxes[1].next().unwrap();
         assert_eq!((batch.parcels.len(), &batch.bytes[..]), (3, &b"abc[]d"[..]));
         assert!(inboxes[1].next().is_none() && inboxes[0].next().is_none());
-    }
-
-    #[test]
-    fn only_the_first_ring_since_the_owner_looked_wakes_it() {
-        let count = Arc::new(Count::default());
-        let waker = Waker::from(count.clone());
-        let bell = Doorbell::default();
-        bell.listen(&Context::from_waker(&waker));
-        assert_eq!([(); 3].map(|()| bell.ring()), [true, false, false]);
-        bell.listen(&Context::from_waker(&waker));
-        assert!(bell.ring());
-        assert_eq!(count.0.load(Ordering::SeqCst), 2);
-        bell.wake();
-        assert_eq!(
-            count.0.load(Ordering::SeqCst),
-            3,
-            "`wake` also wakes a shard whose doorbell was rung"
-        );
     }
 
     #[test]

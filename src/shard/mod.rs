@@ -51,6 +51,7 @@ use crate::limits::SESSIONS_PER_SHARD_MAX;
 use crate::metrics::Counters;
 use crate::net::drive::ReadBuffer;
 use crate::net::socket::Listener;
+use crate::net::task;
 use crate::net::{Network, clock};
 use crate::push::FlushSchedule;
 use crate::route::balance::Random;
@@ -260,8 +261,7 @@ pub async fn run(mut seed: Seed, network: Network) {
     let stands = matches!(started, Some(Ok(())));
     let mut accepting = None;
     if stands {
-        accepting =
-            listener.map(|listener| glommio::spawn_local(accept::run(shard.clone(), listener)));
+        accepting = listener.map(|listener| task::spawn(accept::run(shard.clone(), listener)));
         lifecycle::start_tasks(&shard);
     } else if let Some(Err(error)) = started {
         shard.react(Fault::Operator(error));
@@ -381,7 +381,7 @@ impl Core {
 
     /// Runs a task until the shard ends.
     fn keep(&self, task: impl Future<Output = ()> + 'static) {
-        let task = glommio::spawn_local(task);
+        let task = task::spawn(task);
         self.kept.borrow_mut().push(task);
     }
 

@@ -8,21 +8,16 @@ use super::{Core, Shard};
 use crate::handler::Slot;
 use crate::handler::clock::{Alarm, DelayedCall};
 use crate::metrics::Counter;
-use crate::net::poller::Poller;
-use crate::net::{Network, clock};
+use crate::net::clock;
 use crate::time::{ShardTime, TICK};
 
 /// Looks at the clock, until the shard ends.
 pub(super) async fn run(shard: Rc<Shard>) {
     let (core, app, peers) = (&shard.core, &shard.app, &shard.peers);
     let mut due = Vec::new();
-    let mut events = Poller::room();
     loop {
         clock::sleep(TICK).await;
         app.tick();
-        if let Network::Kernel(poller) = &core.network {
-            poller.look(&mut events);
-        }
         let now = clock::now();
         let time = core.advance_time(now);
         shard.clients.take_due(time, &mut due);

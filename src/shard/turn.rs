@@ -46,14 +46,6 @@ impl Turn {
     }
 }
 
-/// Starts a task behind this one. `glommio::spawn_local` would poll it at once, within whatever its
-/// starter has borrowed.
-pub(super) fn spawn_behind(task: impl Future<Output = ()> + 'static) {
-    let queue = glommio::executor().current_task_queue();
-    let task = glommio::spawn_local_into(task, queue);
-    task.expect("the queue of a running task exists").detach();
-}
-
 /// The result of writing an outbox to its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flush {

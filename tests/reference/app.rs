@@ -18,6 +18,7 @@ use tangelo::handler::{
 use tangelo::session::Uid;
 
 use super::client::HANG_GUARD;
+use super::pause::pause;
 
 /// Methods of `connector.entryHandler`.
 #[rustfmt::skip]
@@ -89,7 +90,7 @@ impl Logs {
 
     async fn released(&self) {
         while !self.0.0.lock().unwrap().released {
-            glommio::timer::sleep(Duration::from_millis(1)).await;
+            pause(Duration::from_millis(1)).await;
         }
     }
 }
@@ -256,7 +257,7 @@ fn on_session<'a>(method: &str, m: Value, mut session: Session, logs: Logs) -> A
         "never" => Answer::later(std::future::pending()),
         "slow" => Answer::later(async move {
             let ms = m["ms"].as_u64().expect("a time");
-            glommio::timer::sleep(Duration::from_millis(ms)).await;
+            pause(Duration::from_millis(ms)).await;
             Outcome::value(&json!({"slow": ms, "tag": m["tag"]}))
         }),
         _ => to_clients(method, m, session),

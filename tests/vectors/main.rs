@@ -35,6 +35,9 @@ mod handshake;
 #[cfg(feature = "runtime")]
 mod malformed;
 #[cfg(feature = "runtime")]
+#[path = "../e2e/harness/pause.rs"]
+mod pause;
+#[cfg(feature = "runtime")]
 mod registration;
 #[cfg(feature = "runtime")]
 mod replay;

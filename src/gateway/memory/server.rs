@@ -12,6 +12,7 @@ use crate::config;
 use crate::net::drive::{self, End, ReadBuffer, Receiver};
 use crate::net::memory::MemoryListener;
 use crate::net::socket::Socket;
+use crate::net::task;
 use crate::peer::pomelo::acceptor::{self, AcceptorEvent};
 use crate::wire::json;
 use crate::wire::pomelo::{mqtt, rpc};
@@ -121,7 +122,7 @@ impl Server {
         let desk = Rc::new(Desk::default());
         let backlog = world.servers.listen(&known.host, known.port);
         let accepting = accept(backlog, desk.clone());
-        let accepting = world.run(async { Some(glommio::spawn_local(accepting)) });
+        let accepting = world.run(async { Some(task::spawn(accepting)) });
         Self {
             world,
             host: known.host.clone(),
@@ -208,7 +209,7 @@ async fn accept(backlog: Rc<MemoryListener>, desk: Rc<Desk>) {
     loop {
         let link = Rc::new(Socket::memory(backlog.accept().await));
         desk.links.borrow_mut().push(link.clone());
-        glommio::spawn_local(serve(link, desk.clone())).detach();
+        task::spawn(serve(link, desk.clone())).detach();
     }
 }
 

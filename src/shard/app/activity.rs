@@ -15,6 +15,7 @@ use std::task::Poll;
 use std::thread;
 
 use crate::handler::Router;
+use crate::net::bell::AnyThread;
 use crate::net::clock;
 
 /// The work that runs on a shard's thread: a part of the application, or the gateway itself.
@@ -100,9 +101,9 @@ impl Work {
     }
 }
 
-/// Polls of one future of the application before it yields to the reactor. glommio looks at sockets
+/// Polls of one future of the application before it yields to the reactor. The poller looks at sockets
 /// and timers only when no task is ready to run, so a future that wakes itself at each poll
-/// would stop its shard.
+/// would delay all others of its shard.
 const POLLS_MAX: u32 = 64;
 
 /// The activity of one shard.
@@ -174,6 +175,7 @@ impl Activity {
         future: F,
     ) -> thread::Result<F::Output> {
         let mut future = pin!(future);
+        let mut any_thread = AnyThread::default();
         loop {
             let mut polls = 0;
             let ended = poll_fn(|cx| {
@@ -181,7 +183,8 @@ impl Activity {
                     return Poll::Ready(None);
                 }
                 polls += 1;
-                match self.call(work, || future.as_mut().poll(cx)) {
+                let poll = any_thread.poll(cx, |cx| self.call(work, || future.as_mut().poll(cx)));
+                match poll {
                     Ok(poll) => poll.map(|output| Some(Ok(output))),
                     Err(panic) => Poll::Ready(Some(Err(panic))),
                 }

@@ -12,6 +12,7 @@ use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::{Listener, Socket};
+use crate::net::task;
 use crate::shard::{Core, Shard};
 
 /// Pause after an accept call that failed because descriptors or memory were missing.
@@ -27,7 +28,7 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
         match listener.accept().await {
             Ok(socket) => {
                 if let Some((sid, socket)) = clients.admit(core, socket) {
-                    glommio::spawn_local(serve(shard.clone(), socket, sid)).detach();
+                    task::spawn(serve(shard.clone(), socket, sid)).detach();
                 }
             }
             // The client was gone before its turn came.

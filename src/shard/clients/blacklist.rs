@@ -1,5 +1,6 @@
 //! The blacklist of every shard: the coordinator follows the file and the console, and tells the others.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,8 +11,10 @@ use super::Clients;
 use crate::client::host_filter::{BadExpression, HostFilter};
 use crate::ids::Sid;
 use crate::limits::BLACKLIST_BYTES_MAX;
+use crate::net::blocking;
 use crate::net::clock;
 use crate::net::socket::Socket;
+use crate::net::task;
 use crate::shard::parcel::Parcel;
 use crate::shard::{Core, Shard};
 
@@ -48,12 +51,13 @@ impl Clients {
         &self,
         core: &Core,
         change: impl Fn(&HostFilter) -> Result<HostFilter, BadExpression> + Clone + Send + 'static,
-    ) -> Result<(), BadExpression> {
+    ) -> io::Result<()> {
         loop {
             let before = self.host_filter.borrow().clone();
             let (from, change) = (before.clone(), change.clone());
-            let changed = glommio::executor().spawn_blocking(move || change(&from));
-            let changed = Arc::new(changed.await?);
+            let changed = blocking::run("blacklist", move || change(&from)).await;
+            let changed = changed?.map_err(|bad| io::Error::other(bad.to_string()))?;
+            let changed = Arc::new(changed);
             // Somebody else may have changed it meanwhile.
             if Arc::ptr_eq(&before, &self.host_filter.borrow()) {
                 self.set_host_filter(changed.clone());
@@ -71,7 +75,7 @@ pub(in crate::shard) fn add_from_console(shard: &Rc<Shard>, more: Vec<String>) {
         return;
     }
     let shard = shard.clone();
-    glommio::spawn_local(async move {
+    task::spawn(async move {
         let count = more.len();
         let change = move |filter: &HostFilter| {
             let (filter, bad) = filter.with_console(&more);
@@ -100,10 +104,8 @@ pub(in crate::shard) async fn watch(shard: Rc<Shard>, path: PathBuf, reread: Arc
             complaint.clear();
         }
         let file = path.clone();
-        let read = glommio::executor()
-            .spawn_blocking(move || read(&file, seen))
-            .await;
-        let problem = match read {
+        let read = blocking::run("blacklist", move || read(&file, seen)).await;
+        let problem = match read.flatten() {
             Ok(None) => continue,
             Ok(Some((changed, text))) => {
                 seen = Some(changed);

@@ -12,6 +12,7 @@ use crate::handler::{
 };
 use crate::ids::PeerIndex;
 use crate::metrics::Counter;
+use crate::net::task;
 use crate::peer::directory::Cluster;
 use crate::peer::pending::Calls;
 use crate::route;
@@ -232,7 +233,7 @@ impl Shard {
         }
         let (shard, writer, id) = (self.clone(), writer.clone(), Box::<[u8]>::from(call.id));
         let name = format!("{}.{}", call.service, call.method);
-        glommio::spawn_local(async move {
+        task::spawn(async move {
             let Self { core, app, .. } = &*shard;
             let context = shard.context();
             let results = app.run_remote(core, context, index, &name, args).await;

@@ -10,6 +10,7 @@ use crate::client::handshake::Refusal;
 use crate::error::{CloseReason, Fault, Panic};
 use crate::handler::{Answer, Outcome, Session};
 use crate::ids::Sid;
+use crate::net::task;
 use crate::shard::Shard;
 use crate::shard::app::activity::Work;
 use crate::wire::{handshake, json};
@@ -56,7 +57,7 @@ impl Shard {
                 }
                 app.begin_work(core);
                 let (shard, key) = (self.clone(), greeting.key);
-                glommio::spawn_local(async move {
+                task::spawn(async move {
                     let outcome = shard.app.run(Work::Handshake, future).await;
                     let outcome = outcome.unwrap_or_else(|_| {
                         shard.handshake_panicked(sid);

@@ -25,6 +25,7 @@ use crate::handler::{
 use crate::ids::{ShardId, Sid};
 use crate::limits::{LOG_TEXT_BYTES_MAX, PACKAGE_BODY_BYTES_MAX};
 use crate::metrics::Counter;
+use crate::net::task;
 use crate::push::select::Via;
 use crate::route::Target;
 use crate::time::ShardTime;
@@ -270,7 +271,7 @@ impl Shard {
         self.clients.add_in_flight(target.sid);
         self.app.begin_work(&self.core);
         let shard = self.clone();
-        glommio::spawn_local(async move {
+        task::spawn(async move {
             if shard.app.run(kind, work).await.is_err() {
                 lost(&shard);
             }

@@ -17,6 +17,7 @@ use crate::net::clock;
 use crate::net::dial;
 use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::{Listener, Socket};
+use crate::net::task;
 use crate::peer::pomelo::acceptor::{self, AcceptorEvent};
 use crate::shard::{Core, Shard};
 use crate::wire::json;
@@ -30,7 +31,7 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
     loop {
         match listener.accept().await {
             Ok(socket) => {
-                glommio::spawn_local(serve(shard.clone(), socket)).detach();
+                task::spawn(serve(shard.clone(), socket)).detach();
             }
             Err(error) => {
                 shard.core.counters().add(Counter::AcceptErrors, 1);

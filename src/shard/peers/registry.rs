@@ -16,6 +16,7 @@ use crate::net::clock;
 use crate::net::dial::{DialError, dial};
 use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::Socket;
+use crate::net::task;
 use crate::peer::directory::{Cluster, Directory};
 use crate::peer::pomelo::mailbox::Backoff;
 use crate::peer::pomelo::master::{
@@ -310,7 +311,7 @@ impl Peers {
             }
             MasterEvent::Kill => {
                 tracing::warn!("the master kills this server");
-                glommio::spawn_local(async {
+                task::spawn(async {
                     clock::sleep(KILL_DELAY).await;
                     std::process::exit(KILL_STATUS);
                 })

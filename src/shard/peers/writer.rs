@@ -9,8 +9,9 @@ use std::task::Poll;
 use super::Peers;
 use crate::limits::LINK_QUEUE_BYTES_MAX;
 use crate::net::socket::Socket;
+use crate::net::task::spawn_behind;
 use crate::push::Outbox;
-use crate::shard::turn::{Flush, spawn_behind};
+use crate::shard::turn::Flush;
 use crate::shard::{Core, Shard};
 
 /// The queue of bytes for one peer. It outlives its socket: bytes that are sent without one wait for the next.

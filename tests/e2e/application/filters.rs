@@ -12,6 +12,7 @@ use crate::harness::client::{Client, HANG_GUARD, Message};
 use crate::harness::frames::request;
 use crate::harness::gateway::Gateway;
 use crate::harness::inside::{Gate, Inside};
+use crate::harness::pause::pause;
 use crate::harness::peers::{Cluster, Dialect};
 
 const SLOW: &str = "connector.entryHandler.slow";
@@ -30,7 +31,7 @@ fn router(gate: &Gate, add: impl FnOnce(&mut Filters)) -> Router {
             let (message, gate) = (request.message(), slow_gate.clone());
             Answer::later(async move {
                 let ms = message["ms"].as_u64().expect("a number");
-                glommio::timer::sleep(Duration::from_millis(ms)).await;
+                pause(Duration::from_millis(ms)).await;
                 if message["wait"] == true {
                     gate.pass().await;
                 }

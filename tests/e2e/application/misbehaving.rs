@@ -17,6 +17,7 @@ use tangelo::{Config, config};
 use crate::harness::client::{Client, HANG_GUARD};
 use crate::harness::gateway::Gateway;
 use crate::harness::inside::{Gate, Inside};
+use crate::harness::pause::pause;
 use crate::harness::process::POLL_INTERVAL;
 
 const WHERE: &str = "connector.testHandler.where";
@@ -186,7 +187,7 @@ fn a_handler_that_blocks_after_it_has_waited_is_reported_by_its_route() {
             .route(route, move || {
                 let block = block.clone();
                 async move {
-                    glommio::timer::sleep(Duration::from_millis(5)).await;
+                    pause(Duration::from_millis(5)).await;
                     block.hold(false);
                     Json(json!({ "ok": 1 }))
                 }

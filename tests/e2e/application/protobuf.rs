@@ -10,6 +10,7 @@ use tangelo::{Config, Gateway, config};
 
 use crate::harness::client::{Client, Message};
 use crate::harness::inside::Inside;
+use crate::harness::pause::pause;
 
 const MOVE: &str = "connector.testHandler.move";
 const LATER: &str = "connector.testHandler.later";
@@ -62,7 +63,7 @@ fn router() -> Router {
         .raw_route(LATER, |request| {
             let outcome = echo(request);
             Answer::later(async move {
-                glommio::timer::sleep(std::time::Duration::from_millis(1)).await;
+                pause(std::time::Duration::from_millis(1)).await;
                 outcome
             })
         })

@@ -17,6 +17,7 @@ use tangelo::gateway::load;
 use crate::harness::client;
 use crate::harness::gateway::Turn;
 use crate::harness::inside::Inside;
+use crate::harness::pause;
 use crate::harness::peers::{Cluster, REFERENCE};
 
 #[path = "../../reference/app.rs"]

@@ -8,6 +8,7 @@ use tangelo::handler::{Answer, Outcome, Router, Session};
 
 use crate::harness::client::{Client, End, HANDSHAKE};
 use crate::harness::inside::{Gate, Inside};
+use crate::harness::pause::pause;
 
 const REACH: [fn(std::net::SocketAddr) -> Client; 2] = [Client::tcp, Client::websocket];
 
@@ -124,7 +125,7 @@ fn small_packages_are_not_held_back() {
                     session
                         .push_raw("onTwo", n.as_bytes())
                         .expect("the body fits into a package");
-                    glommio::timer::sleep(Duration::from_millis(2)).await;
+                    pause(Duration::from_millis(2)).await;
                 }
                 Outcome::default()
             })

@@ -18,6 +18,7 @@ use crate::harness::client::Client;
 use crate::harness::free_address;
 use crate::harness::frontend::{Frontend, Kind, Knobs, Transport};
 use crate::harness::inside::Inside;
+use crate::harness::pause::pause;
 use crate::harness::peers::{Cluster, Connector, Dialect, wait_for};
 use crate::harness::process::POLL_INTERVAL;
 use crate::harness::rpc::Rpc;
@@ -79,7 +80,7 @@ fn router() -> Router {
             async |call: RemoteCall| json!({"name": call.arg(0), "by": call.app().server_id()}),
         )
         .remote("infoRemote.later", async |call: RemoteCall| {
-            glommio::timer::sleep(Duration::from_millis(20)).await;
+            pause(Duration::from_millis(20)).await;
             call.arg(0).clone()
         })
         .remote("infoRemote.nothing", async |_| {})
@@ -92,7 +93,7 @@ fn router() -> Router {
         })
         .remote("infoRemote.boom", boom)
         .remote("infoRemote.boomLater", async |_| -> () {
-            glommio::timer::sleep(Duration::from_millis(1)).await;
+            pause(Duration::from_millis(1)).await;
             panic!("boom, later")
         })
         .remote("infoRemote.add", async |call: RemoteCall| {

@@ -1,6 +1,6 @@
 //! The tools of the tests: `process` starts and stops programs; `peers` is a cluster made of them;
 //! `gateway` is tangelo itself, `frontend` is tangelo or the genuine connector; `inside` is a gateway in
-//! this process; `client` is a player, `rpc` another server.
+//! this process; `client` is a player, `rpc` another server; `pause` is a wait of a handler.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -11,6 +11,7 @@ pub(crate) mod frames;
 pub(crate) mod frontend;
 pub(crate) mod gateway;
 pub(crate) mod inside;
+pub(crate) mod pause;
 pub(crate) mod peers;
 pub(crate) mod process;
 #[path = "../../differential/random.rs"]

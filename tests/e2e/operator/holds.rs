@@ -1,8 +1,7 @@
 //! A shard whose thread is held at any moment ticks again when it is let go.
 //!
 //! Two things hold it, as a busy machine, a hypervisor or a debugger does: SIGSTOP at random moments, and
-//! `holds/submit.c` right after a submit to io_uring, where glommio 0.9 with a short preemption timer
-//! goes to sleep for ever. A failing seed is printed; `E2E_SEED=… cargo test --test e2e holds::` replays it.
+//! `holds/clock.c` right after a look at the clock, which a shard takes before and after each sleep. A failing seed is printed; `E2E_SEED=… cargo test --test e2e holds::` replays it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,8 +31,8 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Rounds of one to three stops each.
 const ROUNDS: usize = 100;
 
-/// Time during which submits are held, several in each second.
-const SUBMITS: Duration = Duration::from_secs(10);
+/// Time during which looks at the clock are held, several in each second.
+const CLOCKS: Duration = Duration::from_secs(10);
 
 /// How much longer the run by hand is.
 const BY_HAND: u32 = 25;
@@ -91,19 +90,23 @@ fn a_gateway_with_its_watchdog_that_was_stopped_ticks_again() {
 }
 
 #[test]
-fn an_idle_shard_held_at_a_submit_ticks_again() {
-    SCENES[..2].iter().for_each(|scene| submit(*scene, SUBMITS));
+fn an_idle_shard_held_beside_its_sleep_ticks_again() {
+    SCENES[..2]
+        .iter()
+        .for_each(|scene| hold_clocks(*scene, CLOCKS));
 }
 
 #[test]
-fn a_loaded_shard_held_at_a_submit_ticks_again() {
+fn a_loaded_shard_held_beside_its_sleep_ticks_again() {
     let loaded = &SCENES[2..4];
-    loaded.iter().for_each(|scene| submit(*scene, SUBMITS));
+    loaded.iter().for_each(|scene| hold_clocks(*scene, CLOCKS));
 }
 
 #[test]
-fn a_shard_with_its_watchdog_held_at_a_submit_ticks_again() {
-    SCENES[4..].iter().for_each(|scene| submit(*scene, SUBMITS));
+fn a_shard_with_its_watchdog_held_beside_its_sleep_ticks_again() {
+    SCENES[4..]
+        .iter()
+        .for_each(|scene| hold_clocks(*scene, CLOCKS));
 }
 
 #[test]
@@ -111,7 +114,7 @@ fn a_shard_with_its_watchdog_held_at_a_submit_ticks_again() {
 fn many_holds() {
     for scene in SCENES {
         stop(scene, ROUNDS * BY_HAND as usize);
-        submit(scene, SUBMITS * BY_HAND);
+        hold_clocks(scene, CLOCKS * BY_HAND);
     }
 }
 
@@ -165,10 +168,10 @@ fn stop(scene: Scene<'_>, rounds: usize) {
     });
 }
 
-/// Holds threads of the gateway when they have submitted something to io_uring.
-fn submit(scene: Scene<'_>, length: Duration) {
+/// Holds threads of the gateway when they have read the clock.
+fn hold_clocks(scene: Scene<'_>, length: Duration) {
     let mut random = Random::from_seed("E2E_SEED");
-    let one_in = if scene.load == 0 { 20 } else { 200 };
+    let one_in = if scene.load == 0 { 20 } else { 1_000 };
     let environment = [
         format!("LD_PRELOAD={}", HOLDER.display()),
         format!("HOLD_SEED={}", random.below(1 << 30)),
@@ -183,14 +186,14 @@ fn submit(scene: Scene<'_>, length: Duration) {
                 thread.assert_ticks(begun, lateness);
             }
         }
-        format!("{length:?} of held submits")
+        format!("{length:?} of held looks at the clock")
     });
 }
 
-/// Library that holds submits, compiled on first use.
+/// Library that holds them, compiled on first use.
 static HOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/operator/holds/submit.c");
-    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("submit.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/operator/holds/clock.c");
+    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clock.so");
     let mut compiler = Command::new("cc");
     compiler.args(["-O1", "-shared", "-fPIC", "-o"]);
     compiler.arg(&library).arg(source).arg("-ldl");

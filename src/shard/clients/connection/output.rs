@@ -14,9 +14,10 @@ use crate::ids::Sid;
 use crate::limits::PACKAGE_BODY_BYTES_MAX;
 use crate::metrics::Counter;
 use crate::net::socket::Socket;
+use crate::net::task::spawn_behind;
 use crate::push::select::Via;
 use crate::shard::clients::Clients;
-use crate::shard::turn::{Flush, spawn_behind};
+use crate::shard::turn::Flush;
 use crate::shard::{Core, Shard};
 use crate::wire::package;
 

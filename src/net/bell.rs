@@ -1,0 +1,272 @@
+//! The doorbell of a shard: the only way in which another thread wakes it.
+//!
+//! A shard sleeps in one place, its poller's wait for events. Another thread first leaves what it brings in a
+//! queue, then rings. A ring of a shard that is awake costs no system call ([`sleep`]).
+//!
+//! **Absent**: what the threads bring.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Wake, Waker};
+
+use crossbeam_channel::{Receiver, Sender};
+use rustix::event::{EventfdFlags, eventfd};
+
+mod sleep;
+
+use std::sync::atomic;
+
+use sleep::Sleep;
+
+thread_local! {
+    /// The bell of the shard of this thread, if the shard sleeps in a poller.
+    static OWN: RefCell<Option<Arc<Doorbell>>> = const { RefCell::new(None) };
+}
+
+/// A bell that wakes a sleeping shard. Only the first ring since the shard last listened may cost a wake-up.
+#[derive(Debug)]
+pub struct Doorbell {
+    sleep: Sleep,
+    /// Wakes the poller. Absent while the shard starts, and in a gateway in memory, where the waker alone
+    /// wakes the shard.
+    eventfd: OnceLock<OwnedFd>,
+    /// Wakes the task that receives.
+    // Locked once per ring that the shard sees, never per message.
+    #[allow(clippy::disallowed_types)]
+    waker: std::sync::Mutex<Option<Waker>>,
+    /// Tasks that other threads have woken. Bound: each task stands in it once.
+    woken: (Sender<Arc<TaskWaker>>, Receiver<Arc<TaskWaker>>),
+}
+
+impl Default for Doorbell {
+    fn default() -> Self {
+        Self {
+            sleep: Sleep::new(),
+            eventfd: OnceLock::new(),
+            waker: Default::default(),
+            woken: crossbeam_channel::unbounded(),
+        }
+    }
+}
+
+impl Doorbell {
+    /// Rings. Returns true if that woke the shard from sleep.
+    pub fn ring(&self) -> bool {
+        if !self.sleep.ring() {
+            return false;
+        }
+        match self.eventfd.get() {
+            None => self.wake_receiver(),
+            Some(eventfd) if self.sleep.must_wake() => write(eventfd.as_fd()),
+            Some(_) => return false,
+        }
+        true
+    }
+
+    /// Wakes the shard in every way, even if an earlier ring should have done so, for a caller that sees
+    /// it asleep. Call it rarely: each call that the shard has not noticed yet holds a reference to the
+    /// receiving task, and glommio panics at 32 767 of them.
+    pub fn wake(&self) {
+        self.sleep.ring();
+        if let Some(eventfd) = self.eventfd.get() {
+            write(eventfd.as_fd());
+        }
+        self.wake_receiver();
+    }
+
+    /// Makes later rings wake the shard again. The receiving task calls it before it looks into its queue.
+    pub fn listen(&self, cx: &Context<'_>) {
+        let mut waker = self
+            .waker
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if waker
+            .as_ref()
+            .is_none_or(|known| !known.will_wake(cx.waker()))
+        {
+            *waker = Some(cx.waker().clone());
+        }
+        drop(waker);
+        self.sleep.take_rings();
+    }
+
+    /// Makes this the bell of the calling thread's shard, which sleeps in a poller. Returns the descriptor that a
+    /// ring makes readable.
+    pub(super) fn own(self: &Arc<Self>) -> io::Result<BorrowedFd<'_>> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let _ = self.eventfd.set(fd);
+        OWN.set(Some(self.clone()));
+        Ok(self.eventfd.get().expect("it has just been set").as_fd())
+    }
+
+    /// Announces that the shard is about to sleep. Returns false if the bell has rung, so it must not.
+    pub(super) fn begin_sleep(&self) -> bool {
+        self.sleep.begin()
+    }
+
+    /// Ends a sleep, or an announced one, and hands on what came with the rings.
+    pub(super) fn end_sleep(&self) {
+        self.sleep.end();
+        if self.sleep.is_rung() {
+            self.wake_receiver();
+        }
+        while let Ok(task) = self.woken.1.try_recv() {
+            task.is_queued.swap(false, AcqRel);
+            task.wake_here();
+        }
+    }
+
+    fn wake_receiver(&self) {
+        let waker = self
+            .waker
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(waker) = &*waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn is_own(&self) -> bool {
+        OWN.with_borrow(|own| own.as_ref().is_some_and(|own| std::ptr::eq(&**own, self)))
+    }
+}
+
+/// Makes the eventfd readable. Its counter takes 2^64 writes; the poller watches for the edge of each write, so
+/// nobody has to read it.
+fn write(eventfd: BorrowedFd<'_>) {
+    let _ = rustix::io::write(eventfd, &1u64.to_ne_bytes());
+}
+
+/// The waker of a task that other threads may wake: a future of the application, or work on another thread.
+///
+/// glommio's own wakers do not end a sleep in the poller. A waker of this type does, through the doorbell.
+pub(crate) struct TaskWaker {
+    bell: Arc<Doorbell>,
+    is_queued: AtomicBool,
+    /// Used and dropped only on the shard's thread.
+    #[allow(clippy::disallowed_types)]
+    waker: std::sync::Mutex<Option<Waker>>,
+}
+
+impl TaskWaker {
+    fn wake_here(&self) {
+        let waker = self
+            .waker
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(waker) = &*waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Sets the waker of the task; `None` when the task no longer waits. The previous one is dropped here.
+    fn set(&self, waker: Option<&Waker>) {
+        let mut known = self
+            .waker
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        match (&*known, waker) {
+            (Some(known), Some(waker)) if known.will_wake(waker) => {}
+            _ => *known = waker.cloned(),
+        }
+    }
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.bell.is_own() {
+            self.wake_here();
+        } else if !self.is_queued.swap(true, AcqRel) {
+            // The shard may have ended: then nobody waits.
+            let _ = self.bell.woken.0.send(self.clone());
+            self.bell.ring();
+        }
+    }
+}
+
+/// Polls a future with a waker that every thread may use, for as long as this lives. A gateway in memory needs none
+/// and has none: its shards sleep in glommio.
+pub(crate) struct AnyThread(Option<(Arc<TaskWaker>, Waker)>);
+
+impl Default for AnyThread {
+    fn default() -> Self {
+        let bell = OWN.with_borrow(Clone::clone);
+        Self(bell.map(|bell| {
+            let task = Arc::new(TaskWaker {
+                bell,
+                is_queued: AtomicBool::default(),
+                waker: Default::default(),
+            });
+            let waker = Waker::from(task.clone());
+            (task, waker)
+        }))
+    }
+}
+
+impl AnyThread {
+    /// Returns false on the thread of a gateway in memory.
+    pub(super) fn is_kernel(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Calls `poll` with the waker.
+    pub(crate) fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> T,
+    ) -> T {
+        let Some((task, waker)) = &self.0 else {
+            return poll(cx);
+        };
+        task.set(Some(cx.waker()));
+        poll(&mut Context::from_waker(waker))
+    }
+}
+
+impl Drop for AnyThread {
+    fn drop(&mut self) {
+        if let Some((task, _)) = &self.0 {
+            task.set(None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn only_the_first_ring_since_the_owner_looked_wakes_it() {
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let bell = Doorbell::default();
+        bell.listen(&Context::from_waker(&waker));
+        assert_eq!([(); 3].map(|()| bell.ring()), [true, false, false]);
+        bell.listen(&Context::from_waker(&waker));
+        assert!(bell.ring());
+        assert_eq!(count.0.load(Ordering::SeqCst), 2);
+        bell.wake();
+        assert_eq!(
+            count.0.load(Ordering::SeqCst),
+            3,
+            "`wake` also wakes a shard whose doorbell was rung"
+        );
+    }
+}
