@@ -109,6 +109,11 @@ impl Wheel {
         self.check_invariants();
     }
 
+    /// Returns true if no session has a deadline.
+    pub fn is_empty(&self) -> bool {
+        self.slots.iter().all(Vec::is_empty)
+    }
+
     /// Moves the sessions to check by `now` into `due`, at most one round of them.
     pub fn turn(&mut self, now: Instant, due: &mut Vec<Sid>) {
         for _ in 0..SLOTS {
@@ -120,7 +125,7 @@ impl Wheel {
             self.due += SLOT;
         }
         // The wheel stood still for longer than a round, and all slots have been taken.
-        debug_assert!(self.slots.iter().all(Vec::is_empty));
+        debug_assert!(self.is_empty());
         self.due = now + SLOT;
         self.check_invariants();
     }

@@ -79,6 +79,8 @@ struct Watch {
     usage: Option<Usage>,
     /// Part of the application that ran on its thread at the last report.
     work: String,
+    /// Something waited for the shard at the last check, although it dozed.
+    kept_waiting: bool,
     /// Number of ticks when the watchdog woke the shard from sleep.
     woken_at: Option<u64>,
 }
@@ -92,6 +94,7 @@ impl Watch {
             thread: None,
             usage: None,
             work: String::new(),
+            kept_waiting: false,
             woken_at: None,
         }
     }
@@ -102,7 +105,8 @@ impl Watch {
         if self.thread.as_ref().map(Thread::id) != thread {
             self.thread = thread.map(Thread::new);
         }
-        let seen = self.ticks.look(self.activity.ticks());
+        let may_doze = self.may_doze();
+        let seen = self.ticks.look(self.activity.ticks(), may_doze);
         let thread = self.thread.as_ref();
         match seen {
             Seen::Fine => {}
@@ -124,6 +128,15 @@ impl Watch {
         if self.ticks.still == 0 {
             self.usage = self.thread.as_ref().and_then(Thread::usage);
         }
+    }
+
+    /// Returns true if the shard sleeps rightly without ticks. Something that waits for it must have waited since the
+    /// last check: it may have come a moment ago.
+    fn may_doze(&mut self) -> bool {
+        let dozes = self.bell.dozes();
+        let waits = dozes && self.bell.has_waiting();
+        let waited = std::mem::replace(&mut self.kept_waiting, waits);
+        dozes && !(waits && waited)
     }
 
     /// Wakes a shard that does not tick. Returns true if the thread slept outside of the application,
@@ -176,8 +189,8 @@ enum Seen {
 
 impl Ticks {
     /// Counts time in checks. A late check counts as one, so the pause of a whole process does not count as a stall.
-    fn look(&mut self, ticks: Option<u64>) -> Seen {
-        if self.ticks != ticks {
+    fn look(&mut self, ticks: Option<u64>, may_doze: bool) -> Seen {
+        if self.ticks != ticks || may_doze {
             let after = self.since();
             self.ticks = ticks;
             self.still = 0;
@@ -302,6 +315,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_shard_may_doze_until_something_has_waited_from_one_check_to_the_next() {
+        let bell = Arc::<Doorbell>::default();
+        let mut watch = Watch::new((Arc::default(), bell.clone()));
+        assert!(!watch.may_doze(), "it is awake");
+        for _ in 0..2 {
+            assert!(bell.begin_sleep(false));
+            assert_eq!([(); 3].map(|()| watch.may_doze()), [true; 3]);
+            bell.ring();
+            assert_eq!([(); 3].map(|()| watch.may_doze()), [true, false, false]);
+            bell.end_sleep();
+            assert!(!watch.may_doze(), "it is awake");
+        }
+    }
+
     const fn stalled(looks: u32) -> Seen {
         Seen::Stalled {
             begins: looks == LOOKS_MIN,
@@ -312,8 +340,8 @@ mod tests {
     #[test]
     fn a_stall_is_told_at_doubling_distances_and_then_that_it_is_over() {
         let mut ticks = Ticks::default();
-        assert_eq!(ticks.look(Some(7)), Seen::Fine);
-        let seen: Vec<Seen> = (0..20).map(|_| ticks.look(Some(7))).collect();
+        assert_eq!(ticks.look(Some(7), false), Seen::Fine);
+        let seen: Vec<Seen> = (0..20).map(|_| ticks.look(Some(7), false)).collect();
         for (looks, seen) in (1..).zip(seen) {
             match looks {
                 2 | 4 | 8 | 16 => assert_eq!(seen, stalled(looks)),
@@ -321,31 +349,32 @@ mod tests {
             }
         }
         let after = 20 * LOOK;
-        assert_eq!(ticks.look(Some(8)), Seen::TicksAgain { after });
-        assert_eq!(ticks.look(Some(9)), Seen::Fine);
+        assert_eq!(ticks.look(Some(8), false), Seen::TicksAgain { after });
+        assert_eq!(ticks.look(Some(9), false), Seen::Fine);
         // The next stall is a new one.
-        assert_eq!(ticks.look(Some(9)), Seen::Fine);
-        assert_eq!(ticks.look(Some(9)), stalled(2));
+        assert_eq!(ticks.look(Some(9), false), Seen::Fine);
+        assert_eq!(ticks.look(Some(9), false), stalled(2));
     }
 
     #[test]
-    fn one_late_tick_is_not_a_stall_and_a_shard_that_has_ended_has_none() {
+    fn one_late_tick_is_no_stall_and_a_shard_that_dozes_or_has_ended_has_none() {
         let mut ticks = Ticks::default();
         for tick in 1..50 {
-            assert_eq!(ticks.look(Some(tick)), Seen::Fine);
-            assert_eq!(ticks.look(Some(tick)), Seen::Fine);
+            assert_eq!(ticks.look(Some(tick), false), Seen::Fine);
+            assert_eq!(ticks.look(Some(tick), false), Seen::Fine);
         }
-        assert!((0..50).all(|_| ticks.look(None) == Seen::Fine));
+        assert!((0..50).all(|_| ticks.look(Some(50), true) == Seen::Fine));
+        assert!((0..50).all(|_| ticks.look(None, false) == Seen::Fine));
     }
 
     #[test]
     fn a_shard_that_never_ticks_is_told_too_and_so_is_its_end() {
         let mut ticks = Ticks::default();
-        assert_eq!(ticks.look(None), Seen::Fine);
-        assert_eq!(ticks.look(Some(0)), Seen::Fine);
-        assert_eq!(ticks.look(Some(0)), Seen::Fine);
-        assert_eq!(ticks.look(Some(0)), stalled(2));
+        assert_eq!(ticks.look(None, false), Seen::Fine);
+        assert_eq!(ticks.look(Some(0), false), Seen::Fine);
+        assert_eq!(ticks.look(Some(0), false), Seen::Fine);
+        assert_eq!(ticks.look(Some(0), false), stalled(2));
         let after = 2 * LOOK;
-        assert_eq!(ticks.look(None), Seen::TicksAgain { after });
+        assert_eq!(ticks.look(None, false), Seen::TicksAgain { after });
     }
 }

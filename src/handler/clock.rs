@@ -74,8 +74,7 @@ impl Alarms {
     }
 
     /// Returns true if no call is pending.
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.table.borrow().is_empty()
     }
 }

@@ -7,13 +7,17 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{AcqRel, Relaxed},
+};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Wake, Waker};
 
 use crossbeam_channel::{Receiver, Sender};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 mod sleep;
 
@@ -21,18 +25,22 @@ use std::sync::atomic;
 
 use sleep::Sleep;
 
+/// Number of the eventfd among the descriptors of the poller. No socket has it.
+const KEY: u64 = u64::MAX;
+
 thread_local! {
     /// The bell of the shard of this thread, if the shard sleeps in a poller.
     static OWN: RefCell<Option<Arc<Doorbell>>> = const { RefCell::new(None) };
 }
 
-/// A bell that wakes a sleeping shard. Only the first ring since the shard last listened may cost a wake-up.
+/// A bell that wakes a sleeping shard. Only the first ring since the shard last looked may cost a wake-up.
 #[derive(Debug)]
 pub struct Doorbell {
     sleep: Sleep,
-    /// Wakes the poller. Absent while the shard starts, and in a gateway in memory, where the waker alone
-    /// wakes the shard.
-    eventfd: OnceLock<OwnedFd>,
+    /// The shard sleeps, and does not tick until something wakes it.
+    dozes: AtomicBool,
+    /// Absent while the shard starts, and in a gateway in memory, where the waker alone wakes the shard.
+    poller: OnceLock<PollerFds>,
     /// Wakes the task that receives.
     // Locked once per ring that the shard sees, never per message.
     #[allow(clippy::disallowed_types)]
@@ -41,11 +49,20 @@ pub struct Doorbell {
     woken: (Sender<Arc<TaskWaker>>, Receiver<Arc<TaskWaker>>),
 }
 
+/// The descriptors of the poller in which the shard sleeps.
+#[derive(Debug)]
+struct PollerFds {
+    /// A write to it ends the sleep.
+    eventfd: OwnedFd,
+    epoll: Arc<OwnedFd>,
+}
+
 impl Default for Doorbell {
     fn default() -> Self {
         Self {
             sleep: Sleep::new(),
-            eventfd: OnceLock::new(),
+            dozes: AtomicBool::new(false),
+            poller: OnceLock::new(),
             waker: Default::default(),
             woken: crossbeam_channel::unbounded(),
         }
@@ -58,9 +75,9 @@ impl Doorbell {
         if !self.sleep.ring() {
             return false;
         }
-        match self.eventfd.get() {
+        match self.poller.get() {
             None => self.wake_receiver(),
-            Some(eventfd) if self.sleep.must_wake() => write(eventfd.as_fd()),
+            Some(poller) if self.sleep.must_wake() => poller.wake(),
             Some(_) => return false,
         }
         true
@@ -71,13 +88,13 @@ impl Doorbell {
     /// receiving task, and glommio panics at 32 767 of them.
     pub fn wake(&self) {
         self.sleep.ring();
-        if let Some(eventfd) = self.eventfd.get() {
-            write(eventfd.as_fd());
+        if let Some(poller) = self.poller.get() {
+            poller.wake();
         }
         self.wake_receiver();
     }
 
-    /// Makes later rings wake the shard again. The receiving task calls it before it looks into its queue.
+    /// Makes later rings wake the calling task. It calls this before it looks into its queue.
     pub fn listen(&self, cx: &Context<'_>) {
         let mut waker = self
             .waker
@@ -90,33 +107,56 @@ impl Doorbell {
             *waker = Some(cx.waker().clone());
         }
         drop(waker);
-        self.sleep.take_rings();
+        if self.poller.get().is_none() {
+            self.sleep.take_rings();
+        }
     }
 
-    /// Makes this the bell of the calling thread's shard, which sleeps in a poller. Returns the descriptor that a
-    /// ring makes readable.
-    pub(super) fn own(self: &Arc<Self>) -> io::Result<BorrowedFd<'_>> {
-        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let _ = self.eventfd.set(fd);
+    /// Makes this the bell of the calling thread's shard, which sleeps in the poller of `epoll`.
+    pub(super) fn own(self: &Arc<Self>, epoll: &Arc<OwnedFd>) -> io::Result<()> {
+        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let flags = EventFlags::IN | EventFlags::ET;
+        epoll::add(epoll, &eventfd, EventData::new_u64(KEY), flags)?;
+        let epoll = epoll.clone();
+        let _ = self.poller.set(PollerFds { eventfd, epoll });
         OWN.set(Some(self.clone()));
-        Ok(self.eventfd.get().expect("it has just been set").as_fd())
+        Ok(())
     }
 
-    /// Announces that the shard is about to sleep. Returns false if the bell has rung, so it must not.
-    pub(super) fn begin_sleep(&self) -> bool {
+    /// Announces that the shard is about to sleep, and whether it ticks meanwhile. Returns false if the bell has
+    /// rung, so the shard must not sleep.
+    pub(crate) fn begin_sleep(&self, ticks: bool) -> bool {
+        self.dozes.store(!ticks, Relaxed);
         self.sleep.begin()
     }
 
     /// Ends a sleep, or an announced one, and hands on what came with the rings.
-    pub(super) fn end_sleep(&self) {
+    pub(crate) fn end_sleep(&self) {
+        self.dozes.store(false, Relaxed);
         self.sleep.end();
-        if self.sleep.is_rung() {
-            self.wake_receiver();
+        if !self.sleep.take_rings() {
+            return;
         }
+        self.wake_receiver();
         while let Ok(task) = self.woken.1.try_recv() {
             task.is_queued.swap(false, AcqRel);
             task.wake_here();
         }
+    }
+
+    /// Returns true if the shard sleeps and does not tick until something wakes it.
+    pub fn dozes(&self) -> bool {
+        self.dozes.load(Relaxed)
+    }
+
+    /// Returns true if a ring or an event waits for the shard. This takes nothing from it.
+    pub fn has_waiting(&self) -> bool {
+        let Some(poller) = self.poller.get() else {
+            return self.sleep.is_rung();
+        };
+        let mut events = [PollFd::new(&*poller.epoll, PollFlags::IN)];
+        let has_events = poll(&mut events, Some(&Timespec::default())) == Ok(1);
+        has_events || self.sleep.is_rung()
     }
 
     fn wake_receiver(&self) {
@@ -134,10 +174,12 @@ impl Doorbell {
     }
 }
 
-/// Makes the eventfd readable. Its counter takes 2^64 writes; the poller watches for the edge of each write, so
-/// nobody has to read it.
-fn write(eventfd: BorrowedFd<'_>) {
-    let _ = rustix::io::write(eventfd, &1u64.to_ne_bytes());
+impl PollerFds {
+    /// Ends the sleep. The counter of an eventfd takes 2^64 writes; the poller watches for the edge of each write, so
+    /// nobody has to read it.
+    fn wake(&self) {
+        let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
+    }
 }
 
 /// The waker of a task that other threads may wake: a future of the application, or work on another thread.

@@ -6,11 +6,12 @@
 //! its own rings have nothing to do while the shard runs.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,18 +34,17 @@ const ROUNDS_MAX: u32 = 16;
 /// Time between two polls of glommio's own timers and files. The gateway uses none, but a handler may.
 const GLOMMIO_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Number of the doorbell among the descriptors. No socket has it.
-const BELL: u64 = u64::MAX;
-
 /// Wakes the tasks that wait for a socket of their shard.
 ///
 /// Edge-triggered: a descriptor counts as ready from its event until an operation on it would block.
 #[derive(Debug)]
 pub struct Poller {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
     watched: RefCell<Slab<Watched>>,
     bell: Arc<Doorbell>,
     sleepers: Rc<Sleepers>,
+    /// The task that waits for the next sleep of the shard to end.
+    dozing: RefCell<Option<Waker>>,
     pace: RefCell<Pace>,
 }
 
@@ -71,9 +71,8 @@ impl Poller {
     ///
     /// `turn_min`: see [`Pace`].
     pub fn new(bell: &Arc<Doorbell>, turn_min: Duration) -> io::Result<Self> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let flags = EventFlags::IN | EventFlags::ET;
-        epoll::add(&epoll, bell.own()?, EventData::new_u64(BELL), flags)?;
+        let epoll = Arc::new(epoll::create(CreateFlags::CLOEXEC)?);
+        bell.own(&epoll)?;
         let sleepers = Rc::default();
         clock::use_sleepers(&sleepers);
         Ok(Self {
@@ -81,6 +80,7 @@ impl Poller {
             watched: RefCell::default(),
             bell: bell.clone(),
             sleepers,
+            dozing: RefCell::default(),
             pace: RefCell::new(Pace::new(turn_min, clock::now())),
         })
     }
@@ -143,6 +143,21 @@ impl Poller {
         self.watched.borrow_mut()[key as usize].is_writable = false;
     }
 
+    /// Waits until something has woken the shard. The calling task, the only one that may wait so, runs before the
+    /// tasks that were woken with it.
+    pub async fn doze(&self) {
+        let mut began = false;
+        poll_fn(|cx| {
+            let mut dozing = self.dozing.borrow_mut();
+            if std::mem::replace(&mut began, true) && dozing.is_none() {
+                return Poll::Ready(());
+            }
+            *dozing = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Wakes the tasks of the shard, and sleeps while none is ready, without end.
     pub async fn run(&self) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
@@ -177,13 +192,18 @@ impl Poller {
             gathered = !gather.is_zero();
             if gathered {
                 thread::sleep(gather);
-            } else if self.bell.begin_sleep() {
+            } else if self.bell.begin_sleep(self.dozing.borrow().is_none()) {
                 timeout = left.and_then(|left| Timespec::try_from(left).ok());
             }
         }
         events.clear();
         // An interrupted look is repeated: ready descriptors stay ready.
         let _ = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
+        if (may_sleep || !events.is_empty())
+            && let Some(dozing) = self.dozing.take()
+        {
+            dozing.wake();
+        }
         self.bell.end_sleep();
         let now = clock::now();
         pace.looked(now, events.len(), gathered);
@@ -230,30 +250,29 @@ fn set(waker: &mut Option<Waker>, cx: &Context<'_>) {
 mod tests {
     use super::*;
     use crate::net::bell::AnyThread;
-    use std::future::poll_fn;
     use std::pin::pin;
 
     use glommio::LocalExecutorBuilder;
 
     /// Runs a future on an executor whose thread sleeps in a poller.
-    fn run<T: 'static>(future: impl Future<Output = T> + 'static) -> T {
+    fn run<F: Future<Output = ()>>(test: impl FnOnce(Rc<Poller>) -> F) {
         let executor = LocalExecutorBuilder::default()
             .preempt_timer(Duration::from_secs(24 * 60 * 60))
             .make()
             .unwrap();
         task::run(&executor, async move {
-            let poller = Poller::new(&Arc::default(), Duration::ZERO).unwrap();
-            let poller = task::spawn(async move { poller.run().await });
-            let result = future.await;
-            poller.cancel().await;
-            result
-        })
+            let poller = Rc::new(Poller::new(&Arc::default(), Duration::ZERO).unwrap());
+            let looks = poller.clone();
+            let looks = task::spawn(async move { looks.run().await });
+            test(poller).await;
+            looks.cancel().await;
+        });
     }
 
     #[test]
     #[allow(clippy::disallowed_methods, reason = "the subject of this test")]
     fn timers_of_glommio_itself_fire() {
-        run(async {
+        run(|_| async {
             // The tick of a shard.
             let ticks = task::spawn(async {
                 loop {
@@ -273,6 +292,45 @@ mod tests {
                 }
             }
             ticks.cancel().await;
+        });
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the thread that rings")]
+    fn a_dozing_task_runs_before_the_tasks_that_were_woken_with_it() {
+        run(|poller| async move {
+            let order = Rc::new(RefCell::new(Vec::new()));
+            let of_sleeper = order.clone();
+            let sleeper = task::spawn(async move {
+                clock::sleep(Duration::from_millis(5)).await;
+                of_sleeper.borrow_mut().push("sleeper");
+            });
+            let of_receiver = order.clone();
+            let mut rung = false;
+            let bell = poller.bell.clone();
+            let receiver = task::spawn(poll_fn(move |cx| {
+                bell.listen(cx);
+                if std::mem::replace(&mut rung, true) {
+                    of_receiver.borrow_mut().push("receiver");
+                    return Poll::Ready(());
+                }
+                Poll::Pending
+            }));
+            poller.doze().await;
+            order.borrow_mut().push("doze");
+            sleeper.await;
+            let bell = poller.bell.clone();
+            let ring = std::thread::spawn(move || {
+                while !bell.dozes() {
+                    std::thread::yield_now();
+                }
+                bell.ring()
+            });
+            poller.doze().await;
+            order.borrow_mut().push("doze");
+            receiver.await;
+            assert!(ring.join().unwrap(), "the ring ended a sleep");
+            assert_eq!(*order.borrow(), ["doze", "sleeper", "doze", "receiver"]);
         });
     }
 }

@@ -119,6 +119,11 @@ impl<O> Calls<O> {
         call.map(|call| call.origin)
     }
 
+    /// Returns true if no call waits.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
     /// Takes the calls whose deadline has passed.
     ///
     /// Cost: nothing before the earliest deadline; then one pass over the table.

@@ -117,6 +117,11 @@ impl Mesh {
         waits
     }
 
+    /// Returns true if a batch waits for the next flush, or for room.
+    pub fn has_waiting(&self) -> bool {
+        self.open.iter().any(Option::is_some)
+    }
+
     /// Takes a batch back for reuse.
     pub fn recycle(&mut self, mut batch: Box<Batch>) {
         if self.spare.len() < SPARE_BATCHES_MAX && batch.bytes.capacity() <= SPARE_BYTES_MAX {

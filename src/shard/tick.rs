@@ -7,35 +7,74 @@ use super::peers::registry;
 use super::{Core, Shard};
 use crate::handler::Slot;
 use crate::handler::clock::{Alarm, DelayedCall};
+use crate::ids::Sid;
 use crate::metrics::Counter;
-use crate::net::clock;
+use crate::net::{Network, clock};
 use crate::time::{ShardTime, TICK};
 
 /// Looks at the clock, until the shard ends.
+///
+/// A shard without any deadline does not tick: it sleeps until something wakes it, then ticks first.
 pub(super) async fn run(shard: Rc<Shard>) {
-    let (core, app, peers) = (&shard.core, &shard.app, &shard.peers);
     let mut due = Vec::new();
     loop {
         clock::sleep(TICK).await;
-        app.tick();
-        let now = clock::now();
-        let time = core.advance_time(now);
-        shard.clients.take_due(time, &mut due);
-        for sid in due.drain(..) {
-            shard.check_timeouts(sid, time);
+        tick(&shard, &mut due);
+        if let Network::Kernel(poller) = &shard.core.network
+            && !has_deadline(&shard)
+        {
+            poller.doze().await;
+            shard.core.restart_time();
+            tick(&shard, &mut due);
         }
-        shard.ring_alarms(&core.alarms, ShardTime::new(now));
-        shard.ring_alarms(&core.timeouts, time);
-        shard.expire_calls(peers.expire_calls(core, time));
-        for fault in peers.ping_links(core, time) {
-            shard.react(fault);
-        }
-        registry::tick(&shard, time);
-        core.turn.request();
     }
 }
 
+/// Acts on the deadlines that have passed. `due` is empty before and after.
+fn tick(shard: &Rc<Shard>, due: &mut Vec<Sid>) {
+    let (core, app, peers) = (&shard.core, &shard.app, &shard.peers);
+    app.tick();
+    let now = clock::now();
+    let time = core.advance_time(now);
+    shard.clients.take_due(time, due);
+    for sid in due.drain(..) {
+        shard.check_timeouts(sid, time);
+    }
+    shard.ring_alarms(&core.alarms, ShardTime::new(now));
+    shard.ring_alarms(&core.timeouts, time);
+    shard.expire_calls(peers.expire_calls(core, time));
+    for fault in peers.ping_links(core, time) {
+        shard.react(fault);
+    }
+    registry::tick(shard, time);
+    core.turn.request();
+}
+
+/// Returns true if something in a shard waits for a tick.
+fn has_deadline(shard: &Shard) -> bool {
+    let Shard {
+        core,
+        clients,
+        peers,
+        app,
+        coordinator: _,
+    } = shard;
+    core.has_deadline() || clients.has_deadline() || peers.has_deadline() || app.has_deadline()
+}
+
 impl Core {
+    /// Returns true if a delayed call is pending, or a batch for another shard found no room.
+    fn has_deadline(&self) -> bool {
+        !self.alarms.is_empty() || !self.timeouts.is_empty() || self.mesh.borrow().has_waiting()
+    }
+
+    /// Starts the time of the shard again, after a sleep in which nothing had a deadline.
+    fn restart_time(&self) {
+        let now = clock::now();
+        self.time.set(ShardTime::new(now));
+        self.ticked.set(now);
+    }
+
     /// Advances the time of the shard to this tick; reports a pause that ends here.
     fn advance_time(&self, now: Instant) -> ShardTime {
         let elapsed = now.saturating_duration_since(self.ticked.replace(now));

@@ -11,7 +11,10 @@
 //! one flag have an order. Whoever is second in one flag is second in both: so the shard sees the ring, or the
 //! other thread sees the sleep. `tests/bell.rs` tries all interleavings.
 
-use super::atomic::{AtomicBool, Ordering::AcqRel};
+use super::atomic::{
+    AtomicBool,
+    Ordering::{AcqRel, Relaxed},
+};
 
 /// The two flags.
 #[derive(Debug)]
@@ -42,7 +45,7 @@ impl Sleep {
     /// Announces a sleep. Returns false if the bell has rung, so the shard must not sleep.
     pub(crate) fn begin(&self) -> bool {
         self.asleep.swap(true, AcqRel);
-        !self.is_rung()
+        !self.rung.fetch_or(false, AcqRel)
     }
 
     /// Ends a sleep, or an announced one.
@@ -50,13 +53,13 @@ impl Sleep {
         self.asleep.swap(false, AcqRel);
     }
 
-    /// Returns true if a ring has not been taken.
-    pub(crate) fn is_rung(&self) -> bool {
-        self.rung.fetch_or(false, AcqRel)
+    /// Takes the rings so far; returns false if there was none. The shard looks into all of its queues afterwards.
+    pub(crate) fn take_rings(&self) -> bool {
+        self.rung.swap(false, AcqRel)
     }
 
-    /// Takes the rings so far. The shard looks into its queues afterwards.
-    pub(crate) fn take_rings(&self) {
-        self.rung.swap(false, AcqRel);
+    /// Returns true if a ring has not been taken, for a thread that only watches.
+    pub(crate) fn is_rung(&self) -> bool {
+        self.rung.load(Relaxed)
     }
 }

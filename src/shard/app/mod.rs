@@ -42,7 +42,9 @@ pub(super) struct Application {
     unfiltered: Unfiltered,
     /// Target of a route of our own type that has no handler.
     fallback: Target,
-    /// Futures of the application that have not ended.
+    /// Each pending future of the application holds a copy.
+    futures: Rc<()>,
+    /// Number of those whose number has a limit.
     in_progress: Cell<u32>,
     events: RefCell<PendingEvents>,
     /// Names of the application's tasks that have not ended.
@@ -103,6 +105,7 @@ impl Application {
                 .fallback_index()
                 .map_or(Target::NoHandler, Target::Local),
             router: Rc::new(router),
+            futures: Rc::default(),
             in_progress: Cell::default(),
             events: RefCell::default(),
             tasks: RefCell::default(),
@@ -191,6 +194,7 @@ impl Application {
 
     /// Runs a future of the application; an error when it panicked.
     pub(super) async fn run<F: Future>(&self, work: Work, future: F) -> thread::Result<F::Output> {
+        let _pending = self.futures.clone();
         self.activity.run(work, future).await
     }
 
@@ -219,6 +223,11 @@ impl Application {
             core.counters().add(Counter::InProgressFull, 1);
         }
         has_room
+    }
+
+    /// Returns true if a future of the application has not ended: it may wait for a timer of glommio.
+    pub(super) fn has_deadline(&self) -> bool {
+        Rc::strong_count(&self.futures) > 1
     }
 
     /// Counts a tick of the shard.

@@ -166,6 +166,11 @@ impl Clients {
         }
     }
 
+    /// Returns true if a client has a deadline.
+    pub(in crate::shard) fn has_deadline(&self) -> bool {
+        !self.wheel.borrow().is_empty()
+    }
+
     /// Takes the sessions whose deadlines are to be checked now.
     pub(in crate::shard) fn take_due(&self, time: ShardTime, due: &mut Vec<Sid>) {
         self.wheel.borrow_mut().turn(time.now, due);

@@ -71,6 +71,13 @@ impl Peers {
         Some(registry)
     }
 
+    /// Returns true if a call, a link of this shard, or the link to the master has a deadline.
+    pub(super) fn has_deadline(&self) -> bool {
+        self.registry.borrow().is_some()
+            || self.links.borrow().iter().any(Option::is_some)
+            || self.calls.borrow().iter().any(|calls| !calls.is_empty())
+    }
+
     /// Applies a new list of servers: adds links, ends those of removed servers.
     pub(super) fn apply(&self, core: &Core, cluster: &Arc<Cluster>) -> Applied {
         let mut opened = Vec::new();

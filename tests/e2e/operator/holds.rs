@@ -1,7 +1,9 @@
-//! A shard whose thread is held at any moment ticks again when it is let go.
+//! A shard whose thread is held at any moment ticks again when it is let go, and one without any deadline, which
+//! does not tick, still answers.
 //!
 //! Two things hold it, as a busy machine, a hypervisor or a debugger does: SIGSTOP at random moments, and
-//! `holds/clock.c` right after a look at the clock, which a shard takes before and after each sleep. A failing seed is printed; `E2E_SEED=… cargo test --test e2e holds::` replays it.
+//! `holds/clock.c` right after a look at the clock, which a shard takes before and after each sleep. A failing seed
+//! is printed; `E2E_SEED=… cargo test --test e2e holds::` replays it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -42,11 +44,15 @@ const ROUTE: &str = "connector.h.echo";
 /// Keeps the watchdog from waking a shard, so that the shards must do without it.
 const ONLY_REPORTS: &str = "TANGELO_TEST_WATCHDOG_ONLY_REPORTS=1";
 
+/// Idle clients that give each shard a deadline, so that it ticks: enough that the kernel gives some to each one.
+const CROWD: usize = 64;
+
 /// A gateway, and threads that keep it at work.
 #[derive(Clone, Copy)]
 struct Scene<'a> {
     shards: usize,
     load: usize,
+    crowd: usize,
     environment: &'a [&'a str],
 }
 
@@ -54,9 +60,16 @@ const fn alone(shards: usize, load: usize) -> Scene<'static> {
     Scene {
         shards,
         load,
+        crowd: CROWD,
         environment: &[ONLY_REPORTS],
     }
 }
+
+/// A gateway whose shards have no deadline.
+const DOZING: Scene<'_> = Scene {
+    crowd: 0,
+    ..alone(4, 0)
+};
 
 /// Idle and loaded, without and with the help of the watchdog.
 const SCENES: [Scene<'_>; 6] = [
@@ -90,6 +103,16 @@ fn a_gateway_with_its_watchdog_that_was_stopped_ticks_again() {
 }
 
 #[test]
+fn a_gateway_without_deadlines_that_was_stopped_answers() {
+    stop(DOZING, ROUNDS);
+}
+
+#[test]
+fn a_shard_without_deadlines_held_beside_its_sleep_answers() {
+    hold_clocks(DOZING, CLOCKS);
+}
+
+#[test]
 fn an_idle_shard_held_beside_its_sleep_ticks_again() {
     SCENES[..2]
         .iter()
@@ -112,7 +135,7 @@ fn a_shard_with_its_watchdog_held_beside_its_sleep_ticks_again() {
 #[test]
 #[ignore = "takes an hour: cargo test --test e2e holds:: -- --ignored --nocapture"]
 fn many_holds() {
-    for scene in SCENES {
+    for scene in SCENES.into_iter().chain([DOZING]) {
         stop(scene, ROUNDS * BY_HAND as usize);
         hold_clocks(scene, CLOCKS * BY_HAND);
     }
@@ -121,19 +144,23 @@ fn many_holds() {
 impl Scene<'_> {
     /// Runs `hold` beside the load; then everything must have been answered, and the watchdog must have
     /// found nothing to do.
-    fn play(
-        self,
-        environment: &[&str],
-        hold: impl FnOnce(&Gateway, &[Thread], &Lateness) -> String,
-    ) {
+    fn play(self, environment: &[&str], hold: impl FnOnce(&Played<'_>) -> String) {
         let count = self.shards.to_string();
-        let args = ["--shards", &count, "--set", "pin=false"];
+        let (pin, heartbeat) = ("pin=false", "client.heartbeat=1h");
+        let args = ["--shards", &count, "--set", pin, "--set", heartbeat];
         let environment = [self.environment, environment].concat();
         let mut gateway = Gateway::start_example("echo", &environment, &args);
         let lateness = Lateness::watch();
         let traffic = Traffic::start(self.load, &gateway);
-        let threads = Thread::of_shards(gateway.pid(), self.shards);
-        let done = hold(&gateway, &threads, &lateness);
+        let crowd = (0..self.crowd).map(|_| Client::tcp(gateway.address()).open());
+        let played = Played {
+            gateway: &gateway,
+            threads: Thread::of_shards(gateway.pid(), self.shards),
+            lateness,
+            crowd: crowd.collect(),
+        };
+        let done = hold(&played);
+        drop(played);
         traffic.stop();
         let counters = gateway.counters();
         let (code, printed) = gateway.stop();
@@ -143,11 +170,34 @@ impl Scene<'_> {
     }
 }
 
+/// A gateway whose threads are held.
+struct Played<'a> {
+    gateway: &'a Gateway,
+    threads: Vec<Thread>,
+    lateness: Lateness,
+    crowd: Vec<Client>,
+}
+
+impl Played<'_> {
+    /// Waits until each shard has ticked since `begun`; without a crowd, until a new client has its answer.
+    fn assert_alive(&self, begun: Instant) {
+        if self.crowd.is_empty() {
+            let mut client = Client::tcp(self.gateway.address()).open();
+            client.request(1, ROUTE, "{}");
+            assert_eq!(client.wait_response(1), b"{}");
+            return;
+        }
+        for thread in &self.threads {
+            thread.assert_ticks(begun, &self.lateness);
+        }
+    }
+}
+
 /// Stops the process again and again.
 fn stop(scene: Scene<'_>, rounds: usize) {
     let mut random = Random::from_seed("E2E_SEED");
-    scene.play(&[], |gateway, threads, lateness| {
-        let pid = Pid::from_raw(gateway.pid() as i32).expect("a process has an id");
+    scene.play(&[], |played| {
+        let pid = Pid::from_raw(played.gateway.pid() as i32).expect("a process has an id");
         let mut stops = 0;
         for _ in 0..rounds {
             pause(random.up_to(TICK));
@@ -159,10 +209,7 @@ fn stop(scene: Scene<'_>, rounds: usize) {
                 // From the moment in which a thread wakes up to well into its next turns.
                 pause(Duration::from_micros(1 << random.below(15)));
             }
-            let continued = Instant::now();
-            for thread in threads {
-                thread.assert_ticks(continued, lateness);
-            }
+            played.assert_alive(Instant::now());
         }
         format!("{stops} stops")
     });
@@ -178,13 +225,10 @@ fn hold_clocks(scene: Scene<'_>, length: Duration) {
         format!("HOLD_ONE_IN={one_in}"),
     ];
     let environment = environment.each_ref().map(String::as_str);
-    scene.play(&environment, |_, threads, lateness| {
+    scene.play(&environment, |played| {
         let end = Instant::now() + length;
         while Instant::now() < end {
-            let begun = Instant::now();
-            for thread in threads {
-                thread.assert_ticks(begun, lateness);
-            }
+            played.assert_alive(Instant::now());
         }
         format!("{length:?} of held looks at the clock")
     });
@@ -220,20 +264,20 @@ impl Random {
 }
 
 /// The thread of a shard, as the kernel shows it.
-struct Thread {
+pub(super) struct Thread {
     folder: PathBuf,
 }
 
 /// State of a thread, read from the kernel.
 #[derive(Clone, Copy, PartialEq)]
-struct Look {
+pub(super) struct Look {
     sleeps: bool,
     /// How often it has been on a CPU.
-    slices: u64,
+    pub(super) slices: u64,
 }
 
 impl Thread {
-    fn of_shards(pid: u32, shards: usize) -> Vec<Self> {
+    pub(super) fn of_shards(pid: u32, shards: usize) -> Vec<Self> {
         let all = fs::read_dir(format!("/proc/{pid}/task")).expect("the gateway runs");
         let ids = all.map(|entry| {
             let name = entry.expect("a thread").file_name();
@@ -259,7 +303,7 @@ impl Thread {
             .collect()
     }
 
-    fn look(&self) -> Look {
+    pub(super) fn look(&self) -> Look {
         let read = |name| fs::read_to_string(self.folder.join(name)).expect("a shard runs");
         let (stat, schedstat) = (read("stat"), read("schedstat"));
         let (_, after_name) = stat.rsplit_once(')').expect("a name in brackets");

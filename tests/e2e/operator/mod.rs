@@ -1,6 +1,7 @@
-//! An operator's view: the command line, signals, the log, limits, pinned threads and held ones.
+//! An operator's view: the command line, signals, the log, limits, and threads that are pinned, held or idle.
 
 mod holds;
+mod idle;
 mod pause;
 mod pinning;
 mod signals;
