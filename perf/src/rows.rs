@@ -409,13 +409,13 @@ fn tails() -> Vec<Row> {
     vec![
         tail(
             "tail-echo",
-            "local echo, TCP, 1 000 connections, 60 000 a second, slowest thousandth",
-            "load --connections 1000 --rate 60000",
+            "local echo, TCP, 1 000 connections, 30 000 a second, slowest thousandth",
+            "load --connections 1000 --rate 30000",
         ),
         tail(
             "tail-forward",
-            "forward to the synthetic backend, TCP, 500 connections, 20 000 a second, slowest thousandth",
-            "load --kind forward --connections 500 --rate 20000",
+            "forward to the synthetic backend, TCP, 500 connections, 10 000 a second, slowest thousandth",
+            "load --kind forward --connections 500 --rate 10000",
         ),
     ]
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::ops::Range;
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -13,13 +14,8 @@ const WIDTH: u32 = 960;
 const PANEL: u32 = 320;
 /// Panels beside each other.
 const COLUMNS: usize = 2;
-const COLORS: [RGBColor; 5] = [
-    RGBColor(0x2f, 0x6d, 0xb5),
-    RGBColor(0x3b, 0x8f, 0x5a),
-    RGBColor(0xc4, 0x4e, 0x3b),
-    RGBColor(0x8a, 0x5f, 0xa8),
-    RGBColor(0x80, 0x80, 0x80),
-];
+/// Labels of an axis.
+const LABELS: usize = 5;
 
 struct Panel {
     work: &'static str,
@@ -28,7 +24,7 @@ struct Panel {
 
 struct Line {
     side: &'static str,
-    /// Rate, and CPU of one message in µs.
+    /// Thousands of messages a second, and CPU of one message in µs.
     points: Vec<(f64, f64)>,
 }
 
@@ -55,7 +51,7 @@ fn panels(rows: &[RowResult]) -> Vec<Panel> {
             let Some(cpu) = side.median(Metric::CpuUs) else {
                 continue;
             };
-            let point = (f64::from(rate), cpu);
+            let point = (f64::from(rate) / 1e3, cpu);
             match lines.iter_mut().find(|line| line.side == side.name) {
                 Some(line) => line.points.push(point),
                 None => lines.push(Line {
@@ -74,38 +70,48 @@ fn draw_into(svg: &mut String, panels: &[Panel]) -> Result<(), Box<dyn Error>> {
     let height = PANEL * rows.max(1) as u32;
     let root = SVGBackend::with_string(svg, (WIDTH, height)).into_drawing_area();
     root.fill(&WHITE)?;
+    // All panels have the same axes, so that they can be compared.
+    let lines = panels.iter().flat_map(|panel| &panel.lines);
+    let points: Vec<_> = lines.flat_map(|line| &line.points).collect();
+    let rates = range(points.iter().map(|point| point.0));
+    let cpu = range(points.iter().map(|point| point.1));
     for (area, panel) in root.split_evenly((rows.max(1), COLUMNS)).iter().zip(panels) {
-        draw_panel(area, panel)?;
+        draw_panel(area, panel, [&rates, &cpu])?;
     }
     root.present()?;
     Ok(())
 }
 
+/// Returns a range with all of these numbers, with some room, so that no point lies on the frame.
+fn range(numbers: impl Iterator<Item = f64> + Clone) -> Range<f64> {
+    let least = numbers.clone().fold(f64::INFINITY, f64::min);
+    let most = numbers.fold(0.0, f64::max);
+    least * 0.8..most * 1.25
+}
+
 fn draw_panel(
     area: &DrawingArea<SVGBackend<'_>, Shift>,
     panel: &Panel,
+    [rates, cpu]: [&Range<f64>; 2],
 ) -> Result<(), Box<dyn Error>> {
-    let points = || panel.lines.iter().flat_map(|line| &line.points);
-    let range = |of: fn(&(f64, f64)) -> f64| {
-        let least = points().map(of).fold(f64::INFINITY, f64::min);
-        let most = points().map(of).fold(0.0, f64::max);
-        // With some room, so that no point lies on the frame.
-        (least * 0.8)..(most * 1.25)
-    };
     let mut chart = ChartBuilder::on(area)
         .caption(panel.work, ("sans-serif", 14))
         .margin(10)
         .x_label_area_size(36)
         .y_label_area_size(48)
-        .build_cartesian_2d(range(|p| p.0).log_scale(), range(|p| p.1).log_scale())?;
+        .build_cartesian_2d(rates.clone().log_scale(), cpu.clone().log_scale())?;
     chart
         .configure_mesh()
-        .x_desc("messages a second")
+        .x_desc("thousands of messages a second")
         .y_desc("CPU per message, µs")
+        .x_labels(LABELS)
+        .y_labels(LABELS)
+        .max_light_lines(0)
         .x_label_formatter(&|rate| format!("{rate}"))
         .y_label_formatter(&|cpu| format!("{cpu}"))
         .draw()?;
-    for (line, color) in panel.lines.iter().zip(COLORS.iter().cycle()) {
+    for line in &panel.lines {
+        let color = color(line.side);
         let dot = |&point: &(f64, f64)| Circle::new(point, 3, color.filled());
         chart.draw_series(line.points.iter().map(dot))?;
         let path = PathElement::new(line.points.clone(), color.stroke_width(2));
@@ -116,10 +122,22 @@ fn draw_panel(
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.4))
         .draw()?;
     Ok(())
+}
+
+/// Returns the color of a side, the same in all panels.
+fn color(side: &str) -> RGBColor {
+    match side {
+        "tangelo" => RGBColor(0x3b, 0x8f, 0x5a),
+        "turn_min 0" => RGBColor(0x2f, 0x6d, 0xb5),
+        "ceiling" => RGBColor(0x80, 0x80, 0x80),
+        "Pomelo" => RGBColor(0xc4, 0x4e, 0x3b),
+        _ => RGBColor(0x8a, 0x5f, 0xa8),
+    }
 }
 
 #[cfg(test)]
@@ -143,9 +161,12 @@ mod tests {
         let rows = [row(2_000, 40.0), row(10_000, 20.0)];
         let panels = panels(&rows);
         assert_eq!(panels.len(), 1);
-        assert_eq!(panels[0].lines[0].points, [(2e3, 40.0), (1e4, 20.0)]);
+        assert_eq!(panels[0].lines[0].points, [(2.0, 40.0), (10.0, 20.0)]);
         let svg = draw(&rows).unwrap();
-        assert!(svg.contains("tangelo") && svg.contains("10000"), "{svg}");
+        assert!(
+            svg.contains("tangelo") && svg.contains("thousands"),
+            "{svg}"
+        );
         assert!(draw(&[]).unwrap().contains("<svg"));
     }
 }
