@@ -140,6 +140,7 @@ impl Coder {
     /// does not parse becomes `{}`, and bytes that are not UTF-8 become U+FFFD (C23).
     ///
     /// Cost: no allocation if `scratch` is large enough; JSON is not copied.
+    #[inline]
     pub fn decode<'a>(
         &self,
         route: &str,

@@ -76,6 +76,7 @@ pub fn or_empty_object(body: &[u8]) -> &[u8] {
 #[must_use]
 pub fn is_truthy(value: &[u8]) -> bool {
     match trim(value) {
+        [b'{' | b'[', ..] => true,
         b"" | b"null" | b"false" | b"\"\"" => false,
         number @ [b'-' | b'0'..=b'9', ..] => to_number(number) != 0.0,
         _ => true,

@@ -361,13 +361,13 @@ impl Shard {
         write: impl Fn(&mut Vec<u8>),
         shared: Option<&bytes::Bytes>,
     ) -> bool {
-        let append = || {
-            self.clients
-                .append(&self.core, sid, via, bytes, &write, shared)
-        };
-        match append() {
-            Appended::Full => self.make_room_or_close(sid, bytes) && append() == Appended::Done,
-            appended => appended == Appended::Done,
+        loop {
+            let (core, clients) = (&self.core, &self.clients);
+            match clients.append(core, sid, via, bytes, &write, shared) {
+                // Twice at most: what was made room for is not too much.
+                Appended::Full if self.make_room_or_close(sid, bytes) => {}
+                appended => return appended == Appended::Done,
+            }
         }
     }
 

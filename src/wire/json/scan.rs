@@ -85,9 +85,14 @@ pub(super) fn scan<V: Visitor>(
 /// The open containers: one bit each, set for an object.
 #[derive(Default)]
 struct Nest {
-    objects: [u64; JSON_DEPTH_MAX.div_ceil(64)],
+    /// The bits of up to 64 containers, the innermost in the lowest bit.
+    inner: u64,
+    /// The bits of the containers around those, 64 at a time.
+    outer: [u64; JSON_DEPTH_MAX / 64],
     depth: usize,
 }
+
+const _: () = assert!(JSON_DEPTH_MAX.is_multiple_of(64));
 
 impl Nest {
     /// `false`: the limit is reached.
@@ -96,19 +101,26 @@ impl Nest {
         if self.depth == JSON_DEPTH_MAX {
             return false;
         }
-        let (word, bit) = (&mut self.objects[self.depth / 64], self.depth % 64);
-        *word = *word & !(1 << bit) | u64::from(object) << bit;
+        if self.depth.is_multiple_of(64) {
+            self.outer[self.depth / 64] = self.inner;
+        }
+        self.inner = self.inner << 1 | u64::from(object);
         self.depth += 1;
         true
     }
 
+    #[inline(always)]
     fn close(&mut self) {
         self.depth = self.depth.saturating_sub(1);
+        self.inner >>= 1;
+        if self.depth.is_multiple_of(64) {
+            self.inner = self.outer[self.depth / 64];
+        }
     }
 
+    #[inline(always)]
     fn innermost(&self) -> Option<bool> {
-        let top = self.depth.checked_sub(1)?;
-        Some(self.objects[top / 64] >> (top % 64) & 1 == 1)
+        (self.depth > 0).then_some(self.inner & 1 == 1)
     }
 }
 
@@ -219,7 +231,9 @@ pub(super) fn skip_plain(text: &[u8], at: usize) -> usize {
     const fn each(byte: u8) -> u64 {
         u64::MAX / 255 * byte as u64
     }
-    let mut rest = text.get(at..).unwrap_or_default();
+    let Some(mut rest) = text.get(at..) else {
+        return text.len();
+    };
     while let Some((eight, further)) = rest.split_first_chunk() {
         let word = u64::from_le_bytes(*eight);
         // Quote and space change places: then the quote and the control characters are below 0x21, and no other byte.
