@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::Poll;
 
 use super::clock;
@@ -60,32 +61,41 @@ fn receive_units(receiver: &impl Receiver, input: &mut [u8]) -> Result<usize, En
 /// Reads until the connection ends.
 ///
 /// Bound: one wake-up handles `limits::READ_BUDGET_BYTES`, then other tasks run.
-/// Cost:  a waiting connection holds nothing but the bytes of a partial unit.
-pub(crate) async fn read(socket: &Socket, lent: &ReadBuffer, receiver: &impl Receiver) -> End {
+/// Cost:  a waiting connection holds 64 bytes, its receiver, and the bytes of a partial unit.
+pub(crate) fn read(
+    socket: &Socket,
+    lent: &ReadBuffer,
+    receiver: impl Receiver,
+) -> impl Future<Output = End> {
     let mut tail = Vec::new();
     let mut budget = READ_BUDGET_BYTES;
-    loop {
-        let step = poll_fn(|cx| {
+    let mut pause: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
+    poll_fn(move |cx| {
+        loop {
+            if let Some(yielding) = &mut pause {
+                std::task::ready!(yielding.as_mut().poll(cx));
+                pause = None;
+            }
             let step = if tail.len() > TAIL_LENT_MAX {
-                read_into_tail(cx, socket, &mut tail, receiver)
+                read_into_tail(cx, socket, &mut tail, &receiver)
             } else {
-                read_into_lent(cx, socket, lent, &mut tail, receiver)
+                read_into_lent(cx, socket, lent, &mut tail, &receiver)
             };
-            if step.is_pending() {
-                budget = READ_BUDGET_BYTES;
+            match step {
+                Poll::Ready(Ok(received)) if received < budget => budget -= received,
+                Poll::Ready(Ok(_)) => {
+                    budget = READ_BUDGET_BYTES;
+                    // Boxed because few connections ever need it, and each one would hold its memory.
+                    pause = Some(Box::pin(clock::yield_to_reactor()));
+                }
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
+                Poll::Pending => {
+                    budget = READ_BUDGET_BYTES;
+                    return Poll::Pending;
+                }
             }
-            step
-        })
-        .await;
-        match step {
-            Ok(received) if received < budget => budget -= received,
-            Ok(_) => {
-                clock::yield_to_reactor().await;
-                budget = READ_BUDGET_BYTES;
-            }
-            Err(end) => return end,
         }
-    }
+    })
 }
 
 #[inline]

@@ -219,7 +219,7 @@ async fn serve(link: Rc<Socket>, desk: Rc<Desk>) {
         link: &link,
         desk: &desk,
     };
-    drive::read(&link, &ReadBuffer::default(), &receiver).await;
+    drive::read(&link, &ReadBuffer::default(), receiver).await;
     let mut links = desk.links.borrow_mut();
     links.retain(|other| !Rc::ptr_eq(other, &link));
 }

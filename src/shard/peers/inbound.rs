@@ -58,7 +58,7 @@ async fn serve(shard: Rc<Shard>, socket: Socket) {
         writer: &writer,
         socket: &socket,
     };
-    drive::read(&socket, &core.read_buffer, &receiver).await;
+    drive::read(&socket, &core.read_buffer, receiver).await;
     // A genuine caller does not notice a FIN; it does notice DISCONNECT.
     peers.send(core, &writer, |out| {
         out.extend_from_slice(&mqtt::DISCONNECT)

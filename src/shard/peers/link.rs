@@ -245,7 +245,7 @@ async fn talk(
         link,
         socket: &socket,
     };
-    let end = drive::read(&socket, &shard.core.read_buffer, &receiver).await;
+    let end = drive::read(&socket, &shard.core.read_buffer, receiver).await;
     let mut state = link.state.borrow_mut();
     let fault = state.connection().and_then(|connection| connection.fault);
     match (fault, end) {

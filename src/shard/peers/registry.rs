@@ -204,15 +204,16 @@ async fn talk(shard: &Rc<Shard>, registry: &Rc<Registry>, socket: Rc<Socket>) ->
         let now = core.time.get().now;
         registry.master.borrow_mut().connected(now, out);
     });
+    let accepted = Cell::new(None);
     let receiver = MasterReceiver {
         shard,
         registry,
-        accepted: Cell::new(None),
+        accepted: &accepted,
     };
-    drive::read(&socket, &core.read_buffer, &receiver).await;
+    drive::read(&socket, &core.read_buffer, receiver).await;
     writer::flush(shard, &registry.writer);
     peers.close(core, &registry.writer);
-    let since = receiver.accepted.get();
+    let since: Option<Instant> = accepted.get();
     since.map_or(Duration::ZERO, |since| clock::now() - since)
 }
 
@@ -220,7 +221,7 @@ struct MasterReceiver<'a> {
     shard: &'a Rc<Shard>,
     registry: &'a Rc<Registry>,
     /// Since when this server is part of the cluster.
-    accepted: Cell<Option<Instant>>,
+    accepted: &'a Cell<Option<Instant>>,
 }
 
 impl Receiver for MasterReceiver<'_> {
