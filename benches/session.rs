@@ -1,4 +1,5 @@
-//! The session table and the uid index: an arrival, a look-up and a departure among 10 000 sessions.
+//! The session table and the uid index: an arrival, a look-up and a departure among 10 000 sessions, and
+//! a look-up in indexes of up to a million uids.
 
 use std::fmt::Debug;
 use std::hint::black_box;
@@ -173,6 +174,31 @@ fn binding(c: &mut Criterion) {
     );
 }
 
+/// A look-up in indexes of several sizes: beyond the caches of the processor it costs more, and no more than that.
+fn binding_by_size(c: &mut Criterion) {
+    for size in [10_000, 100_000, 1_000_000] {
+        let sids = (0..size).map(|slot| Sid::new(ShardId(1), slot, 1));
+        let sids: Vec<Sid> = sids.collect();
+        let (binding, uids) = indexed(&sids);
+        // Spread over the whole index: the step and the size have no common divisor.
+        let asked: Vec<&str> = (0..SESSIONS)
+            .map(|at| uids[at * 7_919 % uids.len()].text())
+            .collect();
+        bench(
+            c,
+            &format!("binding/sessions of a uid, among {size}"),
+            SESSIONS,
+            || (),
+            |()| {
+                let found = black_box(&asked)
+                    .iter()
+                    .map(|uid| binding.sessions(uid).len());
+                found.sum()
+            },
+        );
+    }
+}
+
 criterion_group! {
     name = session;
     config = Criterion::default()
@@ -180,6 +206,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = slab, binding
+    targets = slab, binding, binding_by_size
 }
 criterion_main!(session);

@@ -155,7 +155,7 @@ impl Options {
         Ok(RowResult {
             name: &row.name,
             work: &row.work,
-            open_loop: row.open_loop,
+            point: row.point,
             checks: row.checks.iter().map(|c| judge(c, &sides)).collect(),
             sides,
         })

@@ -9,10 +9,10 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use crate::rows::{Metric, Side, Target};
+use crate::rows::{Metric, Point, Side, Target};
 
+mod curves;
 mod plot;
-mod rate;
 
 pub(crate) type Numbers = BTreeMap<Metric, f64>;
 
@@ -37,7 +37,7 @@ pub(crate) struct RowResult {
     pub(crate) name: &'static str,
     pub(crate) work: &'static str,
     /// The work and the messages per second, of an open loop.
-    pub(crate) open_loop: Option<(&'static str, u32)>,
+    pub(crate) point: Option<Point>,
     pub(crate) sides: Vec<SideResult>,
     pub(crate) checks: Vec<CheckResult>,
 }
@@ -90,14 +90,14 @@ pub(crate) struct Spread {
 }
 
 impl Results {
-    /// Writes `compare.md`, `compare.json`, `compare.svg` and `compare-rate.svg`.
+    /// Writes `compare.md`, `compare.json`, `compare.svg` and `compare-curves.svg`.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
         fs::write(folder.join("compare.md"), self.markdown())?;
         let json = serde_json::to_string_pretty(self)? + "\n";
         fs::write(folder.join("compare.json"), json)?;
         fs::write(folder.join("compare.svg"), plot::draw(&self.rows)?)?;
-        fs::write(folder.join("compare-rate.svg"), rate::draw(&self.rows)?)
+        fs::write(folder.join("compare-curves.svg"), curves::draw(&self.rows)?)
     }
 
     fn markdown(&self) -> String {

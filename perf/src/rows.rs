@@ -8,10 +8,19 @@ pub(crate) struct Row {
     /// For `--rows`.
     pub(crate) name: String,
     pub(crate) work: String,
-    /// The work and the messages per second, where these do not depend on the answers.
-    pub(crate) open_loop: Option<(&'static str, u32)>,
+    /// Its place in the plot of CPU per message.
+    pub(crate) point: Option<Point>,
     pub(crate) sides: Vec<Side>,
     pub(crate) checks: Vec<Check>,
+}
+
+/// One of several rows that do the same work at another rate or size.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub(crate) struct Point {
+    pub(crate) work: &'static str,
+    /// The quantity that differs.
+    pub(crate) quantity: &'static str,
+    pub(crate) value: u32,
 }
 
 pub(crate) struct Side {
@@ -153,7 +162,7 @@ fn row(
     Row {
         name: name.into(),
         work: work.into(),
-        open_loop: None,
+        point: None,
         sides: servers.iter().map(side).collect(),
         checks: checks.to_vec(),
     }
@@ -172,8 +181,33 @@ fn at_rate(
     let text = format!("{work}, {} {:03} a second", rate / 1000, rate % 1000);
     let command = format!("{command} --rate {rate}");
     Row {
-        open_loop: Some((work, rate)),
+        point: Some(Point {
+            work,
+            quantity: "messages a second",
+            value: rate,
+        }),
         ..row(name, text, &command, servers, checks)
+    }
+}
+
+/// The same work at one size. `option` of the command sets the size.
+fn at_size(
+    name: &str,
+    (work, quantity): (&'static str, &'static str),
+    (command, option): (&str, &str),
+    size: u32,
+    servers: &[Server],
+    checks: &[Check],
+) -> Row {
+    let command = format!("{command} {option} {size}");
+    let text = format!("{work}, {size} {quantity}");
+    Row {
+        point: Some(Point {
+            work,
+            quantity,
+            value: size,
+        }),
+        ..row(format!("{name}-{size}"), text, &command, servers, checks)
     }
 }
 
@@ -201,6 +235,7 @@ fn adds(bound: f64, (other, _): Server) -> Target {
 pub(crate) static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
     let mut rows = closed_loop();
     rows.extend(open_loop());
+    rows.extend(growth());
     rows.extend(tails());
     rows.extend(idle());
     rows
@@ -385,6 +420,50 @@ fn open_loop() -> Vec<Row> {
     rows.extend([(6_000, 4.0), (10_000, 5.0)].map(|(rate, factor)| websocket(rate, factor)));
     let rates = [(4_000, 3.0), (9_000, 4.0)];
     rows.extend(rates.map(|(rate, factor)| forward_websocket(rate, factor)));
+    rows
+}
+
+/// The cost of a message as the number of connections, members or shards grows. The ceiling shows how much of the growth
+/// belongs to the kernel.
+fn growth() -> Vec<Row> {
+    let beside_ceiling = [cpu(AT_ONCE, within(1.2, CEILING))];
+    let connections = |size| {
+        at_size(
+            "growth-connections",
+            ("local echo, TCP, 10 000 a second", "connections"),
+            ("load --rate 10000", "--connections"),
+            size,
+            &[AT_ONCE, CEILING],
+            &beside_ceiling,
+        )
+    };
+    let members = |size| {
+        at_size(
+            "growth-members",
+            ("broadcast, one at a time", "members"),
+            ("load --kind broadcast --depth 1", "--connections"),
+            size,
+            &[AT_ONCE, CEILING],
+            &beside_ceiling,
+        )
+    };
+    let shards = |size| {
+        at_size(
+            "growth-shards",
+            (
+                "local echo, TCP, 1 000 connections, 10 000 a second",
+                "shards on one core",
+            ),
+            ("load --connections 1000 --rate 10000 --cores 1", "--shards"),
+            size,
+            &[AT_ONCE, TANGELO],
+            // With messages this rare in each shard, gathering may save nothing, and must not cost.
+            &[cpu(TANGELO, within(1.05, AT_ONCE))],
+        )
+    };
+    let mut rows: Vec<Row> = [100, 1_000, 10_000, 18_000].map(connections).into();
+    rows.extend([10, 100, 1_000, 18_000].map(members));
+    rows.extend([1, 8, 32, 64].map(shards));
     rows
 }
 

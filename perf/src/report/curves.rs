@@ -1,4 +1,4 @@
-//! CPU per message over the rate: a panel for each kind of work, a line for each side.
+//! CPU per message over the rate, or over a size: a panel for each kind of work, a line for each side.
 
 use std::error::Error;
 use std::io;
@@ -19,12 +19,13 @@ const LABELS: usize = 5;
 
 struct Panel {
     work: &'static str,
+    quantity: &'static str,
     lines: Vec<Line>,
 }
 
 struct Line {
     side: &'static str,
-    /// Thousands of messages a second, and CPU of one message in µs.
+    /// The rate or size, and CPU of one message in µs.
     points: Vec<(f64, f64)>,
 }
 
@@ -37,13 +38,16 @@ pub(super) fn draw(rows: &[RowResult]) -> io::Result<String> {
 fn panels(rows: &[RowResult]) -> Vec<Panel> {
     let mut panels: Vec<Panel> = Vec::new();
     for row in rows {
-        let Some((work, rate)) = row.open_loop else {
+        let Some(point) = row.point else {
             continue;
         };
-        let at = panels.iter().position(|panel| panel.work == work);
-        let at = at.unwrap_or_else(|| {
-            let lines = Vec::new();
-            panels.push(Panel { work, lines });
+        let same = |panel: &Panel| (panel.work, panel.quantity) == (point.work, point.quantity);
+        let at = panels.iter().position(same).unwrap_or_else(|| {
+            panels.push(Panel {
+                work: point.work,
+                quantity: point.quantity,
+                lines: Vec::new(),
+            });
             panels.len() - 1
         });
         let lines = &mut panels[at].lines;
@@ -51,7 +55,7 @@ fn panels(rows: &[RowResult]) -> Vec<Panel> {
             let Some(cpu) = side.median(Metric::CpuUs) else {
                 continue;
             };
-            let point = (f64::from(rate) / 1e3, cpu);
+            let point = (f64::from(point.value), cpu);
             match lines.iter_mut().find(|line| line.side == side.name) {
                 Some(line) => line.points.push(point),
                 None => lines.push(Line {
@@ -70,13 +74,16 @@ fn draw_into(svg: &mut String, panels: &[Panel]) -> Result<(), Box<dyn Error>> {
     let height = PANEL * rows.max(1) as u32;
     let root = SVGBackend::with_string(svg, (WIDTH, height)).into_drawing_area();
     root.fill(&WHITE)?;
-    // All panels have the same axes, so that they can be compared.
-    let lines = panels.iter().flat_map(|panel| &panel.lines);
-    let points: Vec<_> = lines.flat_map(|line| &line.points).collect();
-    let rates = range(points.iter().map(|point| point.0));
-    let cpu = range(points.iter().map(|point| point.1));
+    // Panels of one quantity have the same axes, so that they can be compared.
     for (area, panel) in root.split_evenly((rows.max(1), COLUMNS)).iter().zip(panels) {
-        draw_panel(area, panel, [&rates, &cpu])?;
+        let alike = panels
+            .iter()
+            .filter(|other| other.quantity == panel.quantity);
+        let lines = alike.flat_map(|panel| &panel.lines);
+        let points: Vec<_> = lines.flat_map(|line| &line.points).collect();
+        let values = range(points.iter().map(|point| point.0));
+        let cpu = range(points.iter().map(|point| point.1));
+        draw_panel(area, panel, [&values, &cpu])?;
     }
     root.present()?;
     Ok(())
@@ -92,22 +99,22 @@ fn range(numbers: impl Iterator<Item = f64> + Clone) -> Range<f64> {
 fn draw_panel(
     area: &DrawingArea<SVGBackend<'_>, Shift>,
     panel: &Panel,
-    [rates, cpu]: [&Range<f64>; 2],
+    [values, cpu]: [&Range<f64>; 2],
 ) -> Result<(), Box<dyn Error>> {
     let mut chart = ChartBuilder::on(area)
         .caption(panel.work, ("sans-serif", 14))
         .margin(10)
         .x_label_area_size(36)
         .y_label_area_size(48)
-        .build_cartesian_2d(rates.clone().log_scale(), cpu.clone().log_scale())?;
+        .build_cartesian_2d(values.clone().log_scale(), cpu.clone().log_scale())?;
     chart
         .configure_mesh()
-        .x_desc("thousands of messages a second")
+        .x_desc(panel.quantity)
         .y_desc("CPU per message, µs")
         .x_labels(LABELS)
         .y_labels(LABELS)
         .max_light_lines(0)
-        .x_label_formatter(&|rate| format!("{rate}"))
+        .x_label_formatter(&|value| format!("{value}"))
         .y_label_formatter(&|cpu| format!("{cpu}"))
         .draw()?;
     for line in &panel.lines {
@@ -144,13 +151,18 @@ fn color(side: &str) -> RGBColor {
 mod tests {
     use super::*;
     use crate::report::{Numbers, Round, SideResult};
+    use crate::rows::Point;
 
     #[test]
     fn rows_of_one_work_share_a_panel_and_a_side_has_one_line() {
         let row = |rate, cpu| RowResult {
             name: "open-echo",
             work: "echo",
-            open_loop: Some(("echo", rate)),
+            point: Some(Point {
+                work: "echo",
+                quantity: "messages a second",
+                value: rate,
+            }),
             sides: vec![SideResult {
                 name: "tangelo",
                 command: String::new(),
@@ -161,10 +173,13 @@ mod tests {
         let rows = [row(2_000, 40.0), row(10_000, 20.0)];
         let panels = panels(&rows);
         assert_eq!(panels.len(), 1);
-        assert_eq!(panels[0].lines[0].points, [(2.0, 40.0), (10.0, 20.0)]);
+        assert_eq!(
+            panels[0].lines[0].points,
+            [(2_000.0, 40.0), (10_000.0, 20.0)]
+        );
         let svg = draw(&rows).unwrap();
         assert!(
-            svg.contains("tangelo") && svg.contains("thousands"),
+            svg.contains("tangelo") && svg.contains("messages a second"),
             "{svg}"
         );
         assert!(draw(&[]).unwrap().contains("<svg"));
