@@ -1,13 +1,13 @@
 //! How many shards? Messages and deliveries a second of a whole gateway, over loopback sockets.
 //!
-//! Each shard has an equal share of the connections, and one thread of the load works for this share. In a round
-//! each client sends one message and then takes its answer. In a round of the fan-out one client asks for a
-//! broadcast, and each client takes the push. Each byte is compared with the expected one, in every round.
+//! Each shard has an equal share of the connections, and one thread of the load plays the clients of this share. In
+//! a round each client sends one message and then reads its answer. In a round of the fan-out one client asks for a
+//! broadcast, and each client reads the push. The bench compares each byte with the expected one, in every round.
 //! `docs/benchmarks.md` says how to read the result.
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "the load and the backends are threads of the bench, and it times them all together"
+    reason = "the bench starts threads for the load and the backends, and it measures their time"
 )]
 
 use std::io::{Read as _, Write as _};
@@ -31,12 +31,12 @@ use tangelo::{Config, Gateway, Running};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const CONNECTIONS: [usize; 3] = [10, 100, 1000];
-/// Different messages of a script. Each id has one byte.
+/// Number of different messages in a script. Each id has one byte.
 const MESSAGES: usize = 100;
-/// Descriptors of the process that are not for connections, and those of one shard.
+/// Numbers of descriptors that are not for connections: those of the process, and those of one shard.
 const FILES_RESERVED: usize = 256;
 const FILES_PER_SHARD: usize = 16;
-/// Nothing in this bench takes so long, on any machine.
+/// Longest wait of a client for bytes. No step of this bench takes this long on any machine.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, PartialEq)]
@@ -85,7 +85,8 @@ fn gateways(c: &mut Criterion) {
     }
 }
 
-/// Ends the bench at the first wrong answer: the other threads would wait for the one that found it.
+/// Makes the first wrong answer end the bench. Otherwise the other threads would wait for ever for the thread that
+/// found it.
 fn exit_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -94,7 +95,7 @@ fn exit_on_panic() {
     }));
 }
 
-/// 1, 2, 4 and so on, and the number of cores.
+/// Returns 1, 2, 4 and so on, and the number of cores.
 fn shard_counts(cores: usize) -> Vec<usize> {
     let doubled = std::iter::successors(Some(1), |shards| Some(shards * 2));
     let below = doubled.take_while(|shards| *shards < cores);
@@ -146,7 +147,7 @@ impl Stage {
         let mut number = self.clients.iter().map(Vec::len).sum();
         while number < connections {
             let mut client = Client::connect(self.gateway.address(), number);
-            // The kernel chooses the shard. A client that is not needed there closes again.
+            // The kernel chooses the shard. If that shard has its share already, the client closes.
             let shard = client.shard();
             let share = connections / shards + usize::from(shard < connections % shards);
             if self.clients[shard].len() < share {
@@ -170,7 +171,7 @@ impl Stage {
         start.elapsed()
     }
 
-    /// Stops the gateway. No client gets anything more.
+    /// Stops the gateway, and checks that no client has received other bytes.
     fn end(self) {
         self.gateway.stopper().stop();
         assert_eq!(self.gateway.join(), Ok(()));
@@ -195,8 +196,8 @@ async fn shard(app: App) -> Json<[u16; 1]> {
     Json([app.shard().0])
 }
 
-/// The messages of one work and their answers, as bytes. Neighbours and successive rounds have different messages,
-/// so a late, doubled or misplaced answer is found.
+/// The messages of one work and their answers, as bytes. Neighbouring clients and successive rounds have different
+/// messages, so the bench finds an answer that is late, doubled or at the wrong client.
 struct Script {
     work: Work,
     exchanges: Vec<(Vec<u8>, Vec<u8>)>,
@@ -239,19 +240,19 @@ impl Script {
                     client.send(&exchange(client).0);
                 }
             }
-            // From the last one on: the thread sleeps once in a round, not once for each answer.
+            // The last client first: so the thread sleeps once in a round, and not once for each answer.
             for client in clients.iter_mut().rev() {
                 client.expect(&exchange(client).1);
             }
             if is_fan_out {
-                // The next broadcast begins when all have this one: no client falls behind.
+                // The next broadcast begins when all clients have this one, so no client falls behind.
                 barrier.wait();
             }
         }
     }
 }
 
-/// Returns the package of a request, or with id 0 of a notify. All lengths have one byte.
+/// Returns the package of a request, or of a notify if the id is 0. All lengths have one byte.
 fn package_of(id: u8, route: &str, body: &str) -> Vec<u8> {
     let head: &[u8] = if id == 0 { &[2] } else { &[0, id] };
     let bytes = head.len() + 1 + route.len() + body.len();
@@ -330,7 +331,7 @@ fn backend() -> SocketAddr {
     address
 }
 
-/// Answers each forward with its body, those of one read with one write, until the gateway ends.
+/// Answers each forward with its body until the gateway ends. Writes all answers to one read at once.
 fn serve(mut link: TcpStream) {
     link.set_nodelay(true).expect("an open socket");
     let (mut input, mut answers) = (Vec::new(), Vec::new());

@@ -1,6 +1,6 @@
-//! Instructions of a request, held against the baseline in `benches/instructions.json`: of the whole way of
-//! an echo over WebSocket through a gateway in memory, of a shard's two halves of the way of a forward, and of five
-//! pure functions that a forward passes.
+//! Numbers of instructions for a request, compared with the baseline in `benches/instructions.json`: for the whole
+//! way of an echo over WebSocket through a gateway in memory, for the two halves of a forward's way through a shard,
+//! and for five pure functions that a forward passes.
 //!
 //! The other benches say how long something takes, here and today. The counts of callgrind do not
 //! depend on other work on the machine, so this bench can fail: it finds a function that costs more. Save a lower
@@ -8,8 +8,8 @@
 //! callgrind, with some rounds and with twice as many: the difference is without the start. Of the
 //! gateway only the shards are counted, not the client and the server that the bench plays.
 //!
-//! The whole way is shown by stage too. The stage of an instruction is the room of the source file that it was
-//! compiled from, so code that the compiler inlines counts for the room that it was written in.
+//! The bench also shows the whole way by stage. The stage of an instruction is the folder of the source file that it
+//! was compiled from. So code that the compiler inlines counts for the folder in which it was written.
 //!
 //! Counts are those of one compiler, which the baseline names, and of a processor with AVX2. With
 //! another compiler they are shown and not compared.
@@ -89,22 +89,22 @@ const FUNCTIONS: &[Counted] = &[
     ),
 ];
 
-/// The stages of a way, each with a part of the path of its source files; the first match counts.
+/// The stages of a way: a part of the path of the source files, and the name. The first match counts.
 const STAGES: &[(&str, &str)] = &[
-    ("src/net/", "net: cuts what was read"),
+    ("src/net/", "net: cuts the read bytes into units"),
     ("src/client/", "client: protocol machine"),
     ("src/wire/json", "wire: JSON"),
     ("src/wire/", "wire: frames, packages, messages"),
-    ("src/route/", "route: its handler"),
+    ("src/route/", "route: look-up of the handler"),
     ("src/session/", "session: look-up"),
     ("src/handler/", "handler: arguments, future, reply"),
     ("src/push/", "push: outbox"),
-    ("src/", "shard: from one to the next"),
+    ("src/", "shard: the steps between the others"),
     ("/malloc/", "memory: allocate and free"),
     ("", "other crates: copies, UTF-8, hashes"),
 ];
 
-/// Turns of an echo.
+/// Number of turns in which the shard answers echoes.
 const TURNS: u64 = 200;
 /// Messages that a shard reads at once: the turn's own instructions are shared, as under load.
 const BATCH: u64 = 50;
@@ -260,7 +260,7 @@ fn by_stage(text: &str) -> BTreeMap<usize, u64> {
     let mut is_of_callee = false;
     for line in text.lines() {
         match line.split_once('=') {
-            // The path stands only where its number comes up for the first time.
+            // The file names a path only once. After that only its number stands there.
             Some((key @ ("fl" | "fi" | "fe" | "cfi" | "cfl"), name)) => {
                 let (number, path) = name.split_once(' ').unwrap_or((name, ""));
                 let path = path.trim_start_matches(concat!(env!("CARGO_MANIFEST_DIR"), "/"));
@@ -268,7 +268,7 @@ fn by_stage(text: &str) -> BTreeMap<usize, u64> {
                 if !key.starts_with('c') {
                     file = path;
                 }
-                // A function of another crate that was inlined belongs to the code around it.
+                // An inlined function of another crate belongs to the code around it.
                 if matches!(key, "fi" | "fe") && file.starts_with("src/") {
                     stage = stage_of(file);
                 }
@@ -276,7 +276,7 @@ fn by_stage(text: &str) -> BTreeMap<usize, u64> {
             Some(("fn", _)) => stage = stage_of(file),
             Some(("calls", _)) => is_of_callee = true,
             Some(_) => {}
-            // A position and a cost; the totals have a name in front.
+            // The line has a position and a cost. The lines of totals begin with a name.
             None if line
                 .starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) =>
             {

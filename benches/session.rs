@@ -174,13 +174,14 @@ fn binding(c: &mut Criterion) {
     );
 }
 
-/// A look-up in indexes of several sizes: beyond the caches of the processor it costs more, and no more than that.
+/// A look-up in indexes of several sizes. It costs more only where the index is larger than the caches of the
+/// processor.
 fn binding_by_size(c: &mut Criterion) {
     for size in [10_000, 100_000, 1_000_000] {
         let sids = (0..size).map(|slot| Sid::new(ShardId(1), slot, 1));
         let sids: Vec<Sid> = sids.collect();
         let (binding, uids) = indexed(&sids);
-        // Spread over the whole index: the step and the size have no common divisor.
+        // The step and the size have no common divisor, so the uids are from all parts of the index.
         let asked: Vec<&str> = (0..SESSIONS)
             .map(|at| uids[at * 7_919 % uids.len()].text())
             .collect();

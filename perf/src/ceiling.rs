@@ -36,7 +36,7 @@ pub(crate) struct Options {
     /// Backend that answers the requests of `load --kind forward`; loopback only
     #[arg(long)]
     backend: Option<SocketAddr>,
-    /// Milliseconds for which pushes gather, for one write per session; by default each is one write
+    /// Milliseconds for which pushes gather, to leave in one write per session; by default each push is one write
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=1000))]
     flush: Option<u64>,
     /// Ends by itself after this long
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     serve(options, &listener)
 }
 
-/// The loop.
+/// Runs the loop.
 fn serve(options: &Options, listener: &TcpListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -109,12 +109,12 @@ fn serve(options: &Options, listener: &TcpListener) -> io::Result<()> {
     Ok(())
 }
 
-/// The bodies of pushes that were asked for.
+/// Pushes that clients have asked for.
 struct Pushes {
-    /// The time for which they wait for others.
+    /// Time for which they gather; `None`: each one leaves at once.
     gather: Option<Duration>,
     bodies: Vec<Vec<u8>>,
-    /// The end of this time for the first of them.
+    /// Time at which the gathered ones leave.
     due: Option<Instant>,
 }
 
@@ -126,7 +126,7 @@ impl Pushes {
         })
     }
 
-    /// Sends what is due: each body by itself, or those that have gathered in one write per session.
+    /// Sends the pushes that are due: each one by itself, or the gathered ones in one write per session.
     fn send(&mut self, connections: &mut Connections<'_>) -> io::Result<()> {
         if self.bodies.is_empty() {
             return Ok(());
@@ -147,11 +147,11 @@ impl Pushes {
 
 struct Connections<'e> {
     epoll: &'e OwnedFd,
-    /// The interval that clients are told.
+    /// Heartbeat interval that the handshake tells clients.
     heartbeat: Option<u16>,
     slots: Vec<Option<Connection>>,
     free: Vec<usize>,
-    /// Free after this batch of events.
+    /// Slots that are free after this batch of events.
     freed: Vec<usize>,
 }
 
@@ -195,7 +195,7 @@ impl Connections<'_> {
         connection.watch_again(self.epoll, slot, was_blocked)
     }
 
-    /// One plain write to every session but those that ask for broadcasts.
+    /// Writes the bodies to every session except those that ask for broadcasts: one plain write for each.
     fn broadcast(&mut self, bodies: &[Vec<u8>]) -> io::Result<()> {
         let encoded = [Transport::Tcp, Transport::Websocket].map(|transport| {
             let framing = Framing {
@@ -226,16 +226,16 @@ struct Connection {
     transport: Option<Transport>,
     /// The interval that it is told.
     heartbeat: Option<u16>,
-    /// True for one that asks for broadcasts.
+    /// True if this client asks for broadcasts.
     is_source: bool,
-    /// Answers of the backend that came in this batch of events.
+    /// Answers from the backend in this batch of events.
     answers: Vec<u8>,
 }
 
-/// The things that the packages of one read may need.
+/// State for the packages of one read.
 struct Turn<'a> {
     slot: usize,
-    /// For the answers to them.
+    /// Answers to the packages.
     out: &'a mut Vec<u8>,
     pushes: &'a mut Vec<Vec<u8>>,
     backend: Option<&'a mut Backend>,
@@ -288,7 +288,7 @@ impl Connection {
         }
     }
 
-    /// One write. A broken connection is dropped when its event comes.
+    /// Writes once. A later event removes a broken connection.
     fn write(&mut self, epoll: &OwnedFd, slot: usize, bytes: &[u8]) -> io::Result<()> {
         let was_blocked = self.stream.is_blocked();
         match self.stream.write(bytes) {
@@ -297,7 +297,7 @@ impl Connection {
         }
     }
 
-    /// Waits for room in place of requests while bytes wait for the socket: requests stay in the
+    /// Watches the socket for room instead of requests while bytes wait for it. So requests stay in the
     /// kernel until the answers to earlier ones have left.
     fn watch_again(&self, epoll: &OwnedFd, slot: usize, was_blocked: bool) -> io::Result<()> {
         if self.stream.is_blocked() == was_blocked {
@@ -324,7 +324,7 @@ impl Turn<'_> {
 
 /// A request message.
 struct Request<'a> {
-    /// As it came: a varint.
+    /// The id as a varint, as it came.
     id: &'a [u8],
     route: &'a [u8],
     body: &'a [u8],

@@ -169,7 +169,7 @@ impl Options {
                 Some("--kind connect goes with neither --rate nor --flood")
             }
             Work::Push | Work::Notify if ceiling => Some(
-                "--kind push and notify do not go with --server ceiling, which has neither users nor notifies",
+                "--kind push and --kind notify do not go with --server ceiling, which has no users and answers no notifies",
             ),
             Work::Forward if ceiling && self.start.backend == Backend::Genuine => {
                 Some("--server ceiling needs --backend synthetic, which answers in order")

@@ -1,6 +1,6 @@
 //! Genuine Pomelo 2.2.7 and Pinus 1.7.4 servers. The applications are `perf/peers/`; their packages
 //! are installed once, under the target directory, and each run has a copy with ports of its own.
-//! And the echo over µWebSockets, which is built there.
+//! The echo over µWebSockets is built under the target directory too.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -205,18 +205,18 @@ fn home(peer: &str) -> io::Result<PathBuf> {
     Ok(target.join("perf-peers").join(peer))
 }
 
-/// Builds the echo over µWebSockets, unless it is built, and returns its path. The error is
-/// `Unsupported` where it cannot be built.
+/// Builds the echo over µWebSockets, unless it is built already, and returns its path. The error is
+/// `Unsupported` if this machine cannot build it.
 pub(crate) fn build_uwebsockets() -> io::Result<PathBuf> {
     let home = home("uwebsockets")?;
-    // Cargo writes there; the repository stays as it is.
+    // Cargo writes into this folder, and not into the repository.
     copy(&Path::new(SOURCE_DIR).join("uwebsockets"), &home)?;
     let mut command = Command::new("cargo");
     command.args(["build", "--release", "--quiet", "--target-dir", "target"]);
     command.current_dir(&home);
     let (mut cargo, _) = Process::spawn("cargo", &mut command)?;
     if !cargo.succeeds(INSTALL_TIMEOUT)? {
-        let text = "perf/peers/uwebsockets needs cargo, g++ and its packages; see the lines above";
+        let text = "cannot build perf/peers/uwebsockets, which needs cargo, g++ and its packages; cargo printed the cause above";
         return Err(io::Error::new(ErrorKind::Unsupported, text));
     }
     Ok(home.join("target/release/tangelo-perf-peer-uwebsockets"))
@@ -249,8 +249,8 @@ fn install(source: &Path, home: &Path) -> io::Result<PathBuf> {
     Ok(node_modules)
 }
 
-/// Copies a file, or a directory with all in it. A file that is there already keeps its age, so that
-/// nobody builds it again.
+/// Copies a file, or a directory with all in it. Leaves a file with the same text alone, so that Cargo
+/// does not build it again.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     if !from.is_dir() {
         let text = fs::read(from)?;

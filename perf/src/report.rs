@@ -36,7 +36,7 @@ pub(crate) struct Machine {
 pub(crate) struct RowResult {
     pub(crate) name: &'static str,
     pub(crate) work: &'static str,
-    /// The work and the messages per second, of an open loop.
+    /// Place of the row in the plot of CPU per message.
     pub(crate) point: Option<Point>,
     pub(crate) sides: Vec<SideResult>,
     pub(crate) checks: Vec<CheckResult>,

@@ -116,7 +116,7 @@ impl Target {
         }
     }
 
-    /// Returns the number of one round that [`Self::is_met_by`] judges.
+    /// Returns the result of one round, which [`Self::is_met_by`] judges.
     pub(crate) fn result(self, metric: Metric, ours: f64, theirs: f64) -> f64 {
         match self {
             Better(..) if metric != Rate => theirs / ours,
@@ -137,11 +137,11 @@ impl Target {
 use Metric::*;
 use Target::*;
 
-/// A server: its side's name, and the options that a row's command needs for it.
+/// A server: the name of its side, and its options for the command of a row.
 type Server = (&'static str, &'static str);
 
 const TANGELO: Server = ("tangelo", "");
-/// The gateway as the ceilings are: it lets nothing gather before it serves it.
+/// The gateway without gathering: like the ceilings, it serves each message at once.
 const AT_ONCE: Server = ("turn_min 0", "--server-arg=--set --server-arg=turn_min=0s");
 const CEILING: Server = ("ceiling", "--server ceiling");
 const UWEBSOCKETS: Server = ("µWebSockets", "--server uwebsockets");
@@ -168,7 +168,7 @@ fn row(
     }
 }
 
-/// The same work at one rate, independent of the answers.
+/// Makes a row of an open loop: the work at one rate, independent of the answers.
 fn at_rate(
     name: &str,
     work: &'static str,
@@ -190,7 +190,7 @@ fn at_rate(
     }
 }
 
-/// The same work at one size. `option` of the command sets the size.
+/// Makes a row of the work at one size, which `option` of the command sets.
 fn at_size(
     name: &str,
     (work, quantity): (&'static str, &'static str),
@@ -215,7 +215,7 @@ fn check((of, _): Server, metric: Metric, target: Target) -> Check {
     Check { of, metric, target }
 }
 
-/// A check of CPU.
+/// Makes a check of CPU.
 fn cpu(of: Server, target: Target) -> Check {
     check(of, CpuUs, target)
 }
@@ -241,7 +241,7 @@ pub(crate) static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
     rows
 });
 
-/// Each answer sends the next message.
+/// Rows in which a client sends its next message when it has an answer.
 fn closed_loop() -> Vec<Row> {
     const POMELO_BUFFER: Server = ("Pomelo, buffer", "--scheduler buffer --server pomelo");
     const CEILING_BUFFER: Server = (CEILING.0, "--scheduler buffer --server ceiling");
@@ -359,7 +359,7 @@ fn closed_loop() -> Vec<Row> {
     ]
 }
 
-/// The loads that operators run: nothing hides the cost of a wake-up.
+/// Rows at a fixed rate, as operators have it. Here nothing hides the cost of a wake-up.
 fn open_loop() -> Vec<Row> {
     let echo = |rate| {
         let gathered = match rate {
@@ -423,8 +423,8 @@ fn open_loop() -> Vec<Row> {
     rows
 }
 
-/// The cost of a message as the number of connections, members or shards grows. The ceiling shows how much of the growth
-/// belongs to the kernel.
+/// Rows with a growing number of connections, members or shards. The ceiling shows how much of the growing cost of a
+/// message belongs to the kernel.
 fn growth() -> Vec<Row> {
     let beside_ceiling = [cpu(AT_ONCE, within(1.2, CEILING))];
     let connections = |size| {
@@ -457,7 +457,7 @@ fn growth() -> Vec<Row> {
             ("load --connections 1000 --rate 10000 --cores 1", "--shards"),
             size,
             &[AT_ONCE, TANGELO],
-            // With messages this rare in each shard, gathering may save nothing, and must not cost.
+            // Messages are rare in each shard here, so gathering can save nothing. It must not cost CPU.
             &[cpu(TANGELO, within(1.05, AT_ONCE))],
         )
     };
@@ -467,7 +467,7 @@ fn growth() -> Vec<Row> {
     rows
 }
 
-/// The slowest messages at about half of what the gateway can do.
+/// Rows of the slowest messages, at about half of the gateway's highest rate.
 fn tails() -> Vec<Row> {
     const TWO: Server = (
         "2 shards, turn_min 0",

@@ -1,5 +1,5 @@
-//! Calls between servers: MQTT packets used as a pipe for JSON. Only what a backend reads and writes,
-//! and a forwarded message of a frontend.
+//! Calls between servers: MQTT packets used as a pipe for JSON. This is only the part that a backend
+//! needs, and the call with which a frontend forwards a message.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -171,8 +171,8 @@ pub(crate) fn value(payload: &[u8], id: u64) -> Option<&[u8]> {
     rest.strip_prefix(br#","resp":[null,"#)?.strip_suffix(b"]}")
 }
 
-/// Connects to another server to call it. It never answers the first packet; calls may follow at
-/// once.
+/// Connects to another server to call it. That server never answers the first packet, so calls may
+/// follow at once.
 pub(crate) fn connect_to_server(address: SocketAddr) -> io::Result<TcpStream> {
     let mut socket = connect(address)?;
     let mut out = Vec::new();

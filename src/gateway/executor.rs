@@ -21,7 +21,7 @@ use crate::net::poller::Poller;
 /// If it fires before the first task of a turn runs, because the thread was off its core for longer than the
 /// timer, glommio 0.9 parks the thread although tasks are ready to run (`run_task_queues`). Nothing wakes the
 /// thread if the tick is one of those tasks. Nothing needs the timer: a loop over much work gives the core up
-/// by itself (`clock::yield_to_reactor`), and so does each future of the application (`Pulse::run`).
+/// by itself (`clock::yield_to_reactor`), and so does each future of the application (`Activity::run`).
 const PREEMPT_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 const PROBE_THREAD: &str = "tangelo-probe";
 
@@ -57,7 +57,7 @@ pub(super) fn executor_in_memory() -> Result<LocalExecutor> {
     executor(&Placement::Unbound)
 }
 
-/// Makes the poller of the shard of the calling thread.
+/// Makes the poller for the shard that runs on the calling thread.
 pub(super) fn poller(bell: &Arc<Doorbell>, turn_min: Duration) -> Result<Poller> {
     Poller::new(bell, turn_min)
         .map_err(|error| Error::Host(format!("cannot create an epoll instance: {error}")))

@@ -79,7 +79,7 @@ struct Watch {
     usage: Option<Usage>,
     /// Part of the application that ran on its thread at the last report.
     work: String,
-    /// Something waited for the shard at the last check, although it dozed.
+    /// True if, at the last check, something waited for the shard while it dozed.
     kept_waiting: bool,
     /// Number of ticks when the watchdog woke the shard from sleep.
     woken_at: Option<u64>,
@@ -130,8 +130,8 @@ impl Watch {
         }
     }
 
-    /// Returns true if the shard sleeps rightly without ticks. Something that waits for it must have waited since the
-    /// last check: it may have come a moment ago.
+    /// Returns true if the shard dozes and nothing keeps it waiting. An event that this check sees for the first time
+    /// does not count yet, because it may have come a moment ago.
     fn may_doze(&mut self) -> bool {
         let dozes = self.bell.dozes();
         let waits = dozes && self.bell.has_waiting();

@@ -215,7 +215,7 @@ impl Router {
         &self.at(index).route
     }
 
-    /// Returns the route of an index; `None` for the fallback, which serves any route.
+    /// Returns the route of the handler at `index`; `None` for the fallback, which serves any route.
     pub(crate) fn own_route(&self, index: usize) -> Option<&str> {
         self.entries.get(index).map(|entry| &*entry.route)
     }

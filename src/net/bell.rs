@@ -1,9 +1,9 @@
 //! The doorbell of a shard: the only way in which another thread wakes it.
 //!
-//! A shard sleeps in one place, its poller's wait for events. Another thread first leaves what it brings in a
-//! queue, then rings. A ring of a shard that is awake costs no system call ([`sleep`]).
+//! A shard sleeps in one place: its poller waits for events. Another thread first puts its message into a queue of
+//! the shard, then it rings. While the shard is awake, a ring costs no system call ([`sleep`]).
 //!
-//! **Absent**: what the threads bring.
+//! **Absent**: the messages in the queues.
 
 use std::cell::RefCell;
 use std::io;
@@ -25,11 +25,11 @@ use std::sync::atomic;
 
 use sleep::Sleep;
 
-/// Number of the eventfd among the descriptors of the poller. No socket has it.
+/// Key of the eventfd among the descriptors of the poller. No socket has this key.
 const KEY: u64 = u64::MAX;
 
 thread_local! {
-    /// The bell of the shard of this thread, if the shard sleeps in a poller.
+    /// The bell of the shard on this thread, if the shard sleeps in a poller.
     static OWN: RefCell<Option<Arc<Doorbell>>> = const { RefCell::new(None) };
 }
 
@@ -37,15 +37,15 @@ thread_local! {
 #[derive(Debug)]
 pub struct Doorbell {
     sleep: Sleep,
-    /// The shard sleeps, and does not tick until something wakes it.
+    /// True while the shard sleeps without ticks, until something wakes it.
     dozes: AtomicBool,
-    /// Absent while the shard starts, and in a gateway in memory, where the waker alone wakes the shard.
+    /// Empty while the shard starts, and always in a gateway in memory, where the waker alone wakes the shard.
     poller: OnceLock<PollerFds>,
-    /// Wakes the task that receives.
+    /// Waker of the task that receives from other shards.
     // Locked once per ring that the shard sees, never per message.
     #[allow(clippy::disallowed_types)]
     waker: std::sync::Mutex<Option<Waker>>,
-    /// Tasks that other threads have woken. Bound: each task stands in it once.
+    /// Tasks that other threads have woken. Bound: each task is in it at most once.
     woken: (Sender<Arc<TaskWaker>>, Receiver<Arc<TaskWaker>>),
 }
 
@@ -70,7 +70,7 @@ impl Default for Doorbell {
 }
 
 impl Doorbell {
-    /// Rings. Returns true if that woke the shard from sleep.
+    /// Rings. Returns true if this ring woke the shard.
     pub fn ring(&self) -> bool {
         if !self.sleep.ring() {
             return false;
@@ -83,8 +83,8 @@ impl Doorbell {
         true
     }
 
-    /// Wakes the shard in every way, even if an earlier ring should have done so, for a caller that sees
-    /// it asleep. Call it rarely: each call that the shard has not noticed yet holds a reference to the
+    /// Wakes the shard in every way, even if an earlier ring should have done so. The watchdog calls this when a shard
+    /// does not tick. Call it rarely: each call that the shard has not noticed yet holds a reference to the
     /// receiving task, and glommio panics at 32 767 of them.
     pub fn wake(&self) {
         self.sleep.ring();
@@ -94,7 +94,7 @@ impl Doorbell {
         self.wake_receiver();
     }
 
-    /// Makes later rings wake the calling task. It calls this before it looks into its queue.
+    /// Makes later rings wake the calling task. The task calls this before it looks into its queue.
     pub fn listen(&self, cx: &Context<'_>) {
         let mut waker = self
             .waker
@@ -123,14 +123,14 @@ impl Doorbell {
         Ok(())
     }
 
-    /// Announces that the shard is about to sleep, and whether it ticks meanwhile. Returns false if the bell has
-    /// rung, so the shard must not sleep.
+    /// Announces that the shard is about to sleep, and whether its next tick ends this sleep. Returns false if the
+    /// bell has rung: then the shard must not sleep.
     pub(crate) fn begin_sleep(&self, ticks: bool) -> bool {
         self.dozes.store(!ticks, Relaxed);
         self.sleep.begin()
     }
 
-    /// Ends a sleep, or an announced one, and hands on what came with the rings.
+    /// Ends a sleep, or takes its announcement back. Wakes the tasks for which the bell rang.
     pub(crate) fn end_sleep(&self) {
         self.dozes.store(false, Relaxed);
         self.sleep.end();
@@ -149,7 +149,7 @@ impl Doorbell {
         self.dozes.load(Relaxed)
     }
 
-    /// Returns true if a ring or an event waits for the shard. This takes nothing from it.
+    /// Returns true if a ring or an event waits for the shard. The call takes neither away.
     pub fn has_waiting(&self) -> bool {
         let Some(poller) = self.poller.get() else {
             return self.sleep.is_rung();
@@ -175,8 +175,8 @@ impl Doorbell {
 }
 
 impl PollerFds {
-    /// Ends the sleep. The counter of an eventfd takes 2^64 writes; the poller watches for the edge of each write, so
-    /// nobody has to read it.
+    /// Ends the sleep. Each write to the eventfd is an event for the poller, so nobody has to read it. Its counter has
+    /// room for 2^64 - 2 writes.
     fn wake(&self) {
         let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
     }
@@ -188,7 +188,7 @@ impl PollerFds {
 pub(crate) struct TaskWaker {
     bell: Arc<Doorbell>,
     is_queued: AtomicBool,
-    /// Used and dropped only on the shard's thread.
+    /// Waker of glommio. Only the shard's thread uses and drops it.
     #[allow(clippy::disallowed_types)]
     waker: std::sync::Mutex<Option<Waker>>,
 }
@@ -233,8 +233,8 @@ impl Wake for TaskWaker {
     }
 }
 
-/// Polls a future with a waker that every thread may use, for as long as this lives. A gateway in memory needs none
-/// and has none: its shards sleep in glommio.
+/// A waker that every thread may use, for the polls of one future. In a gateway in memory it is empty, because shards
+/// there sleep in glommio.
 pub(crate) struct AnyThread(Option<(Arc<TaskWaker>, Waker)>);
 
 impl Default for AnyThread {
@@ -258,7 +258,7 @@ impl AnyThread {
         self.0.is_some()
     }
 
-    /// Calls `poll` with the waker.
+    /// Calls `poll` with the waker, or with that of `cx` if this is empty.
     pub(crate) fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,

@@ -9,7 +9,7 @@ use crossbeam_channel::{TryRecvError, bounded};
 
 use super::bell::AnyThread;
 
-/// Runs `work` on a new thread, and waits for its result. In a gateway in memory it runs at once.
+/// Runs `work` on a new thread, and waits for its result. In a gateway in memory, runs it at once on this thread.
 ///
 /// Errors: the system refuses the thread, or `work` panicked.
 /// Cost:   a thread: for rare work only.
@@ -29,7 +29,8 @@ pub(crate) async fn run<T: Send + 'static>(
                 let wake = WakeOnDrop(cx.waker().clone());
                 thread::Builder::new().name(name.into()).spawn(move || {
                     let _wake = wake;
-                    // Dropped before the wake-up, also when `work` panics.
+                    // `sender` is dropped before `_wake`, also when `work` panics. So the task that wakes up sees the
+                    // result or a closed channel.
                     let sender = sender;
                     let _ = sender.send(work());
                 })?;

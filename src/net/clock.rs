@@ -13,7 +13,7 @@ use glommio::timer::Timer;
 
 thread_local! {
     static VIRTUAL: RefCell<Option<Rc<VirtualClock>>> = const { RefCell::new(None) };
-    /// The sleeping tasks of the shard of this thread, if its poller wakes them.
+    /// The sleeping tasks of this thread, if a poller wakes them.
     static SLEEPERS: RefCell<Option<Rc<Sleepers>>> = const { RefCell::new(None) };
 }
 
@@ -84,7 +84,8 @@ pub(crate) async fn real_sleep(duration: Duration) {
     }
 }
 
-/// Lets glommio poll its own timers and files once. The calling task must be the only one that is always ready.
+/// Lets glommio poll its own timers and files once. It polls only when no task is ready, so no other task may be
+/// ready all the time.
 #[allow(
     clippy::disallowed_methods,
     reason = "glommio polls only when no task is ready"
@@ -95,7 +96,7 @@ pub(super) async fn let_glommio_poll() {
         if sleep.is_some() {
             return Poll::Ready(());
         }
-        // On a cold or slow core the time is over before the sleep begins: then a longer one begins.
+        // On a slow core a time this short can end before the first poll. Then the loop tries twice the time.
         let mut time = Duration::from_micros(1);
         while sleep.is_none() {
             let mut timer = Timer::new(time);
@@ -109,13 +110,13 @@ pub(super) async fn let_glommio_poll() {
     .await;
 }
 
-/// Makes the calling thread sleep by `sleepers`, which its poller wakes.
+/// Adds the later sleeps of the calling thread to `sleepers`, which its poller wakes.
 pub(super) fn use_sleepers(sleepers: &Rc<Sleepers>) {
     SLEEPERS.set(Some(sleepers.clone()));
 }
 
-/// Lets other tasks run and the poller look at the sockets, which a plain yield does not do. With a virtual
-/// clock there are no sockets.
+/// Lets other tasks run, and waits until the poller has looked at the sockets. A plain yield lets it look only now
+/// and then. With a virtual clock there are no sockets.
 pub(crate) async fn yield_to_reactor() {
     match virtual_clock() {
         Some(_) => future::yield_now().await,
@@ -128,8 +129,9 @@ pub(crate) async fn yield_to_reactor() {
 /// Bound: one entry per sleeping task.
 #[derive(Debug, Default)]
 pub(super) struct Sleepers {
-    /// Wakers by wake-up time and order of the sleeps.
+    /// Wakers by wake-up time and number of the sleep.
     sleeping: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    /// Number of the last sleep.
     last: Cell<u64>,
 }
 
@@ -153,8 +155,8 @@ impl Sleepers {
         (first.key().0 <= now).then(|| first.remove())
     }
 
-    /// Waits until [`Sleepers::wake_due`] has seen `until`; for ever if that is beyond the range of the
-    /// clock.
+    /// Waits until [`Sleepers::wake_due`] is called with `until` or a later time. `None` is a time beyond the range of
+    /// the clock: then the wait never ends.
     async fn sleep_until(self: Rc<Self>, until: Option<Instant>) {
         self.last.set(self.last.get() + 1);
         let Some(until) = until else {
@@ -184,7 +186,7 @@ impl Future for Sleep {
         let began = std::mem::replace(&mut self.began, true);
         let mut sleeping = self.sleepers.sleeping.borrow_mut();
         match sleeping.get_mut(&self.key) {
-            // Woken early, by something else in its task.
+            // Something else in the task woke it early.
             Some(waker) => waker.clone_from(cx.waker()),
             None if began => return Poll::Ready(()),
             None => {

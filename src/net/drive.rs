@@ -85,7 +85,8 @@ pub(crate) fn read(
                 Poll::Ready(Ok(received)) if received < budget => budget -= received,
                 Poll::Ready(Ok(_)) => {
                     budget = READ_BUDGET_BYTES;
-                    // Boxed because few connections ever need it, and each one would hold its memory.
+                    // Boxed, because few connections ever pause. Without the box each connection would hold this
+                    // memory.
                     pause = Some(Box::pin(clock::yield_to_reactor()));
                 }
                 Poll::Ready(Err(end)) => return Poll::Ready(end),

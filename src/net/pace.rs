@@ -1,28 +1,30 @@
-//! The pace of a shard's looks at its sockets: under load, bytes gather for a moment between two looks.
+//! The pace of a shard's looks at its sockets: under load, events gather for a moment between two looks.
 //!
-//! A shard that looks after each message pays a wake-up for each message. Network cards have the same problem and
-//! let packets gather before they interrupt. A shard does so too, for at most `turn_min` from one look to the
-//! next, and only while that pays: the first bytes after a pause are handled at once, and if a gathering brought
-//! only one event, the following looks do not wait.
+//! A shard that looks after each message pays a wake-up for each message. Network cards have the same problem, and
+//! let packets gather before they interrupt. A shard does the same, for at most `turn_min` from one look to the
+//! next, and only while it pays. The shard handles the first message after a pause at once. If a gathering brought
+//! fewer than two events, the next looks do not wait.
 
 use std::time::{Duration, Instant};
 
-/// Events that a look must find after a gathering, so that the gathering has paid.
+/// Least number of events of a gathering that pays.
 const EVENTS_MIN: usize = 2;
-/// Looks without a gathering after one that did not pay. The number doubles with each further one, up to this.
+/// Most looks without a gathering after one that did not pay. The number begins with 1, and doubles with each further
+/// one that did not pay.
 const SKIP_MAX: u32 = 64;
 
-/// Decides how long a shard lets bytes gather before it looks.
+/// The decision how long a shard lets events gather before it looks.
 #[derive(Debug)]
 pub(super) struct Pace {
     /// Least time from one look that found events to the next look; zero: never gather.
     turn_min: Duration,
     /// Start of the present turn: the last look that found events.
     began: Instant,
-    /// The present turn began soon after the turn before it, or with many events.
+    /// True if the present turn began within `turn_min` of the one before, or with a gathering that paid.
     is_loaded: bool,
-    /// Looks that do not gather, from now on and after the last gathering that did not pay.
+    /// Number of the next looks that do not gather.
     skip: u32,
+    /// Value of `skip` after the last gathering; 0 if that one paid.
     skipped: u32,
 }
 
@@ -49,7 +51,7 @@ impl Pace {
         (self.began + self.turn_min).saturating_duration_since(now)
     }
 
-    /// Notes a look that ended at `now` and found `events`, and whether it came after a gathering.
+    /// Records a look that ended at `now` and found `events`, and whether it came after a gathering.
     pub(super) fn looked(&mut self, now: Instant, events: usize, gathered: bool) {
         let pays = events >= EVENTS_MIN;
         if gathered {

@@ -1,9 +1,9 @@
 //! The readiness of a shard's sockets, and the one place where a shard sleeps: an epoll instance.
 //!
-//! The poller is a task that stands behind all ready tasks of its shard. When no other task is ready, it
-//! waits for events of sockets, for the doorbell, or for the next wake-up time of a sleeping task. So a
-//! message costs three system calls: this wait, a read, and a write. glommio schedules the tasks, and
-//! its own rings have nothing to do while the shard runs.
+//! The poller is a task that runs after all ready tasks of its shard. When no other task is ready, it
+//! waits for an event of a socket, for the doorbell, or for the next wake-up time of a sleeping task. So a
+//! message that comes alone costs three system calls: this wait, a read, and a write. glommio only
+//! schedules the tasks; the gateway does not use its io_uring.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -31,7 +31,7 @@ const EVENTS_MAX: usize = 512;
 /// Rounds of ready tasks after which the poller looks although some are still ready.
 const ROUNDS_MAX: u32 = 16;
 
-/// Time between two polls of glommio's own timers and files. The gateway uses none, but a handler may.
+/// Least time between two polls of glommio's own timers and files. The gateway uses none, but a handler may.
 const GLOMMIO_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Wakes the tasks that wait for a socket of their shard.
@@ -43,7 +43,7 @@ pub struct Poller {
     watched: RefCell<Slab<Watched>>,
     bell: Arc<Doorbell>,
     sleepers: Rc<Sleepers>,
-    /// The task that waits for the next sleep of the shard to end.
+    /// Waker of the task in [`Poller::doze`].
     dozing: RefCell<Option<Waker>>,
     pace: RefCell<Pace>,
 }
@@ -66,8 +66,8 @@ struct Watched {
 pub(crate) type Key = u32;
 
 impl Poller {
-    /// Creates the poller of the shard of the calling thread. From now on, tasks of this thread sleep by it, and
-    /// `bell` ends its waits.
+    /// Creates the poller for the shard on the calling thread. From now on it wakes the sleeping tasks of this thread,
+    /// and `bell` ends its waits.
     ///
     /// `turn_min`: see [`Pace`].
     pub fn new(bell: &Arc<Doorbell>, turn_min: Duration) -> io::Result<Self> {
@@ -143,8 +143,8 @@ impl Poller {
         self.watched.borrow_mut()[key as usize].is_writable = false;
     }
 
-    /// Waits until something has woken the shard. The calling task, the only one that may wait so, runs before the
-    /// tasks that were woken with it.
+    /// Waits until something has woken the shard. The calling task then runs before all other tasks that were woken.
+    /// Only one task of a shard may call this.
     pub async fn doze(&self) {
         let mut began = false;
         poll_fn(|cx| {
@@ -158,7 +158,7 @@ impl Poller {
         .await;
     }
 
-    /// Wakes the tasks of the shard, and sleeps while none is ready, without end.
+    /// Wakes the tasks of the shard, and sleeps while none is ready. Never returns.
     pub async fn run(&self) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let mut rounds = 0;
@@ -178,8 +178,8 @@ impl Poller {
         }
     }
 
-    /// Wakes the tasks whose events have happened. If the shard `may_sleep`, lets events gather first, and waits for
-    /// the first one. Returns the time at the end.
+    /// Wakes the tasks whose events have happened. If the shard `may_sleep`, first lets events gather for a moment, or
+    /// waits for an event. Returns the time at the end.
     fn look(&self, events: &mut Vec<Event>, may_sleep: bool) -> Instant {
         let mut pace = self.pace.borrow_mut();
         let mut timeout = Some(Timespec::default());

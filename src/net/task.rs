@@ -1,7 +1,7 @@
 //! The tasks of a shard, and the count of their polls.
 //!
-//! glommio runs the ready tasks of a thread in the order of their wake-ups, but does not say whether one is
-//! left. The poller needs that answer before it sleeps, so each task of a shard counts its polls.
+//! glommio runs the ready tasks of a thread in the order of their wake-ups, but it does not say whether one is
+//! left. The poller must know this before it sleeps, so each task of a shard counts its polls.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -28,7 +28,7 @@ pub(crate) fn spawn<T: 'static>(task: impl Future<Output = T> + 'static) -> glom
     glommio::spawn_local(Counted { task })
 }
 
-/// Starts a task behind the ready ones, so that it runs outside of whatever its starter has borrowed.
+/// Starts a task that runs after all ready ones. So it never runs while its starter holds a borrow.
 #[allow(
     clippy::disallowed_methods,
     reason = "the only place that starts tasks"
@@ -41,19 +41,19 @@ pub(crate) fn spawn_behind(task: impl Future<Output = ()> + 'static) {
 
 /// Lets every other ready task of this shard run once. Returns true if there was none.
 ///
-/// The caller wakes itself and so stands behind all ready tasks. Nothing else of this thread wakes a task, so
-/// if no task ran until the caller's turn, none is ready now. Wake-ups of other threads are not seen here:
-/// they ring the doorbell ([`super::bell`]).
+/// The caller wakes itself, so it runs after all ready tasks. On this thread only a running task wakes another one.
+/// So if no other task has run before the caller runs again, none is ready. Wake-ups by other threads do not count
+/// here: they ring the doorbell ([`super::bell`]).
 pub(super) async fn yield_to_all() -> bool {
     let polls = POLLS.get();
     futures_lite::future::yield_now().await;
-    // One poll is the caller's own.
+    // The one poll is that of the caller.
     POLLS.get() == polls + 1
 }
 
 pin_project! {
-    /// A future that counts its polls, and its drop: the run of a cancelled task drops it and wakes its
-    /// owner.
+    /// A future that counts its polls. It also counts its drop: glommio runs a cancelled task once more to drop
+    /// the future, and this run can wake the task that cancelled it.
     struct Counted<F> {
         #[pin]
         task: F,

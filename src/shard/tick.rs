@@ -14,7 +14,8 @@ use crate::time::{ShardTime, TICK};
 
 /// Looks at the clock, until the shard ends.
 ///
-/// A shard without any deadline does not tick: it sleeps until something wakes it, then ticks first.
+/// A shard without any deadline does not tick. It sleeps until something wakes it, and then ticks before it does
+/// anything else.
 pub(super) async fn run(shard: Rc<Shard>) {
     let mut due = Vec::new();
     loop {
@@ -68,7 +69,7 @@ impl Core {
         !self.alarms.is_empty() || !self.timeouts.is_empty() || self.mesh.borrow().has_waiting()
     }
 
-    /// Starts the time of the shard again, after a sleep in which nothing had a deadline.
+    /// Sets the time of the shard to the clock, after a sleep in which nothing had a deadline.
     fn restart_time(&self) {
         let now = clock::now();
         self.time.set(ShardTime::new(now));

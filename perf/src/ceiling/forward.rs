@@ -1,7 +1,7 @@
-//! The least that a frontend could do for a forwarded request: read the client, write the backend,
-//! read the backend, write the client. All calls of one batch of events leave in one write, and so do
-//! all answers to one client. It calls as a genuine frontend does, so that the backend's work is the
-//! same.
+//! The least that a frontend could do for a forwarded request: read from the client, write to the
+//! backend, read from the backend, write to the client. All calls of one batch of events leave in one
+//! write, and so do all answers to one client. The calls have the bytes of a genuine frontend, so the
+//! backend has the same work.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,9 +20,9 @@ pub(super) struct Backend {
     pub(super) stream: Stream,
     /// Calls of this batch of events.
     calls: Vec<u8>,
-    /// Calls without an answer, from the oldest: the backend answers in their order.
+    /// Calls without an answer, the oldest first. The backend answers in this order.
     waiting: VecDeque<Waiting>,
-    /// The number of the oldest.
+    /// Number of the oldest call without an answer.
     first: u64,
     /// Clients that have answers of this batch of events.
     answered: Vec<usize>,
@@ -31,7 +31,7 @@ pub(super) struct Backend {
 /// A request that the backend has not answered.
 struct Waiting {
     slot: usize,
-    /// Its id, a varint, and how many bytes of it count.
+    /// The id of the request, a varint in the first `id_bytes` bytes.
     id: [u8; 5],
     id_bytes: usize,
 }
@@ -77,7 +77,7 @@ impl Backend {
             self.stream.flush()?;
             self.watch_again(connections.epoll, true)?;
         }
-        // A Pomelo backend would wait for it, so each frontend has to say it, and this one too.
+        // A Pomelo backend waits for the acknowledgement, so every frontend must send it at once.
         self.stream.acknowledge_at_once()?;
         let Some(bytes) = self.stream.read(buffer)? else {
             return Ok(());
@@ -116,7 +116,7 @@ impl Backend {
         self.stream.keep(packets.rest())
     }
 
-    /// Writes all of this batch of events.
+    /// Writes the calls and the answers of this batch of events.
     pub(super) fn send(&mut self, connections: &mut Connections<'_>) -> io::Result<()> {
         if !self.calls.is_empty() {
             let was_blocked = self.stream.is_blocked();
@@ -136,7 +136,8 @@ impl Backend {
         Ok(())
     }
 
-    /// Reads on while bytes wait for the socket: the backend may wait until this side reads.
+    /// Watches for room too while bytes wait for the socket. Still reads, because the backend may wait until this side
+    /// reads.
     fn watch_again(&self, epoll: &OwnedFd, was_blocked: bool) -> io::Result<()> {
         if self.stream.is_blocked() == was_blocked {
             return Ok(());
@@ -187,7 +188,7 @@ mod tests {
             flush: None,
             seconds: 60,
         };
-        // Both end with this process.
+        // Both threads end with this process.
         thread::spawn(move || backend::listen(&back, Duration::from_secs(60)));
         thread::spawn(move || ceiling::serve(&options, &front));
         for transport in [Transport::Tcp, Transport::Websocket] {
@@ -204,7 +205,7 @@ mod tests {
                     session::check(client, framing, route, body.of(number)).unwrap();
                 }
             }
-            // All in one write: the answers come in the order of the requests.
+            // All requests leave in one write. The answers come in the order of the requests.
             let mut out = Vec::new();
             for id in 1..=9 {
                 wire::request(framing, &mut out, id, FORWARD_ROUTE, body.of(id));

@@ -12,9 +12,9 @@ use crate::rows::Metric;
 
 const WIDTH: u32 = 960;
 const PANEL: u32 = 320;
-/// Panels beside each other.
+/// Number of panels beside each other.
 const COLUMNS: usize = 2;
-/// Labels of an axis.
+/// Number of labels of an axis.
 const LABELS: usize = 5;
 
 struct Panel {
@@ -25,7 +25,7 @@ struct Panel {
 
 struct Line {
     side: &'static str,
-    /// The rate or size, and CPU of one message in µs.
+    /// Pairs of a rate or size, and the CPU of one message in µs.
     points: Vec<(f64, f64)>,
 }
 
@@ -89,7 +89,7 @@ fn draw_into(svg: &mut String, panels: &[Panel]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Returns a range with all of these numbers, with some room, so that no point lies on the frame.
+/// Returns a range around these numbers. It has some room, so that no point lies on the frame.
 fn range(numbers: impl Iterator<Item = f64> + Clone) -> Range<f64> {
     let least = numbers.clone().fold(f64::INFINITY, f64::min);
     let most = numbers.fold(0.0, f64::max);

@@ -7,9 +7,10 @@
 //!   is it asleep? then write the eventfd        sleep until the eventfd or a socket is ready
 //! ```
 //!
-//! Each side changes its own flag before it reads the other one, and reads by a change too, so the two changes of
-//! one flag have an order. Whoever is second in one flag is second in both: so the shard sees the ring, or the
-//! other thread sees the sleep. `tests/bell.rs` tries all interleavings.
+//! Each side sets its own flag before it reads the flag of the other side. If the other thread reads "awake", it
+//! has set "rung" before the shard asks, so the shard does not sleep. If it reads "asleep", it ends the sleep. So no
+//! ring is lost. Each read is a swap or a `fetch_or`: unlike a plain load, these never return an old value.
+//! `tests/bell.rs` tries the interleavings.
 
 use super::atomic::{
     AtomicBool,
@@ -42,23 +43,23 @@ impl Sleep {
         self.asleep.swap(false, AcqRel)
     }
 
-    /// Announces a sleep. Returns false if the bell has rung, so the shard must not sleep.
+    /// Announces a sleep. Returns false if the bell has rung: then the shard must not sleep.
     pub(crate) fn begin(&self) -> bool {
         self.asleep.swap(true, AcqRel);
         !self.rung.fetch_or(false, AcqRel)
     }
 
-    /// Ends a sleep, or an announced one.
+    /// Ends a sleep, or takes its announcement back.
     pub(crate) fn end(&self) {
         self.asleep.swap(false, AcqRel);
     }
 
-    /// Takes the rings so far; returns false if there was none. The shard looks into all of its queues afterwards.
+    /// Takes the rings so far. Returns false if there was none. Afterwards the shard looks into all of its queues.
     pub(crate) fn take_rings(&self) -> bool {
         self.rung.swap(false, AcqRel)
     }
 
-    /// Returns true if a ring has not been taken, for a thread that only watches.
+    /// Returns true if the shard has not taken a ring yet. The watchdog asks this.
     pub(crate) fn is_rung(&self) -> bool {
         self.rung.load(Relaxed)
     }

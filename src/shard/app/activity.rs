@@ -101,8 +101,8 @@ impl Work {
     }
 }
 
-/// Polls of one future of the application before it yields to the reactor. The poller looks at sockets
-/// and timers only when no task is ready to run, so a future that wakes itself at each poll
+/// Polls of one future of the application before it waits for the next look of the poller. While a task is
+/// ready, the poller looks only now and then. So without this bound, a future that wakes itself at each poll
 /// would delay all others of its shard.
 const POLLS_MAX: u32 = 64;
 

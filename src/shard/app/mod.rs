@@ -42,9 +42,9 @@ pub(super) struct Application {
     unfiltered: Unfiltered,
     /// Target of a route of our own type that has no handler.
     fallback: Target,
-    /// Each pending future of the application holds a copy.
+    /// Counter of the application's pending futures: each of them holds a clone.
     futures: Rc<()>,
-    /// Number of those whose number has a limit.
+    /// Number of the pending futures that count against `IN_PROGRESS_MAX`.
     in_progress: Cell<u32>,
     events: RefCell<PendingEvents>,
     /// Names of the application's tasks that have not ended.
@@ -72,7 +72,8 @@ pub(super) enum Way {
     NoHandler,
 }
 
-/// Reads text as UTF-8. It checks first whether it is: the standard library takes longer for text that is not.
+/// Reads text as UTF-8; bytes that are not UTF-8 become U+FFFD. Checks the text first, because that is faster than
+/// `String::from_utf8_lossy`.
 fn lossy(text: &[u8]) -> Cow<'_, str> {
     str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
 }
@@ -142,7 +143,7 @@ impl Application {
         }
     }
 
-    /// Reads a route as UTF-8. That of a handler here is known to be UTF-8.
+    /// Reads a route as UTF-8. The route of a local handler needs no check: it is equal to the registered text.
     #[inline]
     pub(super) fn text<'a>(&'a self, target: Target, route: &'a [u8]) -> Cow<'a, str> {
         let known = match target {
@@ -225,7 +226,7 @@ impl Application {
         has_room
     }
 
-    /// Returns true if a future of the application has not ended: it may wait for a timer of glommio.
+    /// Returns true if a future of the application is pending: it may wait for a timer of glommio, which needs ticks.
     pub(super) fn has_deadline(&self) -> bool {
         Rc::strong_count(&self.futures) > 1
     }

@@ -17,9 +17,10 @@ use crate::shard::{Core, Shard};
 
 /// Pause after an accept call that failed because descriptors or memory were missing.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Size of the future that serves a client: with 48 bytes of glommio, a block of 160 bytes for each session.
+/// Greatest size of the future that serves a client. With 48 bytes of glommio it fills a block of 160 bytes, one for
+/// each session.
 const SERVING_BYTES: usize = 112;
-/// Connections accepted before others run.
+/// Connections accepted before other tasks run.
 const BUDGET: usize = 64;
 
 /// Accepts connections for ever.

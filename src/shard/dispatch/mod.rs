@@ -107,7 +107,7 @@ impl Shard {
         self.clients.recycle(scratch);
     }
 
-    /// As pomelo: a message with a bad body is answered as such, whatever its route is.
+    /// As pomelo: judges the body before the route, so a bad body is an error for every route.
     fn dispatch_decoded(self: &Rc<Self>, sid: Sid, message: &Message<'_>, scratch: &mut Vec<u8>) {
         let (core, clients, app) = (&self.core, &self.clients, &self.app);
         let Some((route, compressed)) = clients.route(message.route) else {
@@ -364,7 +364,7 @@ impl Shard {
         loop {
             let (core, clients) = (&self.core, &self.clients);
             match clients.append(core, sid, via, bytes, &write, shared) {
-                // Twice at most: what was made room for is not too much.
+                // At most once more: now there is room for the package.
                 Appended::Full if self.make_room_or_close(sid, bytes) => {}
                 appended => return appended == Appended::Done,
             }

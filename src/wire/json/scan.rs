@@ -1,7 +1,7 @@
 //! The grammar of JSON: one iterative scanner, and what it is made of.
 //!
-//! The parts are always inlined: a result with an error is too large for registers, and each call of a part
-//! would write it to memory and read it back: 4067 instructions instead of 3113 for a body of 300 bytes.
+//! The compiler must inline the parts. A result with an error is too large for registers, so each call of a part
+//! would write it to memory and read it back. For a body of 300 bytes that costs 4067 instructions instead of 3113.
 
 use std::ops::Range;
 
@@ -236,10 +236,10 @@ pub(super) fn skip_plain(text: &[u8], at: usize) -> usize {
     };
     while let Some((eight, further)) = rest.split_first_chunk() {
         let word = u64::from_le_bytes(*eight);
-        // Quote and space change places: then the quote and the control characters are below 0x21, and no other byte.
+        // The XOR exchanges quote and space. After it only the quote and the control characters are below 0x21.
         let below = (word ^ each(b'"' ^ b' ')).wrapping_sub(each(b' ' + 1));
         let backslash = (word ^ each(b'\\')).wrapping_sub(each(1));
-        // A borrow runs upwards only: the lowest mark is always true, and only that one is used.
+        // A borrow changes only higher bytes. So the lowest mark is always true, and the code uses only that one.
         let marks = (below | backslash) & !word & each(0x80);
         if marks != 0 {
             return text.len() - rest.len() + marks.trailing_zeros() as usize / 8;
@@ -250,7 +250,7 @@ pub(super) fn skip_plain(text: &[u8], at: usize) -> usize {
     text.len() - rest.len() + rest.iter().take_while(is_plain).count()
 }
 
-/// Index of the first byte from `at` on that is not whitespace, and that byte: 0 behind the end.
+/// Returns the index of the first byte from `at` on that is not whitespace, and this byte: 0 behind the end.
 #[inline(always)]
 pub(super) fn token(text: &[u8], mut at: usize) -> (usize, u8) {
     let mut byte = byte_at(text, at);

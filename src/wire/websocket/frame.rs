@@ -198,7 +198,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// Appends the header; its length is one of three, which the compiler copies without a call.
+    /// Appends the header. The three possible lengths are constants here, so the compiler copies the bytes without a
+    /// call.
     #[inline]
     pub fn write(&self, out: &mut Vec<u8>) {
         match self.used {

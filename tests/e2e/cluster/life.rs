@@ -144,7 +144,7 @@ fn a_backend_is_added_and_removed_while_all_runs(cluster: &Cluster, kind: Kind) 
 
 fn the_master_is_restarted_and_no_client_notices(cluster: &Cluster, kind: Kind) {
     let frontend = Frontend::start(cluster, kind, Knobs::default());
-    // Only who has joined is waited for when the master is back.
+    // The frontend must join before the master stops: the list of a new master is empty at first.
     cluster.wait_until_listed(frontend.id());
     let mut named = bound_to(&frontend, ["alice", "bob"].map(Value::from));
     let mut clients = clients_of(&frontend);

@@ -1,4 +1,4 @@
-//! A wait inside a handler that is shorter than a tick of the shard.
+//! A wait inside a handler, which can be shorter than a tick of the shard.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};

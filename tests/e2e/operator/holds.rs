@@ -1,9 +1,9 @@
-//! A shard whose thread is held at any moment ticks again when it is let go, and one without any deadline, which
-//! does not tick, still answers.
+//! A shard whose thread is held at any moment ticks again when it is let go. A shard without any deadline does not
+//! tick, but it still answers.
 //!
-//! Two things hold it, as a busy machine, a hypervisor or a debugger does: SIGSTOP at random moments, and
-//! `holds/clock.c` right after a look at the clock, which a shard takes before and after each sleep. A failing seed
-//! is printed; `E2E_SEED=… cargo test --test e2e holds::` replays it.
+//! A busy machine, a hypervisor or a debugger can hold a thread. These tests do it in two ways: SIGSTOP at random
+//! moments, and `holds/clock.c` right after the thread has read the clock, as a shard does before and after each
+//! sleep. A failing test prints its seed; `E2E_SEED=… cargo test --test e2e holds::` replays it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Rounds of one to three stops each.
 const ROUNDS: usize = 100;
 
-/// Time during which looks at the clock are held, several in each second.
+/// Time during which a test holds threads that have read the clock, several times in each second.
 const CLOCKS: Duration = Duration::from_secs(10);
 
 /// How much longer the run by hand is.
@@ -44,7 +44,8 @@ const ROUTE: &str = "connector.h.echo";
 /// Keeps the watchdog from waking a shard, so that the shards must do without it.
 const ONLY_REPORTS: &str = "TANGELO_TEST_WATCHDOG_ONLY_REPORTS=1";
 
-/// Idle clients that give each shard a deadline, so that it ticks: enough that the kernel gives some to each one.
+/// Number of idle clients, which give each shard a deadline, so that it ticks. The number is large, so that the kernel
+/// gives some to every shard.
 const CROWD: usize = 64;
 
 /// A gateway, and threads that keep it at work.
@@ -179,7 +180,7 @@ struct Played<'a> {
 }
 
 impl Played<'_> {
-    /// Waits until each shard has ticked since `begun`; without a crowd, until a new client has its answer.
+    /// Waits until each shard has ticked after `begun`. Without a crowd, waits until a new client has its answer.
     fn assert_alive(&self, begun: Instant) {
         if self.crowd.is_empty() {
             let mut client = Client::tcp(self.gateway.address()).open();
@@ -215,7 +216,7 @@ fn stop(scene: Scene<'_>, rounds: usize) {
     });
 }
 
-/// Holds threads of the gateway when they have read the clock.
+/// Holds threads of the gateway right after they have read the clock.
 fn hold_clocks(scene: Scene<'_>, length: Duration) {
     let mut random = Random::from_seed("E2E_SEED");
     let one_in = if scene.load == 0 { 20 } else { 1_000 };
@@ -230,11 +231,11 @@ fn hold_clocks(scene: Scene<'_>, length: Duration) {
         while Instant::now() < end {
             played.assert_alive(Instant::now());
         }
-        format!("{length:?} of held looks at the clock")
+        format!("{length:?} with threads held after reads of the clock")
     });
 }
 
-/// Library that holds them, compiled on first use.
+/// Library that holds the threads, compiled on first use.
 static HOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/operator/holds/clock.c");
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clock.so");

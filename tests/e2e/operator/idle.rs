@@ -10,12 +10,12 @@ use crate::harness::gateway::Gateway;
 #[test]
 fn shards_without_clients_sleep_until_one_comes() {
     const SHARDS: usize = 8;
-    /// A shard that ticked would run some twenty times in this time.
+    /// A shard that ticks runs some twenty times in this time.
     const WATCHED: Duration = Duration::from_secs(1);
     let count = SHARDS.to_string();
     let gateway = Gateway::start_example("echo", &[], &["--shards", &count]);
     let threads = Thread::of_shards(gateway.pid(), SHARDS);
-    // The start may still be at work.
+    // The gateway may still be busy with its start.
     thread::sleep(WATCHED / 2);
     let slices = || threads.iter().map(|thread| thread.look().slices);
     let before: Vec<u64> = slices().collect();

@@ -69,7 +69,7 @@ fn stopped(gateway: Gateway) -> (String, Vec<String>) {
     let (pinning, _) = pinning
         .split_once(')')
         .expect("the start line says how shards run");
-    // A busy machine may pause a shard, and pins are not the reason.
+    // A busy machine may pause a shard; pinning is not the reason.
     let is_warning = |line: &&str| line.contains("WARN") && !line.contains("was paused for");
     let warnings = printed.lines().filter(is_warning);
     (pinning.to_owned(), warnings.map(str::to_owned).collect())
