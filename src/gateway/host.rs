@@ -14,8 +14,8 @@ use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
 /// Memory that one executor locks, rounded up: 504 KiB on Linux 6.14 and newer, where the rings
 /// count, 192 KiB before. glommio asks for this much, whatever the kernel charges.
 const LOCKED_BYTES: u64 = 512 << 10;
-/// Descriptors of one shard: three rings, an eventfd, the epoll instance and a copy of it, the
-/// listener, and one to spare.
+/// Descriptors of one shard: three rings and an eventfd of glommio, the epoll instance, the eventfd of the
+/// doorbell, the listener, and one to spare.
 const SHARD_FILES: usize = 8;
 /// Descriptors that stay free for logs, for files at the start, and for connections above the limit, which
 /// tangelo accepts to close them.

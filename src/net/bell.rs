@@ -12,7 +12,7 @@ use std::sync::atomic::{
     AtomicBool,
     Ordering::{AcqRel, Relaxed},
 };
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Wake, Waker};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -168,10 +168,6 @@ impl Doorbell {
             waker.wake_by_ref();
         }
     }
-
-    fn is_own(&self) -> bool {
-        OWN.with_borrow(|own| own.as_ref().is_some_and(|own| std::ptr::eq(&**own, self)))
-    }
 }
 
 impl PollerFds {
@@ -186,7 +182,7 @@ impl PollerFds {
 ///
 /// glommio's own wakers do not end a sleep in the poller. A waker of this type does, through the doorbell.
 pub(crate) struct TaskWaker {
-    bell: Arc<Doorbell>,
+    bell: Weak<Doorbell>,
     is_queued: AtomicBool,
     /// Waker of glommio. Only the shard's thread uses and drops it.
     #[allow(clippy::disallowed_types)]
@@ -223,12 +219,22 @@ impl Wake for TaskWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.bell.is_own() {
-            self.wake_here();
-        } else if !self.is_queued.swap(true, AcqRel) {
-            // The shard may have ended: then nobody waits.
-            let _ = self.bell.woken.0.send(self.clone());
-            self.bell.ring();
+        // A thread that ends may wake a task when its own thread-locals are gone.
+        let is_own = OWN.try_with(|own| {
+            let own = own.borrow();
+            own.as_ref()
+                .is_some_and(|own| self.bell.as_ptr() == Arc::as_ptr(own))
+        });
+        if is_own.unwrap_or(false) {
+            return self.wake_here();
+        }
+        // The shard may have ended: then nobody waits.
+        let Some(bell) = self.bell.upgrade() else {
+            return;
+        };
+        if !self.is_queued.swap(true, AcqRel) {
+            let _ = bell.woken.0.send(self.clone());
+            bell.ring();
         }
     }
 }
@@ -242,7 +248,7 @@ impl Default for AnyThread {
         let bell = OWN.with_borrow(Clone::clone);
         Self(bell.map(|bell| {
             let task = Arc::new(TaskWaker {
-                bell,
+                bell: Arc::downgrade(&bell),
                 is_queued: AtomicBool::default(),
                 waker: Default::default(),
             });

@@ -5,7 +5,7 @@
 //! message that comes alone costs three system calls: this wait, a read, and a write. glommio only
 //! schedules the tasks; the gateway does not use its io_uring.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -43,8 +43,9 @@ pub struct Poller {
     watched: RefCell<Slab<Watched>>,
     bell: Arc<Doorbell>,
     sleepers: Rc<Sleepers>,
-    /// Waker of the task in [`Poller::doze`].
+    /// Waker of the task in [`Poller::doze`], and whether the shard dozed in its last sleep.
     dozing: RefCell<Option<Waker>>,
+    dozed: Cell<bool>,
     pace: RefCell<Pace>,
 }
 
@@ -81,6 +82,7 @@ impl Poller {
             bell: bell.clone(),
             sleepers,
             dozing: RefCell::default(),
+            dozed: Cell::default(),
             pace: RefCell::new(Pace::new(turn_min, clock::now())),
         })
     }
@@ -143,9 +145,10 @@ impl Poller {
         self.watched.borrow_mut()[key as usize].is_writable = false;
     }
 
-    /// Waits until something has woken the shard. The calling task then runs before all other tasks that were woken.
-    /// Only one task of a shard may call this.
-    pub async fn doze(&self) {
+    /// Lets the shard sleep without ticks until something wakes it. The calling task then runs before all other tasks
+    /// that were woken. Only one task of a shard may call this. Returns false if the shard did not sleep so: something
+    /// came first, or got a deadline.
+    pub async fn doze(&self) -> bool {
         let mut began = false;
         poll_fn(|cx| {
             let mut dozing = self.dozing.borrow_mut();
@@ -156,10 +159,12 @@ impl Poller {
             Poll::Pending
         })
         .await;
+        self.dozed.get()
     }
 
-    /// Wakes the tasks of the shard, and sleeps while none is ready. Never returns.
-    pub async fn run(&self) {
+    /// Wakes the tasks of the shard, and sleeps while none is ready. Never returns. `has_deadline` says whether
+    /// something in the shard needs ticks. The poller asks directly before it dozes, so that no task can run in between.
+    pub async fn run(&self, has_deadline: impl Fn() -> bool) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let mut rounds = 0;
         let mut served = clock::now();
@@ -170,7 +175,7 @@ impl Poller {
                 continue;
             }
             rounds = 0;
-            let now = self.look(&mut events, is_alone);
+            let now = self.look(&mut events, is_alone, &has_deadline);
             if now.saturating_duration_since(served) >= GLOMMIO_INTERVAL {
                 served = now;
                 clock::let_glommio_poll().await;
@@ -180,20 +185,28 @@ impl Poller {
 
     /// Wakes the tasks whose events have happened. If the shard `may_sleep`, first lets events gather for a moment, or
     /// waits for an event. Returns the time at the end.
-    fn look(&self, events: &mut Vec<Event>, may_sleep: bool) -> Instant {
+    fn look(
+        &self,
+        events: &mut Vec<Event>,
+        may_sleep: bool,
+        has_deadline: &impl Fn() -> bool,
+    ) -> Instant {
         let mut pace = self.pace.borrow_mut();
         let mut timeout = Some(Timespec::default());
         let mut gathered = false;
+        let mut dozes = false;
         if may_sleep {
             let next = self.sleepers.next();
             let now = clock::now();
             let left = next.map(|next| next.saturating_duration_since(now));
             let gather = pace.gather(now).min(left.unwrap_or(Duration::MAX));
             gathered = !gather.is_zero();
+            let ticks = self.dozing.borrow().is_none();
             if gathered {
                 thread::sleep(gather);
-            } else if self.bell.begin_sleep(self.dozing.borrow().is_none()) {
+            } else if (ticks || !has_deadline()) && self.bell.begin_sleep(ticks) {
                 timeout = left.and_then(|left| Timespec::try_from(left).ok());
+                dozes = !ticks;
             }
         }
         events.clear();
@@ -202,6 +215,7 @@ impl Poller {
         if (may_sleep || !events.is_empty())
             && let Some(dozing) = self.dozing.take()
         {
+            self.dozed.set(dozes);
             dozing.wake();
         }
         self.bell.end_sleep();
@@ -263,7 +277,7 @@ mod tests {
         task::run(&executor, async move {
             let poller = Rc::new(Poller::new(&Arc::default(), Duration::ZERO).unwrap());
             let looks = poller.clone();
-            let looks = task::spawn(async move { looks.run().await });
+            let looks = task::spawn(async move { looks.run(|| false).await });
             test(poller).await;
             looks.cancel().await;
         });
@@ -316,7 +330,7 @@ mod tests {
                 }
                 Poll::Pending
             }));
-            poller.doze().await;
+            assert!(poller.doze().await);
             order.borrow_mut().push("doze");
             sleeper.await;
             let bell = poller.bell.clone();
@@ -326,7 +340,7 @@ mod tests {
                 }
                 bell.ring()
             });
-            poller.doze().await;
+            assert!(poller.doze().await);
             order.borrow_mut().push("doze");
             receiver.await;
             assert!(ring.join().unwrap(), "the ring ended a sleep");

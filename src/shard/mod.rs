@@ -227,8 +227,8 @@ pub async fn run(mut seed: Seed, network: Network) {
     };
     let core = &shard.core;
     if let Network::Kernel(poller) = &core.network {
-        let poller = poller.clone();
-        core.keep(async move { poller.run().await });
+        let (poller, shard) = (poller.clone(), shard.clone());
+        core.keep(async move { poller.run(|| tick::has_deadline(&shard)).await });
     }
     shard.apply_cluster(peers::configured(&core.config));
     if core.id == COORDINATOR {

@@ -24,8 +24,9 @@ pub(super) async fn run(shard: Rc<Shard>) {
         if let Network::Kernel(poller) = &shard.core.network
             && !has_deadline(&shard)
         {
-            poller.doze().await;
-            shard.core.restart_time();
+            if poller.doze().await {
+                shard.core.restart_time();
+            }
             tick(&shard, &mut due);
         }
     }
@@ -52,7 +53,7 @@ fn tick(shard: &Rc<Shard>, due: &mut Vec<Sid>) {
 }
 
 /// Returns true if something in a shard waits for a tick.
-fn has_deadline(shard: &Shard) -> bool {
+pub(super) fn has_deadline(shard: &Shard) -> bool {
     let Shard {
         core,
         clients,

@@ -105,6 +105,8 @@ pub(in crate::shard) async fn stop(shard: &Rc<Shard>, at_work: Arc<()>) {
     let (core, app) = (&shard.core, &shard.app);
     let timeout = core.config.stop_timeout;
     let deadline = core.time.get().now + timeout;
+    // The time of the shard needs ticks.
+    let _pending = app.futures.clone();
     let is_late = || core.time.get().is_over(deadline, timeout);
     app.stop_request.request();
     let (router, context) = (app.router.clone(), shard.context());
