@@ -41,7 +41,7 @@ impl Peer {
 
 /// The servers that calls can go to at one moment. Shared by all shards, never changed.
 #[derive(Debug, Default)]
-pub struct Cluster {
+pub struct Members {
     /// Everybody ever known, by [`PeerIndex`].
     peers: Vec<Arc<Peer>>,
     types: HashMap<Box<str>, ServerType, RandomState>,
@@ -60,7 +60,7 @@ pub struct ServerType {
     pub servers: Vec<PeerIndex>,
 }
 
-impl Cluster {
+impl Members {
     /// Servers of a type, if there are any. Bytes that are not UTF-8 name no type.
     pub fn of_type(&self, server_type: &[u8]) -> Option<&ServerType> {
         self.types.get(std::str::from_utf8(server_type).ok()?)
@@ -74,7 +74,7 @@ impl Cluster {
     /// The servers of a type as routing sees them.
     pub fn candidates<'a>(&'a self, server_type: &'a ServerType) -> Candidates<'a> {
         Candidates {
-            cluster: self,
+            members: self,
             server_type,
         }
     }
@@ -111,7 +111,7 @@ impl Cluster {
 /// The servers of a type as routing sees them.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidates<'a> {
-    cluster: &'a Cluster,
+    members: &'a Members,
     server_type: &'a ServerType,
 }
 
@@ -121,20 +121,20 @@ impl Servers for Candidates<'_> {
     }
 
     fn id(&self, index: usize) -> &str {
-        &self.cluster.peer(self.server_type.servers[index]).server.id
+        &self.members.peer(self.server_type.servers[index]).server.id
     }
 
     fn weight(&self, index: usize) -> u32 {
-        let peer = self.cluster.peer(self.server_type.servers[index]);
+        let peer = self.members.peer(self.server_type.servers[index]);
         peer.server.weight.unwrap_or(0)
     }
 
     fn generation(&self) -> u64 {
-        self.cluster.generation
+        self.members.generation
     }
 }
 
-/// The list as it changes; makes a [`Cluster`] after each change. Kept by one shard.
+/// The list as it changes; makes a [`Members`] after each change. Kept by one shard.
 ///
 /// Bound: `limits::SERVERS_MAX` at one time; more are not taken.
 #[derive(Debug, Default)]
@@ -190,7 +190,7 @@ impl Directory {
     }
 
     /// Returns the listed servers by type.
-    pub fn snapshot(&mut self) -> Arc<Cluster> {
+    pub fn snapshot(&mut self) -> Arc<Members> {
         let mut types: HashMap<Box<str>, ServerType, RandomState> = HashMap::default();
         for peer in &self.listed {
             let name = self.peers[peer.index()].server.server_type.as_str();
@@ -210,7 +210,7 @@ impl Directory {
         assert!(types.len() <= self.type_names.len());
         self.check_invariants();
         self.generation += 1;
-        Arc::new(Cluster {
+        Arc::new(Members {
             peers: self.peers.clone(),
             types,
             type_names: self.type_names.clone(),
@@ -256,13 +256,13 @@ mod tests {
         }
     }
 
-    fn ports(cluster: &Cluster) -> Vec<u16> {
-        cluster
+    fn ports(members: &Members) -> Vec<u16> {
+        members
             .of_type(b"chat")
             .unwrap()
             .servers
             .iter()
-            .map(|peer| cluster.peer(*peer).server.port)
+            .map(|peer| members.peer(*peer).server.port)
             .collect()
     }
 
@@ -276,15 +276,15 @@ mod tests {
         assert_eq!(ports(&directory.snapshot()), [1, 9, 3]);
         directory.remove("a");
         assert!(directory.add(&server("a", 1)));
-        let cluster = directory.snapshot();
-        assert_eq!(ports(&cluster), [9, 3, 1]);
+        let members = directory.snapshot();
+        assert_eq!(ports(&members), [9, 3, 1]);
         assert_eq!(
-            cluster.of_type(b"chat").unwrap().servers[2],
+            members.of_type(b"chat").unwrap().servers[2],
             PeerIndex(0),
             "the same server, the same index"
         );
-        assert_eq!(cluster.peer_count(), 4);
-        assert!(cluster.is_listed(PeerIndex(0)) && !cluster.is_listed(PeerIndex(1)));
+        assert_eq!(members.peer_count(), 4);
+        assert!(members.is_listed(PeerIndex(0)) && !members.is_listed(PeerIndex(1)));
     }
 
     #[test]

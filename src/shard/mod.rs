@@ -230,7 +230,7 @@ pub async fn run(mut seed: Seed, network: Network) {
         let (poller, shard) = (poller.clone(), shard.clone());
         core.keep(async move { poller.run(|| tick::has_deadline(&shard)).await });
     }
-    shard.apply_cluster(peers::configured(&core.config));
+    shard.apply_members(peers::configured(&core.config));
     if core.id == COORDINATOR {
         if let Some(listener) = core.listen(rpc_listener) {
             core.keep(inbound::run(shard.clone(), listener));

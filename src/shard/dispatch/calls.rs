@@ -13,7 +13,7 @@ use crate::handler::{
 use crate::ids::PeerIndex;
 use crate::metrics::Counter;
 use crate::net::task;
-use crate::peer::directory::Cluster;
+use crate::peer::directory::Members;
 use crate::peer::pending::Calls;
 use crate::route;
 use crate::shard::clients::blacklist;
@@ -247,23 +247,23 @@ impl Shard {
 /// The cluster.
 impl Shard {
     /// Applies a new list of servers.
-    pub(in crate::shard) fn apply_cluster(self: &Rc<Self>, cluster: Arc<Cluster>) {
-        let applied = self.peers.apply(&self.core, &cluster);
+    pub(in crate::shard) fn apply_members(self: &Rc<Self>, members: Arc<Members>) {
+        let applied = self.peers.apply(&self.core, &members);
         for link in applied.links {
             self.core.keep(link::run(self.clone(), link));
         }
         self.fail_calls(applied.failed);
         let context = self.context();
-        self.app.notify_servers(&context, &applied.old, &cluster);
+        self.app.notify_servers(&context, &applied.old, &members);
     }
 
     /// Carries out an order of the registry.
     pub(in crate::shard) fn carry_out(self: &Rc<Self>, order: Order) {
         match order {
-            Order::UseMembers(cluster) => {
+            Order::UseMembers(members) => {
                 self.core
-                    .broadcast_parcel(|| Parcel::Cluster(cluster.clone()));
-                self.apply_cluster(cluster);
+                    .broadcast_parcel(|| Parcel::Members(members.clone()));
+                self.apply_members(members);
             }
             Order::AnswerStatistics(question) => {
                 let statistics = self.statistics();

@@ -473,7 +473,7 @@ impl Shard {
                 Parcel::LinkDown { peer, next } => {
                     self.fail_calls(peers.link_is_down(core, *peer, *next));
                 }
-                Parcel::Cluster(cluster) => self.apply_cluster(cluster.clone()),
+                Parcel::Members(members) => self.apply_members(members.clone()),
                 Parcel::HostFilter(filter) => self.clients.set_host_filter(filter.clone()),
                 Parcel::Broadcast { package, options } => self.push_to_all(package, options),
                 Parcel::Push { package, sids } => {
@@ -500,7 +500,7 @@ impl Shard {
 /// Returns false for a parcel that only another shard can act on.
 fn is_for(parcel: &Parcel, shard: ShardId) -> bool {
     match parcel {
-        Parcel::Cluster(_) => shard != COORDINATOR,
+        Parcel::Members(_) => shard != COORDINATOR,
         Parcel::Bound { sid, .. } | Parcel::Unbound { sid } => {
             shard == COORDINATOR && sid.shard() != shard
         }

@@ -10,7 +10,7 @@ use crate::ids::{PeerIndex, ShardId};
 use crate::limits::{CALL_TIMEOUT_MAX, RPC_FRAME_BYTES_MAX};
 use crate::metrics::Counter;
 use crate::peer::Epoch;
-use crate::peer::directory::Cluster;
+use crate::peer::directory::Members;
 use crate::peer::pending::{Calls, Refused};
 use crate::peer::pomelo::sysrpc::javascript_text;
 use crate::session::Uid;
@@ -39,16 +39,16 @@ impl Peers {
     #[inline]
     fn choose(
         &self,
-        cluster: &Cluster,
+        members: &Members,
         server_type: &[u8],
         session: Option<&Session>,
     ) -> Result<PeerIndex, &'static str> {
-        let server_type = cluster
+        let server_type = members
             .of_type(server_type)
             .ok_or("no server of this type")?;
         let uid = session.and_then(Session::uid);
         let chosen = self.balancers.borrow_mut()[server_type.index].choose(
-            &cluster.candidates(server_type),
+            &members.candidates(server_type),
             uid.map_or("", Uid::text),
             |key| session?.get(key).map(|value| javascript_text(value).into()),
         );
@@ -62,9 +62,9 @@ impl Peers {
         server_type: &str,
         session: &Session,
     ) -> Result<String, &'static str> {
-        let cluster = self.cluster.borrow();
-        let peer = self.choose(&cluster, server_type.as_bytes(), Some(session))?;
-        Ok(cluster.peer(peer).server.id.clone())
+        let members = self.members.borrow();
+        let peer = self.choose(&members, server_type.as_bytes(), Some(session))?;
+        Ok(members.peer(peer).server.id.clone())
     }
 
     /// Begins a call and writes its frame into the batch of the shard that owns the link.
@@ -128,11 +128,11 @@ impl Peers {
         origin: Origin,
     ) -> Result<(), &'static str> {
         hop!();
-        let cluster = self.cluster.borrow();
+        let members = self.members.borrow();
         let session = request.session;
-        let peer = self.choose(&cluster, server_type, Some(session))?;
+        let peer = self.choose(&members, server_type, Some(session))?;
         let frame = rpc::Forward {
-            server_type: &cluster.peer(peer).type_json,
+            server_type: &members.peer(peer).type_json,
             message_id: request.id,
             kind: request.kind,
             compressed: request.compressed,
@@ -159,11 +159,11 @@ impl Peers {
         if call.args.len() > RPC_FRAME_BYTES_MAX {
             return Err(not_sent("the arguments are too large"));
         }
-        let cluster = self.cluster.borrow();
+        let members = self.members.borrow();
         match call.server {
-            Some(id) => member(&cluster, call.server_type, id),
+            Some(id) => member(&members, call.server_type, id),
             None => self
-                .choose(&cluster, call.server_type.as_bytes(), call.session)
+                .choose(&members, call.server_type.as_bytes(), call.session)
                 .map_err(not_sent),
         }
     }
@@ -176,9 +176,9 @@ impl Peers {
         call: &Invocation<'_>,
         caller: Caller,
     ) -> Result<(), CallError> {
-        let cluster = self.cluster.borrow();
+        let members = self.members.borrow();
         let frame = rpc::Invoke {
-            server_type: &cluster.peer(peer).type_json,
+            server_type: &members.peer(peer).type_json,
             service: call.service,
             method: call.method,
             args: call.args,
@@ -229,10 +229,10 @@ impl Peers {
 }
 
 /// Finds the server of an id and a type.
-fn member(cluster: &Cluster, server_type: &str, id: &str) -> Result<PeerIndex, CallError> {
-    let known = cluster.of_type(server_type.as_bytes());
+fn member(members: &Members, server_type: &str, id: &str) -> Result<PeerIndex, CallError> {
+    let known = members.of_type(server_type.as_bytes());
     let mut servers = known.iter().flat_map(|known| &known.servers).copied();
-    let found = servers.find(|peer| cluster.peer(*peer).server.id == id);
+    let found = servers.find(|peer| members.peer(*peer).server.id == id);
     found.ok_or_else(|| {
         CallError::NotSent(format!("no server {id:?} of type {server_type:?}").into())
     })

@@ -151,8 +151,8 @@ impl Peers {
             return false;
         };
         let caller = caller.ip().to_canonical();
-        let cluster = self.cluster.borrow().clone();
-        let (addresses, names): (Vec<_>, Vec<_>) = cluster
+        let members = self.members.borrow().clone();
+        let (addresses, names): (Vec<_>, Vec<_>) = members
             .hosts()
             .into_iter()
             .partition(|host| host.parse::<IpAddr>().is_ok());

@@ -335,7 +335,7 @@ impl Peers {
     pub(super) fn update_members(&self, core: &Core) -> Vec<Origin> {
         let mut failed = Vec::new();
         for link in self.own_links() {
-            let is_member = self.cluster.borrow().is_listed(link.index);
+            let is_member = self.members.borrow().is_listed(link.index);
             if link.is_member.replace(is_member) == is_member {
                 continue;
             }

@@ -16,7 +16,7 @@ use super::origin::Origin;
 use crate::config::{Config, Server};
 use crate::error::LinkFault;
 use crate::ids::PeerIndex;
-use crate::peer::directory::Cluster;
+use crate::peer::directory::Members;
 use crate::peer::pending::Calls;
 use crate::route::balance::Balancer;
 
@@ -35,7 +35,7 @@ use writer::PeerWriter;
 /// The other servers, as one shard sees them.
 #[derive(Default)]
 pub(super) struct Peers {
-    cluster: RefCell<Arc<Cluster>>,
+    members: RefCell<Arc<Members>>,
     /// State of routing, by server type.
     balancers: RefCell<Vec<Balancer>>,
     /// Calls of this shard, by peer.
@@ -55,7 +55,7 @@ pub(super) struct Peers {
 /// The effects of a new list of servers.
 pub(super) struct Applied {
     /// The list before.
-    pub(super) old: Arc<Cluster>,
+    pub(super) old: Arc<Members>,
     /// New links of this shard.
     pub(super) links: Vec<Rc<Link>>,
     /// Calls of this shard that failed.
@@ -79,27 +79,27 @@ impl Peers {
     }
 
     /// Applies a new list of servers: adds links, ends those of removed servers.
-    pub(super) fn apply(&self, core: &Core, cluster: &Arc<Cluster>) -> Applied {
+    pub(super) fn apply(&self, core: &Core, members: &Arc<Members>) -> Applied {
         let mut opened = Vec::new();
         // Asked before the loop: what a loop's head borrows, it borrows to its end.
         let (links, balancers) = (self.links.borrow().len(), self.balancers.borrow().len());
         assert!(
-            links <= cluster.peer_count(),
+            links <= members.peer_count(),
             "a number of a server was taken back"
         );
-        self.add_calls(core, cluster.peer_count());
-        for index in links..cluster.peer_count() {
+        self.add_calls(core, members.peer_count());
+        for index in links..members.peer_count() {
             let peer = PeerIndex(index as u32);
             let link = (calls::owner(peer, core.shards) == core.id)
-                .then(|| Rc::new(Link::new(peer, cluster.peer(peer).clone())));
+                .then(|| Rc::new(Link::new(peer, members.peer(peer).clone())));
             opened.extend(link.clone());
             self.links.borrow_mut().push(link);
         }
-        for name in &cluster.type_names()[balancers..] {
+        for name in &members.type_names()[balancers..] {
             let balancer = balancer(core, name);
             self.balancers.borrow_mut().push(balancer);
         }
-        let old = self.cluster.replace(cluster.clone());
+        let old = self.members.replace(members.clone());
         let mut failed = self.update_members(core);
         let (frames, overflowed) = self.unknown_peers.borrow_mut().take();
         for (peer, epoch, frames) in frames {
@@ -111,7 +111,7 @@ impl Peers {
                 link.request_dial();
             }
         }
-        self.check_invariants(core, cluster);
+        self.check_invariants(core, members);
         Applied {
             old,
             links: opened,
@@ -119,11 +119,11 @@ impl Peers {
         }
     }
 
-    fn check_invariants(&self, core: &Core, cluster: &Cluster) {
+    fn check_invariants(&self, core: &Core, members: &Members) {
         let links = self.links.borrow();
-        assert_eq!(links.len(), cluster.peer_count());
+        assert_eq!(links.len(), members.peer_count());
         assert!(self.calls.borrow().len() >= links.len());
-        assert_eq!(self.balancers.borrow().len(), cluster.type_names().len());
+        assert_eq!(self.balancers.borrow().len(), members.type_names().len());
         debug_assert!(
             links.iter().enumerate().all(|(index, link)| {
                 let owner = calls::owner(PeerIndex(index as u32), core.shards);
@@ -135,18 +135,18 @@ impl Peers {
 
     /// Returns the servers of a type, in the order that routing counts them; `None` for a type that never had one.
     pub(super) fn servers(&self, server_type: &str) -> Option<Vec<Server>> {
-        let cluster = self.cluster.borrow();
-        let mut ever = cluster.type_names().iter();
+        let members = self.members.borrow();
+        let mut ever = members.type_names().iter();
         ever.find(|known| ***known == *server_type)?;
-        let known = cluster.of_type(server_type.as_bytes());
+        let known = members.of_type(server_type.as_bytes());
         let servers = known.iter().flat_map(|known| &known.servers);
-        let server = |peer: &PeerIndex| cluster.peer(*peer).server.clone();
+        let server = |peer: &PeerIndex| members.peer(*peer).server.clone();
         Some(servers.map(server).collect())
     }
 }
 
 /// Makes the list of the configured servers, which is used until a master sends one. Every shard makes the same.
-pub(super) fn configured(config: &Config) -> Arc<Cluster> {
+pub(super) fn configured(config: &Config) -> Arc<Members> {
     registry::configured(config).snapshot()
 }
 
