@@ -41,7 +41,7 @@ impl Peer {
 
 /// The servers that calls can go to at one moment. Shared by all shards, never changed.
 #[derive(Debug, Default)]
-pub struct Members {
+pub struct MemberList {
     /// Everybody ever known, by [`PeerIndex`].
     peers: Vec<Arc<Peer>>,
     types: HashMap<Box<str>, ServerType, RandomState>,
@@ -60,7 +60,7 @@ pub struct ServerType {
     pub servers: Vec<PeerIndex>,
 }
 
-impl Members {
+impl MemberList {
     /// Servers of a type, if there are any. Bytes that are not UTF-8 name no type.
     pub fn of_type(&self, server_type: &[u8]) -> Option<&ServerType> {
         self.types.get(std::str::from_utf8(server_type).ok()?)
@@ -111,7 +111,7 @@ impl Members {
 /// The servers of a type as routing sees them.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidates<'a> {
-    members: &'a Members,
+    members: &'a MemberList,
     server_type: &'a ServerType,
 }
 
@@ -134,7 +134,7 @@ impl Servers for Candidates<'_> {
     }
 }
 
-/// The list as it changes; makes a [`Members`] after each change. Kept by one shard.
+/// The list as it changes; makes a [`MemberList`] after each change. Kept by one shard.
 ///
 /// Bound: `limits::SERVERS_MAX` at one time; more are not taken.
 #[derive(Debug, Default)]
@@ -190,7 +190,7 @@ impl Directory {
     }
 
     /// Returns the listed servers by type.
-    pub fn snapshot(&mut self) -> Arc<Members> {
+    pub fn snapshot(&mut self) -> Arc<MemberList> {
         let mut types: HashMap<Box<str>, ServerType, RandomState> = HashMap::default();
         for peer in &self.listed {
             let name = self.peers[peer.index()].server.server_type.as_str();
@@ -210,7 +210,7 @@ impl Directory {
         assert!(types.len() <= self.type_names.len());
         self.check_invariants();
         self.generation += 1;
-        Arc::new(Members {
+        Arc::new(MemberList {
             peers: self.peers.clone(),
             types,
             type_names: self.type_names.clone(),
@@ -256,7 +256,7 @@ mod tests {
         }
     }
 
-    fn ports(members: &Members) -> Vec<u16> {
+    fn ports(members: &MemberList) -> Vec<u16> {
         members
             .of_type(b"chat")
             .unwrap()

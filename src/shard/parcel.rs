@@ -8,7 +8,7 @@ use crate::handler::BroadcastOptions;
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::{LINK_QUEUE_BYTES_MAX, MESH_PARCELS_MAX};
 use crate::peer::Epoch;
-use crate::peer::directory::Members;
+use crate::peer::directory::MemberList;
 use crate::push::select::Outgoing;
 use crate::session::Uid;
 
@@ -48,7 +48,7 @@ pub enum Parcel {
         next: Epoch,
     },
     /// The list of servers has changed.
-    Members(Arc<Members>),
+    Members(Arc<MemberList>),
     /// The blacklist has changed.
     HostFilter(Arc<HostFilter>),
     /// A package for some sessions.

@@ -12,7 +12,7 @@ use crate::error::{Error, Panic};
 use crate::handler::{LocalFuture, ShardContext};
 use crate::metrics::Counter;
 use crate::net::clock;
-use crate::peer::directory::Members;
+use crate::peer::directory::MemberList;
 use crate::shard::{Core, Shard};
 
 /// Time between two looks at the tasks that have not ended.
@@ -51,8 +51,8 @@ impl Application {
     pub(in crate::shard) fn notify_servers(
         &self,
         context: &Rc<dyn ShardContext>,
-        old: &Members,
-        new: &Members,
+        old: &MemberList,
+        new: &MemberList,
     ) {
         if !self.router.life().wants_servers() {
             return;

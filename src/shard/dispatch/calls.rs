@@ -13,7 +13,7 @@ use crate::handler::{
 use crate::ids::PeerIndex;
 use crate::metrics::Counter;
 use crate::net::task;
-use crate::peer::directory::Members;
+use crate::peer::directory::MemberList;
 use crate::peer::pending::Calls;
 use crate::route;
 use crate::shard::clients::blacklist;
@@ -247,7 +247,7 @@ impl Shard {
 /// The cluster.
 impl Shard {
     /// Applies a new list of servers.
-    pub(in crate::shard) fn apply_members(self: &Rc<Self>, members: Arc<Members>) {
+    pub(in crate::shard) fn apply_members(self: &Rc<Self>, members: Arc<MemberList>) {
         let applied = self.peers.apply(&self.core, &members);
         for link in applied.links {
             self.core.keep(link::run(self.clone(), link));

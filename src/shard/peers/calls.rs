@@ -10,7 +10,7 @@ use crate::ids::{PeerIndex, ShardId};
 use crate::limits::{CALL_TIMEOUT_MAX, RPC_FRAME_BYTES_MAX};
 use crate::metrics::Counter;
 use crate::peer::Epoch;
-use crate::peer::directory::Members;
+use crate::peer::directory::MemberList;
 use crate::peer::pending::{Calls, Refused};
 use crate::peer::pomelo::sysrpc::javascript_text;
 use crate::session::Uid;
@@ -39,7 +39,7 @@ impl Peers {
     #[inline]
     fn choose(
         &self,
-        members: &Members,
+        members: &MemberList,
         server_type: &[u8],
         session: Option<&Session>,
     ) -> Result<PeerIndex, &'static str> {
@@ -229,7 +229,7 @@ impl Peers {
 }
 
 /// Finds the server of an id and a type.
-fn member(members: &Members, server_type: &str, id: &str) -> Result<PeerIndex, CallError> {
+fn member(members: &MemberList, server_type: &str, id: &str) -> Result<PeerIndex, CallError> {
     let known = members.of_type(server_type.as_bytes());
     let mut servers = known.iter().flat_map(|known| &known.servers).copied();
     let found = servers.find(|peer| members.peer(*peer).server.id == id);

@@ -16,7 +16,7 @@ use super::origin::Origin;
 use crate::config::{Config, Server};
 use crate::error::LinkFault;
 use crate::ids::PeerIndex;
-use crate::peer::directory::Members;
+use crate::peer::directory::MemberList;
 use crate::peer::pending::Calls;
 use crate::route::balance::Balancer;
 
@@ -35,7 +35,7 @@ use writer::PeerWriter;
 /// The other servers, as one shard sees them.
 #[derive(Default)]
 pub(super) struct Peers {
-    members: RefCell<Arc<Members>>,
+    members: RefCell<Arc<MemberList>>,
     /// State of routing, by server type.
     balancers: RefCell<Vec<Balancer>>,
     /// Calls of this shard, by peer.
@@ -55,7 +55,7 @@ pub(super) struct Peers {
 /// The effects of a new list of servers.
 pub(super) struct Applied {
     /// The list before.
-    pub(super) old: Arc<Members>,
+    pub(super) old: Arc<MemberList>,
     /// New links of this shard.
     pub(super) links: Vec<Rc<Link>>,
     /// Calls of this shard that failed.
@@ -79,7 +79,7 @@ impl Peers {
     }
 
     /// Applies a new list of servers: adds links, ends those of removed servers.
-    pub(super) fn apply(&self, core: &Core, members: &Arc<Members>) -> Applied {
+    pub(super) fn apply(&self, core: &Core, members: &Arc<MemberList>) -> Applied {
         let mut opened = Vec::new();
         // Asked before the loop: what a loop's head borrows, it borrows to its end.
         let (links, balancers) = (self.links.borrow().len(), self.balancers.borrow().len());
@@ -119,7 +119,7 @@ impl Peers {
         }
     }
 
-    fn check_invariants(&self, core: &Core, members: &Members) {
+    fn check_invariants(&self, core: &Core, members: &MemberList) {
         let links = self.links.borrow();
         assert_eq!(links.len(), members.peer_count());
         assert!(self.calls.borrow().len() >= links.len());
@@ -146,7 +146,7 @@ impl Peers {
 }
 
 /// Makes the list of the configured servers, which is used until a master sends one. Every shard makes the same.
-pub(super) fn configured(config: &Config) -> Arc<Members> {
+pub(super) fn configured(config: &Config) -> Arc<MemberList> {
     registry::configured(config).snapshot()
 }
 

@@ -17,7 +17,7 @@ use crate::net::dial::{DialError, dial};
 use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::Socket;
 use crate::net::task;
-use crate::peer::directory::{Directory, Members};
+use crate::peer::directory::{Directory, MemberList};
 use crate::peer::pomelo::mailbox::Backoff;
 use crate::peer::pomelo::master::{
     Figures, MasterConfig, MasterEvent, Monitor, ServerInfo, ServerList, Statistics,
@@ -55,7 +55,7 @@ pub(in crate::shard) struct Registry {
 /// An order of the registry that other parts of the shard carry out.
 pub(in crate::shard) enum Order {
     /// Use a new list of servers.
-    UseMembers(Arc<Members>),
+    UseMembers(Arc<MemberList>),
     /// Answer the master's question with the connection statistics of the process.
     AnswerStatistics(StatisticsQuestion),
     /// Add expressions to the blacklist.
