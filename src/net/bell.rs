@@ -160,13 +160,7 @@ impl Doorbell {
     }
 
     fn wake_receiver(&self) {
-        let waker = self
-            .waker
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(waker) = &*waker {
-            waker.wake_by_ref();
-        }
+        wake(&self.waker);
     }
 }
 
@@ -175,6 +169,17 @@ impl PollerFds {
     /// room for 2^64 - 2 writes.
     fn wake(&self) {
         let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
+    }
+}
+
+/// Wakes by the waker that is set, if any.
+#[allow(clippy::disallowed_types)]
+fn wake(waker: &std::sync::Mutex<Option<Waker>>) {
+    let waker = waker
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(waker) = &*waker {
+        waker.wake_by_ref();
     }
 }
 
@@ -191,13 +196,7 @@ pub(crate) struct TaskWaker {
 
 impl TaskWaker {
     fn wake_here(&self) {
-        let waker = self
-            .waker
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(waker) = &*waker {
-            waker.wake_by_ref();
-        }
+        wake(&self.waker);
     }
 
     /// Sets the waker of the task; `None` when the task no longer waits. The previous one is dropped here.
