@@ -38,6 +38,14 @@ differences! {
     ///
     /// Source: `connectors/hybrid/wsprocessor.js`, the version of `ws`
     close_code: Option<u16> = Some(1000), None;
+    /// The key of a WebSocket upgrade may be any text. Otherwise it is the base64 of 16 bytes.
+    ///
+    /// Source: `ws` 1.1.1, `lib/WebSocketServer.js`; `ws` 8, `lib/websocket-server.js`
+    takes_any_websocket_key: bool = true, false;
+    /// The WebSocket frames of a client may come without a mask.
+    ///
+    /// Source: `ws` 1.1.1, `lib/Receiver.js`; `ws` 8, `lib/receiver.js`
+    takes_unmasked_frames: bool = true, false;
     /// A message that ends before its route is dropped. Otherwise its client is closed.
     ///
     /// Source: `pomelo-protocol` and `pinus-protocol`, `Message.decode`
@@ -99,10 +107,10 @@ differences! {
     ///
     /// Source: `pomelo-admin` and `pinus-admin`, `modules/watchServer.js`
     watch_result_is_error: bool = true, false;
-    /// The master reads `adminServer.js` where there is no `adminServer.json`.
+    /// The servers load the dictionary, protos and `adminServer` by `require`, so each may be a script.
     ///
-    /// Source: `pinus-admin`, `util/utils.js`
-    reads_admin_script: bool = false, true;
+    /// Source: `pinus-admin`, `util/utils.js`; `pinus`, `components/dictionary.js`, `components/protobuf.js`
+    reads_scripts: bool = false, true;
 
     // Crons.
 

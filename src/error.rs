@@ -160,6 +160,8 @@ close_reasons! {
     Http = "closed_http", Client;
     /// An HTTP request answered with the page, or with status 404.
     HttpAnswered = "closed_http_answered", Client;
+    /// A health check of a load balancer, answered.
+    Health = "closed_health", Client;
     /// A refused handshake.
     Handshake = "closed_handshake", Client;
     /// No heartbeat for the configured time.
@@ -204,6 +206,12 @@ pub enum LinkFault {
     NoAnswer,
     /// Bytes that break the protocol.
     Bytes,
+    /// The greeting of ZeroMQ: an RPC of another package.
+    ZeroMq,
+    /// HTTP, as the RPC over WebSocket answers.
+    Http,
+    /// The greeting of another RPC over MQTT.
+    Mqtt2,
     /// A ping without an answer.
     NoPong,
     /// More bytes wait for the peer than its queue holds.
@@ -229,6 +237,15 @@ impl LinkFault {
             Self::ConnectTimeout => "connecting took too long",
             Self::NoAnswer => "the server accepted the connection and did not answer",
             Self::Bytes => "the server sent bytes that break the protocol",
+            Self::ZeroMq => {
+                "the server takes calls by ZeroMQ, which tangelo does not speak; remove rpcServer and acceptorFactory from its app.js"
+            }
+            Self::Http => {
+                "the server answers in HTTP, as the RPC over WebSocket (ws) does, which tangelo does not speak; remove acceptorFactory from its app.js, or correct its port"
+            }
+            Self::Mqtt2 => {
+                "the server takes calls by mqtt2, which tangelo does not speak; remove acceptorFactory from its app.js"
+            }
             Self::NoPong => "the server stopped answering pings",
             Self::QueueFull => "the server takes no more bytes",
             Self::Removed => "the server has left the cluster",

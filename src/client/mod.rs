@@ -22,6 +22,7 @@
 //!
 //! **Where to start reading**: [`ClientMachine::receive`].
 
+use std::cell::Cell;
 use std::fmt;
 
 use crate::config::{Config, Dialect};
@@ -38,7 +39,7 @@ pub mod heartbeat;
 pub mod host_filter;
 pub mod transport;
 
-use transport::{Http, Transport, TransportEvent};
+use transport::{Http, HttpRules, Transport, TransportEvent};
 
 /// The settings that all clients of a gateway share.
 #[derive(Debug)]
@@ -47,8 +48,8 @@ pub struct Rules {
     pub dialect: Dialect,
     /// Largest package body.
     pub package_bytes_max: usize,
-    /// Answer to `GET /`.
-    pub page: Option<&'static [u8]>,
+    /// Rules for HTTP requests. Boxed, because they are rarely looked at.
+    pub http: Box<HttpRules>,
     /// Header of an upgrade that holds the real address of the client.
     pub real_ip_header: Option<String>,
     /// Header with the real port; used together with the one above.
@@ -61,7 +62,12 @@ impl Rules {
         Self {
             dialect: config.dialect,
             package_bytes_max: config.client.package_bytes_max,
-            page,
+            http: Box::new(HttpRules {
+                page,
+                health_path: config.client.health_path.clone(),
+                is_stopping: Cell::default(),
+                takes_any_key: config.dialect.takes_any_websocket_key(),
+            }),
             real_ip_header: config.client.real_ip_header.clone(),
             real_port_header: config.client.real_port_header.clone(),
         }
@@ -100,6 +106,8 @@ pub enum ClientState {
 pub struct ClientMachine {
     state: ClientState,
     transport: Transport,
+    /// A WebSocket frame came with a mask.
+    masks: bool,
     /// A fragmented WebSocket message; boxed because it is rare.
     fragments: Option<Box<transport::Fragments>>,
 }
@@ -242,7 +250,7 @@ impl ClientMachine {
         rules: &Rules,
         input: &[u8],
     ) -> Option<(usize, Option<ClientEvent<'a>>)> {
-        Some(match transport::http(input, rules.page) {
+        Some(match transport::http(input, &rules.http) {
             Http::Wait => return None,
             Http::Upgraded(bytes, answer) => {
                 self.transport = Transport::WebSocket;
@@ -261,7 +269,11 @@ impl ClientMachine {
     #[inline]
     fn receive_websocket<'a>(&mut self, rules: &Rules, input: &'a mut [u8]) -> Received<'a> {
         let bytes_max = rules.package_bytes_max + HEAD_BYTES;
-        let (bytes, frame) = transport::frame(input, &mut self.fragments, bytes_max)?;
+        // A client masks all of its frames or none. Anything else is not a frame.
+        self.masks |= websocket::is_masked(input);
+        let takes_unmasked = !self.masks && rules.dialect.takes_unmasked_frames();
+        let (bytes, frame) =
+            transport::frame(input, &mut self.fragments, bytes_max, takes_unmasked)?;
         let event = match frame {
             TransportEvent::Wait => return Ok(None),
             TransportEvent::Message(message) => self.only_package(rules, message)?,

@@ -1,5 +1,7 @@
 //! Transports of a connection: raw TCP or WebSocket, distinguished by the first bytes.
 
+use std::cell::Cell;
+
 use crate::error::CloseReason;
 use crate::wire::websocket::{self, HttpError, Opcode, WebSocketError};
 
@@ -38,13 +40,26 @@ pub enum Http {
     Answered(Vec<u8>, CloseReason),
 }
 
-/// Reads an HTTP request. `page` is the answer to `GET /`, if there is one.
-pub fn http(input: &[u8], page: Option<&[u8]>) -> Http {
+/// The rules for HTTP requests.
+#[derive(Debug, Default)]
+pub struct HttpRules {
+    /// The answer to `GET /`.
+    pub page: Option<&'static [u8]>,
+    /// The path of the health check.
+    pub health_path: Option<String>,
+    /// The health check says that no more clients are wanted.
+    pub is_stopping: Cell<bool>,
+    /// The key of an upgrade may be any text.
+    pub takes_any_key: bool,
+}
+
+/// Reads an HTTP request.
+pub fn http(input: &[u8], rules: &HttpRules) -> Http {
     let text = |status, body: &[u8], reason| {
         let answer = response(input, status, "text/plain", body);
         Http::Answered(answer, reason)
     };
-    let request = match websocket::parse_request(input) {
+    let request = match websocket::parse_request(input, rules.takes_any_key) {
         Ok(Some(request)) => request,
         Ok(None) => return Http::Wait,
         Err(error) => {
@@ -55,7 +70,7 @@ pub fn http(input: &[u8], page: Option<&[u8]>) -> Http {
                     CloseReason::HttpTooLong,
                 ),
                 HttpError::BadUpgrade => (
-                    b"this is not a WebSocket upgrade of version 13\n",
+                    b"this is not a WebSocket upgrade of version 13 or 8\n",
                     CloseReason::HttpBadUpgrade,
                 ),
             };
@@ -68,7 +83,15 @@ pub fn http(input: &[u8], page: Option<&[u8]>) -> Http {
         return Http::Upgraded(request.end, out);
     }
     let gets = matches!(request.method, "GET" | "HEAD");
-    match page {
+    let path = request.path.split('?').next();
+    if gets && path.is_some() && path == rules.health_path.as_deref() {
+        let (status, body): (_, &[u8]) = match rules.is_stopping.get() {
+            false => ("200 OK", b"ok\n"),
+            true => ("503 Service Unavailable", b"stopping\n"),
+        };
+        return text(status, body, CloseReason::Health);
+    }
+    match rules.page {
         Some(page) if gets && request.path == "/" => {
             let answer = response(input, "200 OK", "text/html; charset=utf-8", page);
             Http::Answered(answer, CloseReason::HttpAnswered)
@@ -114,9 +137,11 @@ pub fn frame<'a>(
     input: &'a mut [u8],
     fragments: &mut Option<Box<Fragments>>,
     bytes_max: usize,
+    takes_unmasked: bool,
 ) -> Result<(usize, TransportEvent<'a>), CloseReason> {
     let reason = |error: WebSocketError| CloseReason::WebSocket(error.close_code());
-    let Some(frame) = websocket::decode(input, bytes_max).map_err(reason)? else {
+    let frame = websocket::decode(input, bytes_max, takes_unmasked).map_err(reason)?;
+    let Some(frame) = frame else {
         return Ok((0, TransportEvent::Wait));
     };
     hop!();

@@ -131,6 +131,30 @@ impl Kind<String> for HeaderName {
     }
 }
 
+/// Path of a URL.
+pub(super) struct UrlPath;
+
+impl fmt::Display for UrlPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(r#"a path of a URL without a query, such as "/health""#)
+    }
+}
+
+impl Kind<String> for UrlPath {
+    fn parse(&self, raw: RawValue<'_>) -> Option<String> {
+        Text.parse(raw)
+    }
+
+    fn admits(&self, value: &String) -> bool {
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+        value.starts_with('/') && value.bytes().all(is_plain)
+    }
+
+    fn show(&self, value: &String) -> String {
+        Text.show(value)
+    }
+}
+
 /// Path of a file or a folder.
 pub(super) struct FilePath;
 

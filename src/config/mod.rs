@@ -62,7 +62,8 @@ knobs! {
         delegate_closed: Option<String> = None, Text;
         /// Environment, such as `production`. It selects the part of the project's files that tangelo reads.
         env: String = "development".into(), Text, Pomelo "env";
-        /// Framework whose details tangelo follows where Pomelo and Pinus differ.
+        /// Framework whose details tangelo follows where Pomelo and Pinus differ. In a project the default is
+        /// the one that its `package.json` depends on, and the other one is an error.
         dialect: Dialect = Dialect::Pomelo, DIALECT;
         /// Address for clients, TCP and WebSocket on one port. With port 0 the kernel chooses one. In a
         /// project the default is the `clientPort` of the own server, on all addresses.
@@ -187,6 +188,11 @@ knobs! {
         real_ip_header: Option<String> = None, HeaderName, Pinus "realIPKey";
         /// Header that has the client's port, beside `client.real_ip_header`; without it the port is 0.
         real_port_header: Option<String> = None, HeaderName, Pinus "realPortKey";
+        /// Path of a health check, for load balancers. An HTTP GET or HEAD of it on the port for clients gets status
+        /// 200, and 503 while tangelo stops: until its application has ended, the port stays open for this check and
+        /// takes no clients. A check is not a client: `client.max_connections` and the statistics do not count it.
+        /// Without this key such a request is an error as any other, and a stop closes the port first.
+        health_path: Option<String> = None, UrlPath;
         /// Largest package body from a client. A larger one closes its connection.
         package_bytes_max: usize = 4 << 20, Bytes(KIB..=limits::PACKAGE_BODY_BYTES_MAX);
         /// Largest number of bytes that wait for one client that reads too slowly. One package always
@@ -311,7 +317,8 @@ knobs! {
         /// `cluster.reconnect_max`, and must not be longer than that.
         reconnect_min: Duration = Duration::from_secs(1), TimeRange(10 * MILLISECOND..=MINUTE);
         /// Longest pause between two dials. After a restart of the master, this server is missing from its
-        /// list until the next dial.
+        /// list until the next dial. When a link to another server comes up, the pause ends early: not before
+        /// `cluster.reconnect_min` has passed.
         reconnect_max: Duration = Duration::from_secs(60), TimeRange(10 * MILLISECOND..=10 * MINUTE);
         /// Folders with the names of `Router::remote` as JavaScript. Every other server of a Pinus cluster
         /// loads them for its stubs, `app.rpc.<own type>`, and throws when it does not find them. Without

@@ -268,8 +268,11 @@ pub async fn run(mut seed: Seed, network: Network) {
     }
     drop(starting);
     receive_mesh(&shard, is_stopping).await;
-    // Closes the listening socket: the kernel refuses new clients, and a balancer sends them elsewhere.
-    if let Some(accepting) = accepting {
+    shard.clients.stop();
+    // Closes the listening socket: the kernel refuses new clients, and a balancer sends them elsewhere. A balancer
+    // that checks the health hears of the stop from the open port.
+    let answers_checks = core.config.client.health_path.is_some();
+    if let Some(accepting) = accepting.take_if(|_| !answers_checks) {
         accepting.cancel().await;
     }
     if stands {
@@ -277,6 +280,9 @@ pub async fn run(mut seed: Seed, network: Network) {
         future::or(lifecycle::stop(&shard, at_work), mesh).await;
     } else {
         drop(at_work);
+    }
+    if let Some(accepting) = accepting {
+        accepting.cancel().await;
     }
     registry::leave(&shard);
     inbound::leave(&shard);

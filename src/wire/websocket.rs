@@ -10,7 +10,7 @@ mod tests;
 mod upgrade;
 
 pub use frame::{
-    Frame, HEADER_BYTES_MAX, Header, Opcode, WebSocketError, close_code, decode, header,
+    Frame, HEADER_BYTES_MAX, Header, Opcode, WebSocketError, close_code, decode, header, is_masked,
     write_close,
 };
 pub use upgrade::{

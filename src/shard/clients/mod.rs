@@ -79,6 +79,16 @@ impl Clients {
         }
     }
 
+    /// Takes no further clients; health checks hear of it.
+    pub(super) fn stop(&self) {
+        self.rules.http.is_stopping.set(true);
+    }
+
+    /// Returns whether no further clients are taken.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.rules.http.is_stopping.get()
+    }
+
     /// Returns the number of clients of the process.
     pub(super) fn process_count(&self) -> usize {
         self.process_connections.count()

@@ -54,8 +54,8 @@ impl Opcode {
 
 /// Client frame, whole and at the front of the input, its payload unmasked.
 ///
-/// Shape:  `fin: u1` · `reserved: u3 = 0` · `opcode: u4` · `masked: u1 = 1` · `length: u7`, or 126
-///         and `u16`, or 127 and `u64`, big-endian · `mask: [u8; 4]` · `payload: [u8; length]`
+/// Shape:  `fin: u1` · `reserved: u3 = 0` · `opcode: u4` · `masked: u1` · `length: u7`, or 126
+///         and `u16`, or 127 and `u64`, big-endian · `mask: [u8; 4]` if masked · `payload: [u8; length]`
 /// Bound:  `length` ≤ the caller's limit, control frames ≤ `limits::WEBSOCKET_CONTROL_BYTES_MAX`
 /// Errors: see [`WebSocketError`]
 /// Source: RFC 6455 5.2
@@ -76,7 +76,7 @@ pub struct Frame {
 pub enum WebSocketError {
     /// A reserved bit is set, or the opcode does not exist.
     Reserved,
-    /// A client has to mask every frame.
+    /// A frame without a mask, where clients have to mask.
     Unmasked,
     /// Control frame with more than 125 bytes of payload.
     ControlTooLong,
@@ -102,15 +102,26 @@ impl WebSocketError {
     }
 }
 
+/// Returns whether the frame at the front of the input has a mask; false before its second byte is there.
+#[inline]
+pub fn is_masked(input: &[u8]) -> bool {
+    input.get(1).is_some_and(|second| second & MASKED != 0)
+}
+
 /// Reads the frame at the front of the input; `Ok(None)`: wait for more bytes.
 ///
 /// The payload is unmasked once the whole frame is there and not before. So call again with the
 /// same bytes and more after `None`, but never again with bytes that gave a frame. An error is
 /// found as soon as the bytes that prove it are there.
 ///
-/// As pomelo: a length written wider than it needs to be is taken (`ws/lib/Receiver.js`).
+/// As pomelo: a length written wider than it needs to be is taken (`ws/lib/Receiver.js`), and with `takes_unmasked` so
+/// is a frame without a mask.
 #[inline]
-pub fn decode(input: &mut [u8], payload_bytes_max: usize) -> Result<Option<Frame>, WebSocketError> {
+pub fn decode(
+    input: &mut [u8],
+    payload_bytes_max: usize,
+    takes_unmasked: bool,
+) -> Result<Option<Frame>, WebSocketError> {
     let Some(&[first, second]) = input.first_chunk() else {
         return Ok(None);
     };
@@ -119,7 +130,8 @@ pub fn decode(input: &mut [u8], payload_bytes_max: usize) -> Result<Option<Frame
     if first & RESERVED != 0 {
         return Err(WebSocketError::Reserved);
     }
-    if second & MASKED == 0 {
+    let is_masked = second & MASKED != 0;
+    if !is_masked && !takes_unmasked {
         return Err(WebSocketError::Unmasked);
     }
     if opcode.is_control() {
@@ -150,7 +162,7 @@ pub fn decode(input: &mut [u8], payload_bytes_max: usize) -> Result<Option<Frame
     else {
         return Ok(None);
     };
-    if let Some(&mask) = head.last_chunk() {
+    if is_masked && let Some(&mask) = head.last_chunk() {
         unmask(payload, mask);
     }
     Ok(Some(Frame {

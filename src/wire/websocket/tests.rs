@@ -46,7 +46,7 @@ struct Peer {
 impl Read for Peer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.accepts
-            && let Ok(Some(request)) = parse_request(&self.sent)
+            && let Ok(Some(request)) = parse_request(&self.sent, false)
         {
             let (mut answer, end) = (Vec::new(), request.end);
             write_switching_protocols(&mut answer, &request.upgrade.unwrap());
@@ -82,7 +82,7 @@ fn client(incoming: &[u8]) -> WebSocket<Peer> {
 #[test]
 fn reads_the_examples_of_the_rfc() {
     let mut hello = *b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
-    let frame = decode(&mut hello, 5).unwrap().unwrap();
+    let frame = decode(&mut hello, 5, false).unwrap().unwrap();
     assert_eq!(
         frame,
         Frame {
@@ -95,7 +95,7 @@ fn reads_the_examples_of_the_rfc() {
     assert_eq!(&hello[frame.payload], b"Hello");
 
     let mut pong = *b"\x8a\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
-    let frame = decode(&mut pong, 0).unwrap().unwrap();
+    let frame = decode(&mut pong, 0, false).unwrap().unwrap();
     assert_eq!(
         (frame.opcode, &pong[frame.payload]),
         (Opcode::Pong, &b"Hello"[..])
@@ -126,13 +126,13 @@ fn waits_for_the_whole_frame_and_touches_nothing_before() {
         for cut in (0..end).step_by(step).chain([end - 1]) {
             let mut part = whole[..cut].to_vec();
             assert_eq!(
-                decode(&mut part, payload_bytes),
+                decode(&mut part, payload_bytes, false),
                 Ok(None),
                 "{payload_bytes} cut at {cut}"
             );
             assert_eq!(part, whole[..cut]);
         }
-        let frame = decode(&mut whole, payload_bytes).unwrap().unwrap();
+        let frame = decode(&mut whole, payload_bytes, false).unwrap().unwrap();
         assert_eq!(frame.end, end);
         assert_eq!(whole[frame.payload], payload);
         assert_eq!(&whole[end..], b"next");
@@ -146,7 +146,7 @@ fn reads_frame_after_frame() {
     input.extend(client_frame(0x80, &[1], b"c"));
     let mut found = Vec::new();
     let mut rest = &mut input[..];
-    while let Some(frame) = decode(rest, 2).unwrap() {
+    while let Some(frame) = decode(rest, 2, false).unwrap() {
         let (front, after) = rest.split_at_mut(frame.end);
         found.push((frame.fin, frame.opcode, front[frame.payload].to_vec()));
         rest = after;
@@ -182,32 +182,56 @@ fn refuses_what_a_client_must_not_send() {
         (b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff", TooLong),
     ] {
         assert_eq!(
-            decode(&mut bytes.to_vec(), 1000),
+            decode(&mut bytes.to_vec(), 1000, false),
             Err(error),
             "{bytes:02x?}"
         );
     }
     let endless = &mut b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff".to_vec();
-    assert_eq!(decode(endless, usize::MAX), Err(TooLong));
+    assert_eq!(decode(endless, usize::MAX, false), Err(TooLong));
+}
+
+#[test]
+fn a_frame_without_a_mask_is_taken_as_it_is_where_that_is_allowed() {
+    let mut input = b"\x82\x03abc\x89\x00\x82\x7e\x00\x80".to_vec();
+    input.extend([7; 128]);
+    let plain = input.clone();
+    let mut at = 0;
+    for (opcode, payload) in [
+        (Opcode::Binary, &b"abc"[..]),
+        (Opcode::Ping, b""),
+        (Opcode::Binary, &[7; 128]),
+    ] {
+        let rest = &mut input[at..];
+        assert_eq!(decode(&mut rest.to_vec()[..1], 128, true), Ok(None));
+        assert_eq!(
+            decode(&mut rest.to_vec(), 128, false),
+            Err(WebSocketError::Unmasked)
+        );
+        let frame = decode(rest, 128, true).unwrap().unwrap();
+        assert_eq!((frame.opcode, &rest[frame.payload]), (opcode, payload));
+        at += frame.end;
+    }
+    assert_eq!((at, input), (plain.len(), plain));
 }
 
 #[test]
 fn the_limit_is_the_last_length_taken_and_is_not_for_control_frames() {
     let mut frame = client_frame(0x82, &[126, 0, 200], &[7; 200]);
     assert_eq!(
-        decode(&mut frame.clone(), 199),
+        decode(&mut frame.clone(), 199, false),
         Err(WebSocketError::TooLong)
     );
-    assert!(decode(&mut frame, 200).unwrap().is_some());
+    assert!(decode(&mut frame, 200, false).unwrap().is_some());
     let mut ping = client_frame(0x89, &[125], &[7; 125]);
-    assert!(decode(&mut ping, 0).unwrap().is_some());
+    assert!(decode(&mut ping, 0, false).unwrap().is_some());
 }
 
 #[test]
 fn a_wider_length_than_needed_is_taken() {
     for length in [&[126, 0, 3][..], &[127, 0, 0, 0, 0, 0, 0, 0, 3]] {
         let mut frame = client_frame(0x82, length, b"abc");
-        let found = decode(&mut frame, 3).unwrap().unwrap();
+        let found = decode(&mut frame, 3, false).unwrap().unwrap();
         assert_eq!(&frame[found.payload], b"abc");
     }
 }
@@ -274,7 +298,7 @@ const UPGRADE: &str = "GET /game?x=1 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r
     Sec-WebSocket-Version: 13\r\n\r\n";
 
 fn upgrade(text: &str) -> Result<Option<Upgrade<'_>>, HttpError> {
-    parse_request(text.as_bytes()).map(|request| request.unwrap().upgrade)
+    parse_request(text.as_bytes(), false).map(|request| request.unwrap().upgrade)
 }
 
 fn with_protocol(value: &str) -> String {
@@ -296,13 +320,13 @@ fn accepts_the_handshake_of_the_rfc() {
 fn waits_for_the_whole_request_head() {
     for cut in 0..UPGRADE.len() {
         assert_eq!(
-            parse_request(&UPGRADE.as_bytes()[..cut]),
+            parse_request(&UPGRADE.as_bytes()[..cut], false),
             Ok(None),
             "cut at {cut}"
         );
     }
     let input = [UPGRADE.as_bytes(), b"\x82\x80"].concat();
-    let request = parse_request(&input).unwrap().unwrap();
+    let request = parse_request(&input, false).unwrap().unwrap();
     let head = (request.method, request.path, request.end);
     assert_eq!(head, ("GET", "/game?x=1", UPGRADE.len()));
 }
@@ -346,7 +370,7 @@ fn an_upgrade_that_cannot_be_granted_is_an_error() {
     let twice = format!("{key_line}{key_line}");
     for (from, to) in [
         ("GET", "POST"),
-        ("Version: 13", "Version: 8"),
+        ("Version: 13", "Version: 7"),
         ("Version: 13", "Version: 13, 8"),
         ("Sec-WebSocket-Version: 13\r\n", ""),
         (key_line, ""),
@@ -363,6 +387,30 @@ fn an_upgrade_that_cannot_be_granted_is_an_error() {
             Err(HttpError::BadUpgrade),
             "{to}"
         );
+    }
+}
+
+#[test]
+fn version_8_is_taken_and_where_any_key_is_one_that_is_no_base64() {
+    let any_key = |text: &str, any_key| {
+        let request = parse_request(text.as_bytes(), any_key)?.unwrap();
+        Ok::<_, HttpError>(request.upgrade.unwrap().key.to_owned())
+    };
+    let version_8 = UPGRADE.replace("Version: 13", "Version: 8");
+    let key = "dGhlIHNhbXBsZSBub25jZQ==";
+    assert_eq!(any_key(&version_8, false), Ok(key.into()));
+    for other in [
+        "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+        "abc",
+        "a b,c",
+    ] {
+        let text = UPGRADE.replace(key, other);
+        assert_eq!(any_key(&text, false), Err(HttpError::BadUpgrade));
+        assert_eq!(any_key(&text, true), Ok(other.into()));
+    }
+    for other in ["", "\u{e9}"] {
+        let text = UPGRADE.replace(key, other);
+        assert_eq!(any_key(&text, true), Err(HttpError::BadUpgrade), "{other}");
     }
 }
 
@@ -399,14 +447,20 @@ fn a_request_head_is_as_long_as_node_takes_it() {
     // As Node 20 answered: path, names and values of 16,383 bytes are taken, and one more is 431.
     let padded = |bytes| format!("GET /ab HTTP/1.1\r\nX: {}\r\n\r\n", "b".repeat(bytes - 4));
     let longest = padded(HTTP_HEAD_TEXT_BYTES - 1);
-    assert!(parse_request(longest.as_bytes()).unwrap().is_some());
+    assert!(parse_request(longest.as_bytes(), false).unwrap().is_some());
     let too_long = padded(HTTP_HEAD_TEXT_BYTES);
-    assert_eq!(parse_request(too_long.as_bytes()), Err(HttpError::TooLong));
+    assert_eq!(
+        parse_request(too_long.as_bytes(), false),
+        Err(HttpError::TooLong)
+    );
     let long_path = format!(
         "GET /{} HTTP/1.1\r\n\r\n",
         "a".repeat(HTTP_HEAD_TEXT_BYTES - 1)
     );
-    assert_eq!(parse_request(long_path.as_bytes()), Err(HttpError::TooLong));
+    assert_eq!(
+        parse_request(long_path.as_bytes(), false),
+        Err(HttpError::TooLong)
+    );
 }
 
 #[test]
@@ -414,7 +468,7 @@ fn a_request_head_that_never_ends_is_refused_when_it_is_too_long() {
     let endless = |line: &str| {
         let mut input = b"GET / HTTP/1.1\r\n".to_vec();
         input.extend(line.bytes().cycle().take(2 * HTTP_HEAD_BYTES_MAX));
-        let refused = |length: &usize| parse_request(&input[..*length]).is_err();
+        let refused = |length: &usize| parse_request(&input[..*length], false).is_err();
         (0..input.len()).step_by(64).find(refused).unwrap()
     };
     let one_value = format!("A: {}", "b".repeat(2 * HTTP_HEAD_BYTES_MAX));
@@ -460,7 +514,7 @@ fn bytes_that_are_not_http_are_malformed() {
         "\x04\0\0\0",
     ] {
         assert_eq!(
-            parse_request(text.as_bytes()),
+            parse_request(text.as_bytes(), false),
             Err(HttpError::Malformed),
             "{text:?}"
         );
@@ -491,7 +545,7 @@ fn the_oracle_shakes_hands_with_us() {
     assert_eq!(response.status(), 101);
     socket.send(Message::text("hello")).unwrap();
     let sent = &mut socket.get_mut().sent;
-    let frame = decode(sent, 5).unwrap().unwrap();
+    let frame = decode(sent, 5, false).unwrap().unwrap();
     assert_eq!(&sent[frame.payload], b"hello");
 }
 
@@ -519,7 +573,7 @@ proptest! {
         let mut client = client(b"");
         client.send(message).unwrap();
         let sent = &mut client.get_mut().sent;
-        let frame = decode(sent, payload.len()).unwrap().unwrap();
+        let frame = decode(sent, payload.len(), false).unwrap().unwrap();
         prop_assert_eq!((frame.fin, frame.opcode, frame.end), (true, opcode, sent.len()));
         prop_assert_eq!(&sent[frame.payload], payload);
     }
@@ -549,13 +603,15 @@ proptest! {
     fn no_bytes_panic(
         mut random in prop::collection::vec(any::<u8>(), 0..40),
         payload_bytes_max in prop::sample::select(vec![0, 10, 1 << 20, usize::MAX]),
+        takes_unmasked in any::<bool>(),
     ) {
-        let _ = parse_request(&random);
-        let _ = parse_request(&[b"GET / HTTP/1.1\r\n", &random[..]].concat());
-        let _ = parse_request(&[&UPGRADE.as_bytes()[..UPGRADE.len() - 2], &random[..]].concat());
+        let _ = parse_request(&random, false);
+        let _ = parse_request(&[b"GET / HTTP/1.1\r\n", &random[..]].concat(), true);
+        let upgrade = [&UPGRADE.as_bytes()[..UPGRADE.len() - 2], &random[..]].concat();
+        let _ = parse_request(&upgrade, true);
         let _ = close_code(&random);
         let bytes = random.len();
-        if let Ok(Some(frame)) = decode(&mut random, payload_bytes_max) {
+        if let Ok(Some(frame)) = decode(&mut random, payload_bytes_max, takes_unmasked) {
             prop_assert!(frame.payload.end == frame.end && frame.end <= bytes);
         }
     }

@@ -26,12 +26,12 @@ pub struct UpgradeRequest<'a> {
 
 /// The fields of a WebSocket upgrade.
 ///
-/// Shape:  `GET`, `Connection: upgrade`, `Upgrade: websocket`, `Sec-WebSocket-Version: 13`,
+/// Shape:  `GET`, `Connection: upgrade`, `Upgrade: websocket`, `Sec-WebSocket-Version: 13` or `8`,
 ///         `Sec-WebSocket-Key`, perhaps `Sec-WebSocket-Protocol`
-/// Source: RFC 6455 4.2.1
+/// Source: RFC 6455 4.2.1; version 8, a draft of it, has the same frames
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Upgrade<'a> {
-    /// 16 random bytes in base64.
+    /// 16 random bytes in base64, or any ASCII text.
     pub key: &'a str,
     /// First of the sub-protocols on offer; `None` as well if it is not a token.
     pub protocol: Option<&'a str>,
@@ -44,8 +44,8 @@ pub enum HttpError {
     Malformed,
     /// The head has too many bytes.
     TooLong,
-    /// A WebSocket upgrade by another method than GET, of another version than 13, or without
-    /// exactly one well-formed key.
+    /// A WebSocket upgrade by another method than GET, of another version than 13 and 8, or without
+    /// exactly one accepted key.
     BadUpgrade,
 }
 
@@ -60,11 +60,12 @@ impl HttpError {
     }
 }
 
-/// Reads the request head at the front of the input; `Ok(None)`: wait for more bytes.
+/// Reads the request head at the front of the input; `Ok(None)`: wait for more bytes. The key of an upgrade is the
+/// base64 of 16 bytes, or with `any_key` any text.
 ///
 /// A request for something else than a WebSocket has no `upgrade`. It is not an error.
 /// As pomelo: HTTP/1.0 may upgrade too, for the sake of old proxies (Node's `http`).
-pub fn parse_request(input: &[u8]) -> Result<Option<UpgradeRequest<'_>>, HttpError> {
+pub fn parse_request(input: &[u8], any_key: bool) -> Result<Option<UpgradeRequest<'_>>, HttpError> {
     with_head(input, |head, end| {
         let (Some(method), Some(path)) = (head.method, head.path) else {
             return Err(HttpError::Malformed);
@@ -72,7 +73,7 @@ pub fn parse_request(input: &[u8]) -> Result<Option<UpgradeRequest<'_>>, HttpErr
         let upgrade = if !asks_for_websocket(head.headers) {
             None
         } else if method == "GET" {
-            Some(parse_upgrade(looked_at(head)).ok_or(HttpError::BadUpgrade)?)
+            Some(parse_upgrade(looked_at(head), any_key).ok_or(HttpError::BadUpgrade)?)
         } else {
             return Err(HttpError::BadUpgrade);
         };
@@ -163,9 +164,10 @@ fn asks_for_websocket(headers: &[httparse::Header<'_>]) -> bool {
     lists("connection", "upgrade") && lists("upgrade", "websocket")
 }
 
-fn parse_upgrade<'a>(headers: &[httparse::Header<'a>]) -> Option<Upgrade<'a>> {
+fn parse_upgrade<'a>(headers: &[httparse::Header<'a>], any_key: bool) -> Option<Upgrade<'a>> {
     let version = only(values(headers, "sec-websocket-version"))?;
-    let key = only(values(headers, "sec-websocket-key")).filter(|key| is_key(key))?;
+    let key = only(values(headers, "sec-websocket-key"))?;
+    let is_accepted = is_key(key) || (any_key && !key.is_empty() && key.is_ascii());
     let protocol = values(headers, "sec-websocket-protocol")
         .next()
         .and_then(|list| list.split(|&byte| byte == b',').next())
@@ -174,7 +176,8 @@ fn parse_upgrade<'a>(headers: &[httparse::Header<'a>]) -> Option<Upgrade<'a>> {
         .filter(|entry| !entry.is_empty() && entry.iter().all(|&byte| is_token_byte(byte)))
         .and_then(|entry| str::from_utf8(entry).ok());
     let key = str::from_utf8(key).ok()?;
-    (version == b"13").then_some(Upgrade { key, protocol })
+    let is_accepted = is_accepted && matches!(version, b"13" | b"8");
+    is_accepted.then_some(Upgrade { key, protocol })
 }
 
 fn values<'a>(headers: &[httparse::Header<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {

@@ -44,6 +44,11 @@ const CASES: &[Case] = &[
         r#"cluster.reconnect_min = "1s": expected at most cluster.reconnect_max, which is 500ms"#,
     ),
     (
+        |config| config.client.health_path = Some("health?".into()),
+        "client.health_path = 'health?'",
+        r#"client.health_path = "health?": expected a path of a URL without a query, such as "/health""#,
+    ),
+    (
         |config| config.client.real_ip_header = Some("X Real".into()),
         "client.real_ip_header = 'X Real'",
         r#"client.real_ip_header = "X Real": expected the name of a header, such as "X-Real-IP""#,

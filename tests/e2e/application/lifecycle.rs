@@ -12,7 +12,8 @@ use tangelo::{Config, Error, config};
 
 use crate::cluster::in_both_dialects;
 use crate::cluster::remotes::Member;
-use crate::harness::client::{Client, HANG_GUARD};
+use crate::harness::client::{Client, HANDSHAKE, HANG_GUARD};
+use crate::harness::frames::http;
 use crate::harness::free_address;
 use crate::harness::inside::{Gate, Inside};
 use crate::harness::peers::{Cluster, Dialect, wait_for};
@@ -227,6 +228,54 @@ fn clients_are_served_until_each_shard_is_done_before_the_stop() {
             "{counters}"
         );
         assert!(!counters.contains("tasks_late"), "{counters}");
+    }
+}
+
+#[test]
+fn a_health_check_hears_of_the_stop_and_no_client_comes_in() {
+    for shards in [1, 4] {
+        let gate = Gate::default();
+        let handlers = {
+            let gate = gate.clone();
+            move || {
+                let gate = gate.clone();
+                router().before_stop(async move |_| gate.clone().pass().await)
+            }
+        };
+        let mut config = Config {
+            stop_timeout: HANG_GUARD,
+            ..on(shards)
+        };
+        config.client.health_path = Some("/health".into());
+        let inside = Inside::with(config, handlers);
+        let (address, counters) = (inside.address(), inside.reader());
+        let mut client = Client::tcp(address).open();
+        assert_eq!(http(address, "GET /health").1, "ok\n");
+        inside.begin_stop();
+        gate.wait_for(shards);
+        // Enough to meet more than one shard.
+        for _ in 0..8 {
+            let (head, body) = http(address, "GET /health");
+            assert!(
+                head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
+                "{head}"
+            );
+            assert_eq!(body, "stopping\n");
+            for mut late in [Client::tcp(address), Client::websocket(address)] {
+                late.send_package(HANDSHAKE, b"{}");
+                assert_eq!(late.next_package(), None);
+            }
+        }
+        assert_eq!(client.request_text(PING, "{}"), r#""pong""#);
+        gate.open();
+        while client.next_package().is_some() {}
+        assert_eq!(inside.join(), Ok(()));
+        let counters = counters();
+        for counter in ["closed_health=9", "closed_stopping=17"] {
+            assert!(counters.contains(counter), "{counters}");
+        }
+        let free = TcpListener::bind(address);
+        assert!(free.is_ok(), "nobody listens any more");
     }
 }
 

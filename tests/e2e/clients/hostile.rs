@@ -194,7 +194,7 @@ fn bytes_that_are_not_a_package_end_only_their_websocket() {
 fn a_frame_against_rfc_6455_is_answered_with_the_code_of_the_rfc() {
     let heartbeat = frames::heartbeat();
     let mut attacks: Vec<(Vec<u8>, u16)> = Vec::new();
-    // Without a mask.
+    // Without a mask, after frames with one.
     attacks.push((b"\x82\x04\x03\x00\x00\x00".to_vec(), 1002));
     attacks.push((b"\x89\x00".to_vec(), 1002));
     for reserved in [0x10, 0x20, 0x40, 0x70] {
@@ -285,8 +285,7 @@ fn http_attacks() -> Vec<(String, &'static str, &'static str)> {
     for broken in [
         UPGRADE.replace("13", "12"),
         UPGRADE.replace("Version: 13\r\nSec-WebSocket-", ""),
-        UPGRADE.replace("dGhl", ""),
-        UPGRADE.replace("dGhl", "????"),
+        UPGRADE.replace("dGhlIHNhbXBsZSBub25jZQ==", ""),
         UPGRADE.replace("Host: a", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
         UPGRADE.replace("GET", "POST"),
         UPGRADE.replace("GET", "HEAD"),
@@ -339,8 +338,22 @@ fn http_attacks() -> Vec<(String, &'static str, &'static str)> {
 
 #[test]
 fn http_without_an_upgrade_is_answered_and_closed() {
-    on_one_shard_and_on_four(&[], |attacked| {
-        for (request, answer, reason) in http_attacks() {
+    http_is_answered(&[], http_attacks());
+}
+
+#[test]
+fn as_pinus_an_upgrade_with_another_key_is_answered_with_400() {
+    let keys = ["", "????"].map(|start| {
+        let broken = UPGRADE.replace("dGhl", start);
+        (broken, "HTTP/1.1 400 ", "closed_http_bad_upgrade")
+    });
+    http_is_answered(&["--dialect", "pinus"], keys.into());
+}
+
+/// Sends HTTP requests and sees each of them answered.
+fn http_is_answered(args: &[&str], attacks: Vec<(String, &str, &str)>) {
+    on_one_shard_and_on_four(args, |attacked| {
+        for &(ref request, answer, reason) in &attacks {
             let name = &request[..request.len().min(60)];
             attacked.attack(name, &[(reason, CONNECTIONS)], |address| {
                 for _ in 0..CONNECTIONS {

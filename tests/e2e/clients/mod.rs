@@ -3,6 +3,7 @@
 mod blacklist;
 mod connection;
 mod flood;
+mod health;
 mod hostile;
 mod npm;
 mod random;
