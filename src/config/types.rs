@@ -57,9 +57,9 @@ pub struct Master {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// Proof of this server's type: the first entry of that type in `adminServer.json`, null without
-    /// such an entry, `"ok"` without such a file.
-    pub token: serde_json::Value,
+    /// Proof of this server's type: the token of the first entry of that type in `adminServer.json`, `None`
+    /// where that entry has no token, null without such an entry, `"ok"` without such a file.
+    pub token: Option<serde_json::Value>,
     /// This server as all others see it: the members that a genuine server parses from its command line,
     /// every key of its entry in `servers.json` included.
     pub info: serde_json::Map<String, serde_json::Value>,

@@ -8,6 +8,7 @@ use crate::client::coder::Protos;
 use crate::client::host_filter::HostFilter;
 use crate::config::{Config, Dialect};
 use crate::error::{Error, Result};
+use crate::gateway::json_file;
 use crate::shard::blacklist;
 use crate::wire::protobuf::{Flavour, Schema};
 
@@ -27,24 +28,22 @@ pub(super) fn protos(config: &Config) -> Result<Protos> {
         path.as_ref()
             .map(|path| schema(config.dialect, path))
             .transpose()
-            .map_err(|text| Error::Config(format!("client.{key}: {text}")))
+            .map_err(|error| Error::Config(format!("client.{key}: {error}")))
     };
     let server = schema("server_protos", &client.server_protos)?;
     let client = schema("client_protos", &client.client_protos)?;
     Ok(Protos::new(server, client))
 }
 
-fn schema(dialect: Dialect, path: &Path) -> std::result::Result<Schema, String> {
+fn schema(dialect: Dialect, path: &Path) -> Result<Schema> {
     let file = path.display();
-    let text = fs::read_to_string(path).map_err(|error| format!("{file}: {error}"))?;
-    // Node skips a byte order mark too.
-    let json = serde_json::from_str(text.trim_start_matches('\u{feff}'));
-    let json = json.map_err(|error| format!("{file}: {error}"))?;
+    let wrong = |what: &dyn std::fmt::Display| Error::Config(format!("{file}: {what}"));
+    let json = json_file::read(path)?.ok_or_else(|| wrong(&"not found"))?;
     let flavour = match dialect.extends_protobuf() {
         true => Flavour::Pinus,
         false => Flavour::Pomelo,
     };
-    let schema = Schema::parse(flavour, &json).map_err(|error| format!("{file}: {error}"))?;
+    let schema = Schema::parse(flavour, &json).map_err(|error| wrong(&error))?;
     for doubt in schema.doubts() {
         tracing::warn!(%file, "{doubt}");
     }

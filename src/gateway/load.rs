@@ -18,18 +18,20 @@ use clap::Parser;
 use toml::de::DeTable;
 
 use crate::checked::CheckedConfig;
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LogFormat, ValueError};
 use crate::error::Error;
 
 mod args;
 mod assign;
 mod crons;
 mod entry;
+mod framework;
 mod launch;
 mod project;
 
 use args::Args;
 use assign::{File, Flag, Places};
+use framework::Framework;
 use launch::Launch;
 use project::Project;
 
@@ -158,7 +160,7 @@ impl Layers {
         let mut places = Places::default();
         self.apply(&mut config, &mut places)?;
         match config.app_dir.take() {
-            Some(app_dir) => config = self.project(config, app_dir)?,
+            Some(app_dir) => config = self.project(config, app_dir, &places)?,
             None if self.launch.is_some() => {
                 return Err(Error::Config(
                     "the command line names no project; put its main script before the key=value words, \
@@ -174,14 +176,13 @@ impl Layers {
     }
 
     /// Reads the project and the server in it that `layers` name, and puts the file and the flags on top.
-    fn project(&self, layers: Config, app_dir: PathBuf) -> Result<Config> {
+    fn project(&self, layers: Config, app_dir: PathBuf, places: &Places) -> Result<Config> {
+        // The values of the layers come again after those of the project.
         let mut config = Config {
-            id: layers.id,
-            env: layers.env,
-            cluster: layers.cluster,
             app_dir: Some(app_dir.clone()),
-            ..Config::default()
+            ..layers
         };
+        choose_dialect(&mut config, &app_dir, places)?;
         let launched = self.launch.as_ref();
         let info = launched.map(|launch| launch.info(&app_dir));
         let launched = info.map(entry::Entry::launched).transpose()?;
@@ -214,6 +215,21 @@ impl Layers {
         let mut flags = self.flags.iter();
         flags.try_for_each(|flag| flag.apply(config, places))
     }
+}
+
+/// Follows the framework of the project; an error where the file or a flag names the other one.
+fn choose_dialect(config: &mut Config, app_dir: &Path, places: &Places) -> Result<()> {
+    let Some(framework) = Framework::of(app_dir) else {
+        return Ok(());
+    };
+    let (package, file) = (framework.package, framework.file.display());
+    if config.dialect != framework.dialect && places.has("dialect") {
+        let what =
+            format!("expected {package}, because {file} depends on it; or leave this key out");
+        return Err(places.locate(&ValueError::new("dialect", what)));
+    }
+    config.dialect = framework.dialect;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ use crate::shard::{self, Gauge, Seed};
 mod assets;
 mod executor;
 mod host;
+mod json_file;
 mod listen;
 pub mod load;
 pub mod memory;

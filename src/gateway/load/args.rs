@@ -38,7 +38,8 @@ pub(super) struct Args {
     /// Environment of the Pomelo project [default: development]
     #[arg(long, value_name = "ENV")]
     env: Option<String>,
-    /// Framework of the cluster: it decides where Pomelo and Pinus differ [default: pomelo]
+    /// Framework of the cluster: it decides where Pomelo and Pinus differ [default: that of the project's
+    /// package.json, else pomelo]
     #[arg(long, value_name = "pomelo|pinus")]
     dialect: Option<String>,
     /// Sets a key of tangelo.toml, such as client.heartbeat=3s; for one key given twice, the last value counts

@@ -82,6 +82,11 @@ impl Flag {
 pub(super) struct Places(BTreeMap<String, Place>);
 
 impl Places {
+    /// Returns whether a file or a flag has set a key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// Names the place of a value that the check of the whole configuration refuses.
     pub(super) fn locate(&self, error: &ValueError) -> Error {
         let list = error.key.split('[').next().unwrap_or_default();

@@ -18,10 +18,10 @@ impl Project {
         };
         let own_type = config.server_type.clone();
         let list = match &types {
-            Json::Object(types) => match types.get(&own_type) {
-                None => return Ok(()),
-                list => list.and_then(Json::as_array),
-            },
+            Json::Object(types) if !types.contains_key(&own_type) => return Ok(()),
+            Json::Object(types) => types[&own_type].as_array(),
+            // As in Pomelo, a list has no server types, so an empty one has no crons.
+            Json::Array(list) if list.is_empty() => return Ok(()),
             _ => None,
         };
         let file = file.display();
@@ -152,6 +152,8 @@ mod tests {
             &[][..],
             &[("crons.json", elsewhere.as_str())],
             &[("crons.json", "{}")],
+            &[("crons.json", "[]")],
+            &[("crons.json", r#"{"development": []}"#)],
         ] {
             assert_eq!(load(Dialect::Pomelo, files), (vec![], vec![]), "{files:?}");
         }
@@ -163,7 +165,7 @@ mod tests {
                       \"0 30 10 * * *\"";
         for (text, expected) in [
             (
-                "[]",
+                "[7]",
                 "crons.json: ignored; expected an object with a list of crons in \"connector\"",
             ),
             (

@@ -1,16 +1,14 @@
 //! A Pomelo project's `config` folder → [`Config`]: `servers.json`, `dictionary.json`, the paths of the protos
 //! and, to join the cluster, `master.json` and `adminServer.json`.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use super::entry::{Entry, callable, entries};
 use crate::config::{Config, Master};
 use crate::error::{Error, Result};
+use crate::gateway::json_file;
 
 /// The `config` folder of a Pomelo project.
 pub(super) struct Project {
@@ -26,36 +24,66 @@ impl Project {
     pub(super) fn apply(&self, config: &mut Config, launched: Option<Entry>) -> Result<Entry> {
         let own = self.servers(config, launched)?;
         own.own(config)?;
-        let protos = |name| self.paths(name).into_iter().find(|path| path.exists());
-        config.client.server_protos = protos("serverProtos.json");
-        config.client.client_protos = protos("clientProtos.json");
+        self.protos(config)?;
         self.dictionary(config)?;
         Ok(own)
     }
 
-    /// Fills in the user dictionary.
+    /// Fills in the paths of the protos.
+    fn protos(&self, config: &mut Config) -> Result<()> {
+        let may_be_script = config.client.use_protobuf && config.dialect.reads_scripts();
+        let client = &mut config.client;
+        for (name, path) in [
+            ("serverProtos.json", &mut client.server_protos),
+            ("clientProtos.json", &mut client.client_protos),
+        ] {
+            if path.is_none() {
+                *path = self.paths(name).into_iter().find(|path| path.exists());
+            }
+            if path.is_none() && may_be_script {
+                self.refuse_script(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills in the user dictionary. A wrong route is only a warning where no client gets the dictionary.
     ///
     /// As in Pomelo, only the plain file counts, without members for environments, and an object, which
     /// `pomelo init` writes, has no routes.
     fn dictionary(&self, config: &mut Config) -> Result<()> {
-        let [file, _] = self.paths("dictionary.json");
-        match read_json(&file)? {
-            None => {}
-            Some(Json::Object(members)) if members.is_empty() => {}
-            Some(Json::Object(_)) => config.warnings.push(format!(
-                "{}: ignored, as Pomelo ignores an object here; expected a list of routes as \
-                 texts",
-                file.display()
-            )),
-            Some(routes) => {
-                config.dictionary = Vec::<String>::deserialize(routes).map_err(|_| {
-                    Error::Config(format!(
-                        "{}: expected a list of routes as texts",
-                        file.display()
-                    ))
-                })?;
-            }
+        if !config.dictionary.is_empty() {
+            return Ok(());
         }
+        let name = "dictionary.json";
+        let [path, _] = self.paths(name);
+        let file = path.display();
+        let use_dict = config.client.use_dict;
+        let routes = match json_file::read(&path)? {
+            Some(Json::Array(routes)) => routes,
+            Some(Json::Object(members)) if members.is_empty() => return Ok(()),
+            Some(_) => {
+                config.warnings.push(format!(
+                    "{file}: ignored, because it is not a list; expected a list of routes as texts"
+                ));
+                return Ok(());
+            }
+            None if use_dict && config.dialect.reads_scripts() => return self.refuse_script(name),
+            None => return Ok(()),
+        };
+        if let Some(index) = routes.iter().position(|route| !route.is_string()) {
+            let wrong = &routes[index];
+            let text = format!("{file}: [{index}] = {wrong}: expected a route in quotes");
+            if use_dict {
+                return Err(Error::Config(text));
+            }
+            config.warnings.push(format!(
+                "{text}; without client.use_dict tangelo does not need this file"
+            ));
+            return Ok(());
+        }
+        let routes = routes.iter().filter_map(Json::as_str);
+        config.dictionary = routes.map(str::to_owned).collect();
         Ok(())
     }
 
@@ -91,22 +119,21 @@ impl Project {
     /// Fills in the other servers and returns the own entry. Wrong entries of others become warnings.
     fn servers(&self, config: &mut Config, launched: Option<Entry>) -> Result<Entry> {
         let name = "servers.json";
-        let has_lists = |json: &Json| {
-            json.as_object()
-                .is_some_and(|o| o.is_empty() || o.values().any(Json::is_array))
-        };
-        let (file, entries) = match (self.section(name, has_lists)?, &launched) {
-            (Some((file, types)), _) => {
-                let entries = entries(&file, &types, &mut config.warnings)?;
-                (file, entries)
+        // A launched server knows itself, and the master knows the others.
+        let is_needed = launched.is_none() || !config.cluster.join;
+        let (file, entries) = match self.listed(name, &mut config.warnings) {
+            Ok(Some(listed)) => listed,
+            Ok(None) if is_needed => {
+                let what = format!("--app-dir must name the folder that has config/{name}");
+                return Err(self.missing(name, &what));
             }
-            // A launched server knows itself, and the master knows the others.
-            (None, Some(_)) if config.cluster.join => Default::default(),
-            (None, _) => {
-                return Err(Error::Config(format!(
-                    "{}; --app-dir must name the folder that has config/{name}",
-                    self.not_found(name),
-                )));
+            Ok(None) => Default::default(),
+            Err(error) if is_needed => return Err(error),
+            Err(error) => {
+                config.warnings.push(format!(
+                    "{error}; tangelo ignores this file, because the master sends the list"
+                ));
+                Default::default()
             }
         };
         let (listed, others): (Vec<Entry>, Vec<Entry>) =
@@ -138,15 +165,29 @@ impl Project {
         Ok(own)
     }
 
+    /// Reads all servers of `servers.json`, if it is there.
+    fn listed(
+        &self,
+        name: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<(PathBuf, Vec<Entry>)>> {
+        let has_lists =
+            |json: &Map<String, Json>| json.is_empty() || json.values().any(Json::is_array);
+        let Some((file, types)) = self.section(name, has_lists)? else {
+            return Ok(None);
+        };
+        let entries = entries(&file, &types, warnings)?;
+        Ok(Some((file, entries)))
+    }
+
     /// Returns the master's host and port.
     fn master(&self) -> Result<(String, u16)> {
         let name = "master.json";
-        let is_master = |json: &Json| json.get("host").is_some() || json.get("port").is_some();
+        let is_master =
+            |json: &Map<String, Json>| json.contains_key("host") || json.contains_key("port");
         let Some((file, master)) = self.section(name, is_master)? else {
-            return Err(Error::Config(format!(
-                "{}; it names the master to join; without a master, set cluster.join = false",
-                self.not_found(name),
-            )));
+            let what = "it names the master to join; without a master, set cluster.join = false";
+            return Err(self.missing(name, what));
         };
         let Json::Object(fields) = master else {
             return Err(Error::Config(format!(
@@ -163,44 +204,32 @@ impl Project {
         Ok((entry.host()?, entry.port("port")?))
     }
 
-    /// Returns this server's token for the master. As in pomelo-admin (`lib/util/utils.js`,
-    /// `defaultAuthServerMonitor`), the file has no members for environments.
-    fn token(&self, config: &Config) -> Result<Json> {
-        let [plain, nested] = self.paths("adminServer.json");
-        let mut found = read_json(&plain)?.map(|json| (plain, json));
+    /// Returns this server's token for the master; `None` where its entry has none. As in pomelo-admin
+    /// (`lib/util/utils.js`, `defaultAuthServerMonitor`), the file has no members for environments.
+    fn token(&self, config: &mut Config) -> Result<Option<Json>> {
+        let name = "adminServer.json";
+        let [plain, nested] = self.paths(name);
+        let mut found = json_file::read(&plain)?.map(|json| (plain, json));
         if found.is_none() {
-            found = read_json(&nested)?.map(|json| (nested, json));
+            found = json_file::read(&nested)?.map(|json| (nested, json));
         }
         let Some((file, json)) = found else {
-            let script = self
-                .paths("adminServer.js")
-                .into_iter()
-                .find(|path| path.exists());
-            return match script.filter(|_| config.dialect.reads_admin_script()) {
-                Some(script) => Err(Error::Config(format!(
-                    "{}: tangelo reads only JSON; put the same list into adminServer.json beside it",
-                    script.display(),
-                ))),
-                None => Ok("ok".into()),
-            };
+            if config.dialect.reads_scripts() {
+                self.refuse_script(name)?;
+            }
+            return Ok(Some("ok".into()));
         };
-        let Json::Array(entries) = json else {
-            return Err(Error::Config(format!(
-                "{}: expected a list of objects with type and token",
+        let entries = json.as_array().map_or(&[][..], Vec::as_slice);
+        if !json.is_array() {
+            config.warnings.push(format!(
+                "{}: ignored; expected a list of objects with type and token",
                 file.display()
-            )));
-        };
-        let is_own = |entry: &Json| entry.get("type") == Some(&config.server_type.as_str().into());
-        let Some(at) = entries.iter().position(is_own) else {
-            return Ok(Json::Null);
-        };
-        entries[at].get("token").cloned().ok_or_else(|| {
-            Error::Config(format!(
-                "{}: [{at}] {}: token: missing; expected a text in quotes",
-                file.display(),
-                config.server_type,
-            ))
-        })
+            ));
+        }
+        let mut entries = entries.iter();
+        let own_type = config.server_type.as_str();
+        let own = entries.find(|entry| entry.get("type").is_some_and(|kind| kind == own_type));
+        Ok(own.map_or(Some(Json::Null), |entry| entry.get("token").cloned()))
     }
 
     /// Returns the two places of a file: plain, and in the folder of the environment.
@@ -208,70 +237,85 @@ impl Project {
         [self.dir.join(name), self.dir.join(&self.env).join(name)]
     }
 
-    fn not_found(&self, name: &str) -> String {
+    /// Returns the error of a file that is needed and not there.
+    fn missing(&self, name: &str, what: &str) -> Error {
+        if let Err(error) = self.refuse_script(name) {
+            return error;
+        }
         let [plain, nested] = self.paths(name);
-        format!("{}: not found, nor {}", plain.display(), nested.display())
+        let (plain, nested) = (plain.display(), nested.display());
+        Error::Config(format!("{plain}: not found, nor {nested}; {what}"))
+    }
+
+    /// Refuses a script in the place of a JSON file. Pinus' servers load such a script; tangelo runs no JavaScript.
+    fn refuse_script(&self, name: &str) -> Result<()> {
+        let paths = self.paths(name);
+        let scripts =
+            ["js", "ts"].map(|extension| paths.clone().map(|path| path.with_extension(extension)));
+        let Some(script) = scripts.into_iter().flatten().find(|path| path.exists()) else {
+            return Ok(());
+        };
+        let (file, json) = (script.display(), script.with_extension("json"));
+        let module = match script
+            .extension()
+            .is_some_and(|extension| extension == "ts")
+        {
+            true => format!("./dist/config/{}", name.trim_end_matches(".json")),
+            false => script.with_extension("").display().to_string(),
+        };
+        Err(Error::Config(format!(
+            "{file}: tangelo reads only JSON; write the values of this file as JSON, by `npx tangelo init --write` or by \
+             `node -p \"JSON.stringify(require('{module}'))\" > {}`",
+            json.display(),
+        )))
     }
 
     /// Returns a file's part for this environment, and the path of the file.
     ///
-    /// As in Pomelo, the plain file counts if it exists, and in it the member with the name of the
-    /// environment if there is one; else the file in the environment's folder counts. Unlike in Pomelo, a
-    /// plain file with other environments only does not count (`whole` tells it apart).
+    /// As in Pomelo, the plain file counts if it exists: its member with the name of the environment, else the whole
+    /// file. Without it the file in the environment's folder counts. A plain file that has neither the member nor the
+    /// form of a `whole` one is an error.
     pub(super) fn section(
         &self,
         name: &str,
-        whole: fn(&Json) -> bool,
+        whole: fn(&Map<String, Json>) -> bool,
     ) -> Result<Option<(PathBuf, Json)>> {
         let [plain, nested] = self.paths(name);
-        let plain_json = read_json(&plain)?;
-        if let Some(mut json) = plain_json {
-            if let Some(member) = json.get_mut(&self.env) {
-                return Ok(Some((plain, member.take())));
-            }
-            if whole(&json) {
-                return Ok(Some((plain, json)));
-            }
-            if !nested.exists() {
-                let names = json.as_object().into_iter().flat_map(Map::keys);
-                return Err(Error::Config(format!(
-                    "{}: no environment {:?}; the file has {}; choose one with {}",
-                    plain.display(),
-                    self.env,
-                    names.map(String::as_str).collect::<Vec<_>>().join(", "),
-                    self.env_knob,
-                )));
-            }
+        let Some(json) = json_file::read(&plain)? else {
+            return Ok(json_file::read(&nested)?.map(|json| (nested, json)));
+        };
+        let Json::Object(mut members) = json else {
+            return Ok(Some((plain, json)));
+        };
+        if let Some(member) = members
+            .get_mut(&self.env)
+            .filter(|member| is_truthy(member))
+        {
+            return Ok(Some((plain, member.take())));
         }
-        Ok(read_json(&nested)?.map(|json| (nested, json)))
+        if whole(&members) {
+            return Ok(Some((plain, members.into())));
+        }
+        let names: Vec<&str> = members.keys().map(String::as_str).collect();
+        Err(Error::Config(format!(
+            "{}: no environment {:?}; the file has {}; choose one with {}",
+            plain.display(),
+            self.env,
+            names.join(", "),
+            self.env_knob,
+        )))
     }
 }
 
-/// Reads a JSON file; `None` without such a file.
-fn read_json(path: &Path) -> Result<Option<Json>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
-            return Err(Error::Config(format!(
-                "{}: cannot read it: {error}",
-                path.display()
-            )));
-        }
-    };
-    // Node skips a byte order mark too.
-    let json = serde_json::from_str(text.trim_start_matches('\u{feff}'));
-    json.map(Some).map_err(|error| {
-        let mut what = error.to_string();
-        if let Some(at) = what.rfind(" at line ") {
-            what.truncate(at);
-        }
-        let (line, column) = (error.line(), error.column());
-        Error::Config(format!(
-            "{}:{line}: {what} (column {column})",
-            path.display()
-        ))
-    })
+/// Returns whether JavaScript takes a value for true.
+fn is_truthy(value: &Json) -> bool {
+    match value {
+        Json::Null => false,
+        Json::Bool(value) => *value,
+        Json::Number(number) => number.as_f64() != Some(0.0),
+        Json::String(text) => !text.is_empty(),
+        Json::Array(_) | Json::Object(_) => true,
+    }
 }
 
 #[cfg(test)]

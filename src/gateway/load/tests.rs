@@ -476,7 +476,7 @@ fn a_server_type_set_over_the_project_is_the_one_told_and_proved() {
     let config = args(&["--app-dir", &dir, "--id=c-1", "--set=server_type=gate"]).unwrap();
     let master = config.master.unwrap();
     assert_eq!(master.info["serverType"], "gate");
-    assert_eq!(master.token, "b");
+    assert_eq!(master.token, Some("b".into()));
 }
 
 /// A command line as the master of `project` writes it, for a server that it does not list.
@@ -624,14 +624,72 @@ fn a_launched_server_that_misses_a_word_is_told_which() {
         "the command line names no project; put its main script before the key=value words, as in game/app.js \
          id=connector-1, or name its folder with --app-dir",
     );
-    let config = folder.path("").canonicalize().unwrap().join("config");
-    refused(
-        &[&[main.as_str(), "env=stage"], &WORDS[1..]].concat(),
-        &format!(
-            "{}/servers.json: no environment \"stage\"; the file has development; choose one with \
-             env=",
-            config.display()
+}
+
+#[test]
+fn a_launched_server_starts_whatever_the_list_of_servers_is() {
+    let folder = project();
+    let master = r#"{"host": "127.0.0.1", "port": 3005}"#;
+    std::fs::write(folder.path("config/master.json"), master).unwrap();
+    let main = folder.path("app.js").display().to_string();
+    let line = [&[main.as_str(), "env=stage"], &WORDS[1..]].concat();
+    let path = folder
+        .path("")
+        .canonicalize()
+        .unwrap()
+        .join("config/servers.json");
+    let file = path.display();
+    for (text, reason) in [
+        (
+            r#"{"development": {"connector": []}}"#,
+            format!(
+                "{file}: no environment \"stage\"; the file has development; choose one with env="
+            ),
         ),
+        (
+            "[]",
+            format!("{file}: expected an object with a list of servers for each type"),
+        ),
+        ("{", format!("{file}:1: the text ends too early (column 2)")),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let config = args(&line).unwrap();
+        assert_eq!((config.id.as_str(), ids(&config)), ("c-7", vec![]));
+        let warning =
+            format!("{reason}; tangelo ignores this file, because the master sends the list");
+        assert_eq!(config.warnings, [warning]);
+        // Without a master the list is needed.
+        let alone = [&line[..], &["--set=cluster.join=false"]].concat();
+        refused(&alone, &reason);
+    }
+}
+
+#[test]
+fn the_project_names_the_framework_and_another_one_is_refused() {
+    let folder = project();
+    let package = folder.path("package.json");
+    let dir = folder.path("").display().to_string();
+    let line = ["--app-dir", &dir, "--id=c-1"];
+    let dialect = |more: &[&str]| args(&[&line[..], more].concat()).unwrap().dialect;
+    assert_eq!(dialect(&[]), Dialect::Pomelo);
+    assert_eq!(dialect(&["--dialect=pinus"]), Dialect::Pinus);
+    std::fs::write(&package, r#"{"dependencies": {"pinus": "^1.7.4"}}"#).unwrap();
+    assert_eq!(dialect(&[]), Dialect::Pinus);
+    assert_eq!(dialect(&["--dialect=pinus"]), Dialect::Pinus);
+    let file = package.canonicalize().unwrap();
+    let what = format!(
+        "expected pinus, because {} depends on it; or leave this key out",
+        file.display()
+    );
+    refused(
+        &[&line[..], &["--dialect=pomelo"]].concat(),
+        &format!("--dialect pomelo: {what}"),
+    );
+    let toml = folder.path("tangelo.toml").display().to_string();
+    std::fs::write(&toml, "id = 'c-1'\ndialect = 'pomelo'\n").unwrap();
+    refused(
+        &["--app-dir", &dir, "--id=c-1", "--config", &toml],
+        &format!("{toml}:2: dialect: {what}"),
     );
 }
 

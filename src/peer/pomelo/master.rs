@@ -66,8 +66,8 @@ pub struct MasterConfig {
     pub pid: u32,
     /// The entry of this server that the master hands to all others.
     pub info: Value,
-    /// Token of the registration.
-    pub token: Value,
+    /// Token of the registration, if it has one.
+    pub token: Option<Value>,
     /// When the process started, milliseconds since the epoch: part of the MQTT client id.
     pub started_ms: u64,
     /// Where the answers to `watchServer` are looked for.
@@ -362,7 +362,7 @@ impl Monitor {
             admin::write_reconnect(out, &server);
         } else {
             self.state = State::Registering;
-            admin::write_register(out, &server, &self.config.token);
+            admin::write_register(out, &server, self.config.token.as_ref());
         }
     }
 

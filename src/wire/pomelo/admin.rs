@@ -165,16 +165,18 @@ pub fn write_connect(out: &mut Vec<u8>, started_ms: u64) {
     mqtt::write_connect(out, &format!("MQTT_ADMIN_{started_ms}"));
 }
 
-/// Writes the [`REGISTER`] of a server.
-pub fn write_register(out: &mut Vec<u8>, server: &Registration<'_>, token: &Value) {
-    let message = json!({
+/// Writes the [`REGISTER`] of a server. As in JavaScript, a token that is undefined has no member.
+pub fn write_register(out: &mut Vec<u8>, server: &Registration<'_>, token: Option<&Value>) {
+    let mut message = json!({
         "id": server.id,
         "type": "monitor",
         "serverType": server.server_type,
         "pid": server.pid,
         "info": server.info,
-        "token": token,
     });
+    if let Some(token) = token {
+        message["token"] = token.clone();
+    }
     mqtt::write_publish_on(out, REGISTER, |out| json::write_value(out, &message));
 }
 

@@ -183,8 +183,8 @@ fn a_body_that_its_proto_cannot_read_closes_its_client_only() {
 fn protos_that_cannot_be_used_are_refused_at_start_with_their_place() {
     let good = Protos::new("good", "{}");
     for (protos, place) in [
-        (&b"{"[..], "EOF while parsing"),
-        (b"\xff", "UTF-8"),
+        (&b"{"[..], "the text ends too early"),
+        (b"\xff", "a value was expected"),
         (b"[]", "the protos are an object of definitions"),
         (br#"{"onX": 1}"#, "message `onX`"),
         (

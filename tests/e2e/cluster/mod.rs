@@ -18,6 +18,7 @@ mod forged;
 mod forward;
 mod life;
 mod links;
+mod odd_files;
 mod push;
 mod races;
 pub(crate) mod remotes;

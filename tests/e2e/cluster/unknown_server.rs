@@ -225,7 +225,7 @@ impl Setup {
             master: Some(Master {
                 host: master.ip().to_string(),
                 port: master.port(),
-                token: "ok".into(),
+                token: Some("ok".into()),
                 info: serde_json::Map::new(),
                 env: "development".into(),
             }),

@@ -151,6 +151,16 @@ impl Cluster {
         self.app.add_config(name, content);
     }
 
+    /// The same with these bytes, whatever they are.
+    pub(crate) fn write_config(&self, name: &str, bytes: &[u8]) {
+        self.app.write_config(name, bytes);
+    }
+
+    /// The bytes of a file in `config/`.
+    pub(crate) fn read_config(&self, name: &str) -> Vec<u8> {
+        self.app.read_config(name)
+    }
+
     /// Another project directory for tangelo, with this file instead of the cluster's.
     pub(crate) fn project_with(&self, name: &str, content: &Value) -> PathBuf {
         self.app.project_with(name, content)

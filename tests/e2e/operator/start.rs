@@ -168,14 +168,15 @@ fn a_project_with_odd_files_starts_and_each_oddity_is_a_warning() {
                 use_dict,
             ]);
             let (_, printed) = gateway.stop();
-            for file in [
-                "servers.json: http[0] http-1: port",
-                "dictionary.json: ",
-                "crons.json: ",
+            for (file, count) in [
+                ("servers.json: http[0] http-1: port", 1),
+                ("dictionary.json: ", 1),
+                // An empty list is as good as an empty object.
+                ("crons.json: ", 0),
             ] {
                 let lines = printed.lines();
                 let warnings = lines.filter(|line| line.contains("WARN") && line.contains(file));
-                assert_eq!(warnings.count(), 1, "{file}: {printed}");
+                assert_eq!(warnings.count(), count, "{file}: {printed}");
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Tests of the parent.
 
+use std::fs;
+
 use super::super::Result;
 use super::*;
 use crate::dialect::Dialect;
@@ -35,11 +37,22 @@ impl Drop for Folder {
 }
 
 fn load(id: &str, env: &str, files: &[(&str, &str)]) -> Result<Config, String> {
+    load_with(id, env, files, |_| {})
+}
+
+/// Loads a project on top of a configuration.
+fn load_with(
+    id: &str,
+    env: &str,
+    files: &[(&str, &str)],
+    change: impl Fn(&mut Config),
+) -> Result<Config, String> {
     let folder = Folder::new(files);
     let mut config = Config {
         id: id.into(),
         ..Config::default()
     };
+    change(&mut config);
     let project = Project {
         dir: folder.0.clone(),
         env: env.into(),
@@ -130,11 +143,6 @@ fn servers_are_found_below_their_environment() {
 #[test]
 fn servers_are_found_in_the_folder_of_their_environment() {
     accepted("production", &[("production/servers.json", TYPES)]);
-    let other = r#"{"development": {"chat": []}}"#;
-    accepted(
-        "production",
-        &[("servers.json", other), ("production/servers.json", TYPES)],
-    );
 }
 
 #[test]
@@ -152,10 +160,56 @@ fn the_plain_file_wins_over_the_folder() {
 }
 
 #[test]
-fn a_byte_order_mark_is_skipped() {
-    accepted(
-        "development",
-        &[("servers.json", &format!("\u{feff}{TYPES}"))],
+fn as_in_pomelo_the_plain_file_hides_the_folder_even_without_the_environment() {
+    let other = r#"{"development": {"chat": []}}"#;
+    let files = [("servers.json", other), ("production/servers.json", TYPES)];
+    assert_eq!(
+        load("c-1", "production", &files).unwrap_err(),
+        "servers.json: no environment \"production\"; the file has development; choose one with --env",
+    );
+}
+
+#[test]
+fn as_in_javascript_a_false_member_is_no_environment() {
+    for member in ["null", "false", "0", r#""""#] {
+        let text = TYPES.replacen('{', &format!("{{\"production\": {member},"), 1);
+        accepted("production", &[("servers.json", &text)]);
+    }
+}
+
+#[test]
+fn a_script_in_the_place_of_a_file_is_named_with_the_way_to_json() {
+    let servers = ("servers.json", TYPES);
+    let refused = |file: &str, files: &[(&str, &str)], dialect: Dialect| {
+        let files = [files, &[(file, "module.exports = {}")]].concat();
+        let change = |config: &mut Config| {
+            config.dialect = dialect;
+            config.client.use_dict = true;
+            config.client.use_protobuf = true;
+        };
+        load_with("c-1", "development", &files, change).err()
+    };
+    for (file, files) in [
+        ("servers.js", &[][..]),
+        ("development/servers.ts", &[]),
+        ("dictionary.js", &[servers]),
+        ("serverProtos.ts", &[servers]),
+        ("development/clientProtos.js", &[servers]),
+    ] {
+        let text = refused(file, files, Dialect::Pinus).expect(file);
+        let start = format!("{file}: tangelo reads only JSON; ");
+        assert!(text.starts_with(&start), "{text}");
+        let json = format!(
+            " > {}.json`",
+            file.trim_end_matches(".js").trim_end_matches(".ts")
+        );
+        assert!(text.ends_with(&json), "{text}");
+        let is_needed = files.is_empty();
+        assert_eq!(refused(file, files, Dialect::Pomelo).is_some(), is_needed);
+    }
+    assert_eq!(
+        load("c-1", "development", &[servers, ("dictionary.js", "")]).err(),
+        None
     );
 }
 
@@ -170,11 +224,28 @@ fn the_dictionary_is_a_list_of_routes_for_all_environments() {
     assert_eq!(read("dictionary.json", routes), (expected, vec![]));
     let nested = read("development/dictionary.json", routes);
     assert_eq!(nested, (vec![], vec![]), "as the reference");
-    for text in [r#"["a", 1]"#, "7", "null", r#""onChat""#] {
-        refused(
-            &[("servers.json", TYPES), ("dictionary.json", text)],
-            "dictionary.json: expected a list of routes as texts",
-        );
+}
+
+#[test]
+fn a_wrong_route_prevents_the_start_only_where_clients_get_the_dictionary() {
+    let with = |use_dict: bool, text: &str| {
+        let files = [("servers.json", TYPES), ("dictionary.json", text)];
+        load_with("c-1", "development", &files, |config| {
+            config.client.use_dict = use_dict
+        })
+    };
+    let text = r#"["a", 1]"#;
+    let error = "dictionary.json: [1] = 1: expected a route in quotes";
+    assert_eq!(with(true, text), Err(error.into()));
+    let warning = format!("{error}; without client.use_dict tangelo does not need this file");
+    let config = with(false, text).unwrap();
+    assert_eq!(
+        (config.dictionary, config.warnings),
+        (vec![], vec![warning])
+    );
+    for use_dict in [true, false] {
+        let error = "dictionary.json:1: the value has ended (column 6)";
+        assert_eq!(with(use_dict, r#"["a"],"#), Err(error.into()));
     }
 }
 
@@ -191,8 +262,9 @@ fn a_dictionary_that_is_an_object_has_no_routes() {
     for text in [
         r#"{"chat.chatHandler.send": 1}"#,
         r#"{"development": ["onChat"]}"#,
+        "7",
     ] {
-        let warning = "dictionary.json: ignored, as Pomelo ignores an object here; expected a list of routes as texts";
+        let warning = "dictionary.json: ignored, because it is not a list; expected a list of routes as texts";
         assert_eq!(read(text), [warning]);
     }
 }
@@ -381,7 +453,7 @@ fn a_file_of_another_shape_is_named() {
 fn broken_json_names_file_and_line() {
     refused(
         &[("servers.json", "{\n  \"connector\": [\n  }\n}")],
-        "servers.json:3: expected value (column 3)",
+        "servers.json:3: a value was expected (column 3)",
     );
 }
 
@@ -516,43 +588,49 @@ fn a_server_of_a_cluster_count_tells_its_number_and_ports() {
     );
 }
 
+/// The token that the master gets from a server with these files, and the warnings.
+fn token(files: &[(&str, &str)]) -> (Option<Json>, Vec<String>) {
+    let config = joined(CONNECTOR, files).unwrap();
+    (config.master.unwrap().token, config.warnings)
+}
+
 #[test]
 fn the_token_is_that_of_the_first_entry_of_the_own_type() {
-    let token = |files: &[(&str, &str)]| {
-        let config = joined(CONNECTOR, files)?;
-        Ok::<Json, String>(config.master.unwrap().token)
-    };
+    let some = |token: &str| (Some(token.into()), vec![]);
     let own = r#"[{"type":"chat","token":"a"},{"type":"connector","token":"b"},
             {"type":"connector","token":"c"}]"#;
     let other = r#"[{"type":"chat","token":"a"}]"#;
-    assert_eq!(token(&[]), Ok("ok".into()));
-    assert_eq!(token(&[("adminServer.json", own)]), Ok("b".into()));
-    assert_eq!(token(&[("adminServer.json", other)]), Ok(Json::Null));
+    assert_eq!(token(&[]), some("ok"));
+    assert_eq!(token(&[("adminServer.json", own)]), some("b"));
+    let none = (Some(Json::Null), vec![]);
+    assert_eq!(token(&[("adminServer.json", other)]), none);
     let nested = ("development/adminServer.json", own);
-    assert_eq!(token(&[nested]), Ok("b".into()));
+    assert_eq!(token(&[nested]), some("b"));
+    assert_eq!(token(&[nested, ("adminServer.json", other)]), none);
+}
+
+#[test]
+fn an_entry_without_token_matches_a_server_without_one() {
+    for entry in [
+        r#"[7, {"type":"connector"}]"#,
+        r#"[{"type":"connector","tokn":"b"}]"#,
+    ] {
+        assert_eq!(token(&[("adminServer.json", entry)]), (None, vec![]));
+    }
+    // As in the reference; the master may authenticate in a way of its own.
+    let by_env = r#"{"development": []}"#;
+    let warning = "adminServer.json: ignored; expected a list of objects with type and token";
     assert_eq!(
-        token(&[nested, ("adminServer.json", other)]),
-        Ok(Json::Null)
-    );
-    assert_eq!(
-        token(&[("adminServer.json", r#"{"development": []}"#)]),
-        Err("adminServer.json: expected a list of objects with type and token".into())
-    );
-    assert_eq!(
-        token(&[("adminServer.json", r#"[{"type":"connector"}]"#)]),
-        Err("adminServer.json: [0] connector: token: missing; expected a text in quotes".into())
+        token(&[("adminServer.json", by_env)]),
+        (Some(Json::Null), vec![warning.to_owned()])
     );
 }
 
 #[test]
 fn tokens_in_a_script_are_refused_where_the_master_would_read_it() {
     let script = ("development/adminServer.js", "module.exports = []");
-    let config = joined(CONNECTOR, &[script]).unwrap();
-    assert_eq!(
-        config.master.unwrap().token,
-        "ok",
-        "pomelo reads no scripts"
-    );
+    let ok = (Some("ok".into()), vec![]);
+    assert_eq!(token(&[script]), ok, "pomelo reads no scripts");
 
     let folder = Folder::new(&[script]);
     let project = Project {
@@ -560,19 +638,18 @@ fn tokens_in_a_script_are_refused_where_the_master_would_read_it() {
         env: "development".into(),
         env_knob: "--env",
     };
-    let config = Config {
+    let mut config = Config {
         dialect: Dialect::Pinus,
         ..Config::default()
     };
-    assert_eq!(
-        project.token(&config).unwrap_err().to_string(),
-        format!(
-            "{}: tangelo reads only JSON; put the same list into adminServer.json beside it",
-            folder.path(script.0).display()
-        ),
+    let text = project.token(&mut config).unwrap_err().to_string();
+    let start = format!(
+        "{}: tangelo reads only JSON; ",
+        folder.path(script.0).display()
     );
+    assert!(text.starts_with(&start), "{text}");
     fs::write(folder.path("adminServer.json"), "[]").unwrap();
-    assert_eq!(project.token(&config), Ok(Json::Null));
+    assert_eq!(project.token(&mut config), Ok(Some(Json::Null)));
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn config(dialect: Dialect) -> MasterConfig {
         server_type: "connector".into(),
         pid: 4040,
         info: json!({"id": "connector-1", "host": "127.0.0.1", "port": 3150, "frontend": "true"}),
-        token: json!("secret"),
+        token: Some(json!("secret")),
         started_ms: 1_795_412_213_934,
         dialect,
     }

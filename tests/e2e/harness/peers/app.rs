@@ -100,8 +100,17 @@ impl AppDir {
 impl AppDir {
     /// One more file for servers that start from now on.
     pub(super) fn add_config(&self, name: &str, content: &Value) {
+        self.write_config(name, content.to_string().as_bytes());
+    }
+
+    pub(super) fn write_config(&self, name: &str, bytes: &[u8]) {
         let file = self.path.join("config").join(name);
-        fs::write(file, content.to_string()).expect("a file of our own");
+        fs::write(file, bytes).expect("a file of our own");
+    }
+
+    pub(super) fn read_config(&self, name: &str) -> Vec<u8> {
+        let file = self.path.join("config").join(name);
+        fs::read(file).expect("a file of our own")
     }
 
     /// A directory with the same `config/`, but for this file of it.

@@ -77,7 +77,7 @@ fn prepare(server: &str, lines: &[Line], dialect: Dialect) -> Harness {
         server_type: of("serverType").as_str().unwrap_or_default().to_owned(),
         pid: of("pid").as_u64().unwrap_or_default() as u32,
         info: of("info"),
-        token: of("token"),
+        token: Some(of("token")),
         started_ms: digits.map_or(0, |digits| digits.parse().unwrap()),
         dialect,
     });

@@ -1,0 +1,43 @@
+//! Projects whose files are odd, and with which the genuine frontend starts.
+
+use super::*;
+
+/// Text that Node's `require` reads as U+FFFD, and a plain member behind it.
+const ODD_MEMBER: &[u8] = b"\"note\": \"\xff \\ud800\", \"id\":";
+
+mod a_project_with_odd_files_joins_as_the_genuine_frontend_does {
+    use super::*;
+
+    fn promise(dialect: Dialect) {
+        let cluster = Cluster::idle(dialect);
+        for name in ["servers.json", "master.json", "adminUser.json"] {
+            let text = cluster.read_config(name);
+            cluster.write_config(name, &[b"\xef\xbb\xbf", &text[..]].concat());
+        }
+        let servers = cluster.read_config("servers.json");
+        let plain = b"\"id\":";
+        let at = servers.windows(plain.len()).position(|part| part == plain);
+        let (before, after) = servers.split_at(at.expect("an entry has an id"));
+        let odd = [before, ODD_MEMBER, &after[plain.len()..]].concat();
+        cluster.write_config("servers.json", &odd);
+        let entry = |of: &str| json!({"type": of});
+        let tokens = json!(["connector", "chat"].map(entry));
+        cluster.add_config("adminServer.json", &tokens);
+        cluster.add_config("crons.json", &json!([]));
+        cluster.add_config("dictionary.json", &json!({}));
+        let cluster = cluster.with_backends();
+        for kind in [Kind::Genuine, Kind::TANGELOS[0]] {
+            println!("--- {kind}");
+            let mut frontend = Frontend::start(&cluster, kind, Knobs::default());
+            let mut client = frontend.client(Transport::WebSocket);
+            assert_eq!(whoami(&mut client)["frontendId"], frontend.id());
+            if let Some(gateway) = frontend.gateway() {
+                let printed = gateway.printed();
+                // No line of the start is about a file.
+                assert!(!printed.contains(".json"), "{printed}");
+            }
+        }
+    }
+
+    in_both_dialects!(promise);
+}
