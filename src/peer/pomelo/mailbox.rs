@@ -66,7 +66,7 @@ impl Mailbox {
 
     /// Takes the next whole packet off the front of `input`.
     pub fn receive<'a>(&mut self, input: &'a [u8]) -> Received<MailboxEvent<'a>> {
-        let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| LinkFault::Bytes)?;
+        let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| foreign(input))?;
         let Some((packet, bytes)) = decoded else {
             return Ok(None);
         };
@@ -82,6 +82,10 @@ impl Mailbox {
             }
             Packet::PingReq => Some(MailboxEvent::Ping),
             Packet::Disconnect => Some(MailboxEvent::Disconnect),
+            Packet::Publish {
+                topic: mqtt::MQTT2_TOPIC,
+                ..
+            } => return Err(LinkFault::Mqtt2),
             Packet::Publish { .. } | Packet::Connect | Packet::Connack => None,
         };
         if event.is_some_and(MailboxEvent::is_answer) {
@@ -132,6 +136,16 @@ impl Mailbox {
             self.pinged <= Some(self.next_ping),
             "the next ping is due before the last one went out"
         );
+    }
+}
+
+/// Names the protocol of bytes that are not MQTT. The first of them decides, because the others may come later.
+#[cold]
+fn foreign(input: &[u8]) -> LinkFault {
+    match input {
+        [0xff, ..] => LinkFault::ZeroMq,
+        [b'H', ..] => LinkFault::Http,
+        _ => LinkFault::Bytes,
     }
 }
 
@@ -285,7 +299,22 @@ mod tests {
             mailbox.receive(&bytes[used..]),
             Ok(Some((2, Some(MailboxEvent::Disconnect))))
         );
-        assert_eq!(mailbox.receive(b"HTTP/1.1 200 OK"), Err(LinkFault::Bytes));
+        assert_eq!(mailbox.receive(b"<html>"), Err(LinkFault::Bytes));
+    }
+
+    #[test]
+    fn a_peer_that_shows_another_rpc_is_named() {
+        // The beginning of ZMTP 3, the answer of a `ws` server to MQTT, and the greeting of mqtt2.
+        let mut mqtt2 = Vec::new();
+        mqtt::write_publish_on(&mut mqtt2, b"h", |out| out.extend_from_slice(b"{}"));
+        for (bytes, fault) in [
+            (&b"\xff\0\0\0\0\0\0\0\x01\x7f\x03"[..], LinkFault::ZeroMq),
+            (b"HTTP/1.1 400 Bad Request\r\n", LinkFault::Http),
+            (&mqtt2, LinkFault::Mqtt2),
+        ] {
+            let mut mailbox = Mailbox::new(now(), Duration::from_secs(10), ANSWER_TIMEOUT);
+            assert_eq!(mailbox.receive(bytes), Err(fault));
+        }
     }
 
     #[test]

@@ -225,6 +225,9 @@ impl Peers {
     pub(in crate::shard) fn link_is_up(&self, core: &Core, peer: PeerIndex, epoch: Epoch) {
         self.add_calls(core, peer.index() + 1);
         self.calls.borrow_mut()[peer.index()].link_up(epoch);
+        if let Some(registry) = &*self.registry.borrow() {
+            registry.hurry();
+        }
     }
 }
 

@@ -3,9 +3,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
+
+use futures_lite::future;
 
 use super::Peers;
 use super::writer::{self, PeerWriter};
@@ -50,6 +54,8 @@ pub(in crate::shard) struct Registry {
     end_reason: Cell<Option<LinkFault>>,
     /// This server has left the cluster.
     left: Cell<bool>,
+    /// The pause before the next dial.
+    pause: Pause,
 }
 
 /// An order of the registry that other parts of the shard carry out.
@@ -95,7 +101,13 @@ impl Registry {
             next_tick: Cell::new(core.time.get().now),
             end_reason: Cell::default(),
             left: Cell::default(),
+            pause: Pause::default(),
         }
+    }
+
+    /// Dials a lost master soon: a server that is back has a master that is back.
+    pub(super) fn hurry(&self) {
+        self.pause.end_early();
     }
 
     fn add(&self, server: &ServerInfo) {
@@ -191,7 +203,7 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, registry: Rc<Registry>) {
             ?retry_in,
             "{text}; the list of servers stays as it is"
         );
-        clock::sleep(pause).await;
+        registry.pause.run(pause, cluster.reconnect_min).await;
     }
 }
 
@@ -285,7 +297,13 @@ impl Peers {
                 return Some(registry.members());
             }
             MasterEvent::Refused(text) => {
-                let text = format!("the master refused this server: {text}");
+                let advice = match text.contains("auth failed") {
+                    true => {
+                        "; the adminServer.json that the master reads must have its type and token"
+                    }
+                    false => "",
+                };
+                let text = format!("the master refused this server: {text}{advice}");
                 return Some(Order::React(Fault::Operator(Error::Config(text))));
             }
             MasterEvent::RegisterAnew => {
@@ -344,6 +362,36 @@ impl Peers {
     }
 }
 
+/// A pause that may end early.
+#[derive(Default)]
+struct Pause {
+    ends_early: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Pause {
+    /// Waits for `whole`, or only for its first part, `least`, if [`Pause::end_early`] is called meanwhile.
+    async fn run(&self, whole: Duration, least: Duration) {
+        self.ends_early.set(false);
+        clock::sleep(whole.min(least)).await;
+        let early = poll_fn(|cx| {
+            if self.ends_early.get() {
+                return Poll::Ready(());
+            }
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        });
+        future::or(early, clock::sleep(whole.saturating_sub(least))).await;
+    }
+
+    fn end_early(&self) {
+        self.ends_early.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
 /// Lets the registry act on its deadlines.
 pub(in crate::shard) fn tick(shard: &Rc<Shard>, time: ShardTime) {
     let (core, peers) = (&shard.core, &shard.peers);
@@ -391,4 +439,44 @@ pub(in crate::shard) fn leave(shard: &Rc<Shard>) {
     let write = |bytes: &mut Vec<u8>| bytes.append(&mut out);
     shard.peers.send(&shard.core, &registry.writer, write);
     writer::flush(shard, &registry.writer);
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+    use crate::net::clock::VirtualClock;
+
+    /// Runs a pause of a minute, which must not be shorter than a second, and calls `end_early` after `at`. Returns
+    /// its length.
+    fn ends_after(at: Option<Duration>) -> Duration {
+        let clock = Rc::new(VirtualClock::default());
+        clock.during(|| {
+            let pause = Pause::default();
+            pause.end_early();
+            let mut running = Box::pin(pause.run(Duration::from_secs(60), Duration::from_secs(1)));
+            let mut at = at.map(|at| clock.now() + at);
+            while block_on(poll_once(&mut running)).is_none() {
+                let next = clock.next().expect("the pause sleeps");
+                clock.move_to(at.map_or(next, |at| at.min(next)));
+                if at.take_if(|at| *at <= clock.now()).is_some() {
+                    pause.end_early();
+                }
+            }
+            clock.elapsed()
+        })
+    }
+
+    #[test]
+    fn a_link_that_comes_up_shortens_the_pause_before_the_master_is_dialled() {
+        let ms = Duration::from_millis;
+        assert_eq!(ends_after(None), ms(60_000));
+        assert_eq!(
+            ends_after(Some(ms(300))),
+            ms(1000),
+            "not before the shortest pause"
+        );
+        assert_eq!(ends_after(Some(ms(30_000))), ms(30_000));
+    }
 }

@@ -4,6 +4,8 @@ use crate::wire::varint::{self, VarintError};
 
 /// Topic of every RPC publish.
 pub const RPC_TOPIC: &[u8] = b"rpc";
+/// Topic of the greeting of mqtt2, another RPC of these packages.
+pub const MQTT2_TOPIC: &[u8] = b"h";
 /// Keep-alive question of the caller.
 pub const PINGREQ: [u8; 2] = [0xc0, 0];
 /// Its answer.

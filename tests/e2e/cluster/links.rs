@@ -9,9 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cluster::in_both_dialects;
-use crate::harness::client::Client;
+use crate::harness::client::{Client, HANG_GUARD};
+use crate::harness::free_address;
 use crate::harness::gateway::Gateway;
-use crate::harness::peers::{Cluster, Dialect};
+use crate::harness::peers::{Cluster, Dialect, run_script};
 
 const SEND: &str = "chat.chatHandler.send";
 const CODE_500: &str = r#"{"code":500}"#;
@@ -36,6 +37,11 @@ impl BadServer {
                 serve(stream);
             }
         });
+        Self::listed(name, port)
+    }
+
+    /// A server that runs already on this port.
+    fn listed(name: &str, port: u16) -> Self {
         let file = format!("tangelo-e2e-links-{name}-{}.toml", std::process::id());
         let config = std::env::temp_dir().join(file);
         let server = "[[server]]\nid = \"chat-1\"\ntype = \"chat\"\nhost = \"127.0.0.1\"\n";
@@ -135,6 +141,49 @@ fn a_server_that_never_answers_is_named_and_its_calls_fail() {
         let reason = "the server accepted the connection and did not answer";
         assert!(warning.contains(reason), "{warning}");
         assert!(warning.contains("retry_in="), "{warning}");
+    }
+}
+
+/// Sees that the call of a client fails at once, and returns the one warning about the server.
+fn warning(mut gateway: Gateway) -> String {
+    let mut client = Client::tcp(gateway.address()).open();
+    assert_eq!(client.request_text(SEND, "{}"), CODE_500);
+    gateway.wait_counter("rpc_dials_failed", 2);
+    let (_, printed) = gateway.stop();
+    let [warning] = warnings(&printed, "chat-1")[..] else {
+        panic!("{printed}");
+    };
+    warning.to_owned()
+}
+
+/// The greeting of libzmq: the beginning of ZMTP 3.
+const ZMTP: &[u8] = b"\xff\0\0\0\0\0\0\0\x01\x7f";
+
+#[test]
+fn a_server_with_another_rpc_is_named() {
+    let zeromq = BadServer::start("zeromq", |mut stream| {
+        let _ = stream.write_all(ZMTP);
+        std::mem::forget(stream);
+    });
+    for dialect in DIALECTS {
+        let warning = warning(zeromq.gateway(dialect, &[]));
+        assert!(warning.contains("takes calls by ZeroMQ"), "{warning}");
+    }
+    for (acceptor, part) in [
+        ("ws2", "answers in HTTP"),
+        ("mqtt2", "takes calls by mqtt2"),
+    ] {
+        let port = free_address().port();
+        let text = port.to_string();
+        let mut server = run_script("pomelo", "other_rpc.js", &[acceptor, &text]);
+        let line = format!("{acceptor} listens");
+        server.wait_for_line(&line, 0, HANG_GUARD, |found| (found == line).then_some(()));
+        let listed = BadServer::listed(acceptor, port);
+        for dialect in DIALECTS {
+            let warning = warning(listed.gateway(dialect, &[]));
+            assert!(warning.contains(part), "{acceptor}: {warning}");
+            assert!(warning.contains("remove acceptorFactory"), "{warning}");
+        }
     }
 }
 
