@@ -5,6 +5,8 @@ use std::fs;
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ use crate::cluster::in_both_dialects;
 use crate::harness::client::{Client, HANG_GUARD};
 use crate::harness::free_address;
 use crate::harness::gateway::Gateway;
-use crate::harness::peers::{Cluster, Dialect, run_script};
+use crate::harness::peers::{Cluster, Dialect, run_script, wait_for};
 
 const SEND: &str = "chat.chatHandler.send";
 const CODE_500: &str = r#"{"code":500}"#;
@@ -29,15 +31,8 @@ struct BadServer {
 }
 
 impl BadServer {
-    fn start(name: &str, serve: impl Fn(TcpStream) + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("the listener is bound").port();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                serve(stream);
-            }
-        });
-        Self::listed(name, port)
+    fn start(name: &str, with: impl Fn(TcpStream) + Send + 'static) -> Self {
+        Self::listed(name, serve(with))
     }
 
     /// A server that runs already on this port.
@@ -60,6 +55,48 @@ impl BadServer {
 impl Drop for BadServer {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.config);
+    }
+}
+
+/// Does the same with every connection. Returns the port.
+fn serve(serve: impl Fn(TcpStream) + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("the listener is bound").port();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            serve(stream);
+        }
+    });
+    port
+}
+
+/// A project with the connector `c-1` and a master on this port.
+struct Project(PathBuf);
+
+impl Project {
+    /// `types` are more members of `servers.json`.
+    fn new(name: &str, master: u16, types: &str) -> Self {
+        let folder = format!("tangelo-e2e-links-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        fs::create_dir_all(folder.join("config")).expect("a temporary folder");
+        let own = r#"{"id":"c-1","host":"127.0.0.1","clientPort":1,"frontend":true}"#;
+        let servers = format!(r#"{{"connector":[{own}]{types}}}"#);
+        let master = format!(r#"{{"host":"127.0.0.1","port":{master}}}"#);
+        for (name, text) in [("servers.json", servers), ("master.json", master)] {
+            fs::write(folder.join("config").join(name), text).expect("a temporary file");
+        }
+        Self(folder)
+    }
+
+    fn gateway(&self, more: &[&str]) -> Gateway {
+        let folder = self.0.to_str().expect("a path in UTF-8");
+        Gateway::start(&[&["--app-dir", folder, "--id", "c-1"], more].concat())
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -192,23 +229,8 @@ fn a_master_that_is_not_reachable_is_named_with_its_address() {
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = free.local_addr().expect("the listener is bound").port();
     drop(free);
-    let folder = std::env::temp_dir().join(format!("tangelo-e2e-master-{}", std::process::id()));
-    fs::create_dir_all(folder.join("config")).expect("a temporary folder");
-    for (name, text) in [
-        (
-            "servers.json",
-            r#"{"connector":[{"id":"c-1","host":"127.0.0.1","clientPort":1,"frontend":true}]}"#
-                .to_owned(),
-        ),
-        (
-            "master.json",
-            format!(r#"{{"host":"127.0.0.1","port":{port}}}"#),
-        ),
-    ] {
-        fs::write(folder.join("config").join(name), text).expect("a temporary file");
-    }
-    let app_dir = folder.to_str().expect("a path in UTF-8");
-    let mut gateway = Gateway::start(&["--app-dir", app_dir, "--id", "c-1"]);
+    let project = Project::new("master", port, "");
+    let mut gateway = project.gateway(&[]);
     let line = gateway.wait_printed("the master is not reachable");
     for part in [
         r#"host="127.0.0.1""#,
@@ -219,7 +241,39 @@ fn a_master_that_is_not_reachable_is_named_with_its_address() {
         assert!(line.contains(part), "{part} is not in {line}");
     }
     gateway.stop();
-    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+/// The dials that the test waits for. With pauses that only grow they would take five minutes.
+const DIALS: usize = 14;
+
+#[test]
+fn a_link_that_comes_up_has_the_lost_master_dialled_soon() {
+    let dials = Arc::new(AtomicUsize::new(0));
+    let counted = dials.clone();
+    let master = serve(move |stream| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        drop(stream);
+    });
+    // Each of its connections comes up.
+    let chat = serve(|mut stream| {
+        let _ = stream.write_all(&PINGRESP);
+    });
+    let entry = format!(r#","chat":[{{"id":"chat-1","host":"127.0.0.1","port":{chat}}}]"#);
+    let project = Project::new("hurry", master, &entry);
+    let gateway = project.gateway(&[
+        "--set",
+        "cluster.reconnect_min=50ms",
+        "--set",
+        "cluster.reconnect_max=10m",
+        "--set",
+        "rpc.backoff_max=100ms",
+    ]);
+    Client::tcp(gateway.address())
+        .open()
+        .request_text(SEND, "{}");
+    wait_for("dials of the master", || {
+        (dials.load(Ordering::Relaxed) >= DIALS).then_some(())
+    });
 }
 
 mod a_server_that_never_ran_leaves_without_a_warning {
