@@ -34,6 +34,7 @@ mod assets;
 mod executor;
 mod host;
 mod json_file;
+mod launcher;
 mod listen;
 pub mod load;
 pub mod memory;

@@ -11,6 +11,7 @@ use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
+use super::launcher;
 use super::load::{self, ArgsError};
 use super::{Gateway, Running, Stopper, cannot_start, report};
 use crate::config::LogFormat;
@@ -51,7 +52,7 @@ impl Gateway {
     /// Starts all shards and serves until SIGTERM or SIGINT, or until a shard fails; the binary calls
     /// this. It writes the log as configured, a start line to standard output, and all counters on
     /// SIGUSR1 and at the end. SIGHUP reads `client.blacklist_file` again. A second SIGTERM or SIGINT
-    /// ends the process at once, with status 1.
+    /// ends the process at once, with status 1. The end of a launcher is a SIGTERM too.
     ///
     /// Errors: those of [`Gateway::start`] and [`Running::join`]. It replaces the panic hook and the
     /// signal handlers of the process.
@@ -64,6 +65,7 @@ impl Gateway {
         // Before the first shard, so that no signal is lost.
         let mut signals = Signals::new(SIGNALS)
             .map_err(|error| Error::Host(format!("cannot catch signals: {error}")))?;
+        launcher::follow()?;
         let (running, starting) = self.launch()?;
         let handle = signals.handle();
         let control = Arc::new(Control {

@@ -13,4 +13,5 @@ mod application;
 mod clients;
 mod cluster;
 mod harness;
+mod moving;
 mod operator;

@@ -1,0 +1,35 @@
+'use strict';
+// The command line of the binary for a server that a master starts.
+
+const fs = require('fs');
+const path = require('path');
+const { settingsFile } = require('./settingsFile');
+
+/**
+ * Returns the arguments of the binary: the master's words, and the settings that `tangelo init` wrote.
+ *
+ * @param {string[]} argv main script and key=value words, as Node gives them
+ * @param {string} [nodeEnv] the variable NODE_ENV, which counts without a word `env=`
+ */
+function commandLine([script, ...words], nodeEnv) {
+  const main = mainScript(script);
+  const value = (key) => {
+    const word = words.find((it) => it.startsWith(`${key}=`));
+    return word && word.slice(key.length + 1);
+  };
+  const env = value('env') || nodeEnv || 'development';
+  const file = settingsFile(path.dirname(main), value('serverType'), env);
+  const config = file ? ['--config', file] : [];
+  return [...config, '--', main, ...words];
+}
+
+/** Returns the file that Node would run: `dist/app` may mean dist/app.js beside a folder dist/app. */
+function mainScript(script) {
+  try {
+    return fs.realpathSync(require.resolve(path.resolve(script)));
+  } catch {
+    return path.resolve(script);
+  }
+}
+
+module.exports = { commandLine };
