@@ -269,11 +269,8 @@ impl ClientMachine {
     #[inline]
     fn receive_websocket<'a>(&mut self, rules: &Rules, input: &'a mut [u8]) -> Received<'a> {
         let bytes_max = rules.package_bytes_max + HEAD_BYTES;
-        // A client masks all of its frames or none. Anything else is not a frame.
-        self.masks |= websocket::is_masked(input);
-        let takes_unmasked = !self.masks && rules.dialect.takes_unmasked_frames();
-        let (bytes, frame) =
-            transport::frame(input, &mut self.fragments, bytes_max, takes_unmasked)?;
+        let (fragments, masks) = (&mut self.fragments, &mut self.masks);
+        let (bytes, frame) = transport::frame(input, fragments, masks, bytes_max, rules.dialect)?;
         let event = match frame {
             TransportEvent::Wait => return Ok(None),
             TransportEvent::Message(message) => self.only_package(rules, message)?,

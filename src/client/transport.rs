@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use crate::dialect::Dialect;
 use crate::error::CloseReason;
 use crate::wire::websocket::{self, HttpError, Opcode, WebSocketError};
 
@@ -131,18 +132,30 @@ pub enum TransportEvent<'a> {
     Close(Option<u16>),
 }
 
-/// Takes one frame off the front of `input` and unmasks it in place.
+/// Takes one frame off the front of `input` and unmasks it in place. As pomelo: a client need not mask its frames. Unlike
+/// in pomelo, one that `masks` must mask all of them: anything else is not a frame.
 #[inline]
 pub fn frame<'a>(
     input: &'a mut [u8],
     fragments: &mut Option<Box<Fragments>>,
+    masks: &mut bool,
     bytes_max: usize,
-    takes_unmasked: bool,
+    dialect: Dialect,
 ) -> Result<(usize, TransportEvent<'a>), CloseReason> {
     let reason = |error: WebSocketError| CloseReason::WebSocket(error.close_code());
-    let frame = websocket::decode(input, bytes_max, takes_unmasked).map_err(reason)?;
-    let Some(frame) = frame else {
-        return Ok((0, TransportEvent::Wait));
+    let frame = match websocket::decode(input, bytes_max) {
+        Ok(Some(frame)) => {
+            *masks = true;
+            frame
+        }
+        Ok(None) => return Ok((0, TransportEvent::Wait)),
+        Err(WebSocketError::Unmasked) if !*masks && dialect.takes_unmasked_frames() => {
+            match websocket::decode_unmasked(input, bytes_max).map_err(reason)? {
+                Some(frame) => frame,
+                None => return Ok((0, TransportEvent::Wait)),
+            }
+        }
+        Err(error) => return Err(reason(error)),
     };
     hop!();
     let payload = &input[frame.payload];

@@ -76,7 +76,7 @@ pub struct Frame {
 pub enum WebSocketError {
     /// A reserved bit is set, or the opcode does not exist.
     Reserved,
-    /// A frame without a mask, where clients have to mask.
+    /// A frame without a mask.
     Unmasked,
     /// Control frame with more than 125 bytes of payload.
     ControlTooLong,
@@ -102,25 +102,31 @@ impl WebSocketError {
     }
 }
 
-/// Returns whether the frame at the front of the input has a mask; false before its second byte is there.
-#[inline]
-pub fn is_masked(input: &[u8]) -> bool {
-    input.get(1).is_some_and(|second| second & MASKED != 0)
-}
-
 /// Reads the frame at the front of the input; `Ok(None)`: wait for more bytes.
 ///
 /// The payload is unmasked once the whole frame is there and not before. So call again with the
 /// same bytes and more after `None`, but never again with bytes that gave a frame. An error is
 /// found as soon as the bytes that prove it are there.
 ///
-/// As pomelo: a length written wider than it needs to be is taken (`ws/lib/Receiver.js`), and with `takes_unmasked` so
-/// is a frame without a mask.
+/// As pomelo: a length written wider than it needs to be is taken (`ws/lib/Receiver.js`).
 #[inline]
-pub fn decode(
+pub fn decode(input: &mut [u8], payload_bytes_max: usize) -> Result<Option<Frame>, WebSocketError> {
+    read::<true>(input, payload_bytes_max)
+}
+
+/// As [`decode`], for a frame without a mask, which [`decode`] refuses.
+#[cold]
+pub fn decode_unmasked(
     input: &mut [u8],
     payload_bytes_max: usize,
-    takes_unmasked: bool,
+) -> Result<Option<Frame>, WebSocketError> {
+    read::<false>(input, payload_bytes_max)
+}
+
+#[inline]
+fn read<const HAS_MASK: bool>(
+    input: &mut [u8],
+    payload_bytes_max: usize,
 ) -> Result<Option<Frame>, WebSocketError> {
     let Some(&[first, second]) = input.first_chunk() else {
         return Ok(None);
@@ -130,10 +136,10 @@ pub fn decode(
     if first & RESERVED != 0 {
         return Err(WebSocketError::Reserved);
     }
-    let is_masked = second & MASKED != 0;
-    if !is_masked && !takes_unmasked {
+    if HAS_MASK && second & MASKED == 0 {
         return Err(WebSocketError::Unmasked);
     }
+    debug_assert_eq!(second & MASKED != 0, HAS_MASK);
     if opcode.is_control() {
         if !fin {
             return Err(WebSocketError::ControlFragmented);
@@ -162,7 +168,7 @@ pub fn decode(
     else {
         return Ok(None);
     };
-    if is_masked && let Some(&mask) = head.last_chunk() {
+    if HAS_MASK && let Some(&mask) = head.last_chunk() {
         unmask(payload, mask);
     }
     Ok(Some(Frame {

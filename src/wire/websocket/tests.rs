@@ -82,7 +82,7 @@ fn client(incoming: &[u8]) -> WebSocket<Peer> {
 #[test]
 fn reads_the_examples_of_the_rfc() {
     let mut hello = *b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
-    let frame = decode(&mut hello, 5, false).unwrap().unwrap();
+    let frame = decode(&mut hello, 5).unwrap().unwrap();
     assert_eq!(
         frame,
         Frame {
@@ -95,7 +95,7 @@ fn reads_the_examples_of_the_rfc() {
     assert_eq!(&hello[frame.payload], b"Hello");
 
     let mut pong = *b"\x8a\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
-    let frame = decode(&mut pong, 0, false).unwrap().unwrap();
+    let frame = decode(&mut pong, 0).unwrap().unwrap();
     assert_eq!(
         (frame.opcode, &pong[frame.payload]),
         (Opcode::Pong, &b"Hello"[..])
@@ -126,13 +126,13 @@ fn waits_for_the_whole_frame_and_touches_nothing_before() {
         for cut in (0..end).step_by(step).chain([end - 1]) {
             let mut part = whole[..cut].to_vec();
             assert_eq!(
-                decode(&mut part, payload_bytes, false),
+                decode(&mut part, payload_bytes),
                 Ok(None),
                 "{payload_bytes} cut at {cut}"
             );
             assert_eq!(part, whole[..cut]);
         }
-        let frame = decode(&mut whole, payload_bytes, false).unwrap().unwrap();
+        let frame = decode(&mut whole, payload_bytes).unwrap().unwrap();
         assert_eq!(frame.end, end);
         assert_eq!(whole[frame.payload], payload);
         assert_eq!(&whole[end..], b"next");
@@ -146,7 +146,7 @@ fn reads_frame_after_frame() {
     input.extend(client_frame(0x80, &[1], b"c"));
     let mut found = Vec::new();
     let mut rest = &mut input[..];
-    while let Some(frame) = decode(rest, 2, false).unwrap() {
+    while let Some(frame) = decode(rest, 2).unwrap() {
         let (front, after) = rest.split_at_mut(frame.end);
         found.push((frame.fin, frame.opcode, front[frame.payload].to_vec()));
         rest = after;
@@ -182,13 +182,13 @@ fn refuses_what_a_client_must_not_send() {
         (b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff", TooLong),
     ] {
         assert_eq!(
-            decode(&mut bytes.to_vec(), 1000, false),
+            decode(&mut bytes.to_vec(), 1000),
             Err(error),
             "{bytes:02x?}"
         );
     }
     let endless = &mut b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff".to_vec();
-    assert_eq!(decode(endless, usize::MAX, false), Err(TooLong));
+    assert_eq!(decode(endless, usize::MAX), Err(TooLong));
 }
 
 #[test]
@@ -203,12 +203,12 @@ fn a_frame_without_a_mask_is_taken_as_it_is_where_that_is_allowed() {
         (Opcode::Binary, &[7; 128]),
     ] {
         let rest = &mut input[at..];
-        assert_eq!(decode(&mut rest.to_vec()[..1], 128, true), Ok(None));
+        assert_eq!(decode_unmasked(&mut rest.to_vec()[..1], 128), Ok(None));
         assert_eq!(
-            decode(&mut rest.to_vec(), 128, false),
+            decode(&mut rest.to_vec(), 128),
             Err(WebSocketError::Unmasked)
         );
-        let frame = decode(rest, 128, true).unwrap().unwrap();
+        let frame = decode_unmasked(rest, 128).unwrap().unwrap();
         assert_eq!((frame.opcode, &rest[frame.payload]), (opcode, payload));
         at += frame.end;
     }
@@ -219,19 +219,19 @@ fn a_frame_without_a_mask_is_taken_as_it_is_where_that_is_allowed() {
 fn the_limit_is_the_last_length_taken_and_is_not_for_control_frames() {
     let mut frame = client_frame(0x82, &[126, 0, 200], &[7; 200]);
     assert_eq!(
-        decode(&mut frame.clone(), 199, false),
+        decode(&mut frame.clone(), 199),
         Err(WebSocketError::TooLong)
     );
-    assert!(decode(&mut frame, 200, false).unwrap().is_some());
+    assert!(decode(&mut frame, 200).unwrap().is_some());
     let mut ping = client_frame(0x89, &[125], &[7; 125]);
-    assert!(decode(&mut ping, 0, false).unwrap().is_some());
+    assert!(decode(&mut ping, 0).unwrap().is_some());
 }
 
 #[test]
 fn a_wider_length_than_needed_is_taken() {
     for length in [&[126, 0, 3][..], &[127, 0, 0, 0, 0, 0, 0, 0, 3]] {
         let mut frame = client_frame(0x82, length, b"abc");
-        let found = decode(&mut frame, 3, false).unwrap().unwrap();
+        let found = decode(&mut frame, 3).unwrap().unwrap();
         assert_eq!(&frame[found.payload], b"abc");
     }
 }
@@ -545,7 +545,7 @@ fn the_oracle_shakes_hands_with_us() {
     assert_eq!(response.status(), 101);
     socket.send(Message::text("hello")).unwrap();
     let sent = &mut socket.get_mut().sent;
-    let frame = decode(sent, 5, false).unwrap().unwrap();
+    let frame = decode(sent, 5).unwrap().unwrap();
     assert_eq!(&sent[frame.payload], b"hello");
 }
 
@@ -573,7 +573,7 @@ proptest! {
         let mut client = client(b"");
         client.send(message).unwrap();
         let sent = &mut client.get_mut().sent;
-        let frame = decode(sent, payload.len(), false).unwrap().unwrap();
+        let frame = decode(sent, payload.len()).unwrap().unwrap();
         prop_assert_eq!((frame.fin, frame.opcode, frame.end), (true, opcode, sent.len()));
         prop_assert_eq!(&sent[frame.payload], payload);
     }
@@ -603,7 +603,6 @@ proptest! {
     fn no_bytes_panic(
         mut random in prop::collection::vec(any::<u8>(), 0..40),
         payload_bytes_max in prop::sample::select(vec![0, 10, 1 << 20, usize::MAX]),
-        takes_unmasked in any::<bool>(),
     ) {
         let _ = parse_request(&random, false);
         let _ = parse_request(&[b"GET / HTTP/1.1\r\n", &random[..]].concat(), true);
@@ -611,7 +610,11 @@ proptest! {
         let _ = parse_request(&upgrade, true);
         let _ = close_code(&random);
         let bytes = random.len();
-        if let Ok(Some(frame)) = decode(&mut random, payload_bytes_max, takes_unmasked) {
+        let found = match decode(&mut random, payload_bytes_max) {
+            Err(WebSocketError::Unmasked) => decode_unmasked(&mut random, payload_bytes_max),
+            found => found,
+        };
+        if let Ok(Some(frame)) = found {
             prop_assert!(frame.payload.end == frame.end && frame.end <= bytes);
         }
     }
