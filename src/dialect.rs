@@ -96,6 +96,11 @@ differences! {
     ///
     /// Source: `pomelo-rpc` and `pinus-rpc`, `rpc-server/dispatcher.js`
     always_has_user_namespace: bool = false, true;
+    /// A server announces the folders of its remotes, and the others make their stubs of these. Otherwise each server
+    /// looks into its own project.
+    ///
+    /// Source: `components/remote.js`, `components/proxy.js`
+    announces_remotes: bool = false, true;
     /// A server loses the part of a frame that it reads together with the CONNECT.
     ///
     /// Source: `pinus-rpc`, `rpc-server/acceptors/mqtt-acceptor.js`

@@ -133,6 +133,10 @@ counters! {
     PeerCallsRefused = "peer_calls_refused",
     /// Calls of peers that a remote of the application did not answer in time.
     RemoteTimeouts = "remote_timeouts",
+    /// Calls of peers passed on to the delegate, because no remote here takes them.
+    RemotesDelegated = "remotes_delegated",
+    /// Calls of peers for the delegate that failed: it was not reachable, did not answer in time or had too many calls.
+    RemotesUndelegated = "remotes_undelegated",
     /// Ended sessions of which the delegate was not notified.
     DelegateUntold = "delegate_untold",
     /// Messages of the master that tangelo does not know.

@@ -49,10 +49,11 @@ knobs! {
         /// Server type. This server handles the routes that begin with it.
         server_type: String = "connector".into(), Text, Pomelo "serverType";
         /// Server type whose servers get the messages of our own type that have no handler here. The route of
-        /// such a message does not change. Without this key the message gets code 500. Pomelo looks for a
-        /// handler by the type in the route, so a backend of this type runs the connector's own handlers,
-        /// `app/servers/connector/handler`, as they are; `docs/moving-in.md` describes the setup of Pinus. It
-        /// must differ from `server_type`.
+        /// such a message does not change. Without this key the message gets code 500. A backend of this type
+        /// runs the connector's own handlers, `app/servers/connector/handler`, as they are;
+        /// see `docs/moving-in.md`. Calls of other servers for remotes that are not here go there
+        /// too, to the server that routing chooses for a session without uid. The caller gets the answer as
+        /// it came, or an error after `rpc.timeout`. The key must differ from `server_type`.
         delegate: Option<String> = None, Text;
         /// Remote of the delegate, `service.method`. tangelo calls it once for each closed session that had
         /// sent a message to the delegate. Its argument is the session as backends see it
@@ -320,10 +321,11 @@ knobs! {
         /// list until the next dial. When a link to another server comes up, the pause ends early: not before
         /// `cluster.reconnect_min` has passed.
         reconnect_max: Duration = Duration::from_secs(60), TimeRange(10 * MILLISECOND..=10 * MINUTE);
-        /// Folders with the names of `Router::remote` as JavaScript. Every other server of a Pinus cluster
-        /// loads them for its stubs, `app.rpc.<own type>`, and throws when it does not find them. Without
-        /// them the others have no stubs and call with `app.rpcInvoke`. Pomelo's servers look in their own
-        /// project and ignore it.
+        /// Folders with the names of this server's remotes as JavaScript. Every other server of a Pinus
+        /// cluster loads them for its stubs, `app.rpc.<own type>`, and throws when it does not find them.
+        /// Without them the others have no stubs and call with `app.rpcInvoke`. In a Pinus project with a
+        /// delegate the default is `app/servers/<own type>/remote`, if that folder exists. Pomelo's servers
+        /// look in their own project and ignore it.
         remoter_paths: Vec<String> = Vec::new(), Texts(r#"["/srv/game/app/servers/connector/remote"]"#), Pinus "remoterPaths";
     }
 }

@@ -17,6 +17,8 @@ pub(super) enum Origin {
     Filtered(Rc<Slot<Outcome<'static>>>),
     /// A handler that called another server.
     Call(Box<Caller>),
+    /// A peer whose call the delegate executes: the writer of its connection, and the id of its call.
+    Peer(Rc<PeerWriter>, Box<[u8]>),
 }
 
 /// The session that a response is for, and the form of the response.

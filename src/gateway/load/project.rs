@@ -97,8 +97,9 @@ impl Project {
         if own.text("serverType")? != config.server_type {
             info.insert("serverType".into(), config.server_type.as_str().into());
         }
-        let remotes = config.cluster.remoter_paths.iter();
-        let remotes: Vec<Json> = remotes
+        let remotes: Vec<Json> = self
+            .remotes(config)
+            .iter()
             .map(
                 |path| serde_json::json!({"namespace": "user", "serverType": config.server_type, "path": path}),
             )
@@ -114,6 +115,22 @@ impl Project {
             env: config.env.clone(),
         });
         Ok(())
+    }
+
+    /// Returns the folders of this type's remotes, of which other servers make stubs.
+    fn remotes(&self, config: &Config) -> Vec<String> {
+        let configured = &config.cluster.remoter_paths;
+        let has_own = config.delegate.is_some() && config.dialect.announces_remotes();
+        if !configured.is_empty() || !has_own {
+            return configured.clone();
+        }
+        let types = self.dir.join("../app/servers");
+        let folder = types
+            .join(&config.server_type)
+            .join("remote")
+            .canonicalize();
+        let folder = folder.ok().and_then(|path| path.to_str().map(String::from));
+        folder.into_iter().collect()
     }
 
     /// Fills in the other servers and returns the own entry. Wrong entries of others become warnings.

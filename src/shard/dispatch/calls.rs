@@ -91,8 +91,16 @@ impl Shard {
             return counters.add(Counter::LateAnswers, 1);
         };
         counters.add(Counter::Answers, 1);
-        if let Origin::Call(caller) = &origin {
-            return self.called(caller, results(resp));
+        match &origin {
+            Origin::Call(caller) => return self.called(caller, results(resp)),
+            Origin::Peer(writer, call) => {
+                let resp = rpc::checked_resp(resp).inspect_err(|_| {
+                    counters.add(Counter::BadAnswers, 1);
+                });
+                let resp = resp.map_err(|_| "the answer cannot be read");
+                return self.delegated(writer, call, resp);
+            }
+            Origin::Client(..) | Origin::Filtered(_) => {}
         }
         let outcome = match (rpc::PeerReply { id: Some(id), resp }).result() {
             Ok(result) => Outcome {
@@ -118,10 +126,14 @@ impl Shard {
                 self.finish(target, route.text(), &outcome);
             }
             Origin::Filtered(slot) => slot.put(outcome.into_owned()),
-            // It has no answer: `answered` gives those to `called`.
+            // These two have no answer: `answered` gives it to `called` or `delegated`.
             Origin::Call(caller) => {
                 let failure = outcome.error.unwrap_or_else(|| Failure::new("no answer"));
                 self.called(&caller, Err(CallError::Lost(failure.0)));
+            }
+            Origin::Peer(writer, call) => {
+                let failure = outcome.error.unwrap_or_else(|| Failure::new("no answer"));
+                self.delegated(&writer, &call, Err(&failure.0));
             }
         }
     }
@@ -214,23 +226,32 @@ impl Shard {
 
 /// Calls of peers for remotes of the application.
 impl Shard {
-    /// Runs a remote and answers its caller.
+    /// Serves a call of a remote: the application's own one, or one of the delegate.
     pub(super) fn serve_remote(self: &Rc<Self>, writer: &Rc<PeerWriter>, call: &rpc::PeerCall<'_>) {
-        let (core, app, peers) = (&self.core, &self.app, &self.peers);
-        let refuse = |counter, text: &str| {
+        let (core, app) = (&self.core, &self.app);
+        let found = app.find_remote(core, &call.service, &call.method);
+        let served = match (found, core.config.delegate.as_deref()) {
+            (Ok(index), _) => self.run_remote(writer, call, index),
+            (Err(_), Some(delegate)) => self.delegate_remote(writer, call, delegate),
+            (Err(text), None) => Err((Counter::BadCalls, text.into())),
+        };
+        if let Err((counter, text)) = served {
             core.counters().add(counter, 1);
-            peers.answer(core, writer, call.id, Err(text));
-        };
-        let index = match app.find_remote(core, &call.service, &call.method) {
-            Ok(index) => index,
-            Err(text) => return refuse(Counter::BadCalls, &text),
-        };
-        let Some(Value::Array(args)) = json::parse(call.args) else {
-            return refuse(Counter::BadCalls, "args is not an array");
-        };
-        if !writer.begin_remote(core.config.rpc.calls_in_flight_max) {
-            return refuse(Counter::PeerCallsRefused, "too many calls in progress");
+            self.peers.answer(core, writer, call.id, Err(&text));
         }
+    }
+
+    /// Runs a remote and answers its caller.
+    fn run_remote(
+        self: &Rc<Self>,
+        writer: &Rc<PeerWriter>,
+        call: &rpc::PeerCall<'_>,
+        index: usize,
+    ) -> Result<(), Refusal> {
+        let Some(Value::Array(args)) = json::parse(call.args) else {
+            return Err((Counter::BadCalls, "args is not an array".into()));
+        };
+        self.begin_remote(writer)?;
         let (shard, writer, id) = (self.clone(), writer.clone(), Box::<[u8]>::from(call.id));
         let name = format!("{}.{}", call.service, call.method);
         task::spawn(async move {
@@ -241,8 +262,49 @@ impl Shard {
             shard.peers.answer_remote(core, &writer, &id, results);
         })
         .detach();
+        Ok(())
+    }
+
+    /// Passes a call on to the delegate.
+    fn delegate_remote(
+        &self,
+        writer: &Rc<PeerWriter>,
+        call: &rpc::PeerCall<'_>,
+        server_type: &str,
+    ) -> Result<(), Refusal> {
+        self.begin_remote(writer)?;
+        let origin = Origin::Peer(writer.clone(), call.id.into());
+        let passed = self.peers.pass_on(&self.core, server_type, call, origin);
+        passed.map_err(|text| {
+            writer.end_remote();
+            (Counter::RemotesUndelegated, text.into())
+        })?;
+        self.core.counters().add(Counter::RemotesDelegated, 1);
+        Ok(())
+    }
+
+    /// Counts one more call of a peer in progress.
+    fn begin_remote(&self, writer: &PeerWriter) -> Result<(), Refusal> {
+        let begins = writer.begin_remote(self.core.config.rpc.calls_in_flight_max);
+        let refusal = (
+            Counter::PeerCallsRefused,
+            "too many calls in progress".into(),
+        );
+        begins.then_some(()).ok_or(refusal)
+    }
+
+    /// Gives a peer the answer of the delegate, or the failure of its call.
+    fn delegated(&self, writer: &Rc<PeerWriter>, call: &[u8], resp: Result<&[u8], &str>) {
+        if resp.is_err() {
+            self.core.counters().add(Counter::RemotesUndelegated, 1);
+        }
+        writer.end_remote();
+        self.peers.answer_delegated(&self.core, writer, call, resp);
     }
 }
+
+/// The counter and the text of a refused call.
+type Refusal = (Counter, Cow<'static, str>);
 
 /// The cluster.
 impl Shard {

@@ -182,11 +182,35 @@ impl Peers {
             service: call.service,
             method: call.method,
             args: call.args,
+            frontend_id: None,
         };
         let timeout = call.timeout.map(|timeout| timeout.min(CALL_TIMEOUT_MAX));
         let write = |out: &mut Vec<u8>, id| rpc::write_invoke(out, id, &frame);
         self.begin_call(core, peer, timeout, Origin::Call(Box::new(caller)), write)
             .map_err(|text| CallError::NotSent(text.into()))
+    }
+
+    /// Passes a peer's call of a remote of this server on to a server of a type.
+    pub(in crate::shard) fn pass_on(
+        &self,
+        core: &Core,
+        server_type: &str,
+        call: &rpc::PeerCall<'_>,
+        origin: Origin,
+    ) -> Result<(), &'static str> {
+        let members = self.members.borrow();
+        let peer = self.choose(&members, server_type.as_bytes(), None)?;
+        let mut own_type = Vec::new();
+        json::write_string(&mut own_type, &core.config.server_type);
+        let frame = rpc::Invoke {
+            server_type: str::from_utf8(&own_type).expect("write_string writes UTF-8"),
+            service: &call.service,
+            method: &call.method,
+            args: call.args,
+            frontend_id: Some(&core.server_id_json),
+        };
+        let write = |out: &mut Vec<u8>, id| rpc::write_invoke(out, id, &frame);
+        self.begin_call(core, peer, None, origin, write)
     }
 
     /// Ends the call that an answer is for; `None` where no such call waits.

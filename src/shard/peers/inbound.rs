@@ -186,6 +186,26 @@ impl Peers {
         });
     }
 
+    /// Answers a call of a peer with the `resp` of the delegate's answer, or with an error; a call whose connection has
+    /// ended gets nothing.
+    pub(in crate::shard) fn answer_delegated(
+        &self,
+        core: &Core,
+        writer: &Rc<PeerWriter>,
+        id: &[u8],
+        resp: Result<&[u8], &str>,
+    ) {
+        if !writer.is_open() {
+            return;
+        }
+        self.send(core, writer, |out| {
+            rpc::write_answer(out, id, |out| match resp {
+                Ok(resp) => out.extend_from_slice(resp),
+                Err(text) => rpc::write_error(out, text),
+            });
+        });
+    }
+
     /// Answers a call of a peer with the results of a remote; one whose connection has ended gets nothing.
     pub(in crate::shard) fn answer_remote(
         &self,

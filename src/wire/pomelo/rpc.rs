@@ -94,11 +94,11 @@ pub fn write_forward(out: &mut Vec<u8>, call_id: u64, forward: &Forward<'_>) {
 /// A call of a remote that the application of another server has.
 ///
 /// Shape:  `{"id":N,"msg":{"namespace":"user","serverType":T,"service":S,"method":M,"args":[…]}}`,
-///         keys in this order
-/// Source: pomelo-rpc 1.0.7 `rpc-client/client.js`, pinus-rpc 1.7.4 the same
+///         keys in this order; the last one is `"frontendId"` where a frontend passes a call on
+/// Source: pomelo-rpc 1.0.7 `rpc-client/client.js`, pinus-rpc 1.7.4 the same; they ignore `frontendId`
 #[derive(Debug, Clone, Copy)]
 pub struct Invoke<'a> {
-    /// Target server type as JSON text, quotes included.
+    /// Server type of the remote as JSON text, quotes included.
     pub server_type: &'a str,
     /// Name of the remote.
     pub service: &'a str,
@@ -106,6 +106,8 @@ pub struct Invoke<'a> {
     pub method: &'a str,
     /// JSON text of the array of arguments.
     pub args: &'a [u8],
+    /// Own server id as JSON text, for a call that this server passes on.
+    pub frontend_id: Option<&'a str>,
 }
 
 /// Writes one call of a remote as one frame.
@@ -121,6 +123,10 @@ pub fn write_invoke(out: &mut Vec<u8>, call_id: u64, invoke: &Invoke<'_>) {
         json::write_string(out, invoke.method);
         out.extend_from_slice(b",\"args\":");
         out.extend_from_slice(invoke.args);
+        if let Some(id) = invoke.frontend_id {
+            out.extend_from_slice(b",\"frontendId\":");
+            out.extend_from_slice(id.as_bytes());
+        }
         out.extend_from_slice(b"}}");
     });
 }
@@ -180,6 +186,12 @@ impl<'a> PeerReply<'a> {
             value: next()?,
         })
     }
+}
+
+/// Returns the `resp` of an answer that is passed on as it is; an error if it is not an array of JSON values.
+pub fn checked_resp(resp: &[u8]) -> Result<&[u8], JsonError> {
+    json::elements(resp)?.try_for_each(|value| value.map(drop))?;
+    Ok(resp)
 }
 
 /// Error and value of an answer as raw JSON; missing elements and `null` are `None`.
@@ -369,28 +381,32 @@ mod tests {
 
     #[test]
     fn a_call_of_a_remote_has_the_keys_of_the_reference_in_their_order() {
-        let mut out = Vec::new();
-        let invoke = Invoke {
-            server_type: "\"chat\"",
-            service: "chatRemote",
-            method: "add\"",
-            args: b"[1,{\"a\":null}]",
-        };
-        write_invoke(&mut out, 7, &invoke);
-        let text = r#"{"id":7,"msg":{"namespace":"user","serverType":"chat","service":"chatRemote","method":"add\"","args":[1,{"a":null}]}}"#;
-        let Ok(Some((mqtt::Packet::Publish { topic, payload }, used))) = mqtt::decode(&out, 1000)
-        else {
-            panic!("{}", out.escape_ascii());
-        };
-        assert_eq!((topic, used), (mqtt::RPC_TOPIC, out.len()));
-        assert_eq!(
-            payload.escape_ascii().to_string(),
-            text.as_bytes().escape_ascii().to_string()
-        );
-        let call = calls(payload).next().unwrap().unwrap();
-        let names = [&call.namespace, &call.service, &call.method];
-        assert_eq!(names, ["user", "chatRemote", "add\""]);
-        assert_eq!((call.id, call.args), (&b"7"[..], invoke.args));
+        for (frontend_id, end) in [(None, "}}"), (Some("\"c-1\""), r#","frontendId":"c-1"}}"#)] {
+            let mut out = Vec::new();
+            let invoke = Invoke {
+                server_type: "\"chat\"",
+                service: "chatRemote",
+                method: "add\"",
+                args: b"[1,{\"a\":null}]",
+                frontend_id,
+            };
+            write_invoke(&mut out, 7, &invoke);
+            let text = r#"{"id":7,"msg":{"namespace":"user","serverType":"chat","service":"chatRemote","method":"add\"","args":[1,{"a":null}]"#;
+            let Ok(Some((mqtt::Packet::Publish { topic, payload }, used))) =
+                mqtt::decode(&out, 1000)
+            else {
+                panic!("{}", out.escape_ascii());
+            };
+            assert_eq!((topic, used), (mqtt::RPC_TOPIC, out.len()));
+            assert_eq!(
+                payload.escape_ascii().to_string(),
+                format!("{text}{end}").as_bytes().escape_ascii().to_string()
+            );
+            let call = calls(payload).next().unwrap().unwrap();
+            let names = [&call.namespace, &call.service, &call.method];
+            assert_eq!(names, ["user", "chatRemote", "add\""]);
+            assert_eq!((call.id, call.args), (&b"7"[..], invoke.args));
+        }
     }
 
     #[test]

@@ -6,13 +6,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Error, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
 use crate::harness::client::HANG_GUARD;
 
+const CONNECT: u8 = 0x10;
 const PUBLISH: u8 = 0x30;
 const CONNACK: u8 = 0x20;
 const PINGREQ: [u8; 2] = [0xc0, 0];
@@ -24,11 +25,13 @@ pub(crate) struct Mqtt {
     stream: TcpStream,
 }
 
-/// A packet from the server.
+/// A packet from the other end.
 #[derive(Debug, PartialEq, Eq)]
 enum Packet {
+    Connect,
     Publish { topic: String, payload: Vec<u8> },
     ConnAck,
+    PingReq,
     PingResp,
     Disconnect,
 }
@@ -36,7 +39,10 @@ enum Packet {
 impl Mqtt {
     /// Connects, and nothing is sent yet.
     fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, HANG_GUARD)?;
+        Self::of(TcpStream::connect_timeout(&address, HANG_GUARD)?)
+    }
+
+    fn of(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(HANG_GUARD))?;
         stream.set_write_timeout(Some(HANG_GUARD))?;
@@ -48,7 +54,7 @@ impl Mqtt {
         let mut mqtt = Self::open(address)?;
         let mut body = b"\x00\x04MQTT\x04\x02\x00\x00".to_vec();
         push_text(&mut body, client);
-        mqtt.stream.write_all(&packet(0x10, &body))?;
+        mqtt.stream.write_all(&packet(CONNECT, &body))?;
         Ok(mqtt)
     }
 
@@ -73,10 +79,12 @@ impl Mqtt {
                     payload: payload.to_vec(),
                 }
             }
+            CONNECT => Packet::Connect,
             CONNACK => Packet::ConnAck,
+            kind if kind == PINGREQ[0] => Packet::PingReq,
             PINGRESP => Packet::PingResp,
             DISCONNECT => Packet::Disconnect,
-            other => panic!("no server sends packet {other:#x}: {body:02x?}"),
+            other => panic!("nobody sends packet {other:#x}: {body:02x?}"),
         }))
     }
 
@@ -148,6 +156,11 @@ impl Rpc {
         })
     }
 
+    /// Where its server takes calls.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.mqtt.stream.peer_addr().expect("it is connected")
+    }
+
     /// Bytes as they are, instead of a call.
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.mqtt.stream.write_all(bytes)
@@ -177,6 +190,18 @@ impl Rpc {
             .ok_or_else(|| Error::from(ErrorKind::UnexpectedEof))?;
         assert_eq!(answer["id"], id, "{answer}");
         Ok(answer["resp"].clone())
+    }
+
+    /// The text of the next answer behind its id, which must be this one.
+    pub(crate) fn next_text(&mut self, id: u64) -> String {
+        let packet = self.mqtt.next().expect("the server is there");
+        let Some(Packet::Publish { payload, .. }) = packet else {
+            panic!("instead of an answer: {packet:?}");
+        };
+        let text = String::from_utf8(payload).expect("answers are UTF-8");
+        let text = text.strip_prefix(&format!("{{\"id\":{id},\"resp\":"));
+        let text = text.and_then(|text| text.strip_suffix('}'));
+        text.expect("the form of an answer").to_owned()
     }
 
     /// The next answer, whole; `None` when the server closed, with or without a DISCONNECT.
@@ -216,6 +241,47 @@ impl Rpc {
                 Err(e) => panic!("waited for the end of an RPC connection: {e}"),
             }
         }
+    }
+}
+
+/// A server that a gateway has dialled, played by the test.
+pub(crate) struct Callee(Mqtt);
+
+impl Callee {
+    /// Accepts the next link of a gateway.
+    pub(crate) fn accept(listener: &TcpListener) -> Self {
+        let (stream, _) = listener.accept().expect("the gateway dials");
+        Self(Mqtt::of(stream).expect("an open connection"))
+    }
+
+    /// Waits for the next call and returns its id and its text behind the id.
+    pub(crate) fn next_call(&mut self) -> (u64, String) {
+        loop {
+            match self.0.next().expect("the gateway is there") {
+                Some(Packet::Publish { payload, .. }) => {
+                    let text = String::from_utf8(payload).expect("calls are UTF-8");
+                    let call: Value = serde_json::from_str(&text).expect("calls are JSON");
+                    let id = call["id"].as_u64().expect("an id");
+                    let text = text
+                        .strip_prefix(&format!("{{\"id\":{id},"))
+                        .expect("the id is first");
+                    return (id, text.to_owned());
+                }
+                Some(Packet::PingReq) => {
+                    let sent = self.0.stream.write_all(&[PINGRESP, 0]);
+                    sent.expect("the gateway is there");
+                }
+                Some(Packet::Connect) => {}
+                other => panic!("no gateway sends {other:?}"),
+            }
+        }
+    }
+
+    /// Answers a call with this text as its `resp`.
+    pub(crate) fn answer(&mut self, id: u64, resp: &str) {
+        let answer = format!("{{\"id\":{id},\"resp\":{resp}}}");
+        let sent = self.0.publish("rpc", answer.as_bytes());
+        sent.expect("the gateway is there");
     }
 }
 
