@@ -182,6 +182,7 @@ fn calls(c: &mut Criterion) {
             uid: "\"10001\"",
             settings: r#"{"rid":"room-1017","chat":"chat-server-1"}"#,
         },
+        address: None,
     };
     let mut frame = Vec::new();
     rpc::write_forward(&mut frame, 7, &forward);

@@ -58,6 +58,8 @@ pub(crate) struct CheckedConfig {
     pub(crate) delegate_closed: Option<(String, String)>,
     /// `[route]`, by server type.
     strategies: BTreeMap<String, Strategy>,
+    /// A strategy is `delegate`.
+    has_delegated_types: bool,
 }
 
 impl Deref for CheckedConfig {
@@ -83,9 +85,15 @@ impl CheckedConfig {
             let strategy = Strategy::parse(text).map_err(|reason| {
                 let key = format!("route.{server_type}");
                 ValueError::new(key, reason)
-            });
-            Ok((server_type.clone(), strategy?))
+            })?;
+            if strategy == Strategy::Delegate && config.delegate.is_none() {
+                let error = ValueError::expected("\"delegate\"", "delegate to be set too");
+                return Err(error.under(&format!("route.{server_type}")));
+            }
+            Ok((server_type.clone(), strategy))
         };
+        let strategies = config.routes.iter().map(in_routes);
+        let strategies = strategies.collect::<Result<BTreeMap<_, _>, _>>()?;
         let blacklist = HostFilter::new(&config.client.blacklist);
         let checked = Self {
             accept: ClientCheck::parse(&config.client.accept).map_err(rule("client.accept"))?,
@@ -96,11 +104,10 @@ impl CheckedConfig {
             handler_rules: HandlerRules::parse(&config)
                 .map_err(|(key, text)| ValueError::new(key, text))?,
             delegate_closed: delegate_closed(&config)?,
-            strategies: config
-                .routes
-                .iter()
-                .map(in_routes)
-                .collect::<Result<_, _>>()?,
+            has_delegated_types: strategies
+                .values()
+                .any(|known| *known == Strategy::Delegate),
+            strategies,
             config,
         };
         check_relations(&checked.config)?;
@@ -112,6 +119,13 @@ impl CheckedConfig {
         let own = self.strategies.get(server_type);
         let strategy = own.or_else(|| self.strategies.get("default"));
         strategy.cloned().unwrap_or_default()
+    }
+
+    /// Returns true if the delegate sends the messages for a server type on.
+    #[inline]
+    pub(crate) fn is_delegated(&self, server_type: &[u8]) -> bool {
+        let is_delegated = |name| self.strategy(name) == Strategy::Delegate;
+        self.has_delegated_types && str::from_utf8(server_type).is_ok_and(is_delegated)
     }
 }
 

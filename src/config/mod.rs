@@ -59,7 +59,8 @@ knobs! {
         /// sent a message to the delegate. Its argument is the session as backends see it
         /// (`{"id":…,"frontendId":…,"uid":…,"settings":{…}}`), and routing chooses the server. tangelo does
         /// not wait for an answer, and counts a call that it cannot send (`delegate_untold`). The remote
-        /// takes the place of `session.on('closed')`, which a `BackendSession` does not have.
+        /// takes the place of `session.on('closed')`, which a `BackendSession` does not have. With this key
+        /// the first message of a session to the delegate also has the client's address.
         delegate_closed: Option<String> = None, Text;
         /// Environment, such as `production`. It selects the part of the project's files that tangelo reads.
         env: String = "development".into(), Text, Pomelo "env";
@@ -108,7 +109,8 @@ knobs! {
         /// Strategies: how tangelo chooses the server of a forwarded message. The keys of `[route]` are
         /// server types, or `default` for all that are not named. A strategy is `default` (by the uid, as
         /// Pomelo does), `rr`, `wrr`, `la`, `ch`, `random`, `fixed:SERVER_ID`, `setting:SETTINGS_KEY` or
-        /// `hash:SETTINGS_KEY`; docs/compatibility.md describes them.
+        /// `hash:SETTINGS_KEY`; docs/compatibility.md describes them. With `delegate` the delegate gets the
+        /// message and sends it on, by the project's `app.route` function.
         routes as "route": BTreeMap<String, String> = BTreeMap::new(), Strategies, Pomelo "app.route, routerType";
     }
     {

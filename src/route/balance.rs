@@ -51,6 +51,9 @@ pub enum Strategy {
     /// `Default` with the value of this setting of the session in place of the uid.
     /// Text: `hash:room`.
     SettingHash(String),
+    /// No server here: the delegate gets the message and sends it on, by the project's `app.route`
+    /// function. Calls of handlers and remotes go as with `Default`. Text: `delegate`.
+    Delegate,
 }
 
 impl Strategy {
@@ -64,6 +67,7 @@ impl Strategy {
                 "la" => Self::LeastActive,
                 "ch" => Self::ConsistentHash,
                 "random" => Self::Random,
+                "delegate" => Self::Delegate,
                 _ => return Err(refusal(text)),
             },
             Some((_, "")) => return Err(refusal(text)),
@@ -79,7 +83,7 @@ impl Strategy {
 fn refusal(text: &str) -> String {
     format!(
         "{text:?} is not a strategy; expected default, rr, wrr, la, ch, random, fixed:SERVER_ID, \
-         setting:SETTINGS_KEY, hash:SETTINGS_KEY"
+         setting:SETTINGS_KEY, hash:SETTINGS_KEY, delegate"
     )
 }
 
@@ -127,7 +131,7 @@ impl Balancer {
     /// starts at the first server, as in Pomelo.
     pub fn new(strategy: Strategy, dialect: Dialect, seed: u64) -> Self {
         let state = match strategy {
-            Strategy::Default => State::Default,
+            Strategy::Default | Strategy::Delegate => State::Default,
             Strategy::RoundRobin => State::RoundRobin { turn: seed },
             Strategy::WeightedRoundRobin => State::WeightedRoundRobin(Default::default()),
             Strategy::LeastActive => State::LeastActive(Default::default()),
@@ -366,6 +370,7 @@ mod tests {
             ("fixed:chat-1", Strategy::Fixed("chat-1".into())),
             ("setting:a:b", Strategy::SettingServer("a:b".into())),
             ("hash:room", Strategy::SettingHash("room".into())),
+            ("delegate", Strategy::Delegate),
         ] {
             assert_eq!(Strategy::parse(text), Ok(strategy));
         }
@@ -376,7 +381,7 @@ mod tests {
                 Strategy::parse(text),
                 Err(format!(
                     "\"{text}\" is not a strategy; expected default, rr, wrr, la, ch, random, \
-                     fixed:SERVER_ID, setting:SETTINGS_KEY, hash:SETTINGS_KEY"
+                     fixed:SERVER_ID, setting:SETTINGS_KEY, hash:SETTINGS_KEY, delegate"
                 ))
             );
         }

@@ -79,6 +79,7 @@ fn forward(call: &Value) -> Vec<u8> {
             uid: uid.as_ref().map_or("null", Uid::json),
             settings: &text(&session["settings"]),
         },
+        address: None,
     };
     let mut out = Vec::new();
     rpc::write_forward(&mut out, number(&call["id"]), &forward);

@@ -41,7 +41,8 @@ impl Shard {
         }
     }
 
-    /// Forwards a message to a server of the type that its route names, or to the delegate.
+    /// Forwards a message to a server of the type that its route names, or to the delegate: messages of the own type,
+    /// and those that the delegate sends on.
     #[inline]
     pub(super) fn forward(
         self: &Rc<Self>,
@@ -50,18 +51,19 @@ impl Shard {
     ) -> Result<(), Failure> {
         hop!();
         let config = &self.core.config;
-        let server_type = match route::server_type(request.route.as_bytes()) {
-            own if own == config.server_type.as_bytes() => {
+        let theirs = route::server_type(request.route.as_bytes());
+        let is_own = theirs == config.server_type.as_bytes();
+        let (server_type, address) = match config.delegate.as_deref() {
+            Some(delegate) if is_own || config.is_delegated(theirs) => {
                 // Only a delegate that is told of closed sessions pays for this.
-                if config.delegate_closed.is_some() {
-                    self.clients.note_delegated(request.session.id());
-                }
-                config.delegate.as_deref().map_or(own, str::as_bytes)
+                let is_told = config.delegate_closed.is_some();
+                let note = || self.clients.note_delegated(request.session.id());
+                (delegate.as_bytes(), is_told.then(note).flatten())
             }
-            other => other,
+            _ => (theirs, None),
         };
         self.peers
-            .forward(&self.core, server_type, request, origin)
+            .forward(&self.core, server_type, request, address.as_ref(), origin)
             .map_err(Failure::new)
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Peers;
+use crate::client::ClientAddr;
 use crate::handler::{CallError, CallResult, Invocation, Request, Session};
 use crate::ids::{PeerIndex, ShardId};
 use crate::limits::{CALL_TIMEOUT_MAX, RPC_FRAME_BYTES_MAX};
@@ -116,7 +117,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Forwards a client's message to a server of a type: chooses the server, begins the call, writes its frame.
+    /// Forwards a client's message to a server of a type: chooses the server, begins the call, writes its frame. The
+    /// address is for a delegate.
     ///
     /// Cost: no allocation; the body is copied once, and once more when another shard owns the link.
     #[inline]
@@ -125,6 +127,7 @@ impl Peers {
         core: &Core,
         server_type: &[u8],
         request: &Request<'_>,
+        address: Option<&ClientAddr>,
         origin: Origin,
     ) -> Result<(), &'static str> {
         hop!();
@@ -145,6 +148,7 @@ impl Peers {
                 uid: session.uid().map_or("null", Uid::json),
                 settings: session.settings_json(),
             },
+            address: address.map(|ClientAddr { ip, port }| [&**ip, &**port]),
         };
         let write = |out: &mut Vec<u8>, id| rpc::write_forward(out, id, &frame);
         self.begin_call(core, peer, None, origin, write)

@@ -8,7 +8,8 @@ use crate::wire::json::{self, JsonError};
 /// A client message on its way to a backend, and the session it belongs to.
 ///
 /// Shape:  `{"id":N,"msg":{"namespace":"sys","serverType":T,"service":"msgRemote","method":
-///         "forwardMessage","args":[message, session]}}`, keys in this order.
+///         "forwardMessage","args":[message, session]}}`, keys in this order. A session's last key may be
+///         `"remoteAddress":{"ip":…,"port":…}`, which genuine frontends do not write.
 /// Source: pomelo-rpc 1.0.7; `tests/vectors/rpc/pomelo-forward-request.jsonl`
 #[derive(Debug, Clone, Copy)]
 pub struct Forward<'a> {
@@ -28,6 +29,8 @@ pub struct Forward<'a> {
     pub gzip: bool,
     /// The session as the backend sees it.
     pub session: SessionExport<'a>,
+    /// The client's address and port, for a delegate that does not know them yet.
+    pub address: Option<[&'a str; 2]>,
 }
 
 /// A session as it is exported to backends.
@@ -46,6 +49,12 @@ pub struct SessionExport<'a> {
 impl SessionExport<'_> {
     /// Writes `{"id":…,"frontendId":…,"uid":…,"settings":…}`.
     pub fn write(&self, out: &mut Vec<u8>) {
+        self.write_members(out);
+        out.push(b'}');
+    }
+
+    /// Writes the same without the last brace.
+    fn write_members(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"id\":");
         out.extend_from_slice(itoa::Buffer::new().format(self.id).as_bytes());
         out.extend_from_slice(b",\"frontendId\":");
@@ -54,7 +63,6 @@ impl SessionExport<'_> {
         out.extend_from_slice(self.uid.as_bytes());
         out.extend_from_slice(b",\"settings\":");
         out.extend_from_slice(self.settings.as_bytes());
-        out.push(b'}');
     }
 }
 
@@ -86,8 +94,19 @@ pub fn write_forward(out: &mut Vec<u8>, call_id: u64, forward: &Forward<'_>) {
         out.extend_from_slice(b",\"compressGzip\":");
         out.push(b'0' + u8::from(forward.gzip));
         out.extend_from_slice(b"},");
-        forward.session.write(out);
-        out.extend_from_slice(b"]}}");
+        forward.session.write_members(out);
+        if let Some([ip, port]) = forward.address {
+            out.extend_from_slice(b",\"remoteAddress\":{\"ip\":");
+            json::write_string(out, ip);
+            out.extend_from_slice(b",\"port\":");
+            // A proxy may have told something else.
+            match port.parse::<u16>() {
+                Ok(_) => out.extend_from_slice(port.as_bytes()),
+                Err(_) => json::write_string(out, port),
+            }
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"}]}}");
     });
 }
 
@@ -353,6 +372,7 @@ mod tests {
                     uid: "null",
                     settings: "{}",
                 },
+                address: None,
             };
             let mut out = Vec::new();
             write_forward(&mut out, 1, &forward);

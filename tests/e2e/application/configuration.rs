@@ -15,7 +15,7 @@ const CASES: &[Case] = &[
         },
         "route.chat = 'rrr'",
         "route.chat: \"rrr\" is not a strategy; expected default, rr, wrr, la, ch, random, fixed:SERVER_ID, \
-         setting:SETTINGS_KEY, hash:SETTINGS_KEY",
+         setting:SETTINGS_KEY, hash:SETTINGS_KEY, delegate",
     ),
     (
         |config| config.client.heartbeat = Some(Duration::from_millis(100)),

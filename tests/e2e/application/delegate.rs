@@ -197,6 +197,17 @@ fn the_delegate_has_the_remote_that_is_told_of_closes() {
 }
 
 #[test]
+fn a_strategy_needs_the_delegate_that_it_names() {
+    let config = Config {
+        routes: [("chat".to_owned(), "delegate".to_owned())].into(),
+        ..Config::default()
+    };
+    let error = Gateway::new(config).start().err().expect("an error");
+    let expected = r#"route.chat = "delegate": expected delegate to be set too"#;
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
 fn a_server_does_not_delegate_to_itself() {
     let config = Config {
         delegate: Some("connector".into()),
