@@ -51,7 +51,7 @@ knobs! {
         /// Server type whose servers get the messages of our own type that have no handler here. The route of
         /// such a message does not change. Without this key the message gets code 500. A backend of this type
         /// runs the connector's own handlers, `app/servers/connector/handler`, as they are;
-        /// see `docs/moving-in.md`. Calls of other servers for remotes that are not here go there
+        /// `docs/delegate.md` describes it. Calls of other servers for remotes that are not here go there
         /// too, to the server that routing chooses for a session without uid. The caller gets the answer as
         /// it came, or an error after `rpc.timeout`. The key must differ from `server_type`.
         delegate: Option<String> = None, Text;

@@ -189,7 +189,8 @@ impl Router {
         }
         self.entries = whole.entries;
         self.remotes.iter().try_for_each(remotes::Named::check)?;
-        self.life.ready(config.dialect, &rules.crons)?;
+        let delegates = config.delegate.is_some();
+        self.life.ready(config.dialect, &rules.crons, delegates)?;
         self.filters
             .needs
             .check("a filter", &self.states, (true, true))?;

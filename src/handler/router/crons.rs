@@ -63,6 +63,7 @@ impl Crons {
         &mut self,
         dialect: Dialect,
         configured: &[(Schedule, String)],
+        delegates: bool,
     ) -> Result<(), String> {
         for (time, name) in std::mem::take(&mut self.times) {
             let schedule =
@@ -71,6 +72,10 @@ impl Crons {
         }
         for (schedule, name) in configured {
             self.schedule(schedule.clone(), name);
+        }
+        if delegates {
+            // The delegate may have their functions.
+            self.unknown.clear();
         }
         if let [first, ..] = &*self.unknown
             && !self.functions.is_empty()

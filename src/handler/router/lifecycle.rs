@@ -41,8 +41,9 @@ impl Lifecycle {
         &mut self,
         dialect: Dialect,
         crons: &[(Schedule, String)],
+        delegates: bool,
     ) -> Result<(), String> {
-        self.crons.ready(dialect, crons)
+        self.crons.ready(dialect, crons, delegates)
     }
 
     /// Calls the functions of `on_start`, one after the other.

@@ -99,9 +99,9 @@ pub fn write_forward(out: &mut Vec<u8>, call_id: u64, forward: &Forward<'_>) {
             out.extend_from_slice(b",\"remoteAddress\":{\"ip\":");
             json::write_string(out, ip);
             out.extend_from_slice(b",\"port\":");
-            // A proxy may have told something else.
+            // The port that a proxy told may be any text.
             match port.parse::<u16>() {
-                Ok(_) => out.extend_from_slice(port.as_bytes()),
+                Ok(port) => out.extend_from_slice(digits.format(port).as_bytes()),
                 Err(_) => json::write_string(out, port),
             }
             out.push(b'}');
@@ -384,6 +384,47 @@ mod tests {
                 u8::from(gzip),
             );
             assert!(text.contains(&message), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_forward_has_the_address_of_the_client_behind_the_session_if_it_is_asked_for() {
+        for (address, written) in [
+            (None, ""),
+            (
+                Some(["::1", "80"]),
+                r#","remoteAddress":{"ip":"::1","port":80}"#,
+            ),
+            (
+                Some(["\"", "+07"]),
+                r#","remoteAddress":{"ip":"\"","port":7}"#,
+            ),
+            (
+                Some(["", "a\"b"]),
+                r#","remoteAddress":{"ip":"","port":"a\"b"}"#,
+            ),
+        ] {
+            let forward = Forward {
+                server_type: "\"chat\"",
+                message_id: 3,
+                kind: 0,
+                compressed: false,
+                route: "chat.a.b",
+                body: b"{}",
+                gzip: false,
+                session: SessionExport {
+                    id: 1,
+                    frontend_id: "\"c\"",
+                    uid: "null",
+                    settings: "{}",
+                },
+                address,
+            };
+            let mut out = Vec::new();
+            write_forward(&mut out, 1, &forward);
+            let text = String::from_utf8_lossy(&out);
+            let end = format!(r#""settings":{{}}{written}}}]}}}}"#);
+            assert!(text.ends_with(&end), "{text}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod delegate;
+mod delegate_package;
 mod examples;
 mod extractors;
 mod filters;

@@ -36,6 +36,12 @@ pub(crate) const MASTER: &str = "master-server-1";
 /// the first one gets every session without a uid.
 pub(crate) const BACKENDS: [&str; 2] = ["chat-1", "chat-2"];
 
+/// The backend that runs the connector's own JavaScript, in clusters of [`Cluster::delegated`].
+pub(crate) const DELEGATE: &str = "entry-1";
+
+/// The package that makes it a delegate.
+const DELEGATE_PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/npm/delegate");
+
 /// The framework that a cluster runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
@@ -89,6 +95,18 @@ impl Cluster {
     /// yet.
     pub(crate) fn chat() -> Self {
         Self::of(Dialect::Pomelo, "chat", &CONNECTORS)
+    }
+
+    /// The application of `tests/genuine/delegate-<dialect>/`, with a delegate: all but the connectors runs.
+    pub(crate) fn delegated(dialect: Dialect) -> Self {
+        let cluster = Self::of(
+            dialect,
+            &format!("delegate-{}", dialect.name()),
+            &CONNECTORS,
+        );
+        let cluster = cluster.with_backends();
+        cluster.add_backend(DELEGATE);
+        cluster
     }
 
     /// Starts the master and the backends.
@@ -191,12 +209,15 @@ impl Cluster {
     /// backends know it.
     pub(crate) fn add_backend(&self, id: &str) {
         let server_type = id.split_once('-').expect("type-number").0;
-        let args = [
+        let mut args = vec![
             format!("id={id}"),
             "host=127.0.0.1".to_owned(),
             format!("port={}", self.ports.of(id)),
             format!("serverType={server_type}"),
         ];
+        if id == DELEGATE {
+            args.push("delegateFor=connector".to_owned());
+        }
         self.start_server(id, &args);
         self.wait_until_known(id);
     }
@@ -281,8 +302,9 @@ impl Cluster {
 
     /// Starts one server and waits until the master knows it and it takes RPC connections.
     fn start_process(&self, id: &str, args: &[String]) -> Process {
+        let require = (id == DELEGATE).then(|| format!("--require={DELEGATE_PACKAGE}"));
         let program = ["app.js", "env=development"].map(str::to_owned);
-        let args: Vec<&String> = program.iter().chain(args).collect();
+        let args: Vec<&String> = require.iter().chain(&program).chain(args).collect();
         let mut process = Process::start(id, &self.app.path, "node", &args);
         let up = format!("peer {id} is up");
         process.wait_for_line(&up, 0, HANG_GUARD, |line| (line == up).then_some(()));
@@ -382,7 +404,7 @@ impl Cluster {
     fn backend_lists(&self) -> impl Iterator<Item = Option<Vec<Value>>> {
         let mut serving = Vec::new();
         for server in self.servers().iter_mut() {
-            if server.id != MASTER && server.is_serving() {
+            if ![MASTER, DELEGATE].contains(&&*server.id) && server.is_serving() {
                 serving.push(self.rpc_address(&server.id));
             }
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::ports::Ports;
-use super::{BACKENDS, Dialect, MASTER};
+use super::{BACKENDS, DELEGATE, Dialect, MASTER};
 use crate::harness::process::Process;
 
 /// The peer applications as they lie in the tree.
@@ -77,11 +77,12 @@ impl AppDir {
                     "connector": connectors.iter().map(connector).collect::<Vec<_>>(),
                     "chat": BACKENDS.map(server),
                     "ghost": [server("ghost-1")],
+                    "entry": [server(DELEGATE)],
                 }}),
             ),
             (
                 "adminServer.json",
-                json!(["connector", "chat", "gate"].map(token)),
+                json!(["connector", "chat", "gate", "entry"].map(token)),
             ),
             (
                 "adminUser.json",

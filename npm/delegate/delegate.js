@@ -1,0 +1,116 @@
+// The delegate of this process: the frontends that it acts for.
+'use strict';
+
+const AllSessions = require('./allSessions');
+const loadLifecycles = require('./lifecycle');
+const Outstanding = require('./outstanding');
+const View = require('./view');
+
+// Time after which a frontend that has left is forgotten. One that lost only its master is back before.
+const FORGET_MS = 60000;
+
+module.exports = class Delegate {
+  constructor(framework, app, types) {
+    this.framework = framework;
+    this.app = app;
+    this.types = types;
+    this.views = new Map(); // by the id of the frontend
+    this.outstanding = new Outstanding();
+    this.notices = { user: { tangelo: { closed: (session, cb) => this.closed(session, cb) } } };
+    this.watchCalls();
+    app.set('sessionService', new AllSessions(this.views), true);
+    loadLifecycles(app, types);
+    const added = (servers) => servers.forEach((server) => this.added(server));
+    app.event.on('add_servers', added);
+    app.event.on('replace_servers', added);
+    app.event.on('remove_servers', (ids) => ids.forEach((id) => this.left(id)));
+  }
+
+  // Sees all calls to frontends from the moment at which the framework can make some.
+  watchCalls() {
+    let invoke;
+    Object.defineProperty(this.app, 'rpcInvoke', {
+      get: () => invoke,
+      set: (plain) => { invoke = (id, message, cb) => this.outstanding.invoke(plain, id, message, cb); },
+      configurable: true,
+      enumerable: true,
+    });
+  }
+
+  // Handles a message as its frontend would: by a handler, or by sending it on to a server of another type. Returns
+  // false for a message for this server's own type.
+  handle(message, session, cb) {
+    const [type] = String(message.route).split('.');
+    if (type === this.app.serverType) {
+      return false;
+    }
+    const { frontendId } = session;
+    const { serverType = this.types[0] } = this.app.servers[frontendId] || {};
+    const answer = (...results) => this.outstanding.after(frontendId, () => cb(...results));
+    this.view(frontendId, this.types.includes(type) ? type : serverType).handle(message, session, answer);
+    return true;
+  }
+
+  // Makes a call of a remote: with the remotes of the frontend that it came through, with those for tangelo itself, or
+  // with those of this server.
+  call({ namespace, service, serverType, frontendId }, make) {
+    if (namespace === 'user' && frontendId !== undefined) {
+      const view = this.view(frontendId, serverType);
+      view.run(() => make(view.services));
+    } else if (namespace === 'user' && service === 'tangelo') {
+      make(this.notices);
+    } else {
+      make();
+    }
+  }
+
+  // Takes tangelo's notice that a session has closed.
+  closed(session, cb) {
+    const view = this.views.get(session.frontendId);
+    if (view) {
+      view.closed(session);
+    }
+    if (cb) {
+      cb(null);
+    }
+  }
+
+  // Returns the view of a frontend. It begins with the first message or call, because a frontend that sends none may be
+  // a genuine one, which runs its code itself.
+  view(id, type) {
+    let view = this.views.get(id);
+    if (!view) {
+      view = new View(this.framework, this.app, type, id);
+      this.views.set(id, view);
+    }
+    return view;
+  }
+
+  // Forgets a frontend that was restarted: it has none of its old sessions.
+  added({ id, pid }) {
+    const view = this.views.get(id);
+    if (view && view.pid !== undefined && view.pid !== pid) {
+      this.forget(id);
+    } else if (view) {
+      view.pid = pid;
+    }
+  }
+
+  left(id) {
+    const forget = () => {
+      if (!this.app.servers[id]) {
+        this.forget(id);
+      }
+    };
+    setTimeout(forget, FORGET_MS).unref();
+  }
+
+  forget(id) {
+    const view = this.views.get(id);
+    if (view) {
+      this.views.delete(id);
+      view.stop();
+    }
+    this.outstanding.forget(id);
+  }
+};

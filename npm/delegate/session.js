@@ -1,0 +1,41 @@
+// A session of a frontend, from its first message here to its end.
+'use strict';
+
+const { EventEmitter } = require('events');
+const FrontendSession = require('./frontendSession');
+
+module.exports = class Session extends EventEmitter {
+  constructor({ id, frontendId, settings }, service) {
+    super();
+    this.id = id;
+    this.frontendId = frontendId;
+    this.uid = null;
+    this.settings = { ...settings };
+    this.isOnline = true;
+    // tangelo tells it with the session's first message.
+    this.remoteAddress = { ip: '', port: 0 };
+    Object.defineProperty(this, '__sessionService__', { value: service });
+  }
+
+  // As much of the framework's socket as there is.
+  get __socket__() {
+    return { remoteAddress: this.remoteAddress };
+  }
+
+  get(key) {
+    return this.settings[key];
+  }
+
+  set(key, value) {
+    Object.assign(this.settings, typeof key === 'object' ? key : { [key]: value });
+  }
+
+  // Closes the client's connection.
+  closed(reason) {
+    this.__sessionService__.kickBySessionId(this.id, reason);
+  }
+
+  toFrontendSession() {
+    return new FrontendSession(this, { uid: this.uid, settings: { ...this.settings } });
+  }
+};

@@ -1,0 +1,211 @@
+// The sessions of one frontend, as its `sessionService` shows them: those that have sent a message to this process.
+//
+// Bound: the sessions of the frontend. tangelo tells each end of a session.
+'use strict';
+
+const Session = require('./session');
+
+module.exports = class SessionService {
+  constructor(app, frontendId) {
+    this.app = app;
+    this.frontendId = frontendId;
+    this.sessions = new Map(); // by id
+    this.bound = new Map(); // by the text of the uid → list of sessions
+  }
+
+  // Returns the session of a message. The frontend's uid counts until this process has changed it, because a message
+  // can leave the frontend before such a change and arrive after it.
+  seen(exported) {
+    let session = this.sessions.get(exported.id);
+    if (!session) {
+      session = new Session(exported, this);
+      this.sessions.set(session.id, session);
+    }
+    session.set(exported.settings);
+    if (exported.remoteAddress) {
+      session.remoteAddress = exported.remoteAddress;
+    }
+    if (!session.uid && exported.uid && !session.changed) {
+      this.add(session, exported.uid);
+    }
+    return session;
+  }
+
+  // Ends a session that has closed, and tells its listeners.
+  closed({ id, frontendId, uid, settings }) {
+    const session = this.sessions.get(id) || new Session({ id, frontendId, settings }, this);
+    this.remove(session);
+    this.sessions.delete(id);
+    session.isOnline = false;
+    session.uid = uid;
+    Object.assign(session.settings, settings);
+    const closed = session.toFrontendSession();
+    this.app.event.emit('close_session', closed);
+    session.emit('closed', closed, session.reason);
+  }
+
+  get(sid) {
+    return this.sessions.get(sid);
+  }
+
+  getClientAddressBySessionId(sid) {
+    const session = this.sessions.get(sid);
+    return session ? session.remoteAddress : null;
+  }
+
+  getByUid(uid) {
+    return this.bound.get(String(uid));
+  }
+
+  getSessionsCount() {
+    return this.sessions.size;
+  }
+
+  forEachSession(cb) {
+    this.sessions.forEach((session) => cb(session));
+  }
+
+  forEachBindedSession(cb) {
+    this.bound.forEach((sessions) => sessions.slice().forEach((session) => cb(session)));
+  }
+
+  // The changes below are seen here at once, as in a frontend; one that the frontend refuses is taken back.
+
+  bind(sid, uid, cb) {
+    const session = this.sessions.get(sid);
+    const isNew = session && !session.uid;
+    if (isNew) {
+      session.changed = true;
+      this.add(session, uid);
+    }
+    this.backend.bind(this.frontendId, sid, uid, (error) => {
+      if (isNew && error) {
+        session.changed = false;
+        this.remove(session);
+      } else if (isNew) {
+        this.app.event.emit('bind_session', session);
+        session.emit('bind', uid);
+      }
+      finish(cb, error);
+    });
+  }
+
+  unbind(sid, uid, cb) {
+    const session = this.sessions.get(sid);
+    const isBound = session && session.uid === uid;
+    if (isBound) {
+      session.changed = true;
+      this.remove(session);
+    }
+    this.backend.unbind(this.frontendId, sid, uid, (error) => {
+      if (isBound && error && session.isOnline) {
+        this.add(session, uid);
+      } else if (isBound) {
+        this.app.event.emit('unbind_session', session);
+        session.emit('unbind', uid);
+      }
+      finish(cb, error);
+    });
+  }
+
+  import(sid, key, value, cb) {
+    const session = this.sessions.get(sid);
+    if (session) {
+      session.set(key, value);
+    }
+    this.backend.push(this.frontendId, sid, key, value, (error) => finish(cb, error));
+  }
+
+  importAll(sid, settings, cb) {
+    const session = this.sessions.get(sid);
+    if (session) {
+      session.set(settings);
+    }
+    this.backend.pushAll(this.frontendId, sid, settings, (error) => finish(cb, error));
+  }
+
+  kick(uid, reason, cb) {
+    if (typeof reason === 'function') {
+      return this.kick(uid, 'kick', reason);
+    }
+    for (const session of [...this.getByUid(uid) || []]) {
+      session.reason = reason;
+      this.remove(session);
+    }
+    this.backend.kickByUid(this.frontendId, uid, reason, () => finish(cb));
+  }
+
+  kickBySessionId(sid, reason, cb) {
+    if (typeof reason === 'function') {
+      return this.kickBySessionId(sid, 'kick', reason);
+    }
+    const session = this.sessions.get(sid);
+    if (session) {
+      session.reason = reason;
+      this.remove(session);
+    }
+    this.backend.kickBySid(this.frontendId, sid, reason, () => finish(cb));
+  }
+
+  sendMessageByUid(uid, message) {
+    if (!this.getByUid(uid)) {
+      return false;
+    }
+    const to = [{ uid, sid: this.frontendId }];
+    this.app.get('channelService').pushMessageByUids(message.route, message.body, to, () => {});
+    return true;
+  }
+
+  get backend() {
+    return this.app.get('backendSessionService');
+  }
+
+  // As in the framework, a list that `getByUid` returned changes with these two.
+
+  add(session, uid) {
+    session.uid = uid;
+    const key = String(uid);
+    if (!this.bound.has(key)) {
+      this.bound.set(key, []);
+    }
+    this.bound.get(key).push(session);
+  }
+
+  remove(session) {
+    const key = String(session.uid);
+    const sessions = this.bound.get(key) || [];
+    if (sessions.includes(session)) {
+      sessions.splice(sessions.indexOf(session), 1);
+      if (sessions.length === 0) {
+        this.bound.delete(key);
+      }
+    }
+    session.uid = null;
+  }
+};
+
+const { prototype } = module.exports;
+
+// Pinus: the same functions with promises.
+for (const name of ['kick', 'kickBySessionId', 'bind', 'unbind', 'import', 'importAll']) {
+  prototype[`a${name}`] = function (...args) {
+    return new Promise((resolve, reject) => {
+      this[name](...args, (error, result) => (error ? reject(error) : resolve(result)));
+    });
+  };
+}
+
+function finish(cb, error) {
+  if (typeof cb === 'function') {
+    cb(...(error ? [asError(error)] : []));
+  }
+}
+
+// Makes an Error of what came from another server, which has only its stack.
+function asError(error) {
+  if (error instanceof Error || !error.stack) {
+    return error;
+  }
+  const [line] = error.stack.split('\n');
+  return Object.assign(new Error(line.replace(/^\w*Error: /, '')), error);
+}

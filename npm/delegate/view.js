@@ -1,0 +1,69 @@
+// One frontend as its code sees it: an application with the frontend's id and type, a server with its handlers, filters
+// and crons, its remotes and its sessions. Each frontend has all of that for itself, because each genuine frontend is a
+// process of its own.
+'use strict';
+
+const { runFor } = require('./current');
+const FrontendSession = require('./frontendSession');
+const SessionService = require('./sessionService');
+
+module.exports = class View {
+  constructor(framework, app, type, id) {
+    this.pid = (app.servers[id] || {}).pid;
+    this.sessions = new SessionService(app, id);
+    const own = {
+      serverId: id,
+      serverType: type,
+      curServer: { ...app.servers[id], id, serverType: type, frontend: 'true' },
+      sessionService: this.sessions,
+      channelService: new framework.ChannelService(app, app.get('channelConfig')),
+    };
+    const settings = Object.assign(Object.create(app.settings), own);
+    this.app = Object.assign(Object.create(app), own, { settings });
+    this.run(() => {
+      this.server = startServer(framework, this.app);
+      this.services = services(framework, this.app);
+    });
+  }
+
+  run(work) {
+    return runFor(this.app, work);
+  }
+
+  // Handles a client's message as the frontend itself would.
+  handle(message, exported, answer) {
+    const session = new FrontendSession(this.sessions.seen(exported), exported);
+    this.run(() => this.server.globalHandle(message, session, answer));
+  }
+
+  // Ends a session that has closed.
+  closed(session) {
+    this.run(() => this.sessions.closed(session));
+  }
+
+  stop() {
+    this.server.removeCrons(this.server.crons);
+    this.server.stop();
+  }
+};
+
+// Starts the framework's server for a frontend. It must not hear of crons that are added for other servers.
+function startServer(framework, app) {
+  app.event = { on() {} };
+  const server = framework.createServer(app, app.get('serverConfig'));
+  delete app.event;
+  app.addCrons = (crons) => server.addCrons(crons);
+  app.removeCrons = (crons) => server.removeCrons(crons);
+  server.start();
+  server.afterStart();
+  return server;
+}
+
+// Loads the remotes of a frontend.
+function services({ paths, loadRemotes, hasNamespace }, app) {
+  const folder = paths.getUserRemotePath(app.getBase(), app.serverType);
+  if (!folder) {
+    return hasNamespace ? { user: {} } : {};
+  }
+  return { user: loadRemotes(folder, app) || {} };
+}

@@ -1,0 +1,397 @@
+//! A connector's own handlers, filters and remotes run in a backend that loads `npm/delegate`, without an edit: clients
+//! and backends see what they see of a genuine connector.
+//!
+//! Each test plays the same on the genuine connector and on tangelo, and compares all that was seen.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cluster::in_both_dialects;
+use crate::harness::client::{Client, HANG_GUARD, Message};
+use crate::harness::free_address;
+use crate::harness::frontend::{Frontend, Kind, Knobs};
+use crate::harness::gateway::Gateway;
+use crate::harness::peers::{Cluster, Dialect, wait_for};
+use crate::harness::process::Process;
+
+const KNOBS: Knobs = Knobs {
+    tangelo: &[
+        "--set",
+        "delegate=entry",
+        "--set",
+        "delegate_closed=tangelo.closed",
+    ],
+    genuine: &[],
+};
+
+/// The clusters of this file's tests, which change nothing in them but their own connector.
+fn cluster(dialect: Dialect) -> &'static Cluster {
+    static SHARED: [OnceLock<Cluster>; 2] = [const { OnceLock::new() }; 2];
+    SHARED[dialect as usize].get_or_init(|| Cluster::delegated(dialect))
+}
+
+/// One play on one frontend.
+struct Play<'a> {
+    frontend: &'a Frontend<'a>,
+    /// A uid of this play alone.
+    uid: String,
+    seen: Vec<String>,
+}
+
+impl Play<'_> {
+    fn client(&self) -> Client {
+        self.frontend.client(self.frontend.kind().transports()[0])
+    }
+
+    /// Notes something that must be the same on each frontend.
+    fn note(&mut self, what: &str, text: &str) {
+        let text = format!("{what}: {text}").replace(&self.uid, "UID");
+        let text = text.replace(self.frontend.id(), "ID");
+        // A genuine connector listens on all addresses.
+        let text = text.replace("::ffff:", "");
+        self.seen.push(text);
+    }
+
+    /// Asks a handler of the connector.
+    fn ask(&mut self, client: &mut Client, method: &str, body: Value) {
+        let route = format!("connector.entryHandler.{method}");
+        let answer = client.request_text(route.as_str(), body.to_string());
+        self.note(method, &answer);
+    }
+
+    /// Asks the backend, which asks the connector.
+    fn ask_backend(&mut self, client: &mut Client, method: &str, body: Value) {
+        let route = format!("chat.chatHandler.{method}");
+        let answer = client.request_text(route.as_str(), body.to_string());
+        self.note(&body.to_string(), &answer);
+    }
+
+    /// Logs in, and notes all that comes up to the answer.
+    fn login(&mut self, client: &mut Client, room: Value) {
+        let body = json!({"uid": self.uid, "room": room}).to_string();
+        client.request(1, "connector.entryHandler.login", body);
+        loop {
+            let text = |body| String::from_utf8(body).expect("bodies are UTF-8");
+            match client.next_message() {
+                Message::Push { route, body } => self.note(&route, &text(body)),
+                Message::Response { body, .. } => return self.note("login", &text(body)),
+            }
+        }
+    }
+
+    /// Waits until the log of the connector's code has this many lines with the uid, and notes them.
+    fn log(&mut self, lines: usize) {
+        self.log_of(&self.uid.clone(), lines);
+    }
+
+    /// The same for lines with another part.
+    fn log_of(&mut self, part: &str, lines: usize) {
+        let mut client = self.client();
+        let body = json!({"part": part}).to_string();
+        let log = wait_for("lines of the log", || {
+            let log = client.request_text("connector.entryHandler.log", body.as_str());
+            let read: Value = serde_json::from_str(&log).expect("JSON");
+            (read["lines"].as_array().expect("a list").len() >= lines).then_some(log)
+        });
+        self.note("log", &log);
+    }
+}
+
+/// Waits until the delegate can reach a frontend.
+fn wait_until_reached(frontend: &Frontend<'_>) {
+    wait_for("the delegate to know the frontend", || {
+        let mut client = frontend.client(frontend.kind().transports()[0]);
+        let body = json!({"uid": "somebody", "room": 1}).to_string();
+        client.request_text("connector.entryHandler.login", body);
+        let room = client.request_text("connector.entryHandler.room", "{}");
+        room.contains("somebody").then_some(())
+    });
+}
+
+/// Plays on the genuine connector and on tangelo; both must show the same.
+fn play_on_each(dialect: Dialect, play: fn(&mut Play<'_>)) {
+    play_with(KNOBS, dialect, play);
+}
+
+fn play_with(knobs: Knobs, dialect: Dialect, play: fn(&mut Play<'_>)) {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let mut genuine = None;
+    for kind in [Kind::Genuine].into_iter().chain(Kind::TANGELOS) {
+        let frontend = Frontend::start(cluster(dialect), kind, knobs);
+        wait_until_reached(&frontend);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mut on = Play {
+            frontend: &frontend,
+            uid: format!("user-{number}-"),
+            seen: Vec::new(),
+        };
+        play(&mut on);
+        let genuine = genuine.get_or_insert_with(|| on.seen.clone());
+        assert_eq!(on.seen, *genuine, "{kind}");
+    }
+}
+
+fn handlers_and_filters(on: &mut Play<'_>) {
+    let mut client = on.client();
+    on.ask(&mut client, "view", json!({"a": [1.5, "é"]}));
+    on.ask(&mut client, "view", json!({"refuse": true}));
+    on.ask(&mut client, "address", json!({}));
+    on.ask(&mut client, "nobody", json!({}));
+    on.ask(&mut client, "fail", json!({}));
+    on.login(&mut client, json!([1, "x"]));
+    on.ask(&mut client, "room", json!({}));
+    on.ask(&mut client, "rebind", json!({}));
+    on.ask(&mut client, "change", json!({"room": {"x": 2}}));
+    on.ask(&mut client, "room", json!({}));
+    on.ask(&mut client, "online", json!({"uid": on.uid}));
+    on.ask(&mut client, "logout", json!({}));
+    on.ask(&mut client, "online", json!({"uid": on.uid}));
+    on.login(&mut client, json!(7));
+    on.ask(&mut client, "logout", json!({}));
+    on.log(5);
+    client.request(9, "connector.entryHandler.constructor", "{}");
+    assert_eq!(client.wait_kick(), "attack");
+}
+
+fn ends_of_sessions(on: &mut Play<'_>) {
+    let mut other = on.client();
+    let ends = [
+        ("kick", json!({"uid": on.uid, "reason": "bye"})),
+        ("kick", json!({"uid": on.uid})),
+        ("kickOne", json!({"uid": on.uid})),
+    ];
+    for (number, (method, body)) in (1..).zip(ends) {
+        let mut client = on.client();
+        on.login(&mut client, json!(number));
+        on.ask(&mut other, method, body);
+        let last = std::iter::from_fn(|| client.next_package()).last();
+        on.note("the end", &format!("{last:?}"));
+        on.ask(&mut other, "online", json!({"uid": on.uid}));
+        on.log(3 * number);
+    }
+}
+
+fn remotes(on: &mut Play<'_>) {
+    let mut client = on.client();
+    let mut calls = vec![
+        ("where", json!([])),
+        ("fail", json!(["no"])),
+        ("boom", json!([])),
+    ];
+    if on.frontend.dialect() == Dialect::Pomelo {
+        calls.push(("several", json!([])));
+    }
+    for (method, args) in calls {
+        on.ask_backend(&mut client, "call", json!({"method": method, "args": args}));
+    }
+    for service in ["nobody", "entryRemote"] {
+        on.ask_backend(&mut client, "unknown", json!({"service": service}));
+    }
+    let mut kicked = on.client();
+    on.login(&mut kicked, json!(1));
+    let kick = json!({"method": "kick", "args": [on.uid]});
+    on.ask_backend(&mut client, "call", kick.clone());
+    let kick_text = kicked.wait_kick();
+    on.note("kick", &kick_text);
+    on.ask_backend(&mut client, "call", kick);
+    on.log(3);
+}
+
+fn crons_and_lifecycle(on: &mut Play<'_>) {
+    on.log_of("lifecycle", 2);
+    on.log_of(&format!("tick of {}", on.frontend.id()), 1);
+}
+
+/// The servers of a type get what the project's function says, in the order in which the client sent it.
+fn routes(on: &mut Play<'_>) {
+    let mut client = on.client();
+    for to in [0, 1, 2, 3, 0] {
+        on.ask_backend(&mut client, "where", json!({"to": to}));
+    }
+    on.login(&mut client, json!(5));
+    on.ask_backend(&mut client, "where", json!({"to": 1}));
+    on.ask_backend(&mut client, "where", json!({"to": 1, "fail": true}));
+    on.ask_backend(&mut client, "nobody", json!({}));
+    for id in 100..150 {
+        client.request(
+            id,
+            "chat.chatHandler.where",
+            json!({"to": 1, "id": id}).to_string(),
+        );
+    }
+    for id in 100..150 {
+        let Message::Response { id: answered, .. } = client.next_message() else {
+            panic!("a push");
+        };
+        assert_eq!(answered, id);
+    }
+    on.log(1);
+}
+
+mod the_delegate_sends_messages_on_by_the_route_function_of_the_project {
+    use super::*;
+
+    const ROUTED: Knobs = Knobs {
+        tangelo: &[
+            "--set",
+            "delegate=entry",
+            "--set",
+            "delegate_closed=tangelo.closed",
+            "--set",
+            "route.chat=delegate",
+        ],
+        genuine: &[],
+    };
+
+    fn promise(dialect: Dialect) {
+        play_with(ROUTED, dialect, routes);
+    }
+
+    in_both_dialects!(promise);
+}
+
+mod the_handlers_and_filters_of_a_connector_run_as_there {
+    use super::*;
+
+    fn promise(dialect: Dialect) {
+        play_on_each(dialect, handlers_and_filters);
+    }
+
+    in_both_dialects!(promise);
+}
+
+mod the_connector_s_code_sees_and_causes_ends_of_sessions {
+    use super::*;
+
+    fn promise(dialect: Dialect) {
+        play_on_each(dialect, ends_of_sessions);
+    }
+
+    in_both_dialects!(promise);
+}
+
+mod crons_and_the_lifecycle_of_a_connector_run_as_there {
+    use super::*;
+
+    fn promise(dialect: Dialect) {
+        play_on_each(dialect, crons_and_lifecycle);
+    }
+
+    in_both_dialects!(promise);
+}
+
+mod the_remotes_of_a_connector_answer_as_there {
+    use super::*;
+
+    fn promise(dialect: Dialect) {
+        play_on_each(dialect, remotes);
+    }
+
+    in_both_dialects!(promise);
+}
+
+#[test]
+fn an_answer_waits_for_the_calls_before_it_and_not_for_ever() {
+    let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let node = Process::start("node", tree, "node", &["tests/npm/outstanding.js"]);
+    let (status, printed) = node.finish(HANG_GUARD);
+    assert!(status.success(), "{printed}");
+}
+
+/// Time that each part of a stream waits on its way to the frontend.
+const DELAY: Duration = Duration::from_millis(20);
+
+const LOGINS: usize = 1000;
+const CLIENTS: usize = 50;
+
+/// Carries connections on, and delays the bytes to `to`.
+fn slow_down(listener: TcpListener, to: SocketAddr) {
+    for stream in listener.incoming() {
+        let stream = stream.expect("a connection");
+        let onward = TcpStream::connect(to).expect("the frontend listens");
+        for stream in [&stream, &onward] {
+            stream.set_nodelay(true).expect("an open connection");
+        }
+        let copy = |stream: &TcpStream| stream.try_clone().expect("an open connection");
+        let (back, back_to) = (copy(&onward), copy(&stream));
+        thread::spawn(move || carry(stream, onward, DELAY));
+        thread::spawn(move || carry(back, back_to, Duration::ZERO));
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
+    let mut part = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut part) {
+        thread::sleep(delay);
+        if to.write_all(&part[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+/// A login binds and sets values without waiting, and its calls travel slower than its answer could: the next message
+/// of each client finds all of it.
+fn no_login_is_lost(dialect: Dialect) {
+    // Its own: the port of the connector stays taken.
+    let cluster = Cluster::delegated(dialect);
+    let connector = cluster.take_connector();
+    let listener = TcpListener::bind(cluster.rpc_address(connector.id())).expect("it is free");
+    let rpc = free_address();
+    thread::spawn(move || slow_down(listener, rpc));
+    let listen = format!("rpc.listen={rpc}");
+    let own = [
+        "--app-dir",
+        cluster.app_dir(),
+        "--id",
+        connector.id(),
+        "--dialect",
+        dialect.name(),
+        "--set",
+        &listen,
+        "--shards",
+        "2",
+    ];
+    let args: Vec<&str> = own.iter().chain(KNOBS.tangelo).copied().collect();
+    let gateway = Gateway::start(&args);
+    let address = gateway.address();
+    cluster.wait_until_known(connector.id());
+    let login = |uid: String, pause: Duration| {
+        let mut client = Client::tcp(address).open();
+        let body = json!({"uid": uid, "room": uid}).to_string();
+        client.request_text("connector.entryHandler.login", body);
+        thread::sleep(pause);
+        let room = client.request_text("connector.entryHandler.room", "{}");
+        let expected = json!({"uid": uid, "room": uid, "all": {"room": uid}});
+        serde_json::from_str::<Value>(&room).expect("JSON") == expected
+    };
+    wait_for("the delegate to know the frontend", || {
+        login("first".to_owned(), 10 * DELAY).then_some(())
+    });
+    let kept: usize = thread::scope(|scope| {
+        let threads: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let login = move |n: &usize| login(format!("{number}-{n}"), Duration::ZERO);
+                scope.spawn(move || (0..LOGINS / CLIENTS).filter(login).count())
+            })
+            .collect();
+        let counts = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("logins"));
+        counts.sum()
+    });
+    assert_eq!(kept, LOGINS);
+}
+
+mod no_message_after_a_login_that_waits_for_nothing_is_lost {
+    use super::*;
+
+    in_both_dialects!(no_login_is_lost);
+}

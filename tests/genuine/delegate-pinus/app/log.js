@@ -1,0 +1,6 @@
+// The events of this process, oldest first, and the application as a file without a handler gets it.
+'use strict';
+
+exports.log = [];
+
+exports.elsewhere = () => require('pinus').pinus.app;

@@ -1,0 +1,16 @@
+// Functions around the start of the connector.
+'use strict';
+
+const { log } = require('../../log');
+
+exports.default = () => ({
+  beforeStartup(app, cb) {
+    log.push('lifecycle: before the start');
+    cb();
+  },
+
+  afterStartup(app, cb) {
+    log.push('lifecycle: after the start');
+    cb();
+  },
+});

@@ -1,0 +1,56 @@
+// One server of a cluster whose connector has its own handlers, filters and remotes. Nothing here knows of a delegate:
+// a genuine connector and a delegate run the same files.
+'use strict';
+
+const pomelo = require('pomelo');
+const { log } = require('./app/log');
+
+process.on('uncaughtException', (err) => {
+  console.error('uncaught exception: ' + err.stack);
+});
+
+const app = pomelo.createApp();
+app.set('name', 'tangelo-delegate');
+
+app.configure('development', 'connector', () => {
+  app.set('connectorConfig', { connector: pomelo.connectors.hybridconnector });
+  app.set('greeting', 'hello');
+  app.filter({
+    before(m, session, next) {
+      m.filters = ['local'];
+      next(m.refuse ? new Error('refused') : null);
+    },
+    after(err, m, session, resp, next) {
+      log.push(`after ${m.__route__}`);
+      next(err);
+    },
+  });
+  app.globalFilter({
+    before(message, session, next) {
+      message.body.global = true;
+      next();
+    },
+    after(err, message, session, resp, next) {
+      next(err);
+    },
+  });
+  for (const name of ['bind_session', 'unbind_session', 'close_session']) {
+    app.event.on(name, (session) => log.push(`${name} ${session.uid}`));
+  }
+});
+
+// No strategy of tangelo can say this.
+app.route('chat', (session, call, theApp, cb) => {
+  const [message] = call.args;
+  const servers = theApp.getServersByType('chat');
+  const { to } = (message && message.body) || {};
+  cb(null, servers[(to || 0) % servers.length].id);
+});
+
+app.start((err) => {
+  if (err) {
+    console.error('server does not start: ' + (err.stack || err));
+    process.exit(1);
+  }
+  console.log('peer ' + app.getServerId() + ' is up');
+});
