@@ -238,13 +238,13 @@ impl LinkFault {
             Self::NoAnswer => "the server accepted the connection and did not answer",
             Self::Bytes => "the server sent bytes that break the protocol",
             Self::ZeroMq => {
-                "the server takes calls by ZeroMQ, which tangelo does not speak; remove rpcServer and acceptorFactory from its app.js"
+                "the server speaks ZeroMQ, and tangelo only MQTT; remove rpcClient and rpcServer from its app.js"
             }
             Self::Http => {
-                "the server answers in HTTP, as the RPC over WebSocket (ws) does, which tangelo does not speak; remove acceptorFactory from its app.js, or correct its port"
+                "the server speaks HTTP, as the RPC over WebSocket (ws, ws2) does, and tangelo only MQTT; remove mailboxFactory and acceptorFactory from its app.js, or correct the port"
             }
             Self::Mqtt2 => {
-                "the server takes calls by mqtt2, which tangelo does not speak; remove acceptorFactory from its app.js"
+                "the server speaks mqtt2, which tangelo does not; remove mailboxFactory and acceptorFactory from its app.js"
             }
             Self::NoPong => "the server stopped answering pings",
             Self::QueueFull => "the server takes no more bytes",

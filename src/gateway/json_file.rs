@@ -40,7 +40,10 @@ mod tests {
     use super::*;
 
     fn file(bytes: &[u8]) -> std::result::Result<Option<Value>, String> {
-        let name = format!("tangelo-json-{}-{}", std::process::id(), bytes.len());
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tangelo-json-{}-{n}", std::process::id());
         let path = std::env::temp_dir().join(name);
         fs::write(&path, bytes).unwrap();
         let found = read(&path);

@@ -1,7 +1,6 @@
 //! A link that a peer opened to call us.
 
-use super::Received;
-use crate::error::LinkFault;
+use super::{Received, foreign};
 use crate::limits::RPC_FRAME_BYTES_MAX;
 use crate::wire::pomelo::mqtt::{self, Packet};
 
@@ -19,7 +18,7 @@ pub enum AcceptorEvent<'a> {
 /// Takes the next whole packet off the front of `input`. As in the genuine server, a link works without a
 /// CONNECT.
 pub fn receive(input: &[u8]) -> Received<AcceptorEvent<'_>> {
-    let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| LinkFault::Bytes)?;
+    let decoded = mqtt::decode(input, RPC_FRAME_BYTES_MAX).map_err(|_| foreign(input))?;
     let Some((packet, bytes)) = decoded else {
         return Ok(None);
     };

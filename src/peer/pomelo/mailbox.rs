@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Received;
+use super::{Received, foreign};
 use crate::error::LinkFault;
 use crate::limits::RPC_FRAME_BYTES_MAX;
 use crate::time::ShardTime;
@@ -136,16 +136,6 @@ impl Mailbox {
             self.pinged <= Some(self.next_ping),
             "the next ping is due before the last one went out"
         );
-    }
-}
-
-/// Names the protocol of bytes that are not MQTT. The first of them decides, because the others may come later.
-#[cold]
-fn foreign(input: &[u8]) -> LinkFault {
-    match input {
-        [0xff, ..] => LinkFault::ZeroMq,
-        [b'H', ..] => LinkFault::Http,
-        _ => LinkFault::Bytes,
     }
 }
 

@@ -11,3 +11,14 @@ pub mod acceptor;
 pub mod mailbox;
 pub mod master;
 pub mod sysrpc;
+
+/// Names the protocol of bytes that are not MQTT, in a call or in an answer. The first of them decides, because the
+/// others may come later.
+#[cold]
+fn foreign(input: &[u8]) -> LinkFault {
+    match input {
+        [0xff, ..] => LinkFault::ZeroMq,
+        [b'G' | b'H', ..] => LinkFault::Http,
+        _ => LinkFault::Bytes,
+    }
+}

@@ -91,8 +91,15 @@ impl Receiver for PeerReceiver<'_> {
 
     fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {
         let (core, peers) = (&self.shard.core, &self.shard.peers);
-        let received = acceptor::receive(input).map_err(|_| {
+        let received = acceptor::receive(input).map_err(|fault| {
             core.counters().add(Counter::BadCalls, 1);
+            let caller = self.socket.peer_address().map(tracing::field::display);
+            let reason = fault.text();
+            tracing::warn!(
+                caller,
+                reason,
+                "a call is not understood; its connection is closed"
+            );
             End::Enough
         })?;
         let Some((used, event)) = received else {

@@ -204,12 +204,9 @@ fn a_server_with_another_rpc_is_named() {
     });
     for dialect in DIALECTS {
         let warning = warning(zeromq.gateway(dialect, &[]));
-        assert!(warning.contains("takes calls by ZeroMQ"), "{warning}");
+        assert!(warning.contains("speaks ZeroMQ"), "{warning}");
     }
-    for (acceptor, part) in [
-        ("ws2", "answers in HTTP"),
-        ("mqtt2", "takes calls by mqtt2"),
-    ] {
+    for (acceptor, part) in [("ws2", "speaks HTTP"), ("mqtt2", "speaks mqtt2")] {
         let port = free_address().port();
         let text = port.to_string();
         let mut server = run_script("pomelo", "other_rpc.js", &[acceptor, &text]);
@@ -219,8 +216,25 @@ fn a_server_with_another_rpc_is_named() {
         for dialect in DIALECTS {
             let warning = warning(listed.gateway(dialect, &[]));
             assert!(warning.contains(part), "{acceptor}: {warning}");
-            assert!(warning.contains("remove acceptorFactory"), "{warning}");
+            assert!(warning.contains("acceptorFactory"), "{warning}");
         }
+    }
+}
+
+#[test]
+fn a_caller_with_another_rpc_is_named() {
+    let listen = free_address();
+    let knob = format!("rpc.listen={listen}");
+    let mut gateway = Gateway::start(&["--set", &knob]);
+    for (bytes, part) in [
+        (ZMTP, "speaks ZeroMQ"),
+        (b"GET / HTTP/1.1\r\n\r\n", "speaks HTTP"),
+    ] {
+        let mut caller = TcpStream::connect(listen).expect("the port is open");
+        caller.write_all(bytes).expect("the port takes bytes");
+        let line = gateway.wait_printed(part);
+        let address = caller.local_addr().expect("an open socket");
+        assert!(line.contains(&format!("caller={address}")), "{line}");
     }
 }
 

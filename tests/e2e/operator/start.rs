@@ -182,3 +182,47 @@ fn a_project_with_odd_files_starts_and_each_oddity_is_a_warning() {
     }
     fs::remove_dir_all(&folder).expect("our own folder");
 }
+
+#[test]
+fn a_project_that_cannot_start_is_refused_with_one_line() {
+    let folder = std::env::temp_dir().join(format!("tangelo-e2e-refused-{}", std::process::id()));
+    let app_dir = folder.to_str().expect("a path in UTF-8");
+    let own = r#"{"id":"c-1","host":"127.0.0.1","port":1,"clientPort":2,"frontend":true}"#;
+    let servers = ("config/servers.json", format!(r#"{{"connector":[{own}]}}"#));
+    let pinus = (
+        "package.json",
+        r#"{"dependencies":{"pinus":"1.7.4"}}"#.into(),
+    );
+    let script = |name| (name, "module.exports = {};".to_owned());
+    for (files, arg, part) in [
+        (
+            vec![script("config/servers.ts")],
+            "--dialect=pinus",
+            format!("{app_dir}/config/servers.ts: tangelo reads only JSON; "),
+        ),
+        (
+            vec![servers.clone(), script("config/master.js")],
+            "--dialect=pinus",
+            format!("{app_dir}/config/master.js: tangelo reads only JSON; "),
+        ),
+        (
+            vec![servers, pinus],
+            "--dialect=pomelo",
+            format!(
+                "--dialect pomelo: expected pinus, because {app_dir}/package.json depends on it"
+            ),
+        ),
+    ] {
+        fs::create_dir_all(folder.join("config")).expect("a temporary folder");
+        for (name, text) in files {
+            fs::write(folder.join(name), text).expect("a temporary file");
+        }
+        let (code, printed) = Gateway::refused(&["--app-dir", app_dir, "--id", "c-1", arg]);
+        assert_eq!((code, printed.lines().count()), (Some(2), 2), "{printed}");
+        assert!(
+            printed.contains(&format!("err| tangelo: {part}")),
+            "{printed}"
+        );
+        fs::remove_dir_all(&folder).expect("our own folder");
+    }
+}
