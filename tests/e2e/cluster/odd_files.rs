@@ -41,3 +41,35 @@ mod a_project_with_odd_files_joins_as_the_genuine_frontend_does {
 
     in_both_dialects!(promise);
 }
+
+mod a_server_that_its_command_line_describes_needs_no_list {
+    use super::*;
+    use crate::harness::gateway::Gateway;
+    use crate::harness::peers::CONNECTORS;
+
+    fn promise(dialect: Dialect) {
+        let cluster = Cluster::idle(dialect);
+        cluster.add_config("servers.json", &json!({"production": {}}));
+        let cluster = cluster.with_backends();
+        let [genuine, own] = [CONNECTORS[0], CONNECTORS[1]];
+        let (_connector, _) = cluster.start_connector(genuine, &[]);
+        let words = [
+            format!("{}/app.js", cluster.app_dir()),
+            "env=development".into(),
+            format!("id={own}"),
+            "host=127.0.0.1".into(),
+            format!("port={}", cluster.rpc_address(own).port()),
+            format!("clientPort={}", cluster.client_address(own).port()),
+            "frontend=true".into(),
+            "serverType=connector".into(),
+            format!("--dialect={}", dialect.name()),
+        ];
+        let mut gateway = Gateway::start(&words.each_ref().map(String::as_str));
+        gateway.wait_printed("servers.json: no environment \"development\"");
+        gateway.wait_printed("part of the cluster");
+        let mut client = Client::tcp(gateway.address()).open();
+        assert_eq!(whoami(&mut client)["frontendId"], own);
+    }
+
+    in_both_dialects!(promise);
+}
