@@ -2,6 +2,7 @@
 //! each body back. One thread, one epoll, one write per read.
 
 use std::io::{self, Write as _};
+use std::iter;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -26,6 +27,9 @@ pub(crate) struct Options {
     /// Server id; the part before the `-` is the type
     #[arg(long, default_value = BACKEND)]
     id: String,
+    /// Servers to register, all with this address and with ids that count on from 1
+    #[arg(long, default_value_t = 1, requires = "master", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    count: u16,
     /// Folder with the remotes of a genuine backend: a Pinus frontend reads there what it may call
     #[arg(long, requires = "master")]
     remotes: Option<PathBuf>,
@@ -43,10 +47,15 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     let listener = TcpListener::bind(options.listen)?;
     let address = listener.local_addr()?;
     // Held, not read: a server that never subscribes is told nothing.
-    let registered = options
-        .master
-        .map(|master| rpc::register(master, &options.id, address, options.remotes.as_deref()))
-        .transpose()?;
+    let mut registered = Vec::new();
+    if let Some(master) = options.master {
+        let remotes = options.remotes.as_deref();
+        let (server_type, _) = options.id.split_once('-').unwrap_or((&options.id, ""));
+        let further = (2..=options.count).map(|number| format!("{server_type}-{number}"));
+        for id in iter::once(options.id.clone()).chain(further) {
+            registered.push(rpc::register(master, &id, address, remotes)?);
+        }
+    }
     println!("tangelo listening on {address}");
     io::stdout().flush()?;
     listen(&listener, Duration::from_secs(options.seconds))?;

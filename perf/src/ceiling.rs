@@ -17,10 +17,11 @@ use crate::wire::{self, Framing, Packages, Transport, refused};
 
 mod forward;
 
-use forward::Backend;
+use forward::Link;
 
 const LISTENER: u64 = u64::MAX;
-const BACKEND: u64 = u64::MAX - 1;
+/// Token of the first link to the backend. Smaller ones are slots of clients.
+const LINKS: u64 = 1 << 32;
 
 /// Connections taken per wake-up, so that a storm of new ones does not starve the others.
 const ACCEPTS_MAX: usize = 64;
@@ -36,6 +37,9 @@ pub(crate) struct Options {
     /// Backend that answers the requests of `load --kind forward`; loopback only
     #[arg(long)]
     backend: Option<SocketAddr>,
+    /// Links to that backend; each client uses one of them
+    #[arg(long, default_value_t = 1, requires = "backend", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    links: u16,
     /// Milliseconds for which pushes gather, to leave in one write per session; by default each push is one write
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=1000))]
     flush: Option<u64>,
@@ -63,9 +67,13 @@ fn serve(options: &Options, listener: &TcpListener) -> io::Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let token = EventData::new_u64(LISTENER);
     epoll::add(&epoll, listener, token, EventFlags::IN)?;
-    let mut backend = options.backend.map(Backend::connect).transpose()?;
-    if let Some(backend) = &backend {
-        backend.stream.watch(&epoll, BACKEND)?;
+    let mut links = Vec::new();
+    if let Some(backend) = options.backend {
+        for number in 0..options.links {
+            let link = Link::connect(backend, LINKS + u64::from(number))?;
+            link.stream.watch(&epoll, link.token)?;
+            links.push(link);
+        }
     }
     let mut connections = Connections {
         epoll: &epoll,
@@ -85,23 +93,26 @@ fn serve(options: &Options, listener: &TcpListener) -> io::Result<()> {
     let end = Instant::now() + Duration::from_secs(options.seconds);
     while Instant::now() < end {
         for token in events.wait(&epoll, pushes.wait())? {
-            match (token, &mut backend) {
-                (LISTENER, _) => connections.accept(listener)?,
-                (BACKEND, Some(backend)) => backend.take(&mut buffer, &mut connections)?,
-                (slot, backend) => {
+            match token {
+                LISTENER => connections.accept(listener)?,
+                LINKS.. => {
+                    let link = &mut links[(token - LINKS) as usize];
+                    link.take(&mut buffer, &mut connections)?;
+                }
+                slot => {
                     let mut turn = Turn {
                         slot: slot as usize,
                         out: &mut out,
                         pushes: &mut pushes.bodies,
-                        backend: backend.as_mut(),
+                        links: &mut links,
                     };
                     connections.serve(&mut buffer, &mut turn)?;
                 }
             }
         }
         pushes.send(&mut connections)?;
-        if let Some(backend) = &mut backend {
-            backend.send(&mut connections)?;
+        for link in &mut links {
+            link.send(&mut connections)?;
         }
         // Only now: a later event of this batch may still name a slot that was just emptied.
         connections.free.append(&mut connections.freed);
@@ -238,7 +249,8 @@ struct Turn<'a> {
     /// Answers to the packages.
     out: &'a mut Vec<u8>,
     pushes: &'a mut Vec<Vec<u8>>,
-    backend: Option<&'a mut Backend>,
+    /// Links to the backend; empty without one.
+    links: &'a mut [Link],
 }
 
 impl Connection {
@@ -312,11 +324,11 @@ impl Turn<'_> {
     fn request(&mut self, framing: Framing, message: &[u8]) -> io::Result<()> {
         let request = Request::parse(message)
             .ok_or_else(|| refused(format!("not a request: {}", wire::shown(message))))?;
-        match &mut self.backend {
-            Some(backend) if request.route == FORWARD_ROUTE.as_bytes() => {
-                backend.forward(self.slot, &request);
-            }
-            _ => response(framing, self.out, request.id, request.body),
+        if self.links.is_empty() || request.route != FORWARD_ROUTE.as_bytes() {
+            response(framing, self.out, request.id, request.body);
+        } else {
+            let link = self.slot % self.links.len();
+            self.links[link].forward(self.slot, &request);
         }
         Ok(())
     }

@@ -174,6 +174,9 @@ impl Options {
             Work::Forward if ceiling && self.start.backend == Backend::Genuine => {
                 Some("--server ceiling needs --backend synthetic, which answers in order")
             }
+            _ if self.start.backends > 1 && self.start.backend == Backend::Genuine => {
+                Some("--backends needs --backend synthetic")
+            }
             Work::Push if self.start.backend == Backend::Genuine => {
                 Some("--kind push needs --backend synthetic, which tells the ids of sessions")
             }

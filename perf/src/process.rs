@@ -156,7 +156,9 @@ pub(crate) fn memory_of(pid: Pid) -> io::Result<Memory> {
     })
 }
 
-/// CPU time of all threads of a process, user and kernel. Its resolution is one clock tick, 10 ms.
+/// CPU time of all running threads of a process, user and kernel. Its resolution is that of the scheduler's tick for
+/// threads that run now, and a nanosecond for those that wait. A thread that ends takes its time with it; the threads
+/// of servers live on.
 pub(crate) fn cpu_of(pid: Pid) -> io::Result<Duration> {
     cpu_of_entry(&pid.as_raw_nonzero().to_string())
 }
@@ -183,17 +185,19 @@ pub(crate) fn machine_cpu() -> io::Result<Duration> {
 }
 
 fn cpu_of_entry(entry: &str) -> io::Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{entry}/stat"))?;
-    // The name, in parentheses, may hold anything; field 3 comes after the last of them.
-    let ticks = stat.rsplit_once(") ").and_then(|(_, fields)| {
-        let mut fields = fields
+    let mut nanoseconds: u64 = 0;
+    for thread in fs::read_dir(format!("/proc/{entry}/task"))? {
+        // A thread may end while this reads.
+        let Ok(stat) = fs::read_to_string(thread?.path().join("schedstat")) else {
+            continue;
+        };
+        let first = stat
             .split(' ')
-            .skip(11)
-            .map(|field| field.parse::<u64>().ok());
-        Some(fields.next()?? + fields.next()??)
-    });
-    let ticks = ticks.ok_or_else(|| io::Error::other("cannot read its CPU time"))?;
-    Ok(from_ticks(ticks))
+            .next()
+            .and_then(|field| field.parse::<u64>().ok());
+        nanoseconds += first.ok_or_else(|| io::Error::other("cannot read its CPU time"))?;
+    }
+    Ok(Duration::from_nanos(nanoseconds))
 }
 
 fn from_ticks(ticks: u64) -> Duration {

@@ -423,7 +423,7 @@ fn open_loop() -> Vec<Row> {
     rows
 }
 
-/// Rows with a growing number of connections, members or shards. The ceiling shows how much of the growing cost of a
+/// Rows with a growing number of connections, backends, members or shards. The ceiling shows how much of the growing cost of a
 /// message belongs to the kernel.
 fn growth() -> Vec<Row> {
     let beside_ceiling = [cpu(AT_ONCE, within(1.2, CEILING))];
@@ -435,6 +435,26 @@ fn growth() -> Vec<Row> {
             size,
             &[AT_ONCE, CEILING],
             &beside_ceiling,
+        )
+    };
+    let backends = |size| {
+        const ROUND_ROBIN: Server = (
+            "turn_min 0",
+            "--server-arg=--set --server-arg=turn_min=0s --server-arg=--set --server-arg=route.chat=rr",
+        );
+        at_size(
+            "growth-backends",
+            (
+                "forward to the synthetic backend, TCP, 1 000 connections, 10 000 a second",
+                "backends",
+            ),
+            (
+                "load --kind forward --connections 1000 --rate 10000",
+                "--backends",
+            ),
+            size,
+            &[ROUND_ROBIN, CEILING],
+            &[cpu(ROUND_ROBIN, within(1.3, CEILING))],
         )
     };
     let members = |size| {
@@ -462,6 +482,7 @@ fn growth() -> Vec<Row> {
         )
     };
     let mut rows: Vec<Row> = [100, 1_000, 10_000, 18_000].map(connections).into();
+    rows.extend([1, 10, 100, 1_000].map(backends));
     rows.extend([10, 100, 1_000, 18_000].map(members));
     rows.extend([1, 8, 32, 64].map(shards));
     rows

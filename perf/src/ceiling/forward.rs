@@ -10,14 +10,16 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::EventFlags;
 
-use super::{BACKEND, Connections, Request, response};
+use super::{Connections, Request, response};
 use crate::rpc::{self, Packets};
 use crate::stream::Stream;
 use crate::wire::{Framing, refused, shown, varint};
 
-/// The link to the one backend.
-pub(super) struct Backend {
+/// A link to the backend.
+pub(super) struct Link {
     pub(super) stream: Stream,
+    /// Its token in the epoll instance.
+    pub(super) token: u64,
     /// Calls of this batch of events.
     calls: Vec<u8>,
     /// Calls without an answer, the oldest first. The backend answers in this order.
@@ -36,10 +38,11 @@ struct Waiting {
     id_bytes: usize,
 }
 
-impl Backend {
-    pub(super) fn connect(address: SocketAddr) -> io::Result<Self> {
+impl Link {
+    pub(super) fn connect(address: SocketAddr, token: u64) -> io::Result<Self> {
         Ok(Self {
             stream: Stream::new(rpc::connect_to_server(address)?)?,
+            token,
             calls: Vec::new(),
             waiting: VecDeque::new(),
             first: 0,
@@ -143,7 +146,7 @@ impl Backend {
             return Ok(());
         }
         let flags = EventFlags::IN | EventFlags::OUT;
-        self.stream.watch_again(epoll, BACKEND, flags)
+        self.stream.watch_again(epoll, self.token, flags)
     }
 }
 
@@ -185,6 +188,7 @@ mod tests {
             listen: address,
             heartbeat: None,
             backend: Some(back.local_addr().unwrap()),
+            links: 2,
             flush: None,
             seconds: 60,
         };
