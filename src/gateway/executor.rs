@@ -23,6 +23,9 @@ use crate::net::poller::Poller;
 /// thread if the tick is one of those tasks. Nothing needs the timer: a loop over much work gives the core up
 /// by itself (`clock::yield_to_reactor`), and so does each future of the application (`Activity::run`).
 const PREEMPT_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
+/// Entries of each of glommio's three rings. Sockets do not use them; files and timers of handlers may, and wait in
+/// glommio's own queue when a ring is full.
+const RING_DEPTH: usize = 64;
 const PROBE_THREAD: &str = "tangelo-probe";
 
 /// Makes an executor with the settings of a shard, for the calling thread.
@@ -30,7 +33,7 @@ pub(super) fn executor(placement: &Placement) -> Result<LocalExecutor> {
     let make = || {
         LocalExecutorBuilder::new(placement.clone())
             .io_memory(64 << 10)
-            .ring_depth(1024)
+            .ring_depth(RING_DEPTH)
             .preempt_timer(PREEMPT_TIMER)
             .spin_before_park(Duration::ZERO)
             .make()
