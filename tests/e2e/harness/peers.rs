@@ -22,10 +22,8 @@ use crate::harness::rpc;
 mod app;
 mod ports;
 
-use app::AppDir;
-pub(crate) use app::{run_script, run_with_packages};
-use ports::loopback;
-pub(crate) use ports::{CONNECTORS, Ports, REFERENCE};
+pub(crate) use app::{AppDir, copy, run_script, run_with_packages};
+pub(crate) use ports::{CONNECTORS, Ports, REFERENCE, loopback};
 
 /// Until a connector id that other tests use is free.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(600);

@@ -22,8 +22,8 @@ const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
 const INSTALL_TRIES: usize = 3;
 
 /// A copy of the application that one cluster runs; removed when dropped.
-pub(super) struct AppDir {
-    pub(super) path: PathBuf,
+pub(crate) struct AppDir {
+    pub(crate) path: PathBuf,
     /// Locked as long as the cluster lives, so that others know a dead one's directory.
     _alive: File,
 }
@@ -31,32 +31,38 @@ pub(super) struct AppDir {
 impl AppDir {
     /// A copy of this application of the tree; its packages are those of the framework's own one.
     pub(super) fn create(dialect: Dialect, name: &str) -> Self {
-        static COUNT: AtomicU16 = AtomicU16::new(0);
         let source = Path::new(SOURCE_DIR).join(name);
-        let home = home_dir(dialect.name());
+        let (app, node_modules) = Self::empty(dialect.name());
+        for name in ["app.js", "filters.js", "app", "config"] {
+            if source.join(name).exists() {
+                copy(&source.join(name), &app.path.join(name));
+            }
+        }
+        symlink(node_modules, app.path.join("node_modules")).expect("a new name");
+        app
+    }
+
+    /// An empty folder, and the installed packages of a peer.
+    pub(crate) fn empty(peer: &str) -> (Self, PathBuf) {
+        static COUNT: AtomicU16 = AtomicU16::new(0);
+        let home = home_dir(peer);
         let runs = home.join("runs");
         create_dir(&runs);
 
         // One at a time, over all test processes: install, clear away, create.
         let lock = open_locked(&home.join("lock"));
-        let node_modules = install(&Path::new(SOURCE_DIR).join(dialect.name()), &home);
+        let node_modules = install(&Path::new(SOURCE_DIR).join(peer), &home);
         remove_dead(&runs);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = runs.join(format!("{}-{count}", process::id()));
         create_dir(&path);
         let alive = open_locked(&path.join("alive"));
         drop(lock);
-
-        for name in ["app.js", "filters.js", "app", "config"] {
-            if source.join(name).exists() {
-                copy(&source.join(name), &path.join(name));
-            }
-        }
-        symlink(node_modules, path.join("node_modules")).expect("a new name");
-        Self {
+        let app = Self {
             path,
             _alive: alive,
-        }
+        };
+        (app, node_modules)
     }
 
     pub(super) fn configure(&self, dialect: Dialect, connectors: &[&str], ports: &Ports) {
@@ -242,7 +248,7 @@ fn create_dir(path: &Path) {
 }
 
 /// Copies a file, or a directory with all in it.
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     if !from.is_dir() {
         fs::copy(from, to).unwrap_or_else(|e| panic!("{}: {e}", from.display()));
         return;

@@ -74,7 +74,7 @@ impl Ports {
     }
 
     /// Where a genuine connector takes clients.
-    pub(super) fn client(&self, connector: &str) -> u16 {
+    pub(crate) fn client(&self, connector: &str) -> u16 {
         let index = Self::NAMES.len() + 2 * connector_index(connector) + 1;
         self.base + 1 + u16::try_from(index).expect("small")
     }
@@ -93,7 +93,7 @@ fn connector_index(id: &str) -> usize {
     index.unwrap_or_else(|| panic!("there is no port for {id}"))
 }
 
-pub(super) fn loopback(port: u16) -> SocketAddr {
+pub(crate) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 

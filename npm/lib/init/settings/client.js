@@ -1,0 +1,84 @@
+'use strict';
+// `connectorConfig` and `sessionConfig`.
+
+const { placeOf } = require('./place');
+
+/** Options that are a switch of the same meaning. */
+const SWITCHES = {
+  useDict: 'client.use_dict',
+  useProtobuf: 'client.use_protobuf',
+  useCrypto: 'client.use_crypto',
+  useHostFilter: 'client.blacklist_console',
+};
+
+/** Options whose text is that of a key. */
+const TEXTS = { realIPKey: 'client.real_ip_header', realPortKey: 'client.real_port_header' };
+
+/** Options that a person has to look at, with what to do. */
+const ASKED = {
+  ssl: 'tangelo has no TLS: put a TLS proxy in front, and set client.real_ip_header',
+  sslWatcher: 'tangelo has no TLS: the proxy in front watches the certificates',
+  encode: 'own coders are JavaScript; tangelo sends JSON or protobuf',
+  decode: 'own coders are JavaScript; tangelo reads JSON or protobuf',
+  useAsyncCoder: 'own coders are JavaScript',
+  handshake: 'no function is asked at the handshake; Router::handshake in Rust can take its place',
+  checkClient: 'no function is asked; client.accept has rules for types and versions of clients',
+  blacklistFun: 'write its expressions into a file, one a line, and name it in client.blacklist_file',
+};
+
+/** Options without effect on tangelo, with the reason. */
+const NEEDLESS = {
+  setNoDelay: 'tangelo always sets it',
+  disconnectOnTimeout: 'tangelo always closes clients that send no heartbeat',
+  closeMethod: 'tangelo half-closes each socket, and cuts it off after 2 s',
+};
+
+function client(toml, { type, env, entries, record }, notes) {
+  const { connectorConfig: config = {}, sessionConfig = {} } = record.settings;
+  const place = placeOf(record, 'set connectorConfig');
+  const from = (option) => `${place}: ${option}`;
+
+  if (record.connector !== 'hybridconnector') {
+    notes.ask(`${env}: ${type} uses ${record.connector}; tangelo speaks the protocol of hybridconnector only`, place);
+  }
+  if (config.heartbeat) seconds(toml, 'client.heartbeat', config.heartbeat, from('heartbeat'), notes);
+  if (config.timeout) seconds(toml, 'client.timeout', config.timeout, from('timeout'), notes);
+  for (const [option, key] of Object.entries(SWITCHES)) {
+    if (config[option]) toml.set(key, true, from(option));
+  }
+  for (const [option, key] of Object.entries(TEXTS)) {
+    if (config[option]) toml.set(key, config[option], from(option));
+  }
+  if (config.forwardMsg === false) toml.set('client.forward', false, from('forwardMsg'));
+  if (config.distinctHost) distinctHost(toml, entries, from('distinctHost'), notes);
+  for (const [option, cure] of Object.entries(ASKED)) {
+    if (config[option]) notes.ask(`connectorConfig.${option}: ${cure}`, place);
+  }
+  for (const [option, reason] of Object.entries(NEEDLESS)) {
+    if (config[option] !== undefined) notes.decided(`connectorConfig.${option} has no key`, reason);
+  }
+  if (sessionConfig.singleSession) {
+    toml.set('session.duplicate_login', 'refuse', `${placeOf(record, 'set sessionConfig')}: singleSession`);
+  }
+}
+
+function seconds(toml, key, value, comment, notes) {
+  const number = Number(value);
+  if (Number.isInteger(number) && number > 0) {
+    toml.set(key, `${number}s`, comment);
+  } else {
+    notes.ask(`${comment} is ${JSON.stringify(value)}: ${key} takes whole seconds`);
+  }
+}
+
+/** The address is that of one server, but the file is that of all servers of the type. */
+function distinctHost(toml, entries, comment, notes) {
+  const [entry] = entries;
+  if (entries.length === 1 && !entry.clusterCount) {
+    toml.set('listen', `${entry.host}:${entry.clientPort}`, comment);
+  } else {
+    notes.ask(`${comment}: tangelo listens on all addresses; set listen for each server`);
+  }
+}
+
+module.exports = { client };

@@ -1,0 +1,151 @@
+//! `tangelo init` reads a project and says and writes what tangelo needs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::SOURCE;
+use super::project::Project;
+use crate::harness::client::HANG_GUARD;
+use crate::harness::peers::Dialect;
+use crate::harness::process::Process;
+
+/// Runs `tangelo init` of the sources. Returns its status and all that it printed.
+fn init(args: &[&str]) -> (Option<i32>, String) {
+    let command = format!("{SOURCE}/bin/tangelo.js");
+    let args = [&[command.as_str(), "init"], args].concat();
+    let mut process = Process::start("init", Path::new("/"), "node", &args);
+    let status = process.wait_exit(HANG_GUARD).expect("init ends");
+    process.wait_output_end();
+    (status.code(), process.transcript())
+}
+
+/// Runs it in a folder, where it must succeed. Returns all that it printed.
+pub(super) fn succeeds(folder: &Path, args: &[&str]) -> String {
+    let folder = folder.to_str().expect("a path in UTF-8");
+    let (status, printed) = init(&[&[folder], args].concat());
+    assert_eq!(status, Some(0), "{printed}");
+    printed
+}
+
+fn refused(folder: &Path, text: &str) {
+    let (status, printed) = init(&[folder.to_str().expect("UTF-8"), "--check"]);
+    assert_eq!(status, Some(2), "{printed}");
+    // One line, and the one that the transcript begins with.
+    assert_eq!(printed.lines().count(), 2, "{printed}");
+    assert!(printed.contains(text), "{printed}");
+}
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str, files: &[(&str, &str)]) -> Self {
+        let name = format!("init-{}-{name}", std::process::id());
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        for (name, text) in files {
+            let file = folder.join(name);
+            fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+            fs::write(file, text).expect("a file of our own");
+        }
+        fs::create_dir_all(&folder).expect("a folder");
+        Self(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_folder_that_is_no_project_is_one_line() {
+    refused(
+        &Folder::new("empty", &[]).0,
+        "is no project: there is none of app.js",
+    );
+    let other = Folder::new("other", &[("app.js", ""), ("package.json", "{}")]);
+    refused(&other.0, "is no project");
+    let typescript = Folder::new("typescript", &[("app.ts", "")]);
+    refused(&typescript.0, "app.ts is not built yet");
+}
+
+#[test]
+fn a_project_without_its_packages_is_one_line() {
+    let package = r#"{"dependencies": {"pomelo": "2.2.7"}}"#;
+    let folder = Folder::new(
+        "not-installed",
+        &[("app.js", ""), ("package.json", package)],
+    );
+    refused(&folder.0, "pomelo is not installed; run npm install");
+}
+
+#[test]
+fn a_main_script_that_throws_or_never_starts_is_one_line_with_its_place() {
+    let project = Project::unpack(Dialect::Pomelo);
+    let script = project.root.join("app.js");
+    let app = fs::read_to_string(&script).expect("the template has it");
+    fs::write(
+        &script,
+        format!("// One.\nthrow new Error('no luck');\n{app}"),
+    )
+    .expect("ours");
+    refused(&project.root, "app.js: throws: no luck (app.js:2)");
+    fs::write(&script, app.replace("app.start();", "process.exit(3);")).expect("ours");
+    refused(
+        &project.root,
+        "ends with status 3 before it calls app.start",
+    );
+}
+
+#[test]
+fn a_second_run_changes_nothing_and_a_check_says_so() {
+    let project = Project::unpack(Dialect::Pomelo);
+    let root = &project.root;
+    let before = project.read("config/servers.json");
+
+    let (status, printed) = init(&[root.to_str().expect("UTF-8"), "--check"]);
+    assert_eq!(status, Some(1), "{printed}");
+    assert!(
+        printed.contains("would write config/tangelo/connector.toml"),
+        "{printed}"
+    );
+    assert!(!project.root.join("config/tangelo").exists());
+
+    // Without --write the project's own files stay.
+    succeeds(root, &[]);
+    assert_eq!(project.read("config/servers.json"), before);
+    assert_ne!(project.read("config/servers.json.tangelo"), before);
+
+    succeeds(root, &["--write"]);
+    assert_eq!(project.read("config/servers.json.orig"), before);
+    for environment in ["development", "production"] {
+        let servers = &project.read("config/servers.json")[environment];
+        assert_eq!(
+            servers["connector"][0]["args"],
+            " --require=tangelo/launcher"
+        );
+        let delegate = &servers["connectorDelegate"][0];
+        assert_eq!(delegate["args"], " --require=tangelo/delegate");
+        assert_eq!(delegate["delegateFor"], "connector");
+    }
+    let tokens = project.read("config/adminServer.json");
+    assert_eq!(tokens[1]["type"], "connectorDelegate");
+    assert_eq!(tokens[1]["token"], tokens[0]["token"]);
+
+    for word in ["--check", "--write"] {
+        let printed = succeeds(root, &[word]);
+        assert!(printed.contains("nothing to change"), "{printed}");
+    }
+
+    // A file that a person has changed stays as it is.
+    let settings = root.join("config/tangelo/connector.toml");
+    let mut text = fs::read_to_string(&settings).expect("init wrote it");
+    text.push_str("# Mine.\n");
+    fs::write(&settings, &text).expect("a file of our own");
+    let printed = succeeds(root, &["--write"]);
+    assert!(
+        printed.contains("wrote config/tangelo/connector.toml.new"),
+        "{printed}"
+    );
+    assert_eq!(fs::read_to_string(&settings).expect("still there"), text);
+}

@@ -1,0 +1,198 @@
+//! A project as `pomelo init` or `pinus init` makes it, with the npm package installed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::package::packed;
+use crate::harness::client::HANG_GUARD;
+use crate::harness::gateway::Turn;
+use crate::harness::peers::{AppDir, BACKENDS, Dialect, MASTER, Ports, copy, loopback};
+use crate::harness::process::Process;
+
+/// The frontend of the templates has another id than those of the harness.
+const FRONTEND: &str = "connector-1";
+
+/// A project on disk; removed when dropped.
+pub(super) struct Project {
+    dialect: Dialect,
+    /// The folder `game-server`.
+    pub(super) root: PathBuf,
+    ports: Ports,
+    _app: AppDir,
+    _turn: Turn,
+}
+
+impl Project {
+    /// Unpacks the template of a framework, and builds it if it needs that.
+    pub(super) fn unpack(dialect: Dialect) -> Self {
+        let project = Self::plain(dialect);
+        if dialect == Dialect::Pinus {
+            project.run("npm", &["run", "build"]);
+        }
+        project
+    }
+
+    /// Unpacks the template and gives it ports of its own.
+    pub(super) fn plain(dialect: Dialect) -> Self {
+        let peer = match dialect {
+            Dialect::Pomelo => "pomelo",
+            Dialect::Pinus => "pinus-template",
+        };
+        let (app, node_modules) = AppDir::empty(peer);
+        let root = app.path.join("game-server");
+        let framework = node_modules.join(dialect.name());
+        copy(&framework.join("template/game-server"), &root);
+        // Other tests have the same files, but npm writes into this one.
+        run(
+            &root,
+            "cp",
+            &["-al", path_text(&node_modules), "node_modules"],
+        );
+        let _ = fs::remove_file(root.join("node_modules/.package-lock.json"));
+        // As `init` of the framework makes it.
+        fs::create_dir(root.join("logs")).expect("a new folder");
+        let project = Self {
+            dialect,
+            root,
+            ports: Ports::claim(),
+            _app: app,
+            _turn: Turn::shared(),
+        };
+        project.name(&framework);
+        project.set_ports();
+        project
+    }
+
+    /// Puts the name of the project and the framework's version where the template has signs, as `init` of
+    /// the framework does.
+    fn name(&self, framework: &Path) {
+        let package = fs::read_to_string(framework.join("package.json")).expect("a package");
+        let package: Value = serde_json::from_str(&package).expect("JSON");
+        let version = package["version"].as_str().expect("a version");
+        let file = self.root.join("package.json");
+        let text = fs::read_to_string(&file).expect("the template has it");
+        let text = text.replace('$', "game").replace('#', version);
+        fs::write(&file, text).expect("a file of our own");
+    }
+
+    /// Puts an application of `tests/genuine/` in the place of the template's, with the backends that it needs.
+    pub(super) fn replace_by_chat(&self) {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/genuine/chat");
+        for name in ["app.js", "app"] {
+            copy(&source.join(name), &self.root.join(name));
+        }
+        let mut servers = self.read("config/servers.json");
+        let chats =
+            BACKENDS.map(|id| json!({"id": id, "host": "127.0.0.1", "port": self.ports.of(id)}));
+        servers["development"]["chat"] = json!(chats);
+        self.write("config/servers.json", &servers);
+        let token = self.read("config/adminServer.json")[0]["token"].clone();
+        let tokens = ["connector", "chat"].map(|kind| json!({"type": kind, "token": token}));
+        self.write("config/adminServer.json", &json!(tokens));
+    }
+
+    fn set_ports(&self) {
+        let master = json!({"id": MASTER, "host": "127.0.0.1", "port": self.ports.of(MASTER)});
+        self.write(
+            "config/master.json",
+            &json!({"development": master, "production": master}),
+        );
+        let mut servers = self.read("config/servers.json");
+        for environment in ["development", "production"] {
+            let connector = &mut servers[environment]["connector"][0];
+            connector["port"] = json!(self.ports.of(FRONTEND));
+            connector["clientPort"] = json!(self.address().port());
+        }
+        self.write("config/servers.json", &servers);
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        loopback(self.ports.client(FRONTEND))
+    }
+
+    /// The folder of the main script.
+    pub(super) fn base(&self) -> PathBuf {
+        match self.dialect {
+            Dialect::Pomelo => self.root.clone(),
+            Dialect::Pinus => self.root.join("dist"),
+        }
+    }
+
+    /// Installs the packed npm package, with no other source than that file and the installed packages.
+    pub(super) fn install(&self) {
+        let args = [
+            "install",
+            "--offline",
+            "--no-save",
+            "--no-package-lock",
+            "--no-audit",
+            "--no-fund",
+        ];
+        self.run(
+            "npm",
+            &[&args[..], &["--ignore-scripts", path_text(packed())]].concat(),
+        );
+    }
+
+    /// Runs `npx --no-install tangelo` with these words, which must succeed. Returns its output.
+    pub(super) fn tangelo(&self, words: &[&str]) -> String {
+        self.run("npx", &[&["--no-install", "tangelo"], words].concat())
+    }
+
+    fn run(&self, program: &str, args: &[&str]) -> String {
+        run(&self.root, program, args)
+    }
+
+    /// Starts the master, which starts all servers.
+    pub(super) fn start(&self) -> Process {
+        let leash = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/genuine/leash.js");
+        let options = format!("NODE_OPTIONS=--require={leash}");
+        let binary = concat!("TANGELO_BIN=", env!("CARGO_BIN_EXE_tangelo"));
+        let args = [&options, binary, "node", "app", "env=development"];
+        Process::start("master", &self.base(), "env", &args)
+    }
+
+    /// Returns the text of each script of the project, by its path.
+    pub(super) fn scripts(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut scripts = BTreeMap::new();
+        let mut folders = vec![self.root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("a readable folder") {
+                let path = entry.expect("a readable folder").path();
+                let is_script = path.extension().is_some_and(|it| it == "js" || it == "ts");
+                if path.is_dir() && !path.ends_with("node_modules") {
+                    folders.push(path);
+                } else if is_script {
+                    let text = fs::read(&path).expect("a readable file");
+                    scripts.insert(path, text);
+                }
+            }
+        }
+        scripts
+    }
+
+    pub(super) fn read(&self, name: &str) -> Value {
+        let text = fs::read_to_string(self.root.join(name)).expect("the project has it");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    fn write(&self, name: &str, content: &Value) {
+        fs::write(self.root.join(name), content.to_string()).expect("a file of our own");
+    }
+}
+
+/// Runs a program, which must succeed. Returns its output.
+fn run(folder: &Path, program: &str, args: &[&str]) -> String {
+    let process = Process::start(program, folder, program, args);
+    let (status, printed) = process.finish(2 * HANG_GUARD);
+    assert!(status.success(), "{program} {args:?}: {status}\n{printed}");
+    printed
+}
+
+fn path_text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}

@@ -1,0 +1,22 @@
+// Configures what Pinus has in another form than Pomelo.
+'use strict';
+
+require('reflect-metadata');
+const { pinus } = require('pinus');
+
+const app = pinus.createApp();
+
+app.configure('development', 'connector', () => {
+  app.set('connectorConfig', {
+    connector: pinus.connectors.hybridconnector,
+    heartbeat: 3,
+    forwardMsg: false,
+    realIPKey: 'X-Real-IP',
+  });
+  app.set('pushSchedulerConfig', { scheduler: pinus.pushSchedulers.buffer, flushInterval: 50 });
+  app.globalFilter(new pinus.filters.serial(5000));
+  app.route('chat', async (session, msg, view, cb) => cb(null, session.get('chat')));
+});
+
+// As projects do that wait for a database.
+setTimeout(() => app.start(), 50);
