@@ -73,3 +73,83 @@ mod a_server_that_its_command_line_describes_needs_no_list {
 
     in_both_dialects!(promise);
 }
+
+mod a_list_of_servers_is_found_where_the_genuine_framework_finds_it {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::harness::gateway::Gateway;
+    use crate::harness::peers::run_with_packages;
+
+    /// The ids of the connectors that the genuine framework reads.
+    fn genuine(dialect: Dialect, app_dir: &str) -> Vec<String> {
+        let script = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/genuine/pomelo/servers.js"
+        );
+        let args = [dialect.name(), app_dir, "env=production"];
+        let mut node = run_with_packages(dialect.name(), Path::new(script), &args);
+        let servers = node.wait_for_line("servers", 0, HANG_GUARD, |line| {
+            serde_json::from_str(line.strip_prefix("servers ")?).ok()
+        });
+        let servers: Value = servers;
+        let connectors = servers["connector"].as_array();
+        let ids = connectors.into_iter().flatten().map(|entry| &entry["id"]);
+        ids.filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    fn promise(dialect: Dialect) {
+        let folder = std::env::temp_dir().join(format!(
+            "tangelo-e2e-lists-{}-{}",
+            dialect.name(),
+            std::process::id()
+        ));
+        let nested = folder.join("config/production");
+        fs::create_dir_all(&nested).expect("a temporary folder");
+        let app_dir = folder.to_str().expect("a path in UTF-8");
+        let list = |id: &str| json!([{"id": id, "host": "127.0.0.1", "port": 1, "clientPort": 2, "frontend": true}]);
+        let master = json!({"id": "m", "host": "127.0.0.1", "port": 3}).to_string();
+        fs::write(folder.join("config/master.json"), master).expect("a temporary file");
+        let text = json!({"connector": list("nested")}).to_string();
+        fs::write(nested.join("servers.json"), text).expect("a temporary file");
+        let plain = folder.join("config/servers.json");
+        for (servers, expected) in [
+            (None, Some("nested")),
+            (Some(json!({"connector": list("plain")})), Some("plain")),
+            (
+                Some(json!({"production": {"connector": list("plain")}})),
+                Some("plain"),
+            ),
+            (
+                Some(json!({"production": false, "connector": list("plain")})),
+                Some("plain"),
+            ),
+            (
+                Some(json!({"development": {"connector": list("plain")}})),
+                None,
+            ),
+            (Some(json!([])), None),
+        ] {
+            if let Some(servers) = &servers {
+                fs::write(&plain, servers.to_string()).expect("a temporary file");
+            }
+            assert_eq!(
+                genuine(dialect, app_dir),
+                Vec::from_iter(expected),
+                "{servers:?}"
+            );
+            for id in ["plain", "nested"] {
+                let args = ["--app-dir", app_dir, "--id", id, "--env", "production"];
+                let args = [&args[..], &["--set", "cluster.join=false"]].concat();
+                match expected == Some(id) {
+                    true => drop(Gateway::start(&args)),
+                    false => assert_eq!(Gateway::refused(&args).0, Some(2), "{servers:?}"),
+                }
+            }
+        }
+        fs::remove_dir_all(&folder).expect("our own folder");
+    }
+
+    in_both_dialects!(promise);
+}
