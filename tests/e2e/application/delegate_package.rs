@@ -18,7 +18,7 @@ use crate::harness::client::{Client, HANG_GUARD, Message};
 use crate::harness::free_address;
 use crate::harness::frontend::{Frontend, Kind, Knobs};
 use crate::harness::gateway::Gateway;
-use crate::harness::peers::{Cluster, Dialect, wait_for};
+use crate::harness::peers::{Cluster, DELEGATE, Dialect, wait_for};
 use crate::harness::process::Process;
 
 const KNOBS: Knobs = Knobs {
@@ -255,6 +255,95 @@ mod the_delegate_sends_messages_on_by_the_route_function_of_the_project {
     }
 
     in_both_dialects!(promise);
+}
+
+/// Two connectors are two servers, also where one delegate runs their code.
+fn two_connectors(dialect: Dialect) {
+    let mut genuine = None;
+    for (run, kind) in (0..).zip([Kind::Genuine].into_iter().chain(Kind::TANGELOS)) {
+        let start = || Frontend::start(cluster(dialect), kind, KNOBS);
+        let frontends = [start(), start()];
+        frontends.iter().for_each(wait_until_reached);
+        let mut plays = frontends.each_ref().map(|frontend| Play {
+            frontend,
+            uid: format!("both-{run}-"),
+            seen: Vec::new(),
+        });
+        let mut clients = plays.each_ref().map(Play::client);
+        for (number, on) in plays.iter_mut().enumerate() {
+            on.ask(&mut clients[number], "view", json!({}));
+            on.login(&mut clients[number], json!(number));
+        }
+        let uid = json!({"uid": plays[0].uid, "reason": "bye"});
+        for (number, on) in plays.iter_mut().enumerate() {
+            on.ask(&mut clients[number], "online", uid.clone());
+        }
+        let mut other = plays[0].client();
+        plays[0].ask(&mut other, "kick", uid.clone());
+        assert_eq!(clients[0].wait_kick(), "bye");
+        plays[1].ask(&mut clients[1], "online", uid);
+        plays[1].ask(&mut clients[1], "room", json!({}));
+        let seen = plays.map(|on| on.seen);
+        let genuine = genuine.get_or_insert_with(|| seen.clone());
+        assert_eq!(seen, *genuine, "{kind}");
+    }
+}
+
+mod each_connector_of_a_delegate_has_its_own_application_and_sessions {
+    use super::*;
+
+    in_both_dialects!(two_connectors);
+}
+
+/// The sessions live in tangelo: a new delegate serves them on, and tells listeners that were added since.
+fn a_restart(dialect: Dialect) {
+    let cluster = Cluster::delegated(dialect);
+    let frontend = Frontend::start(&cluster, Kind::Tangelo { shards: 4 }, KNOBS);
+    wait_until_reached(&frontend);
+    let login = |client: &mut Client, number: usize| {
+        let body = json!({"uid": format!("user-{number}"), "room": number}).to_string();
+        client.request_text("connector.entryHandler.login", body)
+    };
+    let mut clients: Vec<Client> = (0..8)
+        .map(|_| frontend.client(frontend.kind().transports()[0]))
+        .collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(login(client, number), r#"{"code":200}"#);
+    }
+    cluster.kill(DELEGATE);
+    for client in &mut clients {
+        let room = client.request_text("connector.entryHandler.room", "{}");
+        assert_eq!(room, r#"{"code":500}"#);
+    }
+    cluster.restart(DELEGATE);
+    for (number, client) in clients.iter_mut().enumerate() {
+        let expected = json!({"uid": format!("user-{number}"), "room": number});
+        wait_for("the new delegate", || {
+            let room = client.request_text("connector.entryHandler.room", "{}");
+            let mut room: Value = serde_json::from_str(&room).expect("JSON");
+            room.as_object_mut().expect("an object").remove("all");
+            (room == expected).then_some(())
+        });
+        assert_eq!(login(client, number), r#"{"code":200}"#);
+    }
+    let mut last = clients.pop().expect("a client");
+    drop(clients);
+    let closed = wait_for("the closes", || {
+        let log = last.request_text("connector.entryHandler.log", r#"{"part":"closed user-"}"#);
+        let log: Value = serde_json::from_str(&log).expect("JSON");
+        let lines = log["lines"].as_array().expect("a list");
+        let mut lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+        lines.sort();
+        (lines.len() >= 7).then_some(lines)
+    });
+    let expected = (0..7).map(|n| format!("\"closed user-{n} of {n}: undefined\""));
+    assert_eq!(closed, expected.collect::<Vec<_>>());
+}
+
+mod a_delegate_that_was_restarted_serves_the_sessions_on {
+    use super::*;
+
+    in_both_dialects!(a_restart);
 }
 
 mod the_handlers_and_filters_of_a_connector_run_as_there {
