@@ -92,7 +92,7 @@ function writeServers(project, clusters, frontends, only, changes, notes) {
       .filter(({ env, delegate }) => env === cluster.env && delegate)
       .map(({ type }) => type);
     const before = changed.get(file) || json;
-    const after = changeServers(before, cluster, withDelegate, only, notes);
+    const after = changeServers(before, cluster, withDelegate, only, isScript ? new Notes() : notes);
     if (!isScript) changed.set(file, after);
     if (isScript && !isDeepStrictEqual(before, after)) {
       notes.ask(`make it export, for ${cluster.env}: ${JSON.stringify(after[cluster.env] || after)}`, nameOf(project, file));
@@ -108,7 +108,7 @@ function writeTokens(project, clusters, frontends, changes, notes) {
     if (!found || !Array.isArray(found.json)) continue;
     const { file, json, isScript } = found;
     const pairs = frontends.filter((frontend) => frontend.env === env && frontend.delegate);
-    const after = changeTokens(changed.get(file) || json, pairs, notes);
+    const after = changeTokens(changed.get(file) || json, pairs, isScript ? new Notes() : notes);
     if (isScript && !isDeepStrictEqual(after, json)) {
       notes.ask(`make it export: ${JSON.stringify(after)}`, nameOf(project, file));
     }

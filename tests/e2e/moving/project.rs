@@ -15,6 +15,7 @@ use crate::harness::process::Process;
 
 /// The frontend of the templates has another id than those of the harness.
 const FRONTEND: &str = "connector-1";
+const SECOND: &str = "connector-2";
 
 /// A project on disk; removed when dropped.
 pub(super) struct Project {
@@ -93,6 +94,36 @@ impl Project {
         let token = self.read("config/adminServer.json")[0]["token"].clone();
         let tokens = ["connector", "chat"].map(|kind| json!({"type": kind, "token": token}));
         self.write("config/adminServer.json", &json!(tokens));
+    }
+
+    /// Adds a second connector to the project, and returns its address for clients.
+    pub(super) fn add_connector(&self) -> SocketAddr {
+        let mut servers = self.read("config/servers.json");
+        let connectors = servers["development"]["connector"].as_array_mut();
+        let connectors = connectors.expect("a list");
+        let mut second = connectors[0].clone();
+        second["id"] = json!("connector-server-2");
+        second["port"] = json!(self.ports.of(SECOND));
+        second["clientPort"] = json!(self.ports.client(SECOND));
+        connectors.push(second);
+        self.write("config/servers.json", &servers);
+        loopback(self.ports.client(SECOND))
+    }
+
+    /// Puts a script in the place of a JSON file, as the build of a project in TypeScript does.
+    pub(super) fn make_script(&self, name: &str) {
+        let json = self.read(&format!("config/{name}.json"));
+        let text = format!("module.exports = {json};");
+        fs::write(self.root.join(format!("config/{name}.js")), text).expect("a file of our own");
+        fs::remove_file(self.root.join(format!("config/{name}.json"))).expect("read before");
+    }
+
+    /// Copies the originals back that `init` has kept.
+    pub(super) fn restore(&self) {
+        for name in ["servers.json", "adminServer.json"] {
+            let file = self.root.join("config").join(name);
+            fs::copy(file.with_extension("json.orig"), file).expect("init has kept it");
+        }
     }
 
     fn set_ports(&self) {

@@ -108,3 +108,27 @@ fn each_setting_of_pinus_is_found_when_it_starts_late() {
         &["ask      app.js: production: connector uses sioconnector"],
     );
 }
+
+#[test]
+fn scripts_of_the_configuration_become_json_and_the_report_has_what_they_lack() {
+    let project = Project::plain(Dialect::Pinus);
+    let original = project.read("config/servers.json");
+    for name in ["servers", "master", "adminServer"] {
+        project.make_script(name);
+    }
+    let (settings, report) = read(&project, "pinus-scripts.js");
+    has(&settings, &["dialect = \"pinus\"", "heartbeat = \"3s\""]);
+    assert_eq!(project.read("config/servers.json"), original);
+    has(
+        &report,
+        &[
+            "decided  config/master.json has what the script beside it exports",
+            "ask      config/servers.js: make it export, for development: {",
+            r#""connectorDelegate":[{"id":"connector-delegate-1""#,
+            "ask      config/adminServer.js: make it export: [",
+        ],
+    );
+    assert!(!report.contains("starts tangelo"), "{report}");
+    let printed = super::init::succeeds(&project.root, &["--check"]);
+    assert!(printed.contains("nothing to change"), "{printed}");
+}

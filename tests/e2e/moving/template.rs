@@ -1,5 +1,6 @@
 //! From a project on disk to clients that get answers through tangelo.
 
+use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use serde_json::json;
@@ -7,8 +8,10 @@ use serde_json::json;
 use super::project::Project;
 use crate::harness::client::{Client, HANG_GUARD};
 use crate::harness::peers::{Dialect, wait_for};
+use crate::harness::process::Process;
 
 const ENTRY: &str = "connector.entryHandler.entry";
+const ANSWER: &str = r#"{"code":200,"msg":"game server is ok."}"#;
 
 /// Does what `docs/moving-from-pomelo.md` says, and prints the time.
 fn a_template_moves(dialect: Dialect) {
@@ -39,7 +42,7 @@ fn a_template_moves(dialect: Dialect) {
         answer.contains("game server").then_some(answer)
     });
     println!("{dialect:?}: {:.1} s", begin.elapsed().as_secs_f64());
-    assert_eq!(answer, r#"{"code":200,"msg":"game server is ok."}"#);
+    assert_eq!(answer, ANSWER);
     assert!(project.scripts() == scripts, "a script has changed");
 }
 
@@ -51,6 +54,55 @@ fn a_template_of_pomelo_moves_without_a_change_of_its_scripts() {
 #[test]
 fn a_template_of_pinus_moves_without_a_change_of_its_scripts() {
     a_template_moves(Dialect::Pinus);
+}
+
+/// Starts the master and waits until it has started all servers.
+fn started(project: &Project) -> Process {
+    let mut master = project.start();
+    let all = "all servers startup";
+    master.wait_for_line(all, 0, HANG_GUARD, |line| line.contains(all).then_some(()));
+    master
+}
+
+/// Asks the handler of the template until it answers.
+fn ask(address: SocketAddr) {
+    let answer = wait_for("an answer of the handler", || {
+        let mut client = Client::websocket(address).open();
+        let answer = client.request_text(ENTRY, r#""hello""#);
+        // Code 500 until the delegate is there.
+        answer.contains("game server").then_some(answer)
+    });
+    assert_eq!(answer, ANSWER);
+}
+
+#[test]
+fn one_connector_moves_beside_a_genuine_one_and_back() {
+    let project = Project::plain(Dialect::Pomelo);
+    let second = project.add_connector();
+    project.install();
+    project.tangelo(&["init", "--write", "--only", "connector-server-1"]);
+    let gateways = |master: &Process| master.transcript().matches("tangelo listening on").count();
+
+    let mut master = started(&project);
+    ask(project.address());
+    ask(second);
+    assert_eq!(gateways(&master), 1, "{}", master.transcript());
+    let line = format!("tangelo listening on [::]:{} ", project.address().port());
+    assert!(
+        master.transcript().contains(&line),
+        "{}",
+        master.transcript()
+    );
+    master.kill();
+    for address in [project.address(), second] {
+        wait_for("a closed port", || TcpStream::connect(address).err());
+    }
+
+    project.restore();
+    let master = started(&project);
+    ask(project.address());
+    ask(second);
+    assert_eq!(gateways(&master), 0, "{}", master.transcript());
 }
 
 /// A handler there binds and sets without waiting, asks `sessionService`, listens for the end of the session, and a
@@ -66,9 +118,7 @@ fn a_chat_moves_without_a_change_of_its_scripts() {
         printed.contains("app.route('chat') is the strategy hash:rid"),
         "{printed}"
     );
-    let mut master = project.start();
-    let all = "all servers startup";
-    master.wait_for_line(all, 0, HANG_GUARD, |line| line.contains(all).then_some(()));
+    let _master = started(&project);
 
     let enter = |name: &str| {
         // Code 500 until all servers know each other.
