@@ -58,14 +58,12 @@ impl Drop for BadServer {
     }
 }
 
-/// Does the same with every connection. Returns the port.
-fn serve(serve: impl Fn(TcpStream) + Send + 'static) -> u16 {
+/// Listens, and does the same with every connection. Returns the port.
+fn serve(with: impl Fn(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("the listener is bound").port();
     thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            serve(stream);
-        }
+        listener.incoming().flatten().for_each(with);
     });
     port
 }
