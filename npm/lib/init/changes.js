@@ -32,16 +32,22 @@ class Changes {
 
   /** Changes a file of the project, and keeps a copy of the original; without `--write` only a copy changes. */
   original(file, text) {
-    if (read(file) === text) return;
+    if (this.check || read(file) === text) {
+      this.put(file, text);
+      return;
+    }
+    const changed = `${file}.tangelo`;
     if (!this.write) {
-      this.put(`${file}.tangelo`, text);
+      this.put(changed, text);
       return;
     }
     const copy = `${file}.orig`;
     if (!fs.existsSync(copy)) fs.copyFileSync(file, copy);
+    fs.rmSync(changed, { force: true });
     this.put(file, text);
   }
 
+  /** Writes a file that is not the same already, or only notes it. */
   put(file, text) {
     if (read(file) === text) return;
     this.files.add(file);

@@ -62,7 +62,7 @@ function frontendsOf(project, { env, types }) {
   return frontendTypes(types).map((type) => {
     const entries = types[type].filter(isFrontend);
     const found = record(project, words(env, type, entries[0]));
-    const asks = Object.values(found.routes).some(({ strategy }) => !strategy);
+    const asks = Object.entries(found.routes).some(([to, { strategy }]) => to !== type && !strategy);
     const hasCode = asks || ownCode(project.base, type).length > 0;
     const delegate = hasCode ? delegateOf(types, type) : undefined;
     return { type, env, entries, delegate, record: found, project };

@@ -109,6 +109,10 @@ fn a_second_run_changes_nothing_and_a_check_says_so() {
         printed.contains("would write config/tangelo/connector.toml"),
         "{printed}"
     );
+    assert!(
+        printed.contains("would write config/servers.json\n"),
+        "{printed}"
+    );
     assert!(!project.root.join("config/tangelo").exists());
 
     // Without --write the project's own files stay.
@@ -118,6 +122,7 @@ fn a_second_run_changes_nothing_and_a_check_says_so() {
 
     succeeds(root, &["--write"]);
     assert_eq!(project.read("config/servers.json.orig"), before);
+    assert!(!root.join("config/servers.json.tangelo").exists());
     for environment in ["development", "production"] {
         let servers = &project.read("config/servers.json")[environment];
         assert_eq!(

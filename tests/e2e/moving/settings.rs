@@ -75,6 +75,7 @@ fn each_setting_of_pomelo_is_a_key_a_decision_or_a_question_with_its_place() {
         &[
             "decided  app.js:40: app.route('room') is the strategy hash:rid: ",
             "decided  connectorConfig.setNoDelay has no key",
+            "done     app.js:47: app.route('connector') chooses for calls only",
             "done     app.js:38: the filter serial runs in the delegate",
             "ask      app.js:17: connectorConfig.handshake: ",
             "ask      app.js:17: connectorConfig.blacklistFun: ",

@@ -36,7 +36,7 @@ function application(toml, { type, delegate, record, project }, notes) {
     notes.ask(`${plugin}: this plugin runs in the other servers and in the delegate, not in the frontend`);
   }
   for (const component of record.components) {
-    notes.ask(`${component}: this component runs in the other servers, not in the frontend`);
+    notes.ask(`${component}: this component runs in the other servers and in the delegate, not in the frontend`);
   }
   for (const address of record.opened) {
     notes.seen(`app.js of ${type} ${address}`);
