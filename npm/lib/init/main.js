@@ -44,6 +44,9 @@ function init(options) {
   const clusters = environments(project);
   const frontends = clusters.flatMap((cluster) => frontendsOf(project, cluster));
   if (frontends.length === 0) throw new Failure(`${options.dir}: servers.json has no frontend`);
+  const ids = frontends.flatMap(({ entries }) => entries.map(({ id }) => id));
+  const unknown = (options.only || []).find((id) => !ids.includes(id));
+  if (unknown !== undefined) throw new Failure(`--only ${unknown}: no frontend of servers.json has this id`);
 
   writeSettings(project, frontends, changes, notes);
   writeServers(project, clusters, frontends, options.only, changes, notes);

@@ -10,7 +10,7 @@ of its frontends.
 
   (nothing)   writes new files only; changed copies of servers.json and adminServer.json get the ending .tangelo
   --write     also changes these two files; a copy of each original gets the ending .orig
-  --check     writes nothing; prints what --write would change, and ends with status 1 if anything
+  --check     writes nothing; prints what --write would change, and ends with status 1 unless that is nothing
   --only ID   only these frontends start tangelo, the others stay as they are`;
 
 /**

@@ -103,7 +103,12 @@ fn a_second_run_changes_nothing_and_a_check_says_so() {
     let root = &project.root;
     let before = project.read("config/servers.json");
 
-    let (status, printed) = init(&[root.to_str().expect("UTF-8"), "--check"]);
+    let name = root.to_str().expect("UTF-8");
+    let (status, printed) = init(&[name, "--check", "--only", "chat-1"]);
+    assert_eq!(status, Some(2), "{printed}");
+    assert!(printed.contains("--only chat-1: no frontend"), "{printed}");
+
+    let (status, printed) = init(&[name, "--check"]);
     assert_eq!(status, Some(1), "{printed}");
     assert!(
         printed.contains("would write config/tangelo/connector.toml"),
