@@ -14,6 +14,7 @@ use crate::harness::peers::{Cluster, Dialect};
 
 mod callers;
 mod channel;
+mod console;
 mod delegated;
 mod forged;
 mod forward;

@@ -18,6 +18,10 @@ process.on('unhandledRejection', (err) => {
 
 const app = pinus.createApp();
 app.set('name', 'tangelo-peer');
+// A file that only the tests of the console write.
+if (require('fs').existsSync(app.getBase() + '/config/systemMonitor.json')) {
+  app.enable('systemMonitor');
+}
 
 app.configure('development', 'connector', () => {
   // More arguments on the command line, as everything in this object is.

@@ -5,13 +5,15 @@ use serde_json::{Value, json};
 use super::{
     Asked, FiguresQuestion, MasterEvent, Monitor, ServerInfo, ServerList, StatisticsQuestion,
 };
-use super::{ONLINE_USER, entry};
+use super::{ONLINE_USER, entry, figures};
 use crate::wire::json;
 use crate::wire::pomelo::admin::{self, AdminCall};
 
 /// Answers of the watcher: done, and a member is missing.
 pub(super) const DONE: &[u8] = b"1";
 const MISSING: &[u8] = b"0";
+/// Result of every script, in JSON.
+const NO_SCRIPTS: &[u8] = b"\"this server is tangelo, which runs no scripts\"";
 
 impl Monitor {
     /// A request, or without `id` a notify.
@@ -31,6 +33,14 @@ impl Monitor {
                 connection: self.connection,
             })),
             ("RestartNotifyModule", Some(id)) => self.restart_notify(id, body, out),
+            ("scripts", Some(id)) => {
+                admin::write_response(out, id, b"null", Some(NO_SCRIPTS));
+                Some(MasterEvent::Ignored("a script of the console"))
+            }
+            ("monitorLog", Some(id)) => {
+                self.answer_no_lines(id, body.get("logfile"), out);
+                Some(MasterEvent::Ignored("a log file for the console"))
+            }
             // They come every 300 s; an answer that is not complete throws in the master.
             ("systemInfo" | "nodeInfo", None) => None,
             (module, Some(id)) => {
@@ -157,6 +167,15 @@ impl Monitor {
             self.awaits_start = Some(id.clone());
         }
         None
+    }
+
+    /// Answers with an empty log file: the log goes to the output of the process. Unlike pomelo: also without
+    /// the file's name, for the master throws on an `error`, and its console waits for ever.
+    fn answer_no_lines(&self, id: &Value, logfile: Option<&Value>, out: &mut Vec<u8>) {
+        let mut text = Vec::new();
+        json::write_value(&mut text, &json!({"logfile": logfile, "dataArray": []}));
+        let text = figures::of_server(&self.config.id, &text);
+        admin::write_response(out, id, b"null", Some(&text));
     }
 
     fn asked(&self, request: &Value) -> Asked {

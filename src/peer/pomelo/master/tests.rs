@@ -612,16 +612,37 @@ fn a_restart_is_reported_once_this_server_has_started() {
     assert!(ignored(monitor.ask("RestartNotifyModule", json!({}))));
 }
 
+/// The master looks for the answer in `body`; it throws on an `error`, and its console waits.
+#[test]
+fn a_console_gets_an_answer_for_scripts_and_log_files() {
+    for dialect in [Dialect::Pomelo, Dialect::Pinus] {
+        let mut monitor = Harness::joined(dialect);
+        assert!(ignored(
+            monitor.ask("scripts", json!({"script": "process.exit()"}))
+        ));
+        monitor.answers(
+            r#"{"respId":9,"error":null,"body":"this server is tangelo, which runs no scripts"}"#,
+        );
+        for (body, name) in [
+            (json!({"logfile": "con-log", "number": 10}), r#""con-log""#),
+            (json!({}), "null"),
+            (json!(null), "null"),
+        ] {
+            assert!(ignored(monitor.ask("monitorLog", body)));
+            monitor.answers(&format!(
+                r#"{{"respId":9,"error":null,"body":{{"serverId":"connector-1","body":{{"logfile":{name},"dataArray":[]}}}}}}"#
+            ));
+        }
+        for module in ["scripts", "monitorLog"] {
+            assert!(ignored(monitor.tell(module, json!({}))));
+        }
+    }
+}
+
 #[test]
 fn requests_that_need_javascript_are_refused_or_ignored() {
     let mut monitor = Harness::joined(Dialect::Pomelo);
-    for module in [
-        "scripts",
-        "monitorLog",
-        "profiler",
-        "onlineUser",
-        "systemInfo",
-    ] {
+    for module in ["profiler", "onlineUser", "systemInfo"] {
         assert!(ignored(
             monitor.ask(module, json!({"script": "process.exit()"}))
         ));
@@ -697,6 +718,7 @@ const WORDS: &[&str] = &[
     "onlineUser",
     "RestartNotifyModule",
     "scripts",
+    "monitorLog",
     "1",
     "",
 ];
