@@ -6,6 +6,10 @@ const loadLifecycles = require('./lifecycle');
 const Outstanding = require('./outstanding');
 const View = require('./view');
 
+// How often, and how many sessions of each frontend at a time, the delegate asks whether they are there.
+const CHECK_MS = 10000;
+const CHECKED_AT_A_TIME = 50;
+
 // Time after which a frontend that has left is forgotten. One that lost only its master is back before.
 const FORGET_MS = 60000;
 
@@ -24,6 +28,7 @@ module.exports = class Delegate {
     app.event.on('add_servers', added);
     app.event.on('replace_servers', added);
     app.event.on('remove_servers', (ids) => ids.forEach((id) => this.left(id)));
+    setInterval(() => this.check(), CHECK_MS).unref();
   }
 
   // Sees all calls to frontends from the moment at which the framework can make some.
@@ -72,6 +77,15 @@ module.exports = class Delegate {
     }
     if (cb) {
       cb(null);
+    }
+  }
+
+  // Ends sessions whose notice was lost, a few at a time.
+  check() {
+    for (const [id, view] of this.views) {
+      if (this.app.servers[id]) {
+        view.run(() => view.sessions.check(CHECKED_AT_A_TIME));
+      }
     }
   }
 

@@ -25,14 +25,15 @@ module.exports = class Outstanding {
 
   // Makes a call by the framework's function, and remembers one that changes or reaches sessions.
   invoke(plain, id, message, cb) {
-    if (message.namespace !== 'sys' || !SERVICES.includes(message.service)) {
+    const { namespace, service, method } = message;
+    if (namespace !== 'sys' || !SERVICES.includes(service) || method === 'getBackendSessionBySid') {
       return plain(id, message, cb);
     }
     const frontend = this.frontend(id);
     this.last += 1;
     const number = this.last;
     frontend.calls.set(number, Date.now());
-    if (BINDS.includes(message.method)) {
+    if (BINDS.includes(method)) {
       frontend.binds.add(number);
     }
     const end = () => {
@@ -41,7 +42,7 @@ module.exports = class Outstanding {
       release(frontend);
     };
     const go = () => call(plain, id, message, cb, end);
-    if (!BY_UID.includes(message.method) || (frontend.binds.size === 0 && frontend.waitingCalls.length === 0)) {
+    if (!BY_UID.includes(method) || (frontend.binds.size === 0 && frontend.waitingCalls.length === 0)) {
       return go();
     }
     frontend.waitingCalls.push({ last: number, go });

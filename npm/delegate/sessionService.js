@@ -1,6 +1,6 @@
 // The sessions of one frontend, as its `sessionService` shows them: those that have sent a message to this process.
 //
-// Bound: the sessions of the frontend. tangelo tells each end of a session.
+// Bound: the sessions of the frontend. tangelo tells each end of a session, and `check` finds those whose notice was lost.
 'use strict';
 
 const Session = require('./session');
@@ -11,6 +11,8 @@ module.exports = class SessionService {
     this.frontendId = frontendId;
     this.sessions = new Map(); // by id
     this.bound = new Map(); // by the text of the uid → list of sessions
+    this.unchecked = this.sessions.values();
+    this.lost = 0; // sessions whose end `check` has found
   }
 
   // Returns the session of a message. The frontend's uid counts until this process has changed it, because a message
@@ -42,6 +44,25 @@ module.exports = class SessionService {
     const closed = session.toFrontendSession();
     this.app.event.emit('close_session', closed);
     session.emit('closed', closed, session.reason);
+  }
+
+  // Asks the frontend for the next sessions in turn, and ends those that it does not have.
+  check(count) {
+    for (let number = 0; number < count; number += 1) {
+      const { value: session, done } = this.unchecked.next();
+      if (done) {
+        this.unchecked = this.sessions.values();
+        return;
+      }
+      const { id, frontendId } = session;
+      this.backend.get(frontendId, id, (error, found) => {
+        if (!error && !found && session.isOnline) {
+          this.lost += 1;
+          console.warn(`tangelo/delegate: no notice of the end of session ${id} of ${frontendId} (${this.lost} in all)`);
+          this.closed({ id, frontendId, uid: session.uid, settings: {} });
+        }
+      });
+    }
   }
 
   get(sid) {

@@ -386,12 +386,22 @@ mod the_remotes_of_a_connector_answer_as_there {
     in_both_dialects!(promise);
 }
 
-#[test]
-fn an_answer_waits_for_the_calls_before_it_and_not_for_ever() {
+/// Runs a script that checks a part of the package without a framework.
+fn run_check(script: &str) {
     let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let node = Process::start("node", tree, "node", &["tests/npm/outstanding.js"]);
+    let node = Process::start("node", tree, "node", &[script]);
     let (status, printed) = node.finish(HANG_GUARD);
     assert!(status.success(), "{printed}");
+}
+
+#[test]
+fn an_answer_waits_for_the_calls_before_it_and_not_for_ever() {
+    run_check("tests/npm/outstanding.js");
+}
+
+#[test]
+fn a_session_whose_end_was_not_told_is_found() {
+    run_check("tests/npm/sessions.js");
 }
 
 /// Time that each part of a stream waits on its way to the frontend.
