@@ -10,8 +10,15 @@ module.exports = class AllSessions {
     return [...this.views.values()].map((view) => view.sessions);
   }
 
+  // Returns a session by its id. Sessions of two frontends may have the same one: then nobody knows which is meant.
   get(sid) {
-    return this.services.map((service) => service.get(sid)).find(Boolean);
+    const found = this.services.map((service) => service.get(sid)).filter(Boolean);
+    return found.length === 1 ? found[0] : undefined;
+  }
+
+  getClientAddressBySessionId(sid) {
+    const session = this.get(sid);
+    return session ? session.remoteAddress : null;
   }
 
   getByUid(uid) {
@@ -36,20 +43,13 @@ module.exports = class AllSessions {
   }
 
   kickBySessionId(sid, reason, cb) {
-    const services = this.services.filter((service) => service.get(sid));
+    const session = this.get(sid);
+    const services = session ? [session.__sessionService__] : [];
     this.each(services, (service, done) => service.kickBySessionId(sid, ...reasonOf(reason), done), cb || reason);
   }
 
   sendMessageByUid(uid, message) {
     return this.services.filter((service) => service.sendMessageByUid(uid, message)).length > 0;
-  }
-
-  akick(uid, reason) {
-    return new Promise((done) => this.kick(uid, reason, done));
-  }
-
-  akickBySessionId(sid, reason) {
-    return new Promise((done) => this.kickBySessionId(sid, reason, done));
   }
 
   // Calls `act` for each service, and `cb` once all have called back.
@@ -68,6 +68,29 @@ module.exports = class AllSessions {
     }
   }
 };
+
+const { prototype } = module.exports;
+
+for (const name of ['bind', 'unbind', 'import', 'importAll']) {
+  prototype[name] = function (sid, ...args) {
+    const session = this.get(sid);
+    const cb = args[args.length - 1];
+    if (session) {
+      session.__sessionService__[name](sid, ...args);
+    } else if (typeof cb === 'function') {
+      process.nextTick(cb, new Error(`session does not exist, sid: ${sid}`));
+    }
+  };
+}
+
+// Pinus: the same functions with promises.
+for (const name of ['kick', 'kickBySessionId', 'bind', 'unbind', 'import', 'importAll']) {
+  prototype[`a${name}`] = function (...args) {
+    return new Promise((resolve, reject) => {
+      this[name](...args, (error, result) => (error ? reject(error) : resolve(result)));
+    });
+  };
+}
 
 // As in the framework: a callback in the place of the reason means the default reason.
 function reasonOf(reason) {

@@ -33,19 +33,21 @@ module.exports = class Outstanding {
     this.last += 1;
     const number = this.last;
     frontend.calls.set(number, Date.now());
-    if (BINDS.includes(method)) {
-      frontend.binds.add(number);
-    }
     const end = () => {
       frontend.calls.delete(number);
       frontend.binds.delete(number);
       release(frontend);
     };
-    const go = () => call(plain, id, message, cb, end);
-    if (!BY_UID.includes(method) || (frontend.binds.size === 0 && frontend.waitingCalls.length === 0)) {
+    const go = () => {
+      if (BINDS.includes(method)) {
+        frontend.binds.add(number);
+      }
+      return call(plain, id, message, cb, end);
+    };
+    if (!waits(frontend, message)) {
       return go();
     }
-    frontend.waitingCalls.push({ last: number, go });
+    frontend.waitingCalls.push({ last: number, message, go });
     return undefined;
   }
 
@@ -99,6 +101,16 @@ module.exports = class Outstanding {
   }
 };
 
+// Returns whether a call has to wait for one before it. A bind waits only for a kick of its own uid, which would else
+// meet the new session; so logins do not wait for each other.
+function waits({ binds, waitingCalls }, { method, args = [] }) {
+  if (method === 'bind') {
+    return waitingCalls.some(({ message }) => message.method === 'kickByUid' && String(message.args[0]) === String(args[1]));
+  }
+  const waitsForBinds = BY_UID.includes(method) && binds.size > 0;
+  return waitsForBinds || (waitingCalls.length > 0 && method !== 'push' && method !== 'pushAll');
+}
+
 function call(plain, id, message, cb, end) {
   try {
     return plain(id, message, (...results) => {
@@ -126,6 +138,11 @@ function letGo(waiting, numbers) {
   // Both are in the order of their numbers.
   const oldest = () => numbers.keys().next().value || Infinity;
   while (waiting.length > 0 && waiting[0].last < oldest()) {
-    waiting.shift().go();
+    try {
+      waiting.shift().go();
+    } catch (error) {
+      // The others must not wait for ever.
+      console.error('tangelo/delegate:', error);
+    }
   }
 }

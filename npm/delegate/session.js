@@ -12,6 +12,7 @@ module.exports = class Session extends EventEmitter {
     this.uid = null;
     this.settings = { ...settings };
     this.isOnline = true;
+    this.unanswered = 0; // changes that the frontend has not answered yet
     // tangelo tells it with the session's first message.
     this.remoteAddress = { ip: '', port: 0 };
     Object.defineProperty(this, '__sessionService__', { value: service });

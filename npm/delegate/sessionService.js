@@ -5,45 +5,65 @@
 
 const Session = require('./session');
 
+// Bound: kicked sessions that wait for tangelo's notice; past it the oldest ones are forgotten.
+const KICKED_MAX = 10000;
+
 module.exports = class SessionService {
   constructor(app, frontendId) {
     this.app = app;
     this.frontendId = frontendId;
     this.sessions = new Map(); // by id
     this.bound = new Map(); // by the text of the uid → list of sessions
+    this.kicked = new Set(); // ids of sessions that have ended here and not yet in tangelo
     this.unchecked = this.sessions.values();
     this.lost = 0; // sessions whose end `check` has found
   }
 
-  // Returns the session of a message. The frontend's uid counts until this process has changed it, because a message
-  // can leave the frontend before such a change and arrive after it.
+  // Returns the session of a message. Until this process has changed them, uid and settings are those of the message,
+  // because a message can leave the frontend before a change and arrive after it.
   seen(exported) {
-    let session = this.sessions.get(exported.id);
-    if (!session) {
-      session = new Session(exported, this);
-      this.sessions.set(session.id, session);
+    const { id, remoteAddress } = exported;
+    // tangelo sends the address with the first message: who had this id before was a client of an earlier process.
+    const before = remoteAddress && this.sessions.get(id);
+    if (before) {
+      this.end(before);
     }
-    session.set(exported.settings);
-    if (exported.remoteAddress) {
-      session.remoteAddress = exported.remoteAddress;
+    if (remoteAddress) {
+      this.kicked.delete(id);
     }
-    if (!session.uid && exported.uid && !session.changed) {
+    const session = this.sessions.get(id) || new Session(exported, this);
+    if (!this.kicked.has(id)) {
+      this.sessions.set(id, session);
+    }
+    session.remoteAddress = remoteAddress || session.remoteAddress;
+    if (session.unanswered === 0) {
+      session.set(exported.settings);
+    }
+    if (!session.uid && exported.uid && !session.changed && !this.kicked.has(id)) {
       this.add(session, exported.uid);
     }
     return session;
   }
 
-  // Ends a session that has closed, and tells its listeners.
+  // Ends a session that has closed. One that was kicked here has ended before.
   closed({ id, frontendId, uid, settings }) {
+    if (this.kicked.delete(id)) {
+      return;
+    }
     const session = this.sessions.get(id) || new Session({ id, frontendId, settings }, this);
+    session.set(settings);
+    this.end(session, { uid });
+  }
+
+  // Ends a session here, and tells its listeners.
+  end(session, { uid = session.uid, reason } = {}) {
     this.remove(session);
-    this.sessions.delete(id);
+    this.sessions.delete(session.id);
     session.isOnline = false;
     session.uid = uid;
-    Object.assign(session.settings, settings);
     const closed = session.toFrontendSession();
     this.app.event.emit('close_session', closed);
-    session.emit('closed', closed, session.reason);
+    session.emit('closed', closed, reason);
   }
 
   // Asks the frontend for the next sessions in turn, and ends those that it does not have.
@@ -99,7 +119,7 @@ module.exports = class SessionService {
       session.changed = true;
       this.add(session, uid);
     }
-    this.backend.bind(this.frontendId, sid, uid, (error) => {
+    this.change('bind', sid, [uid], (error) => {
       if (isNew && error) {
         session.changed = false;
         this.remove(session);
@@ -118,7 +138,7 @@ module.exports = class SessionService {
       session.changed = true;
       this.remove(session);
     }
-    this.backend.unbind(this.frontendId, sid, uid, (error) => {
+    this.change('unbind', sid, [uid], (error) => {
       if (isBound && error && session.isOnline) {
         this.add(session, uid);
       } else if (isBound) {
@@ -134,7 +154,7 @@ module.exports = class SessionService {
     if (session) {
       session.set(key, value);
     }
-    this.backend.push(this.frontendId, sid, key, value, (error) => finish(cb, error));
+    this.change('push', sid, [key, value], (error) => finish(cb, error));
   }
 
   importAll(sid, settings, cb) {
@@ -142,30 +162,52 @@ module.exports = class SessionService {
     if (session) {
       session.set(settings);
     }
-    this.backend.pushAll(this.frontendId, sid, settings, (error) => finish(cb, error));
+    this.change('pushAll', sid, [settings], (error) => finish(cb, error));
   }
+
+  // Asks the frontend for a change of a session.
+  change(method, sid, args, cb) {
+    const session = this.sessions.get(sid) || { unanswered: 0 };
+    session.unanswered += 1;
+    this.backend[method](this.frontendId, sid, ...args, (error) => {
+      session.unanswered -= 1;
+      cb(error);
+    });
+  }
+
+  // As in the framework, sessions have ended before the callback of a kick.
 
   kick(uid, reason, cb) {
     if (typeof reason === 'function') {
       return this.kick(uid, 'kick', reason);
     }
-    for (const session of [...this.getByUid(uid) || []]) {
-      session.reason = reason;
-      this.remove(session);
-    }
-    this.backend.kickByUid(this.frontendId, uid, reason, () => finish(cb));
+    const ended = [...this.getByUid(uid) || []];
+    ended.forEach((session) => this.endKicked(session, reason));
+    this.backend.kickByUid(this.frontendId, uid, reason, (error) => this.kickEnded(ended, error, cb));
   }
 
   kickBySessionId(sid, reason, cb) {
     if (typeof reason === 'function') {
       return this.kickBySessionId(sid, 'kick', reason);
     }
-    const session = this.sessions.get(sid);
-    if (session) {
-      session.reason = reason;
-      this.remove(session);
+    const ended = [this.sessions.get(sid)].filter(Boolean);
+    ended.forEach((session) => this.endKicked(session, reason));
+    this.backend.kickBySid(this.frontendId, sid, reason, (error) => this.kickEnded(ended, error, cb));
+  }
+
+  endKicked(session, reason) {
+    this.kicked.add(session.id);
+    if (this.kicked.size > KICKED_MAX) {
+      this.kicked.delete(this.kicked.values().next().value);
     }
-    this.backend.kickBySid(this.frontendId, sid, reason, () => finish(cb));
+    this.end(session, { reason });
+  }
+
+  kickEnded(sessions, error, cb) {
+    if (error) {
+      sessions.forEach(({ id }) => this.kicked.delete(id));
+    }
+    finish(cb);
   }
 
   sendMessageByUid(uid, message) {

@@ -21,8 +21,8 @@ module.exports = class View {
     const settings = Object.assign(Object.create(app.settings), own);
     this.app = Object.assign(Object.create(app), own, { settings });
     this.run(() => {
-      this.server = startServer(framework, this.app);
       this.services = services(framework, this.app);
+      this.server = startServer(framework, this.app);
     });
   }
 
@@ -32,8 +32,13 @@ module.exports = class View {
 
   // Handles a client's message as the frontend itself would.
   handle(message, exported, answer) {
-    const session = new FrontendSession(this.sessions.seen(exported), exported);
-    this.run(() => this.server.globalHandle(message, session, answer));
+    this.run(() => {
+      const session = this.sessions.seen(exported);
+      const { uid, settings } = session;
+      // The message has left the frontend before the changes that have no answer yet.
+      const state = session.unanswered > 0 ? { uid, settings: { ...exported.settings, ...settings } } : exported;
+      this.server.globalHandle(message, new FrontendSession(session, state), answer);
+    });
   }
 
   // Ends a session that has closed.
@@ -54,8 +59,14 @@ function startServer(framework, app) {
   delete app.event;
   app.addCrons = (crons) => server.addCrons(crons);
   app.removeCrons = (crons) => server.removeCrons(crons);
-  server.start();
-  server.afterStart();
+  try {
+    server.start();
+    server.afterStart();
+  } catch (error) {
+    // The next message tries again, and must not find crons of this try.
+    server.removeCrons(server.crons);
+    throw error;
+  }
   return server;
 }
 

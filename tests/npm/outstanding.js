@@ -41,31 +41,37 @@ answer('f');
 calls[3]('no');
 assert.deepStrictEqual(take(), ['called back: no', 'f', 'g']);
 
-// A call that names users waits for the binds before it. Those calls keep their order, and do not wait for each other.
-const method = (name) => outstanding.invoke(plain, 'connector-1', { namespace: 'sys', service: 'channelRemote', method: name }, () => {});
+// A call that names users waits for the binds before it, and no kick or unbind overtakes a call that waits. Binds do not
+// wait for each other, but one waits for a kick of its own uid.
+const names = [];
+const method = (name, ...args) => outstanding.invoke((id, message, cb) => {
+  names.push(message.method + message.args.join());
+  calls.push(cb);
+}, 'connector-1', { namespace: 'sys', service: 'channelRemote', method: name, args }, () => {});
 const made = calls.length;
-method('bind');
+method('bind', 1, 'a');
 method('pushMessage');
+method('kickBySid');
+method('bind', 2, 'b');
 method('push');
-method('unbind');
+method('kickByUid', 'c');
+method('bind', 3, 'c');
 method('broadcast');
 answer('after all');
-assert.strictEqual(calls.length, made + 3);
-calls[made + 1]();
+assert.deepStrictEqual(names.splice(0), ['bind1,a', 'bind2,b', 'push']);
 calls[made]();
-assert.strictEqual(calls.length, made + 4);
-method('kickByUid');
-assert.strictEqual(calls.length, made + 4);
-calls[made + 2]();
-assert.strictEqual(calls.length, made + 6);
-calls[made + 4]();
-assert.deepStrictEqual(take(), []);
-calls[made + 3]();
-assert.deepStrictEqual(take(), ['after all']);
-calls[made + 5]();
-method('pushMessage');
-assert.strictEqual(calls.length, made + 7);
+assert.deepStrictEqual(names.splice(0), ['pushMessage', 'kickBySid']);
+calls[made + 1]();
+assert.deepStrictEqual(names.splice(0), ['kickByUidc', 'bind3,c']);
+[2, 3, 4, 5].forEach((number) => calls[made + number]());
+assert.deepStrictEqual([names.splice(0), take()], [[], []]);
 calls[made + 6]();
+assert.deepStrictEqual(names.splice(0), ['broadcast']);
+calls[made + 7]();
+assert.deepStrictEqual(take(), ['after all']);
+method('kickBySid');
+assert.deepStrictEqual(names, ['kickBySid']);
+calls[made + 8]();
 calls.length = made;
 
 // A callback or the framework may throw.
@@ -77,6 +83,14 @@ const message = { namespace: 'sys', service: 'sessionRemote' };
 assert.throws(() => outstanding.invoke(fails, 'connector-1', message), /of the framework/);
 answer('i');
 assert.deepStrictEqual(take(), ['h', 'i']);
+method('bind');
+outstanding.invoke(fails, 'connector-1', { namespace: 'sys', service: 'channelRemote', method: 'broadcast' });
+answer('after a call that failed late');
+const { error } = console;
+console.error = () => {};
+calls.pop()();
+console.error = error;
+assert.deepStrictEqual(take(), ['after a call that failed late']);
 
 // Calls of remotes and messages hold nothing.
 call('msgRemote');

@@ -349,13 +349,14 @@ impl Clients {
         });
     }
 
-    /// Notes that the delegate gets a message of a session. Returns the client's address for the first one.
-    pub(in crate::shard) fn note_delegated(&self, sid: Sid) -> Option<ClientAddr> {
-        self.connection(sid, |connection| {
-            let is_first = !std::mem::replace(&mut connection.delegated, true);
-            is_first.then(|| connection.address()).flatten()
-        })
-        .flatten()
+    /// Returns whether the delegate has got a message of a session.
+    pub(in crate::shard) fn is_delegated(&self, sid: Sid) -> bool {
+        self.connection(sid, |connection| connection.delegated) == Some(true)
+    }
+
+    /// Notes that the delegate gets a message of a session.
+    pub(in crate::shard) fn note_delegated(&self, sid: Sid) {
+        self.connection(sid, |connection| connection.delegated = true);
     }
 
     /// Returns the kept handshake of a session.

@@ -53,18 +53,26 @@ impl Shard {
         let config = &self.core.config;
         let theirs = route::server_type(request.route.as_bytes());
         let is_own = theirs == config.server_type.as_bytes();
-        let (server_type, address) = match config.delegate.as_deref() {
+        let sid = request.session.id();
+        let (server_type, is_first) = match config.delegate.as_deref() {
             Some(delegate) if is_own || config.is_delegated(theirs) => {
                 // Only a delegate that is told of closed sessions pays for this.
                 let is_told = config.delegate_closed.is_some();
-                let note = || self.clients.note_delegated(request.session.id());
-                (delegate.as_bytes(), is_told.then(note).flatten())
+                (
+                    delegate.as_bytes(),
+                    is_told && !self.clients.is_delegated(sid),
+                )
             }
-            _ => (theirs, None),
+            _ => (theirs, false),
         };
-        self.peers
-            .forward(&self.core, server_type, request, address.as_ref(), origin)
-            .map_err(Failure::new)
+        let address = is_first.then(|| self.clients.address(sid)).flatten();
+        let forwarded =
+            self.peers
+                .forward(&self.core, server_type, request, address.as_ref(), origin);
+        if is_first && forwarded.is_ok() {
+            self.clients.note_delegated(sid);
+        }
+        forwarded.map_err(Failure::new)
     }
 
     /// Acts on a payload from a peer whose link this shard owns.

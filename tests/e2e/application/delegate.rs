@@ -1,12 +1,18 @@
 //! The connector's own JavaScript handlers go on in a backend of another type, without an edit.
 
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+
 use serde_json::{Value, json};
+use tangelo::config::Server;
 use tangelo::{Config, Gateway};
 
+use crate::harness::client::Client;
+use crate::harness::free_address;
 use crate::harness::frontend::{Frontend, Kind, Knobs};
 use crate::harness::inside::Inside;
 use crate::harness::peers::{BACKENDS, Cluster, Dialect, wait_for};
-use crate::harness::rpc::Rpc;
+use crate::harness::rpc::{Callee, Rpc};
 
 const ENTER: &str = "connector.entryHandler.enter";
 const ROOM: &str = "connector.entryHandler.room";
@@ -153,23 +159,82 @@ fn a_delegate_is_told_of_closes_in_pinus() {
     a_delegate_is_told_of_closes(Dialect::Pinus);
 }
 
-#[test]
-fn a_close_that_cannot_be_told_is_counted() {
+/// A gateway that tells a delegate at this address of closes.
+fn before(delegate: SocketAddr, shards: usize) -> Inside {
     let config = Config {
-        delegate: Some("nobody".into()),
+        delegate: Some("entry".into()),
         delegate_closed: Some("entryRemote.closed".into()),
+        servers: vec![Server {
+            id: "entry-1".into(),
+            server_type: "entry".into(),
+            host: delegate.ip().to_string(),
+            port: delegate.port(),
+            ..Server::default()
+        }],
         ..Config::default()
     };
-    Inside::on_one_shard_and_on_four(&config, Default::default, |inside| {
-        let mut clients = inside.clients();
-        let count = clients.len() as u64;
-        for client in &mut clients {
+    Inside::start(shards, config, Default::default)
+}
+
+const ADDRESS: &str = r#""remoteAddress":{"ip":"127.0.0.1","port":"#;
+
+#[test]
+fn a_close_that_cannot_be_told_is_counted() {
+    for shards in [1, 4] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let inside = before(listener.local_addr().expect("it is bound"), shards);
+        let mut client = Client::tcp(inside.address()).open();
+        client.request(1, ENTER, "{}");
+        let mut delegate = Callee::accept(&listener);
+        let (call, _) = delegate.next_call();
+        delegate.answer(call, "[null,{}]");
+        client.wait_response(1);
+        drop((delegate, listener));
+        inside.wait_counter("rpc_links_down", 1);
+        drop(client);
+        inside.wait_counter("delegate_untold", 1);
+    }
+}
+
+/// The first message that leaves has the client's address; a session without one is not told.
+#[test]
+fn a_delegate_hears_of_a_session_with_the_first_message_that_reaches_it() {
+    for shards in [1, 4] {
+        let address = free_address();
+        let inside = before(address, shards);
+        let [mut first, mut client, mut other] =
+            [(); 3].map(|()| Client::tcp(inside.address()).open());
+        // Its message is lost with the first dial, which makes the server unreachable.
+        first.request_text(ENTER, "{}");
+        for client in [&mut client, &mut other] {
             let failed = client.request_text(ENTER, "{}");
             assert_eq!(failed, r#"{"code":500}"#);
         }
-        drop(clients);
-        inside.wait_counter("delegate_untold", count);
-    });
+        drop(other);
+        inside.wait_counter("connections", 2);
+        let listener = TcpListener::bind(address).expect("still free");
+        let asks = thread::spawn(move || {
+            while client.request_text(ENTER, "{}") == r#"{"code":500}"# {}
+            client
+        });
+        let mut delegate = Callee::accept(&listener);
+        let (call, text) = delegate.next_call();
+        assert!(text.contains(ADDRESS), "{text}");
+        delegate.answer(call, "[null,{}]");
+        let mut client = asks.join().expect("an answer");
+        client.request(1, ENTER, "{}");
+        let (call, text) = delegate.next_call();
+        assert!(!text.contains("remoteAddress"), "{text}");
+        delegate.answer(call, "[null,{}]");
+        client.wait_response(1);
+        assert_eq!(inside.counter("delegate_untold"), 0);
+        drop(client);
+        let (_, text) = delegate.next_call();
+        assert!(
+            text.contains(r#""service":"entryRemote","method":"closed""#),
+            "{text}"
+        );
+    }
 }
 
 #[test]
