@@ -15,7 +15,9 @@ function launch(args) {
     refuse(error);
   }
   const child = spawn(binary, args, {
-    stdio: 'inherit',
+    // The log goes where that of the framework goes. In development a master takes each line on stderr for an error, and
+    // a line that comes while it restarts a server ends the master.
+    stdio: ['inherit', 'inherit', 1],
     // A group of its own: Ctrl-C in a terminal reaches it once, through this process. A second SIGINT
     // would end it at once.
     detached: true,

@@ -137,6 +137,21 @@ fn the_status_of_a_start_that_fails_is_passed_on() {
     assert_eq!(status.code(), Some(2));
 }
 
+/// In development a master takes each line on stderr for an error of the server.
+#[test]
+fn the_log_goes_to_the_standard_output() {
+    let project = Project::new("log", "no_such_key = 1\n");
+    let mut launcher = project.start(&[BINARY]);
+    launcher.wait_exit(HANG_GUARD).expect("the launcher ends");
+    launcher.wait_output_end();
+    let printed = launcher.transcript();
+    let on = |stream: &str| {
+        let mut lines = printed.lines();
+        lines.any(|line| line.starts_with(stream) && line.contains("no_such_key"))
+    };
+    assert!(on("out|") && !on("err|"), "{printed}");
+}
+
 #[test]
 fn a_gateway_that_is_killed_takes_its_launcher_with_it() {
     use std::os::unix::process::ExitStatusExt as _;
