@@ -3,7 +3,7 @@
 
 const fs = require('fs');
 const path = require('path');
-const { settingsFile } = require('./settingsFile');
+const { FOLDER, settingsFile, settingsName } = require('./settingsFile');
 
 /**
  * Returns the arguments of the binary: the master's words, and the settings that `tangelo init` wrote.
@@ -18,7 +18,12 @@ function commandLine([script, ...words], nodeEnv) {
     return word && word.slice(key.length + 1);
   };
   const env = value('env') || nodeEnv || 'development';
-  const file = settingsFile(path.dirname(main), value('serverType'), env);
+  const type = value('serverType');
+  const file = settingsFile(path.dirname(main), type, env);
+  if (!file) {
+    const wanted = path.join(path.dirname(main), 'config', FOLDER, settingsName(type));
+    console.log(`tangelo: there is no ${wanted}, so all settings have their defaults; run npx tangelo init --write`);
+  }
   const config = file ? ['--config', file] : [];
   return [...config, '--', main, ...words];
 }

@@ -137,6 +137,16 @@ fn the_status_of_a_start_that_fails_is_passed_on() {
     assert_eq!(status.code(), Some(2));
 }
 
+#[test]
+fn a_settings_file_that_is_not_there_is_named() {
+    let project = Project::new("defaults", ALONE);
+    fs::remove_dir_all(project.folder.join("config/tangelo")).expect("our own folder");
+    let mut launcher = project.start(&[BINARY]);
+    launcher.wait_for_line("the file", 0, HANG_GUARD, |line| {
+        line.contains("config/tangelo/connector.toml").then_some(())
+    });
+}
+
 /// In development a master takes each line on stderr for an error of the server.
 #[test]
 fn the_log_goes_to_the_standard_output() {
