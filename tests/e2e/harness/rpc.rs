@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, Error, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -256,7 +257,10 @@ impl Callee {
 
     /// Waits for the next call and returns its id and its text behind the id.
     pub(crate) fn next_call(&mut self) -> (u64, String) {
+        let deadline = Instant::now() + HANG_GUARD;
         loop {
+            // Pings come before each time limit of a read.
+            assert!(Instant::now() < deadline, "no call has come");
             match self.0.next().expect("the gateway is there") {
                 Some(Packet::Publish { payload, .. }) => {
                     let text = String::from_utf8(payload).expect("calls are UTF-8");
