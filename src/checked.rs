@@ -116,16 +116,19 @@ impl CheckedConfig {
 
     /// Returns the strategy of a server type: `route.<type>`, else `route.default`.
     pub(crate) fn strategy(&self, server_type: &str) -> Strategy {
-        let own = self.strategies.get(server_type);
-        let strategy = own.or_else(|| self.strategies.get("default"));
-        strategy.cloned().unwrap_or_default()
+        self.configured(server_type).cloned().unwrap_or_default()
     }
 
     /// Returns true if the delegate sends the messages for a server type on.
     #[inline]
     pub(crate) fn is_delegated(&self, server_type: &[u8]) -> bool {
-        let is_delegated = |name| self.strategy(name) == Strategy::Delegate;
+        let is_delegated = |name| self.configured(name) == Some(&Strategy::Delegate);
         self.has_delegated_types && str::from_utf8(server_type).is_ok_and(is_delegated)
+    }
+
+    fn configured(&self, server_type: &str) -> Option<&Strategy> {
+        let own = self.strategies.get(server_type);
+        own.or_else(|| self.strategies.get("default"))
     }
 }
 
