@@ -5,7 +5,6 @@
 //! moments, and `holds/clock.c` right after the thread has read the clock, as a shard does before and after each
 //! sleep. A failing test prints its seed; `E2E_SEED=… cargo test --test e2e holds::` replays it.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -284,8 +283,10 @@ impl Thread {
             let name = entry.expect("a thread").file_name();
             name.to_str().and_then(|name| name.parse().ok())
         });
-        // The helpers of a shard bear its name too, but come after it.
-        let ids: BTreeSet<u32> = ids.map(|id| id.expect("a number")).collect();
+        // The helpers of a shard bear its name too, but come after it. When the kernel has given the highest id, it
+        // begins again with low ones.
+        let mut ids: Vec<u32> = ids.map(|id| id.expect("a number")).collect();
+        ids.sort_by_key(|id| (*id < pid, *id));
         let named = |name: &str| {
             let folders = ids
                 .iter()
