@@ -189,6 +189,17 @@ fn check_relations(config: &Config) -> Result<(), ValueError> {
         let accepted = "the type of other servers, which have the handlers of this type";
         return Err(ValueError::expected(value, accepted).under("delegate"));
     }
+    if let Some(delegate) = &config.delegate
+        && config.master.is_none()
+        && !config
+            .servers
+            .iter()
+            .any(|server| server.server_type == *delegate)
+    {
+        let accepted =
+            "the type of a server in the list, because without a master no other one comes";
+        return Err(ValueError::expected(format!("{delegate:?}"), accepted).under("delegate"));
+    }
     let routes = config.dictionary.len() + config.handler_routes.len();
     if config.client.use_dict && routes > usize::from(u16::MAX) {
         return Err(ValueError::new(

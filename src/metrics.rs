@@ -137,6 +137,8 @@ counters! {
     RemotesDelegated = "remotes_delegated",
     /// Calls of peers for the delegate that failed: it was not reachable, did not answer in time or had too many calls.
     RemotesUndelegated = "remotes_undelegated",
+    /// Messages of clients that could not be sent to the delegate.
+    MessagesUndelegated = "messages_undelegated",
     /// Ended sessions of which the delegate was not notified.
     DelegateUntold = "delegate_untold",
     /// Messages of the master that tangelo does not know.

@@ -179,6 +179,16 @@ impl Project {
             })?,
         };
         config.servers = callable(&others, &mut config.warnings);
+        if let Some(delegate) = &config.delegate
+            && file.exists()
+            && !config.servers.iter().any(|it| it.server_type == *delegate)
+        {
+            config.warnings.push(format!(
+                "{}: no server has the type {delegate:?}, which delegate names; until the master tells of one, \
+                 its messages get code 500",
+                file.display()
+            ));
+        }
         Ok(own)
     }
 

@@ -54,25 +54,33 @@ impl Shard {
         let theirs = route::server_type(request.route.as_bytes());
         let is_own = theirs == config.server_type.as_bytes();
         let sid = request.session.id();
-        let (server_type, is_first) = match config.delegate.as_deref() {
-            Some(delegate) if is_own || config.is_delegated(theirs) => {
-                // Only a delegate that is told of closed sessions pays for this.
-                let is_told = config.delegate_closed.is_some();
-                (
-                    delegate.as_bytes(),
-                    is_told && !self.clients.is_delegated(sid),
-                )
-            }
-            _ => (theirs, false),
-        };
+        let delegate = config.delegate.as_deref();
+        let delegate = delegate.filter(|_| is_own || config.is_delegated(theirs));
+        // Only a delegate that is told of closed sessions pays for this.
+        let is_first = delegate.is_some()
+            && config.delegate_closed.is_some()
+            && !self.clients.is_delegated(sid);
+        let server_type = delegate.map_or(theirs, str::as_bytes);
         let address = is_first.then(|| self.clients.address(sid)).flatten();
         let forwarded =
             self.peers
                 .forward(&self.core, server_type, request, address.as_ref(), origin);
-        if is_first && forwarded.is_ok() {
-            self.clients.note_delegated(sid);
+        match forwarded {
+            Ok(()) if is_first => self.clients.note_delegated(sid),
+            Ok(()) => {}
+            Err(text) if delegate.is_some() => return Err(self.undelegated(text)),
+            Err(text) => return Err(Failure::new(text)),
         }
-        forwarded.map_err(Failure::new)
+        Ok(())
+    }
+
+    /// Counts and logs a message that cannot be sent to the delegate.
+    #[cold]
+    fn undelegated(&self, cause: &str) -> Failure {
+        self.core.counters().add(Counter::MessagesUndelegated, 1);
+        let delegate = self.core.config.delegate.as_deref().unwrap_or_default();
+        tracing::warn!(delegate, cause, "a message cannot be sent to the delegate");
+        Failure::new(format!("the delegate, {delegate:?}: {cause}"))
     }
 
     /// Acts on a payload from a peer whose link this shard owns.

@@ -210,6 +210,7 @@ fn a_delegate_hears_of_a_session_with_the_first_message_that_reaches_it() {
             let failed = client.request_text(ENTER, "{}");
             assert_eq!(failed, r#"{"code":500}"#);
         }
+        assert_eq!(inside.counter("messages_undelegated"), 2);
         drop(other);
         inside.wait_counter("connections", 2);
         let listener = TcpListener::bind(address).expect("still free");
@@ -273,15 +274,18 @@ fn a_strategy_needs_the_delegate_that_it_names() {
 }
 
 #[test]
-fn a_server_does_not_delegate_to_itself() {
-    let config = Config {
-        delegate: Some("connector".into()),
-        ..Config::default()
-    };
-    let error = Gateway::new(config).start().err().expect("an error");
-    let text = error.to_string();
-    assert!(
-        text.starts_with("delegate = \"connector\": expected the type of other servers"),
-        "{text}"
-    );
+fn a_delegate_is_another_server_that_can_come() {
+    for (delegate, expected) in [
+        ("connector", "the type of other servers"),
+        ("entry", "the type of a server in the list"),
+    ] {
+        let config = Config {
+            delegate: Some(delegate.into()),
+            ..Config::default()
+        };
+        let error = Gateway::new(config).start().err().expect("an error");
+        let text = error.to_string();
+        let start = format!("delegate = {delegate:?}: expected {expected}");
+        assert!(text.starts_with(&start), "{text}");
+    }
 }

@@ -693,3 +693,16 @@ fn weights_are_read() {
         ],
     );
 }
+
+#[test]
+fn a_delegate_without_a_server_is_a_warning_because_one_may_come() {
+    let master = r#"{"development":{"host":"127.0.0.1","port":3005}}"#;
+    let servers = format!(r#"{{"development":{{"connector":[{CONNECTOR}],"chat":[]}}}}"#);
+    let files = [("master.json", master), ("servers.json", &servers)];
+    let config = load_with("c-1", "development", &files, |config| {
+        config.delegate = Some("entry".into());
+    });
+    let expected = "servers.json: no server has the type \"entry\", which delegate names; until the master \
+                    tells of one, its messages get code 500";
+    assert_eq!(config.unwrap().warnings, [expected]);
+}
