@@ -57,13 +57,6 @@ pub(crate) fn wall_clock() -> jiff::Zoned {
         .to_zoned(jiff::tz::TimeZone::system())
 }
 
-/// Returns the resident memory of this process in bytes, or 0 if the kernel does not report it.
-pub(crate) fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
-}
-
 /// Waits for `duration`.
 pub(crate) async fn sleep(duration: Duration) {
     match virtual_clock() {

@@ -26,6 +26,7 @@
 mod entry;
 mod figures;
 mod modules;
+mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use serde_json::{Map, Value, json};
 pub use self::entry::{ServerInfo, ServerList};
 pub use self::figures::{Figures, LoginEntry, Statistics};
 use self::modules::DONE;
+pub use self::usage::{CpuShares, DiskUsage, MachineUsage, ProcessUsage};
 use super::Received;
 use crate::dialect::Dialect;
 use crate::error::LinkFault;
@@ -54,6 +56,8 @@ const JOIN_MAX: Duration = Duration::from_secs(30);
 
 const MASTER_WATCHER: &str = "__masterwatcher__";
 const ONLINE_USER: &str = "onlineUser";
+const NODE_INFO: &str = "nodeInfo";
+const SYSTEM_INFO: &str = "systemInfo";
 
 /// Configuration of the monitor.
 #[derive(Debug, Clone)]
@@ -99,6 +103,8 @@ pub enum MasterEvent {
     AskFigures(FiguresQuestion),
     /// Answer with [`Monitor::answer_statistics`].
     AskStatistics(StatisticsQuestion),
+    /// Answer with [`Monitor::answer_usage`].
+    AskUsage(UsageQuestion),
     /// Stop this server.
     Stop,
     /// Exit with status 255 after 2 s, which leaves the answer time to go out.
@@ -124,6 +130,14 @@ pub struct FiguresQuestion {
 pub struct StatisticsQuestion {
     /// `None`: a notify of `onlineUser`, which wants a notify.
     to: Option<Asked>,
+    connection: u32,
+}
+
+/// A notify that wants the [`MachineUsage`] of this machine and process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UsageQuestion {
+    /// The module that collects it.
+    module: &'static str,
     connection: u32,
 }
 
@@ -243,6 +257,18 @@ impl Monitor {
                 admin::write_notify(out, ONLINE_USER, |out| out.extend_from_slice(&body));
             }
             None => {}
+        }
+    }
+
+    /// Answers a question. Dropped when its connection has ended.
+    pub fn answer_usage(&self, question: &UsageQuestion, usage: &MachineUsage, out: &mut Vec<u8>) {
+        if self.expects(question.connection) {
+            let body = match question.module {
+                NODE_INFO => usage.of_node(&self.config),
+                _ => usage.of_system(),
+            };
+            let body = figures::of_server(&self.config.id, &figures::print(&body));
+            admin::write_notify(out, question.module, |out| out.extend_from_slice(&body));
         }
     }
 

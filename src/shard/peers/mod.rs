@@ -25,6 +25,7 @@ pub(super) mod inbound;
 pub(super) mod link;
 pub(super) mod registry;
 mod unknown;
+mod usage;
 pub(super) mod writer;
 
 use link::Link;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use futures_lite::future;
 
 use super::Peers;
+use super::usage;
 use super::writer::{self, PeerWriter};
 use crate::config::{self, Config};
 use crate::error::{Error, Fault, LinkFault};
@@ -311,7 +312,7 @@ impl Peers {
             }
             MasterEvent::StartOver => tracing::info!("all servers of the cluster have started"),
             MasterEvent::AskFigures(question) => {
-                let rss_bytes = clock::resident_bytes();
+                let rss_bytes = usage::resident_bytes();
                 let figures = Figures {
                     rss_bytes,
                     heap_total_bytes: rss_bytes,
@@ -324,6 +325,16 @@ impl Peers {
                 });
             }
             MasterEvent::AskStatistics(question) => return Some(Order::AnswerStatistics(question)),
+            MasterEvent::AskUsage(question) => match usage::usage() {
+                Ok(usage) => self.send(core, &registry.writer, |out| {
+                    let master = registry.master.borrow();
+                    master.answer_usage(&question, &usage, out);
+                }),
+                Err(error) => {
+                    core.counters().add(Counter::MasterIgnored, 1);
+                    tracing::debug!(%error, "the kernel does not tell the use of this machine");
+                }
+            },
             MasterEvent::Stop | MasterEvent::Restart => {
                 tracing::info!("the master stops this server");
                 (core.stop)(None);

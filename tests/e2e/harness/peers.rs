@@ -7,7 +7,9 @@
 //! started by itself, not by the master: that makes each of them ours to kill, and a master does
 //! not restart such a server.
 
+use std::fs::{self, Permissions};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -167,7 +169,17 @@ impl Cluster {
         self.app.add_config(name, content);
     }
 
-    /// The same with these bytes, whatever they are.
+    /// A command that genuine servers find in the folder `tools/` of the application.
+    pub(crate) fn add_tool(&self, name: &str, script: &str) {
+        let folder = self.app.path.join("tools");
+        fs::create_dir_all(&folder).expect("a folder of our own");
+        let file = folder.join(name);
+        fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("a file of our own");
+        let all = Permissions::from_mode(0o755);
+        fs::set_permissions(file, all).expect("a file of our own");
+    }
+
+    /// A file of `config/` with these bytes, whatever they are.
     pub(crate) fn write_config(&self, name: &str, bytes: &[u8]) {
         self.app.write_config(name, bytes);
     }

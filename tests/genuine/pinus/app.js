@@ -21,6 +21,14 @@ app.set('name', 'tangelo-peer');
 // A file that only the tests of the console write.
 if (require('fs').existsSync(app.getBase() + '/config/systemMonitor.json')) {
   app.enable('systemMonitor');
+  // The commands whose output the pages show; not every machine has them.
+  process.env.PATH = `${app.getBase()}/tools:${process.env.PATH}`;
+  if (app.isMaster()) {
+    // The framework asks all servers every 5 minutes.
+    for (const name of ['systemInfo', 'nodeInfo']) {
+      app.registerAdmin(`${name}EachSecond`, require('pinus-admin').modules[name], { delay: 1, interval: 1 });
+    }
+  }
 }
 
 app.configure('development', 'connector', () => {

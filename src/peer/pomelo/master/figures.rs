@@ -124,7 +124,7 @@ pub(super) fn of_server(id: &str, body: &[u8]) -> Vec<u8> {
     out
 }
 
-fn print(value: &serde_json::Value) -> Vec<u8> {
+pub(super) fn print(value: &serde_json::Value) -> Vec<u8> {
     let mut out = Vec::new();
     json::write_value(&mut out, value);
     out

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::{
     Asked, FiguresQuestion, MasterEvent, Monitor, ServerInfo, ServerList, StatisticsQuestion,
+    UsageQuestion,
 };
-use super::{ONLINE_USER, entry, figures};
+use super::{NODE_INFO, ONLINE_USER, SYSTEM_INFO, entry, figures};
 use crate::wire::json;
 use crate::wire::pomelo::admin::{self, AdminCall};
 
@@ -41,8 +42,8 @@ impl Monitor {
                 self.answer_no_lines(id, body.get("logfile"), out);
                 Some(MasterEvent::Ignored("a log file for the console"))
             }
-            // They come every 300 s; an answer that is not complete throws in the master.
-            ("systemInfo" | "nodeInfo", None) => None,
+            (NODE_INFO, None) => Some(self.ask_usage(NODE_INFO)),
+            (SYSTEM_INFO, None) => Some(self.ask_usage(SYSTEM_INFO)),
             (module, Some(id)) => {
                 let mut error = Vec::new();
                 json::write_string(&mut error, &format!("unknown moduleId:{module}"));
@@ -176,6 +177,13 @@ impl Monitor {
         json::write_value(&mut text, &json!({"logfile": logfile, "dataArray": []}));
         let text = figures::of_server(&self.config.id, &text);
         admin::write_response(out, id, b"null", Some(&text));
+    }
+
+    fn ask_usage(&self, module: &'static str) -> MasterEvent {
+        MasterEvent::AskUsage(UsageQuestion {
+            module,
+            connection: self.connection,
+        })
     }
 
     fn asked(&self, request: &Value) -> Asked {

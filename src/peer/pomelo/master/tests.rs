@@ -546,6 +546,58 @@ fn online_users_are_told_by_a_notify() {
 }
 
 #[test]
+fn the_use_of_the_machine_is_told_by_a_notify_of_its_module() {
+    let mut monitor = Harness::joined(Dialect::Pomelo);
+    for (module, body) in [
+        (
+            "nodeInfo",
+            r#"{"time":"2026-1-2 3:04:05 PM","serverId":"connector-1","serverType":"connector","pid":4040,"cpuAvg":"2.5","memAvg":"0.4","vsz":"900","rss":"7","usr":"1.25","sys":"1.25","gue":"0.00"}"#,
+        ),
+        (
+            "systemInfo",
+            r#"{"hostname":"box","loadavg":[0.1,0.2,0],"totalmem":2048000,"freemem":1024,"iostat":{"date":"2026-1-2 3:04:05 PM","cpu":{"cpu_user":33.33,"cpu_nice":0,"cpu_system":0,"cpu_iowait":0,"cpu_steal":0,"cpu_idle":66.67},"disk":{"tps":0.5,"kb_read":7,"kb_wrtn":8,"kb_read_per":0,"kb_wrtn_per":0}}}"#,
+        ),
+    ] {
+        let Some(MasterEvent::AskUsage(question)) = monitor.tell(module, json!(null)) else {
+            panic!()
+        };
+        let Harness { master, out, .. } = &mut monitor;
+        master.answer_usage(&question, &usage(), out);
+        monitor.answers(&format!(
+            r#"{{"moduleId":"{module}","body":{{"serverId":"connector-1","body":{body}}}}}"#
+        ));
+    }
+}
+
+fn usage() -> MachineUsage {
+    MachineUsage {
+        time: "2026-1-2 3:04:05 PM".into(),
+        host: "box".into(),
+        cpu: CpuShares {
+            user: 100.0 / 3.0,
+            idle: 200.0 / 3.0,
+            ..CpuShares::default()
+        },
+        disk: DiskUsage {
+            transfers_per_second: 0.5,
+            read_kib: 7,
+            written_kib: 8,
+            ..DiskUsage::default()
+        },
+        load: [0.1, 0.2, 0.0],
+        memory_bytes: 2_048_000,
+        free_bytes: 1024,
+        process: ProcessUsage {
+            user: 1.25,
+            system: 1.25,
+            guest: 0.0,
+            virtual_bytes: 900 << 10,
+            resident_bytes: 8191,
+        },
+    }
+}
+
+#[test]
 fn an_answer_never_goes_to_a_later_connection() {
     let mut monitor = Harness::joined(Dialect::Pomelo);
     let Some(MasterEvent::AskFigures(list)) = monitor.ask("__console__", json!({"signal": "list"}))
@@ -652,9 +704,6 @@ fn requests_that_need_javascript_are_refused_or_ignored() {
         if !["onlineUser", "systemInfo"].contains(&module) {
             assert!(ignored(monitor.tell(module, json!({}))));
         }
-    }
-    for module in ["systemInfo", "nodeInfo"] {
-        assert_eq!(monitor.monitor(&json!({"moduleId": module})), None);
     }
     let command = json!({"command": "enable", "reqId": 1, "moduleId": "watchServer", "body": {}});
     assert!(ignored(monitor.monitor(&command)));
@@ -768,6 +817,10 @@ fn feed(monitor: &mut Harness, bytes: &[u8], piece: usize) {
                     monitor
                         .master
                         .answer_statistics(question, &statistics(), &mut monitor.out);
+                }
+                Some(MasterEvent::AskUsage(question)) => {
+                    let Harness { master, out, .. } = &mut *monitor;
+                    master.answer_usage(&question, &usage(), out);
                 }
                 _ => {}
             }
