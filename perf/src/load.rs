@@ -29,6 +29,8 @@ pub(crate) enum Work {
     Request,
     /// Requests that a backend answers
     Forward,
+    /// Requests of the frontend's own type that a backend answers, as its delegate
+    Delegate,
     /// Notifies to a backend: fifteen, and a request behind them
     Notify,
     /// New connections, each closed after its handshake
@@ -171,6 +173,9 @@ impl Options {
             Work::Push | Work::Notify if ceiling => Some(
                 "--kind push and --kind notify do not go with --server ceiling, which has no users and answers no notifies",
             ),
+            Work::Delegate if self.start.server != Kind::Tangelo => {
+                Some("--kind delegate needs --server tangelo, the only one with a delegate")
+            }
             Work::Forward if ceiling && self.start.backend == Backend::Genuine => {
                 Some("--server ceiling needs --backend synthetic, which answers in order")
             }
@@ -195,7 +200,7 @@ impl Options {
             Work::Request | Work::Connect | Work::Heartbeat => Around::Nothing,
             Work::Broadcast => Around::Master,
             // A backend tells which session is whose.
-            Work::Forward | Work::Notify | Work::Push => Around::Backend,
+            Work::Forward | Work::Delegate | Work::Notify | Work::Push => Around::Backend,
         };
         let target = self.start.run(around, &cores)?;
         println!("{} ({cores})", target.name);

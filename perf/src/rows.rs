@@ -245,6 +245,11 @@ pub(crate) static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
 fn closed_loop() -> Vec<Row> {
     const POMELO_BUFFER: Server = ("Pomelo, buffer", "--scheduler buffer --server pomelo");
     const CEILING_BUFFER: Server = (CEILING.0, "--scheduler buffer --server ceiling");
+    const DELEGATE: Server = (
+        "delegate",
+        "--kind delegate --server-arg=--set --server-arg=delegate=chat",
+    );
+    const FORWARD: Server = ("forward", "--kind forward");
     const TANGELO_BUFFER: Server = (TANGELO.0, "--scheduler buffer");
     let websocket = |depth: u32, bound: f64| {
         row(
@@ -304,6 +309,13 @@ fn closed_loop() -> Vec<Row> {
                 cpu(AT_ONCE, better(45.0, POMELO)),
                 cpu(AT_ONCE, better(35.0, PINUS)),
             ],
+        ),
+        row(
+            "delegate-16",
+            "own type, answered by the synthetic backend as delegate, TCP, depth 16",
+            "load --depth 16 --server-arg=--set --server-arg=turn_min=0s",
+            &[DELEGATE, FORWARD],
+            &[cpu(DELEGATE, within(1.05, FORWARD))],
         ),
         row(
             "forward-latency",

@@ -21,6 +21,8 @@ pub(crate) const HANDSHAKE_BODY: &[u8] = br#"{"sys":{"type":"tangelo-perf","vers
 
 /// Route of a request that the server answers itself, and of one that a backend answers.
 pub(crate) const ECHO_ROUTE: &str = "connector.entryHandler.echo";
+/// Route of the frontend's own type, which its delegate answers.
+pub(crate) const DELEGATE_ROUTE: &str = "connector.chatHandler.echo";
 pub(crate) const FORWARD_ROUTE: &str = "chat.chatHandler.echo";
 /// The route of each push.
 pub(crate) const PUSH_ROUTE: &str = "onPerf";

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Options, Work};
 use crate::clients::{Body, Clients, unexpected};
 use crate::measure::{Load, Tally};
-use crate::session::{self, ECHO_ROUTE, FORWARD_ROUTE};
+use crate::session::{self, DELEGATE_ROUTE, ECHO_ROUTE, FORWARD_ROUTE};
 use crate::wire::{self, Framing, refused};
 
 /// Notifies with the one request behind them, whose answer shows that they have arrived: messages of
@@ -39,12 +39,16 @@ impl Exchange {
             transport: options.transport,
             client: true,
         };
-        let is_forwarded = matches!(options.kind, Work::Forward | Work::Notify);
+        let first = match options.kind {
+            Work::Forward | Work::Notify => Some(FORWARD_ROUTE),
+            Work::Delegate => Some(DELEGATE_ROUTE),
+            _ => None,
+        };
         let mut body = Body::new(options.body as usize);
         let clients = Clients::open(address, framing, count, heartbeats, |index, socket| {
             // One alone: a Pinus frontend may lose answers that come with the first one of a link.
-            if is_forwarded && index == 0 {
-                session::check(socket, framing, FORWARD_ROUTE, body.of(1))?;
+            if let (0, Some(route)) = (index, first) {
+                session::check(socket, framing, route, body.of(1))?;
             }
             Ok(())
         })?;
@@ -166,6 +170,7 @@ fn send(work: Work, framing: Framing, out: &mut Vec<u8>, id: u32, body: &[u8]) {
     match work {
         Work::Heartbeat => framing.package(out, wire::HEARTBEAT, b""),
         Work::Forward => wire::request(framing, out, id, FORWARD_ROUTE, body),
+        Work::Delegate => wire::request(framing, out, id, DELEGATE_ROUTE, body),
         Work::Notify => {
             for _ in 1..NOTIFIES {
                 wire::without_id(framing, out, wire::NOTIFY, FORWARD_ROUTE, body);
