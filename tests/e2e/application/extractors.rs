@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tangelo::config::Dialect;
+use tangelo::config::{Dialect, Server};
 use tangelo::handler::{
     App, ClientAddr, Failure, FromMessage, Handshake, Incoming, Json, Outcome, Proto, Reply,
     Request, Route, Router, Session, Sid, State,
@@ -384,6 +384,13 @@ fn a_part_that_a_route_needs_is_missed_at_the_start() {
     async fn takes(_: State<Rc<Missing>>) {}
     let delegating = Config {
         delegate: Some("entry".into()),
+        servers: vec![Server {
+            id: "entry-1".into(),
+            server_type: "entry".into(),
+            host: "127.0.0.1".into(),
+            port: 1,
+            ..Server::default()
+        }],
         ..Config::default()
     };
     for (config, handlers, text) in [
