@@ -16,9 +16,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
-use std::io::{ErrorKind, IoSlice};
-use std::process::{Command, ExitCode, Stdio};
-use std::{env, fs, io, mem};
+use std::io::IoSlice;
+use std::process::{Command, ExitCode};
+use std::{env, fs, mem};
 
 use serde_json::{Value, json};
 use tangelo::client::{ClientEvent, ClientMachine, Rules};
@@ -32,6 +32,13 @@ use tangelo::wire::pomelo::mqtt::{self, Packet};
 use tangelo::wire::pomelo::rpc::{self, Forward, SessionExport};
 use tangelo::wire::websocket::{self, Opcode};
 use tangelo::{Config, Gateway, config};
+
+#[path = "../tests/e2e/harness/debian.rs"]
+#[allow(
+    clippy::disallowed_types,
+    reason = "tests install one program at a time; the ban is for the gateway"
+)]
+mod debian;
 
 // Not mimalloc: where it puts a buffer differs from run to run.
 
@@ -132,7 +139,7 @@ fn main() -> ExitCode {
         FUNCTIONS.iter().for_each(|function| (function.run)(1));
         return ExitCode::SUCCESS;
     }
-    need_valgrind();
+    debian::need("valgrind");
     let counts = FUNCTIONS.iter().map(|function| {
         let stages = count(function);
         let whole = stages.values().sum();
@@ -298,31 +305,6 @@ fn stage_of(file: &str) -> usize {
         false => parts.position(|part| !part.starts_with("src/") && file.contains(part)),
     };
     found.expect("the last stage takes every file")
-}
-
-/// Finds valgrind, or brings it.
-fn need_valgrind() {
-    let asked = Command::new("valgrind")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status();
-    match asked {
-        Ok(status) => return assert!(status.success(), "valgrind --version: {status}"),
-        Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "valgrind: {error}"),
-    }
-    let apt_get = |args: &[&str]| -> io::Result<bool> {
-        let mut command = Command::new("apt-get");
-        command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
-        Ok(command.status()?.success())
-    };
-    let install = || apt_get(&["install", "-y", "--no-install-recommends", "valgrind"]);
-    let installed = install()
-        .and_then(|done| Ok(done || (apt_get(&["update"])? && install()?)))
-        .unwrap_or_default();
-    assert!(
-        installed,
-        "valgrind is needed and could not be installed; on Debian: apt-get install valgrind"
-    );
 }
 
 fn run(name: &str, rounds: u64) {

@@ -8,7 +8,8 @@ const path = require('path');
 function findBinary(env = process.env) {
   if (env.TANGELO_BIN) {
     if (isProgram(env.TANGELO_BIN)) return path.resolve(env.TANGELO_BIN);
-    throw new Error(`TANGELO_BIN = ${env.TANGELO_BIN}: there is no program of this name`);
+    const reason = isFolder(env.TANGELO_BIN) ? 'is a folder; name the program in it' : 'there is no program of this name';
+    throw new Error(`TANGELO_BIN = ${env.TANGELO_BIN}: ${reason}`);
   }
   const folders = (env.PATH || '').split(path.delimiter).filter(Boolean);
   const files = folders.map((folder) => path.join(folder, 'tangelo'));
@@ -24,6 +25,10 @@ function isProgram(file) {
   } catch {
     return false;
   }
+}
+
+function isFolder(file) {
+  return fs.existsSync(file) && fs.statSync(file).isDirectory();
 }
 
 /** A script on PATH is the command of this package: npm and npx put it there under the same name. */

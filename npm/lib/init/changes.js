@@ -15,6 +15,8 @@ class Changes {
     this.check = check;
     /** Names of the files that are, or would be, written. */
     this.files = new Set();
+    /** Whether the project still differs from what `--write` makes of it. */
+    this.areLeft = false;
   }
 
   /** Writes a file of our own. Never over one that a person has changed: the text then goes into `FILE.new`. */
@@ -38,6 +40,7 @@ class Changes {
     }
     const changed = `${file}.tangelo`;
     if (!this.write) {
+      this.areLeft = true;
       this.put(changed, text);
       return;
     }
@@ -51,7 +54,10 @@ class Changes {
   put(file, text) {
     if (read(file) === text) return;
     this.files.add(file);
-    if (this.check) return;
+    if (this.check) {
+      this.areLeft = true;
+      return;
+    }
     fs.mkdirSync(path.dirname(file), { recursive: true });
     fs.writeFileSync(file, text);
   }

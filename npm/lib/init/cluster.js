@@ -20,7 +20,8 @@ const { readConfig } = require('./configFile');
 function environments(project) {
   const found = names(project).map((env) => environment(project, env));
   if (found.length > 0) return found;
-  throw new Failure(`${project.base}: is no project: config/servers.json has no servers`);
+  const file = path.join(project.base, 'config/servers.json');
+  throw new Failure(`${file}: ${readConfig(project, 'servers') ? 'has no servers' : 'is not there'}`);
 }
 
 /** Returns the names of the environments. */

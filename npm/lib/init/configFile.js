@@ -42,11 +42,14 @@ function readConfig(project, name, env) {
 }
 
 function parse(file) {
+  // Node skips a byte order mark too.
+  const text = fs.readFileSync(file, 'utf8').replace(/^\ufeff/, '');
   try {
-    // Node skips a byte order mark too.
-    return JSON.parse(fs.readFileSync(file, 'utf8').replace(/^\ufeff/, ''));
+    return JSON.parse(text);
   } catch (error) {
-    throw new Failure(`${file}: ${error.message}`);
+    const [, position = text.length] = /at position (\d+)/.exec(error.message) || [];
+    const line = text.slice(0, position).split('\n').length;
+    throw new Failure(`${file}:${line}: ${error.message}`);
   }
 }
 
@@ -58,8 +61,10 @@ function run(file) {
     timeout: SCRIPT_TIMEOUT_MS,
   });
   if (status === 0) return JSON.parse(stdout.trimEnd().split('\n').pop());
-  const reason = (stderr || '').split('\n').find((line) => /Error/.test(line));
-  throw new Failure(`${file}: ${reason || 'cannot be loaded'}`);
+  const lines = (stderr || '').split('\n');
+  const place = lines.find((line) => /^\/.+:\d+$/.test(line));
+  const reason = lines.find((line) => /Error/.test(line));
+  throw new Failure(`${place || file}: ${reason || 'cannot be loaded'}`);
 }
 
 module.exports = { readConfig };

@@ -12,11 +12,14 @@ const { Failure } = require('./failure');
 const { print } = require('./json');
 const { Notes } = require('./notes');
 const { USAGE, parse } = require('./options');
-const { findProject } = require('./project');
+const { findProject, isInstalled } = require('./project');
 const { record } = require('./recording');
 const { changeServers, changeTokens, delegateOf } = require('./servers');
 const { settings } = require('./settings');
 const { ownCode } = require('./settings/application');
+
+/** The file that `npm pack` makes of this package. */
+const FILE = `tangelo-${require('../../package.json').version}.tgz`;
 
 /** The files that tangelo reads. */
 const SCRIPTS = ['servers', 'master', 'adminServer', 'dictionary', 'serverProtos', 'clientProtos', 'crons'];
@@ -52,12 +55,11 @@ function init(options) {
   writeServers(project, clusters, frontends, options.only, changes, notes);
   writeTokens(project, clusters, frontends, changes, notes);
   writeScripts(project, clusters, changes, notes);
-  const report = notes.lines(['done', 'decided', 'ask']);
   for (const folder of configFolders(project)) {
-    changes.plain(path.join(folder, FOLDER, 'report.txt'), `${report.join('\n')}\n`);
+    changes.plain(path.join(folder, FOLDER, 'report.txt'), `${notes.report().join('\n')}\n`);
   }
-  tell(project, notes.lines(), changes, options);
-  return options.check && changes.files.size > 0 ? 1 : 0;
+  tell(project, notes, changes, options);
+  return options.check && changes.areLeft ? 1 : 0;
 }
 
 /** Records each type of frontends of one environment. */
@@ -162,12 +164,17 @@ function nameOf({ root }, file) {
   return path.relative(root, file);
 }
 
-function tell(project, lines, changes, { write, check }) {
-  console.log(lines.join('\n'));
+function tell(project, notes, changes, { check }) {
+  const { root, name, version } = project;
+  console.log(`project  ${root}, ${name} ${version}`);
+  console.log(notes.lines(changes.areLeft ? { done: 'to do' } : {}).join('\n'));
   const verb = check ? 'would write' : 'wrote';
   for (const file of changes.files) console.log(`${verb} ${nameOf(project, file)}`);
-  if (changes.files.size === 0) console.log('nothing to change');
-  if (!write && !check) console.log('the files of the project are unchanged; init --write changes them');
+  if (changes.areLeft && !check) console.log('the files of the project are unchanged; init --write changes them');
+  if (!changes.areLeft && changes.files.size === 0) console.log('nothing to change');
+  if (!isInstalled(project)) {
+    console.log(`tangelo is not installed in the project, so its servers cannot start: run npm install ${FILE} in ${root}`);
+  }
 }
 
 module.exports = { main };

@@ -29,9 +29,21 @@ class Notes {
     if (!this.lists[kind].includes(text)) this.lists[kind].push(text);
   }
 
-  /** Returns one line for each note of these kinds. */
-  lines(kinds = Object.keys(this.lists)) {
-    return kinds.flatMap((kind) => this.lists[kind].map((text) => `${kind.padEnd(8)} ${text}`));
+  /**
+   * Returns one line for each note.
+   *
+   * @param {Object<string, string>} names other names of kinds
+   */
+  lines(names = {}) {
+    return Object.entries(this.lists).flatMap(([kind, texts]) => {
+      const name = names[kind] || kind;
+      return texts.map((text) => `${name.padEnd(8)} ${text}`);
+    });
+  }
+
+  /** Returns the lines for the report: they are the same after each run. */
+  report() {
+    return this.lines().filter((line) => !line.startsWith('seen'));
   }
 }
 

@@ -24,7 +24,8 @@ const LIBRARIES = { pomelo: 'lib', pinus: 'dist/lib' };
  */
 
 /** Finds the project in a folder. Throws a Failure. */
-function findProject(dir) {
+function findProject(folder) {
+  const dir = path.resolve(folder);
   const main = MAIN_SCRIPTS.map((name) => path.resolve(dir, name)).find(isFile);
   if (!main) {
     if (['app.ts', 'game-server/app.ts'].some((name) => isFile(path.join(dir, name)))) {
@@ -53,6 +54,16 @@ function findFramework(main, root, dir) {
   throw new Failure(`${dir}: is no project: ${main} has neither pomelo nor pinus installed`);
 }
 
+/** Tells whether Node finds this package from the folder where a master starts its servers. */
+function isInstalled({ main }) {
+  try {
+    createRequire(main).resolve('tangelo/launcher');
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 function dependencies(root) {
   try {
     return JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')).dependencies || {};
@@ -65,4 +76,4 @@ function isFile(file) {
   return fs.existsSync(file) && fs.statSync(file).isFile();
 }
 
-module.exports = { findProject };
+module.exports = { findProject, isInstalled };

@@ -36,7 +36,11 @@ function changeServers(json, { env, master }, withDelegate, only, notes) {
   const types = part(changed, env);
   for (const type of frontendTypes(types)) {
     for (const entry of types[type].filter(isFrontend)) {
-      if (!only || only.includes(entry.id)) start(entry, env, notes);
+      if (!only || only.includes(entry.id)) {
+        start(entry, env, notes);
+      } else if (entry.args === LAUNCHER) {
+        notes.decided(`${env}: ${entry.id} still starts tangelo`, 'an earlier init has changed it; remove its args to take it back');
+      }
     }
   }
   for (const type of withDelegate) {

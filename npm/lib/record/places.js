@@ -12,7 +12,7 @@ const path = require('path');
 function placeOf(error, root) {
   const lines = String(error && error.stack).split('\n');
   for (const line of lines) {
-    const found = /(?:^at |\()((?:file:\/\/)?\/.+?):(\d+)(?::\d+)?\)?$/.exec(line.trim());
+    const found = /(?:^(?:at )?|\()((?:file:\/\/)?\/.+?):(\d+)(?::\d+)?\)?$/.exec(line.trim());
     if (!found) continue;
     const file = found[1].replace('file://', '');
     const inside = path.relative(root, file);

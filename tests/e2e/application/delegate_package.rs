@@ -1,4 +1,4 @@
-//! A connector's own handlers, filters and remotes run in a backend that loads `npm/delegate`, without an edit: clients
+//! A connector's own handlers, filters and remotes run in a backend that loads the delegate of the npm package, without an edit: clients
 //! and backends see what they see of a genuine connector.
 //!
 //! Each test plays the same on the genuine connector and on tangelo, and compares all that was seen.

@@ -4,10 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +17,7 @@ use tangelo::handler::{App, Reply, Router, State};
 use tangelo::pool::Pool;
 
 use crate::harness::client::{Client, HANG_GUARD};
+use crate::harness::debian;
 use crate::harness::gateway::Gateway;
 use crate::harness::inside::Inside;
 use crate::harness::peers::Ports;
@@ -39,7 +37,7 @@ struct Redis {
 
 impl Redis {
     fn start() -> Self {
-        LazyLock::force(&INSTALLED);
+        debian::need("redis-server");
         let ports = Ports::claim();
         let dir = std::env::temp_dir().join(format!("tangelo-e2e-redis-{}", ports.of("redis")));
         fs::create_dir_all(&dir).expect("a temporary directory can be made");
@@ -124,29 +122,6 @@ impl Drop for Redis {
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
-
-/// Finds redis-server, or brings it.
-static INSTALLED: LazyLock<()> = LazyLock::new(|| {
-    let asked = Command::new("redis-server")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status();
-    match asked {
-        Ok(status) => return assert!(status.success(), "redis-server --version: {status}"),
-        Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "redis-server: {error}"),
-    }
-    let apt_get = |args: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
-        command.status().is_ok_and(|status| status.success())
-    };
-    let install = || apt_get(&["install", "-y", "--no-install-recommends", "redis-server"]);
-    let installed = install() || (apt_get(&["update"]) && install());
-    assert!(
-        installed,
-        "redis-server is needed and could not be installed; on Debian: apt-get install redis-server"
-    );
-});
 
 fn log_in(client: &mut Client, token: &str) -> Value {
     let body = json!({ "token": token }).to_string();

@@ -1,16 +1,20 @@
 //! The tools of the tests: `process` starts and stops programs; `peers` is a cluster made of them;
 //! `gateway` is tangelo itself, `frontend` is tangelo or the genuine connector; `inside` is a gateway in
-//! this process; `client` is a player, `rpc` another server; `pause` is a wait of a handler.
+//! this process; `client` is a player, `browser` a player's browser, `rpc` another server; `pause` is a wait of a handler;
+//! `debian` installs programs, `package` the npm package.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 
+pub(crate) mod browser;
 pub(crate) mod bystander;
 pub(crate) mod client;
+pub(crate) mod debian;
 pub(crate) mod frames;
 pub(crate) mod frontend;
 pub(crate) mod gateway;
 pub(crate) mod inside;
+pub(crate) mod package;
 pub(crate) mod pause;
 pub(crate) mod peers;
 pub(crate) mod process;

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::client::HANG_GUARD;
+use crate::harness::package;
 use crate::harness::process::{POLL_INTERVAL, Process};
 use crate::harness::rpc;
 
@@ -38,9 +39,6 @@ pub(crate) const BACKENDS: [&str; 2] = ["chat-1", "chat-2"];
 
 /// The backend that runs the connector's own JavaScript, in clusters of [`Cluster::delegated`].
 pub(crate) const DELEGATE: &str = "entry-1";
-
-/// The package that makes it a delegate.
-const DELEGATE_PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/npm/delegate");
 
 /// The framework that a cluster runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,7 +310,8 @@ impl Cluster {
 
     /// Starts one server and waits until the master knows it and it takes RPC connections.
     fn start_process(&self, id: &str, args: &[String]) -> Process {
-        let require = (id == DELEGATE).then(|| format!("--require={DELEGATE_PACKAGE}"));
+        let package = || package::installed().join("delegate");
+        let require = (id == DELEGATE).then(|| format!("--require={}", package().display()));
         let program = ["app.js", "env=development"].map(str::to_owned);
         let args: Vec<&String> = require.iter().chain(&program).chain(args).collect();
         let mut process = Process::start(id, &self.app.path, "node", &args);

@@ -3,17 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::SOURCE;
 use super::project::Project;
 use crate::harness::client::HANG_GUARD;
+use crate::harness::package;
 use crate::harness::peers::Dialect;
 use crate::harness::process::Process;
 
-/// Runs `tangelo init` of the sources. Returns its status and all that it printed.
+/// Runs `tangelo init`. Returns its status and all that it printed.
 fn init(args: &[&str]) -> (Option<i32>, String) {
-    let command = format!("{SOURCE}/bin/tangelo.js");
-    let args = [&[command.as_str(), "init"], args].concat();
-    let mut process = Process::start("init", Path::new("/"), "node", &args);
+    let args = [&["--no-install", "tangelo", "init"], args].concat();
+    let mut process = Process::start("init", package::project(), "npx", &args);
     let status = process.wait_exit(HANG_GUARD).expect("init ends");
     process.wait_output_end();
     (status.code(), process.transcript())
@@ -65,6 +64,12 @@ fn a_folder_that_is_no_project_is_one_line() {
     );
     let other = Folder::new("other", &[("app.js", ""), ("package.json", "{}")]);
     refused(&other.0, "is no project");
+    let (_, printed) = init(&["."]);
+    let here = package::project().display();
+    assert!(
+        printed.contains(&format!("{here}: is no project")),
+        "{printed}"
+    );
     let typescript = Folder::new("typescript", &[("app.ts", "")]);
     refused(&typescript.0, "app.ts is not built yet");
 }
@@ -95,6 +100,28 @@ fn a_main_script_that_throws_or_never_starts_is_one_line_with_its_place() {
         &project.root,
         "ends with status 3 before it calls app.start",
     );
+    fs::write(&script, format!("// One.\n)\n{app}")).expect("ours");
+    refused(&project.root, "throws: Unexpected token ')' (app.js:2)");
+}
+
+#[test]
+fn a_file_that_is_not_there_or_not_json_is_one_line_with_its_place() {
+    let project = Project::unpack(Dialect::Pomelo);
+    let servers = project.root.join("config/servers.json");
+    fs::write(&servers, "{\n  \"a\": 1\n  \"b\": 2\n}").expect("ours");
+    refused(&project.root, "config/servers.json:3: Expected ','");
+    fs::write(&servers, "{\n  \"a\": 1,\n").expect("ours");
+    refused(&project.root, "config/servers.json:3: ");
+    fs::write(&servers, "{}").expect("ours");
+    refused(&project.root, "config/servers.json: has no servers");
+    fs::remove_file(&servers).expect("written before");
+    refused(&project.root, "config/servers.json: is not there");
+    fs::write(
+        servers.with_extension("js"),
+        "module.exports = {\n  a: ,\n};",
+    )
+    .expect("ours");
+    refused(&project.root, "config/servers.js:2: SyntaxError");
 }
 
 #[test]
@@ -120,8 +147,19 @@ fn a_second_run_changes_nothing_and_a_check_says_so() {
     );
     assert!(!project.root.join("config/tangelo").exists());
 
+    assert!(
+        printed.contains("\nout| to do    development: connector-server-1 starts"),
+        "{printed}"
+    );
+    assert!(!printed.contains("out| done "), "{printed}");
+
     // Without --write the project's own files stay.
-    succeeds(root, &[]);
+    for _ in 0..2 {
+        let printed = succeeds(root, &[]);
+        assert!(printed.contains("init --write changes them"), "{printed}");
+        assert!(!printed.contains("nothing to change"), "{printed}");
+        assert!(!printed.contains("out| done "), "{printed}");
+    }
     assert_eq!(project.read("config/servers.json"), before);
     assert_ne!(project.read("config/servers.json.tangelo"), before);
 
@@ -142,10 +180,18 @@ fn a_second_run_changes_nothing_and_a_check_says_so() {
     assert_eq!(tokens[1]["type"], "connectorDelegate");
     assert_eq!(tokens[1]["token"], tokens[0]["token"]);
 
-    for word in ["--check", "--write"] {
-        let printed = succeeds(root, &[word]);
+    for words in [&["--check"], &["--write"], &[][..]] {
+        let printed = succeeds(root, words);
         assert!(printed.contains("nothing to change"), "{printed}");
+        assert!(!printed.contains("init --write changes them"), "{printed}");
+        assert!(
+            printed.contains("tangelo is not installed in the project"),
+            "{printed}"
+        );
     }
+    project.install();
+    let printed = succeeds(root, &["--check"]);
+    assert!(!printed.contains("is not installed"), "{printed}");
 
     // A file that a person has changed stays as it is.
     let settings = root.join("config/tangelo/connector.toml");
@@ -158,4 +204,18 @@ fn a_second_run_changes_nothing_and_a_check_says_so() {
         "{printed}"
     );
     assert_eq!(fs::read_to_string(&settings).expect("still there"), text);
+}
+
+#[test]
+fn a_narrower_only_names_the_servers_that_an_earlier_one_has_moved() {
+    let project = Project::plain(Dialect::Pomelo);
+    project.add_connector();
+    succeeds(&project.root, &["--write"]);
+    let moved = project.read("config/servers.json");
+    let printed = succeeds(&project.root, &["--write", "--only", "connector-server-2"]);
+    assert!(
+        printed.contains("development: connector-server-1 still starts tangelo"),
+        "{printed}"
+    );
+    assert_eq!(project.read("config/servers.json"), moved);
 }

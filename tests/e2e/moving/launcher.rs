@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::SOURCE;
 use crate::harness::client::{Client, HANG_GUARD};
 use crate::harness::free_address;
 use crate::harness::gateway::Turn;
+use crate::harness::package::installed;
 use crate::harness::peers::wait_for;
 use crate::harness::process::Process;
 
@@ -43,7 +43,7 @@ impl Project {
 
     /// Starts the server as a master does.
     fn start(&self, environment: &[&str]) -> Process {
-        self.start_by(environment, &format!("--require={SOURCE}/launcher.js"))
+        self.start_by(environment, &format!("--require={}", launcher()))
     }
 
     fn start_by(&self, environment: &[&str], args: &str) -> Process {
@@ -77,6 +77,10 @@ impl Drop for Project {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+fn launcher() -> String {
+    installed().join("launcher.js").display().to_string()
 }
 
 /// Waits until the gateway of a launcher listens.
@@ -191,11 +195,15 @@ fn the_binary_is_that_of_the_variable_else_the_first_on_path_that_is_no_script()
         launcher,
         "TANGELO_BIN = /nowhere/tangelo: there is no program of this name",
     );
+    refuses(
+        project.start(&["TANGELO_BIN=/usr"]),
+        "TANGELO_BIN = /usr: is a folder; name the program in it",
+    );
 
     // npm puts the command of the package on PATH, under the same name.
     let folder = project.folder.join("bin");
     fs::create_dir(&folder).expect("a new folder");
-    let command = Path::new(SOURCE).join("bin/tangelo.js");
+    let command = installed().join("bin/tangelo.js");
     std::os::unix::fs::symlink(command, folder.join("tangelo")).expect("a new name");
     let node = std::env::var("PATH").expect("a PATH");
     let without = format!("PATH={}:{node}", folder.display());
@@ -223,7 +231,7 @@ fn refuses(mut launcher: Process, text: &str) {
 #[test]
 fn the_launcher_may_be_the_main_script_and_the_projects_script_its_first_word() {
     let project = Project::new("main", ALONE);
-    let launcher = project.start_by(&[BINARY], &format!("{SOURCE}/launcher.js"));
+    let launcher = project.start_by(&[BINARY], &launcher());
     let mut launcher = wait_listening(launcher);
     drop(Client::tcp(project.address).open());
     launcher.signal("TERM");

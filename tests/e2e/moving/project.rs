@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::package::packed;
+use crate::harness::browser::{Browser, serve};
 use crate::harness::client::HANG_GUARD;
 use crate::harness::gateway::Turn;
+use crate::harness::package;
 use crate::harness::peers::{AppDir, BACKENDS, Dialect, MASTER, Ports, copy, loopback};
 use crate::harness::process::Process;
 
@@ -31,10 +32,22 @@ impl Project {
     /// Unpacks the template of a framework, and builds it if it needs that.
     pub(super) fn unpack(dialect: Dialect) -> Self {
         let project = Self::plain(dialect);
-        if dialect == Dialect::Pinus {
-            project.run("npm", &["run", "build"]);
-        }
+        project.build();
         project
+    }
+
+    /// Unpacks a template and puts a chat in the place of its application and of its page.
+    pub(super) fn chat(dialect: Dialect) -> Self {
+        let project = Self::plain(dialect);
+        project.replace_by_chat();
+        project.build();
+        project
+    }
+
+    fn build(&self) {
+        if self.dialect == Dialect::Pinus {
+            self.run("npm", &["run", "build"]);
+        }
     }
 
     /// Unpacks the template and gives it ports of its own.
@@ -46,7 +59,9 @@ impl Project {
         let (app, node_modules) = AppDir::empty(peer);
         let root = app.path.join("game-server");
         let framework = node_modules.join(dialect.name());
-        copy(&framework.join("template/game-server"), &root);
+        for name in ["game-server", "web-server"] {
+            copy(&framework.join("template").join(name), &app.path.join(name));
+        }
         // Other tests have the same files, but npm writes into this one.
         run(
             &root,
@@ -80,12 +95,28 @@ impl Project {
         fs::write(&file, text).expect("a file of our own");
     }
 
-    /// Puts an application of `tests/genuine/` in the place of the template's, with the backends that it needs.
-    pub(super) fn replace_by_chat(&self) {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/genuine/chat");
-        for name in ["app.js", "app"] {
+    fn replace_by_chat(&self) {
+        let genuine = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/genuine");
+        let (source, main) = match self.dialect {
+            Dialect::Pomelo => (genuine.join("chat"), "app.js"),
+            Dialect::Pinus => (genuine.join("chat-pinus"), "app.ts"),
+        };
+        fs::remove_dir_all(self.root.join("app")).expect("the template has it");
+        for name in [main, "app"] {
             copy(&source.join(name), &self.root.join(name));
         }
+        let public = self.root.with_file_name("web-server").join("public");
+        copy(&genuine.join("chat/web"), &public);
+        let said = json!({"required string content": 1, "required string target": 2});
+        let chat = json!({
+            "required string from": 1, "required string msg": 2, "required string target": 3,
+        });
+        self.write("config/dictionary.json", &json!(["onChat"]));
+        self.write(
+            "config/clientProtos.json",
+            &json!({"chat.chatHandler.send": said}),
+        );
+        self.write("config/serverProtos.json", &json!({"onChat": chat}));
         let mut servers = self.read("config/servers.json");
         let chats =
             BACKENDS.map(|id| json!({"id": id, "host": "127.0.0.1", "port": self.ports.of(id)}));
@@ -153,20 +184,15 @@ impl Project {
         }
     }
 
-    /// Installs the packed npm package, with no other source than that file and the installed packages.
+    /// Installs the npm package.
     pub(super) fn install(&self) {
-        let args = [
-            "install",
-            "--offline",
-            "--no-save",
-            "--no-package-lock",
-            "--no-audit",
-            "--no-fund",
-        ];
-        self.run(
-            "npm",
-            &[&args[..], &["--ignore-scripts", path_text(packed())]].concat(),
-        );
+        package::install(&self.root);
+    }
+
+    /// Starts a browser for the web page of the project, with these ports in place of those that the template has.
+    pub(super) fn browser(&self) -> Browser {
+        let page = serve(self.root.with_file_name("web-server").join("public"));
+        Browser::start(&[("127.0.0.1:3001", page), ("127.0.0.1:3010", self.address())])
     }
 
     /// Runs `npx --no-install tangelo` with these words, which must succeed. Returns its output.

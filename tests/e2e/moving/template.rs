@@ -6,11 +6,13 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::project::Project;
+use crate::harness::browser::{Browser, Page};
 use crate::harness::client::{Client, HANG_GUARD};
 use crate::harness::peers::{Dialect, wait_for};
 use crate::harness::process::Process;
 
 const ENTRY: &str = "connector.entryHandler.entry";
+const PAGE: &str = "http://127.0.0.1:3001/index.html";
 const ANSWER: &str = r#"{"code":200,"msg":"game server is ok."}"#;
 
 /// Does what `docs/moving-from-pomelo.md` says, and prints the time.
@@ -41,8 +43,12 @@ fn a_template_moves(dialect: Dialect) {
         let answer = client.request_text(ENTRY, r#""hello""#);
         answer.contains("game server").then_some(answer)
     });
-    println!("{dialect:?}: {:.1} s", begin.elapsed().as_secs_f64());
     assert_eq!(answer, ANSWER);
+    let mut browser = project.browser();
+    let page = browser.open(PAGE);
+    browser.click(&page, "test");
+    assert_eq!(browser.dialog(&page), "game server is ok.");
+    println!("{dialect:?}: {:.1} s", begin.elapsed().as_secs_f64());
     assert!(project.scripts() == scripts, "a script has changed");
 }
 
@@ -105,13 +111,12 @@ fn one_connector_moves_beside_a_genuine_one_and_back() {
     assert_eq!(gateways(&master), 0, "{}", master.transcript());
 }
 
-/// A handler there binds and sets without waiting, asks `sessionService`, listens for the end of the session, and a
-/// route function chooses the backend by the room.
-#[test]
-fn a_chat_moves_without_a_change_of_its_scripts() {
-    let project = Project::plain(Dialect::Pomelo);
-    project.replace_by_chat();
+/// Two browsers chat. A handler there binds and sets without waiting, asks `sessionService` and listens for the end of
+/// the session, a route function chooses the backend by the room, and chat messages are protobuf with codes for routes.
+fn a_chat_moves(dialect: Dialect) {
+    let project = Project::chat(dialect);
     let scripts = project.scripts();
+    let begin = Instant::now();
     project.install();
     let printed = project.tangelo(&["init", "--write"]);
     assert!(
@@ -120,46 +125,54 @@ fn a_chat_moves_without_a_change_of_its_scripts() {
     );
     let _master = started(&project);
 
-    let enter = |name: &str| {
-        // Code 500 until all servers know each other.
-        wait_for("a place in the room", || {
-            let mut client = Client::websocket(project.address()).open();
-            let body = json!({"username": name, "rid": "lobby"}).to_string();
-            let answer = client.request_text("connector.entryHandler.enter", body);
-            answer.contains("users").then_some((client, answer))
-        })
-    };
-    let (mut ann, answer) = enter("ann");
-    assert_eq!(answer, r#"{"users":["ann"]}"#);
-    let (mut bob, _) = enter("bob");
-    assert_eq!(pushed(&mut ann, "onAdd"), r#"{"user":"bob"}"#);
-    let mut twice = Client::websocket(project.address()).open();
-    let body = json!({"username": "bob", "rid": "lobby"}).to_string();
-    let answer = twice.request_text("connector.entryHandler.enter", body);
-    assert_eq!(answer, r#"{"code":500,"error":true}"#);
+    let mut browser = project.browser();
+    let ann = browser.open(PAGE);
+    wait_for("a place in the room", || {
+        // The room is closed until all servers know each other.
+        let shown = enter(&mut browser, &ann, "ann");
+        shown.contains("lobby: ann").then_some(())
+    });
+    let bob = browser.open(PAGE);
+    let shown = enter(&mut browser, &bob, "bob");
+    assert!(shown.contains("lobby: ann,bob"), "{shown}");
+    browser.wait_for_text(&ann, "bob is here");
+    let other = browser.open(PAGE);
+    let shown = enter(&mut browser, &other, "bob");
+    assert!(shown.contains("lobby: the name is taken"), "{shown}");
 
-    let said = json!({"content": "hi", "target": "*"}).to_string();
-    let answer = bob.request_text("chat.chatHandler.send", said);
-    assert!(
-        answer.starts_with(r#"{"room":"lobby","by":"chat-"#),
-        "{answer}"
-    );
-    let chat = r#"{"from":"bob","msg":"hi","target":"*"}"#;
-    for client in [&mut ann, &mut bob] {
-        assert_eq!(pushed(client, "onChat"), chat);
+    browser.fill(&bob, "text", "hi");
+    browser.click(&bob, "send");
+    browser.wait_for_text(&bob, "sent to lobby");
+    for page in [&ann, &bob] {
+        browser.wait_for_text(page, "bob: hi");
+        let protobuf = b"\n\x03bob\x12\x02hi\x1a\x01*";
+        browser.wait_for_frame(page, |frame| {
+            frame.get(4) == Some(&PUSH_BY_CODE) && frame.ends_with(protobuf)
+        });
     }
-    drop(bob);
-    assert_eq!(pushed(&mut ann, "onLeave"), r#"{"user":"bob"}"#);
+    browser.close(bob);
+    browser.wait_for_text(&ann, "bob has left");
+    println!("{dialect:?}: {:.1} s", begin.elapsed().as_secs_f64());
     assert!(project.scripts() == scripts, "a script has changed");
 }
 
-/// Waits for a push of this route. Of a backend's first push Pomelo takes the receivers when it sends it, so one who
-/// enters may hear of himself.
-fn pushed(client: &mut Client, route: &str) -> String {
-    loop {
-        let (found, body) = client.next_push();
-        if found == route {
-            return String::from_utf8(body).expect("bodies are UTF-8");
-        }
-    }
+/// The first byte of a message: a push whose route is a code of the dictionary.
+const PUSH_BY_CODE: u8 = 0b111;
+
+/// Enters the room `lobby` by the page, which then shows what came of it.
+fn enter(browser: &mut Browser, page: &Page, name: &str) -> String {
+    browser.fill(page, "name", name);
+    browser.fill(page, "room", "lobby");
+    browser.click(page, "enter");
+    browser.wait_for_text(page, "lobby: ")
+}
+
+#[test]
+fn a_chat_of_browsers_moves_in_pomelo_without_a_change_of_its_scripts() {
+    a_chat_moves(Dialect::Pomelo);
+}
+
+#[test]
+fn a_chat_of_browsers_moves_in_pinus_without_a_change_of_its_scripts() {
+    a_chat_moves(Dialect::Pinus);
 }

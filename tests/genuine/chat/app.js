@@ -28,7 +28,12 @@ const app = pomelo.createApp();
 app.set('name', 'tangelo-chat');
 
 app.configure('development', 'connector', () => {
-  app.set('connectorConfig', { connector: pomelo.connectors.hybridconnector });
+  app.set('connectorConfig', {
+    connector: pomelo.connectors.hybridconnector,
+    heartbeat: 30,
+    useDict: true,
+    useProtobuf: true,
+  });
   app.route('chat', byRoom);
 });
 
