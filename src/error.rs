@@ -125,6 +125,12 @@ macro_rules! close_reasons {
                 match self { $(Self::$reason { .. } => Index::$reason as usize,)* }
             }
 
+            /// Returns the reason in one word, as in the name of its counter: for a log line.
+            pub fn name(self) -> &'static str {
+                let counter = Self::COUNTERS[self.index()];
+                counter.strip_prefix("closed_").unwrap_or(counter)
+            }
+
             /// Returns the side that ends the connection.
             pub fn side(self) -> Side {
                 match self { $(Self::$reason { .. } => Side::$side,)* }
@@ -187,6 +193,37 @@ close_reasons! {
 }
 
 impl CloseReason {
+    /// Returns whether the client broke the protocol, or takes no more bytes.
+    pub fn is_offence(self) -> bool {
+        match self {
+            Self::PackageType
+            | Self::PackageTooLong
+            | Self::PackageCount
+            | Self::PackageKick
+            | Self::MessageCut
+            | Self::MessageId
+            | Self::MessageBody
+            | Self::NotForwarded
+            | Self::WebSocket(_)
+            | Self::Http
+            | Self::HttpTooLong
+            | Self::HttpBadUpgrade
+            | Self::OutboxFull => true,
+            Self::Left
+            | Self::Socket
+            | Self::HttpAnswered
+            | Self::HttpNoUpgrade
+            | Self::Health
+            | Self::Handshake
+            | Self::HeartbeatTimeout
+            | Self::IdleTimeout
+            | Self::Kicked
+            | Self::MaxConnections
+            | Self::Stopping
+            | Self::Blacklisted => false,
+        }
+    }
+
     /// Returns whether the client takes no more bytes, so that waiting ones are dropped.
     pub fn drops_output(self) -> bool {
         matches!(self, Self::OutboxFull | Self::Socket)

@@ -13,7 +13,7 @@ use crate::ids::Sid;
 use crate::metrics::Counter;
 use crate::net::socket::Socket;
 use crate::push::{Framing, Outbox};
-use crate::session::{BindError, Identity};
+use crate::session::{BindError, Identity, Uid};
 use crate::shard::{Core, Shard};
 use crate::time::ShardTime;
 use crate::wire::{handshake, package};
@@ -409,6 +409,26 @@ impl Clients {
     }
 
     // ---- The end ----
+
+    /// Logs the end of a connection: of a client that broke the protocol as `info`, of each other one as `debug`.
+    pub(in crate::shard) fn log_closed(
+        &self,
+        sid: Sid,
+        reason: CloseReason,
+        kick: Option<&str>,
+        uid: Option<&Uid>,
+    ) {
+        let (reason, is_offence) = (reason.name(), reason.is_offence());
+        if !is_offence && !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let (session, address) = (tracing::field::display(sid), self.address_for_log(sid));
+        let uid = uid.map(Uid::json);
+        match is_offence {
+            true => tracing::info!(session, address, uid, reason, "a client broke the protocol"),
+            false => tracing::debug!(session, address, uid, reason, kick, "a client is closed"),
+        }
+    }
 
     /// Closes a connection: it reads no more bytes; the text of a kick goes out as a package. `None` when it was closed
     /// already, or is gone.

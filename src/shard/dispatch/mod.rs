@@ -417,6 +417,8 @@ impl Shard {
             counted,
             delegated,
         } = closed;
+        self.clients
+            .log_closed(sid, reason, kick, identity.uid.as_ref());
         if identity.uid.is_some() {
             self.report_unbound(sid);
         }

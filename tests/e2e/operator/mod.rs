@@ -1,5 +1,6 @@
 //! An operator's view: the command line, signals, the log, limits, and threads that are pinned, held or idle.
 
+mod closes;
 mod holds;
 mod idle;
 mod pause;
