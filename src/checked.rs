@@ -54,12 +54,23 @@ pub(crate) struct CheckedConfig {
     pub(crate) selector: Selector,
     /// Filters and crons.
     pub(crate) handler_rules: HandlerRules,
-    /// Service and method of `delegate_closed`.
-    pub(crate) delegate_closed: Option<(String, String)>,
+    /// The remote `delegate_closed`.
+    pub(crate) delegate_closed: Option<Remote>,
+    /// The remote `delegate_handshake`.
+    pub(crate) delegate_handshake: Option<Remote>,
+    /// The remote `delegate_blacklist`.
+    pub(crate) delegate_blacklist: Option<Remote>,
     /// `[route]`, by server type.
     strategies: BTreeMap<String, Strategy>,
     /// A strategy is `delegate`.
     has_delegated_types: bool,
+}
+
+/// A remote of the delegate.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    pub(crate) service: String,
+    pub(crate) method: String,
 }
 
 impl Deref for CheckedConfig {
@@ -103,7 +114,9 @@ impl CheckedConfig {
                 .map_err(|(key, text)| ValueError::new(key, text))?,
             handler_rules: HandlerRules::parse(&config)
                 .map_err(|(key, text)| ValueError::new(key, text))?,
-            delegate_closed: delegate_closed(&config)?,
+            delegate_closed: remote(&config, "delegate_closed", &config.delegate_closed)?,
+            delegate_handshake: remote(&config, "delegate_handshake", &config.delegate_handshake)?,
+            delegate_blacklist: remote(&config, "delegate_blacklist", &config.delegate_blacklist)?,
             has_delegated_types: strategies
                 .values()
                 .any(|known| *known == Strategy::Delegate),
@@ -137,20 +150,26 @@ fn rule(key: &'static str) -> impl Fn(String) -> ValueError {
     move |reason| ValueError::new(key, reason)
 }
 
-fn delegate_closed(config: &Config) -> Result<Option<(String, String)>, ValueError> {
-    let Some(remote) = &config.delegate_closed else {
+/// Reads a key that names a remote of the delegate.
+fn remote(
+    config: &Config,
+    key: &str,
+    remote: &Option<String>,
+) -> Result<Option<Remote>, ValueError> {
+    let Some(remote) = remote else {
         return Ok(None);
     };
-    let wrong = |accepted: &str| {
-        ValueError::expected(format!("{remote:?}"), accepted).under("delegate_closed")
-    };
+    let wrong = |accepted: &str| ValueError::expected(format!("{remote:?}"), accepted).under(key);
     let Some((service, method)) = remote_parts(remote) else {
         return Err(wrong(r#"service.method, such as "entryRemote.closed""#));
     };
     if config.delegate.is_none() {
         return Err(wrong("delegate to be set too"));
     }
-    Ok(Some((service.into(), method.into())))
+    Ok(Some(Remote {
+        service: service.into(),
+        method: method.into(),
+    }))
 }
 
 fn check_relations(config: &Config) -> Result<(), ValueError> {

@@ -139,6 +139,10 @@ counters! {
     RemotesUndelegated = "remotes_undelegated",
     /// Messages of clients that could not be sent to the delegate.
     MessagesUndelegated = "messages_undelegated",
+    /// Handshakes for the delegate that it did not answer: it was not reachable, was late or had too many calls.
+    HandshakesUndelegated = "handshakes_undelegated",
+    /// Questions for the delegate's blacklist without a list as the answer.
+    BlacklistsMissed = "blacklists_missed",
     /// Ended sessions of which the delegate was not notified.
     DelegateUntold = "delegate_untold",
     /// Messages of the master that tangelo does not know.

@@ -2,6 +2,7 @@
 'use strict';
 
 const AllSessions = require('./allSessions');
+const { answerHandshake, blacklist } = require('./connectorConfig');
 const loadLifecycles = require('./lifecycle');
 const Outstanding = require('./outstanding');
 const View = require('./view');
@@ -14,13 +15,22 @@ const CHECKED_AT_A_TIME = 50;
 const FORGET_MS = 60000;
 
 module.exports = class Delegate {
-  constructor(framework, app, types) {
+  constructor(framework, app, types, configs) {
     this.framework = framework;
     this.app = app;
     this.types = types;
+    this.configs = configs;
     this.views = new Map(); // by the id of the frontend
     this.outstanding = new Outstanding();
-    this.notices = { user: { tangelo: { closed: (session, cb) => this.closed(session, cb) } } };
+    this.notices = {
+      user: {
+        tangelo: {
+          closed: (session, cb) => this.closed(session, cb),
+          handshake: (session, message, cb) => this.handshake(session, message, cb),
+          blacklist: (frontend, cb) => this.blacklist(frontend, cb),
+        },
+      },
+    };
     this.watchCalls();
     app.set('sessionService', new AllSessions(this.views), true);
     loadLifecycles(app, types);
@@ -50,7 +60,7 @@ module.exports = class Delegate {
       return false;
     }
     const { frontendId } = session;
-    const { serverType = this.types[0] } = this.app.servers[frontendId] || {};
+    const serverType = this.typeOf(frontendId) || this.types[0];
     const answer = (...results) => this.outstanding.after(frontendId, () => cb(...results));
     this.view(frontendId, this.types.includes(type) ? type : serverType).handle(message, session, answer);
     return true;
@@ -80,6 +90,31 @@ module.exports = class Delegate {
     }
   }
 
+  // Answers a client's handshake by the functions of its frontend's `connectorConfig`.
+  handshake({ id, frontendId, remoteAddress }, message, cb) {
+    return answered(cb, this.asConnector(frontendId, (config) => answerHandshake(config, message, { id, remoteAddress })));
+  }
+
+  // Returns the list of the frontend's `blacklistFun`.
+  blacklist({ frontendId }, cb) {
+    return answered(cb, this.asConnector(frontendId, blacklist));
+  }
+
+  // Runs code of a frontend's connector.
+  async asConnector(id, work) {
+    const type = this.typeOf(id);
+    if (!type) {
+      throw new Error(`the master has not told of ${id} yet`);
+    }
+    return this.view(id, type).run(() => work(this.configs.get(type) || {}));
+  }
+
+  // Returns the type of a frontend, if it is known.
+  typeOf(id) {
+    const [first, ...more] = this.types;
+    return this.app.servers[id] ? this.app.servers[id].serverType : (more.length === 0 && first);
+  }
+
   // Ends sessions whose notice was lost, a few at a time.
   check() {
     for (const [id, view] of this.views) {
@@ -94,7 +129,7 @@ module.exports = class Delegate {
   view(id, type) {
     let view = this.views.get(id);
     if (!view) {
-      view = new View(this.framework, this.app, type, id);
+      view = new View(this.framework, this.app, type, id, this.configs.get(type));
       this.views.set(id, view);
     }
     return view;
@@ -128,3 +163,8 @@ module.exports = class Delegate {
     this.outstanding.forget(id);
   }
 };
+
+// Answers a call: Pomelo gives a callback, Pinus takes a promise.
+function answered(cb, result) {
+  return cb ? result.then((value) => cb(null, value), cb) : result;
+}

@@ -8,7 +8,7 @@ const FrontendSession = require('./frontendSession');
 const SessionService = require('./sessionService');
 
 module.exports = class View {
-  constructor(framework, app, type, id) {
+  constructor(framework, app, type, id, connectorConfig) {
     this.pid = (app.servers[id] || {}).pid;
     this.sessions = new SessionService(app, id);
     const own = {
@@ -18,7 +18,7 @@ module.exports = class View {
       sessionService: this.sessions,
       channelService: new framework.ChannelService(app, app.get('channelConfig')),
     };
-    const settings = Object.assign(Object.create(app.settings), own);
+    const settings = Object.assign(Object.create(app.settings), own, { connectorConfig });
     this.app = Object.assign(Object.create(app), own, { settings });
     this.run(() => {
       this.services = services(framework, this.app);

@@ -10,7 +10,7 @@ use regex::{RegexSet, RegexSetBuilder};
 
 use crate::limits::{BLACKLIST_BYTES_MAX, BLACKLIST_MAX};
 
-/// The expressions of the configuration, of its file and of the master's console, compiled once.
+/// The expressions of the configuration, of its file, of the delegate and of the master's console, compiled once.
 ///
 /// Bound: `limits::BLACKLIST_MAX` expressions, `limits::BLACKLIST_BYTES_MAX` compiled.
 /// Cost:  one pass over the address for all of them.
@@ -18,6 +18,7 @@ use crate::limits::{BLACKLIST_BYTES_MAX, BLACKLIST_MAX};
 pub struct HostFilter {
     configured: Vec<String>,
     file: Vec<String>,
+    delegate: Vec<String>,
     console: Vec<String>,
     /// All expressions.
     set: RegexSet,
@@ -72,6 +73,22 @@ impl HostFilter {
         .compiled()
     }
 
+    /// Replaces the expressions of the delegate. Returns the invalid ones, which are left out.
+    pub fn with_delegate(
+        &self,
+        list: &[String],
+    ) -> (Result<Self, BadExpression>, Vec<BadExpression>) {
+        let (mut filter, mut bad) = (self.clone(), Vec::new());
+        filter.delegate.clear();
+        for expression in list {
+            match check(expression, 0) {
+                Ok(()) => filter.delegate.push(expression.clone()),
+                Err(error) => bad.push(error),
+            }
+        }
+        (filter.compiled(), bad)
+    }
+
     /// Adds expressions of the console. Returns the invalid ones, which are left out.
     pub fn with_console(
         &self,
@@ -94,6 +111,7 @@ impl HostFilter {
             .configured
             .iter()
             .chain(&self.file)
+            .chain(&self.delegate)
             .chain(&self.console);
         let count = all.clone().count();
         let too_much = |text: String| BadExpression { line: 0, text };
@@ -191,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_replaces_the_one_before_and_the_console_adds() {
+    fn file_and_delegate_replace_their_list_and_the_console_adds() {
         let filter = filter(&["^1$"]).unwrap();
         let filter = filter.with_file("# a list\n\n ^2$ \n^3$").unwrap();
         let error = filter.with_file("^4$\n[").unwrap_err();
@@ -207,6 +225,12 @@ mod tests {
         let filter = filter.with_file("^5$").unwrap();
         let refused = ["1", "2", "3", "4", "5"].map(|address| filter.refuses(address));
         assert_eq!(refused, [true, false, false, true, true]);
+        let (replaced, bad) = filter.with_delegate(&["^2$".into(), "(".into()]);
+        assert_eq!(bad.len(), 1, "{bad:?}");
+        let (replaced, _) = replaced.unwrap().with_delegate(&["^3$".into()]);
+        let filter = replaced.unwrap();
+        let refused = ["1", "2", "3", "4", "5"].map(|address| filter.refuses(address));
+        assert_eq!(refused, [true, false, true, true, true]);
     }
 
     proptest! {

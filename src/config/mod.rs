@@ -62,6 +62,16 @@ knobs! {
         /// takes the place of `session.on('closed')`, which a `BackendSession` does not have. With this key
         /// the first message of a session to the delegate also has the client's address.
         delegate_closed: Option<String> = None, Text;
+        /// Remote of the delegate, `service.method`, which answers handshakes in place of Pomelo's `checkClient`
+        /// and `handshake`. tangelo calls it for each handshake that its own checks accept. The arguments are the
+        /// session, with the client's address, and the handshake. The answer has members of the reply:
+        /// `{"code":200,"user":…}` accepts the client, code 501 or 500 refuses it. Without an answer within
+        /// `rpc.timeout` the client gets code 500. A handshake function in Rust is called in place of this remote.
+        delegate_handshake: Option<String> = None, Text;
+        /// Remote of the delegate, `service.method`, whose answer is a list of expressions for
+        /// `client.blacklist`, in place of Pomelo's `blacklistFun`. tangelo calls it once a second with
+        /// `{"frontendId":…}`. While there is no answer, the last list counts (`blacklists_missed`).
+        delegate_blacklist: Option<String> = None, Text;
         /// Environment, such as `production`. It selects the part of the project's files that tangelo reads.
         env: String = "development".into(), Text, Pomelo "env";
         /// Framework whose details tangelo follows where Pomelo and Pinus differ. In a project the default is

@@ -241,6 +241,9 @@ pub async fn run(mut seed: Seed, network: Network) {
         if let Some(path) = core.config.client.blacklist_file.clone() {
             core.keep(blacklist::watch(shard.clone(), path, reread));
         }
+        if core.config.delegate_blacklist.is_some() {
+            core.keep(blacklist::ask(shard.clone()));
+        }
     }
     let listener = match &core.network {
         Network::Kernel(_) => core.listen(listener),

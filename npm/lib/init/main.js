@@ -17,6 +17,7 @@ const { record } = require('./recording');
 const { changeServers, changeTokens, delegateOf } = require('./servers');
 const { settings } = require('./settings');
 const { ownCode } = require('./settings/application');
+const { askedFunctions } = require('./settings/client');
 
 /** The file that `npm pack` makes of this package. */
 const FILE = `tangelo-${require('../../package.json').version}.tgz`;
@@ -68,7 +69,7 @@ function frontendsOf(project, { env, types }) {
     const entries = types[type].filter(isFrontend);
     const found = record(project, words(env, type, entries[0]));
     const asks = Object.entries(found.routes).some(([to, { strategy }]) => to !== type && !strategy);
-    const hasCode = asks || ownCode(project.base, type).length > 0;
+    const hasCode = asks || ownCode(project.base, type).length > 0 || askedFunctions(found).length > 0;
     const delegate = hasCode ? delegateOf(types, type) : undefined;
     return { type, env, entries, delegate, record: found, project };
   });

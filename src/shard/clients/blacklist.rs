@@ -1,4 +1,4 @@
-//! The blacklist of every shard: the coordinator follows the file and the console, and tells the others.
+//! The blacklist of every shard: the coordinator follows the file, the delegate and the console, and tells the others.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use serde_json::Value;
+
 use super::Clients;
 use crate::client::host_filter::{BadExpression, HostFilter};
 use crate::ids::Sid;
 use crate::limits::BLACKLIST_BYTES_MAX;
+use crate::metrics::Counter;
 use crate::net::blocking;
 use crate::net::clock;
 use crate::net::socket::Socket;
@@ -18,7 +21,7 @@ use crate::net::task;
 use crate::shard::parcel::Parcel;
 use crate::shard::{Core, Shard};
 
-/// Distance between two looks at the file.
+/// Distance between two looks at the file, and between two questions to the delegate.
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Clients {
@@ -90,6 +93,53 @@ pub(in crate::shard) fn add_from_console(shard: &Rc<Shard>, more: Vec<String>) {
         }
     })
     .detach();
+}
+
+/// Asks the delegate for its list once a second, for ever. The last list counts while it does not answer.
+pub(in crate::shard) async fn ask(shard: Rc<Shard>) {
+    let core = &shard.core;
+    let Some(remote) = &core.config.delegate_blacklist else {
+        return;
+    };
+    let args = format!("[{{\"frontendId\":{}}}]", core.server_id_json);
+    let mut last = Vec::new();
+    loop {
+        clock::sleep(LOOK).await;
+        let results = shard.ask_delegate(remote, None, args.as_bytes()).await;
+        let list = match results.map(expressions) {
+            Ok(Some(list)) => list,
+            unusable => {
+                core.counters().add(Counter::BlacklistsMissed, 1);
+                let error = unusable.err().map(tracing::field::display);
+                tracing::debug!(error, "the delegate has sent no blacklist");
+                continue;
+            }
+        };
+        if list == last {
+            continue;
+        }
+        let (count, new) = (list.len(), list.clone());
+        let change = move |filter: &HostFilter| {
+            let (filter, bad) = filter.with_delegate(&new);
+            for error in bad {
+                tracing::warn!(%error, "a part of the delegate's blacklist is not used");
+            }
+            filter
+        };
+        match shard.clients.change_host_filter(core, change).await {
+            Ok(()) => tracing::info!(count, "the delegate has changed the blacklist"),
+            Err(error) => tracing::warn!(%error, "the delegate's blacklist is not used"),
+        }
+        last = list;
+    }
+}
+
+/// Reads the list in an answer of the delegate.
+fn expressions(results: Vec<Value>) -> Option<Vec<String>> {
+    let list = results.first()?.as_array()?;
+    list.iter()
+        .map(|it| it.as_str().map(String::from))
+        .collect()
 }
 
 /// Reads `client.blacklist_file` again whenever it has changed, and when `reread` asks for it, for ever.

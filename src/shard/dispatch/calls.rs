@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Shard;
+use crate::checked::Remote;
 use crate::handler::{
     CallError, CallResult, Failure, Invocation, Outcome, Request, Sent, Session, Slot,
 };
@@ -211,34 +212,43 @@ impl Shard {
 
     /// Tells the delegate that a session has closed.
     pub(super) fn notify_delegate(&self, session: &Session) {
-        if let Some(Err(error)) = self.call_delegate(session) {
+        let Some(remote) = &self.core.config.delegate_closed else {
+            return;
+        };
+        let mut args = session.export();
+        args.insert(0, b'[');
+        args.push(b']');
+        if let Err(error) = self.call_delegate(remote, Some(session), &args) {
             self.core.counters().add(Counter::DelegateUntold, 1);
             tracing::debug!(session = %session.id(), %error, "the delegate is not told of a close");
         }
     }
 
-    /// Calls the delegate. Unlike a handler's call it does not count among those of the session, which may have no
-    /// room.
-    fn call_delegate(&self, session: &Session) -> Option<Sent> {
-        let config = &self.core.config;
-        let server_type = config.delegate.as_deref()?;
-        let (service, method) = config.delegate_closed.as_ref()?;
-        let server = match self.peers.choose_id(server_type, session) {
-            Ok(id) => id,
-            Err(text) => return Some(Err(CallError::NotSent(text.into()))),
-        };
-        let mut args = session.export();
-        args.insert(0, b'[');
-        args.push(b']');
-        Some(self.invoke(&Invocation {
+    /// Calls a remote of the delegate and waits for its results.
+    pub(in crate::shard) async fn ask_delegate(
+        &self,
+        remote: &Remote,
+        session: Option<&Session>,
+        args: &[u8],
+    ) -> CallResult {
+        self.call_delegate(remote, session, args)?.take().await
+    }
+
+    /// Calls a remote of the delegate, whose server routing chooses for a session, or for one without uid. Unlike a
+    /// handler's call it does not count among those of the session, which may have no room.
+    fn call_delegate(&self, remote: &Remote, session: Option<&Session>, args: &[u8]) -> Sent {
+        let server_type = self.core.config.delegate.as_deref().unwrap_or_default();
+        let server = self.peers.choose_id(server_type, session);
+        let server = server.map_err(|text| CallError::NotSent(text.into()))?;
+        self.invoke(&Invocation {
             server_type,
             server: Some(&server),
-            service,
-            method,
-            args: &args,
+            service: &remote.service,
+            method: &remote.method,
+            args,
             timeout: None,
             session: None,
-        }))
+        })
     }
 }
 

@@ -1,5 +1,6 @@
-//! The handshake of a client: its checks, the application's answer, and the reply.
+//! The handshake of a client: its checks, the answer of the application or the delegate, and the reply.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -8,12 +9,18 @@ use super::log_text;
 use crate::client::crypto::PublicKey;
 use crate::client::handshake::Refusal;
 use crate::error::{CloseReason, Fault, Panic};
-use crate::handler::{Answer, Outcome, Session};
+use crate::handler::{Answer, CallError, Outcome, Session};
 use crate::ids::Sid;
+use crate::metrics::Counter;
 use crate::net::task;
+use crate::session::Uid;
 use crate::shard::Shard;
 use crate::shard::app::activity::Work;
+use crate::wire::pomelo::rpc::SessionExport;
 use crate::wire::{handshake, json};
+
+/// The JSON text of `user` for an accepted client, or body and cause of a refusal.
+type Decision<'a> = Result<Option<Cow<'a, [u8]>>, (&'static [u8], Cow<'static, str>)>;
 
 /// Reply to a handshake during which the application panicked.
 const PANICKED: Refusal = Refusal {
@@ -23,7 +30,7 @@ const PANICKED: Refusal = Refusal {
 
 impl Shard {
     /// Answers a handshake of a client that had none yet. There is always one reply: while the
-    /// application decides, the client may send more handshakes, and the application is asked about each.
+    /// application or the delegate decides, the client may send more handshakes, and it is asked about each.
     pub(super) fn shake_hands(self: &Rc<Self>, sid: Sid, body: &[u8]) {
         let (core, clients, app) = (&self.core, &self.clients, &self.app);
         let router = app.router();
@@ -40,36 +47,104 @@ impl Shard {
         if router.keeps_handshakes() {
             clients.keep_handshake(sid, body);
         }
-        if !router.wants_handshake() {
-            return clients.welcome(core, sid, &reply, greeting.key);
+        let key = greeting.key;
+        let asks_delegate = !router.wants_handshake() && core.config.delegate_handshake.is_some();
+        if !router.wants_handshake() && !asks_delegate {
+            return clients.welcome(core, sid, &reply, key);
         }
         let Some(identity) = clients.identity(sid) else {
             return;
         };
         let session = Session::new(sid, identity, self.clone());
+        if asks_delegate {
+            let asked = self.clone().ask_about_handshake(session, body.into());
+            return self.decide_later(sid, reply, key, asked);
+        }
         let message = json::parse(body).unwrap_or_default();
         match self.guarded(sid, || router.answer_handshake(&session, &message)) {
             None => self.refuse(sid, PANICKED.body, PANICKED.cause),
-            Some(Answer::Now(outcome)) => self.decided(sid, reply, greeting.key, outcome),
+            Some(Answer::Now(outcome)) => self.decided(sid, reply, key, decision(outcome)),
             Some(Answer::Later(future)) => {
-                if !app.has_room(core) || clients.begin_in_flight(core, sid) != Some(true) {
-                    return self.refuse(sid, handshake::FAILED, "too much is in progress");
-                }
-                app.begin_work(core);
-                let (shard, key) = (self.clone(), greeting.key);
-                task::spawn(async move {
-                    let outcome = shard.app.run(Work::Handshake, future).await;
-                    let outcome = outcome.unwrap_or_else(|_| {
-                        shard.handshake_panicked(sid);
-                        Outcome::error(PANICKED.cause)
-                    });
-                    shard.app.end_work(&shard.core);
-                    shard.clients.end_in_flight(sid);
-                    shard.decided(sid, reply, key, outcome);
-                })
-                .detach();
+                self.decide_later(sid, reply, key, async { decision(future.await) });
             }
         }
+    }
+
+    /// Replies as soon as the application or the delegate has decided.
+    fn decide_later(
+        self: &Rc<Self>,
+        sid: Sid,
+        reply: Bytes,
+        key: Option<PublicKey>,
+        decides: impl Future<Output = Decision<'static>> + 'static,
+    ) {
+        let (core, clients, app) = (&self.core, &self.clients, &self.app);
+        if !app.has_room(core) || clients.begin_in_flight(core, sid) != Some(true) {
+            return self.refuse(sid, handshake::FAILED, "too much is in progress");
+        }
+        app.begin_work(core);
+        let shard = self.clone();
+        task::spawn(async move {
+            let decision = shard.app.run(Work::Handshake, decides).await;
+            let decision = decision.unwrap_or_else(|_| {
+                shard.handshake_panicked(sid);
+                Err((PANICKED.body, PANICKED.cause.into()))
+            });
+            shard.app.end_work(&shard.core);
+            shard.clients.end_in_flight(sid);
+            shard.decided(sid, reply, key, decision);
+        })
+        .detach();
+    }
+
+    /// Asks the delegate about a handshake.
+    async fn ask_about_handshake(
+        self: Rc<Self>,
+        session: Session,
+        body: Box<[u8]>,
+    ) -> Decision<'static> {
+        let Some(remote) = &self.core.config.delegate_handshake else {
+            return Ok(None);
+        };
+        let mut args = b"[".to_vec();
+        self.write_session(&session, &mut args);
+        args.push(b',');
+        args.extend_from_slice(&body);
+        args.push(b']');
+        let results = match self.ask_delegate(remote, Some(&session), &args).await {
+            Ok(results) => results,
+            Err(error) => {
+                if !matches!(error, CallError::Remote(_)) {
+                    self.core.counters().add(Counter::HandshakesUndelegated, 1);
+                }
+                return Err((handshake::FAILED, error.to_string().into()));
+            }
+        };
+        let reply = results.into_iter().next().unwrap_or_default();
+        match reply["code"].as_u64() {
+            Some(200) => Ok(Outcome::value(&reply["user"]).response),
+            Some(501) => Err((
+                handshake::REFUSED,
+                "the project's checkClient refuses it".into(),
+            )),
+            _ => Err((
+                handshake::FAILED,
+                "the project's handshake refuses it".into(),
+            )),
+        }
+    }
+
+    /// Writes a session with the client's address.
+    fn write_session(&self, session: &Session, out: &mut Vec<u8>) {
+        let address = self.clients.address(session.id());
+        let address = address.as_ref().map_or(["", "0"], |it| [&it.ip, &it.port]);
+        SessionExport {
+            id: session.id().get(),
+            frontend_id: &self.core.server_id_json,
+            uid: session.uid().map_or("null", Uid::json),
+            settings: session.settings_json(),
+        }
+        .write_with_address(out, address);
     }
 
     /// Calls the application; `None` when it panicked.
@@ -87,18 +162,18 @@ impl Shard {
         ));
     }
 
-    /// Replies as the application has decided.
+    /// Replies as the application or the delegate has decided.
     fn decided(
         self: &Rc<Self>,
         sid: Sid,
         reply: Bytes,
         key: Option<PublicKey>,
-        outcome: Outcome<'_>,
+        decision: Decision<'_>,
     ) {
-        if let Some(error) = &outcome.error {
-            return self.refuse(sid, handshake::FAILED, &error.0);
-        }
-        let user = outcome.response.filter(|text| json::is_truthy(text));
+        let user = match decision {
+            Ok(user) => user.filter(|text| json::is_truthy(text)),
+            Err((body, cause)) => return self.refuse(sid, body, &cause),
+        };
         let reply = match user {
             None => reply,
             Some(user) => handshake::accepted_with_user(&reply, &user).into(),
@@ -111,5 +186,13 @@ impl Shard {
         if self.clients.refuse_handshake(&self.core, sid, body, cause) {
             self.react(Fault::Client(sid, CloseReason::Handshake));
         }
+    }
+}
+
+/// Reads the outcome of the application's function.
+fn decision(outcome: Outcome<'_>) -> Decision<'_> {
+    match outcome.error {
+        Some(error) => Err((handshake::FAILED, error.0)),
+        None => Ok(outcome.response),
     }
 }

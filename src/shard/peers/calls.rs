@@ -57,14 +57,14 @@ impl Peers {
         Ok(server_type.servers[chosen])
     }
 
-    /// Chooses the server of a type for a session; returns its id.
+    /// Chooses the server of a type for a session, or for one without uid; returns its id.
     pub(in crate::shard) fn choose_id(
         &self,
         server_type: &str,
-        session: &Session,
+        session: Option<&Session>,
     ) -> Result<String, &'static str> {
         let members = self.members.borrow();
-        let peer = self.choose(&members, server_type.as_bytes(), Some(session))?;
+        let peer = self.choose(&members, server_type.as_bytes(), session)?;
         Ok(members.peer(peer).server.id.clone())
     }
 

@@ -53,6 +53,13 @@ impl SessionExport<'_> {
         out.push(b'}');
     }
 
+    /// Writes the same with the client's address and port as `"remoteAddress":{"ip":…,"port":…}`.
+    pub fn write_with_address(&self, out: &mut Vec<u8>, address: [&str; 2]) {
+        self.write_members(out);
+        write_address(out, address);
+        out.push(b'}');
+    }
+
     /// Writes the same without the last brace.
     fn write_members(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"id\":");
@@ -95,19 +102,24 @@ pub fn write_forward(out: &mut Vec<u8>, call_id: u64, forward: &Forward<'_>) {
         out.push(b'0' + u8::from(forward.gzip));
         out.extend_from_slice(b"},");
         forward.session.write_members(out);
-        if let Some([ip, port]) = forward.address {
-            out.extend_from_slice(b",\"remoteAddress\":{\"ip\":");
-            json::write_string(out, ip);
-            out.extend_from_slice(b",\"port\":");
-            // The port that a proxy told may be any text.
-            match port.parse::<u16>() {
-                Ok(port) => out.extend_from_slice(digits.format(port).as_bytes()),
-                Err(_) => json::write_string(out, port),
-            }
-            out.push(b'}');
+        if let Some(address) = forward.address {
+            write_address(out, address);
         }
         out.extend_from_slice(b"}]}}");
     });
+}
+
+/// Writes a client's address as a further member of its session.
+fn write_address(out: &mut Vec<u8>, [ip, port]: [&str; 2]) {
+    out.extend_from_slice(b",\"remoteAddress\":{\"ip\":");
+    json::write_string(out, ip);
+    out.extend_from_slice(b",\"port\":");
+    // The port that a proxy told may be any text.
+    match port.parse::<u16>() {
+        Ok(port) => out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes()),
+        Err(_) => json::write_string(out, port),
+    }
+    out.push(b'}');
 }
 
 /// A call of a remote that the application of another server has.

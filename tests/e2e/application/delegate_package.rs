@@ -38,20 +38,20 @@ fn cluster(dialect: Dialect) -> &'static Cluster {
 }
 
 /// One play on one frontend.
-struct Play<'a> {
-    frontend: &'a Frontend<'a>,
+pub(super) struct Play<'a> {
+    pub(super) frontend: &'a Frontend<'a>,
     /// A uid of this play alone.
     uid: String,
     seen: Vec<String>,
 }
 
 impl Play<'_> {
-    fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         self.frontend.client(self.frontend.kind().transports()[0])
     }
 
     /// Notes something that must be the same on each frontend.
-    fn note(&mut self, what: &str, text: &str) {
+    pub(super) fn note(&mut self, what: &str, text: &str) {
         let text = format!("{what}: {text}").replace(&self.uid, "UID");
         let text = text.replace(self.frontend.id(), "ID");
         // A genuine connector listens on all addresses.
@@ -60,21 +60,21 @@ impl Play<'_> {
     }
 
     /// Asks a handler of the connector.
-    fn ask(&mut self, client: &mut Client, method: &str, body: Value) {
+    pub(super) fn ask(&mut self, client: &mut Client, method: &str, body: Value) {
         let route = format!("connector.entryHandler.{method}");
         let answer = client.request_text(route.as_str(), body.to_string());
         self.note(method, &answer);
     }
 
     /// Asks the backend, which asks the connector.
-    fn ask_backend(&mut self, client: &mut Client, method: &str, body: Value) {
+    pub(super) fn ask_backend(&mut self, client: &mut Client, method: &str, body: Value) {
         let route = format!("chat.chatHandler.{method}");
         let answer = client.request_text(route.as_str(), body.to_string());
         self.note(&body.to_string(), &answer);
     }
 
     /// Logs in, and notes all that comes up to the answer.
-    fn login(&mut self, client: &mut Client, room: Value) {
+    pub(super) fn login(&mut self, client: &mut Client, room: Value) {
         let body = json!({"uid": self.uid, "room": room}).to_string();
         client.request(1, "connector.entryHandler.login", body);
         loop {
@@ -107,7 +107,8 @@ impl Play<'_> {
 /// Waits until the delegate can reach a frontend.
 fn wait_until_reached(frontend: &Frontend<'_>) {
     wait_for("the delegate to know the frontend", || {
-        let mut client = frontend.client(frontend.kind().transports()[0]);
+        let client = frontend.connect(frontend.kind().transports()[0]);
+        let mut client = client.try_open()?;
         let body = json!({"uid": "somebody", "room": 1}).to_string();
         client.request_text("connector.entryHandler.login", body);
         let room = client.request_text("connector.entryHandler.room", "{}");
@@ -120,7 +121,7 @@ fn play_on_each(dialect: Dialect, play: fn(&mut Play<'_>)) {
     play_with(KNOBS, dialect, play);
 }
 
-fn play_with(knobs: Knobs, dialect: Dialect, play: fn(&mut Play<'_>)) {
+pub(super) fn play_with(knobs: Knobs, dialect: Dialect, play: fn(&mut Play<'_>)) {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let mut genuine = None;
     for kind in [Kind::Genuine].into_iter().chain(Kind::TANGELOS) {

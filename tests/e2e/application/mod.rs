@@ -2,6 +2,7 @@
 
 mod configuration;
 mod delegate;
+mod delegate_asked;
 mod delegate_package;
 mod examples;
 mod extractors;

@@ -87,6 +87,9 @@ enum Wire {
     WebSocket(Box<WebSocket<TcpStream>>),
 }
 
+/// The body of a plain handshake.
+const PLAIN_HANDSHAKE: &[u8] = br#"{"sys":{"type":"e2e","version":"1.0.0"},"user":{}}"#;
+
 impl Client {
     /// Connects over raw TCP; nothing is sent yet.
     pub(crate) fn tcp(address: SocketAddr) -> Self {
@@ -144,6 +147,17 @@ impl Client {
         self.handshake();
         self.ack();
         self
+    }
+
+    /// The same, where the server may refuse the handshake.
+    pub(crate) fn try_open(mut self) -> Option<Self> {
+        self.send_package(HANDSHAKE, PLAIN_HANDSHAKE);
+        let package = self.next_package()?;
+        let is_taken = package.body.starts_with(br#"{"code":200"#);
+        is_taken.then(|| {
+            self.ack();
+            self
+        })
     }
 
     // Bytes and packages.
@@ -228,8 +242,7 @@ impl Client {
 
     /// Sends a plain handshake and takes the answer, which must be code 200.
     pub(crate) fn handshake(&mut self) -> Value {
-        let request = br#"{"sys":{"type":"e2e","version":"1.0.0"},"user":{}}"#;
-        self.send_package(HANDSHAKE, request);
+        self.send_package(HANDSHAKE, PLAIN_HANDSHAKE);
         let Some(package) = self.next_package() else {
             panic!("waited for the handshake: {:?}", self.end);
         };

@@ -5,6 +5,7 @@
 require('reflect-metadata');
 const { pinus } = require('pinus');
 const { log } = require('./app/log');
+const { blacklistFun, checkClient, handshake } = require('./app/questions');
 
 process.on('uncaughtException', (err) => {
   console.error('uncaught exception: ' + err.stack);
@@ -17,7 +18,13 @@ const app = pinus.createApp();
 app.set('name', 'tangelo-delegate');
 
 app.configure('development', 'connector', () => {
-  app.set('connectorConfig', { connector: pinus.connectors.hybridconnector });
+  app.set('connectorConfig', {
+    connector: pinus.connectors.hybridconnector,
+    useHostFilter: true,
+    blacklistFun,
+    checkClient,
+    handshake,
+  });
   app.set('greeting', 'hello');
   app.filter({
     before(route, m, session, next) {
@@ -41,6 +48,11 @@ app.configure('development', 'connector', () => {
   for (const name of ['bind_session', 'unbind_session', 'close_session']) {
     app.event.on(name, (session) => log.push(`${name} ${session.uid}`));
   }
+});
+
+// Another type has its own; here nobody is asked for it.
+app.configure('development', 'entry', () => {
+  app.set('connectorConfig', { checkClient: () => false, blacklistFun: (cb) => cb(null, ['.']) });
 });
 
 // No strategy of tangelo can say this.

@@ -4,6 +4,7 @@
 
 const pomelo = require('pomelo');
 const { log } = require('./app/log');
+const { blacklistFun, checkClient, handshake } = require('./app/questions');
 
 process.on('uncaughtException', (err) => {
   console.error('uncaught exception: ' + err.stack);
@@ -13,7 +14,13 @@ const app = pomelo.createApp();
 app.set('name', 'tangelo-delegate');
 
 app.configure('development', 'connector', () => {
-  app.set('connectorConfig', { connector: pomelo.connectors.hybridconnector });
+  app.set('connectorConfig', {
+    connector: pomelo.connectors.hybridconnector,
+    useHostFilter: true,
+    blacklistFun,
+    checkClient,
+    handshake,
+  });
   app.set('greeting', 'hello');
   app.filter({
     before(m, session, next) {
@@ -37,6 +44,11 @@ app.configure('development', 'connector', () => {
   for (const name of ['bind_session', 'unbind_session', 'close_session']) {
     app.event.on(name, (session) => log.push(`${name} ${session.uid}`));
   }
+});
+
+// Another type has its own; here nobody is asked for it.
+app.configure('development', 'entry', () => {
+  app.set('connectorConfig', { checkClient: () => false, blacklistFun: (cb) => cb(null, ['.']) });
 });
 
 // No strategy of tangelo can say this.

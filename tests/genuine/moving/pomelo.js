@@ -21,6 +21,7 @@ app.configure('production|development', 'connector', () => {
     useDict: true,
     useHostFilter: true,
     setNoDelay: true,
+    checkClient: (type, version) => version !== '0.0.1',
     handshake: (msg, cb) => cb(null, {}),
     blacklistFun: (cb) => cb(null, []),
   });

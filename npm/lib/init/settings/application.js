@@ -25,7 +25,7 @@ function ownCode(base, type) {
 function application(toml, { type, delegate, record, project }, notes) {
   const code = ownCode(project.base, type);
   if (delegate) {
-    const runs = code.length > 0 ? `app/servers/${type}: ${code.join(', ')}` : 'the functions of app.route';
+    const runs = code.length > 0 ? `app/servers/${type}: ${code.join(', ')}` : 'functions of app.js';
     toml.set('delegate', delegate, `Runs ${runs}.`);
     toml.set('delegate_closed', 'tangelo.closed');
   }

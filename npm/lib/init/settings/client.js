@@ -21,9 +21,12 @@ const ASKED = {
   encode: 'own coders are JavaScript; tangelo sends JSON or protobuf',
   decode: 'own coders are JavaScript; tangelo reads JSON or protobuf',
   useAsyncCoder: 'own coders are JavaScript',
-  handshake: 'no function is asked at the handshake; Router::handshake in Rust can take its place',
-  checkClient: 'no function is asked; client.accept has rules for types and versions of clients',
-  blacklistFun: 'write its expressions into a file, one a line, and name it in client.blacklist_file',
+};
+
+/** Functions that the delegate is asked for, by the key that names its remote. */
+const DELEGATED = {
+  delegate_handshake: { remote: 'tangelo.handshake', options: ['checkClient', 'handshake'] },
+  delegate_blacklist: { remote: 'tangelo.blacklist', options: ['blacklistFun'] },
 };
 
 /** Options without effect on tangelo, with the reason. */
@@ -32,6 +35,14 @@ const NEEDLESS = {
   disconnectOnTimeout: 'tangelo always closes clients that send no heartbeat',
   closeMethod: 'tangelo half-closes each socket, and cuts it off after 2 s',
 };
+
+/** Returns the options whose functions the delegate is asked for. */
+function askedFunctions({ settings }) {
+  const config = settings.connectorConfig || {};
+  const isAsked = (option) => config[option] && 'function' in Object(config[option])
+    && (option !== 'blacklistFun' || config.useHostFilter);
+  return Object.values(DELEGATED).flatMap(({ options }) => options).filter(isAsked);
+}
 
 function client(toml, { type, env, entries, record }, notes) {
   const { connectorConfig: config = {}, sessionConfig = {} } = record.settings;
@@ -51,6 +62,18 @@ function client(toml, { type, env, entries, record }, notes) {
   }
   if (config.forwardMsg === false) toml.set('client.forward', false, from('forwardMsg'));
   if (config.distinctHost) distinctHost(toml, entries, from('distinctHost'), notes);
+  const asked = askedFunctions(record);
+  for (const [key, { remote, options }] of Object.entries(DELEGATED)) {
+    const found = options.filter((option) => asked.includes(option));
+    if (found.length > 0) toml.set(key, remote, from(found.join(', ')));
+  }
+  for (const option of asked) notes.done(`${from(option)} runs in the delegate`);
+  if (config.blacklistFun) {
+    const [what, why] = asked.includes('blacklistFun')
+      ? ['once a second', 'and not for each connection, as in the framework']
+      : ['never', 'the framework asks it only with useHostFilter'];
+    notes.decided(`${from('blacklistFun')} is asked ${what}`, why);
+  }
   for (const [option, cure] of Object.entries(ASKED)) {
     if (config[option]) notes.ask(`connectorConfig.${option}: ${cure}`, place);
   }
@@ -81,4 +104,4 @@ function distinctHost(toml, entries, comment, notes) {
   }
 }
 
-module.exports = { client };
+module.exports = { askedFunctions, client };
