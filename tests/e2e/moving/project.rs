@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::harness::browser::{Browser, serve};
 use crate::harness::client::HANG_GUARD;
 use crate::harness::gateway::Turn;
 use crate::harness::package;
-use crate::harness::peers::{AppDir, BACKENDS, Dialect, MASTER, Ports, copy, loopback};
+use crate::harness::peers::{AppDir, BACKENDS, Dialect, MASTER, Ports, copy, loopback, wait_for};
 use crate::harness::process::Process;
 
 /// The frontend of the templates has another id than those of the harness.
@@ -174,6 +174,18 @@ impl Project {
 
     pub(super) fn address(&self) -> SocketAddr {
         loopback(self.ports.client(FRONTEND))
+    }
+
+    /// Ends the master, and waits until all servers have ended.
+    pub(super) fn stop(&self, master: Process) {
+        drop(master);
+        let ports = [MASTER, FRONTEND]
+            .iter()
+            .chain(&BACKENDS)
+            .map(|id| self.ports.of(id));
+        for address in ports.map(loopback).chain([self.address()]) {
+            wait_for("a closed port", || TcpStream::connect(address).err());
+        }
     }
 
     /// The folder of the main script.

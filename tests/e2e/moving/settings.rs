@@ -83,6 +83,7 @@ fn each_setting_of_pomelo_is_a_key_a_decision_or_a_question_with_its_place() {
             "done     app.js:17: handshake runs in the delegate",
             "done     app.js:17: blacklistFun runs in the delegate",
             "decided  app.js:17: blacklistFun is asked once a second: ",
+            "ask      app.js:17: connectorConfig.ssl: ",
             "ask      app.js:29: the selector of pushSchedulerConfig",
             "ask      app.js:40: the global filter ",
             "app.route('reads') is the strategy delegate: it reads the message (args); ",
@@ -110,7 +111,10 @@ fn each_setting_of_pinus_is_found_when_it_starts_late() {
     );
     has(
         &report,
-        &["ask      app.js: production: connector uses sioconnector"],
+        &[
+            "ask      app.js: production: connector uses sioconnector",
+            "ask      app.js:10: connectorConfig.ssl: ",
+        ],
     );
 }
 

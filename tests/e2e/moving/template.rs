@@ -89,7 +89,7 @@ fn one_connector_moves_beside_a_genuine_one_and_back() {
     project.tangelo(&["init", "--write", "--only", "connector-server-1"]);
     let gateways = |master: &Process| master.transcript().matches("tangelo listening on").count();
 
-    let mut master = started(&project);
+    let master = started(&project);
     ask(project.address());
     ask(second);
     assert_eq!(gateways(&master), 1, "{}", master.transcript());
@@ -99,10 +99,8 @@ fn one_connector_moves_beside_a_genuine_one_and_back() {
         "{}",
         master.transcript()
     );
-    master.kill();
-    for address in [project.address(), second] {
-        wait_for("a closed port", || TcpStream::connect(address).err());
-    }
+    project.stop(master);
+    wait_for("a closed port", || TcpStream::connect(second).err());
 
     project.restore();
     let master = started(&project);
@@ -111,11 +109,39 @@ fn one_connector_moves_beside_a_genuine_one_and_back() {
     assert_eq!(gateways(&master), 0, "{}", master.transcript());
 }
 
+/// All that a player gets: the handshake, and bytes of messages.
+fn play(project: &Project) -> [String; 3] {
+    let (mut client, handshake) = wait_for("a place in the room", || {
+        let mut client = Client::websocket(project.address());
+        let handshake = client.handshake();
+        client.ack();
+        let body = json!({"username": "ann", "rid": "lobby"}).to_string();
+        let answer = client.request_text("connector.entryHandler.enter", body);
+        // Code 500 until all servers know each other.
+        (answer == r#"{"users":["ann"]}"#).then_some((client, handshake))
+    });
+    let code = handshake["sys"]["dict"]["chat.chatHandler.send"].as_u64();
+    let code = code.expect("a code of the dictionary") as u16;
+    // The members `content` and `target` in protobuf.
+    let answer = client.request_text(code, b"\n\x02hi\x12\x01*");
+    // The order in which the backends came decides which of them has the room.
+    let answer = answer.replace("chat-2", "chat-1");
+    let (_, said) = std::iter::repeat_with(|| client.next_push())
+        .find(|(route, _)| route == "onChat")
+        .expect("an endless iterator");
+    [handshake.to_string(), answer, format!("{said:?}")]
+}
+
 /// Two browsers chat. A handler there binds and sets without waiting, asks `sessionService` and listens for the end of
-/// the session, a route function chooses the backend by the room, and chat messages are protobuf with codes for routes.
+/// the session, a route function chooses the backend by the room, and chat messages are protobuf
+/// with codes for routes. Before that, a player gets the same bytes as from the genuine connector.
 fn a_chat_moves(dialect: Dialect) {
     let project = Project::chat(dialect);
     let scripts = project.scripts();
+    let master = started(&project);
+    let genuine = play(&project);
+    project.stop(master);
+
     let begin = Instant::now();
     project.install();
     let printed = project.tangelo(&["init", "--write"]);
@@ -124,6 +150,7 @@ fn a_chat_moves(dialect: Dialect) {
         "{printed}"
     );
     let _master = started(&project);
+    assert_eq!(play(&project), genuine);
 
     let mut browser = project.browser();
     let ann = browser.open(PAGE);

@@ -12,6 +12,7 @@ app.configure('development', 'connector', () => {
     heartbeat: 3,
     forwardMsg: false,
     realIPKey: 'X-Real-IP',
+    ssl: { type: 'wss' },
   });
   app.set('pushSchedulerConfig', { scheduler: pinus.pushSchedulers.buffer, flushInterval: 50 });
   app.globalFilter(new pinus.filters.serial(5000));

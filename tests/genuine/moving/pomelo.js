@@ -20,7 +20,7 @@ app.configure('production|development', 'connector', () => {
     timeout: 90,
     useDict: true,
     useHostFilter: true,
-    setNoDelay: true,
+    setNoDelay: true, ssl: { type: 'wss' },
     checkClient: (type, version) => version !== '0.0.1',
     handshake: (msg, cb) => cb(null, {}),
     blacklistFun: (cb) => cb(null, []),
