@@ -104,7 +104,7 @@ fn cannot_listen(port: Port, address: SocketAddr, error: &io::Error) -> Error {
     let (what, other_port, other_host) = match port {
         Port::Clients => (
             "",
-            "choose another --listen",
+            "choose another --listen or clientPort",
             "choose another --listen".into(),
         ),
         Port::Rpc => (
@@ -187,7 +187,7 @@ mod tests {
         let first = bind(&config(&address), 2).unwrap();
         let expected = format!(
             "cannot listen on {address}: another process (another tangelo?) already listens there; \
-             stop it or choose another --listen"
+             stop it or choose another --listen or clientPort"
         );
         assert_eq!(text(bind(&config(&address), 2)), expected);
 
@@ -246,7 +246,7 @@ mod tests {
             ))),
             "cannot listen on 127.0.0.1:80: Permission denied (os error 13); a port below 1024 \
              needs CAP_NET_BIND_SERVICE (setcap cap_net_bind_service=+ep on the binary, \
-             AmbientCapabilities= of systemd); give it or choose another --listen",
+             AmbientCapabilities= of systemd); give it or choose another --listen or clientPort",
         );
     }
 
