@@ -5,6 +5,7 @@
 require('reflect-metadata');
 const { pinus } = require('pinus');
 const { log } = require('./app/log');
+const { presence } = require('./app/presence');
 const { blacklistFun, checkClient, handshake } = require('./app/questions');
 
 process.on('uncaughtException', (err) => {
@@ -45,9 +46,7 @@ app.configure('development', 'connector', () => {
       next(err);
     },
   });
-  for (const name of ['bind_session', 'unbind_session', 'close_session']) {
-    app.event.on(name, (session) => log.push(`${name} ${session.uid}`));
-  }
+  app.use(presence, { sign: '!' });
 });
 
 // Another type has its own; here nobody is asked for it.

@@ -2,6 +2,7 @@
 // a genuine connector and a delegate run the same files.
 'use strict';
 
+const path = require('path');
 const pomelo = require('pomelo');
 const { log } = require('./app/log');
 const { blacklistFun, checkClient, handshake } = require('./app/questions');
@@ -41,9 +42,8 @@ app.configure('development', 'connector', () => {
       next(err);
     },
   });
-  for (const name of ['bind_session', 'unbind_session', 'close_session']) {
-    app.event.on(name, (session) => log.push(`${name} ${session.uid}`));
-  }
+  const plugin = path.join(__dirname, 'app/presence');
+  app.use({ components: path.join(plugin, 'components'), events: path.join(plugin, 'events') }, { presence: { sign: '!' } });
 });
 
 // Another type has its own; here nobody is asked for it.
