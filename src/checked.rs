@@ -62,7 +62,7 @@ pub(crate) struct CheckedConfig {
     pub(crate) delegate_blacklist: Option<Remote>,
     /// `[route]`, by server type.
     strategies: BTreeMap<String, Strategy>,
-    /// A strategy is `delegate`.
+    /// A strategy is `delegate` or `delegate:session`.
     has_delegated_types: bool,
 }
 
@@ -97,8 +97,8 @@ impl CheckedConfig {
                 let key = format!("route.{server_type}");
                 ValueError::new(key, reason)
             })?;
-            if strategy == Strategy::Delegate && config.delegate.is_none() {
-                let error = ValueError::expected("\"delegate\"", "delegate to be set too");
+            if is_delegated(&strategy) && config.delegate.is_none() {
+                let error = ValueError::expected(format!("{text:?}"), "delegate to be set too");
                 return Err(error.under(&format!("route.{server_type}")));
             }
             Ok((server_type.clone(), strategy))
@@ -117,9 +117,7 @@ impl CheckedConfig {
             delegate_closed: remote(&config, "delegate_closed", &config.delegate_closed)?,
             delegate_handshake: remote(&config, "delegate_handshake", &config.delegate_handshake)?,
             delegate_blacklist: remote(&config, "delegate_blacklist", &config.delegate_blacklist)?,
-            has_delegated_types: strategies
-                .values()
-                .any(|known| *known == Strategy::Delegate),
+            has_delegated_types: strategies.values().any(is_delegated),
             strategies,
             config,
         };
@@ -132,17 +130,25 @@ impl CheckedConfig {
         self.configured(server_type).cloned().unwrap_or_default()
     }
 
-    /// Returns true if the delegate sends the messages for a server type on.
+    /// Returns the strategy of a server type in which the delegate takes part.
     #[inline]
-    pub(crate) fn is_delegated(&self, server_type: &[u8]) -> bool {
-        let is_delegated = |name| self.configured(name) == Some(&Strategy::Delegate);
-        self.has_delegated_types && str::from_utf8(server_type).is_ok_and(is_delegated)
+    pub(crate) fn delegation(&self, server_type: &[u8]) -> Option<&Strategy> {
+        if !self.has_delegated_types {
+            return None;
+        }
+        let strategy = self.configured(str::from_utf8(server_type).ok()?);
+        strategy.filter(|known| is_delegated(known))
     }
 
     fn configured(&self, server_type: &str) -> Option<&Strategy> {
         let own = self.strategies.get(server_type);
         own.or_else(|| self.strategies.get("default"))
     }
+}
+
+/// Returns whether the delegate takes part in a strategy.
+fn is_delegated(strategy: &Strategy) -> bool {
+    matches!(strategy, Strategy::Delegate | Strategy::DelegateSession)
 }
 
 /// Returns the error of a rule; `reason` quotes the rule.

@@ -143,6 +143,10 @@ counters! {
     HandshakesUndelegated = "handshakes_undelegated",
     /// Questions for the delegate's blacklist without a list as the answer.
     BlacklistsMissed = "blacklists_missed",
+    /// Questions to the delegate for the server of a session, with the strategy `delegate:session`.
+    RoutesAsked = "routes_asked",
+    /// Those of them without a server as the answer: the messages that waited failed.
+    RoutesMissed = "routes_missed",
     /// Ended sessions of which the delegate was not notified.
     DelegateUntold = "delegate_untold",
     /// Messages of the master that tangelo does not know.

@@ -27,6 +27,7 @@ module.exports = class Delegate {
         tangelo: {
           closed: (session, cb) => this.closed(session, cb),
           handshake: (session, message, cb) => this.handshake(session, message, cb),
+          route: (session, type, cb) => this.route(session, type, cb),
           blacklist: (frontend, cb) => this.blacklist(frontend, cb),
         },
       },
@@ -100,13 +101,19 @@ module.exports = class Delegate {
     return answered(cb, this.asConnector(frontendId, blacklist));
   }
 
+  // Returns the server that the project's route function chooses for a session.
+  route(session, serverType, cb) {
+    return answered(cb, this.asConnector(session.frontendId, (_, view) => view.route(session, serverType)));
+  }
+
   // Runs code of a frontend's connector.
   async asConnector(id, work) {
     const type = this.typeOf(id);
     if (!type) {
       throw new Error(`the master has not told of ${id} yet`);
     }
-    return this.view(id, type).run(() => work(this.configs.get(type) || {}));
+    const view = this.view(id, type);
+    return view.run(() => work(this.configs.get(type) || {}, view));
   }
 
   // Returns the type of a frontend, if it is known.

@@ -5,6 +5,7 @@
 
 const { runFor } = require('./current');
 const FrontendSession = require('./frontendSession');
+const Session = require('./session');
 const SessionService = require('./sessionService');
 
 module.exports = class View {
@@ -38,6 +39,17 @@ module.exports = class View {
       // The message has left the frontend before the changes that have no answer yet.
       const state = session.unanswered > 0 ? { uid, settings: { ...exported.settings, ...settings } } : exported;
       this.server.globalHandle(message, new FrontendSession(session, state), answer);
+    });
+  }
+
+  // Asks the project's route function for the server of a session's messages.
+  route(exported, serverType) {
+    const session = this.sessions.get(exported.id) || new Session(exported, this.sessions);
+    const message = { namespace: 'sys', serverType, service: 'msgRemote', method: 'forwardMessage', args: [{}, exported] };
+    const { router } = this.app.components.__proxy__.client;
+    return new Promise((resolve, reject) => {
+      const done = (error, id) => (error ? reject(error) : resolve(id));
+      router(new FrontendSession(session, exported), message, this.app, done);
     });
   }
 

@@ -120,7 +120,9 @@ knobs! {
         /// server types, or `default` for all that are not named. A strategy is `default` (by the uid, as
         /// Pomelo does), `rr`, `wrr`, `la`, `ch`, `random`, `fixed:SERVER_ID`, `setting:SETTINGS_KEY` or
         /// `hash:SETTINGS_KEY`; docs/compatibility.md describes them. With `delegate` the delegate gets the
-        /// message and sends it on, by the project's `app.route` function.
+        /// message and sends it on, by the project's `app.route` function. With `delegate:session` the delegate
+        /// only names the server for a session, and tangelo keeps the answer until the uid, a setting or the
+        /// list of servers changes: right for a function that uses nothing else.
         routes as "route": BTreeMap<String, String> = BTreeMap::new(), Strategies, Pomelo "app.route, routerType";
     }
     {

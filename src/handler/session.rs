@@ -52,6 +52,11 @@ impl Session {
         self.id
     }
 
+    /// Returns uid and values. A change of the session makes another one, as long as this one is kept.
+    pub(crate) fn identity(&self) -> &Rc<Identity> {
+        &self.identity
+    }
+
     /// Returns the uid, if the session is bound.
     pub fn uid(&self) -> Option<&Uid> {
         self.identity.uid.as_ref()

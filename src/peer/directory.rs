@@ -84,6 +84,11 @@ impl MemberList {
         &self.peers[peer.index()]
     }
 
+    /// Number of the list: differs from one list to the next.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Servers ever known.
     pub fn peer_count(&self) -> usize {
         self.peers.len()

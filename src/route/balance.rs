@@ -54,6 +54,10 @@ pub enum Strategy {
     /// No server here: the delegate gets the message and sends it on, by the project's `app.route`
     /// function. Calls of handlers and remotes go as with `Default`. Text: `delegate`.
     Delegate,
+    /// The server that the delegate names for the session, by the project's `app.route` function. It is asked again
+    /// when the uid, a setting or the list of servers has changed. Calls go as with `Default`. Text:
+    /// `delegate:session`.
+    DelegateSession,
 }
 
 impl Strategy {
@@ -71,6 +75,7 @@ impl Strategy {
                 _ => return Err(refusal(text)),
             },
             Some((_, "")) => return Err(refusal(text)),
+            Some(("delegate", "session")) => Self::DelegateSession,
             Some(("fixed", id)) => Self::Fixed(id.into()),
             Some(("setting", key)) => Self::SettingServer(key.into()),
             Some(("hash", key)) => Self::SettingHash(key.into()),
@@ -131,7 +136,7 @@ impl Balancer {
     /// starts at the first server, as in Pomelo.
     pub fn new(strategy: Strategy, dialect: Dialect, seed: u64) -> Self {
         let state = match strategy {
-            Strategy::Default | Strategy::Delegate => State::Default,
+            Strategy::Default | Strategy::Delegate | Strategy::DelegateSession => State::Default,
             Strategy::RoundRobin => State::RoundRobin { turn: seed },
             Strategy::WeightedRoundRobin => State::WeightedRoundRobin(Default::default()),
             Strategy::LeastActive => State::LeastActive(Default::default()),
@@ -371,11 +376,22 @@ mod tests {
             ("setting:a:b", Strategy::SettingServer("a:b".into())),
             ("hash:room", Strategy::SettingHash("room".into())),
             ("delegate", Strategy::Delegate),
+            ("delegate:session", Strategy::DelegateSession),
         ] {
             assert_eq!(Strategy::parse(text), Ok(strategy));
         }
         for text in [
-            "", "RR", "rr ", "rr:", "fixed", "fixed:", "setting:", "hash:", ":x", "x:y",
+            "",
+            "RR",
+            "rr ",
+            "rr:",
+            "fixed",
+            "fixed:",
+            "setting:",
+            "hash:",
+            ":x",
+            "x:y",
+            "delegate:x",
         ] {
             assert_eq!(
                 Strategy::parse(text),

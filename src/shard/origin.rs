@@ -9,7 +9,7 @@ use crate::ids::{ShardId, Sid};
 use crate::wire::protobuf::ProtoId;
 
 /// The one who waits for the answer to a call of this shard.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Origin {
     /// A client, and the route of its message for the log.
     Client(ResponseTarget, ShortRoute),
@@ -35,7 +35,7 @@ pub(super) struct ResponseTarget {
 const _: () = assert!(size_of::<ResponseTarget>() == 16);
 
 /// A handler that waits for the result of its call.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Caller {
     pub(super) slot: Rc<Slot<CallResult>>,
     /// The session whose messages in flight include this call.
@@ -56,7 +56,7 @@ pub(super) enum ReplyTo {
 /// Route of a forwarded message, for the log line of a failure; cut after 47 bytes.
 ///
 /// Cost: a copy of a few bytes for each forwarded message, no allocation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ShortRoute {
     length: u8,
     bytes: [u8; Self::BYTES_MAX],

@@ -15,7 +15,7 @@ const { tryRoutes } = require('./routes');
  * @property {string} connector name of the connector, such as `hybridconnector`
  * @property {Object<string, object>} settings each `…Config` of the application
  * @property {Object<string, string>} places `file:line` by `set NAME` and `route TYPE`
- * @property {Object<string, {strategy?: string, why: string, place?: string}>} routes by server type
+ * @property {Object<string, {strategy?: string, why: string, isKept: boolean, place?: string}>} routes by server type
  * @property {{local: object[], global: object[], rpc: number}} filters
  * @property {object} scheduler push scheduler
  * @property {{handlers: string[], user: string[], error?: string}} [dictionary] with `useDict`

@@ -6,6 +6,7 @@
 // the same question in two ways, is not.
 
 const { crc32 } = require('./crc32');
+const { usesSessionOnly } = require('./sessionOnly');
 
 /** Values of settings and uids that the sessions have. */
 const VALUES = ['1', '2', 'lobby', 'room-17', 'ann', 'bob', 'x'.repeat(40), '9000000001'];
@@ -13,7 +14,8 @@ const COUNTS = [1, 2, 3, 7];
 const ANSWER_TIMEOUT_MS = 1000;
 
 /**
- * Returns for each server type with a route function the strategy, or the reason why there is none.
+ * Returns for each server type with a route function the strategy, or the reason why there is none, and whether its answer
+ * for a session stays the same.
  *
  * @param {boolean} isSigned whether the framework takes a checksum as a signed number
  */
@@ -21,7 +23,8 @@ async function tryRoutes(app, isSigned, places) {
   const out = {};
   for (const [type, route] of Object.entries(app.get('__routes__') || {})) {
     const result = await tryRoute(route, type, app, isSigned);
-    out[type] = { ...result, place: places.named.get(`route ${type}`) };
+    const isKept = !result.strategy && usesSessionOnly(route);
+    out[type] = { ...result, isKept, place: places.named.get(`route ${type}`) };
   }
   return out;
 }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::Clients;
+use super::route::SessionRoute;
 use crate::client::crypto::PublicKey;
 use crate::client::heartbeat::{Deadlines, LINGER};
 use crate::client::transport::Transport;
@@ -55,6 +56,8 @@ struct ConnectionExtras {
     real_address: Option<ClientAddr>,
     /// The handshake, where handlers want it.
     handshake: Option<Rc<serde_json::Value>>,
+    /// Routes that the delegate has chosen, by the number of the server type.
+    routes: Vec<(usize, SessionRoute)>,
 }
 
 /// A connection that has just been closed.
@@ -309,6 +312,34 @@ impl Clients {
             Some(changed) => changed.map_err(|error| Failure::new(error.text(core.config.dialect))),
             None => Err(Failure::new(no_session(&sid.to_string()))),
         }
+    }
+
+    /// Returns the route of a session to a server type.
+    pub(in crate::shard) fn session_route(
+        &self,
+        sid: Sid,
+        type_index: usize,
+    ) -> Option<SessionRoute> {
+        let find = |connection: &mut Connection| {
+            let routes = &connection.extras.as_ref()?.routes;
+            let found = routes.iter().find(|(index, _)| *index == type_index);
+            found.map(|(_, route)| route.clone())
+        };
+        self.connection(sid, find).flatten()
+    }
+
+    /// Changes the route of a session to a server type, unless the session is gone.
+    pub(in crate::shard) fn set_session_route(
+        &self,
+        sid: Sid,
+        type_index: usize,
+        route: Option<SessionRoute>,
+    ) {
+        self.connection(sid, |connection| {
+            let routes = &mut connection.extras().routes;
+            routes.retain(|(index, _)| *index != type_index);
+            routes.extend(route.map(|route| (type_index, route)));
+        });
     }
 
     /// Returns the identity of a session, and whether as many of its messages are in flight as may be.

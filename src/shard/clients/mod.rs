@@ -26,6 +26,7 @@ pub mod blacklist;
 pub(super) mod connection;
 pub(super) mod fanout;
 pub(super) mod handshake;
+pub(super) mod route;
 
 use connection::Connection;
 

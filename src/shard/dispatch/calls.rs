@@ -17,6 +17,7 @@ use crate::net::task;
 use crate::peer::directory::MemberList;
 use crate::peer::pending::Calls;
 use crate::route;
+use crate::route::balance::Strategy;
 use crate::shard::clients::blacklist;
 use crate::shard::origin::{Caller, Origin, ResponseTarget, ShortRoute};
 use crate::shard::parcel::Parcel;
@@ -43,7 +44,7 @@ impl Shard {
     }
 
     /// Forwards a message to a server of the type that its route names, or to the delegate: messages of the own type,
-    /// and those that the delegate sends on.
+    /// and those that the delegate sends on. A message for a type with the strategy `delegate:session` may wait.
     #[inline]
     pub(super) fn forward(
         self: &Rc<Self>,
@@ -55,8 +56,12 @@ impl Shard {
         let theirs = route::server_type(request.route.as_bytes());
         let is_own = theirs == config.server_type.as_bytes();
         let sid = request.session.id();
+        let delegation = config.delegation(theirs).filter(|_| !is_own);
+        if delegation == Some(&Strategy::DelegateSession) {
+            return self.forward_by_session(request, origin);
+        }
         let delegate = config.delegate.as_deref();
-        let delegate = delegate.filter(|_| is_own || config.is_delegated(theirs));
+        let delegate = delegate.filter(|_| is_own || delegation.is_some());
         // Only a delegate that is told of closed sessions pays for this.
         let is_first = delegate.is_some()
             && config.delegate_closed.is_some()
@@ -138,7 +143,7 @@ impl Shard {
     }
 
     /// Gives the outcome of a call to the one who waits for it.
-    fn deliver(self: &Rc<Self>, origin: Origin, outcome: Outcome<'_>) {
+    pub(super) fn deliver(self: &Rc<Self>, origin: Origin, outcome: Outcome<'_>) {
         match origin {
             Origin::Client(target, route) => {
                 self.clients.end_in_flight(target.sid);

@@ -2,7 +2,7 @@
 //!
 //! A part does its own work and returns what happened; the methods here decide the next step. Each
 //! file has one subject: messages and connections of clients here, then `handshake.rs`, `calls.rs` for other servers,
-//! `sessions.rs` for requests about sessions, `pushes.rs`, and `faults.rs` for the reaction to a fault.
+//! `sessions.rs` for requests about sessions, `routes.rs`, `pushes.rs`, and `faults.rs` for the reaction to a fault.
 //!
 //! **Where to start reading**: [`Shard::dispatch`], then [`Shard::finish`].
 
@@ -37,6 +37,7 @@ mod calls;
 mod faults;
 mod handshake;
 mod pushes;
+mod routes;
 mod sessions;
 
 /// Returns the part of a text that fits into a log line.

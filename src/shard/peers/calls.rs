@@ -132,8 +132,22 @@ impl Peers {
     ) -> Result<(), &'static str> {
         hop!();
         let members = self.members.borrow();
+        let peer = self.choose(&members, server_type, Some(request.session))?;
+        self.forward_to(core, &members, peer, request, address, origin)
+    }
+
+    /// Forwards a client's message to a server that is chosen already.
+    #[inline]
+    fn forward_to(
+        &self,
+        core: &Core,
+        members: &MemberList,
+        peer: PeerIndex,
+        request: &Request<'_>,
+        address: Option<&ClientAddr>,
+        origin: Origin,
+    ) -> Result<(), &'static str> {
         let session = request.session;
-        let peer = self.choose(&members, server_type, Some(session))?;
         let frame = rpc::Forward {
             server_type: &members.peer(peer).type_json,
             message_id: request.id,
@@ -152,6 +166,39 @@ impl Peers {
         };
         let write = |out: &mut Vec<u8>, id| rpc::write_forward(out, id, &frame);
         self.begin_call(core, peer, None, origin, write)
+    }
+
+    /// Forwards a client's message to the server that the delegate has named for its session.
+    pub(in crate::shard) fn forward_chosen(
+        &self,
+        core: &Core,
+        peer: PeerIndex,
+        request: &Request<'_>,
+        origin: Origin,
+    ) -> Result<(), &'static str> {
+        let members = self.members.borrow();
+        self.forward_to(core, &members, peer, request, None, origin)
+    }
+
+    /// Returns the number of a server type that has servers.
+    pub(in crate::shard) fn type_index(&self, server_type: &[u8]) -> Result<usize, &'static str> {
+        let members = self.members.borrow();
+        let found = members.of_type(server_type);
+        found.map(|it| it.index).ok_or("no server of this type")
+    }
+
+    /// Returns the number of the list of servers.
+    pub(in crate::shard) fn generation(&self) -> u64 {
+        self.members.borrow().generation()
+    }
+
+    /// Finds the server of a type and an id.
+    pub(in crate::shard) fn find(
+        &self,
+        server_type: &str,
+        id: &str,
+    ) -> Result<PeerIndex, CallError> {
+        member(&self.members.borrow(), server_type, id)
     }
 
     /// Finds the server of a handler's call.

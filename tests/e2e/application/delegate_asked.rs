@@ -1,5 +1,5 @@
-//! Functions of a connector's `connectorConfig`, of which tangelo asks the delegate: the answers to handshakes and the
-//! blacklist.
+//! Functions of a connector's `app.js` that tangelo asks the delegate for: the answers to handshakes, the blacklist, and
+//! the server of a session.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use tangelo::config::{Rpc as RpcConfig, Server};
 use tangelo::handler::{Answer, Outcome, Router};
 use tangelo::{Config, Gateway};
 
-use super::delegate_package::{Play, play_with};
+use super::delegate_package::{Play, play_with, run_check, wait_until_reached};
 use crate::cluster::in_both_dialects;
-use crate::harness::client::{Client, HANDSHAKE};
+use crate::harness::client::{Client, HANDSHAKE, Message};
 use crate::harness::frontend::{Frontend, Kind, Knobs};
 use crate::harness::inside::Inside;
 use crate::harness::peers::{Cluster, DELEGATE, Dialect, wait_for};
@@ -159,19 +159,24 @@ mod the_last_blacklist_of_a_delegate_that_is_away_counts {
     in_both_dialects!(a_delegate_that_is_away);
 }
 
+/// A server of the list whose port a test listens on.
+fn server(id: &str, listener: &TcpListener) -> Server {
+    let address = listener.local_addr().expect("it is bound");
+    Server {
+        id: id.into(),
+        server_type: id.split_once('-').expect("type-number").0.into(),
+        host: address.ip().to_string(),
+        port: address.port(),
+        ..Server::default()
+    }
+}
+
 /// A gateway whose delegate is this listener.
 fn asking(listener: &TcpListener, rpc: RpcConfig, make: fn() -> Router) -> Inside {
-    let address = listener.local_addr().expect("it is bound");
     let config = Config {
         delegate: Some("entry".into()),
         delegate_handshake: Some("entryRemote.handshake".into()),
-        servers: vec![Server {
-            id: "entry-1".into(),
-            server_type: "entry".into(),
-            host: address.ip().to_string(),
-            port: address.port(),
-            ..Server::default()
-        }],
+        servers: vec![server("entry-1", listener)],
         rpc,
         ..Config::default()
     };
@@ -270,4 +275,172 @@ fn the_delegate_has_the_remotes_that_are_asked() {
             assert_eq!(error.to_string(), expected);
         }
     }
+}
+
+/// The servers of a session are those of the project's function, which tangelo asks once for each state of the session.
+fn session_routes(on: &mut Play<'_>) {
+    let mut client = on.client();
+    on.login(&mut client, json!({"lane": 1}));
+    for lane in [1, 0, 1] {
+        on.ask(&mut client, "change", json!({"room": {"lane": lane}}));
+        for id in 100..120 {
+            client.request(id, "chat.chatHandler.where", json!({"id": id}).to_string());
+        }
+        for id in 100..120 {
+            let Message::Response { id: answered, body } = client.next_message() else {
+                panic!("a push");
+            };
+            assert_eq!(answered, id);
+            note_server(on, &body);
+        }
+        let body = client.request_text("chat.chatHandler.where", "{}");
+        note_server(on, body.as_bytes());
+    }
+    let part = json!({"part": format!("route of {}", on.uid)}).to_string();
+    let log = client.request_text("connector.entryHandler.log", part);
+    let log: Value = serde_json::from_str(&log).expect("JSON");
+    let asked = log["lines"].as_array().expect("a list").len();
+    assert_eq!(
+        asked,
+        if on.frontend.kind().is_tangelo() {
+            3
+        } else {
+            63
+        }
+    );
+    on.ask(&mut client, "logout", json!({}));
+    let body = client.request_text("chat.chatHandler.where", "{}");
+    note_server(on, body.as_bytes());
+}
+
+/// Notes what a backend says, without the marks of filters in the message.
+fn note_server(on: &mut Play<'_>, body: &[u8]) {
+    let said: Value = serde_json::from_slice(body).expect("JSON");
+    let [server, uid, settings] = ["server", "uid", "settings"].map(|name| &said[name]);
+    on.note(
+        "where",
+        &json!([server, said["m"]["id"], uid, settings]).to_string(),
+    );
+}
+
+mod the_delegate_names_the_server_of_a_session_once_for_each_state_of_it {
+    use super::*;
+
+    const BY_SESSION: Knobs = Knobs {
+        tangelo: &[
+            "--set",
+            "delegate=entry",
+            "--set",
+            "delegate_closed=tangelo.closed",
+            "--set",
+            "route.chat=delegate:session",
+        ],
+        genuine: &[],
+    };
+
+    fn promise(dialect: Dialect) {
+        play_with(BY_SESSION, dialect, session_routes);
+    }
+
+    in_both_dialects!(promise);
+
+    fn another_list(dialect: Dialect) {
+        let cluster = Cluster::delegated(dialect);
+        let kind = Kind::Tangelo { shards: 1 };
+        let frontend = Frontend::start(&cluster, kind, BY_SESSION);
+        wait_until_reached(&frontend);
+        let mut client = connect(&frontend).open();
+        let login = json!({"uid": "somebody", "room": {"lane": 1}}).to_string();
+        let done = client.request_text("connector.entryHandler.login", login);
+        assert_eq!(done, r#"{"code":200}"#);
+        let mut serves = |id: &str| {
+            let id = format!("{{\"server\":\"{id}\"");
+            wait_for("the server", || {
+                let answer = client.request_text("chat.chatHandler.where", "{}");
+                answer.starts_with(&id).then_some(())
+            });
+        };
+        serves("chat-2");
+        cluster.remove("chat-2");
+        serves("chat-1");
+        cluster.add_backend("chat-2");
+        serves("chat-2");
+    }
+
+    mod and_again_when_the_list_of_servers_has_changed {
+        use super::*;
+
+        in_both_dialects!(another_list);
+    }
+}
+
+const WHERE: &str = "chat.chatHandler.where";
+
+#[test]
+fn messages_wait_in_order_until_the_delegate_has_named_their_server() {
+    for shards in [1, 4] {
+        let [asked, first, second] =
+            [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let servers = [("entry-1", &asked), ("chat-1", &first), ("chat-2", &second)];
+        let config = Config {
+            delegate: Some("entry".into()),
+            routes: [("chat".into(), "delegate:session".into())].into(),
+            servers: servers.map(|(id, listener)| server(id, listener)).into(),
+            ..Config::default()
+        };
+        let inside = Inside::start(shards, config, Router::new);
+        let mut client = Client::tcp(inside.address()).open();
+        (1..=3).for_each(|id| client.request(id, WHERE, "{}"));
+        let mut delegate = Callee::accept(&asked);
+        let (question, text) = delegate.next_call();
+        let call = r#""service":"tangelo","method":"route","args":[{"id":"#;
+        let session = r#","frontendId":"connector-1","uid":null,"settings":{}},"chat"]}}"#;
+        assert!(text.contains(call) && text.ends_with(session), "{text}");
+        delegate.answer(question, r#"[null,"chat-2"]"#);
+        let mut chat = Callee::accept(&second);
+        for id in 1..=3 {
+            let (call, text) = chat.next_call();
+            assert!(text.contains(&format!(r#""args":[{{"id":{id},"#)), "{text}");
+            chat.answer(call, "[null,{}]");
+            client.wait_response(id);
+        }
+        client.request(4, WHERE, "{}");
+        let (call, _) = chat.next_call();
+        chat.answer(call, "[null,{}]");
+        client.wait_response(4);
+        assert_eq!(inside.counter("routes_asked"), 1);
+
+        // Without a server all messages that wait fail, and the next one asks again.
+        let mut client = Client::tcp(inside.address()).open();
+        for (missed, resp) in (1..).zip([r#"[null,"nobody"]"#, "[null,1]", "[]", r#"["no"]"#]) {
+            (1..=2).for_each(|id| client.request(id, WHERE, "{}"));
+            let (question, _) = delegate.next_call();
+            delegate.answer(question, resp);
+            for id in 1..=2 {
+                assert_eq!(client.wait_response(id), br#"{"code":500}"#);
+            }
+            assert_eq!(inside.counter("routes_missed"), missed);
+        }
+
+        // The last words of a client arrive.
+        client.notify(WHERE, r#"{"bye":1}"#);
+        let (question, _) = delegate.next_call();
+        drop(client);
+        inside.wait_counter("connections", 1);
+        delegate.answer(question, r#"[null,"chat-2"]"#);
+        let (call, text) = chat.next_call();
+        assert!(text.contains(r#"{"bye":1}"#), "{text}");
+        chat.answer(call, "[]");
+        inside.stop();
+    }
+}
+
+#[test]
+fn each_type_of_frontends_has_its_own_functions() {
+    run_check("tests/npm/connectorConfig.js");
+}
+
+#[test]
+fn only_a_function_of_the_session_and_the_servers_is_asked_once() {
+    run_check("tests/npm/sessionOnly.js");
 }

@@ -41,7 +41,7 @@ fn cluster(dialect: Dialect) -> &'static Cluster {
 pub(super) struct Play<'a> {
     pub(super) frontend: &'a Frontend<'a>,
     /// A uid of this play alone.
-    uid: String,
+    pub(super) uid: String,
     seen: Vec<String>,
 }
 
@@ -105,7 +105,7 @@ impl Play<'_> {
 }
 
 /// Waits until the delegate can reach a frontend.
-fn wait_until_reached(frontend: &Frontend<'_>) {
+pub(super) fn wait_until_reached(frontend: &Frontend<'_>) {
     wait_for("the delegate to know the frontend", || {
         let client = frontend.connect(frontend.kind().transports()[0]);
         let mut client = client.try_open()?;
@@ -388,7 +388,7 @@ mod the_remotes_of_a_connector_answer_as_there {
 }
 
 /// Runs a script that checks a part of the package without a framework.
-fn run_check(script: &str) {
+pub(super) fn run_check(script: &str) {
     let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
     let node = Process::start("node", tree, "node", &[script]);
     let (status, printed) = node.finish(HANG_GUARD);

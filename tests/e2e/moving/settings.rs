@@ -60,6 +60,7 @@ fn each_setting_of_pomelo_is_a_key_a_decision_or_a_question_with_its_place() {
             "log = \"fixed:log-7\"",
             "reads = \"delegate\"",
             "counts = \"delegate\"",
+            "lanes = \"delegate\"",
             "# app.js:17: heartbeat\nheartbeat = \"30s\"",
             "timeout = \"90s\"",
             "use_dict = true",
@@ -77,7 +78,7 @@ fn each_setting_of_pomelo_is_a_key_a_decision_or_a_question_with_its_place() {
         &[
             "decided  app.js:41: app.route('room') is the strategy hash:rid: ",
             "decided  connectorConfig.setNoDelay has no key",
-            "done     app.js:48: app.route('connector') chooses for calls only",
+            "done     app.js:52: app.route('connector') chooses for calls only",
             "done     app.js:39: the filter serial runs in the delegate",
             "done     app.js:17: checkClient runs in the delegate",
             "done     app.js:17: handshake runs in the delegate",
@@ -107,6 +108,7 @@ fn each_setting_of_pinus_is_found_when_it_starts_late() {
             "scheduler = \"buffer\"",
             "flush_interval = \"50ms\"",
             "chat = \"setting:chat\"",
+            "lanes = \"delegate:session\"",
         ],
     );
     has(
@@ -114,6 +116,8 @@ fn each_setting_of_pinus_is_found_when_it_starts_late() {
         &[
             "ask      app.js: production: connector uses sioconnector",
             "ask      app.js:10: connectorConfig.ssl: ",
+            "app.route('lanes') is the strategy delegate:session: ",
+            "; its text uses only the session and the list of servers, so connectorDelegate asks the function once",
         ],
     );
 }

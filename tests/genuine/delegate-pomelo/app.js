@@ -56,6 +56,12 @@ app.route('chat', (session, call, theApp, cb) => {
   const [message] = call.args;
   const servers = theApp.getServersByType('chat');
   const { to } = (message && message.body) || {};
+  const { lane } = Object(session.get('room'));
+  if (lane !== undefined) {
+    log.push(`route of ${session.uid || session.get('name')}`);
+    cb(null, servers[lane % servers.length].id);
+    return;
+  }
   cb(null, servers[(to || 0) % servers.length].id);
 });
 

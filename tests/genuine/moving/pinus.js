@@ -16,6 +16,10 @@ app.configure('development', 'connector', () => {
   });
   app.set('pushSchedulerConfig', { scheduler: pinus.pushSchedulers.buffer, flushInterval: 50 });
   app.globalFilter(new pinus.filters.serial(5000));
+  app.route('lanes', async (session, msg, view, cb) => {
+    const lanes = view.getServersByType('lanes');
+    cb(null, lanes[session.get('lane') % lanes.length].id);
+  });
   app.route('chat', async (session, msg, view, cb) => cb(null, session.get('chat')));
 });
 

@@ -45,6 +45,10 @@ app.configure('production|development', 'connector', () => {
   app.route('area', (session, msg, view, cb) => cb(null, session.get('area')));
   app.route('log', (session, msg, view, cb) => cb(null, 'log-7'));
   app.route('reads', (session, msg, view, cb) => cb(null, msg.args[0].server));
+  app.route('lanes', (session, msg, view, cb) => {
+    const lanes = view.getServersByType('lanes');
+    cb(null, lanes[session.get('lane') % lanes.length].id);
+  });
   app.route('connector', (session, msg, view, cb) => cb(null, session.frontendId));
   app.route('counts', (session, msg, view, cb) => {
     const servers = view.getServersByType('counts');
