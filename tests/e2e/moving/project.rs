@@ -212,6 +212,17 @@ impl Project {
         self.run("npx", &[&["--no-install", "tangelo"], words].concat())
     }
 
+    /// Asks `tangelo init --check` whether there is something to change.
+    pub(super) fn would_change(&self) -> bool {
+        let args = ["--no-install", "tangelo", "init", "--check"];
+        let check = Process::start("init --check", &self.root, "npx", &args);
+        let (status, printed) = check.finish(2 * HANG_GUARD);
+        match status.code() {
+            Some(code @ (0 | 1)) => code == 1,
+            other => panic!("{other:?}: {printed}"),
+        }
+    }
+
     fn run(&self, program: &str, args: &[&str]) -> String {
         run(&self.root, program, args)
     }
@@ -221,7 +232,7 @@ impl Project {
         let leash = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/genuine/leash.js");
         let options = format!("NODE_OPTIONS=--require={leash}");
         let binary = concat!("TANGELO_BIN=", env!("CARGO_BIN_EXE_tangelo"));
-        let args = [&options, binary, "node", "app", "env=development"];
+        let args = [&options, binary, "node", "app.js"];
         Process::start("master", &self.base(), "env", &args)
     }
 

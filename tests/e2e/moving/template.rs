@@ -22,8 +22,10 @@ fn a_template_moves(dialect: Dialect) {
     let begin = Instant::now();
 
     project.install();
+    assert!(project.would_change());
     let printed = project.tangelo(&["init", "--write"]);
     println!("{printed}");
+    assert!(!project.would_change());
     let mut master = project.start();
     master.wait_for_line("listening on", 0, HANG_GUARD, |line| {
         line.contains("tangelo listening on").then_some(())
