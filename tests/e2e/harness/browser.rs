@@ -92,8 +92,15 @@ impl Browser {
         for domain in ["Page", "Network"] {
             self.call(Some(&page), &format!("{domain}.enable"), &json!({}));
         }
-        self.call(Some(&page), "Page.navigate", &json!({"url": url}));
-        self.event(&page, "Page.loadEventFired");
+        let enable = json!({"enabled": true});
+        self.call(Some(&page), "Page.setLifecycleEventsEnabled", &enable);
+        let navigated = self.call(Some(&page), "Page.navigate", &json!({"url": url}));
+        let loader = &navigated["loaderId"];
+        self.find("the load of the page", |message| {
+            // The empty page before it has another loader.
+            let params = &message["params"];
+            params["name"] == "load" && params["loaderId"] == *loader
+        });
         page
     }
 

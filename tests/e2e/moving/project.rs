@@ -44,7 +44,8 @@ impl Project {
         project
     }
 
-    fn build(&self) {
+    /// Builds it, if it needs that.
+    pub(super) fn build(&self) {
         if self.dialect == Dialect::Pinus {
             self.run("npm", &["run", "build"]);
         }
@@ -152,8 +153,10 @@ impl Project {
     /// Copies the originals back that `init` has kept.
     pub(super) fn restore(&self) {
         for name in ["servers.json", "adminServer.json"] {
-            let file = self.root.join("config").join(name);
-            fs::copy(file.with_extension("json.orig"), file).expect("init has kept it");
+            for folder in [&self.root, &self.base()] {
+                let file = folder.join("config").join(name);
+                fs::copy(file.with_extension("json.orig"), file).expect("init has kept it");
+            }
         }
     }
 

@@ -83,10 +83,10 @@ fn ask(address: SocketAddr) {
     assert_eq!(answer, ANSWER);
 }
 
-#[test]
-fn one_connector_moves_beside_a_genuine_one_and_back() {
-    let project = Project::plain(Dialect::Pomelo);
+fn one_connector_moves(dialect: Dialect) {
+    let project = Project::plain(dialect);
     let second = project.add_connector();
+    project.build();
     project.install();
     project.tangelo(&["init", "--write", "--only", "connector-server-1"]);
     let gateways = |master: &Process| master.transcript().matches("tangelo listening on").count();
@@ -109,6 +109,16 @@ fn one_connector_moves_beside_a_genuine_one_and_back() {
     ask(project.address());
     ask(second);
     assert_eq!(gateways(&master), 0, "{}", master.transcript());
+}
+
+#[test]
+fn one_connector_of_pomelo_moves_beside_a_genuine_one_and_back() {
+    one_connector_moves(Dialect::Pomelo);
+}
+
+#[test]
+fn one_connector_of_pinus_moves_beside_a_genuine_one_and_back() {
+    one_connector_moves(Dialect::Pinus);
 }
 
 /// All that a player gets: the handshake, and bytes of messages.
