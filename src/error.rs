@@ -25,14 +25,18 @@ pub enum Error {
     Handlers(String),
     /// A shard ended without a request to stop.
     Shard(String),
+    /// Clients that waited for answers were cut when a drain took too long.
+    Drain(String),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Config(text) | Self::Host(text) | Self::Handlers(text) | Self::Shard(text) => {
-                f.write_str(text)
-            }
+            Self::Config(text)
+            | Self::Host(text)
+            | Self::Handlers(text)
+            | Self::Shard(text)
+            | Self::Drain(text) => f.write_str(text),
         }
     }
 }
@@ -182,6 +186,8 @@ close_reasons! {
     MaxConnections = "closed_max_connections", Operator;
     /// tangelo is stopping.
     Stopping = "closed_stopping", Operator;
+    /// tangelo is draining.
+    Drain = "closed_drain", Operator;
     /// The address of the client is on a blacklist.
     Blacklisted = "closed_blacklisted", Operator;
     /// An HTTP request with too long a head; answered with status 431.
@@ -220,6 +226,7 @@ impl CloseReason {
             | Self::Kicked
             | Self::MaxConnections
             | Self::Stopping
+            | Self::Drain
             | Self::Blacklisted => false,
         }
     }

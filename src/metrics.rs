@@ -29,6 +29,8 @@ counters! {
     Connections = "connections",
     /// Sessions with a uid, as the uid index knows them (a gauge).
     SessionsBound = "sessions_bound",
+    /// Clients that a drain closed at the end of its time, although messages of theirs were in flight.
+    ClientsCut = "clients_cut",
     /// Accept calls that failed because the process had no descriptors or no memory left.
     AcceptErrors = "accept_errors",
     /// Packages that a client sent in a state in which their type is ignored.

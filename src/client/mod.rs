@@ -41,6 +41,9 @@ pub mod transport;
 
 use transport::{Http, HttpRules, Transport, TransportEvent};
 
+/// Close code of RFC 6455: the server goes down.
+const GOING_AWAY: u16 = 1001;
+
 /// The settings that all clients of a gateway share.
 #[derive(Debug)]
 pub struct Rules {
@@ -369,13 +372,15 @@ impl ClientMachine {
     }
 
     /// Writes the last bytes before the socket is closed: none on raw TCP, a close frame on WebSocket.
-    /// Pomelo sends code 1000, Pinus none; bytes that break RFC 6455 get the code of the RFC.
+    /// Pomelo sends code 1000, Pinus none; bytes that break RFC 6455 get the code of the RFC. The reference does not
+    /// drain: then the code is 1001, by which a client knows that it may come back.
     pub fn write_goodbye(&self, rules: &Rules, reason: CloseReason, out: &mut Vec<u8>) {
         if self.transport != Transport::WebSocket || reason == CloseReason::Left {
             return;
         }
         let code = match reason {
             CloseReason::WebSocket(code) => Some(code),
+            CloseReason::Drain => Some(GOING_AWAY),
             _ => rules.dialect.close_code(),
         };
         websocket::write_close(out, code);

@@ -138,6 +138,8 @@ knobs! {
         rpc: Rpc = Rpc::default();
         /// Membership in a cluster.
         cluster: Cluster = Cluster::default();
+        /// The drain, which SIGTERM begins.
+        drain: Drain = Drain::default();
         /// Logging.
         log: Log = Log::default();
         /// The master to join; it names the other servers. `None` without a project and with
@@ -345,6 +347,22 @@ knobs! {
 }
 
 knobs! {
+    /// The drain, which SIGTERM begins: the end of this process, in which each client gets the answers to its requests.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Drain, keys "drain." of |config: Config| config.drain, {
+        /// Time in which the health check says 503 and new clients are still taken: as long as a load balancer needs
+        /// to notice.
+        delay: Duration = Duration::ZERO, TimeRange(Duration::ZERO..=HOUR);
+        /// Longest time from the close of the port to the end. Clients leave in even slices within three quarters of
+        /// it, but no slower than 1,000 a second. One that still waits for an answer leaves when it has it. At the
+        /// end of the time tangelo cuts those that are left; the exit status then is 3. The functions before the
+        /// stop of an application have what is left of the time when the last client has gone. A supervisor must
+        /// wait longer before it kills the process.
+        timeout: Duration = Duration::from_secs(8), TimeRange(Duration::ZERO..=HOUR);
+    }
+}
+
+knobs! {
     /// Logging.
     #[derive(Debug, Clone, PartialEq)]
     pub struct Log, keys "log." of |config: Config| config.log, {
@@ -388,7 +406,7 @@ knobs! {
 
 /// The knobs of all sections.
 #[cfg(feature = "runtime")]
-const SECTIONS: [&[Knob<Config>]; 8] = [
+const SECTIONS: [&[Knob<Config>]; 9] = [
     Config::KNOBS,
     Client::KNOBS,
     Filter::KNOBS,
@@ -396,6 +414,7 @@ const SECTIONS: [&[Knob<Config>]; 8] = [
     Push::KNOBS,
     Rpc::KNOBS,
     Cluster::KNOBS,
+    Drain::KNOBS,
     Log::KNOBS,
 ];
 

@@ -50,6 +50,7 @@ fn reference() -> String {
     section(&mut out, "`[push]`", Push::ABOUT, Push::KNOBS);
     section(&mut out, "`[rpc]`", Rpc::ABOUT, Rpc::KNOBS);
     section(&mut out, "`[cluster]`", Cluster::ABOUT, Cluster::KNOBS);
+    section(&mut out, "`[drain]`", Drain::ABOUT, Drain::KNOBS);
     section(&mut out, "`[log]`", Log::ABOUT, Log::KNOBS);
     list::<Server>(&mut out, Server::ABOUT);
     list::<NamedScheduler>(&mut out, NamedScheduler::ABOUT);

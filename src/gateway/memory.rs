@@ -55,7 +55,7 @@ use std::time::{Duration, Instant};
 
 use glommio::LocalExecutor;
 
-use super::{Gateway, Shared, executor};
+use super::{Gateway, Shared, drained, executor};
 use crate::checked::CheckedConfig;
 use crate::client::coder::Protos;
 use crate::config;
@@ -244,6 +244,13 @@ impl InMemory {
         })
     }
 
+    /// Begins a drain, as SIGTERM does. It lasts while the test moves the clock.
+    #[track_caller]
+    pub fn begin_drain(&mut self) {
+        self.world.shared.stopper.drain();
+        self.world.rest("the beginning of the drain");
+    }
+
     /// Stops the gateway: closes the clients and ends the shards. Moves the clock as far as needed.
     ///
     /// Errors: the error that ended the gateway before the stop, if any
@@ -315,9 +322,12 @@ impl World {
         Limit(clock::real_now() + self.patience.get())
     }
 
-    /// Returns the error that ended the gateway, if any.
+    /// Returns the error that ended the gateway, or of a drain that had to cut clients.
     fn outcome(&self) -> Result<()> {
-        self.shared.failure.get().cloned().map_or(Ok(()), Err)
+        match self.shared.failure.get() {
+            Some(error) => Err(error.clone()),
+            None => drained(&self.shared.counters),
+        }
     }
 
     fn run<T>(&self, future: impl Future<Output = T>) -> T {

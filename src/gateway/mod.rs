@@ -10,7 +10,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -23,12 +23,12 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::handler::Router;
 use crate::ids::ShardId;
-use crate::metrics::{self, Counters};
+use crate::metrics::{self, Counter, Counters};
 use crate::net::bell::Doorbell;
 use crate::net::{Network, task};
 use crate::shard::activity::Activity;
 use crate::shard::mesh;
-use crate::shard::{self, Gauge, Seed};
+use crate::shard::{self, Gauge, Seed, StopRequest};
 
 mod assets;
 mod executor;
@@ -358,10 +358,21 @@ impl Running {
             }
         }
         let _ = self.watchdog.join();
-        match self.failure.get() {
-            Some(error) => Err(error.clone()),
-            None => result,
+        if let Some(error) = self.failure.get() {
+            return Err(error.clone());
         }
+        result.and_then(|()| drained(&self.counters))
+    }
+}
+
+/// Returns an error if a drain had to cut clients.
+fn drained(counters: &[Counters]) -> Result<()> {
+    let cut = |counters: &Counters| counters.get(Counter::ClientsCut);
+    match counters.iter().map(cut).sum() {
+        0 => Ok(()),
+        cut => Err(Error::Drain(format!(
+            "drain.timeout has passed, and {cut} clients that waited for answers were cut"
+        ))),
     }
 }
 
@@ -372,7 +383,7 @@ fn report(shards: &[Counters]) -> String {
 /// A handle to stop a gateway.
 #[derive(Debug, Clone)]
 pub struct Stopper {
-    stop: Arc<AtomicBool>,
+    stop: Arc<StopRequest>,
     bells: Vec<Arc<Doorbell>>,
 }
 
@@ -381,7 +392,19 @@ impl Stopper {
     /// ([`Router::before_stop`]); then the connections of clients are closed, and the shards end within
     /// a quarter of a second.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
+        self.stop.stop();
+        self.ring();
+    }
+
+    /// Stops the gateway in the way of SIGTERM: health checks hear of it, and each client gets the answers to its
+    /// requests before its connection is closed, within `drain.delay` and `drain.timeout`. Then the application gets
+    /// the rest of the time to finish. [`Running::join`] returns [`Error::Drain`] if it was not enough.
+    pub fn drain(&self) {
+        self.stop.drain();
+        self.ring();
+    }
+
+    fn ring(&self) {
         for bell in &self.bells {
             bell.ring();
         }

@@ -24,6 +24,9 @@ use crate::metrics::{Counter, Counters};
 /// while the process ends, and that write would raise SIGPIPE again and again.
 const SIGNALS: [i32; 6] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];
 
+/// Exit status of a drain that had to cut clients.
+const CUT: u8 = 3;
+
 /// Runs the program `tangelo`: reads the command line, serves until the end, and returns the exit code.
 pub fn main() -> ExitCode {
     let config = match load::from_args(env::args_os()) {
@@ -37,6 +40,10 @@ pub fn main() -> ExitCode {
         Err(error @ Error::Shard(_)) => {
             log::last_words(format, &error);
             ExitCode::FAILURE
+        }
+        Err(error @ Error::Drain(_)) => {
+            log::last_words(format, &error);
+            ExitCode::from(CUT)
         }
         Err(error) => refuse(format, &error),
     }
@@ -145,9 +152,14 @@ impl Control {
                 SIGUSR1 => self.say_counters(),
                 SIGHUP => self.reread(),
                 SIGINT | SIGTERM if is_stopping => self.cut(signal),
-                SIGINT | SIGTERM => {
+                SIGINT => {
                     is_stopping = true;
                     self.stopper.stop();
+                }
+                SIGTERM => {
+                    is_stopping = true;
+                    tracing::info!(clients = self.clients(), "SIGTERM begins the drain");
+                    self.stopper.drain();
                 }
                 _ => tracing::info!("{} has no effect on tangelo", name(signal)),
             }
@@ -175,12 +187,16 @@ impl Control {
         }
     }
 
+    /// Returns the number of open connections.
+    fn clients(&self) -> u64 {
+        let connections = |counters: &Counters| counters.get(Counter::Connections);
+        self.counters.iter().map(connections).sum()
+    }
+
     /// Ends the process at once, without waiting for clients and the application.
     fn cut(&self, signal: i32) -> ! {
-        let connections = |counters: &Counters| counters.get(Counter::Connections);
-        let clients: u64 = self.counters.iter().map(connections).sum();
         tracing::error!(
-            clients,
+            clients = self.clients(),
             "{} came a second time: the process ends at once and cuts the connections of its clients",
             name(signal)
         );

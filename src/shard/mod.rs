@@ -43,7 +43,7 @@ use futures_lite::future;
 use crate::checked::CheckedConfig;
 use crate::client::coder::Protos;
 use crate::client::host_filter::HostFilter;
-use crate::error::{Error, Fault};
+use crate::error::{CloseReason, Error, Fault};
 use crate::handler::Router;
 use crate::handler::clock::Alarms;
 use crate::ids::{ShardId, Sid};
@@ -65,6 +65,7 @@ mod clients;
 mod context;
 mod coordinator;
 mod dispatch;
+mod drain;
 pub mod mesh;
 mod origin;
 pub mod parcel;
@@ -74,6 +75,7 @@ mod turn;
 
 pub use app::activity;
 pub use clients::blacklist;
+pub use drain::StopRequest;
 
 use activity::{Activity, Alive};
 use app::{Application, lifecycle};
@@ -111,7 +113,7 @@ pub struct Seed {
     /// Number of clients that have sent bytes: `client.max_connections` limits it.
     pub connections: Arc<Gauge>,
     /// Set when the process must end; the doorbell is rung too.
-    pub stop: Arc<AtomicBool>,
+    pub stop: Arc<StopRequest>,
     /// Set when the shard must read `client.blacklist_file` again, changed or not.
     pub reread: Arc<AtomicBool>,
     /// Dropped when the shard accepts clients, or has failed to.
@@ -220,7 +222,7 @@ pub async fn run(mut seed: Seed, network: Network) {
     let (stop, stopper) = (seed.stop.clone(), seed.stopper.clone());
     let (starting, at_work) = (seed.starting.clone(), seed.at_work.clone());
     let reread = seed.reread.clone();
-    let is_stopping = || stop.load(Ordering::Acquire);
+    let is_stopping = || stop.is_made();
     let shard = match Shard::new(seed, network) {
         Ok(shard) => Rc::new(shard),
         Err(error) => return stopper(Some(error)),
@@ -271,16 +273,37 @@ pub async fn run(mut seed: Seed, network: Network) {
     }
     drop(starting);
     receive_mesh(&shard, is_stopping).await;
-    shard.clients.stop();
+    let is_drain = || stands && stop.is_drain();
+    if is_drain() {
+        shard.clients.announce_stop();
+        let stopped = receive_mesh(&shard, || !is_drain());
+        future::or(clock::sleep(core.config.drain.delay), stopped).await;
+    }
+    shard.clients.stop(match is_drain() {
+        true => CloseReason::Drain,
+        false => CloseReason::Stopping,
+    });
     // Closes the listening socket: the kernel refuses new clients, and a balancer sends them elsewhere. A balancer
     // that checks the health hears of the stop from the open port.
     let answers_checks = core.config.client.health_path.is_some();
     if let Some(accepting) = accepting.take_if(|_| !answers_checks) {
         accepting.cancel().await;
     }
+    let mut deadline = clock::now() + core.config.stop_timeout;
+    if is_drain() {
+        let timeout = core.config.drain.timeout;
+        let begun = clock::now();
+        deadline = begun + timeout;
+        let closed = drain::close_clients(&shard, begun + timeout * 3 / 4, deadline);
+        let stopped = receive_mesh(&shard, || !is_drain());
+        future::or(closed, stopped).await;
+        if is_drain() {
+            drain::cut_clients(&shard);
+        }
+    }
     if stands {
         let mesh = receive_mesh(&shard, || false);
-        future::or(lifecycle::stop(&shard, at_work), mesh).await;
+        future::or(lifecycle::stop(&shard, at_work, deadline), mesh).await;
     } else {
         drop(at_work);
     }

@@ -23,6 +23,7 @@ use tangelo::{Config, Error, Gateway};
 mod a_pause;
 mod bounds;
 mod clients;
+mod drain;
 mod failures;
 mod life;
 mod servers;

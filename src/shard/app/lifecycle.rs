@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_lite::future;
 
@@ -101,12 +101,11 @@ fn run_task(shard: &Rc<Shard>, kind: Work, name: Rc<str>, work: LocalFuture<()>)
 }
 
 /// Stops the application here, and waits for the other shards that hold an `at_work`. Whatever is late is left behind.
-pub(in crate::shard) async fn stop(shard: &Rc<Shard>, at_work: Arc<()>) {
+pub(in crate::shard) async fn stop(shard: &Rc<Shard>, at_work: Arc<()>, deadline: Instant) {
     let (core, app) = (&shard.core, &shard.app);
-    let timeout = core.config.stop_timeout;
-    let deadline = core.time.get().now + timeout;
     // The time of the shard needs ticks.
     let _pending = app.futures.clone();
+    let timeout = deadline.saturating_duration_since(core.time.get().now);
     let is_late = || core.time.get().is_over(deadline, timeout);
     app.stop_request.request();
     let (router, context) = (app.router.clone(), shard.context());

@@ -70,6 +70,13 @@ pub(in crate::shard) struct Closed {
     pub(in crate::shard) delegated: bool,
 }
 
+/// A connection that is not closed.
+pub(in crate::shard) struct OpenClient {
+    pub(in crate::shard) sid: Sid,
+    /// Messages of it are in flight.
+    pub(in crate::shard) is_waiting: bool,
+}
+
 impl Connection {
     pub(super) fn new(socket: Rc<Socket>, identity: Rc<Identity>) -> Self {
         Self {
@@ -544,6 +551,18 @@ impl Clients {
     pub(in crate::shard) fn sids(&self) -> Vec<Sid> {
         let mut connections = self.connections.borrow_mut();
         connections.iter_mut().map(|(sid, _)| sid).collect()
+    }
+
+    /// Lists the connections that are not closed.
+    pub(in crate::shard) fn list_open(&self, open: &mut Vec<OpenClient>) {
+        open.clear();
+        let mut connections = self.connections.borrow_mut();
+        for (sid, connection) in connections.iter_mut() {
+            if connection.state() != ClientState::Closed {
+                let is_waiting = connection.in_flight > 0;
+                open.push(OpenClient { sid, is_waiting });
+            }
+        }
     }
 
     /// Returns whether no connection is there.

@@ -14,6 +14,7 @@ use crate::client::coder::Coder;
 use crate::client::handshake::HandshakeReplies;
 use crate::client::heartbeat::{Timeouts, Wheel};
 use crate::client::host_filter::HostFilter;
+use crate::error::CloseReason;
 use crate::handler::Router;
 use crate::net::clock;
 use crate::push::select::Selector;
@@ -46,6 +47,8 @@ pub(super) struct Clients {
     connections: RefCell<Slab<Connection>>,
     /// Identity of a session before it is bound or has values.
     anonymous: Rc<Identity>,
+    /// The reason why no further clients are taken.
+    refusal: Cell<Option<CloseReason>>,
     /// Rules that choose the push scheduler of a package.
     selector: Selector,
     wheel: RefCell<Wheel>,
@@ -76,18 +79,25 @@ impl Clients {
             connections: RefCell::new(Slab::new(seed.id)),
             anonymous: Rc::default(),
             selector: config.selector.clone(),
+            refusal: Cell::default(),
             wheel: RefCell::new(Wheel::new(clock::now())),
         }
     }
 
-    /// Takes no further clients; health checks hear of it.
-    pub(super) fn stop(&self) {
+    /// Tells health checks that this process will stop.
+    pub(super) fn announce_stop(&self) {
         self.rules.http.is_stopping.set(true);
     }
 
-    /// Returns whether no further clients are taken.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.rules.http.is_stopping.get()
+    /// Takes no further clients: closes them with this reason.
+    pub(super) fn stop(&self, reason: CloseReason) {
+        self.announce_stop();
+        self.refusal.set(Some(reason));
+    }
+
+    /// Returns the reason why no further clients are taken.
+    pub(super) fn refusal(&self) -> Option<CloseReason> {
+        self.refusal.get()
     }
 
     /// Returns the number of clients of the process.

@@ -90,8 +90,8 @@ impl Shard {
     fn connected(self: &Rc<Self>, sid: Sid, connected: Connected) {
         let (core, clients) = (&self.core, &self.clients);
         clients.connected(core, sid, connected);
-        if clients.is_stopping() {
-            return self.close(sid, CloseReason::Stopping, None);
+        if let Some(reason) = clients.refusal() {
+            return self.close(sid, reason, None);
         }
         if core.config.client.real_ip_header.is_some() && clients.refuses(sid) {
             refused_for_address(&clients.address_for_log(sid));

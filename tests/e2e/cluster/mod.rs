@@ -16,6 +16,7 @@ mod callers;
 mod channel;
 mod console;
 mod delegated;
+mod drain;
 mod forged;
 mod forward;
 mod life;

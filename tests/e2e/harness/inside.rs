@@ -126,6 +126,11 @@ impl Inside {
         self.running().stopper().stop();
     }
 
+    /// Tells it to drain, as SIGTERM does, and does not wait.
+    pub(crate) fn begin_drain(&self) {
+        self.running().stopper().drain();
+    }
+
     /// Waits for the end of a gateway that the test has already told to stop.
     pub(crate) fn join(mut self) -> tangelo::Result<()> {
         self.running.take().map_or(Ok(()), Running::join)

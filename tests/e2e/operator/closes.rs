@@ -21,7 +21,7 @@ fn at_debug_each_closed_client_has_a_line_with_its_reason() {
     }
     let _open = Client::tcp(gateway.address()).open();
     let (_, printed) = gateway.stop();
-    assert!(printed.contains("reason=\"stopping\""), "{printed}");
+    assert!(printed.contains("reason=\"drain\""), "{printed}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! An operator's view: the command line, signals, the log, limits, and threads that are pinned, held or idle.
 
 mod closes;
+mod drain;
 mod holds;
 mod idle;
 mod pause;

@@ -1,0 +1,79 @@
+//! The drain: a stop that SIGTERM asks for, in which each client gets the answers to its requests.
+//!
+//! The order: health checks hear of the stop, the port closes, the clients leave in even slices, the application
+//! ends, and at last this server leaves the cluster. Until then the links stay up, so that answers and pushes of
+//! backends still reach the clients that are there.
+
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use super::Shard;
+use crate::error::CloseReason;
+use crate::metrics::Counter;
+use crate::net::clock;
+
+/// Time between two slices.
+const SLICE: Duration = Duration::from_millis(50);
+/// Clients that a process may close in each slice, however long it has left: some thousand a second.
+const SLICE_MIN: usize = 50;
+
+/// A request of the process to its shards: none, to drain, or to stop at once.
+#[derive(Debug, Default)]
+pub struct StopRequest(AtomicU8);
+
+const DRAIN: u8 = 1;
+const STOP: u8 = 2;
+
+impl StopRequest {
+    /// Asks for a drain, unless the process stops already.
+    pub fn drain(&self) {
+        self.0.fetch_max(DRAIN, Ordering::AcqRel);
+    }
+
+    /// Asks for an end without a drain; one that runs is broken off.
+    pub fn stop(&self) {
+        self.0.fetch_max(STOP, Ordering::AcqRel);
+    }
+
+    pub(super) fn is_made(&self) -> bool {
+        self.0.load(Ordering::Acquire) != 0
+    }
+
+    pub(super) fn is_drain(&self) -> bool {
+        self.0.load(Ordering::Acquire) == DRAIN
+    }
+}
+
+/// Closes the clients in even slices up to `even_until`. A client with messages in flight waits for a later slice.
+/// Returns when no client is left, or at `deadline`.
+pub(super) async fn close_clients(shard: &Rc<Shard>, even_until: Instant, deadline: Instant) {
+    let slice_min = SLICE_MIN.div_ceil(shard.core.shards);
+    let mut open = Vec::new();
+    loop {
+        shard.clients.list_open(&mut open);
+        let now = clock::now();
+        if open.is_empty() || now >= deadline {
+            return;
+        }
+        let left = even_until.saturating_duration_since(now);
+        let slices = (left.as_millis() / SLICE.as_millis()).max(1) as usize;
+        let count = open.len().div_ceil(slices).max(slice_min);
+        let idle = open.iter().filter(|client| !client.is_waiting);
+        for client in idle.take(count) {
+            shard.close(client.sid, CloseReason::Drain, None);
+        }
+        clock::sleep(SLICE).await;
+    }
+}
+
+/// Cuts the clients that are left when the time is over, and counts them.
+pub(super) fn cut_clients(shard: &Rc<Shard>) {
+    let mut open = Vec::new();
+    shard.clients.list_open(&mut open);
+    for client in &open {
+        shard.close(client.sid, CloseReason::Drain, None);
+    }
+    let cut = open.len() as u64;
+    shard.core.counters().add(Counter::ClientsCut, cut);
+}
