@@ -1,5 +1,6 @@
 //! A project moves to tangelo with the npm package in `npm/`: the launcher, and `tangelo init`.
 
+mod code;
 mod init;
 mod launcher;
 mod project;

@@ -44,6 +44,20 @@ impl Project {
         project
     }
 
+    /// Unpacks a template and puts an application in its place whose connector has all kinds of code. It is
+    /// JavaScript in Pinus too.
+    pub(super) fn with_code(dialect: Dialect) -> Self {
+        let project = Self::plain(dialect);
+        let name = format!("tests/genuine/delegate-{}", dialect.name());
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        fs::remove_dir_all(project.root.join("app")).expect("the template has it");
+        for name in ["app.js", "app", "config"] {
+            copy(&source.join(name), &project.root.join(name));
+        }
+        project.add_backends();
+        project
+    }
+
     /// Builds it, if it needs that.
     pub(super) fn build(&self) {
         if self.dialect == Dialect::Pinus {
@@ -118,6 +132,11 @@ impl Project {
             &json!({"chat.chatHandler.send": said}),
         );
         self.write("config/serverProtos.json", &json!({"onChat": chat}));
+        self.add_backends();
+    }
+
+    /// Adds the backends of the applications in `tests/genuine/`.
+    fn add_backends(&self) {
         let mut servers = self.read("config/servers.json");
         let chats =
             BACKENDS.map(|id| json!({"id": id, "host": "127.0.0.1", "port": self.ports.of(id)}));
@@ -179,6 +198,14 @@ impl Project {
         loopback(self.ports.client(FRONTEND))
     }
 
+    /// Starts the master and waits until it has started all servers.
+    pub(super) fn start_all(&self) -> Process {
+        let mut master = self.start();
+        let all = "all servers startup";
+        master.wait_for_line(all, 0, HANG_GUARD, |line| line.contains(all).then_some(()));
+        master
+    }
+
     /// Ends the master, and waits until all servers have ended.
     pub(super) fn stop(&self, master: Process) {
         drop(master);
@@ -193,9 +220,11 @@ impl Project {
 
     /// The folder of the main script.
     pub(super) fn base(&self) -> PathBuf {
-        match self.dialect {
-            Dialect::Pomelo => self.root.clone(),
-            Dialect::Pinus => self.root.join("dist"),
+        let built = self.root.join("dist");
+        if built.exists() {
+            built
+        } else {
+            self.root.clone()
         }
     }
 
@@ -271,7 +300,8 @@ impl Project {
 /// Runs a program, which must succeed. Returns its output.
 fn run(folder: &Path, program: &str, args: &[&str]) -> String {
     let process = Process::start(program, folder, program, args);
-    let (status, printed) = process.finish(2 * HANG_GUARD);
+    // The compiler for Pinus' template takes long beside other work.
+    let (status, printed) = process.finish(5 * HANG_GUARD);
     assert!(status.success(), "{program} {args:?}: {status}\n{printed}");
     printed
 }

@@ -64,14 +64,6 @@ fn a_template_of_pinus_moves_without_a_change_of_its_scripts() {
     a_template_moves(Dialect::Pinus);
 }
 
-/// Starts the master and waits until it has started all servers.
-fn started(project: &Project) -> Process {
-    let mut master = project.start();
-    let all = "all servers startup";
-    master.wait_for_line(all, 0, HANG_GUARD, |line| line.contains(all).then_some(()));
-    master
-}
-
 /// Asks the handler of the template until it answers.
 fn ask(address: SocketAddr) {
     let answer = wait_for("an answer of the handler", || {
@@ -91,7 +83,7 @@ fn one_connector_moves(dialect: Dialect) {
     project.tangelo(&["init", "--write", "--only", "connector-server-1"]);
     let gateways = |master: &Process| master.transcript().matches("tangelo listening on").count();
 
-    let master = started(&project);
+    let master = project.start_all();
     ask(project.address());
     ask(second);
     assert_eq!(gateways(&master), 1, "{}", master.transcript());
@@ -105,7 +97,7 @@ fn one_connector_moves(dialect: Dialect) {
     wait_for("a closed port", || TcpStream::connect(second).err());
 
     project.restore();
-    let master = started(&project);
+    let master = project.start_all();
     ask(project.address());
     ask(second);
     assert_eq!(gateways(&master), 0, "{}", master.transcript());
@@ -150,7 +142,7 @@ fn play(project: &Project) -> [String; 3] {
 fn a_chat_moves(dialect: Dialect) {
     let project = Project::chat(dialect);
     let scripts = project.scripts();
-    let master = started(&project);
+    let master = project.start_all();
     let genuine = play(&project);
     project.stop(master);
 
@@ -161,7 +153,7 @@ fn a_chat_moves(dialect: Dialect) {
         printed.contains("app.route('chat') is the strategy hash:rid"),
         "{printed}"
     );
-    let _master = started(&project);
+    let _master = project.start_all();
     assert_eq!(play(&project), genuine);
 
     let mut browser = project.browser();
