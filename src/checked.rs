@@ -209,6 +209,16 @@ fn check_relations(config: &Config) -> Result<(), ValueError> {
         let value = format!("{:?}", config.id);
         return Err(ValueError::expected(value, accepted).under(&format!("server[{index}].id")));
     }
+    if config.delegate_notices && config.delegate.is_none() {
+        let error = ValueError::expected("true", "delegate to be set too");
+        return Err(error.under("delegate_notices"));
+    }
+    if let Some(closed) = &config.delegate_closed
+        && (config.delegate_notices || closed.starts_with("tangelo."))
+    {
+        let accepted = "delegate_notices = true in its place";
+        return Err(ValueError::expected(format!("{closed:?}"), accepted).under("delegate_closed"));
+    }
     if config.delegate.as_ref() == Some(&config.server_type) {
         let value = format!("{:?}", config.server_type);
         let accepted = "the type of other servers, which have the handlers of this type";

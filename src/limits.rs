@@ -131,6 +131,14 @@ pub const REQUESTS_PENDING_MAX: usize = 64 << 10;
 /// Events of sessions that wait until the handlers of an earlier one return: a whole shard of sessions may close
 /// within one handler. Full: the oldest one is dropped.
 pub const EVENTS_PENDING_MAX: usize = SESSIONS_PER_SHARD_MAX;
+/// Sessions in one call that lists all sessions for a delegate; the next call follows the answer.
+pub const LISTED_SESSIONS_MAX: usize = 64;
+/// Bytes of such a list after which it takes no further session.
+pub const LISTED_BYTES: usize = 64 << 10;
+/// Slots that are looked at for one such list.
+pub const LISTED_SLOTS_MAX: usize = 4096;
+/// Longest name that a delegate gives to a change of a session; a longer one is ignored.
+pub const CHANGE_NAME_BYTES_MAX: usize = 64;
 /// Time without a tick after which a stalled shard is reported: ten ticks. A busy machine or a large
 /// broadcast delays a tick less, and a player waits longer before giving up.
 pub const STALL_MIN: Duration = Duration::from_millis(500);

@@ -149,8 +149,10 @@ counters! {
     RoutesAsked = "routes_asked",
     /// Those of them without a server as the answer: the messages that waited failed.
     RoutesMissed = "routes_missed",
-    /// Ended sessions of which the delegate was not notified.
+    /// Notices for delegates that were not sent, or that a delegate refused or did not answer.
     DelegateUntold = "delegate_untold",
+    /// Lists of all sessions of a shard that a delegate got: on each new connection, and after a notice that it did not get.
+    DelegateLists = "delegate_lists",
     /// Messages of the master that tangelo does not know.
     MasterIgnored = "master_ignored",
     /// Batches sent to other shards.

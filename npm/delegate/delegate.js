@@ -7,10 +7,6 @@ const loadLifecycles = require('./lifecycle');
 const Outstanding = require('./outstanding');
 const View = require('./view');
 
-// How often, and how many sessions of each frontend at a time, the delegate asks whether they are there.
-const CHECK_MS = 10000;
-const CHECKED_AT_A_TIME = 50;
-
 // Time after which a frontend that has left is forgotten. One that lost only its master is back before.
 const FORGET_MS = 60000;
 
@@ -22,10 +18,9 @@ module.exports = class Delegate {
     this.configs = configs;
     this.views = new Map(); // by the id of the frontend
     this.outstanding = new Outstanding();
-    this.notices = {
+    this.questions = {
       user: {
         tangelo: {
-          closed: (session, cb) => this.closed(session, cb),
           handshake: (session, message, cb) => this.handshake(session, message, cb),
           route: (session, type, cb) => this.route(session, type, cb),
           blacklist: (frontend, cb) => this.blacklist(frontend, cb),
@@ -39,7 +34,6 @@ module.exports = class Delegate {
     app.event.on('add_servers', added);
     app.event.on('replace_servers', added);
     app.event.on('remove_servers', (ids) => ids.forEach((id) => this.left(id)));
-    setInterval(() => this.check(), CHECK_MS).unref();
   }
 
   // Sees all calls to frontends from the moment at which the framework can make some.
@@ -67,28 +61,22 @@ module.exports = class Delegate {
     return true;
   }
 
-  // Makes a call of a remote: with the remotes of the frontend that it came through, with those for tangelo itself, or
-  // with those of this server.
-  call({ namespace, service, serverType, frontendId }, make) {
-    if (namespace === 'user' && frontendId !== undefined) {
-      const view = this.view(frontendId, serverType);
-      view.run(() => make(view.services));
-    } else if (namespace === 'user' && service === 'tangelo') {
-      make(this.notices);
-    } else {
-      make();
+  // Makes a call of a remote: with the remotes of the frontend that it came through, with the functions for its notices or
+  // for tangelo's questions, or with the remotes of this server.
+  call({ namespace, service, serverType, frontendId, method, args }, make) {
+    const isOurs = namespace === 'user' && service === 'tangelo';
+    if (namespace !== 'user' || frontendId === undefined) {
+      make(isOurs ? this.questions : undefined);
+      return;
     }
-  }
-
-  // Takes tangelo's notice that a session has closed.
-  closed(session, cb) {
-    const view = this.views.get(session.frontendId);
-    if (view) {
-      view.closed(session);
+    if (isOurs && method === 'sessions') {
+      // The notice can come before the master's news of a new process.
+      const { pid } = args[0];
+      this.added({ id: frontendId, pid });
+      this.view(frontendId, serverType).pid = pid;
     }
-    if (cb) {
-      cb(null);
-    }
+    const view = this.view(frontendId, serverType);
+    view.run(() => make(isOurs ? view.notices : view.services));
   }
 
   // Answers a client's handshake by the functions of its frontend's `connectorConfig`.
@@ -122,17 +110,8 @@ module.exports = class Delegate {
     return this.app.servers[id] ? this.app.servers[id].serverType : (more.length === 0 && first);
   }
 
-  // Ends sessions whose notice was lost, a few at a time.
-  check() {
-    for (const [id, view] of this.views) {
-      if (this.app.servers[id]) {
-        view.run(() => view.sessions.check(CHECKED_AT_A_TIME));
-      }
-    }
-  }
-
-  // Returns the view of a frontend. It begins with the first message or call, because a frontend that sends none may be
-  // a genuine one, which runs its code itself.
+  // Returns the view of a frontend. It begins with the first notice, message or call, because a frontend that sends none
+  // may be a genuine one, which runs its code itself.
   view(id, type) {
     let view = this.views.get(id);
     if (!view) {

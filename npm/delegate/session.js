@@ -1,4 +1,4 @@
-// A session of a frontend, from its first message here to its end.
+// A session of a frontend, from its first notice or message here to its end.
 'use strict';
 
 const { EventEmitter } = require('events');
@@ -12,9 +12,10 @@ module.exports = class Session extends EventEmitter {
     this.uid = null;
     this.settings = { ...settings };
     this.isOnline = true;
-    this.unanswered = 0; // changes that the frontend has not answered yet
-    // tangelo tells it with the session's first message.
     this.remoteAddress = { ip: '', port: 0 };
+    // Changes of this process whose notice has not come yet: number → whether the frontend has answered. Until it has
+    // come, states of the session are older than what is here.
+    Object.defineProperty(this, 'unconfirmed', { value: new Map() });
     Object.defineProperty(this, '__sessionService__', { value: service });
   }
 

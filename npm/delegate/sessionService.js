@@ -1,12 +1,18 @@
-// The sessions of one frontend, as its `sessionService` shows them: those that have sent a message to this process.
+// The sessions of one frontend, as its `sessionService` shows them: the bound ones, and those that have sent a message to
+// this process.
 //
-// Bound: the sessions of the frontend. tangelo tells each end of a session, and `check` finds those whose notice was lost.
+// Bound: the sessions of the frontend. tangelo tells each change and each end of a session. After a notice that it could
+// not send it tells all sessions again.
 'use strict';
 
 const Session = require('./session');
 
 // Bound: kicked sessions that wait for tangelo's notice; past it the oldest ones are forgotten.
 const KICKED_MAX = 10000;
+
+// The names of this process' own changes, which come back with their notices.
+const PREFIX = `${Math.random().toString(36).slice(2)}.`;
+let lastChange = 0;
 
 module.exports = class SessionService {
   constructor(app, frontendId) {
@@ -15,14 +21,15 @@ module.exports = class SessionService {
     this.sessions = new Map(); // by id
     this.bound = new Map(); // by the text of the uid → list of sessions
     this.kicked = new Set(); // ids of sessions that have ended here and not yet in tangelo
-    this.unchecked = this.sessions.values();
-    this.lost = 0; // sessions whose end `check` has found
+    this.unlisted = new Map(); // number of a shard that lists its sessions → ids that are not in the list so far
+    this.listed = new Set(); // numbers of the shards that have listed all their sessions once
+    this.earlier = 0; // sessions that began before this process
+    this.lost = 0; // sessions whose end was not told
   }
 
-  // Returns the session of a message. Until this process has changed them, uid and settings are those of the message,
-  // because a message can leave the frontend before a change and arrive after it.
+  // Returns the session of a message.
   seen(exported) {
-    const { id, remoteAddress } = exported;
+    const { id, uid, remoteAddress } = exported;
     // tangelo sends the address with the first message: who had this id before was a client of an earlier process.
     const before = remoteAddress && this.sessions.get(id);
     if (before) {
@@ -31,18 +38,105 @@ module.exports = class SessionService {
     if (remoteAddress) {
       this.kicked.delete(id);
     }
-    const session = this.sessions.get(id) || new Session(exported, this);
-    if (!this.kicked.has(id)) {
-      this.sessions.set(id, session);
+    const known = this.sessions.get(id);
+    if (known) {
+      return known;
     }
+    const session = new Session(exported, this);
     session.remoteAddress = remoteAddress || session.remoteAddress;
-    if (session.unanswered === 0) {
-      session.set(exported.settings);
+    if (this.kicked.has(id)) {
+      return session;
     }
-    if (!session.uid && exported.uid && !session.changed && !this.kicked.has(id)) {
-      this.add(session, exported.uid);
+    this.sessions.set(id, session);
+    if (uid) {
+      this.add(session, uid);
     }
     return session;
+  }
+
+  // Takes tangelo's notice of the state of a session after a change.
+  changed(state) {
+    const { id, uid, change } = state;
+    if (this.kicked.has(id)) {
+      return;
+    }
+    const isNew = !this.sessions.has(id);
+    const session = this.seen({ ...state, remoteAddress: undefined });
+    if (typeof change === 'string' && change.startsWith(PREFIX)) {
+      const last = Number(change.slice(PREFIX.length));
+      // A frontend makes the changes of a session in their order.
+      forget(session, (number) => number <= last);
+    }
+    this.apply(session, state);
+    if (isNew && uid) {
+      this.app.event.emit('bind_session', session);
+    }
+  }
+
+  // Takes a part of the list of all sessions of a shard; `last` ends those that are not in it.
+  list({ shard, shards, first, last }, states) {
+    if (first) {
+      const ids = [...this.sessions.keys()];
+      this.unlisted.set(shard, new Set(ids.filter((id) => shardOf(id) === shard || shardOf(id) >= shards)));
+    }
+    const unlisted = this.unlisted.get(shard) || new Set();
+    for (const state of states.filter(({ id }) => !this.kicked.has(id))) {
+      const isNew = !this.sessions.has(state.id);
+      const session = this.seen({ ...state, remoteAddress: undefined });
+      this.earlier += isNew && !this.listed.has(shard) ? 1 : 0;
+      unlisted.delete(state.id);
+      // The notices of these changes are lost.
+      forget(session, (number, isAnswered) => isAnswered);
+      this.apply(session, state);
+    }
+    if (last) {
+      this.endLost([...unlisted].map((id) => this.sessions.get(id)).filter(Boolean));
+      this.unlisted.delete(shard);
+      this.reportEarlier(shard, shards);
+    }
+  }
+
+  // Gives a session the state that tangelo tells, unless changes of this process are missing in it.
+  apply(session, { uid, settings, remoteAddress }) {
+    session.remoteAddress = remoteAddress || session.remoteAddress;
+    if (session.unconfirmed.size > 0) {
+      return;
+    }
+    Object.keys(session.settings).forEach((key) => key in settings || delete session.settings[key]);
+    session.set(settings);
+    const before = session.uid;
+    if (before === uid) {
+      return;
+    }
+    if (before) {
+      this.remove(session);
+      this.app.event.emit('unbind_session', session);
+      session.emit('unbind', before);
+    }
+    if (uid) {
+      this.add(session, uid);
+      this.app.event.emit('bind_session', session);
+      session.emit('bind', uid);
+    }
+  }
+
+  endLost(sessions) {
+    this.lost += sessions.length;
+    if (sessions.length > 0) {
+      console.warn(`tangelo/delegate: no notice of the ends of ${sessions.length} sessions of ${this.frontendId} `
+        + `(${this.lost} in all)`);
+    }
+    sessions.forEach((session) => this.end(session));
+  }
+
+  // Logs once how many sessions were there before this process.
+  reportEarlier(shard, shards) {
+    this.listed.add(shard);
+    if (this.listed.size === shards && this.earlier > 0) {
+      console.warn(`tangelo/delegate: ${this.earlier} sessions of ${this.frontendId} began before this process: what an `
+        + 'earlier delegate has added to them, such as listeners, is lost');
+      this.earlier = 0;
+    }
   }
 
   // Ends a session that has closed. One that was kicked here has ended before.
@@ -64,25 +158,6 @@ module.exports = class SessionService {
     const closed = session.toFrontendSession();
     this.app.event.emit('close_session', closed);
     session.emit('closed', closed, reason);
-  }
-
-  // Asks the frontend for the next sessions in turn, and ends those that it does not have.
-  check(count) {
-    for (let number = 0; number < count; number += 1) {
-      const { value: session, done } = this.unchecked.next();
-      if (done) {
-        this.unchecked = this.sessions.values();
-        return;
-      }
-      const { id, frontendId } = session;
-      this.backend.get(frontendId, id, (error, found) => {
-        if (!error && !found && session.isOnline) {
-          this.lost += 1;
-          console.warn(`tangelo/delegate: no notice of the end of session ${id} of ${frontendId} (${this.lost} in all)`);
-          this.closed({ id, frontendId, uid: session.uid, settings: {} });
-        }
-      });
-    }
   }
 
   get(sid) {
@@ -116,16 +191,14 @@ module.exports = class SessionService {
     const session = this.sessions.get(sid);
     const isNew = session && !session.uid;
     if (isNew) {
-      session.changed = true;
       this.add(session, uid);
     }
-    this.change('bind', sid, [uid], (error) => {
-      if (isNew && error) {
-        session.changed = false;
-        this.remove(session);
-      } else if (isNew) {
+    this.change('bind', sid, [uid], (error, isCurrent) => {
+      if (isNew && !error) {
         this.app.event.emit('bind_session', session);
         session.emit('bind', uid);
+      } else if (isNew && isCurrent) {
+        this.remove(session);
       }
       finish(cb, error);
     });
@@ -135,15 +208,14 @@ module.exports = class SessionService {
     const session = this.sessions.get(sid);
     const isBound = session && session.uid === uid;
     if (isBound) {
-      session.changed = true;
       this.remove(session);
     }
-    this.change('unbind', sid, [uid], (error) => {
-      if (isBound && error && session.isOnline) {
-        this.add(session, uid);
-      } else if (isBound) {
+    this.change('unbind', sid, [uid], (error, isCurrent) => {
+      if (isBound && !error) {
         this.app.event.emit('unbind_session', session);
         session.emit('unbind', uid);
+      } else if (isBound && isCurrent && session.isOnline) {
+        this.add(session, uid);
       }
       finish(cb, error);
     });
@@ -165,13 +237,25 @@ module.exports = class SessionService {
     this.change('pushAll', sid, [settings], (error) => finish(cb, error));
   }
 
-  // Asks the frontend for a change of a session.
+  // Asks the frontend for a change of a session. The callback gets the error, and whether the session here still has the
+  // change.
   change(method, sid, args, cb) {
-    const session = this.sessions.get(sid) || { unanswered: 0 };
-    session.unanswered += 1;
-    this.backend[method](this.frontendId, sid, ...args, (error) => {
-      session.unanswered -= 1;
-      cb(error);
+    const session = this.sessions.get(sid);
+    const unconfirmed = session ? session.unconfirmed : new Map();
+    lastChange += 1;
+    const number = lastChange;
+    unconfirmed.set(number, false);
+    const message = {
+      namespace: 'sys', service: 'sessionRemote', method, args: [sid, ...args], change: PREFIX + number,
+    };
+    this.app.rpcInvoke(this.frontendId, message, (error) => {
+      const isCurrent = unconfirmed.has(number);
+      if (error) {
+        unconfirmed.delete(number);
+      } else if (isCurrent) {
+        unconfirmed.set(number, true);
+      }
+      cb(error, isCurrent);
     });
   }
 
@@ -256,6 +340,16 @@ for (const name of ['kick', 'kickBySessionId', 'bind', 'unbind', 'import', 'impo
       this[name](...args, (error, result) => (error ? reject(error) : resolve(result)));
     });
   };
+}
+
+// Forgets changes of a session that count as confirmed.
+function forget({ unconfirmed }, isConfirmed) {
+  unconfirmed.forEach((isAnswered, number) => isConfirmed(number, isAnswered) && unconfirmed.delete(number));
+}
+
+// The last eight bits of an id are the number of its shard.
+function shardOf(id) {
+  return id % 256;
 }
 
 function finish(cb, error) {

@@ -12,6 +12,7 @@ module.exports = class View {
   constructor(framework, app, type, id, connectorConfig) {
     this.pid = (app.servers[id] || {}).pid;
     this.sessions = new SessionService(app, id);
+    this.notices = { user: { tangelo: notices(this.sessions) } };
     const own = {
       serverId: id,
       serverType: type,
@@ -36,8 +37,8 @@ module.exports = class View {
     this.run(() => {
       const session = this.sessions.seen(exported);
       const { uid, settings } = session;
-      // The message has left the frontend before the changes that have no answer yet.
-      const state = session.unanswered > 0 ? { uid, settings: { ...exported.settings, ...settings } } : exported;
+      // The message has left the frontend before these changes.
+      const state = session.unconfirmed.size > 0 ? { uid, settings: { ...exported.settings, ...settings } } : exported;
       this.server.globalHandle(message, new FrontendSession(session, state), answer);
     });
   }
@@ -51,11 +52,6 @@ module.exports = class View {
       const done = (error, id) => (error ? reject(error) : resolve(id));
       router(new FrontendSession(session, exported), message, this.app, done);
     });
-  }
-
-  // Ends a session that has closed.
-  closed(session) {
-    this.run(() => this.sessions.closed(session));
   }
 
   stop() {
@@ -80,6 +76,22 @@ function startServer(framework, app) {
     throw error;
   }
   return server;
+}
+
+// Returns tangelo's notices as remotes. The one of Pinus has no callback.
+function notices(sessions) {
+  const remote = (take) => (...args) => {
+    take(...args);
+    const cb = args.pop();
+    if (typeof cb === 'function') {
+      cb(null);
+    }
+  };
+  return {
+    changed: remote((state) => sessions.changed(state)),
+    closed: remote((state) => sessions.closed(state)),
+    sessions: remote((head, states) => sessions.list(head, states)),
+  };
 }
 
 // Loads the remotes of a frontend.

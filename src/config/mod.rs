@@ -72,6 +72,12 @@ knobs! {
         /// `client.blacklist`, in place of Pomelo's `blacklistFun`. tangelo calls it once a second with
         /// `{"frontendId":…}`. While there is no answer, the last list counts (`blacklists_missed`).
         delegate_blacklist: Option<String> = None, Text;
+        /// Tells the delegates of all bound sessions. The delegates must have the package `tangelo/delegate`;
+        /// docs/delegate.md describes it. Each delegate gets a session's state after each bind, unbind and
+        /// change of its settings, and its end. A delegate with a new connection, or one that missed a notice
+        /// (`delegate_untold`), gets the list of all sessions (`delegate_lists`). The key takes the place of
+        /// `delegate_closed`, and needs `delegate`.
+        delegate_notices: bool = false, Switch;
         /// Environment, such as `production`. It selects the part of the project's files that tangelo reads.
         env: String = "development".into(), Text, Pomelo "env";
         /// Framework whose details tangelo follows where Pomelo and Pinus differ. In a project the default is

@@ -23,6 +23,8 @@ pub struct Calls<O> {
     stride: u64,
     epoch: Epoch,
     up: bool,
+    /// Knowledge of the sessions of this shard, if the peer is a delegate.
+    pub knowledge: Knowledge,
     /// No call is due before this.
     earliest: Option<Instant>,
 }
@@ -32,6 +34,56 @@ struct Call<O> {
     deadline: Instant,
     timeout: Duration,
     origin: O,
+}
+
+/// Knowledge of a delegate about the sessions of one shard.
+///
+/// ```text
+///             begin              end
+///  Incomplete ─────▶ Listing ─────────▶ Complete
+///      ▲ ▲              │ miss             │ miss
+///      │ └──────────────│──────────────────┘
+///      │   end          ▼
+///      └─────────── ListingAgain
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Knowledge {
+    /// It has missed a notice, or is new.
+    #[default]
+    Incomplete,
+    /// It is getting the list of all sessions.
+    Listing,
+    /// The same, and it has missed a notice since the list began.
+    ListingAgain,
+    /// It has got the list and all notices since.
+    Complete,
+}
+
+impl Knowledge {
+    /// Begins the list of all sessions; false where none is needed, or one is under way.
+    pub fn begin(&mut self) -> bool {
+        let begins = *self == Self::Incomplete;
+        if begins {
+            *self = Self::Listing;
+        }
+        begins
+    }
+
+    /// Notes a notice that was not sent.
+    pub fn miss(&mut self) {
+        *self = match self {
+            Self::Incomplete | Self::Complete => Self::Incomplete,
+            Self::Listing | Self::ListingAgain => Self::ListingAgain,
+        };
+    }
+
+    /// Ends the list.
+    pub fn end(&mut self) {
+        *self = match self {
+            Self::Listing => Self::Complete,
+            _ => Self::Incomplete,
+        };
+    }
 }
 
 /// The reason why a call was not begun.
@@ -59,6 +111,7 @@ impl<O> Calls<O> {
             stride: shards as u64,
             epoch: Epoch::default(),
             up: true,
+            knowledge: Knowledge::default(),
             earliest: None,
         }
     }
@@ -119,6 +172,11 @@ impl<O> Calls<O> {
         call.map(|call| call.origin)
     }
 
+    /// Returns true if calls are taken.
+    pub fn is_up(&self) -> bool {
+        self.up
+    }
+
     /// Returns true if no call waits.
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty()
@@ -143,6 +201,7 @@ impl<O> Calls<O> {
     pub fn link_down(&mut self, next: Epoch) -> Vec<O> {
         debug_assert_eq!(next, self.epoch.next(), "the end of a link was missed");
         self.up = false;
+        self.knowledge.miss();
         self.epoch = next;
         self.earliest = None;
         let origins = in_order(self.calls.drain());
@@ -256,11 +315,28 @@ mod tests {
     }
 
     #[test]
+    fn a_delegate_gets_the_list_again_after_each_notice_that_it_missed() {
+        let mut knowledge = Knowledge::default();
+        assert!(knowledge.begin() && !knowledge.begin());
+        knowledge.miss();
+        assert!(!knowledge.begin(), "one list at a time");
+        knowledge.end();
+        assert!(knowledge.begin());
+        knowledge.end();
+        assert!(!knowledge.begin());
+        knowledge.miss();
+        assert!(knowledge.begin());
+    }
+
+    #[test]
     fn the_end_of_a_link_fails_its_calls_and_refuses_new_ones() {
         let mut calls = calls(0, 1);
         calls.begin(now(), 1).unwrap();
         let next = calls.epoch().next();
+        assert!(calls.knowledge.begin());
+        calls.knowledge.end();
         assert_eq!(calls.link_down(next), [1]);
+        assert_eq!(calls.knowledge, Knowledge::Incomplete);
         assert_eq!(calls.begin(now(), 2), Err(Refused::Down));
         calls.link_up(next);
         assert_eq!(calls.begin(now(), 3), Ok(1), "ids are not used again");

@@ -1,5 +1,7 @@
 //! Slots with generations: the id of an ended session never finds a later one.
 
+use std::ops::Range;
+
 use crate::ids::{ShardId, Sid};
 use crate::limits::{GENERATIONS_MAX, SESSIONS_PER_SHARD_MAX};
 
@@ -83,14 +85,23 @@ impl<T> Slab<T> {
 
     /// Returns all values, in slot order.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Sid, &mut T)> {
+        self.range_mut(0..self.slots.len())
+    }
+
+    /// Returns the values in some of the slots, in slot order.
+    pub fn range_mut(&mut self, range: Range<usize>) -> impl Iterator<Item = (Sid, &mut T)> {
         let shard = self.shard;
-        self.slots
-            .iter_mut()
-            .enumerate()
-            .filter_map(move |(index, slot)| {
-                let sid = Sid::new(shard, index as u32, slot.generation);
-                slot.value.as_mut().map(|value| (sid, value))
-            })
+        let slots = self.slots.iter_mut().enumerate();
+        let slots = slots.skip(range.start).take(range.len());
+        slots.filter_map(move |(index, slot)| {
+            let sid = Sid::new(shard, index as u32, slot.generation);
+            slot.value.as_mut().map(|value| (sid, value))
+        })
+    }
+
+    /// Returns the number of slots, with the free ones.
+    pub fn slot_count(&self) -> usize {
+        self.slots.len()
     }
 
     /// Returns the number of values.

@@ -69,7 +69,7 @@ impl ShardContext for Shard {
     }
 
     fn unbind(self: Rc<Self>, sid: Sid, uid: &Uid) -> Result<Rc<Identity>, Failure> {
-        self.unbind_here(sid, uid)
+        self.unbind_here(sid, uid, None)
     }
 
     fn import(
@@ -77,21 +77,15 @@ impl ShardContext for Shard {
         sid: Sid,
         values: &[(&str, serde_json::Value)],
     ) -> Result<(), Failure> {
-        self.clients.change_identity(&self.core, sid, |identity| {
+        self.change_settings(sid, None, |settings| {
             for (key, value) in values {
-                identity.settings.set(key, value.clone());
+                settings.set(key, value.clone());
             }
-            Ok(())
-        })?;
-        Ok(())
+        })
     }
 
     fn remove(self: Rc<Self>, sid: Sid, key: &str) -> Result<(), Failure> {
-        self.clients.change_identity(&self.core, sid, |identity| {
-            identity.settings.remove(key);
-            Ok(())
-        })?;
-        Ok(())
+        self.change_settings(sid, None, |settings| settings.remove(key))
     }
 
     fn push(self: Rc<Self>, sid: Sid, route: &str, body: &[u8]) -> Result<bool, Failure> {

@@ -448,14 +448,17 @@ impl Core {
     /// Returns the exported form of a session: what backends learn of it.
     fn export_session(&self, sid: Sid, identity: &Identity) -> Vec<u8> {
         let mut out = Vec::new();
+        self.session_export(sid, identity).write(&mut out);
+        out
+    }
+
+    fn session_export<'a>(&'a self, sid: Sid, identity: &'a Identity) -> rpc::SessionExport<'a> {
         rpc::SessionExport {
             id: sid.get(),
             frontend_id: &self.server_id_json,
             uid: identity.uid.as_ref().map_or("null", Uid::json),
             settings: identity.settings.json(),
         }
-        .write(&mut out);
-        out
     }
 }
 

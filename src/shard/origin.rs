@@ -19,6 +19,8 @@ pub(super) enum Origin {
     Call(Box<Caller>),
     /// A peer whose call the delegate executes: the writer of its connection, and the id of its call.
     Peer(Rc<PeerWriter>, Box<[u8]>),
+    /// Nobody: the call is a notice for a delegate.
+    Notice,
 }
 
 /// The session that a response is for, and the form of the response.

@@ -144,14 +144,19 @@ pub enum ShardRequest {
         uid: Uid,
         /// False when the uid is taken.
         allowed: bool,
+        /// Its name, if a delegate asks.
+        change: ChangeName,
     },
     /// Unbinds a session of the receiver.
-    Unbind(Sid, Uid),
+    Unbind(Sid, Uid, ChangeName),
     /// Sets values of a session of the receiver.
-    Import(Sid, Vec<(String, serde_json::Value)>),
+    Import(Sid, Vec<(String, serde_json::Value)>, ChangeName),
     /// Returns the exported form of a session of the receiver.
     Export(Sid),
 }
+
+/// Raw JSON text of the name that a delegate gave to a change of a session.
+pub type ChangeName = Option<Box<[u8]>>;
 
 /// The result of a [`ShardRequest`]: JSON text, nothing, or the text of an error.
 pub type SessionReply = Result<Option<Vec<u8>>, String>;

@@ -48,6 +48,7 @@ fn tick(shard: &Rc<Shard>, due: &mut Vec<Sid>) {
     for fault in peers.ping_links(core, time) {
         shard.react(fault);
     }
+    shard.list_sessions();
     registry::tick(shard, time);
     core.turn.request();
 }

@@ -5,26 +5,32 @@ const assert = require('assert');
 const { EventEmitter } = require('events');
 const SessionService = require('../../npm/delegate/sessionService');
 
-const living = new Set();
 const failing = new Set(); // uids that the frontend refuses
-const answer = (isRefused, cb) => cb(isRefused ? { stack: 'Error: refused\n    at tangelo' } : null);
-const backend = {
-  bind: (frontendId, sid, uid, cb) => answer(failing.has(uid), cb),
-  unbind: (frontendId, sid, uid, cb) => answer(failing.has(uid), cb),
-  get: (frontendId, sid, cb) => cb(null, living.has(sid) ? { id: sid } : undefined),
+const calls = []; // to the frontend, without an answer yet
+let waits = false; // calls wait in that list
+const backend = {};
+const invoke = (frontendId, { method, args, change }, cb) => {
+  const isRefused = failing.has(args[1]);
+  const answer = () => cb(isRefused ? { stack: 'Error: refused\n    at tangelo' } : null);
+  calls.push({ method, args, change, answer });
+  if (!waits) {
+    calls[calls.length - 1].answer();
+  }
 };
-const app = { event: new EventEmitter(), get: () => backend };
+const app = { event: new EventEmitter(), get: () => backend, rpcInvoke: invoke };
 const service = new SessionService(app, 'connector-1');
-const seen = (id, uid = null) => service.seen({ id, frontendId: 'connector-1', uid, settings: {} });
+const state = (id, uid = null, settings = {}, more = {}) => ({ id, frontendId: 'connector-1', uid, settings, ...more });
+const seen = (id, uid) => service.seen(state(id, uid));
 const closed = [];
 console.warn = () => {};
+const ids = (uid) => (service.getByUid(uid) || []).map((session) => session.id);
 
-// A session has the uid of its messages until the process itself changes it.
+// A new session has the uid of its message; after that only changes count.
 seen(1, 'a');
-assert.deepStrictEqual(service.getByUid('a').map((session) => session.id), [1]);
+assert.deepStrictEqual(ids('a'), [1]);
 service.unbind(1, 'a');
 seen(1, 'a');
-assert.strictEqual(service.getByUid('a'), undefined);
+assert.deepStrictEqual(ids('a'), []);
 
 // A refused change is taken back, and the callback gets an Error.
 failing.add('b');
@@ -34,23 +40,73 @@ service.bind(1, 7);
 failing.add(7);
 service.unbind(1, 7, (error) => assert(error instanceof Error));
 assert.strictEqual(service.getByUid('7')[0].uid, 7);
+failing.clear();
 
-// A check ends the sessions that the frontend no longer has, a few at a time, and no others.
-for (let id = 2; id <= 9; id += 1) {
-  seen(id).on('closed', () => closed.push(id));
+// Notices bring sessions that never sent a message, and what others change, with its events.
+const told = [];
+for (const name of ['bind_session', 'unbind_session', 'close_session']) {
+  app.event.on(name, ({ id, uid }) => told.push(`${name} ${id} ${uid}`));
 }
-[1, 3, 5, 7, 9].forEach((id) => living.add(id));
-service.check(4);
-assert.deepStrictEqual(closed, [2, 4]);
-service.check(9);
-assert.deepStrictEqual(closed, [2, 4, 6, 8]);
-service.check(9);
-assert.deepStrictEqual([closed.length, service.lost, service.getSessionsCount()], [4, 4, 5]);
+service.changed(state(40, 'n', { room: 1 }, { remoteAddress: { ip: '::1', port: 9 } }));
+assert.deepStrictEqual([ids('n'), service.get(40).get('room'), service.getClientAddressBySessionId(40).port], [[40], 1, 9]);
+service.get(40).on('unbind', (uid) => told.push(`unbind ${uid}`)).on('bind', (uid) => told.push(`bind ${uid}`));
+service.changed(state(40, 'm', { x: 2 }));
+assert.deepStrictEqual([ids('n'), ids('m'), service.get(40).settings], [[], [40], { x: 2 }]);
+assert.deepStrictEqual(told.splice(0), [
+  'bind_session 40 n', 'unbind_session 40 null', 'unbind n', 'bind_session 40 m', 'bind m',
+]);
+
+// States from before an own change do not undo it, whichever connection is faster; the notice of the change confirms it.
+service.changed(state(40, null, {}));
+told.splice(0);
+waits = true;
+calls.splice(0);
+service.import(40, 'a', 1);
+service.bind(40, 'own');
+service.import(40, 'b', 2);
+const [first, second, third] = calls.splice(0);
+[first, second, third].forEach(({ answer }) => answer());
+service.changed(state(40, null, { other: 1 }));
+service.changed(state(40, null, { other: 1, a: 1 }, { change: first.change }));
+assert.deepStrictEqual([ids('own'), service.get(40).settings], [[40], { a: 1, b: 2 }]);
+service.changed(state(40, 'own', { other: 1, a: 1 }, { change: second.change }));
+service.changed(state(40, 'own', { other: 1, a: 1, b: 2 }, { change: third.change }));
+assert.deepStrictEqual([ids('own'), service.get(40).settings], [[40], { other: 1, a: 1, b: 2 }]);
+assert.deepStrictEqual(told.splice(0), ['bind_session 40 own', 'bind own']);
+waits = false;
+
+// The name of a change of another delegate confirms nothing.
+service.import(40, 'a', 5);
+service.changed(state(40, 'own', {}, { change: 'other.999' }));
+assert.strictEqual(service.get(40).get('a'), 5);
+
+// A complete list confirms what was answered before, and ends the sessions that are not in it, of its own shard only.
+const SHARD = 256;
+for (const id of [SHARD, 2 * SHARD, 3 * SHARD, SHARD + 1, SHARD + 9]) {
+  seen(id, `user-${id}`).on('closed', () => closed.push(id));
+}
+const head = { shard: 0, shards: 2 };
+service.list({ ...head, first: true, last: false }, [state(2 * SHARD, 'user-512', { told: true })]);
+seen(4 * SHARD).on('closed', () => closed.push(4 * SHARD));
+assert.deepStrictEqual(closed, []);
+service.list({ ...head, first: false, last: true }, [state(5 * SHARD, 'missed')]);
+assert.deepStrictEqual(closed.splice(0), [SHARD, 3 * SHARD, SHARD + 9]);
+assert.deepStrictEqual([service.lost, ids('missed'), service.get(2 * SHARD).get('told')], [4, [5 * SHARD], true]);
+assert.strictEqual(service.get(40), undefined);
+const lines = [];
+console.warn = (line) => lines.push(line);
+service.list({ shard: 1, shards: 2, first: true, last: true }, [state(SHARD + 1, 'user-257')]);
+service.list({ shard: 0, shards: 2, first: true, last: true }, [state(4 * SHARD), state(6 * SHARD, 'late')]);
+const earlier = lines.filter((line) => /: 1 sessions of connector-1 began before this process/.test(line));
+assert.deepStrictEqual([earlier.length, ids('late')], [1, [6 * SHARD]]);
+console.warn = () => {};
+closed.splice(0);
+seen(3).on('closed', () => closed.push(3));
 
 // The end of a session is told once.
 service.closed({ id: 3, frontendId: 'connector-1', uid: null, settings: {} });
 service.closed({ id: 3, frontendId: 'connector-1', uid: null, settings: {} });
-assert.deepStrictEqual(closed, [2, 4, 6, 8, 3]);
+assert.deepStrictEqual(closed, [3]);
 
 // A kicked session has ended before the callback, with its reason; the notice that follows tells nobody again.
 const events = [];
@@ -75,16 +131,6 @@ const fresh = service.seen({ id: 30, frontendId: 'connector-1', uid: null, setti
 assert.deepStrictEqual(events.splice(0), ['close_session old', 'closed']);
 assert.deepStrictEqual([fresh.uid, fresh.remoteAddress.ip, fresh.listenerCount('closed')], [null, '::1', 0]);
 assert.strictEqual(service.getByUid('old'), undefined);
-
-// A message that left the frontend before a change does not undo it.
-let answered = null;
-backend.push = (frontendId, sid, key, value, cb) => { answered = cb; };
-service.import(30, 'room', 2);
-service.seen({ id: 30, frontendId: 'connector-1', uid: null, settings: { room: 1 } });
-assert.deepStrictEqual([fresh.unanswered, fresh.get('room')], [1, 2]);
-answered(null);
-service.seen({ id: 30, frontendId: 'connector-1', uid: null, settings: { room: 3 } });
-assert.deepStrictEqual([fresh.unanswered, fresh.get('room')], [0, 3]);
 
 // Two frontends may have sessions with the same id: the view of all of them touches neither.
 const AllSessions = require('../../npm/delegate/allSessions');

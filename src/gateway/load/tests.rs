@@ -185,7 +185,7 @@ fn an_unknown_key_names_file_line_and_key() {
          use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
          forward, real_ip_header, real_port_header, health_path, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
     );
-    let top = "unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, env, dialect, listen, shards, pin, turn_min, start_timeout, stop_timeout, \
+    let top = "unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, listen, shards, pin, turn_min, start_timeout, stop_timeout, \
                app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log";
     refused_file(
         "id = 'a'\n[clinet]\nheartbeat = '3s'\n",
@@ -225,7 +225,7 @@ fn an_unknown_key_in_set_names_the_flag_and_the_known_keys() {
     );
     refused(
         &["--set", "=1"],
-        "--set =1: unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, env, dialect, listen, shards, pin, turn_min, start_timeout, stop_timeout, \
+        "--set =1: unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, listen, shards, pin, turn_min, start_timeout, stop_timeout, \
          app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log",
     );
 }

@@ -19,6 +19,7 @@ use crate::shard::{Core, Shard};
 use crate::time::ShardTime;
 use crate::wire::{handshake, package};
 
+mod delegated;
 mod output;
 
 pub(in crate::shard) use output::{Appended, flush};
@@ -39,7 +40,7 @@ pub(super) struct Connection {
     in_wheel: bool,
     /// It counts against `client.max_connections`.
     counted: bool,
-    /// The delegate got a message of it, and wants to know of its end.
+    /// A delegate knows it: by a message or a notice.
     delegated: bool,
 }
 
@@ -66,7 +67,7 @@ pub(in crate::shard) struct Closed {
     pub(in crate::shard) identity: Rc<Identity>,
     /// The handlers have heard of it: it counted against `client.max_connections`.
     pub(in crate::shard) counted: bool,
-    /// The delegate got a message of it.
+    /// A delegate knows it.
     pub(in crate::shard) delegated: bool,
 }
 
@@ -385,16 +386,6 @@ impl Clients {
             debug_assert!(connection.in_flight > 0);
             connection.in_flight -= 1;
         });
-    }
-
-    /// Returns whether the delegate has got a message of a session.
-    pub(in crate::shard) fn is_delegated(&self, sid: Sid) -> bool {
-        self.connection(sid, |connection| connection.delegated) == Some(true)
-    }
-
-    /// Notes that the delegate gets a message of a session.
-    pub(in crate::shard) fn note_delegated(&self, sid: Sid) {
-        self.connection(sid, |connection| connection.delegated = true);
     }
 
     /// Returns the kept handshake of a session.

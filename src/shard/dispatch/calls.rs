@@ -64,7 +64,7 @@ impl Shard {
         let delegate = delegate.filter(|_| is_own || delegation.is_some());
         // Only a delegate that is told of closed sessions pays for this.
         let is_first = delegate.is_some()
-            && config.delegate_closed.is_some()
+            && (config.delegate_notices || config.delegate_closed.is_some())
             && !self.clients.is_delegated(sid);
         let server_type = delegate.map_or(theirs, str::as_bytes);
         let address = is_first.then(|| self.clients.address(sid)).flatten();
@@ -124,7 +124,7 @@ impl Shard {
                 let resp = resp.map_err(|_| "the answer cannot be read");
                 return self.delegated(writer, call, resp);
             }
-            Origin::Client(..) | Origin::Filtered(_) => {}
+            Origin::Client(..) | Origin::Filtered(_) | Origin::Notice => {}
         }
         let outcome = match (rpc::PeerReply { id: Some(id), resp }).result() {
             Ok(result) => Outcome {
@@ -150,6 +150,7 @@ impl Shard {
                 self.finish(target, route.text(), &outcome);
             }
             Origin::Filtered(slot) => slot.put(outcome.into_owned()),
+            Origin::Notice => self.noticed(&outcome),
             // These two have no answer: `answered` gives it to `called` or `delegated`.
             Origin::Call(caller) => {
                 let failure = outcome.error.unwrap_or_else(|| Failure::new("no answer"));
@@ -215,20 +216,6 @@ impl Shard {
         caller.slot.put(result);
     }
 
-    /// Tells the delegate that a session has closed.
-    pub(super) fn notify_delegate(&self, session: &Session) {
-        let Some(remote) = &self.core.config.delegate_closed else {
-            return;
-        };
-        let mut args = session.export();
-        args.insert(0, b'[');
-        args.push(b']');
-        if let Err(error) = self.call_delegate(remote, Some(session), &args) {
-            self.core.counters().add(Counter::DelegateUntold, 1);
-            tracing::debug!(session = %session.id(), %error, "the delegate is not told of a close");
-        }
-    }
-
     /// Calls a remote of the delegate and waits for its results.
     pub(in crate::shard) async fn ask_delegate(
         &self,
@@ -241,7 +228,12 @@ impl Shard {
 
     /// Calls a remote of the delegate, whose server routing chooses for a session, or for one without uid. Unlike a
     /// handler's call it does not count among those of the session, which may have no room.
-    fn call_delegate(&self, remote: &Remote, session: Option<&Session>, args: &[u8]) -> Sent {
+    pub(super) fn call_delegate(
+        &self,
+        remote: &Remote,
+        session: Option<&Session>,
+        args: &[u8],
+    ) -> Sent {
         let server_type = self.core.config.delegate.as_deref().unwrap_or_default();
         let server = self.peers.choose_id(server_type, session);
         let server = server.map_err(|text| CallError::NotSent(text.into()))?;

@@ -2,7 +2,7 @@
 //!
 //! A part does its own work and returns what happened; the methods here decide the next step. Each
 //! file has one subject: messages and connections of clients here, then `handshake.rs`, `calls.rs` for other servers,
-//! `sessions.rs` for requests about sessions, `routes.rs`, `pushes.rs`, and `faults.rs` for the reaction to a fault.
+//! `sessions.rs` for requests about sessions, `notices.rs`, `routes.rs`, `pushes.rs`, and `faults.rs` for the reaction to a fault.
 //!
 //! **Where to start reading**: [`Shard::dispatch`], then [`Shard::finish`].
 
@@ -36,6 +36,7 @@ use crate::wire::{handshake as bodies, package};
 mod calls;
 mod faults;
 mod handshake;
+mod notices;
 mod pushes;
 mod routes;
 mod sessions;
@@ -427,7 +428,7 @@ impl Shard {
             self.notify_handlers(sid, identity.clone(), SessionEvent::Close);
         }
         if delegated {
-            self.notify_delegate(&Session::new(sid, identity, self.clone()));
+            self.tell_end(sid, identity);
         }
     }
 

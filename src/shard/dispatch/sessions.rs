@@ -6,16 +6,17 @@ use super::Shard;
 use crate::error::CloseReason;
 use crate::handler::{BroadcastOptions, Failure, LocalFuture, SessionEvent, Slot};
 use crate::ids::{ShardId, Sid};
+use crate::limits::CHANGE_NAME_BYTES_MAX;
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::peer::pomelo::master::Statistics;
 use crate::peer::pomelo::sysrpc::{SessionRequest, SidArg};
 use crate::session::binding::DuplicateLogin;
-use crate::session::{Identity, Uid};
+use crate::session::{Identity, Settings, Uid};
 use crate::shard::clients::connection::no_session;
 use crate::shard::coordinator::{COORDINATOR, Parts, Pending, Purpose};
 use crate::shard::origin::ReplyTo;
-use crate::shard::parcel::{Parcel, SessionReply, ShardRequest};
+use crate::shard::parcel::{ChangeName, Parcel, SessionReply, ShardRequest};
 use crate::shard::peers::writer::PeerWriter;
 use crate::wire::json;
 use crate::wire::pomelo::rpc::PeerCall;
@@ -36,25 +37,35 @@ impl Shard {
             return self.serve_remote(writer, call);
         }
         let reply_to = ReplyTo::Peer(writer.clone(), call.id.into());
-        let call = match SessionRequest::parse(call) {
-            Ok(call) => call,
+        let change = || {
+            let name = call.change?;
+            (name.len() <= CHANGE_NAME_BYTES_MAX).then(|| name.into())
+        };
+        let request = match SessionRequest::parse(call) {
+            Ok(request) => request,
             Err(text) => {
                 self.core.counters().add(Counter::BadCalls, 1);
                 return self.reply(reply_to, Err(text));
             }
         };
         let dialect = self.core.config.dialect;
-        let reply = match call {
+        let reply = match request {
             SessionRequest::Bind(sid, uid) => match self.sid_of(&sid) {
-                Some(sid) => return self.bind(reply_to, sid, uid),
+                Some(sid) => return self.bind(reply_to, sid, uid, change()),
                 None => Err(no_session(&sid.text)),
             },
             SessionRequest::Unbind(sid, uid) => match self.sid_of(&sid) {
-                Some(sid) => return self.ask(reply_to, sid, ShardRequest::Unbind(sid, uid)),
+                Some(sid) => {
+                    let unbind = ShardRequest::Unbind(sid, uid, change());
+                    return self.ask(reply_to, sid, unbind);
+                }
                 None => Err(no_session(&sid.text)),
             },
             SessionRequest::Import(sid, values) => match self.sid_of(&sid) {
-                Some(sid) => return self.ask(reply_to, sid, ShardRequest::Import(sid, values)),
+                Some(sid) => {
+                    let import = ShardRequest::Import(sid, values, change());
+                    return self.ask(reply_to, sid, import);
+                }
                 None => Err(no_session(&sid.text)),
             },
             SessionRequest::SessionBySid(sid) => match self.sid_of(&sid) {
@@ -160,7 +171,7 @@ impl Shard {
     pub(super) fn serve(self: &Rc<Self>, from: ShardId, ticket: u64, request: ShardRequest) {
         let reply_to = ReplyTo::Shard(from, ticket);
         let reply = match request {
-            ShardRequest::Bind(sid, uid) => return self.bind(reply_to, sid, uid),
+            ShardRequest::Bind(sid, uid) => return self.bind(reply_to, sid, uid, None),
             ShardRequest::KickUid { uid, reason } => {
                 self.kick_all(&uid, reason.as_deref());
                 Ok(None)
@@ -174,21 +185,27 @@ impl Shard {
                 let connections = self.clients.process_count();
                 Ok(Some(self.coordinator.sessions_json(connections)))
             }
-            ShardRequest::BindHere { sid, uid, allowed } => {
-                let bound = self.bind_here(sid, uid, allowed);
+            ShardRequest::BindHere {
+                sid,
+                uid,
+                allowed,
+                change,
+            } => {
+                let bound = self.bind_here(sid, uid, allowed, change.as_deref());
                 bound.map(|()| None).map_err(text)
             }
-            ShardRequest::Unbind(sid, uid) => {
-                self.unbind_here(sid, &uid).map(|_| None).map_err(text)
+            ShardRequest::Unbind(sid, uid, change) => {
+                let unbound = self.unbind_here(sid, &uid, change.as_deref());
+                unbound.map(|_| None).map_err(text)
             }
-            ShardRequest::Import(sid, values) => {
-                let changed = self.clients.change_identity(&self.core, sid, |identity| {
+            ShardRequest::Import(sid, values, change) => {
+                let import = |settings: &mut Settings| {
                     for (key, value) in values {
-                        identity.settings.set(&key, value);
+                        settings.set(&key, value);
                     }
-                    Ok(())
-                });
-                changed.map(|_| None).map_err(text)
+                };
+                let changed = self.change_settings(sid, change.as_deref(), import);
+                changed.map(|()| None).map_err(text)
             }
             ShardRequest::Export(sid) => {
                 let identity = self.clients.living(sid);
@@ -234,13 +251,22 @@ impl Shard {
 /// Sessions of this shard.
 impl Shard {
     /// Binds a session of this shard and reports it.
-    fn bind_here(self: &Rc<Self>, sid: Sid, uid: Uid, allowed: bool) -> Result<(), Failure> {
+    fn bind_here(
+        self: &Rc<Self>,
+        sid: Sid,
+        uid: Uid,
+        allowed: bool,
+        change: Option<&[u8]>,
+    ) -> Result<(), Failure> {
         let (core, clients) = (&self.core, &self.clients);
         let mut is_new = false;
         let identity = clients.change_identity(core, sid, |identity| {
             is_new = identity.bind(&uid, allowed)?;
             Ok(())
         })?;
+        if is_new || change.is_some() {
+            self.tell_change(sid, change);
+        }
         if is_new {
             let address = clients.address_of(sid);
             if core.id == COORDINATOR {
@@ -258,13 +284,30 @@ impl Shard {
         self: &Rc<Self>,
         sid: Sid,
         uid: &Uid,
+        change: Option<&[u8]>,
     ) -> Result<Rc<Identity>, Failure> {
         let unbind = |identity: &mut Identity| identity.unbind(uid);
         let identity = self.clients.change_identity(&self.core, sid, unbind)?;
+        self.tell_change(sid, change);
         self.report_unbound(sid);
         let event = SessionEvent::Unbind(uid.clone());
         self.notify_handlers(sid, identity.clone(), event);
         Ok(identity)
+    }
+
+    /// Changes the settings of a session of this shard.
+    pub(in crate::shard) fn change_settings(
+        self: &Rc<Self>,
+        sid: Sid,
+        change: Option<&[u8]>,
+        set: impl FnOnce(&mut Settings),
+    ) -> Result<(), Failure> {
+        self.clients.change_identity(&self.core, sid, |identity| {
+            set(&mut identity.settings);
+            Ok(())
+        })?;
+        self.tell_change(sid, change);
+        Ok(())
     }
 
     /// Reports that a session of this shard is bound no longer.
@@ -280,7 +323,7 @@ impl Shard {
 /// Sessions of the process, on the coordinator.
 impl Shard {
     /// Binds a session of any shard, under the rule for duplicate logins.
-    fn bind(self: &Rc<Self>, reply_to: ReplyTo, sid: Sid, uid: Uid) {
+    fn bind(self: &Rc<Self>, reply_to: ReplyTo, sid: Sid, uid: Uid, change: ChangeName) {
         let refuses = self.core.config.session.duplicate_login == DuplicateLogin::Refuse;
         let allowed = !refuses || self.coordinator.reserve(&uid, sid);
         let purpose = if refuses && allowed {
@@ -289,7 +332,12 @@ impl Shard {
             Purpose::Answer
         };
         let pending = Pending { reply_to, purpose };
-        let request = ShardRequest::BindHere { sid, uid, allowed };
+        let request = ShardRequest::BindHere {
+            sid,
+            uid,
+            allowed,
+            change,
+        };
         self.request(sid.shard(), pending, request);
     }
 

@@ -70,7 +70,7 @@ impl Peers {
 
     /// Begins a call and writes its frame into the batch of the shard that owns the link.
     #[inline]
-    fn begin_call(
+    pub(super) fn begin_call(
         &self,
         core: &Core,
         peer: PeerIndex,

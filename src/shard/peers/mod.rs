@@ -21,6 +21,7 @@ use crate::peer::pending::Calls;
 use crate::route::balance::Balancer;
 
 pub(super) mod calls;
+mod delegates;
 pub(super) mod inbound;
 pub(super) mod link;
 pub(super) mod registry;

@@ -122,6 +122,34 @@ fn write_address(out: &mut Vec<u8>, [ip, port]: [&str; 2]) {
     out.push(b'}');
 }
 
+/// The state of a session in a notice for a delegate.
+///
+/// Shape: a session as backends see it, and behind its members `"remoteAddress":{"ip":…,"port":…}` and `"change":…`
+#[derive(Debug, Clone, Copy)]
+pub struct SessionState<'a> {
+    /// The session as backends see it.
+    pub session: SessionExport<'a>,
+    /// The client's address and port.
+    pub address: Option<[&'a str; 2]>,
+    /// The name of the change, see [`PeerCall::change`].
+    pub change: Option<&'a [u8]>,
+}
+
+impl SessionState<'_> {
+    /// Writes the object.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        self.session.write_members(out);
+        if let Some(address) = self.address {
+            write_address(out, address);
+        }
+        if let Some(change) = self.change {
+            out.extend_from_slice(b",\"change\":");
+            out.extend_from_slice(change);
+        }
+        out.push(b'}');
+    }
+}
+
 /// A call of a remote that the application of another server has.
 ///
 /// Shape:  `{"id":N,"msg":{"namespace":"user","serverType":T,"service":S,"method":M,"args":[…]}}`,
@@ -250,6 +278,8 @@ pub struct PeerCall<'a> {
     pub method: Cow<'a, str>,
     /// Raw text of the `args` array.
     pub args: &'a [u8],
+    /// Raw text of the name that a delegate gave to its change of a session. The notice of the change has it too.
+    pub change: Option<&'a [u8]>,
 }
 
 impl<'a> PeerCall<'a> {
@@ -260,6 +290,7 @@ impl<'a> PeerCall<'a> {
             service: Cow::Borrowed(""),
             method: Cow::Borrowed(""),
             args: b"[]",
+            change: None,
         };
         for member in json::members(object)? {
             match member? {
@@ -271,6 +302,7 @@ impl<'a> PeerCall<'a> {
                             (b"service", value) => call.service = text(value),
                             (b"method", value) => call.method = text(value),
                             (b"args", value) => call.args = value,
+                            (b"change", value) => call.change = Some(value),
                             _ => {}
                         }
                     }

@@ -22,12 +22,7 @@ use crate::harness::peers::{Cluster, DELEGATE, Dialect, wait_for};
 use crate::harness::process::Process;
 
 const KNOBS: Knobs = Knobs {
-    tangelo: &[
-        "--set",
-        "delegate=entry",
-        "--set",
-        "delegate_closed=tangelo.closed",
-    ],
+    tangelo: &["--set", "delegate=entry", "--set", "delegate_notices=true"],
     genuine: &[],
 };
 
@@ -63,6 +58,16 @@ impl Play<'_> {
     pub(super) fn ask(&mut self, client: &mut Client, method: &str, body: Value) {
         let route = format!("connector.entryHandler.{method}");
         let answer = client.request_text(route.as_str(), body.to_string());
+        self.note(method, &answer);
+    }
+
+    /// Asks a handler of the connector until it answers with this text, and notes that.
+    fn ask_until(&mut self, client: &mut Client, method: &str, body: &Value, expected: &str) {
+        let route = format!("connector.entryHandler.{method}");
+        let answer = wait_for(expected, || {
+            let answer = client.request_text(route.as_str(), body.to_string());
+            answer.contains(expected).then_some(answer)
+        });
         self.note(method, &answer);
     }
 
@@ -179,6 +184,38 @@ fn ends_of_sessions(on: &mut Play<'_>) {
     }
 }
 
+/// A backend binds, changes and unbinds a session that never sends a message to the connector.
+fn changes_of_others(on: &mut Play<'_>) {
+    let [mut client, mut other] = [(); 2].map(|()| on.client());
+    let uid = json!({"uid": on.uid});
+    for room in [3, 4] {
+        let login = json!({"uid": on.uid, "room": room});
+        on.ask_backend(&mut client, "login", login);
+        let found = format!(r#""rooms":[{room}]"#);
+        on.ask_until(&mut other, "online", &uid, &found);
+        on.ask_backend(&mut client, "logout", json!({}));
+        on.ask_until(&mut other, "online", &uid, r#""rooms":[]"#);
+    }
+    on.ask_backend(&mut client, "login", json!({"uid": on.uid, "room": 5}));
+    on.ask_until(&mut other, "online", &uid, r#""rooms":[5]"#);
+    on.ask(&mut client, "address", json!({}));
+    on.ask(&mut client, "change", json!({"room": 6}));
+    on.ask_until(&mut other, "online", &uid, r#""rooms":[6]"#);
+    drop(client);
+    on.log(4);
+    on.ask(&mut other, "online", uid);
+}
+
+mod a_delegate_knows_sessions_that_never_sent_it_a_message {
+    use super::*;
+
+    fn promise(dialect: Dialect) {
+        play_on_each(dialect, changes_of_others);
+    }
+
+    in_both_dialects!(promise);
+}
+
 fn remotes(on: &mut Play<'_>) {
     let mut client = on.client();
     let mut calls = vec![
@@ -244,7 +281,7 @@ mod the_delegate_sends_messages_on_by_the_route_function_of_the_project {
             "--set",
             "delegate=entry",
             "--set",
-            "delegate_closed=tangelo.closed",
+            "delegate_notices=true",
             "--set",
             "route.chat=delegate",
         ],
@@ -317,6 +354,16 @@ fn a_restart(dialect: Dialect) {
         assert_eq!(room, r#"{"code":500}"#);
     }
     cluster.restart(DELEGATE);
+    // It knows the sessions before any of them sends it a message.
+    let mut other = frontend.client(frontend.kind().transports()[0]);
+    for number in 0..clients.len() {
+        let uid = json!({"uid": format!("user-{number}")}).to_string();
+        let found = format!(r#""rooms":[{number}]"#);
+        wait_for("the list of sessions", || {
+            let online = other.request_text("connector.entryHandler.online", uid.as_str());
+            online.contains(&found).then_some(())
+        });
+    }
     for (number, client) in clients.iter_mut().enumerate() {
         let expected = json!({"uid": format!("user-{number}"), "room": number});
         wait_for("the new delegate", || {

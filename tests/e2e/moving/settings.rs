@@ -51,7 +51,7 @@ fn each_setting_of_pomelo_is_a_key_a_decision_or_a_question_with_its_place() {
         &[
             "dialect = \"pomelo\"",
             "delegate = \"connectorDelegate\"",
-            "delegate_closed = \"tangelo.closed\"",
+            "delegate_notices = true",
             "# app.js:17: checkClient, handshake\ndelegate_handshake = \"tangelo.handshake\"",
             "# app.js:17: blacklistFun\ndelegate_blacklist = \"tangelo.blacklist\"",
             "\"connector.entryHandler.subscribe\",",

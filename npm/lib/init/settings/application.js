@@ -27,7 +27,7 @@ function application(toml, { type, delegate, record, project }, notes) {
   if (delegate) {
     const runs = code.length > 0 ? `app/servers/${type}: ${code.join(', ')}` : 'functions of app.js';
     toml.set('delegate', delegate, `Runs ${runs}.`);
-    toml.set('delegate_closed', 'tangelo.closed');
+    toml.set('delegate_notices', true);
   }
   for (const hook of record.hooks) {
     if (HOOKS[hook]) notes.ask(HOOKS[hook], placeOf(record, `set ${hook}`));

@@ -27,6 +27,19 @@ class Handler {
     return { server: this.app.getServerId(), m, uid, settings };
   }
 
+  // A session is bound, changed and unbound by another server than its connector.
+  async login(m, session) {
+    await session.abind(m.uid);
+    session.set('room', m.room);
+    await session.apush('room');
+    return { code: 200 };
+  }
+
+  async logout(m, session) {
+    await session.aunbind(session.uid);
+    return { code: 200 };
+  }
+
   async unknown(m, session) {
     const call = { namespace: 'user', serverType: 'connector', service: m.service, method: 'nothing', args: [] };
     return new Promise((done) => {

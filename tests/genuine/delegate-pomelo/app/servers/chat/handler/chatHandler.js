@@ -19,6 +19,18 @@ Handler.prototype.where = function (m, session, next) {
   next(m.fail ? new Error('no') : null, { server: this.app.getServerId(), m, uid, settings });
 };
 
+// A session is bound, changed and unbound by another server than its connector.
+Handler.prototype.login = function (m, session, next) {
+  session.bind(m.uid, () => {
+    session.set('room', m.room);
+    session.push('room', () => next(null, { code: 200 }));
+  });
+};
+
+Handler.prototype.logout = function (m, session, next) {
+  session.unbind(session.uid, () => next(null, { code: 200 }));
+};
+
 Handler.prototype.unknown = function (m, session, next) {
   const call = { namespace: 'user', serverType: 'connector', service: m.service, method: 'nothing', args: [] };
   this.app.rpcInvoke(session.frontendId, call, (err) => next(null, { err: text(err) }));
