@@ -12,6 +12,7 @@ module.exports = class Session extends EventEmitter {
     this.uid = null;
     this.settings = { ...settings };
     this.isOnline = true;
+    this.isOwn = true; // its messages come to this process, and not to another delegate
     this.remoteAddress = { ip: '', port: 0 };
     // Changes of this process whose notice has not come yet: number → whether the frontend has answered. Until it has
     // come, states of the session are older than what is here.

@@ -40,6 +40,7 @@ module.exports = class SessionService {
     }
     const known = this.sessions.get(id);
     if (known) {
+      known.isOwn = true;
       return known;
     }
     const session = new Session(exported, this);
@@ -69,7 +70,7 @@ module.exports = class SessionService {
     }
     this.apply(session, state);
     if (isNew && uid) {
-      this.app.event.emit('bind_session', session);
+      this.emit('bind_session', session);
     }
   }
 
@@ -97,7 +98,8 @@ module.exports = class SessionService {
   }
 
   // Gives a session the state that tangelo tells, unless changes of this process are missing in it.
-  apply(session, { uid, settings, remoteAddress }) {
+  apply(session, { uid, settings, remoteAddress, own }) {
+    session.isOwn = own === true;
     session.remoteAddress = remoteAddress || session.remoteAddress;
     if (session.unconfirmed.size > 0) {
       return;
@@ -110,13 +112,20 @@ module.exports = class SessionService {
     }
     if (before) {
       this.remove(session);
-      this.app.event.emit('unbind_session', session);
+      this.emit('unbind_session', session);
       session.emit('unbind', before);
     }
     if (uid) {
       this.add(session, uid);
-      this.app.event.emit('bind_session', session);
+      this.emit('bind_session', session);
       session.emit('bind', uid);
+    }
+  }
+
+  // Tells the application, in one of the delegates only: a frontend tells it once.
+  emit(event, session, shown = session) {
+    if (session.isOwn) {
+      this.app.event.emit(event, shown);
     }
   }
 
@@ -140,11 +149,12 @@ module.exports = class SessionService {
   }
 
   // Ends a session that has closed. One that was kicked here has ended before.
-  closed({ id, frontendId, uid, settings }) {
+  closed({ id, frontendId, uid, settings, own }) {
     if (this.kicked.delete(id)) {
       return;
     }
     const session = this.sessions.get(id) || new Session({ id, frontendId, settings }, this);
+    session.isOwn = own === true;
     session.set(settings);
     this.end(session, { uid });
   }
@@ -156,7 +166,7 @@ module.exports = class SessionService {
     session.isOnline = false;
     session.uid = uid;
     const closed = session.toFrontendSession();
-    this.app.event.emit('close_session', closed);
+    this.emit('close_session', session, closed);
     session.emit('closed', closed, reason);
   }
 
@@ -195,7 +205,7 @@ module.exports = class SessionService {
     }
     this.change('bind', sid, [uid], (error, isCurrent) => {
       if (isNew && !error) {
-        this.app.event.emit('bind_session', session);
+        this.emit('bind_session', session);
         session.emit('bind', uid);
       } else if (isNew && isCurrent) {
         this.remove(session);
@@ -212,7 +222,7 @@ module.exports = class SessionService {
     }
     this.change('unbind', sid, [uid], (error, isCurrent) => {
       if (isBound && !error) {
-        this.app.event.emit('unbind_session', session);
+        this.emit('unbind_session', session);
         session.emit('unbind', uid);
       } else if (isBound && isCurrent && session.isOnline) {
         this.add(session, uid);

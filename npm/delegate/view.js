@@ -22,9 +22,12 @@ module.exports = class View {
     };
     const settings = Object.assign(Object.create(app.settings), own, { connectorConfig });
     this.app = Object.assign(Object.create(app), own, { settings });
+    // Of several delegates the first one runs the crons.
+    const delegates = () => app.getServersByType(app.serverType) || [];
+    const runsCrons = () => delegates().every((other) => app.serverId <= other.id);
     this.run(() => {
       this.services = services(framework, this.app);
-      this.server = startServer(framework, this.app);
+      this.server = startServer(framework, this.app, runsCrons);
     });
   }
 
@@ -61,10 +64,15 @@ module.exports = class View {
 };
 
 // Starts the framework's server for a frontend. It must not hear of crons that are added for other servers.
-function startServer(framework, app) {
+function startServer(framework, app, runsCrons) {
   app.event = { on() {} };
   const server = framework.createServer(app, app.get('serverConfig'));
   delete app.event;
+  let cronHandlers;
+  Object.defineProperty(server, 'cronHandlers', {
+    get: () => cronHandlers,
+    set: (loaded) => { cronHandlers = guarded(loaded, runsCrons); },
+  });
   app.addCrons = (crons) => server.addCrons(crons);
   app.removeCrons = (crons) => server.removeCrons(crons);
   try {
@@ -76,6 +84,14 @@ function startServer(framework, app) {
     throw error;
   }
   return server;
+}
+
+// Returns crons whose functions do nothing where they must not run.
+function guarded(handlers, runs) {
+  const guard = (handler) => new Proxy(handler, {
+    get: (target, name) => (typeof target[name] === 'function' ? (...args) => runs() && target[name](...args) : target[name]),
+  });
+  return Object.fromEntries(Object.entries(handlers || {}).map(([name, handler]) => [name, guard(handler)]));
 }
 
 // Returns tangelo's notices as remotes. The one of Pinus has no callback.

@@ -76,7 +76,8 @@ knobs! {
         /// docs/delegate.md describes it. Each delegate gets a session's state after each bind, unbind and
         /// change of its settings, and its end. A delegate with a new connection, or one that missed a notice
         /// (`delegate_untold`), gets the list of all sessions (`delegate_lists`). The key takes the place of
-        /// `delegate_closed`, and needs `delegate`.
+        /// `delegate_closed`, and needs `delegate`. Of several delegates each knows all sessions, and a session
+        /// keeps the one that gets its messages; `route` has no effect on that.
         delegate_notices: bool = false, Switch;
         /// Environment, such as `production`. It selects the part of the project's files that tangelo reads.
         env: String = "development".into(), Text, Pomelo "env";

@@ -19,7 +19,7 @@ const invoke = (frontendId, { method, args, change }, cb) => {
 };
 const app = { event: new EventEmitter(), get: () => backend, rpcInvoke: invoke };
 const service = new SessionService(app, 'connector-1');
-const state = (id, uid = null, settings = {}, more = {}) => ({ id, frontendId: 'connector-1', uid, settings, ...more });
+const state = (id, uid = null, settings = {}, more = {}) => ({ id, frontendId: 'connector-1', uid, settings, own: true, ...more });
 const seen = (id, uid) => service.seen(state(id, uid));
 const closed = [];
 console.warn = () => {};
@@ -75,6 +75,17 @@ assert.deepStrictEqual([ids('own'), service.get(40).settings], [[40], { other: 1
 assert.deepStrictEqual(told.splice(0), ['bind_session 40 own', 'bind own']);
 waits = false;
 
+// The application hears of a session in one delegate only, the listeners of the session in each.
+service.changed(state(44, 'elsewhere', {}, { own: false }));
+service.get(44).on('unbind', (uid) => told.push(`unbind ${uid}`));
+service.changed(state(44, null, {}, { own: false }));
+assert.deepStrictEqual(told.splice(0), ['unbind elsewhere']);
+service.closed(state(44, null, {}, { own: false }));
+service.closed(state(45, 'never seen', {}, { own: false }));
+assert.deepStrictEqual(told.splice(0), []);
+service.closed(state(46, 'missed', {}));
+assert.deepStrictEqual(told.splice(0), ['close_session 46 missed']);
+
 // The name of a change of another delegate confirms nothing.
 service.import(40, 'a', 5);
 service.changed(state(40, 'own', {}, { change: 'other.999' }));
@@ -104,8 +115,8 @@ closed.splice(0);
 seen(3).on('closed', () => closed.push(3));
 
 // The end of a session is told once.
-service.closed({ id: 3, frontendId: 'connector-1', uid: null, settings: {} });
-service.closed({ id: 3, frontendId: 'connector-1', uid: null, settings: {} });
+service.closed(state(3));
+service.closed(state(3));
 assert.deepStrictEqual(closed, [3]);
 
 // A kicked session has ended before the callback, with its reason; the notice that follows tells nobody again.
@@ -119,7 +130,7 @@ assert.deepStrictEqual(events.splice(0), ['close_session k', 'closed k bye']);
 assert.deepStrictEqual([service.get(20), service.getByUid('k')], [undefined, undefined]);
 seen(20, 'k');
 kicked(null);
-service.closed({ id: 20, frontendId: 'connector-1', uid: 'k', settings: {} });
+service.closed(state(20, 'k'));
 assert.deepStrictEqual([events.splice(0), service.get(20)], [['called back'], undefined]);
 seen(21, 'k').on('closed', (session, reason) => events.push(`closed ${reason}`));
 service.kickBySessionId(21, () => {});

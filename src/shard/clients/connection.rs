@@ -13,6 +13,7 @@ use crate::handler::Failure;
 use crate::ids::Sid;
 use crate::metrics::Counter;
 use crate::net::socket::Socket;
+use crate::peer::delegate::DelegateMark;
 use crate::push::{Framing, Outbox};
 use crate::session::{BindError, Identity, Uid};
 use crate::shard::{Core, Shard};
@@ -22,6 +23,7 @@ use crate::wire::{handshake, package};
 mod delegated;
 mod output;
 
+pub(in crate::shard) use delegated::ToDelegate;
 pub(in crate::shard) use output::{Appended, flush};
 
 /// The state of one client.
@@ -40,8 +42,8 @@ pub(super) struct Connection {
     in_wheel: bool,
     /// It counts against `client.max_connections`.
     counted: bool,
-    /// A delegate knows it: by a message or a notice.
-    delegated: bool,
+    /// Delegates know it, by messages or notices: the mark of the one that gets its messages.
+    delegate: Option<DelegateMark>,
 }
 
 // Each session holds one.
@@ -67,8 +69,8 @@ pub(in crate::shard) struct Closed {
     pub(in crate::shard) identity: Rc<Identity>,
     /// The handlers have heard of it: it counted against `client.max_connections`.
     pub(in crate::shard) counted: bool,
-    /// A delegate knows it.
-    pub(in crate::shard) delegated: bool,
+    /// Delegates know it: the mark of its own one.
+    pub(in crate::shard) delegate: Option<DelegateMark>,
 }
 
 /// A connection that is not closed.
@@ -90,7 +92,7 @@ impl Connection {
             deadlines: Deadlines::default(),
             in_wheel: false,
             counted: false,
-            delegated: false,
+            delegate: None,
         }
     }
 
@@ -511,7 +513,7 @@ impl Clients {
             }
             Some(Closed {
                 counted: std::mem::take(&mut connection.counted),
-                delegated: std::mem::take(&mut connection.delegated),
+                delegate: connection.delegate.take(),
                 identity: connection.identity.clone(),
             })
         });

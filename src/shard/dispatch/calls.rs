@@ -11,9 +11,10 @@ use crate::checked::Remote;
 use crate::handler::{
     CallError, CallResult, Failure, Invocation, Outcome, Request, Sent, Session, Slot,
 };
-use crate::ids::PeerIndex;
+use crate::ids::{PeerIndex, Sid};
 use crate::metrics::Counter;
 use crate::net::task;
+use crate::peer::delegate::{DelegateMark, delegate_of};
 use crate::peer::directory::MemberList;
 use crate::peer::pending::Calls;
 use crate::route;
@@ -62,22 +63,39 @@ impl Shard {
         }
         let delegate = config.delegate.as_deref();
         let delegate = delegate.filter(|_| is_own || delegation.is_some());
-        // Only a delegate that is told of closed sessions pays for this.
-        let is_first = delegate.is_some()
-            && (config.delegate_notices || config.delegate_closed.is_some())
-            && !self.clients.is_delegated(sid);
+        // Only a delegate that is told of sessions pays for this.
+        let is_told = config.delegate_notices || config.delegate_closed.is_some();
+        let mark = delegate
+            .filter(|_| is_told)
+            .map(|_| self.clients.delegate(sid));
+        let is_first = mark == Some(None);
+        let to = mark.and_then(|mark| self.choose_delegate(sid, mark));
         let server_type = delegate.map_or(theirs, str::as_bytes);
         let address = is_first.then(|| self.clients.address(sid)).flatten();
+        let core = &self.core;
         let forwarded =
             self.peers
-                .forward(&self.core, server_type, request, address.as_ref(), origin);
+                .forward(core, server_type, to, request, address.as_ref(), origin);
         match forwarded {
-            Ok(()) if is_first => self.clients.note_delegated(sid),
+            Ok(()) if is_first => self.clients.note_delegate(sid, to.unwrap_or(PeerIndex(0))),
             Ok(()) => {}
             Err(text) if delegate.is_some() => return Err(self.undelegated(text)),
             Err(text) => return Err(Failure::new(text)),
         }
         Ok(())
+    }
+
+    /// Chooses the delegate that gets the messages of a session; `None` without notices, where routing chooses. A delegate
+    /// that gets the session from another one learns its state first.
+    fn choose_delegate(&self, sid: Sid, mark: Option<DelegateMark>) -> Option<PeerIndex> {
+        if !self.core.config.delegate_notices {
+            return None;
+        }
+        let to = delegate_of(mark, sid, &self.peers.delegates(&self.core))?;
+        if mark.is_some_and(|before| before != DelegateMark::of(to)) {
+            self.tell_change(sid, None);
+        }
+        Some(to)
     }
 
     /// Counts and logs a message that cannot be sent to the delegate.

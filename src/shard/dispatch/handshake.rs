@@ -16,7 +16,7 @@ use crate::net::task;
 use crate::session::Uid;
 use crate::shard::Shard;
 use crate::shard::app::activity::Work;
-use crate::wire::pomelo::rpc::SessionExport;
+use crate::wire::pomelo::rpc::{SessionExport, SessionState};
 use crate::wire::{handshake, json};
 
 /// The JSON text of `user` for an accepted client, or body and cause of a refusal.
@@ -138,13 +138,19 @@ impl Shard {
     fn write_session(&self, session: &Session, out: &mut Vec<u8>) {
         let address = self.clients.address(session.id());
         let address = address.as_ref().map_or(["", "0"], |it| [&it.ip, &it.port]);
-        SessionExport {
+        let session = SessionExport {
             id: session.id().get(),
             frontend_id: &self.core.server_id_json,
             uid: session.uid().map_or("null", Uid::json),
             settings: session.settings_json(),
+        };
+        SessionState {
+            session,
+            own: false,
+            address: Some(address),
+            change: None,
         }
-        .write_with_address(out, address);
+        .write(out);
     }
 
     /// Calls the application; `None` when it panicked.

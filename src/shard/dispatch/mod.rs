@@ -417,7 +417,7 @@ impl Shard {
         let Closed {
             identity,
             counted,
-            delegated,
+            delegate,
         } = closed;
         self.clients
             .log_closed(sid, reason, kick, identity.uid.as_ref());
@@ -427,8 +427,8 @@ impl Shard {
         if counted {
             self.notify_handlers(sid, identity.clone(), SessionEvent::Close);
         }
-        if delegated {
-            self.tell_end(sid, identity);
+        if let Some(mark) = delegate {
+            self.tell_end(sid, identity, mark);
         }
     }
 

@@ -12,9 +12,12 @@ use crate::handler::{CallError, Outcome, Session, Slot};
 use crate::ids::{PeerIndex, Sid};
 use crate::metrics::Counter;
 use crate::net::task;
+use crate::peer::delegate::DelegateMark;
 use crate::peer::pending::Knowledge;
 use crate::session::Identity;
+use crate::shard::clients::connection::ToDelegate;
 use crate::shard::origin::{Caller, Origin};
+use crate::wire::pomelo::rpc::SessionState;
 
 /// Pause before a list that could not be sent is sent again.
 const LIST_PAUSE: Duration = Duration::from_secs(1);
@@ -22,43 +25,57 @@ const LIST_PAUSE: Duration = Duration::from_secs(1);
 impl Shard {
     /// Tells all delegates the state of a session after a change.
     pub(super) fn tell_change(&self, sid: Sid, change: Option<&[u8]>) {
-        if !self.core.config.delegate_notices {
-            return;
-        }
-        let mut args = vec![b'['];
-        if self
-            .clients
-            .write_change(&self.core, sid, change, &mut args)
-        {
-            args.push(b']');
-            self.tell_delegates("changed", &args);
+        if self.core.config.delegate_notices {
+            self.tell_delegates("changed", |to, args| {
+                self.clients.write_change(&self.core, sid, change, to, args)
+            });
         }
     }
 
     /// Tells the delegates that a session has closed.
-    pub(super) fn tell_end(self: &Rc<Self>, sid: Sid, identity: Rc<Identity>) {
+    pub(super) fn tell_end(self: &Rc<Self>, sid: Sid, identity: Rc<Identity>, mark: DelegateMark) {
         let config = &self.core.config;
-        let mut args = self.core.export_session(sid, &identity);
-        args.insert(0, b'[');
-        args.push(b']');
         if config.delegate_notices {
-            return self.tell_delegates("closed", &args);
-        }
-        let Some(remote) = &config.delegate_closed else {
-            return;
-        };
-        let session = Session::new(sid, identity, self.clone());
-        if let Err(error) = self.call_delegate(remote, Some(&session), &args) {
-            self.count_untold();
-            tracing::debug!(session = %sid, %error, "the delegate is not told of a close");
+            self.tell_delegates("closed", |to, args| {
+                let state = SessionState {
+                    session: self.core.session_export(sid, &identity),
+                    own: to.is_own(Some(mark), sid),
+                    address: None,
+                    change: None,
+                };
+                state.write(args);
+                true
+            });
+        } else if let Some(remote) = &config.delegate_closed {
+            let session = Session::new(sid, identity, self.clone());
+            let mut args = session.export();
+            args.insert(0, b'[');
+            args.push(b']');
+            if let Err(error) = self.call_delegate(remote, Some(&session), &args) {
+                self.count_untold();
+                tracing::debug!(session = %sid, %error, "the delegate is not told of a close");
+            }
         }
     }
 
-    fn tell_delegates(&self, method: &str, args: &[u8]) {
-        for peer in self.peers.delegates(&self.core) {
+    /// Sends all delegates a notice, unless `write` returns false.
+    fn tell_delegates(&self, method: &str, write: impl Fn(ToDelegate<'_>, &mut Vec<u8>) -> bool) {
+        let delegates = self.peers.delegates(&self.core);
+        let mut args = Vec::new();
+        for peer in delegates.iter().copied() {
+            args.clear();
+            args.push(b'[');
+            let to = ToDelegate {
+                peer,
+                delegates: &delegates,
+            };
+            if !write(to, &mut args) {
+                return;
+            }
+            args.push(b']');
             let told = self
                 .peers
-                .tell(&self.core, peer, method, args, Origin::Notice);
+                .tell(&self.core, peer, method, &args, Origin::Notice);
             if let Err(error) = told {
                 self.peers.note(peer, Knowledge::miss);
                 self.count_untold();
@@ -116,7 +133,14 @@ impl Shard {
         let mut next = Some(0);
         while let Some(first) = next {
             let mut states = Vec::new();
-            next = self.clients.write_states(&self.core, first, &mut states);
+            let delegates = self.peers.delegates(&self.core);
+            let to = ToDelegate {
+                peer,
+                delegates: &delegates,
+            };
+            next = self
+                .clients
+                .write_states(&self.core, first, to, &mut states);
             let head = serde_json::json!({
                 "pid": std::process::id(),
                 "shards": self.core.shards,

@@ -117,8 +117,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Forwards a client's message to a server of a type: chooses the server, begins the call, writes its frame. The
-    /// address is for a delegate.
+    /// Forwards a client's message to a server of a type: chooses the server, if it is not given, begins the call, writes
+    /// its frame. The address is for a delegate.
     ///
     /// Cost: no allocation; the body is copied once, and once more when another shard owns the link.
     #[inline]
@@ -126,13 +126,17 @@ impl Peers {
         &self,
         core: &Core,
         server_type: &[u8],
+        to: Option<PeerIndex>,
         request: &Request<'_>,
         address: Option<&ClientAddr>,
         origin: Origin,
     ) -> Result<(), &'static str> {
         hop!();
         let members = self.members.borrow();
-        let peer = self.choose(&members, server_type, Some(request.session))?;
+        let peer = match to {
+            Some(peer) => peer,
+            None => self.choose(&members, server_type, Some(request.session))?,
+        };
         self.forward_to(core, &members, peer, request, address, origin)
     }
 

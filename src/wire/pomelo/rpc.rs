@@ -53,13 +53,6 @@ impl SessionExport<'_> {
         out.push(b'}');
     }
 
-    /// Writes the same with the client's address and port as `"remoteAddress":{"ip":…,"port":…}`.
-    pub fn write_with_address(&self, out: &mut Vec<u8>, address: [&str; 2]) {
-        self.write_members(out);
-        write_address(out, address);
-        out.push(b'}');
-    }
-
     /// Writes the same without the last brace.
     fn write_members(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"id\":");
@@ -124,11 +117,14 @@ fn write_address(out: &mut Vec<u8>, [ip, port]: [&str; 2]) {
 
 /// The state of a session in a notice for a delegate.
 ///
-/// Shape: a session as backends see it, and behind its members `"remoteAddress":{"ip":…,"port":…}` and `"change":…`
+/// Shape: a session as backends see it, and behind its members `"own":true`, `"remoteAddress":{"ip":…,"port":…}` and
+///        `"change":…`
 #[derive(Debug, Clone, Copy)]
 pub struct SessionState<'a> {
     /// The session as backends see it.
     pub session: SessionExport<'a>,
+    /// The delegate gets the session's messages.
+    pub own: bool,
     /// The client's address and port.
     pub address: Option<[&'a str; 2]>,
     /// The name of the change, see [`PeerCall::change`].
@@ -139,6 +135,9 @@ impl SessionState<'_> {
     /// Writes the object.
     pub fn write(&self, out: &mut Vec<u8>) {
         self.session.write_members(out);
+        if self.own {
+            out.extend_from_slice(b",\"own\":true");
+        }
         if let Some(address) = self.address {
             write_address(out, address);
         }

@@ -4,6 +4,7 @@ mod configuration;
 mod delegate;
 mod delegate_asked;
 mod delegate_package;
+mod delegates;
 mod examples;
 mod extractors;
 mod filters;

@@ -149,7 +149,7 @@ fn a_delegate_gets_the_state_of_a_session_after_each_change_and_its_end() {
         assert!(port.as_u64() > Some(0), "{port}");
         let address = json!({"ip": "127.0.0.1", "port": null});
         let bound = json!({
-            "id": sid, "frontendId": "connector-1", "uid": "ann", "settings": {},
+            "id": sid, "frontendId": "connector-1", "uid": "ann", "settings": {}, "own": true,
             "remoteAddress": address,
         });
         assert_eq!(state, bound);
@@ -180,8 +180,7 @@ fn a_delegate_gets_the_state_of_a_session_after_each_change_and_its_end() {
             );
         }
         drop(client);
-        let end =
-            json!({"id": sid, "frontendId": "connector-1", "uid": 5, "settings": {"room": 8}});
+        let end = json!({"id": sid, "frontendId": "connector-1", "uid": 5, "settings": {"room": 8}, "own": true});
         assert_eq!(setup.state("closed"), end);
         assert_eq!(setup.inside.counter("delegate_untold"), 0);
     }

@@ -37,8 +37,9 @@ pub(crate) const MASTER: &str = "master-server-1";
 /// the first one gets every session without a uid.
 pub(crate) const BACKENDS: [&str; 2] = ["chat-1", "chat-2"];
 
-/// The backend that runs the connector's own JavaScript, in clusters of [`Cluster::delegated`].
-pub(crate) const DELEGATE: &str = "entry-1";
+/// The backends that run the connector's own JavaScript. The first one is in clusters of [`Cluster::delegated`].
+pub(crate) const DELEGATES: [&str; 2] = ["entry-1", "entry-2"];
+pub(crate) const DELEGATE: &str = DELEGATES[0];
 
 /// The framework that a cluster runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,7 +224,7 @@ impl Cluster {
             format!("port={}", self.ports.of(id)),
             format!("serverType={server_type}"),
         ];
-        if id == DELEGATE {
+        if DELEGATES.contains(&id) {
             args.push("delegateFor=connector".to_owned());
         }
         self.start_server(id, &args);
@@ -247,6 +248,11 @@ impl Cluster {
     /// SIGKILL for every server, the master included.
     pub(crate) fn stop_hard(&self) {
         self.servers().iter_mut().for_each(|s| s.process.kill());
+    }
+
+    /// The process of a server that runs.
+    pub(crate) fn pid(&self, id: &str) -> u64 {
+        self.with(id, |server| u64::from(server.process.pid()))
     }
 
     /// SIGSTOP: its sockets stay open until their buffers are full, and the process does not answer.
@@ -311,7 +317,9 @@ impl Cluster {
     /// Starts one server and waits until the master knows it and it takes RPC connections.
     fn start_process(&self, id: &str, args: &[String]) -> Process {
         let package = || package::installed().join("delegate");
-        let require = (id == DELEGATE).then(|| format!("--require={}", package().display()));
+        let require = DELEGATES
+            .contains(&id)
+            .then(|| format!("--require={}", package().display()));
         let program = ["app.js", "env=development"].map(str::to_owned);
         let args: Vec<&String> = require.iter().chain(&program).chain(args).collect();
         let mut process = Process::start(id, &self.app.path, "node", &args);
@@ -413,7 +421,7 @@ impl Cluster {
     fn backend_lists(&self) -> impl Iterator<Item = Option<Vec<Value>>> {
         let mut serving = Vec::new();
         for server in self.servers().iter_mut() {
-            if ![MASTER, DELEGATE].contains(&&*server.id) && server.is_serving() {
+            if server.id != MASTER && !DELEGATES.contains(&&*server.id) && server.is_serving() {
                 serving.push(self.rpc_address(&server.id));
             }
         }

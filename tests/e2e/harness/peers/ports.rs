@@ -36,10 +36,10 @@ pub(crate) struct Ports {
 
 impl Ports {
     const RANGE: std::ops::Range<u16> = 12_000..32_000;
-    const BLOCK: u16 = 32;
+    const BLOCK: u16 = 34;
     /// Offset within the block; 0 is the claim. Behind them come two for each connector.
-    const NAMES: [&str; 7] = [
-        MASTER, "chat-1", "chat-2", "chat-3", "ghost-1", "entry-1", "redis",
+    const NAMES: [&str; 8] = [
+        MASTER, "chat-1", "chat-2", "chat-3", "ghost-1", "entry-1", "entry-2", "redis",
     ];
 
     pub(crate) fn claim() -> Self {

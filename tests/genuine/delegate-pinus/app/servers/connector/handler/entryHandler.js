@@ -95,6 +95,10 @@ class Handler {
     throw new Error('no');
   }
 
+  async process() {
+    return { pid: process.pid };
+  }
+
   async log(m) {
     return { lines: log.filter((line) => line.includes(m.part)) };
   }

@@ -90,6 +90,10 @@ Handler.prototype.fail = function (m, session, next) {
   next(new Error('no'), { msg: 'no' });
 };
 
+Handler.prototype.process = function (m, session, next) {
+  next(null, { pid: process.pid });
+};
+
 Handler.prototype.log = function (m, session, next) {
   next(null, { lines: log.filter((line) => line.includes(m.part)) });
 };
