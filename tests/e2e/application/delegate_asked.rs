@@ -9,7 +9,7 @@ use tangelo::config::{Rpc as RpcConfig, Server};
 use tangelo::handler::{Answer, Outcome, Router};
 use tangelo::{Config, Gateway};
 
-use super::delegate_package::{Play, play_with, run_check, wait_until_reached};
+use super::delegate_package::{Play, play_in, play_with, run_check, wait_until_reached};
 use crate::cluster::in_both_dialects;
 use crate::harness::client::{Client, HANDSHAKE, Message};
 use crate::harness::frontend::{Frontend, Kind, Knobs};
@@ -339,7 +339,8 @@ mod the_delegate_names_the_server_of_a_session_once_for_each_state_of_it {
     };
 
     fn promise(dialect: Dialect) {
-        play_with(BY_SESSION, dialect, session_routes);
+        // A change of the list asks again, and each start of a frontend changes it.
+        play_in(&Cluster::delegated(dialect), BY_SESSION, session_routes);
     }
 
     in_both_dialects!(promise);

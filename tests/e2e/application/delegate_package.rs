@@ -127,10 +127,15 @@ fn play_on_each(dialect: Dialect, play: fn(&mut Play<'_>)) {
 }
 
 pub(super) fn play_with(knobs: Knobs, dialect: Dialect, play: fn(&mut Play<'_>)) {
+    play_in(cluster(dialect), knobs, play);
+}
+
+/// The same in a cluster that the test may have for itself, so that no other test changes the list of servers.
+pub(super) fn play_in(cluster: &Cluster, knobs: Knobs, play: fn(&mut Play<'_>)) {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let mut genuine = None;
     for kind in [Kind::Genuine].into_iter().chain(Kind::TANGELOS) {
-        let frontend = Frontend::start(cluster(dialect), kind, knobs);
+        let frontend = Frontend::start(cluster, kind, knobs);
         wait_until_reached(&frontend);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let mut on = Play {
