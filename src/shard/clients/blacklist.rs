@@ -103,6 +103,7 @@ pub(in crate::shard) async fn ask(shard: Rc<Shard>) {
     };
     let args = format!("[{{\"frontendId\":{}}}]", core.server_id_json);
     let mut last = Vec::new();
+    let mut is_missing = false;
     loop {
         clock::sleep(LOOK).await;
         let results = shard.ask_delegate(remote, None, args.as_bytes()).await;
@@ -110,11 +111,21 @@ pub(in crate::shard) async fn ask(shard: Rc<Shard>) {
             Ok(Some(list)) => list,
             unusable => {
                 core.counters().add(Counter::BlacklistsMissed, 1);
-                let error = unusable.err().map(tracing::field::display);
-                tracing::debug!(error, "the delegate has sent no blacklist");
+                if !is_missing {
+                    let error = unusable.err().map(tracing::field::display);
+                    tracing::warn!(
+                        error,
+                        "the delegate sends no blacklist: the last one counts"
+                    );
+                }
+                is_missing = true;
                 continue;
             }
         };
+        if is_missing {
+            tracing::info!("the delegate sends a blacklist again");
+            is_missing = false;
+        }
         if list == last {
             continue;
         }

@@ -253,9 +253,12 @@ impl Shard {
         args: &[u8],
     ) -> Sent {
         let server_type = self.core.config.delegate.as_deref().unwrap_or_default();
+        let not_sent = |text: &str| {
+            CallError::NotSent(format!("the delegate, {server_type:?}: {text}").into())
+        };
         let server = self.peers.choose_id(server_type, session);
-        let server = server.map_err(|text| CallError::NotSent(text.into()))?;
-        self.invoke(&Invocation {
+        let server = server.map_err(not_sent)?;
+        let sent = self.invoke(&Invocation {
             server_type,
             server: Some(&server),
             service: &remote.service,
@@ -263,6 +266,10 @@ impl Shard {
             args,
             timeout: None,
             session: None,
+        });
+        sent.map_err(|error| match error {
+            CallError::NotSent(text) => not_sent(&text),
+            other => other,
         })
     }
 }

@@ -116,6 +116,7 @@ impl Shard {
             Err(error) => {
                 if !matches!(error, CallError::Remote(_)) {
                     self.core.counters().add(Counter::HandshakesUndelegated, 1);
+                    tracing::warn!(%error, "the delegate has not answered a handshake");
                 }
                 return Err((handshake::FAILED, error.to_string().into()));
             }

@@ -12,6 +12,7 @@ use tangelo::{Config, Gateway};
 use super::delegate_package::{Play, play_in, play_with, run_check, wait_until_reached};
 use crate::cluster::in_both_dialects;
 use crate::harness::client::{Client, HANDSHAKE, Message};
+use crate::harness::free_address;
 use crate::harness::frontend::{Frontend, Kind, Knobs};
 use crate::harness::inside::Inside;
 use crate::harness::peers::{Cluster, DELEGATE, Dialect, wait_for};
@@ -231,6 +232,32 @@ fn a_handshake_without_an_answer_of_the_delegate_gets_code_500() {
     failed(&mut client);
     assert_eq!(inside.counter("handshakes_undelegated"), 3);
     inside.stop();
+}
+
+#[test]
+fn the_log_names_a_delegate_that_is_not_there() {
+    let port = free_address().port();
+    let server =
+        format!(r#"server=[{{id="entry-1", type="entry", host="127.0.0.1", port={port}}}]"#);
+    let keys = [
+        "delegate=entry",
+        "delegate_handshake=tangelo.handshake",
+        "delegate_blacklist=tangelo.blacklist",
+        server.as_str(),
+    ];
+    let args: Vec<&str> = keys.into_iter().flat_map(|key| ["--set", key]).collect();
+    let mut gateway = crate::harness::gateway::Gateway::start(&args);
+    // The first dial fails, and with it the handshake that waits for it.
+    for _ in 0..2 {
+        let mut client = Client::tcp(gateway.address());
+        shake(&mut client, &json!({}), &json!({}));
+        failed(&mut client);
+    }
+    let cause = r#"error=the delegate, "entry": the server is not reachable"#;
+    gateway.wait_printed(&format!(
+        "the delegate has not answered a handshake {cause}"
+    ));
+    gateway.wait_printed("the delegate sends no blacklist: the last one counts");
 }
 
 #[test]
