@@ -152,5 +152,9 @@ module.exports = class Delegate {
 
 // Answers a call: Pomelo gives a callback, Pinus takes a promise.
 function answered(cb, result) {
-  return cb ? result.then((value) => cb(null, value), cb) : result;
+  if (!cb) {
+    return result;
+  }
+  // An error that `cb` throws must not become a rejected promise, which would end the process.
+  return result.then((value) => process.nextTick(cb, null, value), (error) => process.nextTick(cb, error));
 }

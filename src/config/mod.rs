@@ -360,10 +360,10 @@ knobs! {
         /// Time in which the health check says 503 and new clients are still taken: as long as a load balancer needs
         /// to notice.
         delay: Duration = Duration::ZERO, TimeRange(Duration::ZERO..=HOUR);
-        /// Longest time from the close of the port to the end. Clients leave in even slices within three quarters of
-        /// it, but no slower than 1,000 a second. One that still waits for an answer leaves when it has it. At the
-        /// end of the time tangelo cuts those that are left; the exit status then is 3. The functions before the
-        /// stop of an application have what is left of the time when the last client has gone. A supervisor must
+        /// Longest time from the close of the port to the end. Clients leave in even slices within half of it, but no
+        /// slower than 1,000 a second. One that waits for an answer leaves when it has it. After three quarters of
+        /// the time tangelo cuts those that still wait; the exit status then is 3. The application has the rest of the
+        /// time, at least a quarter, for its background tasks and its functions before the stop. A supervisor must
         /// wait longer before it kills the process.
         timeout: Duration = Duration::from_secs(8), TimeRange(Duration::ZERO..=HOUR);
     }

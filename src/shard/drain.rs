@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Shard;
 use crate::error::CloseReason;
@@ -45,16 +45,20 @@ impl StopRequest {
     }
 }
 
-/// Closes the clients in even slices up to `even_until`. A client with messages in flight waits for a later slice.
-/// Returns when no client is left, or at `deadline`.
-pub(super) async fn close_clients(shard: &Rc<Shard>, even_until: Instant, deadline: Instant) {
-    let slice_min = SLICE_MIN.div_ceil(shard.core.shards);
+/// Closes the clients: in even slices within the first half of `drain.timeout`. A client with messages in flight waits
+/// for a later slice, up to three quarters of the time. Then it is cut. The last quarter belongs to the application.
+pub(super) async fn close_clients(shard: &Rc<Shard>) {
+    let core = &shard.core;
+    let timeout = core.config.drain.timeout;
+    let begun = clock::now();
+    let (even_until, deadline) = (begun + timeout / 2, begun + timeout * 3 / 4);
+    let slice_min = SLICE_MIN.div_ceil(core.shards);
     let mut open = Vec::new();
     loop {
         shard.clients.list_open(&mut open);
         let now = clock::now();
         if open.is_empty() || now >= deadline {
-            return;
+            break;
         }
         let left = even_until.saturating_duration_since(now);
         let slices = (left.as_millis() / SLICE.as_millis()).max(1) as usize;
@@ -65,15 +69,9 @@ pub(super) async fn close_clients(shard: &Rc<Shard>, even_until: Instant, deadli
         }
         clock::sleep(SLICE).await;
     }
-}
-
-/// Cuts the clients that are left when the time is over, and counts them.
-pub(super) fn cut_clients(shard: &Rc<Shard>) {
-    let mut open = Vec::new();
-    shard.clients.list_open(&mut open);
-    for client in &open {
+    for client in open {
+        let cut = u64::from(client.is_waiting);
+        core.counters().add(Counter::ClientsCut, cut);
         shard.close(client.sid, CloseReason::Drain, None);
     }
-    let cut = open.len() as u64;
-    shard.core.counters().add(Counter::ClientsCut, cut);
 }

@@ -289,20 +289,17 @@ pub async fn run(mut seed: Seed, network: Network) {
     if let Some(accepting) = accepting.take_if(|_| !answers_checks) {
         accepting.cancel().await;
     }
-    let mut deadline = clock::now() + core.config.stop_timeout;
+    let drained_by = clock::now() + core.config.drain.timeout;
     if is_drain() {
-        let timeout = core.config.drain.timeout;
-        let begun = clock::now();
-        deadline = begun + timeout;
-        let closed = drain::close_clients(&shard, begun + timeout * 3 / 4, deadline);
         let stopped = receive_mesh(&shard, || !is_drain());
-        future::or(closed, stopped).await;
-        if is_drain() {
-            drain::cut_clients(&shard);
-        }
+        future::or(drain::close_clients(&shard), stopped).await;
     }
     if stands {
         let mesh = receive_mesh(&shard, || false);
+        let deadline = match is_drain() {
+            true => drained_by,
+            false => clock::now() + core.config.stop_timeout,
+        };
         future::or(lifecycle::stop(&shard, at_work, deadline), mesh).await;
     } else {
         drop(at_work);

@@ -54,7 +54,7 @@ fn a_client_that_waits_longer_than_the_drain_is_cut_and_counted() {
     let id = waiting.ask(SEND, &json!({}));
     let _call = chat.next_call();
     gateway.begin_drain();
-    gateway.advance(Config::default().drain.timeout - 100 * MS);
+    gateway.advance(Config::default().drain.timeout * 3 / 4 - 100 * MS);
     assert!(idle.is_closed());
     assert!(!waiting.is_closed());
     gateway.advance(200 * MS);
@@ -99,4 +99,48 @@ fn a_stop_breaks_a_drain_off() {
     assert!(!waiting.is_closed());
     assert_eq!(gateway.stop(), Ok(()));
     assert!(waiting.is_closed());
+}
+
+#[test]
+fn a_drain_sends_what_a_buffer_scheduler_has_collected() {
+    let config = Config {
+        push: config::Push {
+            scheduler: Scheduler::Buffer,
+            flush_interval: SECOND,
+            ..config::Push::default()
+        },
+        ..with_chat(Dialect::Pomelo, 2)
+    };
+    let mut gateway = start(config);
+    let mut chat = gateway.server("chat-1");
+    let mut client = gateway.connect();
+    let id = client.ask(SEND, &json!({}));
+    let call = chat.next_call();
+    gateway.begin_drain();
+    chat.answer(&call, &json!({"late": true}));
+    gateway.advance(200 * MS);
+    assert!(client.is_closed());
+    assert_eq!(client.answer(id), Some(json!({"late": true})));
+}
+
+#[test]
+fn a_drain_that_cuts_leaves_the_application_a_quarter_of_its_time() {
+    let ended = Arc::new(Mutex::new(0));
+    let count = ended.clone();
+    let gateway = Gateway::new(with_chat(Dialect::Pomelo, 2)).handlers(move |_| {
+        let count = count.clone();
+        router().before_stop(async move |app: App| {
+            app.sleep(SECOND).await;
+            *count.lock().unwrap() += 1;
+        })
+    });
+    let mut gateway = gateway.in_memory().unwrap();
+    let mut chat = gateway.server("chat-1");
+    let mut waiting = gateway.connect();
+    waiting.ask(SEND, &json!({}));
+    let _call = chat.next_call();
+    gateway.begin_drain();
+    gateway.advance(Config::default().drain.timeout);
+    assert_eq!(*ended.lock().unwrap(), 2);
+    assert!(gateway.stop().is_err());
 }

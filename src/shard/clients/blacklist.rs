@@ -138,10 +138,12 @@ pub(in crate::shard) async fn ask(shard: Rc<Shard>) {
             filter
         };
         match shard.clients.change_host_filter(core, change).await {
-            Ok(()) => tracing::info!(count, "the delegate has changed the blacklist"),
+            Ok(()) => {
+                tracing::info!(count, "the delegate has changed the blacklist");
+                last = list;
+            }
             Err(error) => tracing::warn!(%error, "the delegate's blacklist is not used"),
         }
-        last = list;
     }
 }
 

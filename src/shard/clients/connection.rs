@@ -73,7 +73,7 @@ pub(in crate::shard) struct Closed {
     pub(in crate::shard) delegate: Option<DelegateMark>,
 }
 
-/// A connection that is not closed.
+/// A client that is not closed.
 pub(in crate::shard) struct OpenClient {
     pub(in crate::shard) sid: Sid,
     /// Messages of it are in flight.
@@ -475,8 +475,11 @@ impl Clients {
             if state == ClientState::Closed {
                 return None;
             }
-            // Packages that buffer schedulers hold are lost, the kick package is not (C73).
-            connection.outbox.drop_collected();
+            match reason {
+                CloseReason::Drain => connection.outbox.release_all(),
+                // Packages that buffer schedulers hold are lost, the kick package is not (C73).
+                _ => connection.outbox.drop_collected(),
+            }
             if let Some(kick) = kick
                 && state == ClientState::Working
             {
@@ -546,12 +549,12 @@ impl Clients {
         connections.iter_mut().map(|(sid, _)| sid).collect()
     }
 
-    /// Lists the connections that are not closed.
+    /// Lists the clients that are not closed, without connections that have not sent enough to be one.
     pub(in crate::shard) fn list_open(&self, open: &mut Vec<OpenClient>) {
         open.clear();
         let mut connections = self.connections.borrow_mut();
         for (sid, connection) in connections.iter_mut() {
-            if connection.state() != ClientState::Closed {
+            if connection.counted && connection.state() != ClientState::Closed {
                 let is_waiting = connection.in_flight > 0;
                 open.push(OpenClient { sid, is_waiting });
             }

@@ -11,7 +11,7 @@ use tangelo::{Config, Gateway};
 
 use super::delegate_package::{Play, play_in, play_with, run_check, wait_until_reached};
 use crate::cluster::in_both_dialects;
-use crate::harness::client::{Client, HANDSHAKE, Message};
+use crate::harness::client::{Client, HANDSHAKE, HANG_GUARD, Message};
 use crate::harness::free_address;
 use crate::harness::frontend::{Frontend, Kind, Knobs};
 use crate::harness::inside::Inside;
@@ -191,19 +191,40 @@ fn failed(client: &mut Client) {
 }
 
 #[test]
+fn a_handshake_that_the_delegate_answers_late_gets_code_500() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let rpc = RpcConfig {
+        timeout: Duration::from_millis(100),
+        ..RpcConfig::default()
+    };
+    let inside = asking(&listener, rpc, Router::new);
+    let mut client = Client::tcp(inside.address());
+    shake(&mut client, &json!({}), &json!({}));
+    let _delegate = Callee::accept(&listener);
+    failed(&mut client);
+    assert_eq!(inside.counter("handshakes_undelegated"), 1);
+    inside.stop();
+}
+
+#[test]
 fn a_handshake_without_an_answer_of_the_delegate_gets_code_500() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let rpc = RpcConfig {
-        timeout: Duration::from_millis(300),
+        timeout: HANG_GUARD,
         calls_in_flight_max: 1,
         ..RpcConfig::default()
     };
     let inside = asking(&listener, rpc, Router::new);
-    let [mut late, mut further, mut unreadable, mut refused] =
-        [(); 4].map(|()| Client::tcp(inside.address()));
-    shake(&mut late, &json!({"type": "a"}), &json!([1]));
+    let [
+        mut first,
+        mut late,
+        mut further,
+        mut unreadable,
+        mut refused,
+    ] = [(); 5].map(|()| Client::tcp(inside.address()));
+    shake(&mut first, &json!({"type": "a"}), &json!([1]));
     let mut delegate = Callee::accept(&listener);
-    let (_, call) = delegate.next_call();
+    let (id, call) = delegate.next_call();
     let session = r#""service":"entryRemote","method":"handshake","args":[{"id":"#;
     let address = r#","frontendId":"connector-1","uid":null,"settings":{},"remoteAddress":{"ip":"127.0.0.1","port":"#;
     let message = r#"}},{"sys":{"type":"a"},"user":[1]}]}}"#;
@@ -211,10 +232,8 @@ fn a_handshake_without_an_answer_of_the_delegate_gets_code_500() {
         call.contains(session) && call.contains(address) && call.ends_with(message),
         "{call}"
     );
-    shake(&mut further, &json!({}), &json!({}));
-    failed(&mut further);
-    failed(&mut late);
-    assert_eq!(inside.counter("handshakes_undelegated"), 2);
+    delegate.answer(id, r#"[null,{"code":500}]"#);
+    failed(&mut first);
     for (client, resp) in [
         (&mut unreadable, r#"[null,"{}"]"#),
         (&mut refused, r#"[{"stack":"Error: no\n    at here"}]"#),
@@ -224,9 +243,15 @@ fn a_handshake_without_an_answer_of_the_delegate_gets_code_500() {
         delegate.answer(id, resp);
         failed(client);
     }
-    assert_eq!(inside.counter("handshakes_undelegated"), 2);
+    assert_eq!(inside.counter("handshakes_undelegated"), 0);
+    shake(&mut late, &json!({}), &json!({}));
+    delegate.next_call();
+    shake(&mut further, &json!({}), &json!({}));
+    failed(&mut further);
+    assert_eq!(inside.counter("handshakes_undelegated"), 1);
     drop((delegate, listener));
-    inside.wait_counter("rpc_links_down", 1);
+    failed(&mut late);
+    assert_eq!(inside.counter("handshakes_undelegated"), 2);
     let mut client = Client::tcp(inside.address());
     shake(&mut client, &json!({}), &json!({}));
     failed(&mut client);

@@ -455,34 +455,41 @@ fn a_client_that_closes_its_side_still_gets_its_answers() {
 
 // The end.
 
+/// A signal, the counter of the clients that it closes, and the close code that they get.
+const STOP: (&str, &str, u16) = ("INT", "closed_stopping=", 1000);
+const DRAIN: (&str, &str, u16) = ("TERM", "closed_drain=", 1001);
+
 #[test]
 fn a_gateway_that_is_told_to_stop_closes_every_client_in_order() {
-    for shards in ["1", "4"] {
-        for set in [&[][..], &BUFFER] {
-            let args: Vec<&str> = ["--shards", shards].iter().chain(set).copied().collect();
-            let gateway = Gateway::start(&args);
-            let address = gateway.address();
-            let mut clients: Vec<(Client, End)> = Vec::new();
-            for _ in 0..4 {
-                for (reach, end) in REACH.iter().zip([End::Fin, End::CloseFrame(Some(1000))]) {
-                    clients.push((reach(address), end));
-                    let mut client = reach(address).open();
-                    client.request_text(ECHO, "1");
-                    clients.push((client, end));
-                }
+    for (shards, set, (signal, counter, code)) in [
+        ("1", &[][..], STOP),
+        ("4", &BUFFER, STOP),
+        ("1", &BUFFER, DRAIN),
+        ("4", &[], DRAIN),
+    ] {
+        let args: Vec<&str> = ["--shards", shards].iter().chain(set).copied().collect();
+        let mut gateway = Gateway::start(&args);
+        let address = gateway.address();
+        let mut clients: Vec<(Client, End)> = Vec::new();
+        for _ in 0..4 {
+            for (reach, end) in REACH.iter().zip([End::Fin, End::CloseFrame(Some(code))]) {
+                clients.push((reach(address), end));
+                let mut client = reach(address).open();
+                client.request_text(ECHO, "1");
+                clients.push((client, end));
             }
-            // A client that does not read its answers.
-            let sleeping = frames::connect_narrow(address);
-            let asked = request(1, ECHO, &[b'7'; 450_000]).repeat(2);
-            let life = [frames::handshake(), frames::ack(), asked].concat();
-            frames::write_anyway(&sleeping, &life);
-            let (code, printed) = gateway.stop();
-            assert_eq!(code, Some(0), "{printed}");
-            assert!(printed.contains("closed_stopping="), "{printed}");
-            for (client, end) in &mut clients {
-                assert_eq!(client.next_package(), None);
-                assert_eq!(client.end(), Some(*end));
-            }
+        }
+        // A client that does not read its answers.
+        let sleeping = frames::connect_narrow(address);
+        let asked = request(1, ECHO, &[b'7'; 450_000]).repeat(2);
+        let life = [frames::handshake(), frames::ack(), asked].concat();
+        frames::write_anyway(&sleeping, &life);
+        gateway.signal(signal);
+        assert_eq!(gateway.wait_exit(), Some(0), "{}", gateway.printed());
+        gateway.wait_printed(counter);
+        for (client, end) in &mut clients {
+            assert_eq!(client.next_package(), None);
+            assert_eq!(client.end(), Some(*end));
         }
     }
 }
