@@ -59,7 +59,7 @@ impl Gateway {
     /// Starts all shards and serves until SIGTERM or SIGINT, or until a shard fails; the binary calls
     /// this. It writes the log as configured, a start line to standard output, and all counters on
     /// SIGUSR1 and at the end. SIGHUP reads `client.blacklist_file` again. A second SIGTERM or SIGINT
-    /// ends the process at once, with status 1. The end of a launcher is a SIGTERM too.
+    /// ends the process at once, with status 1. SIGTERM drains ([`Stopper::drain`]), and so does the end of a launcher.
     ///
     /// Errors: those of [`Gateway::start`] and [`Running::join`]. It replaces the panic hook and the
     /// signal handlers of the process.

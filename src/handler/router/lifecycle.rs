@@ -119,14 +119,16 @@ impl Router {
     }
 
     /// Calls `f` on each shard when a signal, [`Stopper::stop`](crate::Stopper::stop) or the master
-    /// stops the process. No client of any shard is closed before all functions have ended. Several
-    /// functions run in the order in which they were added. From the moment of the stop the port is
-    /// closed, so a balancer sends new clients elsewhere. A second SIGTERM or SIGINT ends the process
-    /// at once and cuts all clients. `f` is not called if the start has failed. Pomelo:
-    /// `beforeShutdown` of `lifecycle.js`, `app.beforeStopHook`.
+    /// stops the process. After SIGTERM the drain closes the clients first. In each other stop no
+    /// client of any shard is closed before all functions have ended. Several functions run in the
+    /// order in which they were added. From the moment of the stop the port is closed, so a balancer
+    /// sends new clients elsewhere. A second SIGTERM or SIGINT ends the process at once and cuts all
+    /// clients. `f` is not called if the start has failed. Pomelo: `beforeShutdown` of `lifecycle.js`,
+    /// `app.beforeStopHook`.
     ///
-    /// Bound: `stop_timeout`, together with the tasks. A function that takes longer is dropped, counted
-    /// as `tasks_late` and logged. A function that panics has ended and counts as `handler_panics`.
+    /// Bound: `stop_timeout`, together with the tasks; after SIGTERM what the drain has left of
+    /// `drain.timeout`, at least a quarter. A function that takes longer is dropped, counted as
+    /// `tasks_late` and logged. A function that panics has ended and counts as `handler_panics`.
     #[must_use]
     pub fn before_stop(mut self, f: impl AsyncFn(App) + 'static) -> Self {
         let f = Rc::new(f);
@@ -180,8 +182,8 @@ impl Router {
     /// # drop(router);
     /// ```
     ///
-    /// Bound: after the request to stop, the task has `stop_timeout` to end. Then it is dropped,
-    /// counted as `tasks_late` and logged. A task that returns has ended; so has a task that panics,
+    /// Bound: after the request to stop, the task has as long as the functions of
+    /// [`Router::before_stop`]. Then it is dropped, counted as `tasks_late` and logged. A task that returns has ended; so has a task that panics,
     /// which counts as `handler_panics` and stops nothing else.
     #[must_use]
     pub fn task(mut self, name: &str, f: impl AsyncFn(App, Stop) + 'static) -> Self {

@@ -549,7 +549,7 @@ impl Clients {
         connections.iter_mut().map(|(sid, _)| sid).collect()
     }
 
-    /// Lists the clients that are not closed, without connections that have not sent enough to be one.
+    /// Lists the clients that are not closed. A connection becomes a client when it has sent its first bytes.
     pub(in crate::shard) fn list_open(&self, open: &mut Vec<OpenClient>) {
         open.clear();
         let mut connections = self.connections.borrow_mut();

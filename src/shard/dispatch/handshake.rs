@@ -13,10 +13,9 @@ use crate::handler::{Answer, CallError, Outcome, Session};
 use crate::ids::Sid;
 use crate::metrics::Counter;
 use crate::net::task;
-use crate::session::Uid;
 use crate::shard::Shard;
 use crate::shard::app::activity::Work;
-use crate::wire::pomelo::rpc::{SessionExport, SessionState};
+use crate::wire::pomelo::rpc::SessionState;
 use crate::wire::{handshake, json};
 
 /// The JSON text of `user` for an accepted client, or body and cause of a refusal.
@@ -139,14 +138,8 @@ impl Shard {
     fn write_session(&self, session: &Session, out: &mut Vec<u8>) {
         let address = self.clients.address(session.id());
         let address = address.as_ref().map_or(["", "0"], |it| [&it.ip, &it.port]);
-        let session = SessionExport {
-            id: session.id().get(),
-            frontend_id: &self.core.server_id_json,
-            uid: session.uid().map_or("null", Uid::json),
-            settings: session.settings_json(),
-        };
         SessionState {
-            session,
+            session: self.core.session_export(session.id(), session.identity()),
             own: false,
             address: Some(address),
             change: None,
