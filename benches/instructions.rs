@@ -21,6 +21,7 @@ use std::process::{Command, ExitCode};
 use std::{env, fs, mem};
 
 use serde_json::{Value, json};
+use tangelo::client::proxies::Proxies;
 use tangelo::client::{ClientEvent, ClientMachine, Rules};
 use tangelo::handler::{Bytes, Outcome, Router, reply};
 use tangelo::limits::{RPC_FRAME_BYTES_MAX, WRITE_SLICES_MAX};
@@ -316,7 +317,7 @@ fn run(name: &str, rounds: u64) {
 // ---- The functions: each holds its result against what it should be, then runs `rounds` times ----
 
 fn receive(rounds: u64) {
-    let rules = Rules::new(&Config::default(), None);
+    let rules = Rules::new(&Config::default(), None, Proxies::default());
     let mut client = working_client(&rules);
     let request = request(MESSAGE_ID);
     let mut body = Vec::new();

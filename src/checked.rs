@@ -10,6 +10,7 @@ use std::ops::Deref;
 
 use crate::client::check::ClientCheck;
 use crate::client::host_filter::HostFilter;
+use crate::client::proxies::Proxies;
 use crate::config::{self, Config, ValueError};
 use crate::error::Error;
 use crate::handler::{HandlerRules, remote_parts};
@@ -50,6 +51,8 @@ pub(crate) struct CheckedConfig {
     pub(crate) accept: ClientCheck,
     /// `client.blacklist`.
     pub(crate) blacklist: HostFilter,
+    /// `client.trusted_proxies`, and the headers of these proxies.
+    pub(crate) proxies: Proxies,
     /// `push.schedulers` and `push.select`.
     pub(crate) selector: Selector,
     /// Filters and crons.
@@ -89,7 +92,7 @@ impl From<ValueError> for Error {
 
 impl CheckedConfig {
     /// Checks each knob, then each rule, then the relations between knobs.
-    pub(crate) fn new(config: Config) -> Result<Self, ValueError> {
+    pub(crate) fn new(mut config: Config) -> Result<Self, ValueError> {
         config::knobs().try_for_each(|knob| knob.check(&config))?;
         crate::log::filter(&config.log.level).map_err(rule("log.level"))?;
         let in_routes = |(server_type, text): (&String, &String)| {
@@ -106,10 +109,12 @@ impl CheckedConfig {
         let strategies = config.routes.iter().map(in_routes);
         let strategies = strategies.collect::<Result<BTreeMap<_, _>, _>>()?;
         let blacklist = HostFilter::new(&config.client.blacklist);
+        config.warnings.extend(useless(&config.client));
         let checked = Self {
             accept: ClientCheck::parse(&config.client.accept).map_err(rule("client.accept"))?,
             blacklist: blacklist
                 .map_err(|error| ValueError::new("client.blacklist", error.to_string()))?,
+            proxies: Proxies::new(&config.client).map_err(rule("client.trusted_proxies"))?,
             selector: Selector::new(&config.push)
                 .map_err(|(key, text)| ValueError::new(key, text))?,
             handler_rules: HandlerRules::parse(&config)
@@ -176,6 +181,23 @@ fn remote(
         service: service.into(),
         method: method.into(),
     }))
+}
+
+/// Returns a warning about keys for proxies that have no effect without each other.
+fn useless(client: &config::Client) -> Option<String> {
+    let header = client.real_ip_header.as_ref();
+    match (header, client.trusted_proxies.is_empty()) {
+        (Some(header), true) => Some(format!(
+            "client.real_ip_header is ignored, because any client could send the header {header} itself: add the line \
+             trusted_proxies = [\"127.0.0.1\"] to [client], with the addresses of your proxies"
+        )),
+        (None, false) => Some(
+            "client.trusted_proxies has no effect: add the line real_ip_header = \"X-Forwarded-For\" to [client], with \
+             the header that your proxies set"
+                .into(),
+        ),
+        _ => None,
+    }
 }
 
 fn check_relations(config: &Config) -> Result<(), ValueError> {
@@ -300,6 +322,30 @@ mod tests {
         let text = refused(|config| config.client.accept = vec!["js-socket 1.0".into()]);
         let start = "client.accept: \"js-socket 1.0\" is not a rule for clients; expected ";
         assert!(text.starts_with(start), "{text}");
+    }
+
+    #[test]
+    fn keys_for_proxies_without_each_other_are_a_warning_with_the_line_to_add() {
+        let warnings = |header: Option<&str>, trusted: &[&str]| {
+            let mut config = Config::default();
+            config.client.real_ip_header = header.map(String::from);
+            config.client.trusted_proxies = trusted.iter().map(|entry| (*entry).into()).collect();
+            CheckedConfig::new(config).unwrap().config.warnings
+        };
+        let [untrusted] = &*warnings(Some("X-Real-IP"), &[]) else {
+            panic!("one warning");
+        };
+        let line = "add the line trusted_proxies = [\"127.0.0.1\"] to [client]";
+        assert!(untrusted.contains(line), "{untrusted}");
+        let [untold] = &*warnings(None, &["::1"]) else {
+            panic!("one warning");
+        };
+        assert!(
+            untold.contains("add the line real_ip_header = "),
+            "{untold}"
+        );
+        assert_eq!(warnings(Some("X-Real-IP"), &["::1"]), [""; 0]);
+        assert_eq!(warnings(None, &[]), [""; 0]);
     }
 
     #[test]

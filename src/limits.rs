@@ -80,6 +80,9 @@ pub const BLACKLIST_MAX: usize = 10_000;
 /// Memory for the compiled expressions, and largest size of their file.
 pub const BLACKLIST_BYTES_MAX: usize = 10 << 20;
 
+/// Addresses and networks of trusted proxies; each new connection is compared with all of them.
+pub const TRUSTED_PROXIES_MAX: usize = 1024;
+
 /// Read buffer that a shard lends to its connections; larger than a usual burst, so that one read
 /// drains a socket.
 pub const READ_BUFFER_BYTES: usize = 64 << 10;

@@ -24,6 +24,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::net::SocketAddr;
 
 use crate::config::{Config, Dialect};
 use crate::error::CloseReason;
@@ -37,8 +38,10 @@ pub mod crypto;
 pub mod handshake;
 pub mod heartbeat;
 pub mod host_filter;
+pub mod proxies;
 pub mod transport;
 
+use proxies::Proxies;
 use transport::{Http, HttpRules, Transport, TransportEvent};
 
 /// Close code of RFC 6455: the server goes down.
@@ -53,15 +56,13 @@ pub struct Rules {
     pub package_bytes_max: usize,
     /// Rules for HTTP requests. Boxed, because they are rarely looked at.
     pub http: Box<HttpRules>,
-    /// Header of an upgrade that holds the real address of the client.
-    pub real_ip_header: Option<String>,
-    /// Header with the real port; used together with the one above.
-    pub real_port_header: Option<String>,
+    /// The proxies in front. Boxed for the same reason.
+    pub proxies: Box<Proxies>,
 }
 
 impl Rules {
     /// Reads the settings from the configuration.
-    pub fn new(config: &Config, page: Option<&'static [u8]>) -> Self {
+    pub fn new(config: &Config, page: Option<&'static [u8]>, proxies: Proxies) -> Self {
         Self {
             dialect: config.dialect,
             package_bytes_max: config.client.package_bytes_max,
@@ -71,22 +72,8 @@ impl Rules {
                 is_stopping: Cell::default(),
                 takes_any_key: config.dialect.takes_any_websocket_key(),
             }),
-            real_ip_header: config.client.real_ip_header.clone(),
-            real_port_header: config.client.real_port_header.clone(),
+            proxies: proxies.into(),
         }
-    }
-}
-
-impl Rules {
-    /// Returns the real address of the client, if a proxy sends it.
-    fn real_address(&self, upgrade: &[u8]) -> Option<ClientAddr> {
-        let ip = websocket::http_header(upgrade, self.real_ip_header.as_ref()?)?;
-        let port = self.real_port_header.as_ref();
-        let port = port.and_then(|name| websocket::http_header(upgrade, name));
-        Some(ClientAddr {
-            ip,
-            port: port.unwrap_or_else(|| "0".into()),
-        })
     }
 }
 
@@ -111,6 +98,8 @@ pub struct ClientMachine {
     transport: Transport,
     /// A WebSocket frame came with a mask.
     masks: bool,
+    /// A trusted proxy has opened the connection, and may tell the address of its client.
+    is_proxied: bool,
     /// A fragmented WebSocket message; boxed because it is rare.
     fragments: Option<Box<transport::Fragments>>,
 }
@@ -157,18 +146,29 @@ const _: () = assert!(size_of::<ClientEvent<'_>>() == 48);
 pub struct Connected {
     /// The answer to a WebSocket upgrade.
     pub answer: Vec<u8>,
-    /// The real address of the client, if a proxy sends it.
-    pub real_address: Option<ClientAddr>,
+    /// A trusted proxy has opened the connection: only now the address of the client is known.
+    pub is_proxied: bool,
+    /// The address of the client that this proxy told.
+    pub real_address: Option<SocketAddr>,
 }
 
 /// The address of a client, from its socket or from a proxy in front of the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientAddr {
-    /// The address as Node prints it, with IPv4 on a dual-stack listener as `::ffff:a.b.c.d`; or the
-    /// text of the proxy's header.
+    /// The address as Node prints it, with IPv4 on a dual-stack listener as `::ffff:a.b.c.d`. An address that a
+    /// proxy tells is never in this form.
     pub ip: String,
     /// The port; `0` if a proxy sends only the `ip`.
     pub port: String,
+}
+
+impl From<SocketAddr> for ClientAddr {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            ip: address.ip().to_string(),
+            port: address.port().to_string(),
+        }
+    }
 }
 
 /// Writes the address as in a URL, with brackets around IPv6.
@@ -187,6 +187,14 @@ impl fmt::Display for ClientAddr {
 type Received<'a> = Result<Option<(usize, Option<ClientEvent<'a>>)>, CloseReason>;
 
 impl ClientMachine {
+    /// Creates the machine of a connection; `is_proxied` if a trusted proxy has opened it.
+    pub fn new(is_proxied: bool) -> Self {
+        Self {
+            is_proxied,
+            ..Self::default()
+        }
+    }
+
     /// Returns the state.
     pub fn state(&self) -> ClientState {
         self.state
@@ -237,7 +245,11 @@ impl ClientMachine {
 
     /// Uses no bytes: the owner counts the connection first, then calls again.
     fn receive_raw_first<'a>(&mut self) -> Received<'a> {
-        Ok(Some((0, Some(ClientEvent::Connected(Box::default())))))
+        let connected = Connected {
+            is_proxied: self.is_proxied,
+            ..Connected::default()
+        };
+        Ok(Some((0, Some(ClientEvent::Connected(connected.into())))))
     }
 
     fn receive_raw<'a>(&mut self, rules: &Rules, input: &'a [u8]) -> Received<'a> {
@@ -259,7 +271,11 @@ impl ClientMachine {
                 self.transport = Transport::WebSocket;
                 let connected = Connected {
                     answer,
-                    real_address: rules.real_address(input),
+                    is_proxied: self.is_proxied,
+                    real_address: match self.is_proxied {
+                        true => rules.proxies.client_of(input),
+                        false => None,
+                    },
                 };
                 (bytes, Some(ClientEvent::Connected(connected.into())))
             }

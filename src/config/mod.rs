@@ -206,11 +206,19 @@ knobs! {
         blacklist_console: bool = false, Switch, Pomelo "useHostFilter";
         /// Forwards messages for other server types. When false, tangelo closes a client that sends one.
         forward: bool = true, Switch, Pinus "forwardMsg";
-        /// Header of a WebSocket upgrade that has the client's address, for a gateway behind a proxy. Its
-        /// text counts for the blacklists and in statistics. Without it the address of the socket counts.
-        /// Anybody who can reach the port without the proxy can claim any address.
+        /// Addresses of the proxies in front of this gateway, or their networks, at most 1024. Only they may tell
+        /// the address of a client, by `client.real_ip_header`. Keep the list small: whoever can connect
+        /// from one of these addresses can claim any address.
+        trusted_proxies: Vec<String> = Vec::new(), Texts(r#"["10.0.0.5", "192.168.0.0/16", "fd00::/8"]"#);
+        /// Header of a WebSocket upgrade that has the client's address, such as `X-Forwarded-For`, `X-Real-IP` or
+        /// `Forwarded`. It counts only if the connection comes from a proxy of `client.trusted_proxies`; without
+        /// that key tangelo ignores it. Each proxy must set or extend this header; no other header counts. In a
+        /// list of addresses tangelo walks from the last one to the first, over the trusted proxies, and takes the first
+        /// address that is none of them. A text that is not an address ends the walk at the last address read. The
+        /// result counts for the blacklists, in statistics and the log, for handlers and the delegate.
         real_ip_header: Option<String> = None, HeaderName, Pinus "realIPKey";
-        /// Header that has the client's port, beside `client.real_ip_header`; without it the port is 0.
+        /// Header that has the client's port, beside `client.real_ip_header`. Without it the port is the one in
+        /// that header, or 0.
         real_port_header: Option<String> = None, HeaderName, Pinus "realPortKey";
         /// Path of a health check, for load balancers. An HTTP GET or HEAD of it on the port for clients gets status
         /// 200, and 503 while tangelo stops: until its application has ended, the port stays open for this check and

@@ -9,6 +9,7 @@
 //! | JSON, scanned and spliced | [`json`] | ECMAScript `JSON` | `client/malformed.json` |
 //! | compressed bodies | [`protobuf`] | pomelo-protobuf 0.4.0, pinus-protobuf 1.7.4 | `client/protobuf-*.json` |
 //! | WebSocket, server side | [`websocket`] | RFC 6455 | its examples |
+//! | addresses in headers of proxies | [`forwarded`] | RFC 7239 | in its tests |
 //! | MQTT subset | [`pomelo::mqtt`] | pomelo-rpc 1.0.7 | `rpc/*.jsonl` |
 //! | calls between servers | [`pomelo::rpc`] | pomelo-rpc 1.0.7 | `rpc/*.jsonl` |
 //! | talk with the master | [`pomelo::admin`] | pomelo-admin 1.0.1 | `rpc/pomelo-master-startup.jsonl` |
@@ -20,6 +21,7 @@
 //!
 //! **Where to start reading**: [`package::decode`], then [`message::decode`].
 
+pub mod forwarded;
 pub mod handshake;
 pub mod json;
 pub mod message;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Clients;
 use super::connection::{self, Connection, refused_for_address, refused_for_number};
+use crate::client::ClientMachine;
 use crate::error::CloseReason;
 use crate::ids::Sid;
 use crate::metrics::Counter;
@@ -56,7 +57,9 @@ impl Clients {
     /// Gives a connection its session id, if it may stay.
     fn admit(&self, core: &Core, socket: Socket) -> Option<(Sid, Rc<Socket>)> {
         core.counters().add(Counter::Accepted, 1);
-        if self.refuses_socket(core, &socket) {
+        let is_proxied = self.is_proxied(&socket);
+        // Behind a proxy the address of the client is not known yet.
+        if !is_proxied && self.refuses_socket(&socket) {
             refused_for_address(&address(&socket));
             core.counters().closed(CloseReason::Blacklisted);
             return None;
@@ -65,7 +68,8 @@ impl Clients {
             return self.refuse(core, &socket);
         }
         let socket = Rc::new(socket);
-        let connection = Connection::new(socket.clone(), self.anonymous.clone());
+        let client = ClientMachine::new(is_proxied);
+        let connection = Connection::new(client, socket.clone(), self.anonymous.clone());
         let sid = self.connections.borrow_mut().insert(|_| connection);
         let Some(sid) = sid else {
             return self.refuse(core, &socket);
@@ -73,6 +77,15 @@ impl Clients {
         core.counters().add(Counter::Connections, 1);
         self.start_idle_timer(core, sid);
         Some((sid, socket))
+    }
+
+    /// Returns whether a proxy that may tell the address of its client has opened a connection.
+    fn is_proxied(&self, socket: &Socket) -> bool {
+        let proxies = &self.rules.proxies;
+        !proxies.is_empty()
+            && socket
+                .peer_address()
+                .is_some_and(|address| proxies.trusts(address.ip()))
     }
 
     /// Turns a client away that was counted as one more than there may be.

@@ -25,11 +25,10 @@ use crate::shard::{Core, Shard};
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Clients {
-    /// Returns whether a client is refused as it comes. Behind a proxy its address is not known yet.
-    pub(super) fn refuses_socket(&self, core: &Core, socket: &Socket) -> bool {
+    /// Returns whether a client is refused as it comes.
+    pub(super) fn refuses_socket(&self, socket: &Socket) -> bool {
         let filter = self.host_filter.borrow();
         !filter.is_empty()
-            && core.config.client.real_ip_header.is_none()
             && socket
                 .peer_address()
                 .is_some_and(|address| filter.refuses(&address.ip().to_string()))

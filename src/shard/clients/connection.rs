@@ -1,5 +1,6 @@
 //! One client connection in its shard: bytes in, packages out, and its end.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::Clients;
@@ -56,7 +57,7 @@ struct ConnectionExtras {
     /// Key that the client signs its messages with.
     key: Option<PublicKey>,
     /// Address that a proxy told.
-    real_address: Option<ClientAddr>,
+    real_address: Option<SocketAddr>,
     /// The handshake, where handlers want it.
     handshake: Option<Rc<serde_json::Value>>,
     /// Routes that the delegate has chosen, by the number of the server type.
@@ -81,9 +82,9 @@ pub(in crate::shard) struct OpenClient {
 }
 
 impl Connection {
-    pub(super) fn new(socket: Rc<Socket>, identity: Rc<Identity>) -> Self {
+    pub(super) fn new(client: ClientMachine, socket: Rc<Socket>, identity: Rc<Identity>) -> Self {
         Self {
-            client: ClientMachine::default(),
+            client,
             identity,
             in_flight: 0,
             extras: None,
@@ -136,14 +137,9 @@ impl Connection {
     /// Returns the address of the client: what a proxy told, else what the socket knows.
     fn address(&self) -> Option<ClientAddr> {
         let extras = self.extras.as_ref();
-        if let Some(real) = extras.and_then(|extras| extras.real_address.as_ref()) {
-            return Some(real.clone());
-        }
-        let address = self.socket.peer_address()?;
-        Some(ClientAddr {
-            ip: address.ip().to_string(),
-            port: address.port().to_string(),
-        })
+        let real = extras.and_then(|extras| extras.real_address);
+        let address = real.or_else(|| self.socket.peer_address());
+        address.map(ClientAddr::from)
     }
 }
 

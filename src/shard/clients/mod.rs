@@ -70,7 +70,7 @@ impl Clients {
         Self {
             process_sockets: seed.sockets.clone(),
             process_connections: seed.connections.clone(),
-            rules: Rules::new(config, seed.page),
+            rules: Rules::new(config, seed.page, config.proxies.clone()),
             handshake,
             coder: Coder::new(dictionary, protos, config.client.protobuf_check),
             scratch: Cell::default(),

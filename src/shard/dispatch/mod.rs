@@ -90,11 +90,12 @@ impl Shard {
     /// Counts a connection whose transport is known now, or refuses it.
     fn connected(self: &Rc<Self>, sid: Sid, connected: Connected) {
         let (core, clients) = (&self.core, &self.clients);
+        let is_proxied = connected.is_proxied;
         clients.connected(core, sid, connected);
         if let Some(reason) = clients.refusal() {
             return self.close(sid, reason, None);
         }
-        if core.config.client.real_ip_header.is_some() && clients.refuses(sid) {
+        if is_proxied && clients.refuses(sid) {
             refused_for_address(&clients.address_for_log(sid));
             return self.close(sid, CloseReason::Blacklisted, None);
         }

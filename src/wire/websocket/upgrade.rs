@@ -87,10 +87,10 @@ pub fn parse_request(input: &[u8], any_key: bool) -> Result<Option<UpgradeReques
 }
 
 /// Text of a header of a request that [`parse_request`] has read, as node has it: what stands in
-/// several headers of this name is one list.
+/// several headers of this name is one list. All headers count, because a proxy may add its own behind many of a client.
 pub fn http_header(input: &[u8], name: &str) -> Option<String> {
     let texts = with_head(input, |head, _| {
-        let values = values(looked_at(head), name);
+        let values = values(head.headers, name);
         let texts = values.map(|value| String::from_utf8_lossy(value).into_owned());
         Ok(texts.collect::<Vec<String>>())
     });

@@ -115,6 +115,7 @@ fn each_setting_of_pinus_is_found_when_it_starts_late() {
         &report,
         &[
             "ask      app.js: production: connector uses sioconnector",
+            "connectorConfig.realIPKey: the header counts only for the proxies in client.trusted_proxies: ",
             "ask      app.js:10: connectorConfig.ssl: ",
             "app.route('lanes') is the strategy delegate:session: ",
             "; its text uses only the session and the list of servers, so connectorDelegate asks the function once",

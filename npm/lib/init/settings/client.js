@@ -16,7 +16,7 @@ const TEXTS = { realIPKey: 'client.real_ip_header', realPortKey: 'client.real_po
 
 /** Options that a person has to look at, with what to do. */
 const ASKED = {
-  ssl: 'tangelo has no TLS: put a TLS proxy in front, and set client.real_ip_header',
+  ssl: 'tangelo has no TLS: put a TLS proxy in front, and set client.trusted_proxies and client.real_ip_header',
   sslWatcher: 'tangelo has no TLS: the proxy in front watches the certificates',
   encode: 'own coders are JavaScript; tangelo sends JSON or protobuf',
   decode: 'own coders are JavaScript; tangelo reads JSON or protobuf',
@@ -59,6 +59,9 @@ function client(toml, { type, env, entries, record }, notes) {
   }
   for (const [option, key] of Object.entries(TEXTS)) {
     if (config[option]) toml.set(key, config[option], from(option));
+  }
+  if (config.realIPKey) {
+    notes.ask('connectorConfig.realIPKey: the header counts only for the proxies in client.trusted_proxies: add their addresses', place);
   }
   if (config.forwardMsg === false) toml.set('client.forward', false, from('forwardMsg'));
   if (config.distinctHost) distinctHost(toml, entries, from('distinctHost'), notes);
