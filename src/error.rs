@@ -180,8 +180,14 @@ close_reasons! {
     IdleTimeout = "closed_idle_timeout", Client;
     /// More bytes wait for the client than its outbox may hold.
     OutboxFull = "closed_outbox_full", Client;
-    /// The session was kicked.
+    /// A handler or another function of this gateway kicked the session.
     Kicked = "closed_kicked", Application;
+    /// Another server kicked the session.
+    KickedByServer = "closed_kicked_by_server", Application;
+    /// The same uid has logged in again, and `session.duplicate_login` lets the newest session win.
+    DuplicateLogin = "closed_duplicate_login", Operator;
+    /// A route that names a constructor.
+    Attack = "closed_attack", Client;
     /// More connections than `client.max_connections`.
     MaxConnections = "closed_max_connections", Operator;
     /// tangelo is stopping.
@@ -210,6 +216,7 @@ impl CloseReason {
             | Self::MessageId
             | Self::MessageBody
             | Self::NotForwarded
+            | Self::Attack
             | Self::WebSocket(_)
             | Self::Http
             | Self::HttpTooLong
@@ -224,6 +231,8 @@ impl CloseReason {
             | Self::HeartbeatTimeout
             | Self::IdleTimeout
             | Self::Kicked
+            | Self::KickedByServer
+            | Self::DuplicateLogin
             | Self::MaxConnections
             | Self::Stopping
             | Self::Drain

@@ -35,22 +35,34 @@ counters! {
     AcceptErrors = "accept_errors",
     /// Packages that a client sent in a state in which their type is ignored.
     PackagesIgnored = "packages_ignored",
-    /// Messages dropped because their route is missing or malformed.
+    /// Requests received from clients.
+    Requests = "requests",
+    /// Notifies received from clients.
+    Notifies = "notifies",
+    /// Requests and notifies whose handler, filters or call of another server have not ended (a gauge).
+    MessagesInFlight = "messages_in_flight",
+    /// Notifies that ended: they get no response.
+    NotifiesEnded = "notifies_ended",
+    /// Requests and notifies dropped because nothing has their route.
     MessagesDropped = "messages_dropped",
-    /// Requests and notifies received.
-    Messages = "messages",
+    /// Requests and notifies that closed their client: their body or their route is not allowed.
+    MessagesRefused = "messages_refused",
+    /// Messages dropped because they have no route: neither requests nor notifies.
+    MessagesUnrouted = "messages_unrouted",
     /// JSON bodies that did not parse and were replaced by `{}`.
     BodiesInvalid = "bodies_invalid",
     /// Bodies that the type of their handler's argument cannot hold.
     BodiesUnfit = "bodies_unfit",
-    /// Messages dropped because their signature is missing or wrong.
+    /// Requests and notifies dropped because their signature is missing or wrong.
     MessagesUnsigned = "messages_unsigned",
     /// Responses and pushes that their proto cannot encode.
     BodiesUnencodable = "bodies_unencodable",
     /// Responses sent to clients.
     Responses = "responses",
-    /// Responses dropped because they answer a notify or their session has ended.
+    /// Responses dropped because their session has ended, or because the application could not choose a push scheduler.
     ResponsesDropped = "responses_dropped",
+    /// Further answers to a message that has one: they are dropped.
+    AnswersRepeated = "answers_repeated",
     /// Requests and notifies that failed with code 500.
     Failed = "messages_failed",
     /// Messages and handshakes whose filters or handler are running (a gauge).
@@ -264,13 +276,13 @@ mod tests {
     #[test]
     fn a_report_adds_up_shards_and_leaves_zeros_out() {
         let (a, b) = (Counters::default(), Counters::default());
-        a.add(Counter::Messages, 2);
-        b.add(Counter::Messages, 3);
+        a.add(Counter::Requests, 2);
+        b.add(Counter::Requests, 3);
         a.closed(CloseReason::Kicked);
         b.closed(CloseReason::WebSocket(1002));
         assert_eq!(
             report([&a, &b].into_iter()),
-            "closed_kicked=1 closed_websocket=1 messages=5"
+            "closed_kicked=1 closed_websocket=1 requests=5"
         );
     }
 }

@@ -25,6 +25,8 @@ use tangelo::handler::{App, Failure, Json, Reply, Router, Session};
 use tangelo::memory::{Client, ClientOptions, InMemory, Server, ServerCall};
 use tangelo::{Config, Gateway};
 
+#[path = "simulation/ledger.rs"]
+mod ledger;
 #[path = "differential/random.rs"]
 mod random;
 
@@ -40,6 +42,9 @@ const SEEDS_OF_CI: u64 = 100;
 const STEPS: usize = 400;
 
 const CLIENTS_MAX: usize = 8;
+
+/// Longer than a closed client may take to close its side.
+const LINGER: Duration = Duration::from_secs(3);
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/simulation/hashes.txt");
 
@@ -438,7 +443,26 @@ impl World {
             }
         }
         let hashes = all.iter().flat_map(|bytes| hash(bytes).to_be_bytes());
-        hash(&hashes.collect::<Vec<u8>>())
+        let hash = hash(&hashes.collect::<Vec<u8>>());
+        self.check_ledger();
+        hash
+    }
+
+    /// Checks that each connection and each message has an end or is still there, and then that all have one.
+    fn check_ledger(mut self) {
+        // A client that has just been closed is still there for up to `LINGER`.
+        let mut counters = ledger::Counters::default();
+        for _ in 0..10 {
+            self.gateway.advance(LINGER);
+            counters = ledger::parsed(&self.gateway.counters());
+            if ledger::balances(&counters).is_ok() {
+                break;
+            }
+        }
+        assert_eq!(ledger::balances(&counters), Ok(()), "{counters:?}");
+        let reader = self.gateway.counters_reader();
+        self.gateway.stop().expect("it ends in order");
+        ledger::check_last(&ledger::parsed(&reader()));
     }
 }
 

@@ -234,6 +234,12 @@ impl InMemory {
         metrics::report(self.world.shared.counters.iter())
     }
 
+    /// Returns a function that returns the counters, also after the gateway has ended.
+    pub fn counters_reader(&self) -> impl Fn() -> String + 'static {
+        let counters = self.world.shared.counters.clone();
+        move || metrics::report(counters.iter())
+    }
+
     /// Returns one counter, or 0 for an unknown one.
     pub fn counter(&self, name: &str) -> u64 {
         let counters = self.counters();

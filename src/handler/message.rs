@@ -100,7 +100,7 @@ impl Incoming {
     pub fn answer(&self, outcome: Outcome<'_>) {
         let context = self.session.context().clone();
         if self.answered.replace(true) {
-            context.count(Counter::ResponsesDropped);
+            context.count(Counter::AnswersRepeated);
         } else {
             context.answer(self, outcome);
         }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::client::host_filter::HostFilter;
+use crate::error::CloseReason;
 use crate::handler::BroadcastOptions;
 use crate::ids::{PeerIndex, ShardId, Sid};
 use crate::limits::{LINK_QUEUE_BYTES_MAX, MESH_PARCELS_MAX};
@@ -69,8 +70,10 @@ pub enum Parcel {
     Kick {
         /// The session.
         sid: Sid,
+        /// By whom.
+        reason: CloseReason,
         /// Text of the kick package; without one there is no package.
-        reason: Option<Box<str>>,
+        text: Option<Box<str>>,
     },
     /// A session was bound.
     Bound {

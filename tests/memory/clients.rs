@@ -95,6 +95,7 @@ fn shards_tell_each_other_who_is_bound_and_what_is_said() {
     again.request(LOGIN, &json!({"uid": "user 3"}));
     assert_eq!(clients[3].kicked().as_deref(), Some("kick"));
     assert!(clients[3].is_closed() && !clients[1].is_closed());
+    assert_eq!(gateway.counter("closed_duplicate_login"), 1);
     assert_eq!(gateway.counter("sessions_bound"), 3);
 
     clients[0].request(SAY, &json!({"text": "to all"}));

@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(world.answers(), [late]);
         world.finish(1, r#"{"msg":"done"}"#);
         assert_eq!(world.answers(), []);
-        assert_eq!(world.counted(Counter::ResponsesDropped), 1);
+        assert_eq!(world.counted(Counter::AnswersRepeated), 1);
         assert!(world.is_idle());
     }
 

@@ -37,8 +37,11 @@ impl Shard {
             let outcome = Outcome::error("too many calls in flight");
             return self.finish(target, request.route, &outcome);
         }
+        let counters = self.core.counters();
+        counters.add(Counter::MessagesInFlight, 1);
         let origin = Origin::Client(target, ShortRoute::new(request.route));
         if let Err(failure) = self.forward(request, origin) {
+            counters.sub(Counter::MessagesInFlight, 1);
             self.clients.end_in_flight(target.sid);
             self.finish(target, request.route, &Outcome::failed(failure));
         }
@@ -164,6 +167,7 @@ impl Shard {
     pub(super) fn deliver(self: &Rc<Self>, origin: Origin, outcome: Outcome<'_>) {
         match origin {
             Origin::Client(target, route) => {
+                self.core.counters().sub(Counter::MessagesInFlight, 1);
                 self.clients.end_in_flight(target.sid);
                 self.finish(target, route.text(), &outcome);
             }

@@ -83,7 +83,7 @@ impl Shard {
                 self.react(Fault::Client(sid, reason));
             }
             ClientEvent::Ignored => core.counters().add(Counter::PackagesIgnored, 1),
-            ClientEvent::Dropped => core.counters().add(Counter::MessagesDropped, 1),
+            ClientEvent::Dropped => core.counters().add(Counter::MessagesUnrouted, 1),
         }
     }
 
@@ -107,7 +107,11 @@ impl Shard {
 
     /// Dispatches a message of a working client.
     fn dispatch(self: &Rc<Self>, sid: Sid, message: &Message<'_>) {
-        self.core.counters().add(Counter::Messages, 1);
+        let kind = match message.id {
+            0 => Counter::Notifies,
+            _ => Counter::Requests,
+        };
+        self.core.counters().add(kind, 1);
         let mut scratch = Vec::new();
         self.dispatch_decoded(sid, message, &mut scratch);
         self.clients.recycle(scratch);
@@ -125,7 +129,7 @@ impl Shard {
         let body = match clients.decode(core, sid, text, message.body, scratch) {
             Ok(Some(body)) => body,
             Ok(None) => return,
-            Err(reason) => return self.react(Fault::Client(sid, reason)),
+            Err(reason) => return self.refuse_message(sid, reason),
         };
         let target = ResponseTarget {
             sid,
@@ -136,19 +140,20 @@ impl Shard {
             Target::NoRoute => return core.counters().add(Counter::MessagesDropped, 1),
             // As pinus: before anything else is said of the route.
             _ if !core.config.client.forward && !app.serves(route) => {
-                return self.react(Fault::Client(sid, CloseReason::NotForwarded));
+                return self.refuse_message(sid, CloseReason::NotForwarded);
             }
             Target::Malformed => {
                 return self.finish(target, text, &Outcome::error("meet unknown route message"));
             }
             Target::Attack => {
                 tracing::warn!(session = %sid, "attack session: a route names a constructor");
-                return self.close(sid, CloseReason::Kicked, Some("attack"));
+                core.counters().add(Counter::MessagesRefused, 1);
+                return self.close(sid, CloseReason::Attack, Some("attack"));
             }
             Target::Local(_) | Target::NoHandler | Target::Remote => {}
         }
         let Some((identity, is_full)) = clients.sender(core, sid) else {
-            return;
+            return core.counters().add(Counter::MessagesDropped, 1);
         };
         if is_full {
             return self.reject_session_limit(target, text);
@@ -174,6 +179,13 @@ impl Shard {
         }
     }
 
+    /// Closes a client because of its message.
+    #[cold]
+    fn refuse_message(self: &Rc<Self>, sid: Sid, reason: CloseReason) {
+        self.core.counters().add(Counter::MessagesRefused, 1);
+        self.react(Fault::Client(sid, reason));
+    }
+
     /// Answers a message whose session has too many in flight.
     #[cold]
     fn reject_session_limit(self: &Rc<Self>, target: ResponseTarget, route: &str) {
@@ -193,6 +205,9 @@ impl Shard {
         self.finish(target, route, &outcome);
     }
 }
+
+/// Cause of the code 500 that a message gets whose handler or filter panicked.
+const PANICKED: &str = "the handler panicked";
 
 /// From a handler to the response.
 impl Shard {
@@ -257,10 +272,8 @@ impl Shard {
             _ => Work::Filters,
         };
         self.spawn(target, kind, work, move |shard| {
-            // Id 0 has no response.
-            let is_answered = incoming.is_answered();
-            let id = if is_answered { 0 } else { target.id };
-            shard.panicked(ResponseTarget { id, ..target }, &incoming.route);
+            shard.report_panic(target.sid, &incoming.route);
+            incoming.answer(Outcome::error(PANICKED));
         });
     }
 
@@ -275,6 +288,7 @@ impl Shard {
         lost: impl FnOnce(&Rc<Self>) + 'static,
     ) {
         self.clients.add_in_flight(target.sid);
+        self.core.counters().add(Counter::MessagesInFlight, 1);
         self.app.begin_work(&self.core);
         let shard = self.clone();
         task::spawn(async move {
@@ -282,6 +296,7 @@ impl Shard {
                 lost(&shard);
             }
             shard.app.end_work(&shard.core);
+            shard.core.counters().sub(Counter::MessagesInFlight, 1);
             shard.clients.end_in_flight(target.sid);
         })
         .detach();
@@ -289,12 +304,14 @@ impl Shard {
 
     #[cold]
     fn panicked(self: &Rc<Self>, target: ResponseTarget, route: &str) {
-        self.react(Fault::Bug(
-            Panic::of("a handler")
-                .with_name(route)
-                .with_session(target.sid),
-        ));
-        self.finish(target, route, &Outcome::error("the handler panicked"));
+        self.report_panic(target.sid, route);
+        self.finish(target, route, &Outcome::error(PANICKED));
+    }
+
+    #[cold]
+    fn report_panic(self: &Rc<Self>, sid: Sid, route: &str) {
+        let panic = Panic::of("a handler").with_name(route).with_session(sid);
+        self.react(Fault::Bug(panic));
     }
 
     /// Sends the client the response for an outcome. The route is for the log.
@@ -309,7 +326,7 @@ impl Shard {
         }
         match reply::compose(target.id, outcome) {
             Some(body) => self.respond(target, route, &body),
-            None => self.core.counters().add(Counter::ResponsesDropped, 1),
+            None => self.core.counters().add(Counter::NotifiesEnded, 1),
         }
     }
 
@@ -489,9 +506,7 @@ impl Shard {
                         self.push_package(*sid, package);
                     }
                 }
-                Parcel::Kick { sid, reason } => {
-                    self.close(*sid, CloseReason::Kicked, reason.as_deref())
-                }
+                Parcel::Kick { sid, reason, text } => self.close(*sid, *reason, text.as_deref()),
                 Parcel::Bound { sid, uid, address } => self.bound(*sid, uid, address),
                 Parcel::Unbound { sid } => self.unbound(*sid),
                 Parcel::Request {

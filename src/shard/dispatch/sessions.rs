@@ -75,12 +75,12 @@ impl Shard {
             SessionRequest::SessionsByUid(uid) => return self.export_all(reply_to, &uid),
             SessionRequest::KickBySid(sid, reason) => {
                 if let Some(sid) = self.sid_of(&sid) {
-                    self.kick_anywhere(sid, reason.text(dialect));
+                    self.kick_anywhere(sid, CloseReason::KickedByServer, reason.text(dialect));
                 }
                 Ok(None)
             }
             SessionRequest::KickByUid(uid, reason) => {
-                self.kick_all(&uid, reason.text(dialect));
+                self.kick_all(&uid, CloseReason::KickedByServer, reason.text(dialect));
                 Ok(None)
             }
             SessionRequest::PushMessage {
@@ -173,7 +173,7 @@ impl Shard {
         let reply = match request {
             ShardRequest::Bind(sid, uid) => return self.bind(reply_to, sid, uid, None),
             ShardRequest::KickUid { uid, reason } => {
-                self.kick_all(&uid, reason.as_deref());
+                self.kick_all(&uid, CloseReason::Kicked, reason.as_deref());
                 Ok(None)
             }
             ShardRequest::PushToUids { route, body, uids } => {
@@ -349,7 +349,8 @@ impl Shard {
         let session = &self.core.config.session;
         if session.duplicate_login == DuplicateLogin::NewestWins {
             for other in others {
-                self.kick_anywhere(other, Some(&session.duplicate_login_reason));
+                let text = Some(&*session.duplicate_login_reason);
+                self.kick_anywhere(other, CloseReason::DuplicateLogin, text);
             }
         }
     }
@@ -382,21 +383,21 @@ impl Shard {
     }
 
     /// Kicks all sessions of a uid.
-    fn kick_all(self: &Rc<Self>, uid: &str, reason: Option<&str>) {
+    fn kick_all(self: &Rc<Self>, uid: &str, reason: CloseReason, text: Option<&str>) {
         for sid in self.coordinator.sessions(uid) {
-            self.kick_anywhere(sid, reason);
+            self.kick_anywhere(sid, reason, text);
         }
     }
 
     /// Kicks a session of any shard. It is out of the index before anybody is answered.
-    fn kick_anywhere(self: &Rc<Self>, sid: Sid, reason: Option<&str>) {
+    fn kick_anywhere(self: &Rc<Self>, sid: Sid, reason: CloseReason, text: Option<&str>) {
         self.unbound(sid);
         if sid.shard() == self.core.id {
-            return self.close(sid, CloseReason::Kicked, reason);
+            return self.close(sid, reason, text);
         }
-        let reason = reason.map(Into::into);
+        let text = text.map(Into::into);
         self.core
-            .send_parcel(sid.shard(), Parcel::Kick { sid, reason });
+            .send_parcel(sid.shard(), Parcel::Kick { sid, reason, text });
     }
 
     /// Returns the connection statistics of the process (C11–C14).

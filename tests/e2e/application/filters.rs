@@ -146,7 +146,7 @@ fn serial_answers_late_messages_at_once_if_told_so() {
         assert_eq!(client.wait_response(1), br#"{"msg":"late","code":500}"#);
     }
     gate.open();
-    inside.wait_counter("responses_dropped", clients.len() as u64);
+    inside.wait_counter("answers_repeated", clients.len() as u64);
     for client in &mut clients {
         assert_eq!(client.request_text(OK, "{}"), r#"{"ok":1}"#);
         assert!(!client.has_response(1), "a second response");

@@ -415,14 +415,14 @@ fn of_two_answers_the_first_is_sent_and_the_second_counted() {
         })
     });
     for reach in [Client::tcp, Client::websocket] {
-        let dropped = inside.counter("responses_dropped");
+        let repeated = inside.counter("answers_repeated");
         let mut client = reach(inside.address()).open();
         client.request(1, WHERE, "{}");
         client.request(2, WHERE, "{}");
         for id in [1, 2] {
             assert_eq!(client.wait_response(id), br#"{"ok":1}"#);
         }
-        inside.wait_counter("responses_dropped", dropped + 2);
+        inside.wait_counter("answers_repeated", repeated + 2);
         assert!(!client.has_response(1) && !client.has_response(2));
     }
     inside.stop();

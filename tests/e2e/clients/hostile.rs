@@ -625,7 +625,7 @@ fn a_route_that_leads_nowhere_costs_an_error_at_most() {
 fn a_route_to_a_constructor_is_an_attack() {
     on_one_shard_and_on_four(&[], |attacked| {
         for route in ["connector.entryHandler.constructor", "x.y.constructor"] {
-            attacked.attack(route, &[("closed_kicked", 4)], |address| {
+            attacked.attack(route, &[("closed_attack", 4)], |address| {
                 for reach in [Client::tcp, Client::websocket] {
                     let mut client = reach(address).open();
                     client.request(1, route, "{}");

@@ -1,6 +1,5 @@
 //! The binary under test, as an operator runs it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,16 +9,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::client::HANG_GUARD;
+use crate::harness::ledger::{self, Counters, Descriptors};
 use crate::harness::peers::{Cluster, Dialect};
 use crate::harness::process::{POLL_INTERVAL, Process};
 
 const TANGELO: &[&str] = &[env!("CARGO_BIN_EXE_tangelo")];
 const ANY_PORT: &str = "127.0.0.1:0";
 
-/// A running gateway. Dropping it kills it.
+/// A running gateway. Dropping it checks its counters and descriptors, and kills it.
 pub(crate) struct Gateway {
     process: Process,
     address: SocketAddr,
+    /// Its descriptors when it had started; `None` for one that was killed.
+    at_start: Option<Descriptors>,
     _turn: Turn,
 }
 
@@ -99,13 +101,15 @@ impl Gateway {
         let args: Vec<&str> = args.collect();
         let mut process = Process::start("tangelo", Path::new("/"), program, &args);
         let what = "line with `listening on ADDRESS:PORT`";
-        let address = process.wait_for_line(what, 0, HANG_GUARD, |line| {
+        let address: SocketAddr = process.wait_for_line(what, 0, HANG_GUARD, |line| {
             let (_, after) = line.split_once("listening on ")?;
             after.split([' ', ',', '"']).next()?.parse().ok()
         });
+        let at_start = Descriptors::of(process.pid(), address.port());
         Self {
             process,
             address,
+            at_start,
             _turn: turn,
         }
     }
@@ -115,14 +119,12 @@ impl Gateway {
     }
 
     /// Returns all counters, summed over the shards.
-    pub(crate) fn counters(&mut self) -> BTreeMap<String, u64> {
+    pub(crate) fn counters(&mut self) -> Counters {
         let from = self.process.lines_printed();
         self.process.signal("USR1");
-        let what = "line with `counters NAME=VALUE …`";
-        self.process.wait_for_line(what, from, HANG_GUARD, |line| {
-            let pairs = line.strip_prefix("counters ")?.split_whitespace();
-            Some(pairs.map(counter).collect())
-        })
+        let what = "line with the counters";
+        self.process
+            .wait_for_line(what, from, HANG_GUARD, counters_in)
     }
 
     /// Waits until a counter is at least `least`, and returns it. An unknown name counts as 0.
@@ -171,6 +173,7 @@ impl Gateway {
         let Some(status) = self.process.wait_exit(HANG_GUARD) else {
             panic!("tangelo does not stop within {HANG_GUARD:?}");
         };
+        self.process.wait_output_end();
         status.code()
     }
 
@@ -192,7 +195,33 @@ impl Gateway {
 
     /// SIGKILL.
     pub(crate) fn kill(mut self) {
+        self.forget();
         self.process.kill();
+    }
+
+    /// Does not check it when it is dropped: it cannot answer, or the test has made it lose something.
+    pub(crate) fn forget(&mut self) {
+        self.at_start = None;
+    }
+
+    /// Checks that everything it took has an end or is still there.
+    fn check_ledger(&mut self, at_start: Descriptors) {
+        if self.has_exited() {
+            let printed = self.printed();
+            let lines = printed
+                .lines()
+                .filter_map(|line| line.strip_prefix("out| "));
+            if let Some(counters) = lines.filter_map(counters_in).next_back() {
+                ledger::check_last(&counters);
+            }
+            return;
+        }
+        ledger::settle(|| self.counters());
+        let (pid, port) = (self.pid(), self.address.port());
+        ledger::settle_descriptors(pid, port, at_start, || {
+            let connections = self.counters().get("connections").copied();
+            usize::try_from(connections.unwrap_or_default()).expect("a number of connections")
+        });
     }
 
     /// The memory it has in use, as the kernel counts it.
@@ -210,6 +239,8 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         if thread::panicking() {
             eprint!("{}", self.process.transcript());
+        } else if let Some(at_start) = self.at_start {
+            self.check_ledger(at_start);
         }
     }
 }
@@ -238,12 +269,13 @@ fn example(name: &str) -> String {
     program.to_str().expect("a path in UTF-8").to_owned()
 }
 
-fn counter(pair: &str) -> (String, u64) {
-    let parsed = pair.split_once('=').and_then(|(name, value)| {
-        let value = value.parse().ok()?;
-        Some((name.to_owned(), value))
-    });
-    parsed.unwrap_or_else(|| panic!("not NAME=VALUE: {pair:?}"))
+/// Returns the counters in a line of standard output, in either format of the log.
+fn counters_in(line: &str) -> Option<Counters> {
+    if line.starts_with('{') {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        return serde_json::from_value(line.get("counters")?.clone()).ok();
+    }
+    line.strip_prefix("counters ").map(ledger::parsed)
 }
 
 /// The right to run a gateway, or a genuine connector: many at a time, or one alone.

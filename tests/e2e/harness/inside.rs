@@ -1,6 +1,6 @@
 //! A gateway inside this process, with handlers that the test wrote.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use tangelo::handler::Router;
 use tangelo::{Config, Gateway, Running};
 
 use crate::harness::client::{Client, HANG_GUARD};
+use crate::harness::ledger::{self, Counters};
 use crate::harness::process::POLL_INTERVAL;
 
 /// A running gateway. Dropping it stops it and waits for its end.
@@ -79,13 +80,8 @@ impl Inside {
         self.running().address()
     }
 
-    pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
-        let report = self.running().counters();
-        let pairs = report.split_whitespace().map(|pair| {
-            let (name, value) = pair.split_once('=').expect("NAME=VALUE");
-            (name.to_owned(), value.parse().expect("a number"))
-        });
-        pairs.collect()
+    pub(crate) fn counters(&self) -> Counters {
+        ledger::parsed(&self.running().counters())
     }
 
     pub(crate) fn counter(&self, name: &str) -> u64 {
@@ -149,8 +145,16 @@ impl Inside {
 
     fn end(&mut self) -> Option<tangelo::Result<()>> {
         let running = self.running.take()?;
+        if !thread::panicking() {
+            ledger::settle(|| ledger::parsed(&running.counters()));
+        }
         running.stopper().stop();
-        Some(running.join())
+        let read = running.counters_reader();
+        let ended = running.join();
+        if ended.is_ok() && !thread::panicking() {
+            ledger::check_last(&ledger::parsed(&read()));
+        }
+        Some(ended)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The tools of the tests: `process` starts and stops programs; `peers` is a cluster made of them;
 //! `gateway` is tangelo itself, `frontend` is tangelo or the genuine connector; `inside` is a gateway in
 //! this process; `client` is a player, `browser` a player's browser, `rpc` another server; `pause` is a wait of a handler;
-//! `debian` installs programs, `package` the npm package.
+//! `debian` installs programs, `package` the npm package; `ledger` checks the counters of each gateway after its test.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -14,6 +14,7 @@ pub(crate) mod frames;
 pub(crate) mod frontend;
 pub(crate) mod gateway;
 pub(crate) mod inside;
+pub(crate) mod ledger;
 pub(crate) mod package;
 pub(crate) mod pause;
 pub(crate) mod peers;

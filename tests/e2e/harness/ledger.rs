@@ -1,0 +1,118 @@
+//! Waits for the balance of a gateway after its test: counters ([`accounts`]) and descriptors.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::client::HANG_GUARD;
+use crate::harness::process::POLL_INTERVAL;
+
+#[path = "../../simulation/ledger.rs"]
+mod accounts;
+
+use accounts::balances;
+pub(crate) use accounts::{Counters, check_last, parsed};
+
+/// Waits until the counters of a running gateway balance: what came is what ended and
+/// what is still there. Panics when they do not.
+pub(crate) fn settle(mut read: impl FnMut() -> Counters) {
+    let deadline = Instant::now() + HANG_GUARD;
+    loop {
+        let counters = read();
+        let Err(open) = balances(&counters) else {
+            return;
+        };
+        assert!(Instant::now() < deadline, "{open}: {counters:?}");
+        thread::sleep(4 * POLL_INTERVAL);
+    }
+}
+
+/// The open descriptors of a process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Descriptors {
+    /// Connections to a port.
+    pub(crate) clients: usize,
+    /// Connections whose other side has ended them.
+    pub(crate) ended: usize,
+    /// All but TCP connections: files, rings, listening sockets. Files in `/proc` are not in it: the watchdog opens
+    /// one for each shard when it first needs it.
+    pub(crate) others: usize,
+}
+
+impl Descriptors {
+    /// Reads those of a process that lives; `port` is that for clients.
+    pub(crate) fn of(pid: u32, port: u16) -> Option<Self> {
+        /// States of TCP sockets in `/proc/net/tcp`.
+        const CLOSE_WAIT: &str = "08";
+        const LISTEN: &str = "0A";
+
+        let process = Path::new("/proc").join(pid.to_string());
+        let mut connections = HashMap::new();
+        for table in ["net/tcp", "net/tcp6"] {
+            for line in fs::read_to_string(process.join(table))
+                .ok()?
+                .lines()
+                .skip(1)
+            {
+                let columns: Vec<&str> = line.split_whitespace().collect();
+                let (local, state, inode) = (columns.get(1)?, *columns.get(3)?, columns.get(9)?);
+                let local = u16::from_str_radix(local.rsplit(':').next()?, 16).ok()?;
+                if state != LISTEN {
+                    let socket = format!("socket:[{inode}]");
+                    connections.insert(socket, (local == port, state == CLOSE_WAIT));
+                }
+            }
+        }
+        let mut all = Self {
+            clients: 0,
+            ended: 0,
+            others: 0,
+        };
+        for descriptor in fs::read_dir(process.join("fd")).ok()? {
+            // It may be closed since the folder was listed.
+            let Ok(target) = fs::read_link(descriptor.ok()?.path()) else {
+                continue;
+            };
+            if target.starts_with("/proc") {
+                continue;
+            }
+            match connections.get(&*target.to_string_lossy()) {
+                Some((is_client, has_ended)) => {
+                    all.clients += usize::from(*is_client);
+                    all.ended += usize::from(*has_ended);
+                }
+                None => all.others += 1,
+            }
+        }
+        Some(all)
+    }
+}
+
+/// Waits until a process has no descriptor that nobody needs: as many connections of clients as `clients` says, none that
+/// the other side has ended, and no more of the other descriptors than at the start.
+pub(crate) fn settle_descriptors(
+    pid: u32,
+    port: u16,
+    at_start: Descriptors,
+    mut clients: impl FnMut() -> usize,
+) {
+    let deadline = Instant::now() + HANG_GUARD;
+    loop {
+        let Some(now) = Descriptors::of(pid, port) else {
+            return;
+        };
+        let clients = clients();
+        // At the start a connection that was being opened may be among the others.
+        if now.clients == clients && now.ended == 0 && now.others <= at_start.others {
+            return;
+        }
+        let late = Instant::now() >= deadline;
+        assert!(
+            !late,
+            "{now:?} with {clients} clients, and {at_start:?} at the start"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
