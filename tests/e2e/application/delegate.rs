@@ -212,7 +212,7 @@ fn a_delegate_hears_of_a_session_with_the_first_message_that_reaches_it() {
         }
         assert_eq!(inside.counter("messages_undelegated"), 2);
         drop(other);
-        inside.wait_counter("connections", 2);
+        inside.wait_gauge("connections", 2);
         let listener = TcpListener::bind(address).expect("still free");
         let asks = thread::spawn(move || {
             while client.request_text(ENTER, "{}") == r#"{"code":500}"# {}

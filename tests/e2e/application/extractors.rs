@@ -482,7 +482,7 @@ fn a_session_is_told_of_its_own_end() {
         assert_eq!(client.request_text("connector.h.watch", "70"), "6");
         let mut client = Client::tcp(inside.address()).open();
         client.notify("connector.h.dead", "{}");
-        inside.wait_counter("connections", 2);
+        inside.wait_gauge("connections", 2);
         assert_eq!(inside.counter("handler_panics"), 0);
     });
 }

@@ -122,7 +122,7 @@ fn a_message_in_serial_is_not_handled_once_its_session_has_closed() {
             client.request(4, "x.y.z", "{}");
             client.wait_response(4);
         }
-        inside.wait_counter("connections", 0);
+        inside.wait_gauge("connections", 0);
         inside.wait_counter("filter_serial_dropped", 2 * left);
         // One of each session; the others never got to the gate.
         gate.wait_for(left as usize);

@@ -220,7 +220,7 @@ fn a_close_handler_that_panics_costs_nothing() {
             assert_eq!(client.wait_kick(), "r");
         }
         drop(leaving);
-        inside.wait_counter("connections", staying.len() as u64);
+        inside.wait_gauge("connections", staying.len() as u64);
         inside.wait_counter("handler_panics", left as u64);
         assert_eq!(closed.load(Ordering::SeqCst), left);
         for client in &mut staying {
@@ -309,7 +309,7 @@ fn a_session_has_a_bound_of_unanswered_requests() {
         assert_eq!(inside.counter("handler_panics"), 0);
         // The bound is the session's, and ends with it.
         drop(clients);
-        inside.wait_counter("connections", 0);
+        inside.wait_gauge("connections", 0);
         for client in &mut inside.clients() {
             client.request(1, "connector.testHandler.never", "{}");
             assert_eq!(client.request_text(OK, "{}"), r#"{"ok":1}"#);
@@ -362,7 +362,7 @@ fn an_answer_that_outlives_its_session_reaches_nobody() {
         }
         gate.wait_for(left);
         drop(leaving);
-        inside.wait_counter("connections", 0);
+        inside.wait_gauge("connections", 0);
         // They take the places of those who left, and wait for a response with the same id.
         let mut new = inside.clients();
         for client in &mut new {

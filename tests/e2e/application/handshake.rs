@@ -80,7 +80,7 @@ fn while_the_application_thinks_everything_else_is_ignored_and_one_reply_is_sent
         shake(&mut gone, json!({}), json!(null));
         gate.wait_for(5);
         drop(gone);
-        inside.wait_counter("connections", 2);
+        inside.wait_gauge("connections", 2);
         gate.open();
         for (client, _) in &mut clients {
             let welcome = reply(r#"{"code":200,"sys":{},"user":{"hello":"you"}}"#);
@@ -175,6 +175,6 @@ fn a_client_that_asks_more_than_may_be_in_flight_is_refused() {
         assert_refused(&mut client, end, 500);
     }
     gate.open();
-    inside.wait_counter("connections", 0);
+    inside.wait_gauge("connections", 0);
     inside.stop();
 }

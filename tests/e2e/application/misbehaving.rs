@@ -340,7 +340,7 @@ fn a_shard_has_a_bound_of_handlers_in_progress() {
     for id in 1..=BOUND {
         filling.request(id, WAIT, "{}");
     }
-    inside.wait_counter("handlers_in_progress", u64::from(BOUND));
+    inside.wait_gauge("handlers_in_progress", u64::from(BOUND));
     for client in [&mut filling, &mut other] {
         client.request(BOUND + 1, WAIT, "{}");
         assert_eq!(client.wait_response(BOUND + 1), CODE_500);
@@ -350,11 +350,11 @@ fn a_shard_has_a_bound_of_handlers_in_progress() {
     assert_eq!(inside.counter("handlers_full"), 4);
     // They run on when their session has closed, and keep their places.
     drop(filling);
-    inside.wait_counter("connections", 1);
+    inside.wait_gauge("connections", 1);
     assert_eq!(inside.counter("handlers_in_progress"), u64::from(BOUND));
     assert_eq!(other.request_text(WAIT, "{}").as_bytes(), CODE_500);
     gate.open();
-    inside.wait_counter("handlers_in_progress", 0);
+    inside.wait_gauge("handlers_in_progress", 0);
     assert_eq!(inside.counter("responses_dropped"), u64::from(BOUND));
     assert_eq!(other.request_text(WAIT, "{}"), r#"{"ok":1}"#);
     inside.stop();
@@ -365,7 +365,7 @@ fn a_handshake_that_never_ends_is_in_progress_when_its_client_has_left() {
     let inside = start_waiting(&Gate::default());
     let mut client = Client::tcp(inside.address());
     client.send_package(1, br#"{"sys":{},"user":{"wait":1}}"#);
-    inside.wait_counter("handlers_in_progress", 1);
+    inside.wait_gauge("handlers_in_progress", 1);
     drop(client);
     inside.wait_counter("closed_left", 1);
     assert_eq!(inside.counter("handlers_in_progress"), 1);
@@ -489,11 +489,11 @@ fn a_handler_that_outlives_its_session_runs_to_its_end_and_reaches_nobody() {
         }
         gate.wait_for(left);
         drop(leaving);
-        inside.wait_counter("connections", 0);
+        inside.wait_gauge("connections", 0);
         gate.open();
         inside.wait_counter("responses_dropped", left as u64);
         inside.wait_counter("pushes_dropped", left as u64);
-        inside.wait_counter("handlers_in_progress", 0);
+        inside.wait_gauge("handlers_in_progress", 0);
         let expected = [
             "open false",
             "address None",

@@ -112,7 +112,7 @@ fn sessions_that_close_while_their_jobs_run_disturb_nobody() {
                 assert_eq!(client.request_text(ECHO, r#"{"a":1}"#), r#"{"a":1}"#);
             }
         }
-        inside.wait_counter("connections", stays.len() as u64);
+        inside.wait_gauge("connections", stays.len() as u64);
         drop(held);
         for client in &mut stays {
             assert_eq!(client.request_text(DOUBLE, "21"), r#"{"product":42}"#);

@@ -195,7 +195,7 @@ fn handlers_hear_of_binds_unbinds_and_ends_once_each() {
         let mut client = Client::websocket(inside.address()).open();
         ask(&mut client, "bind");
         drop(client);
-        inside.wait_counter("connections", 0);
+        inside.wait_gauge("connections", 0);
         let bound: Value = serde_json::from_str(&bound).expect("JSON");
         let uid = bound["uid"].as_str().expect("a uid");
         let lines = heard.lines();

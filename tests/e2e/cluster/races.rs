@@ -134,7 +134,7 @@ fn sessions_that_end_while_they_are_bound_leave_nothing_behind() {
             player.join().expect("all clients came and went");
         }
         inside.wait_counter("connections_accepted", CLIENTS as u64);
-        inside.wait_counter("connections", 0);
+        inside.wait_gauge("connections", 0);
         let counters = inside.counters();
         println!("{duplicate_login:?}: {counters:?}");
         let raced = counters["responses_dropped"];
@@ -145,7 +145,7 @@ fn sessions_that_end_while_they_are_bound_leave_nothing_behind() {
             assert!(!backend.is_finished(), "the call was not answered");
             thread::sleep(POLL_INTERVAL);
         }
-        inside.wait_counter("sessions_bound", 0);
+        inside.wait_gauge("sessions_bound", 0);
 
         // Nobody is in the index, and every uid is free.
         let mut asking = Rpc::connect(rpc_address).expect("the gateway listens for other servers");
@@ -163,7 +163,7 @@ fn sessions_that_end_while_they_are_bound_leave_nothing_behind() {
                 "{uid}"
             );
         }
-        inside.wait_counter("sessions_bound", 0);
+        inside.wait_gauge("sessions_bound", 0);
         inside.stop();
         backend.join().expect("all calls were answered");
     }

@@ -88,12 +88,25 @@ impl Inside {
         self.counters().get(name).copied().unwrap_or_default()
     }
 
-    /// Waits until a counter has exactly this value: a gauge may fall to it.
-    pub(crate) fn wait_counter(&self, name: &str, value: u64) {
+    /// Waits until a counter is at least `least`.
+    pub(crate) fn wait_counter(&self, name: &str, least: u64) {
+        self.wait_until(name, &format!("at least {least}"), |value| value >= least);
+    }
+
+    /// Waits until a number that may also fall is `value`.
+    pub(crate) fn wait_gauge(&self, name: &str, value: u64) {
+        self.wait_until(name, &value.to_string(), |found| found == value);
+    }
+
+    fn wait_until(&self, name: &str, expected: &str, is_reached: impl Fn(u64) -> bool) {
         let deadline = Instant::now() + HANG_GUARD;
-        while self.counter(name) != value {
+        while !is_reached(self.counter(name)) {
             let late = Instant::now() >= deadline;
-            assert!(!late, "waited for {name}={value}: {:?}", self.counters());
+            assert!(
+                !late,
+                "waited for {name}, {expected}: {:?}",
+                self.counters()
+            );
             thread::sleep(POLL_INTERVAL);
         }
     }

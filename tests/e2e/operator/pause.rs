@@ -20,7 +20,7 @@ fn cuts_no_client_after_8_seconds() {
 
 /// `cargo test --test e2e pause::cuts_no_client_after_a_minute -- --ignored`
 #[test]
-#[ignore = "takes more than a minute; tests/memory.rs has the same on a virtual clock"]
+#[ignore = "takes more than a minute; tests/memory/a_pause.rs has the same on a virtual clock"]
 fn cuts_no_client_after_a_minute() {
     cuts_no_client(Duration::from_secs(60));
 }
