@@ -401,6 +401,7 @@ fn forward(rounds: u64) {
             settings: r#"{"rid":"room-1017","chat":"chat-server-1"}"#,
         },
         address: None,
+        frontend: None,
     };
     let mut out = Vec::new();
     rpc::write_forward(&mut out, 7, &forward);

@@ -183,6 +183,7 @@ fn calls(c: &mut Criterion) {
             settings: r#"{"rid":"room-1017","chat":"chat-server-1"}"#,
         },
         address: None,
+        frontend: None,
     };
     let mut frame = Vec::new();
     rpc::write_forward(&mut frame, 7, &forward);

@@ -17,6 +17,7 @@ module.exports = class Delegate {
     this.types = types;
     this.configs = configs;
     this.views = new Map(); // by the id of the frontend
+    this.processes = new Map(); // by the id of the frontend
     this.outstanding = new Outstanding();
     this.questions = {
       user: {
@@ -30,9 +31,6 @@ module.exports = class Delegate {
     this.watchCalls();
     app.set('sessionService', new AllSessions(this.views), true);
     loadLifecycles(app, types);
-    const added = (servers) => servers.forEach((server) => this.added(server));
-    app.event.on('add_servers', added);
-    app.event.on('replace_servers', added);
     app.event.on('remove_servers', (ids) => ids.forEach((id) => this.left(id)));
   }
 
@@ -63,17 +61,18 @@ module.exports = class Delegate {
 
   // Makes a call of a remote: with the remotes of the frontend that it came through, with the functions for its notices or
   // for tangelo's questions, or with the remotes of this server.
-  call({ namespace, service, serverType, frontendId, method, args }, make) {
-    const isOurs = namespace === 'user' && service === 'tangelo';
-    if (namespace !== 'user' || frontendId === undefined) {
-      make(isOurs ? this.questions : undefined);
+  call({ namespace, service, serverType, frontendId, method, process: name }, make) {
+    if (name && !this.isAlive(frontendId, name)) {
       return;
     }
-    if (isOurs && method === 'sessions') {
-      // The notice can come before the master's news of a new process.
-      const { pid } = args[0];
-      this.added({ id: frontendId, pid });
-      this.view(frontendId, serverType).pid = pid;
+    const isOurs = namespace === 'user' && service === 'tangelo';
+    if (isOurs && method in this.questions.user.tangelo) {
+      make(this.questions);
+      return;
+    }
+    if (namespace !== 'user' || frontendId === undefined) {
+      make();
+      return;
     }
     const view = this.view(frontendId, serverType);
     view.run(() => make(isOurs ? view.notices : view.services));
@@ -121,19 +120,26 @@ module.exports = class Delegate {
     return view;
   }
 
-  // Forgets a frontend that was restarted: it has none of its old sessions.
-  added({ id, pid }) {
-    const view = this.views.get(id);
-    if (view && view.pid !== undefined && view.pid !== pid) {
-      this.forget(id);
-    } else if (view) {
-      view.pid = pid;
+  // Returns whether a call is of the living process of a frontend. A new name is that of a new process, which has none of
+  // the old sessions; calls of the dead one may still come, because each process has a connection of its own.
+  isAlive(id, name) {
+    const { now, before } = this.processes.get(id) || {};
+    if (name === before) {
+      return false;
     }
+    if (name !== now) {
+      this.forget(id);
+      this.processes.set(id, { now: name, before: now });
+    }
+    return true;
   }
 
   left(id) {
     const forget = () => {
-      if (!this.app.servers[id]) {
+      // A name begins with the process id, which the master tells too: a genuine frontend may have taken the place.
+      const { pid } = this.app.servers[id] || {};
+      const { now } = this.processes.get(id) || {};
+      if (!String(now).startsWith(`${pid}.`)) {
         this.forget(id);
       }
     };
@@ -146,6 +152,7 @@ module.exports = class Delegate {
       this.views.delete(id);
       view.stop();
     }
+    this.processes.delete(id);
     this.outstanding.forget(id);
   }
 };

@@ -10,7 +10,6 @@ const SessionService = require('./sessionService');
 
 module.exports = class View {
   constructor(framework, app, type, id, connectorConfig) {
-    this.pid = (app.servers[id] || {}).pid;
     this.sessions = new SessionService(app, id);
     this.notices = { user: { tangelo: notices(this.sessions) } };
     const own = {

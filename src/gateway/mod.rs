@@ -25,7 +25,7 @@ use crate::handler::Router;
 use crate::ids::ShardId;
 use crate::metrics::{self, Counter, Counters};
 use crate::net::bell::Doorbell;
-use crate::net::{Network, task};
+use crate::net::{Network, clock, task};
 use crate::shard::activity::Activity;
 use crate::shard::mesh;
 use crate::shard::{self, Gauge, Seed, StopRequest};
@@ -168,6 +168,8 @@ impl Gateway {
         let failure = Arc::new(OnceLock::new());
         let (starting, started) = std::sync::mpsc::channel();
         let at_work = Arc::default();
+        // Containers give each process the same id.
+        let process: Arc<str> = format!("{}.{}", std::process::id(), clock::unix_ms()).into();
         let reread = Arc::<AtomicBool>::default();
         let stopper = Stopper {
             stop: Arc::default(),
@@ -176,6 +178,7 @@ impl Gateway {
         let seed = |(index, inbox)| Seed {
             id: ShardId(index as u16),
             shards,
+            process: process.clone(),
             config: config.clone(),
             listener: None,
             rpc_listener: None,

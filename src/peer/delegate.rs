@@ -1,8 +1,11 @@
-//! The choice of a delegate for a session.
+//! A delegate: the name of its remote, and the choice of one for a session.
 
 use std::num::NonZeroU8;
 
 use crate::ids::{PeerIndex, Sid};
+
+/// The remote that the package adds to a delegate.
+pub const PACKAGE_REMOTE: &str = "tangelo";
 
 /// The delegate that gets the messages of a session, as the session remembers it: in one byte, because each session
 /// has one. Two delegates share a mark if 255 servers became known between them; then the first in the list gets the

@@ -92,6 +92,8 @@ pub struct Seed {
     pub id: ShardId,
     /// Number of shards in the process.
     pub shards: usize,
+    /// The name of the process for delegates.
+    pub process: Arc<str>,
     /// Configuration of the process.
     pub(crate) config: Arc<CheckedConfig>,
     /// Its own listening socket.
@@ -175,13 +177,20 @@ pub(crate) struct Shard {
     coordinator: Coordinator,
 }
 
+/// This server, as other servers know it.
+struct Own {
+    /// Server id as JSON text, quotes included.
+    id_json: String,
+    /// The name of the process for delegates.
+    process: Arc<str>,
+}
+
 /// Identity, time, memory and queues of a shard, for all of its parts.
 struct Core {
     id: ShardId,
     shards: usize,
     config: Arc<CheckedConfig>,
-    /// Own server id as JSON text, quotes included.
-    server_id_json: String,
+    own: Box<Own>,
     counters: Arc<[Counters]>,
     /// Ends the process, with an error or without.
     stop: Arc<dyn Fn(Option<Error>) + Send + Sync>,
@@ -363,14 +372,18 @@ impl Core {
     fn new(seed: Seed, network: Network) -> Self {
         assert!(seed.id.index() < seed.shards);
         assert!(seed.shards <= seed.counters.len());
-        let mut server_id_json = Vec::new();
-        json::write_string(&mut server_id_json, &seed.config.id);
+        let mut id_json = Vec::new();
+        json::write_string(&mut id_json, &seed.config.id);
+        let own = Own {
+            id_json: String::from_utf8(id_json).expect("write_string writes UTF-8"),
+            process: seed.process,
+        };
         let now = clock::now();
         Self {
             id: seed.id,
             shards: seed.shards,
             config: seed.config,
-            server_id_json: String::from_utf8(server_id_json).expect("write_string writes UTF-8"),
+            own: Box::new(own),
             counters: seed.counters,
             stop: seed.stopper,
             time: Cell::new(ShardTime::new(now)),
@@ -420,6 +433,14 @@ impl Core {
         Random::new((id << 32) ^ clock::unix_ms() as u64)
     }
 
+    /// Returns what delegates learn of this server.
+    fn frontend(&self) -> rpc::Frontend<'_> {
+        rpc::Frontend {
+            id: &self.own.id_json,
+            process: &self.own.process,
+        }
+    }
+
     /// The other shards of the process.
     fn other_shards(&self) -> impl Iterator<Item = ShardId> {
         let all = (0..self.shards).map(|shard| ShardId(shard as u16));
@@ -452,7 +473,7 @@ impl Core {
     fn session_export<'a>(&'a self, sid: Sid, identity: &'a Identity) -> rpc::SessionExport<'a> {
         rpc::SessionExport {
             id: sid.get(),
-            frontend_id: &self.server_id_json,
+            frontend_id: &self.own.id_json,
             uid: identity.uid.as_ref().map_or("null", Uid::json),
             settings: identity.settings.json(),
         }

@@ -80,6 +80,7 @@ fn forward(call: &Value) -> Vec<u8> {
             settings: &text(&session["settings"]),
         },
         address: None,
+        frontend: None,
     };
     let mut out = Vec::new();
     rpc::write_forward(&mut out, number(&call["id"]), &forward);

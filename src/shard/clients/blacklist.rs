@@ -100,7 +100,7 @@ pub(in crate::shard) async fn ask(shard: Rc<Shard>) {
     let Some(remote) = &core.config.delegate_blacklist else {
         return;
     };
-    let args = format!("[{{\"frontendId\":{}}}]", core.server_id_json);
+    let args = format!("[{{\"frontendId\":{}}}]", core.own.id_json);
     let mut last = Vec::new();
     let mut is_missing = false;
     loop {

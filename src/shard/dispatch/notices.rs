@@ -142,7 +142,6 @@ impl Shard {
                 .clients
                 .write_states(&self.core, first, to, &mut states);
             let head = serde_json::json!({
-                "pid": std::process::id(),
                 "shards": self.core.shards,
                 "shard": self.core.id.index(),
                 "first": first == 0,

@@ -8,6 +8,7 @@ use crate::handler::{CallError, Failure, Incoming, Outcome, Request, Session};
 use crate::ids::PeerIndex;
 use crate::metrics::Counter;
 use crate::net::task;
+use crate::peer::delegate::PACKAGE_REMOTE;
 use crate::route;
 use crate::shard::clients::route::{Choice, SessionRoute, WaitingMessages};
 use crate::shard::origin::Origin;
@@ -100,7 +101,7 @@ impl Shard {
     ) -> Result<PeerIndex, Failure> {
         self.core.counters().add(Counter::RoutesAsked, 1);
         let remote = Remote {
-            service: "tangelo".into(),
+            service: PACKAGE_REMOTE.into(),
             method: "route".into(),
         };
         let mut args = b"[".to_vec();

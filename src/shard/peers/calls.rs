@@ -11,6 +11,7 @@ use crate::ids::{PeerIndex, ShardId};
 use crate::limits::{CALL_TIMEOUT_MAX, RPC_FRAME_BYTES_MAX};
 use crate::metrics::Counter;
 use crate::peer::Epoch;
+use crate::peer::delegate::PACKAGE_REMOTE;
 use crate::peer::directory::MemberList;
 use crate::peer::pending::{Calls, Refused};
 use crate::peer::pomelo::sysrpc::javascript_text;
@@ -152,8 +153,10 @@ impl Peers {
         origin: Origin,
     ) -> Result<(), &'static str> {
         let session = request.session;
+        let to = members.peer(peer);
+        let is_delegate = core.config.delegate.as_ref() == Some(&to.server.server_type);
         let frame = rpc::Forward {
-            server_type: &members.peer(peer).type_json,
+            server_type: &to.type_json,
             message_id: request.id,
             kind: request.kind,
             compressed: request.compressed,
@@ -162,11 +165,12 @@ impl Peers {
             gzip: request.gzip,
             session: rpc::SessionExport {
                 id: session.id().get(),
-                frontend_id: &core.server_id_json,
+                frontend_id: &core.own.id_json,
                 uid: session.uid().map_or("null", Uid::json),
                 settings: session.settings_json(),
             },
             address: address.map(|ClientAddr { ip, port }| [&**ip, &**port]),
+            frontend: is_delegate.then(|| core.frontend()),
         };
         let write = |out: &mut Vec<u8>, id| rpc::write_forward(out, id, &frame);
         self.begin_call(core, peer, None, origin, write)
@@ -237,7 +241,7 @@ impl Peers {
             service: call.service,
             method: call.method,
             args: call.args,
-            frontend_id: None,
+            frontend: (call.service == PACKAGE_REMOTE).then(|| core.frontend()),
         };
         let timeout = call.timeout.map(|timeout| timeout.min(CALL_TIMEOUT_MAX));
         let write = |out: &mut Vec<u8>, id| rpc::write_invoke(out, id, &frame);
@@ -262,7 +266,7 @@ impl Peers {
             service: &call.service,
             method: &call.method,
             args: call.args,
-            frontend_id: Some(&core.server_id_json),
+            frontend: Some(core.frontend()),
         };
         let write = |out: &mut Vec<u8>, id| rpc::write_invoke(out, id, &frame);
         self.begin_call(core, peer, None, origin, write)

@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::Peers;
 use crate::ids::PeerIndex;
+use crate::peer::delegate::PACKAGE_REMOTE;
 use crate::peer::pending::Knowledge;
 use crate::shard::Core;
 use crate::shard::origin::Origin;
@@ -57,10 +58,10 @@ impl Peers {
         json::write_string(&mut own_type, &core.config.server_type);
         let frame = rpc::Invoke {
             server_type: str::from_utf8(&own_type).expect("write_string writes UTF-8"),
-            service: "tangelo",
+            service: PACKAGE_REMOTE,
             method,
             args,
-            frontend_id: Some(&core.server_id_json),
+            frontend: Some(core.frontend()),
         };
         let write = |out: &mut Vec<u8>, id| rpc::write_invoke(out, id, &frame);
         self.begin_call(core, peer, None, origin, write)

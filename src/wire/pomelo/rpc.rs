@@ -31,6 +31,29 @@ pub struct Forward<'a> {
     pub session: SessionExport<'a>,
     /// The client's address and port, for a delegate that does not know them yet.
     pub address: Option<[&'a str; 2]>,
+    /// The sender, for a delegate.
+    pub frontend: Option<Frontend<'a>>,
+}
+
+/// A frontend as a delegate learns of it, in each call: two processes with one id, one after the other, share no session.
+///
+/// Shape: the last members of a call, `"frontendId":…,"process":…`
+#[derive(Debug, Clone, Copy)]
+pub struct Frontend<'a> {
+    /// Server id as JSON text, quotes included.
+    pub id: &'a str,
+    /// A name of its process, of digits and dots: no later process has it.
+    pub process: &'a str,
+}
+
+impl Frontend<'_> {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b",\"frontendId\":");
+        out.extend_from_slice(self.id.as_bytes());
+        out.extend_from_slice(b",\"process\":\"");
+        out.extend_from_slice(self.process.as_bytes());
+        out.push(b'"');
+    }
 }
 
 /// A session as it is exported to backends.
@@ -98,7 +121,11 @@ pub fn write_forward(out: &mut Vec<u8>, call_id: u64, forward: &Forward<'_>) {
         if let Some(address) = forward.address {
             write_address(out, address);
         }
-        out.extend_from_slice(b"}]}}");
+        out.extend_from_slice(b"}]");
+        if let Some(frontend) = forward.frontend {
+            frontend.write(out);
+        }
+        out.extend_from_slice(b"}}");
     });
 }
 
@@ -152,8 +179,8 @@ impl SessionState<'_> {
 /// A call of a remote that the application of another server has.
 ///
 /// Shape:  `{"id":N,"msg":{"namespace":"user","serverType":T,"service":S,"method":M,"args":[…]}}`,
-///         keys in this order; the last one is `"frontendId"` where a frontend passes a call on
-/// Source: pomelo-rpc 1.0.7 `rpc-client/client.js`, pinus-rpc 1.7.4 the same; they ignore `frontendId`
+///         keys in this order; behind them those of a [`Frontend`] that calls a delegate
+/// Source: pomelo-rpc 1.0.7 `rpc-client/client.js`, pinus-rpc 1.7.4 the same; they ignore other keys
 #[derive(Debug, Clone, Copy)]
 pub struct Invoke<'a> {
     /// Server type of the remote as JSON text, quotes included.
@@ -164,8 +191,8 @@ pub struct Invoke<'a> {
     pub method: &'a str,
     /// JSON text of the array of arguments.
     pub args: &'a [u8],
-    /// Own server id as JSON text, for a call that this server passes on.
-    pub frontend_id: Option<&'a str>,
+    /// The sender, for a delegate.
+    pub frontend: Option<Frontend<'a>>,
 }
 
 /// Writes one call of a remote as one frame.
@@ -181,9 +208,8 @@ pub fn write_invoke(out: &mut Vec<u8>, call_id: u64, invoke: &Invoke<'_>) {
         json::write_string(out, invoke.method);
         out.extend_from_slice(b",\"args\":");
         out.extend_from_slice(invoke.args);
-        if let Some(id) = invoke.frontend_id {
-            out.extend_from_slice(b",\"frontendId\":");
-            out.extend_from_slice(id.as_bytes());
+        if let Some(frontend) = invoke.frontend {
+            frontend.write(out);
         }
         out.extend_from_slice(b"}}");
     });
@@ -416,6 +442,7 @@ mod tests {
                     settings: "{}",
                 },
                 address: None,
+                frontend: None,
             };
             let mut out = Vec::new();
             write_forward(&mut out, 1, &forward);
@@ -431,7 +458,11 @@ mod tests {
     }
 
     #[test]
-    fn a_forward_has_the_address_of_the_client_behind_the_session_if_it_is_asked_for() {
+    fn a_forward_to_a_delegate_has_the_address_of_the_client_and_names_the_frontend() {
+        let frontend = Frontend {
+            id: "\"c\"",
+            process: "1.2",
+        };
         for (address, written) in [
             (None, ""),
             (
@@ -462,11 +493,13 @@ mod tests {
                     settings: "{}",
                 },
                 address,
+                frontend: Some(frontend),
             };
             let mut out = Vec::new();
             write_forward(&mut out, 1, &forward);
             let text = String::from_utf8_lossy(&out);
-            let end = format!(r#""settings":{{}}{written}}}]}}}}"#);
+            let end =
+                format!(r#""settings":{{}}{written}}}],"frontendId":"c","process":"1.2"}}}}"#);
             assert!(text.ends_with(&end), "{text}");
         }
     }
@@ -485,14 +518,19 @@ mod tests {
 
     #[test]
     fn a_call_of_a_remote_has_the_keys_of_the_reference_in_their_order() {
-        for (frontend_id, end) in [(None, "}}"), (Some("\"c-1\""), r#","frontendId":"c-1"}}"#)] {
+        let frontend = Frontend {
+            id: "\"c-1\"",
+            process: "1.2",
+        };
+        let members = r#","frontendId":"c-1","process":"1.2"}}"#;
+        for (frontend, end) in [(None, "}}"), (Some(frontend), members)] {
             let mut out = Vec::new();
             let invoke = Invoke {
                 server_type: "\"chat\"",
                 service: "chatRemote",
                 method: "add\"",
                 args: b"[1,{\"a\":null}]",
-                frontend_id,
+                frontend,
             };
             write_invoke(&mut out, 7, &invoke);
             let text = r#"{"id":7,"msg":{"namespace":"user","serverType":"chat","service":"chatRemote","method":"add\"","args":[1,{"a":null}]"#;

@@ -4,6 +4,7 @@ mod configuration;
 mod delegate;
 mod delegate_asked;
 mod delegate_package;
+mod delegate_restarts;
 mod delegates;
 mod examples;
 mod extractors;

@@ -88,7 +88,6 @@ impl Setup {
             let head = &args[0];
             let shard = head["shard"].as_u64().expect("a number") as usize;
             assert_eq!(head["shards"], shards);
-            assert_eq!(head["pid"], std::process::id());
             assert_eq!(head["first"], !begun[shard], "{head}");
             begun[shard] = true;
             for state in args[1].as_array().expect("a list") {
@@ -126,16 +125,43 @@ async fn login(mut session: Session, Json(body): Json<Value>) -> Reply<Json<u64>
     Ok(Json(session.id().get()))
 }
 
+/// The name of the process in a call.
+fn process(text: &str) -> String {
+    let call: Value = serde_json::from_str(&format!("{{{text}")).expect("JSON");
+    assert_eq!(call["msg"]["frontendId"], "connector-1");
+    call["msg"]["process"].as_str().expect("a text").to_owned()
+}
+
 fn read(text: &str) -> (String, Value) {
     let call: Value = serde_json::from_str(&format!("{{{text}")).expect("JSON");
     let message = &call["msg"];
     let method = message["method"].as_str().expect("a text").to_owned();
     let form = json!({
         "namespace": "user", "serverType": "connector", "service": "tangelo", "method": method,
-        "args": message["args"], "frontendId": "connector-1",
+        "args": message["args"], "frontendId": "connector-1", "process": process(text),
     });
     assert_eq!(*message, form);
     (method, message["args"].clone())
+}
+
+#[test]
+fn each_call_names_the_process_also_where_two_have_the_same_id() {
+    let names = [1, 4].map(|shards| {
+        let mut setup = Setup::start(shards, 1000);
+        let mut client = Client::tcp(setup.inside.address()).open();
+        client.request(1, "connector.entryHandler.other", "{}");
+        let calls = (0..=shards).map(|_| {
+            let (id, text) = setup.delegate.next_call();
+            setup.delegate.answer(id, "[null]");
+            process(&text)
+        });
+        let calls: Vec<String> = calls.collect();
+        assert!(calls.iter().all(|name| *name == calls[0]), "{calls:?}");
+        calls[0].clone()
+    });
+    let pid = format!("{}.", std::process::id());
+    assert!(names.iter().all(|name| name.starts_with(&pid)), "{names:?}");
+    assert_ne!(names[0], names[1]);
 }
 
 #[test]

@@ -69,6 +69,19 @@ impl Gateway {
         Self::start_in(Turn::take(false), &program, listen, &[])
     }
 
+    /// The same, as process 1 of a container. It can be killed, and takes no other signals.
+    pub(crate) fn start_in_container(args: &[&str]) -> Self {
+        let program = [
+            "unshare",
+            "--map-root-user",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            TANGELO[0],
+        ];
+        Self::start_in(Turn::take(false), &program, ANY_PORT, args)
+    }
+
     /// Starts an example, which takes the same arguments, with each `NAME=VALUE` in its environment.
     pub(crate) fn start_example(name: &str, environment: &[&str], args: &[&str]) -> Self {
         let program = example(name);
