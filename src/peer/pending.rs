@@ -60,13 +60,15 @@ pub enum Knowledge {
 }
 
 impl Knowledge {
-    /// Begins the list of all sessions; false where none is needed, or one is under way.
-    pub fn begin(&mut self) -> bool {
-        let begins = *self == Self::Incomplete;
-        if begins {
-            *self = Self::Listing;
-        }
-        begins
+    /// Returns true if the list of all sessions has to begin.
+    pub fn is_due(self) -> bool {
+        self == Self::Incomplete
+    }
+
+    /// Begins the list of all sessions.
+    pub fn begin(&mut self) {
+        debug_assert!(self.is_due(), "one list at a time");
+        *self = Self::Listing;
     }
 
     /// Notes a notice that was not sent.
@@ -317,15 +319,18 @@ mod tests {
     #[test]
     fn a_delegate_gets_the_list_again_after_each_notice_that_it_missed() {
         let mut knowledge = Knowledge::default();
-        assert!(knowledge.begin() && !knowledge.begin());
+        assert!(knowledge.is_due());
+        knowledge.begin();
+        assert!(!knowledge.is_due());
         knowledge.miss();
-        assert!(!knowledge.begin(), "one list at a time");
+        assert!(!knowledge.is_due(), "one list at a time");
         knowledge.end();
-        assert!(knowledge.begin());
+        assert!(knowledge.is_due());
+        knowledge.begin();
         knowledge.end();
-        assert!(!knowledge.begin());
+        assert!(!knowledge.is_due());
         knowledge.miss();
-        assert!(knowledge.begin());
+        assert!(knowledge.is_due());
     }
 
     #[test]
@@ -333,7 +338,7 @@ mod tests {
         let mut calls = calls(0, 1);
         calls.begin(now(), 1).unwrap();
         let next = calls.epoch().next();
-        assert!(calls.knowledge.begin());
+        calls.knowledge.begin();
         calls.knowledge.end();
         assert_eq!(calls.link_down(next), [1]);
         assert_eq!(calls.knowledge, Knowledge::Incomplete);

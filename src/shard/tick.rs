@@ -62,7 +62,7 @@ pub(super) fn has_deadline(shard: &Shard) -> bool {
         app,
         coordinator: _,
     } = shard;
-    core.has_deadline() || clients.has_deadline() || peers.has_deadline() || app.has_deadline()
+    core.has_deadline() || clients.has_deadline() || peers.has_deadline(core) || app.has_deadline()
 }
 
 impl Core {

@@ -97,10 +97,8 @@ impl Shard {
 
     /// Begins to send all sessions to the delegates that may have missed a notice.
     pub(in crate::shard) fn list_sessions(self: &Rc<Self>) {
-        if !self.core.config.delegate_notices {
-            return;
-        }
-        for peer in self.peers.begin_lists(&self.core) {
+        for peer in self.peers.lists_due(&self.core) {
+            self.peers.note(peer, Knowledge::begin);
             task::spawn(self.clone().list_sessions_for(peer)).detach();
         }
     }

@@ -24,13 +24,16 @@ impl Peers {
             .collect()
     }
 
-    /// Returns the delegates that have to get the list of all sessions of this shard. From now on they are getting it.
-    pub(in crate::shard) fn begin_lists(&self, core: &Core) -> SmallVec<[PeerIndex; 4]> {
+    /// Returns the delegates that have to get the list of all sessions of this shard, and can.
+    pub(in crate::shard) fn lists_due(&self, core: &Core) -> SmallVec<[PeerIndex; 4]> {
+        if !core.config.delegate_notices {
+            return SmallVec::new();
+        }
         let mut delegates = self.delegates(core);
-        let mut calls = self.calls.borrow_mut();
+        let calls = self.calls.borrow();
         delegates.retain(|peer| {
-            let calls = &mut calls[peer.index()];
-            calls.is_up() && calls.knowledge.begin()
+            let calls = &calls[peer.index()];
+            calls.is_up() && calls.knowledge.is_due()
         });
         delegates
     }

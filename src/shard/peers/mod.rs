@@ -73,11 +73,13 @@ impl Peers {
         Some(registry)
     }
 
-    /// Returns true if a call, a link of this shard, or the link to the master has a deadline.
-    pub(super) fn has_deadline(&self) -> bool {
+    /// Returns true if a call, a link of this shard, or the link to the master has a deadline, or a list for a delegate
+    /// begins with the next tick.
+    pub(super) fn has_deadline(&self, core: &Core) -> bool {
         self.registry.borrow().is_some()
             || self.links.borrow().iter().any(Option::is_some)
             || self.calls.borrow().iter().any(|calls| !calls.is_empty())
+            || !self.lists_due(core).is_empty()
     }
 
     /// Applies a new list of servers: adds links, ends those of removed servers.

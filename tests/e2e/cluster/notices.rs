@@ -276,6 +276,18 @@ fn each_new_link_brings_all_sessions() {
     }
 }
 
+/// A shard without a link and without clients sleeps without ticks.
+#[test]
+fn a_list_that_was_cut_off_comes_again_from_a_shard_where_nothing_else_happens() {
+    let mut setup = Setup::start(2, 1000);
+    while setup.delegate.next_call().1.contains("\"shard\":0") {}
+    setup.delegate = {
+        drop(setup.delegate);
+        Callee::accept(&setup.listener)
+    };
+    assert_eq!(setup.lists(2), (vec![], 2));
+}
+
 #[test]
 fn a_notice_that_was_not_sent_brings_the_list_again() {
     for shards in [1, 4] {
