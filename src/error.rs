@@ -111,10 +111,10 @@ pub enum Side {
 }
 
 macro_rules! close_reasons {
-    ($($(#[$doc:meta])* $reason:ident $(($data:ty))? = $counter:literal, $side:ident;)*) => {
+    ($($(#[doc = $doc:literal])* $reason:ident $(($data:ty))? = $counter:literal, $side:ident;)*) => {
         /// The reason why one client's connection closes. Its counter and its side exist once, here.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum CloseReason { $($(#[$doc])* $reason $(($data))?,)* }
+        pub enum CloseReason { $($(#[doc = $doc])* $reason $(($data))?,)* }
 
         impl CloseReason {
             /// Number of reasons, for a table of counters.
@@ -122,6 +122,10 @@ macro_rules! close_reasons {
 
             /// Names of the counters, by [`CloseReason::index`].
             pub const COUNTERS: &[&str] = &[$($counter,)*];
+
+            /// Documentation of the reasons, by [`CloseReason::index`].
+            #[cfg(test)]
+            pub(crate) const DOCS: &[&str] = &[$(concat!($($doc),*),)*];
 
             /// Returns the index into [`CloseReason::COUNTERS`].
             pub fn index(self) -> usize {

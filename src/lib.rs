@@ -19,7 +19,7 @@
 //! * `client`, `push`, `peer`: protocol machines and tables, without sockets or clock.
 //! * `handler`: handlers and filters of this server's own routes.
 //! * `checked`: the check of a configuration. Feature `runtime`.
-//! * `net`, `shard`, `gateway`: sockets, one core, the process. Feature `runtime`.
+//! * `net`, `shard`, `admin`, `gateway`: sockets, one core, the operators' port, the process. Feature `runtime`.
 //!
 //! Without the feature `runtime`, the modules up to `handler` except `pool` build on any platform.
 //!
@@ -38,6 +38,8 @@
 #[macro_use]
 mod walk;
 
+#[cfg(feature = "runtime")]
+mod admin;
 #[cfg(feature = "runtime")]
 mod checked;
 pub mod config;

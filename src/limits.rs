@@ -162,6 +162,13 @@ pub const LOG_TEXT_BYTES_MAX: usize = 1024;
 /// Lines waiting for the reader of standard output. Full: the line is dropped and counted.
 pub const STDOUT_LINES_MAX: usize = 256;
 
+/// Open connections to the operators' port.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+/// Largest head of a request to the operators' port.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Longest time of a connection to the operators' port, from its begin to the end of the answer.
+pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
 const _: () = assert!(POOL_JOBS_MAX + POOL_THREADS_MAX < 1 << 15);
 const _: () = assert!(PACKAGE_BODY_BYTES_MAX < RPC_FRAME_BYTES_MAX);
 const _: () = assert!(RPC_FRAME_BYTES_MAX <= LINK_QUEUE_BYTES_MAX);

@@ -9,26 +9,69 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::error::CloseReason;
 
+/// The kind of a counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CounterKind {
+    /// Each shard has its own number, which only grows.
+    OfShard,
+    /// Each shard has its own number, which rises and falls.
+    Gauge,
+    /// The process has one number, which only grows.
+    OfProcess,
+}
+
+/// The name, the kind and the documentation of a counter.
+#[derive(Debug)]
+pub struct Row {
+    /// The counter.
+    pub counter: Counter,
+    /// Its name in reports and metrics.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: CounterKind,
+    /// Its documentation, one line.
+    pub doc: &'static str,
+}
+
 macro_rules! counters {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// A counter or gauge. Its name exists once, here.
+    ($($(#[doc = $doc:literal])* $variant:ident = $($kind:ident)? $name:literal,)*) => {
+        /// A counter or gauge. Its name and its documentation exist once, here.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(usize)]
-        pub enum Counter { $($(#[$doc])* $variant,)* }
+        pub enum Counter { $($(#[doc = $doc])* $variant,)* }
 
         impl Counter {
-            const ALL: &[(Self, &'static str)] = &[$((Self::$variant, $name),)*];
+            /// All counters, in the order of this file.
+            pub const ROWS: &[Row] = &[$(Row {
+                counter: Self::$variant,
+                name: $name,
+                kind: kind!($($kind)?),
+                doc: concat!($($doc),*).trim_ascii(),
+            },)*];
         }
+    };
+}
+
+/// A counter is of its shard, unless its row says otherwise.
+macro_rules! kind {
+    () => {
+        CounterKind::OfShard
+    };
+    (gauge) => {
+        CounterKind::Gauge
+    };
+    (process) => {
+        CounterKind::OfProcess
     };
 }
 
 counters! {
     /// Connections accepted.
     Accepted = "connections_accepted",
-    /// Open connections (a gauge).
-    Connections = "connections",
-    /// Sessions with a uid, as the uid index knows them (a gauge).
-    SessionsBound = "sessions_bound",
+    /// Open connections.
+    Connections = gauge "connections",
+    /// Sessions with a uid, as the uid index knows them.
+    SessionsBound = gauge "sessions_bound",
     /// Clients that a drain closed at the end of its time, although messages of theirs were in flight.
     ClientsCut = "clients_cut",
     /// Accept calls that failed because the process had no descriptors or no memory left.
@@ -39,8 +82,8 @@ counters! {
     Requests = "requests",
     /// Notifies received from clients.
     Notifies = "notifies",
-    /// Requests and notifies whose handler, filters or call of another server have not ended (a gauge).
-    MessagesInFlight = "messages_in_flight",
+    /// Requests and notifies whose handler, filters or call of another server have not ended.
+    MessagesInFlight = gauge "messages_in_flight",
     /// Notifies that ended: they get no response.
     NotifiesEnded = "notifies_ended",
     /// Requests and notifies dropped because nothing has their route.
@@ -65,14 +108,14 @@ counters! {
     AnswersRepeated = "answers_repeated",
     /// Requests and notifies that failed with code 500.
     Failed = "messages_failed",
-    /// Messages and handshakes whose filters or handler are running (a gauge).
-    InProgress = "handlers_in_progress",
+    /// Messages and handshakes whose filters or handler are running.
+    InProgress = gauge "handlers_in_progress",
     /// Messages and handshakes refused because too many were in progress on their shard.
     InProgressFull = "handlers_full",
     /// Stalls: periods of half a second or longer in which a shard did not tick.
-    Stalls = "stalls",
+    Stalls = process "stalls",
     /// Times that a shard slept although it had work, until the watchdog woke it.
-    WakeupsLost = "wakeups_lost",
+    WakeupsLost = process "wakeups_lost",
     /// Pauses: ticks of a shard that came half a second late or later, after which its deadlines start again.
     Pauses = "pauses",
     /// Handlers, filters and other functions of the application that panicked.
@@ -159,12 +202,16 @@ counters! {
     BlacklistsMissed = "blacklists_missed",
     /// Questions to the delegate for the server of a session, with the strategy `delegate:session`.
     RoutesAsked = "routes_asked",
-    /// Those of them without a server as the answer: the messages that waited failed.
+    /// Such questions without a server as the answer: the messages that waited failed.
     RoutesMissed = "routes_missed",
     /// Notices for delegates that were not sent, or that a delegate refused or did not answer.
     DelegateUntold = "delegate_untold",
     /// Lists of all sessions of a shard that a delegate got: on each new connection, and after a notice that it did not get.
     DelegateLists = "delegate_lists",
+    /// Times that this server has become part of the cluster of its master.
+    RegistryJoins = "registry_joins",
+    /// 1 while this server is part of the cluster of its master.
+    RegistryJoined = gauge "registry_joined",
     /// Messages of the master that tangelo does not know.
     MasterIgnored = "master_ignored",
     /// Batches sent to other shards.
@@ -178,19 +225,25 @@ counters! {
     /// Wake-ups of other shards.
     MeshWakes = "mesh_wakes",
     /// Jobs given to pools, refused ones included.
-    PoolJobs = "pool_jobs",
+    PoolJobs = process "pool_jobs",
     /// Jobs refused because the queue of their pool was full.
-    PoolFull = "pool_full",
+    PoolFull = process "pool_full",
     /// Jobs that failed because their pool had no connection.
-    PoolFailed = "pool_no_connection",
+    PoolFailed = process "pool_no_connection",
     /// Jobs not run because their caller no longer awaited the result.
-    PoolDropped = "pool_dropped",
+    PoolDropped = process "pool_dropped",
     /// Jobs that panicked.
-    PoolPanics = "pool_panics",
+    PoolPanics = process "pool_panics",
     /// Log lines suppressed by the limit of their kind.
-    LogLinesSuppressed = "log_lines_suppressed",
+    LogLinesSuppressed = process "log_lines_suppressed",
     /// Lines for standard error or standard output dropped because the queue was full.
-    LogLinesDropped = "log_lines_dropped",
+    LogLinesDropped = process "log_lines_dropped",
+    /// Requests that the operators' port has answered.
+    AdminRequests = process "admin_requests",
+    /// Connections to the operators' port refused because too many were open.
+    AdminRefused = process "admin_connections_refused",
+    /// Connections to the operators' port closed because the request or its answer took too long.
+    AdminLate = process "admin_connections_late",
 }
 
 /// The counters of one thread.
@@ -203,7 +256,7 @@ pub struct Counters {
 impl Default for Counters {
     fn default() -> Self {
         Self {
-            counts: Counter::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+            counts: Counter::ROWS.iter().map(|_| AtomicU64::new(0)).collect(),
             closed: Default::default(),
         }
     }
@@ -237,6 +290,12 @@ impl Counters {
     pub fn get(&self, counter: Counter) -> u64 {
         self.counts[counter as usize].load(Relaxed)
     }
+
+    /// Returns the number of closed connections, by the name of the reason's counter.
+    pub fn closes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.closed.iter().map(|count| count.load(Relaxed));
+        CloseReason::COUNTERS.iter().copied().zip(counts)
+    }
 }
 
 static PROCESS: LazyLock<Counters> = LazyLock::new(Counters::default);
@@ -255,11 +314,11 @@ pub fn count_for_process(counter: Counter) {
 pub fn report<'a>(shards: impl Iterator<Item = &'a Counters>) -> String {
     let mut sums = std::collections::BTreeMap::<&str, u64>::new();
     for shard in shards {
-        for (counter, name) in Counter::ALL {
-            *sums.entry(name).or_default() += shard.get(*counter);
+        for row in Counter::ROWS {
+            *sums.entry(row.name).or_default() += shard.get(row.counter);
         }
-        for (count, name) in shard.closed.iter().zip(CloseReason::COUNTERS) {
-            *sums.entry(name).or_default() += count.load(Relaxed);
+        for (name, count) in shard.closes() {
+            *sums.entry(name).or_default() += count;
         }
     }
     let parts = sums.iter().filter(|(_, value)| **value > 0);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::Dialect;
-use super::types::{DuplicateLogin, LogFormat, RpcAllow, Scheduler};
+use super::types::{AdminAddress, DuplicateLogin, LogFormat, RpcAllow, Scheduler};
 use super::value::{RawValue, ValueError};
 use crate::limits;
 
@@ -265,6 +265,39 @@ impl Kind<SocketAddr> for KnownAddress {
 
     fn show(&self, value: &SocketAddr) -> String {
         Address.show(value)
+    }
+}
+
+/// A TCP address, or the path of a unix socket.
+pub(super) struct Endpoint;
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ADDR:PORT, such as 127.0.0.1:9464, or unix: with an absolute path")
+    }
+}
+
+impl Kind<AdminAddress> for Endpoint {
+    fn parse(&self, raw: RawValue<'_>) -> Option<AdminAddress> {
+        let text = raw.toml.as_str()?;
+        match text.strip_prefix("unix:") {
+            Some(path) => Some(AdminAddress::Unix(path.into())),
+            None => text.parse().ok().map(AdminAddress::Tcp),
+        }
+    }
+
+    fn admits(&self, value: &AdminAddress) -> bool {
+        match value {
+            AdminAddress::Tcp(_) => true,
+            AdminAddress::Unix(path) => path.is_absolute(),
+        }
+    }
+
+    fn show(&self, value: &AdminAddress) -> String {
+        match value {
+            AdminAddress::Tcp(address) => Address.show(address),
+            AdminAddress::Unix(path) => format!("{:?}", format!("unix:{}", path.display())),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ mod types;
 mod value;
 
 pub use crate::dialect::Dialect;
-pub use types::{Cron, DuplicateLogin, LogFormat, Master, RpcAllow, Scheduler};
+pub use types::{AdminAddress, Cron, DuplicateLogin, LogFormat, Master, RpcAllow, Scheduler};
 
 #[cfg(feature = "runtime")]
 use kinds::*;
@@ -149,6 +149,8 @@ knobs! {
         drain: Drain = Drain::default();
         /// Logging.
         log: Log = Log::default();
+        /// The operators' port.
+        admin: Admin = Admin::default();
         /// The master to join; it names the other servers. `None` without a project and with
         /// `cluster.join = false`. Pomelo: `master.json`.
         master: Option<Master> = None;
@@ -393,6 +395,20 @@ knobs! {
     }
 }
 
+knobs! {
+    /// The operators' port: health and metrics over HTTP, on a thread of its own.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Admin, keys "admin." of |config: Config| config.admin, {
+        /// Address of the port; without it there is none. The requests `GET /livez`, `/readyz` and `/metrics` need no
+        /// password, so only monitors and balancers should reach it. While another program has the port, tangelo serves
+        /// its clients all the same, and tries again.
+        listen: Option<AdminAddress> = None, Endpoint;
+        /// Makes `/readyz` say 503 while the link to the master is down. Without it, `/readyz` stays green after the
+        /// first join, because the clients that are there are served, and its text names the lost link.
+        require_registry: bool = false, Switch;
+    }
+}
+
 /// Log target of `log.forward`; `log.level = "warn,forward-log=info"` shows little else.
 pub const FORWARD_LOG: &str = "forward-log";
 /// Log target of the filter `time`.
@@ -421,7 +437,7 @@ knobs! {
 
 /// The knobs of all sections.
 #[cfg(feature = "runtime")]
-const SECTIONS: [&[Knob<Config>]; 9] = [
+const SECTIONS: [&[Knob<Config>]; 10] = [
     Config::KNOBS,
     Client::KNOBS,
     Filter::KNOBS,
@@ -431,6 +447,7 @@ const SECTIONS: [&[Knob<Config>]; 9] = [
     Cluster::KNOBS,
     Drain::KNOBS,
     Log::KNOBS,
+    Admin::KNOBS,
 ];
 
 /// Every knob with a key, in the order of this file.

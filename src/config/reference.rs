@@ -52,6 +52,7 @@ fn reference() -> String {
     section(&mut out, "`[cluster]`", Cluster::ABOUT, Cluster::KNOBS);
     section(&mut out, "`[drain]`", Drain::ABOUT, Drain::KNOBS);
     section(&mut out, "`[log]`", Log::ABOUT, Log::KNOBS);
+    section(&mut out, "`[admin]`", Admin::ABOUT, Admin::KNOBS);
     list::<Server>(&mut out, Server::ABOUT);
     list::<NamedScheduler>(&mut out, NamedScheduler::ABOUT);
     out

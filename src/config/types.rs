@@ -1,5 +1,8 @@
 //! Types of knobs, and the parts of a configuration that come from a project only.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 /// Kind of a push scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheduler {
@@ -37,6 +40,15 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// Address of the operators' port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// An address with a port; with port 0 the kernel chooses one.
+    Tcp(SocketAddr),
+    /// The absolute path of a unix socket.
+    Unix(PathBuf),
 }
 
 /// A time at which a function of the application runs.

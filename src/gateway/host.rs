@@ -9,7 +9,7 @@ use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_getaffinity};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::limits::{SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
+use crate::limits::{ADMIN_CONNECTIONS_MAX, SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
 
 /// Memory that one executor locks, rounded up: 504 KiB on Linux 6.14 and newer, where the rings
 /// count, 192 KiB before. glommio asks for this much, whatever the kernel charges.
@@ -17,6 +17,8 @@ const LOCKED_BYTES: u64 = 512 << 10;
 /// Descriptors of one shard: three rings and an eventfd of glommio, the epoll instance, the eventfd of the
 /// doorbell, the listener, and one to spare.
 const SHARD_FILES: usize = 8;
+/// Descriptors of the operators' port: its connections, one more to refuse it, a listener, and three of its runtime.
+const ADMIN_FILES: usize = ADMIN_CONNECTIONS_MAX + 5;
 /// Descriptors that stay free for logs, for files at the start, and for connections above the limit, which
 /// tangelo accepts to close them.
 const SPARE_FILES: usize = 64;
@@ -96,7 +98,8 @@ fn files_max(limit: Option<u64>) -> usize {
 fn reserve(config: &Config, shards: usize) -> usize {
     // A link to each server, and in a cluster one from each.
     let links = if config.rpc.listen.is_some() { 2 } else { 1 };
-    SPARE_FILES + shards * SHARD_FILES + links * config.servers.len()
+    let admin = config.admin.listen.as_ref().map_or(0, |_| ADMIN_FILES);
+    SPARE_FILES + shards * SHARD_FILES + admin + links * config.servers.len()
 }
 
 fn files_fit(limit: Option<u64>, config: &Config, shards: usize) -> Result<()> {

@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 use glommio::Placement;
 use pinning::Pinning;
 
+use crate::admin::{OperatorsPort, View};
 use crate::checked::CheckedConfig;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -115,6 +116,13 @@ impl Gateway {
             false => Pinning::none(shards),
         };
         let (seeds, shared) = self.seeds(config, shards, sockets_max)?;
+        let admin = OperatorsPort::start(View {
+            config: seeds[0].config.clone(),
+            counters: shared.counters.clone(),
+            activities: seeds.iter().map(|seed| seed.activity.clone()).collect(),
+            stop: shared.stopper.stop.clone(),
+            stands: AtomicBool::new(false),
+        });
         let activities = seeds
             .iter()
             .map(|seed| (seed.activity.clone(), seed.inbox.bell.clone()));
@@ -142,6 +150,7 @@ impl Gateway {
             reread: shared.reread,
             failure: shared.failure,
             counters: shared.counters,
+            admin,
             clients_max,
             pinning,
         };
@@ -304,6 +313,8 @@ pub struct Running {
     /// The error of the shard that stopped the gateway.
     failure: Arc<OnceLock<Error>>,
     counters: Arc<[Counters]>,
+    /// The operators' port; it closes last.
+    admin: Option<OperatorsPort>,
     /// Largest number of connected clients.
     clients_max: usize,
     /// Keeps the cores of the shards reserved.
@@ -315,7 +326,10 @@ impl Running {
     fn stands(self, starting: &Starting) -> Result<Self> {
         let _ = starting.recv();
         match self.failure.get() {
-            None => Ok(self),
+            None => {
+                self.admin.iter().for_each(OperatorsPort::announce_start);
+                Ok(self)
+            }
             Some(error) => {
                 let error = error.clone();
                 self.join()?;

@@ -125,6 +125,7 @@ impl Watch {
                 tracing::warn!("shard {shard} runs again after {ms} ms in {work}");
             }
         }
+        self.activity.set_stalled(self.ticks.is_stalled());
         if self.ticks.still == 0 {
             self.usage = self.thread.as_ref().and_then(Thread::usage);
         }
@@ -212,6 +213,11 @@ impl Ticks {
             begins,
             since: self.since(),
         }
+    }
+
+    /// Returns whether a stall was reported that has not ended.
+    fn is_stalled(&self) -> bool {
+        self.next_report > 0
     }
 
     /// Returns the time without a tick.

@@ -36,11 +36,13 @@ impl StopRequest {
         self.0.fetch_max(STOP, Ordering::AcqRel);
     }
 
-    pub(super) fn is_made(&self) -> bool {
+    /// Returns whether the process drains or stops.
+    pub fn is_made(&self) -> bool {
         self.0.load(Ordering::Acquire) != 0
     }
 
-    pub(super) fn is_drain(&self) -> bool {
+    /// Returns whether the process drains.
+    pub fn is_drain(&self) -> bool {
         self.0.load(Ordering::Acquire) == DRAIN
     }
 }

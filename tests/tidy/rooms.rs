@@ -20,6 +20,7 @@ const LEVELS: &[&[&str]] = &[
     &["checked"],
     &["net"],
     &["shard"],
+    &["admin"],
     &["gateway"],
 ];
 
@@ -33,6 +34,11 @@ const FENCES: &[(&str, &[&str])] = &[
         "crossbeam_channel",
         &["src/shard/mesh.rs", "src/net/", "src/log", "src/pool.rs"],
     ),
+    ("tokio", &["src/admin/"]),
+    ("hyper", &["src/admin/"]),
+    ("hyper_util", &["src/admin/"]),
+    ("axum", &["src/admin/"]),
+    ("prometheus_client", &["src/admin/"]),
 ];
 
 #[test]

@@ -9,7 +9,7 @@
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::thread;
@@ -114,6 +114,8 @@ pub struct Activity {
     ticks: AtomicU64,
     work: AtomicU32,
     names: OnceLock<Names>,
+    /// Written by the watchdog.
+    is_stalled: AtomicBool,
 }
 
 /// A guard: while it lives, the watchdog expects ticks.
@@ -204,6 +206,16 @@ impl Activity {
     /// Returns the id of the shard's thread; `None` before the shard started and after it ended.
     pub fn thread(&self) -> Option<i32> {
         Some(self.thread.load(Relaxed)).filter(|thread| *thread != 0)
+    }
+
+    /// Stores whether the shard has stopped ticking, as the watchdog sees it.
+    pub fn set_stalled(&self, is_stalled: bool) {
+        self.is_stalled.store(is_stalled, Relaxed);
+    }
+
+    /// Returns whether the watchdog has seen that the shard does not tick.
+    pub fn is_stalled(&self) -> bool {
+        self.is_stalled.load(Relaxed)
     }
 
     /// Returns whether the application runs on the thread.

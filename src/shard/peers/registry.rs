@@ -224,6 +224,7 @@ async fn talk(shard: &Rc<Shard>, registry: &Rc<Registry>, socket: Rc<Socket>) ->
         accepted: &accepted,
     };
     drive::read(&socket, &core.read_buffer, receiver).await;
+    core.counters().set(Counter::RegistryJoined, 0);
     writer::flush(shard, &registry.writer);
     peers.close(core, &registry.writer);
     let since: Option<Instant> = accepted.get();
@@ -259,6 +260,8 @@ impl Receiver for MasterReceiver<'_> {
         let ends = event == Some(MasterEvent::RegisterAnew);
         if event == Some(MasterEvent::Accepted) {
             self.accepted.set(Some(clock::now()));
+            core.counters().add(Counter::RegistryJoins, 1);
+            core.counters().set(Counter::RegistryJoined, 1);
         }
         let order = event.and_then(|event| peers.master_event(core, registry, event));
         if let Some(order) = order {

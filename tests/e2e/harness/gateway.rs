@@ -118,13 +118,18 @@ impl Gateway {
             let (_, after) = line.split_once("listening on ")?;
             after.split([' ', ',', '"']).next()?.parse().ok()
         });
-        let at_start = Descriptors::of(process.pid(), address.port());
-        Self {
+        let mut gateway = Self {
             process,
             address,
-            at_start,
+            at_start: None,
             _turn: turn,
+        };
+        if args.iter().any(|arg| arg.starts_with("admin.listen=")) {
+            // It is open, or a warning says that it is not.
+            gateway.wait_printed("the operators' port");
         }
+        gateway.at_start = Descriptors::of(gateway.pid(), address.port());
+        gateway
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -1,5 +1,6 @@
-//! An operator's view: the command line, signals, the log, limits, and threads that are pinned, held or idle.
+//! An operator's view: the command line, signals, the operators' port, the log, limits, and threads that are pinned, held or idle.
 
+mod admin;
 mod closes;
 mod drain;
 mod holds;

@@ -1,0 +1,136 @@
+//! The operators' port: health and metrics over HTTP.
+//!
+//! A thread of its own serves it, with a tokio runtime of one thread. It reads atomics that the shards write for
+//! themselves, so no request costs a shard anything.
+//!
+//! **Invariants**: no fault of this room ends the process or keeps a client out; nothing here waits for a shard.
+//!
+//! **Absent**: the work of a shard; glommio.
+//!
+//! **Where to start reading**: [`OperatorsPort::start`], then `serve.rs`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::middleware::map_request;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::sync::oneshot;
+
+use crate::checked::CheckedConfig;
+use crate::metrics::{self, Counter, Counters};
+use crate::shard::StopRequest;
+use crate::shard::activity::Activity;
+
+mod exposition;
+mod health;
+#[cfg(test)]
+mod reference;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use exposition::Exposition;
+
+/// The state of a gateway that the operators' port shows.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) config: Arc<CheckedConfig>,
+    /// Counters of all shards, then those of the watchdog.
+    pub(crate) counters: Arc<[Counters]>,
+    /// Activities of all shards.
+    pub(crate) activities: Vec<Arc<Activity>>,
+    pub(crate) stop: Arc<StopRequest>,
+    /// True once all shards take clients.
+    pub(crate) stands: AtomicBool,
+}
+
+/// The running operators' port. Dropping it closes the port.
+pub(crate) struct OperatorsPort {
+    view: Arc<View>,
+    /// Dropped to end the thread.
+    alive: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl OperatorsPort {
+    /// Starts the thread of the port, if the configuration has one. A failure is a warning.
+    pub(crate) fn start(view: View) -> Option<Self> {
+        let address = view.config.admin.listen.clone()?;
+        let view = Arc::new(view);
+        let router = router(&view);
+        let (alive, ended) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("admin".into())
+            .spawn(move || serve::run(&address, &router, ended));
+        match thread {
+            Ok(thread) => Some(Self {
+                view,
+                alive: Some(alive),
+                thread: Some(thread),
+            }),
+            Err(error) => {
+                tracing::warn!(%error, "admin.listen: cannot start the thread of the operators' port");
+                None
+            }
+        }
+    }
+
+    /// Announces that all shards take clients.
+    pub(crate) fn announce_start(&self) {
+        self.view.stands.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for OperatorsPort {
+    fn drop(&mut self) {
+        self.alive = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn router(view: &Arc<View>) -> Router {
+    let exposition = Arc::new(Exposition::new(view.clone()));
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .with_state(view.clone())
+        .route("/metrics", get(metrics).with_state(exposition))
+        .layer(map_request(count))
+}
+
+async fn count(request: Request) -> Request {
+    metrics::count_for_process(Counter::AdminRequests);
+    request
+}
+
+async fn livez(State(view): State<Arc<View>>) -> impl IntoResponse {
+    health::live(&view)
+}
+
+async fn readyz(State(view): State<Arc<View>>) -> impl IntoResponse {
+    health::ready(&view)
+}
+
+/// Answers in OpenMetrics where the client takes it, as a Prometheus server does, else in the older text format.
+async fn metrics(
+    State(exposition): State<Arc<Exposition>>,
+    headers: HeaderMap,
+) -> impl IntoResponse {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let text = exposition.open_metrics();
+    match accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
+        true => ([(CONTENT_TYPE, exposition::OPEN_METRICS)], text),
+        false => (
+            [(CONTENT_TYPE, exposition::PLAIN)],
+            exposition::plain(&text),
+        ),
+    }
+}

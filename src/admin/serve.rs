@@ -1,0 +1,176 @@
+//! The listening socket of the operators' port, and its connections.
+//!
+//! Each connection has one request, and its time from the first byte to the last one is bounded. So a slow or silent
+//! client keeps its place only for that time.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use axum::Router;
+use futures_lite::future;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::config::AdminAddress;
+use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_BYTES_MAX, ADMIN_REQUEST_TIMEOUT};
+use crate::metrics::{self, Counter};
+
+/// Time between two attempts to open the port.
+const RETRY: Duration = Duration::from_secs(1);
+/// Pause after a failed accept: the process has no descriptors or no memory left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that the kernel completes before they are accepted.
+const BACKLOG: i32 = 128;
+
+/// Serves the port until `ended`.
+pub(super) fn run(address: &AdminAddress, router: &Router, ended: oneshot::Receiver<()>) {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::warn!(%error, "admin.listen: cannot start the operators' port");
+            return;
+        }
+    };
+    let serve = async { accept(&open(address).await, router).await };
+    let end = async { drop(ended.await) };
+    runtime.block_on(future::or(serve, end));
+    if let AdminAddress::Unix(path) = address {
+        let _ = fs::remove_file(path);
+    }
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Opens the port, and tries for ever. The first failure is a warning.
+async fn open(address: &AdminAddress) -> Listener {
+    let mut is_first = true;
+    loop {
+        match listen(address) {
+            Ok((listener, address)) => {
+                tracing::info!("the operators' port listens on {address}");
+                return listener;
+            }
+            Err(error) if is_first => tracing::warn!(
+                "admin.listen = {}: cannot open the operators' port: {error}; tangelo serves its clients without it, \
+                 and tries again each second",
+                name(address)
+            ),
+            Err(_) => {}
+        }
+        is_first = false;
+        sleep(RETRY).await;
+    }
+}
+
+fn name(address: &AdminAddress) -> String {
+    match address {
+        AdminAddress::Tcp(address) => address.to_string(),
+        AdminAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+fn listen(address: &AdminAddress) -> io::Result<(Listener, String)> {
+    match address {
+        AdminAddress::Tcp(address) => {
+            let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&SockAddr::from(*address))?;
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            let listener = TcpListener::from_std(socket.into())?;
+            let address = listener.local_addr()?;
+            Ok((Listener::Tcp(listener), format!("http://{address}/")))
+        }
+        AdminAddress::Unix(path) => {
+            let listener = UnixListener::from_std(unix(path)?.into())?;
+            Ok((Listener::Unix(listener), name(address)))
+        }
+    }
+}
+
+/// Opens a unix socket that only this user can reach. A socket file that no process listens on is replaced.
+fn unix(path: &Path) -> io::Result<Socket> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err() {
+        fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // The mode of the socket becomes the mode of its file.
+    let file = File::from(OwnedFd::from(socket));
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    let socket = Socket::from(OwnedFd::from(file));
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Accepts connections for ever.
+async fn accept(listener: &Listener, router: &Router) {
+    let mut http = http1::Builder::new();
+    http.keep_alive(false)
+        .timer(TokioTimer::new())
+        .max_buf_size(ADMIN_HEAD_BYTES_MAX);
+    let mut connections = Connections {
+        http,
+        router,
+        open: JoinSet::new(),
+    };
+    loop {
+        let accepted = match listener {
+            Listener::Tcp(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| connections.take(stream)),
+            Listener::Unix(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| connections.take(stream)),
+        };
+        if accepted.is_err() {
+            sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+/// The open connections. Dropping them closes them.
+struct Connections<'a> {
+    http: http1::Builder,
+    router: &'a Router,
+    open: JoinSet<()>,
+}
+
+impl Connections<'_> {
+    /// Serves a connection, unless too many are open.
+    fn take(&mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        while self.open.try_join_next().is_some() {}
+        if self.open.len() >= ADMIN_CONNECTIONS_MAX {
+            metrics::count_for_process(Counter::AdminRefused);
+            return;
+        }
+        let service = TowerToHyperService::new(self.router.clone());
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        self.open.spawn(async {
+            if timeout(ADMIN_REQUEST_TIMEOUT, connection).await.is_err() {
+                metrics::count_for_process(Counter::AdminLate);
+            }
+        });
+    }
+}

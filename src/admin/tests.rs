@@ -1,0 +1,121 @@
+//! Tests of the parent.
+
+use axum::http::StatusCode;
+
+use super::*;
+use crate::config::{Config, Master};
+
+/// Makes the view of a gateway with one shard. `key` is `""`, `master` or `require_registry`.
+pub(super) fn view(key: &str) -> View {
+    let mut config = Config::default();
+    if !key.is_empty() {
+        config.master = Some(Master {
+            host: "127.0.0.1".into(),
+            port: 3005,
+            token: None,
+            info: serde_json::Map::new(),
+            env: "development".into(),
+        });
+        config.admin.require_registry = key == "require_registry";
+    }
+    View {
+        config: Arc::new(CheckedConfig::new(config).unwrap()),
+        counters: Arc::new([Counters::default(), Counters::default()]),
+        activities: vec![Arc::default()],
+        stop: Arc::default(),
+        stands: AtomicBool::new(true),
+    }
+}
+
+fn ready(view: &View) -> (u16, String) {
+    let (status, text) = health::ready(view);
+    (status.as_u16(), text)
+}
+
+#[test]
+fn a_gateway_is_ready_from_its_start_to_its_stop() {
+    let view = view("");
+    view.stands.store(false, Ordering::Release);
+    let starting = "not ready\nthe gateway is starting\n";
+    assert_eq!(ready(&view), (503, starting.into()));
+    view.stands.store(true, Ordering::Release);
+    assert_eq!(ready(&view), (200, "ready\n".into()));
+    view.stop.drain();
+    assert_eq!(
+        ready(&view),
+        (503, "not ready\nthe gateway drains\n".into())
+    );
+    view.stop.stop();
+    assert_eq!(ready(&view), (503, "not ready\nthe gateway stops\n".into()));
+    assert_eq!(health::live(&view).0, StatusCode::OK);
+}
+
+#[test]
+fn a_stalled_shard_is_neither_alive_nor_ready() {
+    let view = view("");
+    view.activities[0].set_stalled(true);
+    let stalled = "shard 0 is stalled in the gateway itself\n";
+    assert_eq!(ready(&view), (503, format!("not ready\n{stalled}")));
+    let (status, text) = health::live(&view);
+    assert_eq!(
+        (status.as_u16(), text),
+        (503, format!("not alive\n{stalled}"))
+    );
+    view.activities[0].set_stalled(false);
+    assert_eq!(ready(&view).0, 200);
+    assert_eq!(health::live(&view), (StatusCode::OK, "alive\n".into()));
+}
+
+#[test]
+fn a_gateway_that_has_joined_once_is_ready_without_its_master_unless_it_requires_the_registry() {
+    for (key, lost) in [
+        (
+            "master",
+            (200, "ready\ndegraded: the link to the master is down\n"),
+        ),
+        (
+            "require_registry",
+            (503, "not ready\nthe link to the master is down\n"),
+        ),
+    ] {
+        let view = view(key);
+        let never = "not ready\nthe gateway has not joined the cluster of its master yet\n";
+        assert_eq!(ready(&view), (503, never.into()));
+        view.counters[0].add(Counter::RegistryJoins, 1);
+        view.counters[0].set(Counter::RegistryJoined, 1);
+        assert_eq!(ready(&view), (200, "ready\n".into()));
+        view.counters[0].set(Counter::RegistryJoined, 0);
+        assert_eq!(ready(&view), (lost.0, lost.1.into()));
+    }
+}
+
+#[test]
+fn each_counter_is_a_metric_of_its_kind() {
+    let view = view("");
+    view.counters[0].add(Counter::Requests, 7);
+    view.counters[0].set(Counter::Connections, 3);
+    view.counters[1].add(Counter::Stalls, 2);
+    view.counters[0].closed(crate::error::CloseReason::Kicked);
+    let text = Exposition::new(Arc::new(view)).open_metrics();
+    for line in [
+        "tangelo_requests_total{shard=\"0\"} 7",
+        "tangelo_connections{shard=\"0\"} 3",
+        "tangelo_stalls_total 2",
+        "tangelo_connections_closed_total{reason=\"kicked\",shard=\"0\"} 1",
+        "tangelo_ready 1",
+        "# TYPE tangelo_requests counter",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+    }
+    let plain = exposition::plain(&text);
+    for line in [
+        "# TYPE tangelo_requests_total counter",
+        "# HELP tangelo_requests_total Requests received from clients.",
+        "tangelo_requests_total{shard=\"0\"} 7",
+        "# TYPE tangelo_build_info gauge",
+    ] {
+        assert!(plain.lines().any(|other| other == line), "{line}\n{plain}");
+    }
+    assert!(!plain.contains("# EOF"));
+}
