@@ -236,7 +236,7 @@ counters! {
     PoolPanics = process "pool_panics",
     /// Log lines suppressed by the limit of their kind.
     LogLinesSuppressed = process "log_lines_suppressed",
-    /// Lines for standard error or standard output dropped because the queue was full.
+    /// Lines for standard error or standard output dropped because their queue was full, or the stream did not take them.
     LogLinesDropped = process "log_lines_dropped",
     /// Requests that the operators' port has answered.
     AdminRequests = process "admin_requests",
@@ -307,7 +307,12 @@ pub fn of_process() -> &'static Counters {
 
 /// Adds one to a counter of the process, from any thread.
 pub fn count_for_process(counter: Counter) {
-    PROCESS.counts[counter as usize].fetch_add(1, Relaxed);
+    count_for_process_by(counter, 1);
+}
+
+/// Adds to a counter of the process, from any thread.
+pub fn count_for_process_by(counter: Counter, n: u64) {
+    PROCESS.counts[counter as usize].fetch_add(n, Relaxed);
 }
 
 /// Returns all counters that are not zero, added up over `shards`: `name=value name=value …`.

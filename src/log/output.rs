@@ -158,8 +158,7 @@ struct Thread<W> {
 }
 
 impl<W: Write> Thread<W> {
-    /// Runs until the stop, then until the queue is empty. It ignores errors of the stream, because it
-    /// has nowhere to report them.
+    /// Runs until the stop, then until the queue is empty.
     fn run(mut self) {
         let mut window_end = never();
         loop {
@@ -187,9 +186,7 @@ impl<W: Write> Thread<W> {
                 self.window_began = Some(now());
                 window_end = after(window);
             }
-            self.notice_dropped();
-            let _ = self.out.write_all(&self.batch);
-            self.batch.clear();
+            self.write_batch();
             if is_last {
                 let _ = self.out.flush();
                 return;
@@ -236,19 +233,34 @@ impl<W: Write> Thread<W> {
         self.samples.clear();
     }
 
-    /// Writes a line with the number of dropped lines.
-    fn notice_dropped(&mut self) {
-        let total = self.dropped.load(Ordering::Relaxed);
-        let lines = total - self.dropped_told;
-        if lines == 0 {
-            return;
+    /// Writes the batch, and how many lines were dropped before it. The lines that the stream does not take, as on a full
+    /// disk, are dropped lines too: there is nowhere else to report them.
+    fn write_batch(&mut self) {
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        if dropped > self.dropped_told {
+            let notice = self.dropped_notice(dropped - self.dropped_told);
+            self.batch.extend_from_slice(notice.as_bytes());
         }
-        self.dropped_told = total;
-        let message =
-            format!("{lines} log lines dropped, because the reader of this stream is too slow");
+        match self.out.write_all(&self.batch) {
+            Ok(()) => self.dropped_told = dropped,
+            Err(_) => {
+                let ends = memchr::memchr_iter(b'\n', &self.batch).count() as u64;
+                let notices = u64::from(dropped > self.dropped_told);
+                let lines = ends.saturating_sub(notices);
+                self.dropped.fetch_add(lines, Ordering::Relaxed);
+                metrics::count_for_process_by(Counter::LogLinesDropped, lines);
+            }
+        }
+        self.batch.clear();
+    }
+
+    /// Returns a line with the number of dropped lines.
+    fn dropped_notice(&self, lines: u64) -> String {
+        let message = format!(
+            "{lines} log lines dropped, because this stream did not take them in time or at all"
+        );
         let members = [("dropped", lines.into())];
-        let line = line(self.format, Level::WARN, TARGET, &message, members);
-        self.batch.extend_from_slice(line.as_bytes());
+        line(self.format, Level::WARN, TARGET, &message, members)
     }
 }
 
@@ -260,6 +272,8 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use crossbeam_channel::TryRecvError;
 
     use super::*;
@@ -307,7 +321,7 @@ mod tests {
         let text = String::from_utf8(writes.recv().unwrap()).unwrap();
         assert!(text.starts_with("0\n1\n2\n3\n"), "{text}");
         assert!(
-            text.contains(": 6 log lines dropped, because the reader"),
+            text.contains(": 6 log lines dropped, because this stream"),
             "{text}"
         );
         write(&lines, "last\n");
@@ -316,6 +330,51 @@ mod tests {
             b"last\n",
             "the log reports the lost lines once"
         );
+    }
+
+    /// Takes no bytes while the disk is full.
+    struct Disk {
+        is_full: Arc<AtomicBool>,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let is_full = self.is_full.load(Ordering::SeqCst);
+            let _ = self
+                .written
+                .send(if is_full { Vec::new() } else { bytes.to_vec() });
+            match is_full {
+                true => Err(io::ErrorKind::StorageFull.into()),
+                false => Ok(bytes.len()),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_do_not_fit_on_the_disk_are_reported_when_there_is_room() {
+        let is_full = Arc::new(AtomicBool::new(true));
+        let (written, writes) = bounded(100);
+        let disk = Disk {
+            is_full: is_full.clone(),
+            written,
+        };
+        let (lines, _writer) = Writer::start(disk, LogFormat::Text, 4, None).unwrap();
+        for line in ["one\n", "two\n", "three\n"] {
+            write(&lines, line);
+            assert_eq!(writes.recv().unwrap(), b"", "nothing is written");
+        }
+        is_full.store(false, Ordering::SeqCst);
+        write(&lines, "four\n");
+        let text = String::from_utf8(writes.recv().unwrap()).unwrap();
+        assert!(text.starts_with("four\n"), "{text}");
+        assert!(text.contains(": 3 log lines dropped, because"), "{text}");
+        write(&lines, "five\n");
+        assert_eq!(writes.recv().unwrap(), b"five\n");
     }
 
     #[test]

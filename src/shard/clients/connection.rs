@@ -624,8 +624,10 @@ pub(super) fn end(shard: &Rc<Shard>, sid: Sid, reason: CloseReason) {
 
 /// Logs that a client is closed because the number of connections has reached its bound.
 pub(in crate::shard) fn refused_for_number(address: &str) {
+    let reason = CloseReason::MaxConnections.name();
     tracing::warn!(
         address,
+        reason,
         "the server has reached the max connections: a client is refused; raise \
          client.max_connections or the file limit"
     );
@@ -633,5 +635,6 @@ pub(in crate::shard) fn refused_for_number(address: &str) {
 
 /// Logs that a client is closed because of a blacklist.
 pub(in crate::shard) fn refused_for_address(address: &str) {
-    tracing::info!(address, "a client on the blacklist is refused");
+    let reason = CloseReason::Blacklisted.name();
+    tracing::info!(address, reason, "a client on the blacklist is refused");
 }
