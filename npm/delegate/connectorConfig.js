@@ -7,6 +7,7 @@ class ConnectorConfigs {
     this.types = types;
     this.running = types; // those that the current block is for
     this.byType = new Map();
+    this.loaded = new Map(); // by type
   }
 
   // Returns a block of `app.configure` that sets what it sets for these types.
@@ -27,8 +28,13 @@ class ConnectorConfigs {
     this.running.forEach((type) => this.byType.set(type, config));
   }
 
+  // Takes what a frontend gives to the component. As in the framework, the first one counts, and more than `set`.
+  load(config) {
+    this.running.forEach((type) => this.loaded.has(type) || this.loaded.set(type, config));
+  }
+
   get(type) {
-    return this.byType.get(type);
+    return this.loaded.get(type) || this.byType.get(type);
   }
 }
 
@@ -60,7 +66,14 @@ async function blacklist(config) {
   if (!Array.isArray(list)) {
     throw new Error('connector blacklist is not array');
   }
-  return list.map((expression) => new RegExp(expression).source);
+  return list.map(text);
+}
+
+// Returns an expression as a text, with those of its flags that matter for one search in an address.
+function text(expression) {
+  const { source, flags, sticky } = new RegExp(expression);
+  const kept = flags.replace(/[^ims]/g, '');
+  return kept || sticky ? `${sticky ? '^' : ''}(?${kept}:${source})` : source;
 }
 
 module.exports = { ConnectorConfigs, answerHandshake, blacklist };

@@ -40,6 +40,17 @@ module.exports = function install(framework, types) {
     return set.apply(this, args);
   };
 
+  // A frontend's code may give the configuration to the component itself, which counts then. It must not listen here.
+  const { load } = application;
+  application.load = function (...args) {
+    const [component, config] = typeof args[0] === 'string' ? args.slice(1) : args;
+    if (component !== framework.connector) {
+      return load.apply(this, args);
+    }
+    configs.load(config || {});
+    return undefined;
+  };
+
   const { create } = server;
   server.create = function (...args) {
     const made = create.apply(this, args);

@@ -12,6 +12,9 @@ assert.throws(configs.blockFor(['entry'], () => { throw new Error('no'); }), /no
 assert.deepStrictEqual([configs.get('connector'), configs.get('gate'), configs.get('entry')], ['all', 'gate', undefined]);
 configs.set('last');
 assert.deepStrictEqual([configs.get('connector'), configs.get('gate')], ['last', 'last']);
+configs.blockFor(['gate'], () => ['first', 'second'].forEach((config) => configs.load(config)))();
+configs.set('later');
+assert.deepStrictEqual([configs.get('connector'), configs.get('gate')], ['later', 'first']);
 
 const message = { sys: { type: 'a', version: '1' }, user: 7 };
 const socket = { id: 3 };
@@ -33,8 +36,9 @@ async function check() {
   await assert.rejects(thrown, /boom/);
 
   assert.deepStrictEqual(await blacklist({}), []);
-  const list = ['^10\\.', /a\/b/, 1];
-  assert.deepStrictEqual(await blacklist({ blacklistFun: (cb) => cb(null, list) }), ['^10\\.', 'a\\/b', '1']);
+  const list = ['^10\\.', /a\/b/, 1, /fe80|::A/gi, /x$/my, /a|b/y];
+  const texts = ['^10\\.', 'a\\/b', '1', '(?i:fe80|::A)', '^(?m:x$)', '^(?:a|b)'];
+  assert.deepStrictEqual(await blacklist({ blacklistFun: (cb) => cb(null, list) }), texts);
   for (const found of ['text', null, ['(']]) {
     await assert.rejects(blacklist({ blacklistFun: (cb) => cb(null, found) }));
   }

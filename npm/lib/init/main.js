@@ -4,6 +4,7 @@
 const fs = require('fs');
 const path = require('path');
 const { isDeepStrictEqual } = require('util');
+const { findBinary } = require('../binary');
 const { FOLDER, settingsName } = require('../settingsFile');
 const { Changes } = require('./changes');
 const { environments, frontendTypes, isFrontend, words } = require('./cluster');
@@ -69,7 +70,8 @@ function frontendsOf(project, { env, types }) {
     const entries = types[type].filter(isFrontend);
     const found = record(project, words(env, type, entries[0]));
     const asks = Object.entries(found.routes).some(([to, { strategy }]) => to !== type && !strategy);
-    const hasCode = asks || ownCode(project.base, type).length > 0 || askedFunctions(found).length > 0;
+    const hasCode = asks || ownCode(project.base, type).length > 0 || askedFunctions(found).length > 0
+      || found.plugins.length > 0;
     const delegate = hasCode ? delegateOf(types, type) : undefined;
     return { type, env, entries, delegate, record: found, project };
   });
@@ -173,8 +175,20 @@ function tell(project, notes, changes, { check }) {
   for (const file of changes.files) console.log(`${verb} ${nameOf(project, file)}`);
   if (changes.areLeft && !check) console.log('the files of the project are unchanged; init --write changes them');
   if (!changes.areLeft && changes.files.size === 0) console.log('nothing to change');
+  const missing = missingBinary();
+  if (missing) console.log(`this machine cannot start tangelo yet: ${missing}`);
   if (!isInstalled(project)) {
     console.log(`tangelo is not installed in the project, so its servers cannot start: run npm install ${FILE} in ${root}`);
+  }
+}
+
+/** Returns the reason why the launcher finds no binary here. */
+function missingBinary() {
+  try {
+    findBinary();
+    return undefined;
+  } catch (error) {
+    return error.message;
   }
 }
 

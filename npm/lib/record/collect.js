@@ -36,6 +36,11 @@ const { tryRoutes } = require('./routes');
  */
 async function collect(app, framework, task, places) {
   const loaded = [...places.components];
+  if (places.connector) {
+    // It counts more than what the project sets.
+    app.set('connectorConfig', places.connector.config);
+    places.named.set('set connectorConfig', places.connector.place);
+  }
   const settings = {};
   for (const [name, value] of Object.entries(app.settings)) {
     if (name.endsWith('Config') && value) settings[name] = describe(value);

@@ -40,7 +40,7 @@ function replaceCreateApp(framework) {
   const create = framework.createApp;
   framework.createApp = function (...args) {
     const app = create.apply(this, args);
-    const places = watch(app, task.root);
+    const places = watch(app, task.root, framework.connector || framework.components.connector);
     const start = () => {
       // The rest of the script may still configure something.
       setImmediate(() => collect(app, framework, task, places).then(finish, fail));

@@ -83,7 +83,21 @@ fn all_code_moves(dialect: Dialect) {
     println!("{genuine:#?}");
     project.stop(master);
     project.install();
-    println!("{}", project.tangelo(&["init", "--write"]));
+    let init = "npx --no-install tangelo init --write";
+    let printed = project.run("env", &["TANGELO_BIN=/nowhere", "sh", "-c", init]);
+    println!("{printed}");
+    // The component of Pomelo's connector gets its configuration itself.
+    let place = match dialect {
+        Dialect::Pomelo => "app.js:20",
+        Dialect::Pinus => "app.js:22",
+    };
+    for line in [
+        format!("done     {place}: handshake runs in the delegate"),
+        ": this plugin runs in the delegate".into(),
+        "this machine cannot start tangelo yet: TANGELO_BIN = /nowhere: there is no program".into(),
+    ] {
+        assert!(printed.contains(&line), "{line:?} is missing");
+    }
     let _master = project.start_all();
     assert_eq!(play(&project), genuine);
     assert!(project.scripts() == scripts, "a script has changed");

@@ -255,7 +255,8 @@ impl Project {
         }
     }
 
-    fn run(&self, program: &str, args: &[&str]) -> String {
+    /// Runs a program in the folder of the project; it must succeed. Returns its output.
+    pub(super) fn run(&self, program: &str, args: &[&str]) -> String {
         run(&self.root, program, args)
     }
 

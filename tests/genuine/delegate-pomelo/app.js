@@ -15,7 +15,9 @@ const app = pomelo.createApp();
 app.set('name', 'tangelo-delegate');
 
 app.configure('development', 'connector', () => {
-  app.set('connectorConfig', {
+  // The component gets its own, and not what is set.
+  app.set('connectorConfig', { connector: pomelo.connectors.mqttconnector, checkClient: () => false });
+  app.load(pomelo.connector, {
     connector: pomelo.connectors.hybridconnector,
     useHostFilter: true,
     blacklistFun,

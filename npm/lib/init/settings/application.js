@@ -33,7 +33,7 @@ function application(toml, { type, delegate, record, project }, notes) {
     if (HOOKS[hook]) notes.ask(HOOKS[hook], placeOf(record, `set ${hook}`));
   }
   for (const plugin of record.plugins) {
-    notes.ask(`${plugin}: this plugin runs in the other servers and in the delegate, not in the frontend`);
+    notes.done(`${plugin}: this plugin runs in the delegate, whose app.event tells it of sessions`);
   }
   for (const component of record.components) {
     notes.ask(`${component}: this component runs in the other servers and in the delegate, not in the frontend`);
