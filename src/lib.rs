@@ -97,6 +97,8 @@ pub mod shard;
 mod shard;
 
 pub use config::Config;
+#[cfg(feature = "internals")]
+pub use error::CloseReason;
 pub use error::{Error, Result};
 #[cfg(feature = "runtime")]
 #[doc(hidden)]
