@@ -104,4 +104,4 @@ pub use error::{Error, Result};
 #[doc(hidden)]
 pub use gateway::main;
 #[cfg(feature = "runtime")]
-pub use gateway::{Gateway, Running, Stopper, memory};
+pub use gateway::{Gateway, Program, Running, Stopper, memory};

@@ -27,6 +27,11 @@ pub(crate) trait Kind<T>: fmt::Display {
     /// Returns the value as `tangelo.toml` has it.
     fn show(&self, value: &T) -> String;
 
+    /// Returns the value as the right side of a line of TOML, or `None` for a knob without a value.
+    fn toml(&self, value: &T) -> Option<String> {
+        Some(self.show(value))
+    }
+
     /// Checks a value that does not come from a file or a flag.
     fn check(&self, value: &T) -> Result<(), ValueError> {
         match self.admits(value) {
@@ -47,6 +52,11 @@ fn quoted(value: impl fmt::Display) -> String {
     format!("\"{value}\"")
 }
 
+/// Returns a text as TOML has it.
+pub(super) fn toml_text(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
 /// A knob that may be left out.
 impl<T, K: Kind<T>> Kind<Option<T>> for K {
     fn parse(&self, raw: RawValue<'_>) -> Option<Option<T>> {
@@ -61,6 +71,10 @@ impl<T, K: Kind<T>> Kind<Option<T>> for K {
         value
             .as_ref()
             .map_or_else(|| "none".into(), |value| K::show(self, value))
+    }
+
+    fn toml(&self, value: &Option<T>) -> Option<String> {
+        value.as_ref().and_then(|value| K::toml(self, value))
     }
 }
 
@@ -104,6 +118,10 @@ impl Kind<String> for Text {
     fn show(&self, value: &String) -> String {
         format!("{value:?}")
     }
+
+    fn toml(&self, value: &String) -> Option<String> {
+        Some(toml_text(value))
+    }
 }
 
 /// Name of an HTTP header.
@@ -129,6 +147,10 @@ impl Kind<String> for HeaderName {
     fn show(&self, value: &String) -> String {
         Text.show(value)
     }
+
+    fn toml(&self, value: &String) -> Option<String> {
+        Text.toml(value)
+    }
 }
 
 /// Path of a URL.
@@ -153,6 +175,10 @@ impl Kind<String> for UrlPath {
     fn show(&self, value: &String) -> String {
         Text.show(value)
     }
+
+    fn toml(&self, value: &String) -> Option<String> {
+        Text.toml(value)
+    }
 }
 
 /// Path of a file or a folder.
@@ -175,6 +201,10 @@ impl Kind<PathBuf> for FilePath {
 
     fn show(&self, value: &PathBuf) -> String {
         format!("{value:?}")
+    }
+
+    fn toml(&self, value: &PathBuf) -> Option<String> {
+        Some(toml_text(&value.to_string_lossy()))
     }
 }
 
@@ -202,6 +232,10 @@ impl Kind<Vec<String>> for Texts {
             false => format!("{value:?}"),
         }
     }
+
+    fn toml(&self, value: &Vec<String>) -> Option<String> {
+        Some(toml::Value::from(value.clone()).to_string())
+    }
 }
 
 /// The strategies of `[route]`, by server type: [`read_strategy`](super::read_strategy) reads each.
@@ -223,6 +257,14 @@ impl Kind<BTreeMap<String, String>> for Strategies {
             true => "none".into(),
             false => format!("{value:?}"),
         }
+    }
+
+    fn toml(&self, value: &BTreeMap<String, String>) -> Option<String> {
+        let strategy = |(server_type, strategy): (&String, &String)| {
+            format!("{} = {}", toml_text(server_type), toml_text(strategy))
+        };
+        let strategies: Vec<String> = value.iter().map(strategy).collect();
+        Some(format!("{{ {} }}", strategies.join(", ")))
     }
 }
 

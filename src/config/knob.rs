@@ -67,6 +67,8 @@ macro_rules! knobs {
                 key: concat!($prefix, key!($field $($key)?)),
                 check_value: |$owner| $kind.check(&$place.$field),
                 read_value: |$owner, raw| $kind.read(raw, &mut $place.$field),
+                show_value: |$owner| $kind.show(&$place.$field),
+                toml_value: |$owner| $kind.toml(&$place.$field),
                 #[cfg(test)]
                 doc: &[$($doc),*],
                 #[cfg(test)]
@@ -98,6 +100,8 @@ pub(crate) struct Knob<Owner: 'static> {
     pub(crate) key: &'static str,
     pub(super) check_value: fn(&Owner) -> Result<(), ValueError>,
     pub(super) read_value: fn(&mut Owner, RawValue<'_>) -> Result<(), ValueError>,
+    pub(super) show_value: fn(&Owner) -> String,
+    pub(super) toml_value: fn(&Owner) -> Option<String>,
     /// Documentation, line by line.
     #[cfg(test)]
     pub(super) doc: &'static [&'static str],
@@ -115,6 +119,16 @@ impl<Owner> Knob<Owner> {
     /// Checks the value that a configuration has.
     pub(crate) fn check(&self, owner: &Owner) -> Result<(), ValueError> {
         (self.check_value)(owner).map_err(|error| error.under(self.key))
+    }
+
+    /// Returns the value that a configuration has, as `tangelo.toml` has it; `none` for a key without a value.
+    pub(crate) fn show(&self, owner: &Owner) -> String {
+        (self.show_value)(owner)
+    }
+
+    /// Returns the value that a configuration has, as the right side of a line of TOML; `None` without a value.
+    pub(crate) fn toml(&self, owner: &Owner) -> Option<String> {
+        (self.toml_value)(owner)
     }
 
     /// Reads a written value into a configuration. A wrong one changes nothing.

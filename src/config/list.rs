@@ -78,6 +78,20 @@ impl<S: Section> Kind<Vec<S>> for ListOf<S> {
         }
     }
 
+    /// A list of inline tables, one a line.
+    fn toml(&self, value: &Vec<S>) -> Option<String> {
+        let table = |section: &S| {
+            let entry = |knob: &Knob<S>| Some(format!("{} = {}", knob.key, knob.toml(section)?));
+            let entries: Vec<String> = S::KEYS.iter().filter_map(entry).collect();
+            format!("  {{ {} }},\n", entries.join(", "))
+        };
+        let tables: String = value.iter().map(table).collect();
+        Some(match tables.is_empty() {
+            true => "[]".into(),
+            false => format!("[\n{tables}]"),
+        })
+    }
+
     fn admits(&self, value: &Vec<S>) -> bool {
         value.len() <= self.max
     }

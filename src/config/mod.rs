@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 #[cfg(feature = "runtime")]
+pub(crate) mod effective;
+#[cfg(feature = "runtime")]
 mod kinds;
 mod knob;
 #[cfg(feature = "runtime")]
@@ -23,7 +25,9 @@ mod types;
 mod value;
 
 pub use crate::dialect::Dialect;
-pub use types::{AdminAddress, Cron, DuplicateLogin, LogFormat, Master, RpcAllow, Scheduler};
+pub use types::{
+    AdminAddress, Cron, DuplicateLogin, LogFormat, Master, RpcAllow, Scheduler, Sources,
+};
 
 #[cfg(feature = "runtime")]
 use kinds::*;
@@ -163,6 +167,8 @@ knobs! {
         /// Mistakes in the project's files that do not prevent a start. The gateway logs each of them as
         /// a warning when it starts.
         warnings: Vec<String> = Vec::new();
+        /// The files and flags that this configuration comes from.
+        sources: Sources = Sources::default();
     }
 }
 

@@ -1,5 +1,6 @@
 //! Types of knobs, and the parts of a configuration that come from a project only.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -60,6 +61,26 @@ pub struct Cron {
     pub time: String,
     /// Name of the function, `service.method`, as in [`Router::cron`](crate::handler::Router::cron).
     pub action: String,
+}
+
+/// The origin of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sources {
+    /// The command line of a master, files and flags, in the order in which they were read.
+    pub read: Vec<String>,
+    /// The place of each key that a file or a flag has set.
+    pub places: BTreeMap<String, String>,
+}
+
+impl Sources {
+    /// Returns the place that has set a key, or a part of its value.
+    pub(crate) fn place(&self, key: &str) -> Option<&str> {
+        let parts = format!("{key}.");
+        let has_set = |(place_key, _): &(&String, &String)| {
+            *place_key == key || place_key.starts_with(&parts)
+        };
+        self.places.iter().find(has_set).map(|(_, place)| &**place)
+    }
 }
 
 /// The master of a cluster, and the description of this server that it gets.

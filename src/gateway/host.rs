@@ -34,12 +34,43 @@ pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
 /// Raises the soft limits and checks that the machine has enough for `config`.
 pub(super) fn check(config: &Config, shards: usize) -> Result<()> {
-    let (files, memory) = (raise(Resource::Nofile), raise(Resource::Memlock));
-    files_fit(files, config, shards)?;
-    if let Some(text) = few_clients(files, config, shards) {
+    let limits = Limits::raise();
+    limits.check_files(config, shards)?;
+    if let Some(text) = limits.few_clients(config, shards) {
         tracing::warn!("{text}");
     }
-    memory_fits(memory, is_exempt(), shards)
+    limits.check_memory(shards)
+}
+
+/// The limits of this process; `None` is unlimited.
+pub(super) struct Limits {
+    files: Option<u64>,
+    memory: Option<u64>,
+}
+
+impl Limits {
+    /// Raises the soft limits to the hard ones.
+    pub(super) fn raise() -> Self {
+        Self {
+            files: raise(Resource::Nofile),
+            memory: raise(Resource::Memlock),
+        }
+    }
+
+    /// Checks that the file limit is enough.
+    pub(super) fn check_files(&self, config: &Config, shards: usize) -> Result<()> {
+        files_fit(self.files, config, shards)
+    }
+
+    /// Returns a warning when the file limit leaves few clients.
+    pub(super) fn few_clients(&self, config: &Config, shards: usize) -> Option<String> {
+        few_clients(self.files, config, shards)
+    }
+
+    /// Checks that the shards can lock enough memory.
+    pub(super) fn check_memory(&self, shards: usize) -> Result<()> {
+        memory_fits(self.memory, is_exempt(), shards)
+    }
 }
 
 /// Returns the number of shards: as configured, else one per available core.

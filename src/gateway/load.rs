@@ -10,15 +10,15 @@
 //! `tangelo.toml` do not count, and flags for them are an error.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
 use toml::de::DeTable;
 
+use super::check;
 use crate::checked::CheckedConfig;
-use crate::config::{Config, LogFormat, ValueError};
+use crate::config::{self, Config, LogFormat, Sources, ValueError};
 use crate::error::Error;
 
 mod args;
@@ -29,7 +29,7 @@ mod framework;
 mod launch;
 mod project;
 
-use args::Args;
+use args::{Options, Wish};
 use assign::{File, Flag, Places};
 use framework::Framework;
 use launch::Launch;
@@ -46,55 +46,177 @@ impl Config {
             file: Some(File::read(path.as_ref())?),
             flags: Vec::new(),
         }
-        .config()
+        .load()
+        .into_result()
     }
 
-    /// Reads the command line of this process, which has the flags of the binary: `--config`, `--app-dir`,
-    /// `--listen`, `--shards`, `--set` and so on. `--help` and a wrong flag end the process, as in other
-    /// programs.
+    /// Reads the command line of this process, which has the commands and flags of the binary: `--config`,
+    /// `--app-dir`, `--listen`, `--shards`, `--set` and so on. `--help`, a wrong flag, and each command but `run` end the
+    /// process, as in other programs. The help has the name of the program's file.
     pub fn from_args() -> Result<Self> {
-        from_args(std::env::args_os()).map_err(|error| match error {
-            ArgsError::Usage(usage) => usage.exit(),
-            ArgsError::Config(error) => error,
-        })
+        Self::from_args_of(&Program::default())
+    }
+
+    /// Reads the command line as [`Config::from_args`] does, for a program with a name and a version of its own.
+    ///
+    /// ```no_run
+    /// let program = tangelo::Program {
+    ///     name: env!("CARGO_PKG_NAME").into(),
+    ///     version: env!("CARGO_PKG_VERSION").into(),
+    ///     about: "The gate of our game".into(),
+    /// };
+    /// let config = tangelo::Config::from_args_of(&program);
+    /// ```
+    pub fn from_args_of(program: &Program) -> Result<Self> {
+        let line = CommandLine::read(program, std::env::args_os());
+        let line = line.unwrap_or_else(|usage| usage.exit());
+        match line.wish {
+            Wish::Run => line.load().into_result(),
+            Wish::Check => {
+                let Loaded { config, problems } = line.load();
+                std::process::exit(check::run(&config, problems))
+            }
+            Wish::Config => {
+                let config = line.load().into_result()?;
+                print(&config::effective::toml(&config));
+            }
+            Wish::Completions(shell) => {
+                let mut script = Vec::new();
+                let mut command = args::command(program);
+                clap_complete::generate(shell, &mut command, &*program.name, &mut script);
+                print(&String::from_utf8_lossy(&script));
+            }
+        }
     }
 }
 
-/// Reads the command line, program name first, and the files it names.
-pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Config, ArgsError> {
-    let args = Args::try_parse_from(args)?;
-    let launch = args.launch()?;
-    let file = args.config.as_deref().map(File::read).transpose()?;
-    let flags = args.flags()?;
-    if launch.is_some() {
-        let says_who = |flag: &&Flag| ["id", "server_type", "env"].contains(&flag.key.as_str());
-        if let Some(Flag { name, .. }) = flags.iter().find(says_who) {
-            let what = "not allowed together with key=value words, which set it themselves";
-            return Err(Error::Config(format!("{name}: {what}")).into());
+/// Writes a text to standard output and ends the process.
+fn print(text: &str) -> ! {
+    let written = io::stdout().write_all(text.as_bytes());
+    std::process::exit(written.is_err().into())
+}
+
+/// The name and the version of a program, as its `--help` and `--version` show them.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// One sentence about it; may be empty.
+    pub about: String,
+}
+
+impl Default for Program {
+    /// The file of this process, and the version of tangelo.
+    fn default() -> Self {
+        let file = std::env::args_os().next().map(PathBuf::from);
+        let name = file.as_deref().and_then(Path::file_name);
+        let name = name.map_or_else(|| "tangelo".into(), |name| name.to_string_lossy());
+        Self {
+            name: name.into_owned(),
+            version: concat!("(tangelo ", env!("CARGO_PKG_VERSION"), ")").into(),
+            about: String::new(),
         }
     }
-    Ok(Layers {
-        launch,
-        file,
-        flags,
+}
+
+/// Reads a command line that runs a gateway, program name first, and the files it names. Tests call this.
+#[cfg(feature = "internals")]
+pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Config> {
+    let line = CommandLine::read(&Program::default(), args);
+    let line = line.map_err(|usage| Error::Config(usage.to_string()))?;
+    line.load().into_result()
+}
+
+/// A command line.
+struct CommandLine {
+    wish: Wish,
+    options: Options,
+    launch: Option<Launch>,
+}
+
+impl CommandLine {
+    fn read(
+        program: &Program,
+        args: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, clap::Error> {
+        let (wish, options) = args::parse(program, args)?;
+        let launch = match wish {
+            Wish::Completions(_) => None,
+            _ => options.launch(program)?,
+        };
+        Ok(Self {
+            wish,
+            options,
+            launch,
+        })
     }
-    .config()?)
+
+    /// Reads the files that it names.
+    fn load(self) -> Loaded {
+        let file = self.options.file().map(File::read).transpose();
+        let layers = file.and_then(|file| {
+            let flags = self.options.flags()?;
+            if self.launch.is_some() {
+                let says_who =
+                    |flag: &&Flag| ["id", "server_type", "env"].contains(&flag.key.as_str());
+                if let Some(Flag { name, .. }) = flags.iter().find(says_who) {
+                    let what = "not allowed together with key=value words, which set it themselves";
+                    return Err(Error::Config(format!("{name}: {what}")));
+                }
+            }
+            Ok(Layers {
+                launch: self.launch,
+                file,
+                flags,
+            })
+        });
+        match layers {
+            Ok(layers) => layers.load(),
+            Err(error) => Loaded {
+                config: Config::default(),
+                problems: vec![error],
+            },
+        }
+    }
+}
+
+/// A configuration, as far as its files can be read.
+pub(super) struct Loaded {
+    pub(super) config: Config,
+    /// The errors of files, keys and values, in their order.
+    pub(super) problems: Vec<Error>,
+}
+
+impl Loaded {
+    /// Returns the configuration, or its first error.
+    fn into_result(self) -> Result<Config> {
+        self.problems
+            .into_iter()
+            .next()
+            .map_or(Ok(self.config), Err)
+    }
 }
 
 /// Reads `log.format` alone, from a command line whose configuration has an error: the error is written in
 /// this format. Returns the default if the key cannot be read either.
 pub fn log_format(args: impl IntoIterator<Item = OsString>) -> LogFormat {
     let mut config = Config::default();
-    let Ok(mut args) = Args::try_parse_from(args) else {
+    let Ok((_, mut options)) = args::parse(&Program::default(), args) else {
         return config.log.format;
     };
-    args.set.retain(|text| text.contains('='));
-    let in_file = args.config.as_deref().and_then(log_format_in);
-    let in_file = in_file.map(|format| format!("{LOG_FORMAT}={format}"));
-    args.set.splice(..0, in_file);
-    for flag in args.flags().unwrap_or_default() {
+    options.keep_readable();
+    let in_file = options.file().and_then(log_format_in);
+    let in_file = in_file.map(|format| Flag {
+        name: String::new(),
+        key: LOG_FORMAT.into(),
+        value: format,
+    });
+    let flags = options.flags().unwrap_or_default();
+    for flag in in_file.into_iter().chain(flags) {
         if flag.key == LOG_FORMAT {
-            let _ = flag.apply(&mut config, &mut Places::default());
+            flag.apply(&mut config, &mut Places::default());
         }
     }
     config.log.format
@@ -110,38 +232,8 @@ fn log_format_in(file: &Path) -> Option<String> {
     format.get_ref().as_str().map(str::to_owned)
 }
 
-/// A command line without a usable configuration.
-#[derive(Debug)]
-pub enum ArgsError {
-    /// A request for help or for the version, or a wrong flag. `exit()` prints the text and ends the process
-    /// with the right code.
-    Usage(clap::Error),
-    /// A wrong value or file.
-    Config(Error),
-}
-
-impl From<clap::Error> for ArgsError {
-    fn from(error: clap::Error) -> Self {
-        Self::Usage(error)
-    }
-}
-
-impl From<Error> for ArgsError {
-    fn from(error: Error) -> Self {
-        Self::Config(error)
-    }
-}
-
-impl fmt::Display for ArgsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usage(error) => error.fmt(f),
-            Self::Config(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for ArgsError {}
+/// Name of the words of a master among the sources of a configuration.
+const COMMAND_LINE: &str = "the command line of a master";
 
 /// Everything on top of the defaults and the project.
 struct Layers {
@@ -151,28 +243,56 @@ struct Layers {
 }
 
 impl Layers {
-    fn config(&self) -> Result<Config> {
+    fn load(&self) -> Loaded {
         let mut config = Config::default();
         if let Some(launch) = &self.launch {
             config.app_dir = launch.app_dir();
             config.env = launch.node_env.clone().unwrap_or(config.env);
         }
         let mut places = Places::default();
-        self.apply(&mut config, &mut places)?;
-        match config.app_dir.take() {
-            Some(app_dir) => config = self.project(config, app_dir, &places)?,
-            None if self.launch.is_some() => {
-                return Err(Error::Config(
-                    "the command line names no project; put its main script before the key=value words, \
-                     as in game/app.js id=connector-1, or name its folder with --app-dir"
-                        .into(),
-                ));
-            }
-            None => {}
+        self.apply(&mut config, &mut places);
+        let mut problems = places.take_problems();
+        let project = match config.app_dir.take() {
+            Some(app_dir) => self.project(config.clone(), app_dir, &places),
+            None if self.launch.is_some() => Err(Error::Config(
+                "the command line names no project; put its main script before the key=value words, \
+                 as in game/app.js id=connector-1, or name its folder with --app-dir"
+                    .into(),
+            )),
+            None => Ok(config.clone()),
+        };
+        match project {
+            Ok(complete) => config = complete,
+            Err(error) => problems.push(error),
         }
         config.embedded = self.file.is_none() && config.app_dir.is_none();
-        CheckedConfig::new(config.clone()).map_err(|error| places.locate(&error))?;
-        Ok(config)
+        if problems.is_empty()
+            && let Err(error) = CheckedConfig::new(config.clone())
+        {
+            problems.push(places.locate(&error));
+        }
+        config.sources = self.sources(config.sources.read, &places);
+        Loaded { config, problems }
+    }
+
+    /// Returns the sources of the configuration, with the files of the project that were found.
+    fn sources(&self, project: Vec<String>, places: &Places) -> Sources {
+        let launch = self.launch.as_ref();
+        let launch = launch.map(|_| COMMAND_LINE.to_owned());
+        let node_env = self.launch.as_ref().and_then(|it| it.node_env.as_ref());
+        let node_env = node_env.map(|value| format!("NODE_ENV={value}"));
+        let file = self.file.iter().map(|file| file.path.display().to_string());
+        let flags = self.flags.iter().map(|flag| flag.name.clone());
+        let read = launch.into_iter().chain(node_env).chain(project);
+        let mut places = places.texts();
+        if self.launch.is_some() {
+            let by_words = ["id", "server_type", "env"];
+            places.extend(by_words.map(|key| (key.into(), COMMAND_LINE.into())));
+        }
+        Sources {
+            read: read.chain(file).chain(flags).collect(),
+            places,
+        }
     }
 
     /// Reads the project and the server in it that `layers` name, and puts the file and the flags on top.
@@ -193,9 +313,10 @@ impl Layers {
             dir: app_dir.join("config"),
             env: config.env.clone(),
             env_knob: if launched.is_some() { "env=" } else { "--env" },
+            found: Default::default(),
         };
         let own = project.apply(&mut config, launched)?;
-        self.apply(&mut config, &mut Places::default())?;
+        self.apply(&mut config, &mut Places::default());
         if self.launch.is_some() {
             own.identify(&mut config)?;
         }
@@ -205,15 +326,24 @@ impl Layers {
         } else {
             config.rpc.listen = None;
         }
+        let found = project.found.take();
+        let mut found: Vec<String> = found
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        found.dedup();
+        config.sources.read = found;
         Ok(config)
     }
 
-    fn apply(&self, config: &mut Config, places: &mut Places) -> Result<()> {
+    /// Puts the file and the flags on top of a configuration. `places` takes their errors.
+    fn apply(&self, config: &mut Config, places: &mut Places) {
         if let Some(file) = &self.file {
-            file.apply(config, places)?;
+            file.apply(config, places);
         }
-        let mut flags = self.flags.iter();
-        flags.try_for_each(|flag| flag.apply(config, places))
+        for flag in &self.flags {
+            flag.apply(config, places);
+        }
     }
 }
 

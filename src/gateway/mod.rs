@@ -32,6 +32,7 @@ use crate::shard::mesh;
 use crate::shard::{self, Gauge, Seed, StopRequest};
 
 mod assets;
+mod check;
 mod executor;
 mod host;
 mod json_file;
@@ -42,8 +43,10 @@ pub mod memory;
 mod pinning;
 mod room;
 mod run;
+mod start_lines;
 mod watchdog;
 
+pub use load::Program;
 pub use run::main;
 
 /// A gateway that has not started.
@@ -176,6 +179,7 @@ impl Gateway {
         let counters: Arc<[Counters]> = (0..=shards).map(|_| Counters::default()).collect();
         let failure = Arc::new(OnceLock::new());
         let (starting, started) = std::sync::mpsc::channel();
+        let (joining, joined) = std::sync::mpsc::channel();
         let at_work = Arc::default();
         // Containers give each process the same id.
         let process: Arc<str> = format!("{}.{}", std::process::id(), clock::unix_ms()).into();
@@ -201,6 +205,7 @@ impl Gateway {
             stop: stopper.stop.clone(),
             reread: reread.clone(),
             starting: starting.clone(),
+            joined: joining.clone(),
             at_work: Arc::clone(&at_work),
             stopper: {
                 let (stopper, failure) = (stopper.clone(), failure.clone());
@@ -219,7 +224,10 @@ impl Gateway {
         let seeds = inboxes.into_iter().enumerate().map(seed).collect();
         let shared = Shared {
             stopper,
-            starting: started,
+            starting: Starting {
+                shards: started,
+                joined,
+            },
             failure,
             reread,
             counters,
@@ -237,8 +245,13 @@ struct Shared {
     counters: Arc<[Counters]>,
 }
 
-/// Closed when no shard is starting any more.
-type Starting = Receiver<Infallible>;
+/// The progress of a start.
+struct Starting {
+    /// Closed when no shard is starting any more.
+    shards: Receiver<Infallible>,
+    /// Gets the number of the other servers, when this server is part of its cluster.
+    joined: Receiver<usize>,
+}
 
 /// Starts the thread of a shard. Returns when its executor runs.
 fn start_shard(
@@ -324,7 +337,7 @@ pub struct Running {
 impl Running {
     /// Waits until all shards take clients, or one has failed and all have ended.
     fn stands(self, starting: &Starting) -> Result<Self> {
-        let _ = starting.recv();
+        let _ = starting.shards.recv();
         match self.failure.get() {
             None => {
                 self.admin.iter().for_each(OperatorsPort::announce_start);
@@ -336,6 +349,11 @@ impl Running {
                 Err(error)
             }
         }
+    }
+
+    /// Returns true if a shard has ended. Then all of them end.
+    fn is_ending(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
     }
 
     /// Returns the address for clients.

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use serde_json::Value;
 use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -12,9 +14,10 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
 use super::launcher;
-use super::load::{self, ArgsError};
-use super::{Gateway, Running, Stopper, cannot_start, report};
-use crate::config::LogFormat;
+use super::load::{self, Program};
+use super::start_lines::StartLines;
+use super::{Gateway, Running, Starting, Stopper, cannot_start, report};
+use crate::config::{Config, LogFormat};
 use crate::error::{Error, Result};
 use crate::log::{self, Output};
 use crate::metrics::{Counter, Counters};
@@ -29,10 +32,16 @@ const CUT: u8 = 3;
 
 /// Runs the program `tangelo`: reads the command line, serves until the end, and returns the exit code.
 pub fn main() -> ExitCode {
-    let config = match load::from_args(env::args_os()) {
+    let program = Program {
+        name: "tangelo".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        about: "A gateway that replaces the frontend server of a Pomelo or Pinus game cluster. Without --config, \
+                --app-dir or a main script it serves a built-in chat room, to try it out."
+            .into(),
+    };
+    let config = match Config::from_args_of(&program) {
         Ok(config) => config,
-        Err(ArgsError::Usage(error)) => error.exit(),
-        Err(ArgsError::Config(error)) => return refuse(load::log_format(env::args_os()), &error),
+        Err(error) => return refuse(load::log_format(env::args_os()), &error),
     };
     let format = config.log.format;
     match Gateway::new(config).run() {
@@ -67,7 +76,7 @@ impl Gateway {
         let output = Arc::new(log::start(&self.config.log)?);
         // The panic of a handler is a log line like any other.
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
-        let (id, page) = (self.config.id.clone(), self.page);
+        let (lines, page) = (StartLines::new(&self.config), self.page);
         let has_blacklist_file = self.config.client.blacklist_file.is_some();
         // Before the first shard, so that no signal is lost.
         let mut signals = Signals::new(SIGNALS)
@@ -87,8 +96,10 @@ impl Gateway {
             .spawn(move || on_signal.run(&mut signals))
             .map_err(|error| cannot_start("signals", &error))?;
         let ended = running.stands(&starting).and_then(|running| {
-            let (line, members) = start_line(&running, &id);
-            output.say(&line, members);
+            let Some(servers) = joined(&running, &starting, &lines, &output) else {
+                return running.join();
+            };
+            lines.say(&running, servers, &output);
             if page.is_some() {
                 let url = page_url(running.address());
                 let line = format!("open {url} in a browser");
@@ -104,22 +115,31 @@ impl Gateway {
     }
 }
 
-/// Returns the start line and its members in JSON: the address for clients, the number of shards, the
-/// pinning, the largest number of clients. Other programs parse the text up to the number of shards.
-fn start_line(running: &Running, id: &str) -> (String, Vec<(&'static str, Value)>) {
-    let (address, shards) = (running.address, running.shards);
-    let (pinning, clients_max) = (&running.pinning, running.clients_max);
-    let line = format!(
-        "tangelo listening on {address} id {id} shards {shards} ({pinning}) clients up to {clients_max}"
-    );
-    let members = vec![
-        ("address", address.to_string().into()),
-        ("id", id.into()),
-        ("shards", shards.into()),
-        ("pinning", pinning.to_string().into()),
-        ("clients_max", clients_max.into()),
-    ];
-    (line, members)
+/// Time after which a line says that the start still waits for the master.
+const JOIN_USUAL: Duration = Duration::from_secs(1);
+
+/// Waits until this server is part of its cluster, if it has a master. Returns the number of the other servers, or
+/// `None` when the gateway ends first.
+fn joined(
+    running: &Running,
+    starting: &Starting,
+    lines: &StartLines,
+    output: &Output,
+) -> Option<usize> {
+    if !lines.has_master() {
+        return Some(0);
+    }
+    let mut is_told = false;
+    loop {
+        match starting.joined.recv_timeout(JOIN_USUAL) {
+            Ok(servers) => return Some(servers),
+            Err(RecvTimeoutError::Timeout) if !running.is_ending() => {}
+            Err(_) => return None,
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            lines.say_waiting(running, output);
+        }
+    }
 }
 
 /// Returns the URL of the page for a browser on this machine.

@@ -120,6 +120,8 @@ pub struct Seed {
     pub reread: Arc<AtomicBool>,
     /// Dropped when the shard accepts clients, or has failed to.
     pub starting: Sender<Infallible>,
+    /// Gets the number of the other servers, when this server is part of its cluster.
+    pub joined: Sender<usize>,
     /// Dropped when its application has ended.
     pub at_work: Arc<()>,
     /// Ends the process, with an error or without.
@@ -230,7 +232,7 @@ pub async fn run(mut seed: Seed, network: Network) {
     assert!(rpc_listener.is_none() || seed.id == COORDINATOR);
     let (stop, stopper) = (seed.stop.clone(), seed.stopper.clone());
     let (starting, at_work) = (seed.starting.clone(), seed.at_work.clone());
-    let reread = seed.reread.clone();
+    let (reread, joined) = (seed.reread.clone(), seed.joined.clone());
     let is_stopping = || stop.is_made();
     let shard = match Shard::new(seed, network) {
         Ok(shard) => Rc::new(shard),
@@ -246,7 +248,7 @@ pub async fn run(mut seed: Seed, network: Network) {
         if let Some(listener) = core.listen(rpc_listener) {
             core.keep(inbound::run(shard.clone(), listener));
         }
-        if let Some(registry) = shard.peers.open_registry(core) {
+        if let Some(registry) = shard.peers.open_registry(core, joined) {
             core.keep(registry::run(shard.clone(), registry));
         }
         if let Some(path) = core.config.client.blacklist_file.clone() {

@@ -1,28 +1,61 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
+use clap::builder::Resettable;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 
-use super::Result;
 use super::assign::Flag;
 use super::launch::Launch;
+use super::{Program, Result};
 use crate::error::Error;
 
-/// A gateway that replaces the frontend server of a Pomelo or Pinus game cluster.
-///
-/// Without --config, --app-dir or a main script it serves a built-in chat room, to try it out.
+/// A command line, as clap reads it.
 #[derive(Parser)]
-#[command(name = "tangelo", version)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves clients; a line without a command does the same
+    Run(Options),
+    /// Tests the configuration, this machine, the ports, the master and the other servers, and says what to change
+    Check(Options),
+    /// Prints the effective configuration as TOML, with the source of each value
+    Config(Options),
+    /// Prints a script that completes this command line in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// A wish of a command line, beside its options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    Run,
+    Check,
+    Config,
+    Completions(Shell),
+}
+
+/// Options of a command line.
+#[derive(clap::Args, Default)]
+pub(super) struct Options {
     /// Command line with which a Pomelo master starts a server: its main script and its entry in servers.json,
-    /// such as game/app.js env=production id=connector-1 port=3150 ... The word `run` alone has no effect
+    /// such as game/app.js env=production id=connector-1 port=3150 ...
     #[arg(value_name = "MAIN.js KEY=VALUE")]
-    pub(super) words: Vec<String>,
+    words: Vec<String>,
     /// Configuration file, such as tangelo.toml
     #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
+    config: Option<PathBuf>,
     /// Address for clients; with port 0 the kernel chooses one
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
@@ -44,22 +77,84 @@ pub(super) struct Args {
     dialect: Option<String>,
     /// Sets a key of tangelo.toml, such as client.heartbeat=3s; for one key given twice, the last value counts
     #[arg(long, value_name = "KEY=VALUE")]
-    pub(super) set: Vec<String>,
+    set: Vec<String>,
 }
 
-impl Args {
+/// Returns clap's description of the command line of a program.
+pub(super) fn command(program: &Program) -> clap::Command {
+    let Program {
+        name,
+        version,
+        about,
+    } = program;
+    let about = match about.as_str() {
+        "" => Resettable::Reset,
+        about => Resettable::Value(about.to_owned().into()),
+    };
+    Args::command()
+        .name(name.clone())
+        .version(version.clone())
+        .about(about)
+        .after_help(format!(
+            "A Pomelo master starts a server with the words of its entry in servers.json, as in\n\
+             `{name} game/app.js env=production id=connector-1 port=3150`. A line is such a start if it has a word\n\
+             KEY=VALUE. The first word is a command if it has the name of one: write ./check for a script that is\n\
+             called check."
+        ))
+}
+
+/// Reads a command line, program name first.
+pub(super) fn parse(
+    program: &Program,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<(Wish, Options), clap::Error> {
+    let matches = command(program).try_get_matches_from(args)?;
+    let args = Args::from_arg_matches(&matches)?;
+    let (wish, options) = match args.command {
+        None => (Wish::Run, Options::default()),
+        Some(Command::Run(options)) => (Wish::Run, options),
+        Some(Command::Check(options)) => (Wish::Check, options),
+        Some(Command::Config(options)) => (Wish::Config, options),
+        Some(Command::Completions { shell }) => (Wish::Completions(shell), Options::default()),
+    };
+    Ok((wish, options.after(args.options)))
+}
+
+impl Options {
+    /// Puts the options of a command behind those before its word.
+    fn after(self, before: Self) -> Self {
+        Self {
+            words: [before.words, self.words].concat(),
+            config: self.config.or(before.config),
+            listen: self.listen.or(before.listen),
+            shards: self.shards.or(before.shards),
+            app_dir: self.app_dir.or(before.app_dir),
+            id: self.id.or(before.id),
+            env: self.env.or(before.env),
+            dialect: self.dialect.or(before.dialect),
+            set: [before.set, self.set].concat(),
+        }
+    }
+
+    /// Returns the configuration file.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// Returns the launch of a master, if the line is one. Checks the rest that clap cannot check.
-    pub(super) fn launch(&self) -> Result<Option<Launch>, clap::Error> {
+    pub(super) fn launch(&self, program: &Program) -> Result<Option<Launch>, clap::Error> {
         let launch = Launch::from_words(&self.words, std::env::var("NODE_ENV").ok());
-        let refused = |kind, text: String| Err(Self::command().error(kind, text));
+        let refused = |kind, text: String| Err(command(program).error(kind, text));
         if launch.is_some() {
             return Ok(launch);
         }
-        if let Some(word) = self.words.iter().find(|word| *word != "run") {
-            let what = "expected run, or a main script with key=value words such as id=connector-1";
+        if let Some(word) = self.words.first() {
             return refused(
                 ErrorKind::UnknownArgument,
-                format!("unknown word '{word}'; {what}"),
+                format!(
+                    "unknown word '{word}'; expected one of the commands run, check, config, completions and help, \
+                     or a main script with key=value words such as id=connector-1"
+                ),
             );
         }
         if self.app_dir.is_some() && self.id.is_none() {
@@ -103,5 +198,10 @@ impl Args {
             }
         }
         Ok(flags)
+    }
+
+    /// Leaves out each `--set` that cannot be read.
+    pub(super) fn keep_readable(&mut self) {
+        self.set.retain(|text| text.contains('='));
     }
 }

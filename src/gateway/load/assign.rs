@@ -1,6 +1,7 @@
 //! A file or a flag onto a [`Config`]: each value goes to the knob of its key.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use crate::error::Error;
 
 /// A `tangelo.toml`.
 pub(super) struct File {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     text: String,
 }
 
@@ -26,26 +27,29 @@ impl File {
         })
     }
 
-    pub(super) fn apply(&self, config: &mut Config, places: &mut Places) -> Result<()> {
+    pub(super) fn apply(&self, config: &mut Config, places: &mut Places) {
         let name = self.path.display().to_string();
         let source = Source {
             name: &name,
             text: Some(&self.text),
             key: "",
         };
-        let table = DeTable::parse(&self.text).map_err(|e| {
-            let line = line(&self.text, e.span().map_or(0, |span| span.start));
-            Error::Config(format!(
-                "{name}:{line}: {}",
-                e.message().replace('\n', "; ")
-            ))
-        })?;
+        let table = match DeTable::parse(&self.text) {
+            Ok(table) => table,
+            Err(error) => {
+                let line = line(&self.text, error.span().map_or(0, |span| span.start));
+                let text = error.message().replace('\n', "; ");
+                places
+                    .problems
+                    .push(Error::Config(format!("{name}:{line}: {text}")));
+                return;
+            }
+        };
         let before = config.app_dir.take();
         let mut target = Target { config, places };
-        target.walk("", table.get_ref(), &source)?;
+        target.walk("", table.get_ref(), &source);
         let parent = self.path.parent().unwrap_or(Path::new(""));
         config.app_dir = config.app_dir.take().map(|dir| parent.join(dir)).or(before);
-        Ok(())
     }
 }
 
@@ -58,7 +62,7 @@ pub(super) struct Flag {
 }
 
 impl Flag {
-    pub(super) fn apply(&self, config: &mut Config, places: &mut Places) -> Result<()> {
+    pub(super) fn apply(&self, config: &mut Config, places: &mut Places) {
         // A shell takes quotes away, so any other text is a string.
         let toml = match DeValue::parse(&self.value) {
             Ok(value) => value.into_inner(),
@@ -73,24 +77,39 @@ impl Flag {
             toml: &toml,
             flag: Some(&self.value),
         };
-        Target { config, places }.assign(&self.key, raw, 0, &source)
+        Target { config, places }.assign(&self.key, raw, 0, &source);
     }
 }
 
-/// The place of the value of each key that a file or a flag has set.
+/// The place of the value of each key that a file or a flag has set, and the errors of those that cannot be read.
 #[derive(Default)]
-pub(super) struct Places(BTreeMap<String, Place>);
+pub(super) struct Places {
+    places: BTreeMap<String, Place>,
+    problems: Vec<Error>,
+}
 
 impl Places {
+    /// Takes the errors, in the order in which they were found.
+    pub(super) fn take_problems(&mut self) -> Vec<Error> {
+        std::mem::take(&mut self.problems)
+    }
+
+    /// Returns the place of each key, as text.
+    pub(super) fn texts(&self) -> BTreeMap<String, String> {
+        let text = |(key, place): (&String, &Place)| (key.clone(), place.to_string());
+        self.places.iter().map(text).collect()
+    }
+
     /// Returns whether a file or a flag has set a key.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.0.contains_key(key)
+        self.places.contains_key(key)
     }
 
     /// Names the place of a value that the check of the whole configuration refuses.
     pub(super) fn locate(&self, error: &ValueError) -> Error {
         let list = error.key.split('[').next().unwrap_or_default();
-        let place = self.0.get(&error.key).or_else(|| self.0.get(list));
+        let place = self.places.get(&error.key);
+        let place = place.or_else(|| self.places.get(list));
         place.map_or_else(
             || Error::Config(error.to_string()),
             |place| place.error(error),
@@ -107,13 +126,18 @@ struct Place {
     key: String,
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.line.map_or(Ok(()), |line| write!(f, ":{line}"))
+    }
+}
+
 impl Place {
     fn error(&self, error: &ValueError) -> Error {
-        let name = &self.name;
         Error::Config(match self.line {
-            Some(line) => format!("{name}:{line}: {error}"),
-            None if error.key == self.key => format!("{name}: {}", error.reason),
-            None => format!("{name}: {error}"),
+            None if error.key == self.key => format!("{self}: {}", error.reason),
+            _ => format!("{self}: {error}"),
         })
     }
 }
@@ -147,27 +171,21 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Assigns all values of a section, in the order of the file, so that the error names the first
+    /// Assigns all values of a section, in the order of the file, so that the first error is that of the first
     /// mistake.
-    fn walk(&mut self, section: &str, table: &DeTable<'_>, source: &Source<'_>) -> Result<()> {
+    fn walk(&mut self, section: &str, table: &DeTable<'_>, source: &Source<'_>) {
         for (name, value) in in_order(table) {
             let key = match section {
                 "" => name.get_ref().to_string(),
                 section => format!("{section}.{}", name.get_ref()),
             };
             let raw = RawValue::of_file(value.get_ref());
-            self.assign(&key, raw, name.span().start, source)?;
+            self.assign(&key, raw, name.span().start, source);
         }
-        Ok(())
     }
 
-    fn assign(
-        &mut self,
-        key: &str,
-        raw: RawValue<'_>,
-        at: usize,
-        source: &Source<'_>,
-    ) -> Result<()> {
+    /// Reads a value into its key. A wrong one changes nothing but the errors.
+    fn assign(&mut self, key: &str, raw: RawValue<'_>, at: usize, source: &Source<'_>) {
         if let (true, DeValue::Table(table)) = (is_section(key), raw.toml) {
             return self.walk(key, table, source);
         }
@@ -182,9 +200,13 @@ impl Target<'_> {
         } else {
             Err(ValueError::new(key, unknown(key)))
         };
-        read.map_err(|error| source.place(error.at.unwrap_or(at)).error(&error))?;
-        self.places.0.insert(key.into(), source.place(at));
-        Ok(())
+        let places = &mut *self.places;
+        if let Err(error) = read {
+            let place = source.place(error.at.unwrap_or(at));
+            places.problems.push(place.error(&error));
+            return;
+        }
+        places.places.insert(key.into(), source.place(at));
     }
 }
 

@@ -111,6 +111,7 @@ mod tests {
             dir: folder.path(""),
             env: "development".into(),
             env_knob: "--env",
+            found: Default::default(),
         };
         let path = project.dir.display().to_string();
         project.crons(&mut config).unwrap();

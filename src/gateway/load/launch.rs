@@ -24,10 +24,6 @@ pub(super) struct Launch {
 impl Launch {
     /// Returns the launch that the words describe; `None` if no word is a `key=value`.
     pub(super) fn from_words(words: &[String], node_env: Option<String>) -> Option<Self> {
-        let words = match words {
-            [run, words @ ..] if run == "run" => words,
-            words => words,
-        };
         if !words.iter().any(|word| is_pair(word)) {
             return None;
         }
@@ -353,7 +349,7 @@ mod tests {
 
     #[test]
     fn only_key_value_words_make_a_launch() {
-        for words in [&[][..], &["run"], &["app.js"], &["/srv/a=b/app.js"]] {
+        for words in [&[][..], &["app.js"], &["/srv/a=b/app.js"]] {
             assert!(
                 Launch::from_words(&line(words), None).is_none(),
                 "{words:?}"
@@ -361,7 +357,6 @@ mod tests {
         }
         for (words, main, count) in [
             (&["id=c-1"][..], None, 1),
-            (&["run", "id=c-1"], None, 1),
             (&["/srv/app/app.js", "id=c-1"], Some("/srv/app/app.js"), 1),
             (
                 &["/srv/x/../app/./app.js", "id=c-1"],

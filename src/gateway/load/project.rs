@@ -1,6 +1,7 @@
 //! A Pomelo project's `config` folder → [`Config`]: `servers.json`, `dictionary.json`, the paths of the protos
 //! and, to join the cluster, `master.json` and `adminServer.json`.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
@@ -16,6 +17,8 @@ pub(super) struct Project {
     pub(super) env: String,
     /// The flag or word that sets the environment, for errors.
     pub(super) env_knob: &'static str,
+    /// The files that were there.
+    pub(super) found: RefCell<Vec<PathBuf>>,
 }
 
 impl Project {
@@ -27,6 +30,15 @@ impl Project {
         self.protos(config)?;
         self.dictionary(config)?;
         Ok(own)
+    }
+
+    /// Reads a JSON file, and remembers it if it is there.
+    fn read(&self, path: &Path) -> Result<Option<Json>> {
+        let json = json_file::read(path)?;
+        if json.is_some() {
+            self.found.borrow_mut().push(path.into());
+        }
+        Ok(json)
     }
 
     /// Fills in the paths of the protos.
@@ -59,7 +71,7 @@ impl Project {
         let [path, _] = self.paths(name);
         let file = path.display();
         let use_dict = config.client.use_dict;
-        let routes = match json_file::read(&path)? {
+        let routes = match self.read(&path)? {
             Some(Json::Array(routes)) => routes,
             Some(Json::Object(members)) if members.is_empty() => return Ok(()),
             Some(_) => {
@@ -236,9 +248,9 @@ impl Project {
     fn token(&self, config: &mut Config) -> Result<Option<Json>> {
         let name = "adminServer.json";
         let [plain, nested] = self.paths(name);
-        let mut found = json_file::read(&plain)?.map(|json| (plain, json));
+        let mut found = self.read(&plain)?.map(|json| (plain, json));
         if found.is_none() {
-            found = json_file::read(&nested)?.map(|json| (nested, json));
+            found = self.read(&nested)?.map(|json| (nested, json));
         }
         let Some((file, json)) = found else {
             if config.dialect.reads_scripts() {
@@ -308,8 +320,8 @@ impl Project {
         whole: fn(&Map<String, Json>) -> bool,
     ) -> Result<Option<(PathBuf, Json)>> {
         let [plain, nested] = self.paths(name);
-        let Some(json) = json_file::read(&plain)? else {
-            return Ok(json_file::read(&nested)?.map(|json| (nested, json)));
+        let Some(json) = self.read(&plain)? else {
+            return Ok(self.read(&nested)?.map(|json| (nested, json)));
         };
         let Json::Object(mut members) = json else {
             return Ok(Some((plain, json)));

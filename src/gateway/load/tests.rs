@@ -10,18 +10,19 @@ use std::time::Duration;
 
 const MASTER: &str = r#"{"development": {"host": "127.0.0.1", "port": 3005}}"#;
 
-fn args(line: &[&str]) -> Result<Config, ArgsError> {
-    from_args(
-        std::iter::once("tangelo")
-            .chain(line.iter().copied())
-            .map(OsString::from),
-    )
+/// Returns a command line as a program gets it.
+fn words(line: &[&str]) -> impl Iterator<Item = OsString> {
+    std::iter::once(&"tangelo").chain(line).map(OsString::from)
+}
+
+fn args(line: &[&str]) -> Result<Config> {
+    from_args(words(line))
 }
 
 #[track_caller]
 fn refused(line: &[&str], expected: &str) {
     match args(line) {
-        Err(ArgsError::Config(Error::Config(text))) => assert_eq!(text, expected),
+        Err(Error::Config(text)) => assert_eq!(text, expected),
         other => panic!("{other:?}"),
     }
 }
@@ -174,7 +175,18 @@ fn a_whole_file_is_read() {
             ..Server::default()
         })
         .into();
-    assert_eq!(Config::load(folder.path("tangelo.toml")).unwrap(), expected);
+    let path = folder.path("tangelo.toml");
+    let mut config = Config::load(&path).unwrap();
+    let sources = std::mem::take(&mut config.sources);
+    assert_eq!(config, expected);
+    assert_eq!(sources.read, [path.display().to_string()]);
+    let place = |key: &str| {
+        sources
+            .place(key)
+            .map(|place| place.rsplit(':').next().unwrap())
+    };
+    assert_eq!(place("client.heartbeat"), Some("5"));
+    assert_eq!(place("client.timeout"), None);
 }
 
 #[test]
@@ -328,11 +340,86 @@ fn values_that_contradict_each_other_are_named() {
 }
 
 #[test]
-fn usage_errors_keep_the_exit_codes_of_clap() {
-    let code = |line: &[&str]| match args(line) {
-        Err(ArgsError::Usage(error)) => error.exit_code(),
-        other => panic!("{other:?}"),
+fn the_help_and_the_version_are_those_of_the_program() {
+    let program = Program {
+        name: "game-gate".into(),
+        version: "7.8.9".into(),
+        about: "The gate of a game.".into(),
     };
+    let said = |program: &Program, flag: &str| match CommandLine::read(program, words(&[flag])) {
+        Err(usage) => usage.to_string(),
+        Ok(_) => panic!("{flag} is accepted"),
+    };
+    assert_eq!(said(&program, "--version"), "game-gate 7.8.9\n");
+    let help = said(&program, "--help");
+    assert!(help.starts_with("The gate of a game.\n"), "{help}");
+    assert!(help.contains("`game-gate game/app.js "), "{help}");
+    // Without a name of its own it is that of the file.
+    let file = Program::default();
+    let expected = format!("{} (tangelo {})\n", file.name, env!("CARGO_PKG_VERSION"));
+    assert_eq!(said(&file, "--version"), expected);
+    assert_ne!(file.name, "tangelo");
+}
+
+#[test]
+fn all_wrong_keys_and_values_of_a_line_are_found() {
+    let folder = Folder::new(&[(
+        "tangelo.toml",
+        "stray = 1\n[client]\ntimeout = 1\nheartbeat = '3s'\n",
+    )]);
+    let path = folder.path("tangelo.toml").display().to_string();
+    let line = ["check", "--config", &path, "--set=shards=0"];
+    let line = CommandLine::read(&Program::default(), words(&line)).unwrap();
+    assert_eq!(line.wish, Wish::Check);
+    let loaded = line.load();
+    let problems: Vec<String> = loaded.problems.iter().map(Error::to_string).collect();
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    for (problem, start) in problems.iter().zip([
+        format!("{path}:1: stray: "),
+        format!("{path}:3: client.timeout"),
+        "--set shards=0: ".into(),
+    ]) {
+        assert!(problem.starts_with(&start), "{problem}");
+    }
+    assert_eq!(loaded.config.client.heartbeat, Some(Duration::from_secs(3)));
+}
+
+#[test]
+fn the_effective_configuration_is_read_back_as_it_is() {
+    use crate::config::effective;
+
+    let set = [
+        "--set=id=a \"b\" \\ c",
+        "--set=dictionary=[\"onChat\", \"\\\"\"]",
+        "--set=client.blacklist=['10\\.0', 'a']",
+        "--set=route={ chat = 'rr', default = 'la' }",
+        "--set=server=[{id='chat-1', type='chat', host='::1', port=6050}, {id='b', type='c', host='d', port=1, weight=3}]",
+        "--set=push.schedulers=[{id='slow', scheduler='buffer', flush_interval='1s'}]",
+        "--set=client.package_bytes_max=70000",
+        "--set=client.health_path=/health",
+        "--set=client.blacklist_file=a b",
+        "--set=turn_min=0s",
+    ];
+    let config = args(&set).unwrap();
+    let text = effective::toml(&config);
+    let folder = Folder::new(&[("tangelo.toml", &text)]);
+    let again = Config::load(folder.path("tangelo.toml")).unwrap();
+    let plain = |config: Config| Config {
+        sources: Sources::default(),
+        embedded: false,
+        ..config
+    };
+    assert_eq!(plain(again), plain(config), "{text}");
+    assert!(text.contains("# --set turn_min=0s\n"), "{text}");
+}
+
+#[test]
+fn usage_errors_keep_the_exit_codes_of_clap() {
+    let code = |line: &[&str]| match CommandLine::read(&Program::default(), words(line)) {
+        Err(usage) => usage.exit_code(),
+        Ok(_) => panic!("{line:?} is accepted"),
+    };
+    assert_eq!(code(&["run", "run"]), 2);
     assert_eq!(code(&["--help"]), 0);
     assert_eq!(code(&["--version"]), 0);
     assert_eq!(code(&["--no-such-flag"]), 2);
@@ -585,7 +672,7 @@ fn a_launched_server_without_env_asks_node_env_and_tells_no_env() {
         file: None,
         flags: Vec::new(),
     };
-    let config = layers.config().unwrap();
+    let config = layers.load().into_result().unwrap();
     assert_eq!((config.env.as_str(), ids(&config)), ("production", vec![]));
     let master = config.master.unwrap();
     assert_eq!(

@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use slab::Slab;
 
@@ -66,9 +67,9 @@ pub(super) struct Applied {
 
 impl Peers {
     /// Makes the registry of a process with a master, for the coordinator.
-    pub(super) fn open_registry(&self, core: &Core) -> Option<Rc<Registry>> {
+    pub(super) fn open_registry(&self, core: &Core, joined: Sender<usize>) -> Option<Rc<Registry>> {
         let master = core.config.master.as_ref()?;
-        let registry = Rc::new(Registry::new(core, master));
+        let registry = Rc::new(Registry::new(core, master, joined));
         *self.registry.borrow_mut() = Some(registry.clone());
         Some(registry)
     }

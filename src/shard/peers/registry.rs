@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,8 @@ pub(in crate::shard) struct Registry {
     left: Cell<bool>,
     /// The pause before the next dial.
     pause: Pause,
+    /// Gets the number of the other servers, once: when this server is first part of the cluster.
+    joined: Cell<Option<Sender<usize>>>,
 }
 
 /// An order of the registry that other parts of the shard carry out.
@@ -83,7 +86,7 @@ pub(super) fn configured(config: &Config) -> Directory {
 }
 
 impl Registry {
-    pub(super) fn new(core: &Core, master: &config::Master) -> Self {
+    pub(super) fn new(core: &Core, master: &config::Master, joined: Sender<usize>) -> Self {
         let config = MasterConfig {
             id: core.config.id.clone(),
             server_type: core.config.server_type.clone(),
@@ -103,6 +106,7 @@ impl Registry {
             end_reason: Cell::default(),
             left: Cell::default(),
             pause: Pause::default(),
+            joined: Cell::new(Some(joined)),
         }
     }
 
@@ -281,6 +285,10 @@ impl Peers {
             MasterEvent::Accepted => tracing::info!("part of the cluster"),
             MasterEvent::Subscribed(list) => {
                 registry.replace(&list, None);
+                if let Some(joined) = registry.joined.take() {
+                    let others = list.servers.iter().filter(|it| it.id != core.config.id);
+                    let _ = joined.send(others.count());
+                }
                 return Some(registry.members());
             }
             MasterEvent::Replaced(list) => {

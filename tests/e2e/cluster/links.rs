@@ -252,7 +252,15 @@ fn a_master_that_is_not_reachable_is_named_with_its_address() {
     ] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
-    gateway.stop();
+    let line = gateway.wait_printed("is not part of the cluster");
+    let address = gateway.address();
+    let said = format!(
+        "tangelo takes clients on {address}, but is not part of the cluster: it waits for the master 127.0.0.1:{port}"
+    );
+    assert!(line.ends_with(&said), "{line}");
+    let (code, printed) = gateway.stop();
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(!printed.contains("listening on"), "{printed}");
 }
 
 /// The dials that the test waits for. With pauses that only grow they would take five minutes.
@@ -309,6 +317,8 @@ mod a_server_that_never_ran_leaves_without_a_warning {
         let mut gateway = Gateway::start(&args);
         // A server that never ran is not in the master's list, so its link ends without a warning.
         gateway.wait_printed("part of the cluster");
+        let line = gateway.wait_printed("| cluster: the master ");
+        assert!(line.ends_with(" other servers"), "{line}");
         let mut client = Client::tcp(gateway.address()).open();
         client.request_text("chat.chatHandler.echo", "{}");
         let (_, printed) = gateway.stop();

@@ -113,9 +113,11 @@ impl Gateway {
         let args = wrapped.iter().chain(&listen).chain(args).copied();
         let args: Vec<&str> = args.collect();
         let mut process = Process::start("tangelo", Path::new("/"), program, &args);
-        let what = "line with `listening on ADDRESS:PORT`";
+        let what =
+            "line with `listening on ADDRESS:PORT`, or `takes clients on` it without a master";
         let address: SocketAddr = process.wait_for_line(what, 0, HANG_GUARD, |line| {
-            let (_, after) = line.split_once("listening on ")?;
+            let starts = ["listening on ", "takes clients on "];
+            let (_, after) = starts.iter().find_map(|start| line.split_once(start))?;
             after.split([' ', ',', '"']).next()?.parse().ok()
         });
         let mut gateway = Self {

@@ -1,6 +1,7 @@
 //! An operator's view: the command line, signals, the operators' port, the log, limits, and threads that are pinned, held or idle.
 
 mod admin;
+mod check;
 mod closes;
 mod drain;
 mod holds;

@@ -32,6 +32,47 @@ fn the_start_line_says_how_many_clients_fit() {
 }
 
 #[test]
+fn the_lines_after_it_name_the_version_the_configuration_the_limits_and_the_cluster() {
+    let path = std::env::temp_dir().join(format!("tangelo-lines-{}.toml", std::process::id()));
+    let path_text = path.to_str().expect("a path in UTF-8");
+    fs::write(&path, "[client]\nheartbeat = \"3s\"\n").expect("a temporary file");
+    let gateway = Gateway::start(&["--config", path_text, "--set", "rpc.timeout=7s"]);
+    let (code, printed) = gateway.stop();
+    fs::remove_file(&path).expect("our own file");
+    assert_eq!(code, Some(0), "{printed}");
+    let version = env!("CARGO_PKG_VERSION");
+    let lines: Vec<&str> = printed
+        .lines()
+        .filter_map(|line| line.strip_prefix("out| "))
+        .collect();
+    let [address, program, limits, cluster, ..] = lines[..] else {
+        panic!("{printed}")
+    };
+    assert!(
+        address.starts_with("tangelo listening on 127.0.0.1:"),
+        "{printed}"
+    );
+    let expected = format!(
+        "version {version}, commit unknown; configuration: {path_text}, --set rpc.timeout=7s, --listen 127.0.0.1:0"
+    );
+    assert_eq!(program, &expected);
+    for part in [
+        r#"client.heartbeat = "3s""#,
+        r#"client.package_bytes_max = "4MiB""#,
+        r#"rpc.timeout = "7s""#,
+    ] {
+        assert!(
+            limits.starts_with("limits: ") && limits.contains(part),
+            "{printed}"
+        );
+    }
+    assert_eq!(
+        cluster,
+        "cluster: no master, 0 servers of the configuration"
+    );
+}
+
+#[test]
 fn a_file_limit_for_few_clients_is_a_warning() {
     let (line, warnings) = started(100, &[]);
     assert_eq!(line, "shards 2 (not pinned) clients up to 20");

@@ -57,6 +57,7 @@ fn load_with(
         dir: folder.0.clone(),
         env: env.into(),
         env_knob: "--env",
+        found: Default::default(),
     };
     let joins = files.iter().any(|(name, _)| name.ends_with("master.json"));
     let loaded = project
@@ -637,6 +638,7 @@ fn tokens_in_a_script_are_refused_where_the_master_would_read_it() {
         dir: folder.0.clone(),
         env: "development".into(),
         env_knob: "--env",
+        found: Default::default(),
     };
     let mut config = Config {
         dialect: Dialect::Pinus,
