@@ -111,6 +111,7 @@ impl Writer {
             lines,
             stopped,
             batch: Vec::with_capacity(WRITE_BYTES),
+            is_torn: false,
             dropped: dropped.clone(),
             dropped_told: 0,
             kinds,
@@ -147,6 +148,8 @@ struct Thread<W> {
     lines: Receiver<Line>,
     stopped: Receiver<()>,
     batch: Vec<u8>,
+    /// The stream has taken only the beginning of the last line.
+    is_torn: bool,
     dropped: Arc<AtomicU64>,
     /// Dropped lines that were already reported.
     dropped_told: u64,
@@ -233,25 +236,49 @@ impl<W: Write> Thread<W> {
         self.samples.clear();
     }
 
-    /// Writes the batch, and how many lines were dropped before it. The lines that the stream does not take, as on a full
-    /// disk, are dropped lines too: there is nowhere else to report them.
+    /// Writes the batch, and how many lines were dropped before it. The lines that the stream does not take whole, as on a
+    /// full disk, are dropped lines too: there is nowhere else to report them.
     fn write_batch(&mut self) {
+        if self.is_torn && !self.batch.is_empty() {
+            self.batch.insert(0, b'\n');
+        }
         let dropped = self.dropped.load(Ordering::Relaxed);
-        if dropped > self.dropped_told {
+        let has_notice = dropped > self.dropped_told;
+        if has_notice {
             let notice = self.dropped_notice(dropped - self.dropped_told);
             self.batch.extend_from_slice(notice.as_bytes());
         }
-        match self.out.write_all(&self.batch) {
-            Ok(()) => self.dropped_told = dropped,
-            Err(_) => {
-                let ends = memchr::memchr_iter(b'\n', &self.batch).count() as u64;
-                let notices = u64::from(dropped > self.dropped_told);
-                let lines = ends.saturating_sub(notices);
-                self.dropped.fetch_add(lines, Ordering::Relaxed);
-                metrics::count_for_process_by(Counter::LogLinesDropped, lines);
+        let written = self.write_bytes();
+        let (taken, left) = self.batch.split_at(written);
+        if left.is_empty() {
+            self.dropped_told = dropped;
+        }
+        let starts_line = self.is_torn && taken.is_empty();
+        let ends = memchr::memchr_iter(b'\n', left).count();
+        let own = usize::from(has_notice) + usize::from(starts_line);
+        if let Some(lines @ 1..) = ends.checked_sub(own) {
+            self.dropped.fetch_add(lines as u64, Ordering::Relaxed);
+            metrics::count_for_process_by(Counter::LogLinesDropped, lines as u64);
+        }
+        self.is_torn = match taken.last() {
+            Some(last) => *last != b'\n',
+            None => self.is_torn,
+        };
+        self.batch.clear();
+    }
+
+    /// Writes bytes of the batch until the stream takes no more, and returns their number.
+    fn write_bytes(&mut self) -> usize {
+        let mut written = 0;
+        while let Some(left @ [_, ..]) = self.batch.get(written..) {
+            match self.out.write(left) {
+                Ok(0) => break,
+                Ok(taken) => written += taken,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
             }
         }
-        self.batch.clear();
+        written
     }
 
     /// Returns a line with the number of dropped lines.
@@ -272,7 +299,7 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::AtomicUsize;
 
     use crossbeam_channel::TryRecvError;
 
@@ -332,21 +359,21 @@ mod tests {
         );
     }
 
-    /// Takes no bytes while the disk is full.
+    /// Has room for some bytes; reports each write with the bytes that it took.
     struct Disk {
-        is_full: Arc<AtomicBool>,
+        room: Arc<AtomicUsize>,
         written: Sender<Vec<u8>>,
     }
 
     impl Write for Disk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let is_full = self.is_full.load(Ordering::SeqCst);
-            let _ = self
-                .written
-                .send(if is_full { Vec::new() } else { bytes.to_vec() });
-            match is_full {
-                true => Err(io::ErrorKind::StorageFull.into()),
-                false => Ok(bytes.len()),
+            let room = self.room.load(Ordering::SeqCst);
+            let taken = &bytes[..bytes.len().min(room)];
+            self.room.store(room - taken.len(), Ordering::SeqCst);
+            let _ = self.written.send(taken.to_vec());
+            match taken {
+                [] => Err(io::ErrorKind::StorageFull.into()),
+                _ => Ok(taken.len()),
             }
         }
 
@@ -357,24 +384,38 @@ mod tests {
 
     #[test]
     fn lines_that_do_not_fit_on_the_disk_are_reported_when_there_is_room() {
-        let is_full = Arc::new(AtomicBool::new(true));
+        let room = Arc::new(AtomicUsize::new(6));
         let (written, writes) = bounded(100);
         let disk = Disk {
-            is_full: is_full.clone(),
+            room: room.clone(),
             written,
         };
         let (lines, _writer) = Writer::start(disk, LogFormat::Text, 4, None).unwrap();
-        for line in ["one\n", "two\n", "three\n"] {
-            write(&lines, line);
-            assert_eq!(writes.recv().unwrap(), b"", "nothing is written");
-        }
-        is_full.store(false, Ordering::SeqCst);
+        let mut all = Vec::new();
+        let next = |all: &mut Vec<u8>| all.extend(writes.recv().unwrap());
+        write(&lines, "one\n");
+        next(&mut all);
+        write(&lines, "two\n");
+        // The disk takes `tw` and no more.
+        next(&mut all);
+        next(&mut all);
+        write(&lines, "three\n");
+        next(&mut all);
+        room.store(1_000, Ordering::SeqCst);
         write(&lines, "four\n");
-        let text = String::from_utf8(writes.recv().unwrap()).unwrap();
-        assert!(text.starts_with("four\n"), "{text}");
-        assert!(text.contains(": 3 log lines dropped, because"), "{text}");
+        next(&mut all);
         write(&lines, "five\n");
-        assert_eq!(writes.recv().unwrap(), b"five\n");
+        next(&mut all);
+        let text = String::from_utf8(all).unwrap();
+        let text: Vec<&str> = text.lines().collect();
+        let [one, torn, four, notice, five] = text[..] else {
+            panic!("{text:?}");
+        };
+        assert_eq!([one, torn, four, five], ["one", "tw", "four", "five"]);
+        assert!(
+            notice.contains(": 2 log lines dropped, because"),
+            "{notice}"
+        );
     }
 
     #[test]
