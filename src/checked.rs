@@ -183,17 +183,27 @@ fn remote(
     }))
 }
 
-/// Returns a warning about keys for proxies that have no effect without each other.
+/// Returns a warning about keys for proxies that have no effect without each other, or beside each other.
 fn useless(client: &config::Client) -> Option<String> {
-    let header = client.real_ip_header.as_ref();
-    match (header, client.trusted_proxies.is_empty()) {
-        (Some(header), true) => Some(format!(
-            "client.real_ip_header is ignored, because any client could send the header {header} itself: add the line \
-             trusted_proxies = [\"127.0.0.1\"] to [client], with the addresses of your proxies"
+    let has_header = client.real_ip_header.is_some();
+    let way = match (client.proxy_protocol, has_header) {
+        (true, _) => Some("client.proxy_protocol"),
+        (false, true) => Some("client.real_ip_header"),
+        (false, false) => None,
+    };
+    match (way, client.trusted_proxies.is_empty()) {
+        (Some(way), true) => Some(format!(
+            "{way} is ignored, because any client could send such a header itself: add the line trusted_proxies = \
+             [\"127.0.0.1\"] to [client], with the addresses of your proxies"
         )),
+        (Some(_), false) if client.proxy_protocol && has_header => Some(
+            "client.real_ip_header is ignored, because the header of the PROXY protocol counts: remove it, or \
+             client.proxy_protocol"
+                .into(),
+        ),
         (None, false) => Some(
-            "client.trusted_proxies has no effect: add the line real_ip_header = \"X-Forwarded-For\" to [client], with \
-             the header that your proxies set"
+            "client.trusted_proxies has no effect: add the line proxy_protocol = true to [client], or real_ip_header = \
+             \"X-Forwarded-For\" with the header that your proxies set"
                 .into(),
         ),
         _ => None,
@@ -341,11 +351,33 @@ mod tests {
             panic!("one warning");
         };
         assert!(
-            untold.contains("add the line real_ip_header = "),
+            untold.contains("add the line proxy_protocol = true to [client]"),
             "{untold}"
         );
         assert_eq!(warnings(Some("X-Real-IP"), &["::1"]), [""; 0]);
         assert_eq!(warnings(None, &[]), [""; 0]);
+        let mut both = Config::default();
+        both.client = config::Client {
+            proxy_protocol: true,
+            real_ip_header: Some("X-Real-IP".into()),
+            trusted_proxies: vec!["::1".into()],
+            ..both.client
+        };
+        let [useless] = &*CheckedConfig::new(both.clone()).unwrap().config.warnings else {
+            panic!("one warning");
+        };
+        assert!(
+            useless.starts_with("client.real_ip_header is ignored, "),
+            "{useless}"
+        );
+        both.client.trusted_proxies.clear();
+        let [untrusted] = &*CheckedConfig::new(both).unwrap().config.warnings else {
+            panic!("one warning");
+        };
+        assert!(
+            untrusted.starts_with("client.proxy_protocol is ignored, "),
+            "{untrusted}"
+        );
     }
 
     #[test]

@@ -150,6 +150,8 @@ macro_rules! close_reasons {
 close_reasons! {
     /// The client closed or half-closed the connection.
     Left = "closed_left", Client;
+    /// The connection ended without a byte of a client, as a load balancer's check of the port does.
+    Probe = "closed_probe", Client;
     /// A read or write of the socket failed.
     Socket = "closed_socket", Client;
     /// A package type outside of 1..=5.
@@ -176,6 +178,10 @@ close_reasons! {
     HttpAnswered = "closed_http_answered", Client;
     /// A health check of a load balancer, answered.
     Health = "closed_health", Client;
+    /// Bytes of a trusted proxy that are not a header of the PROXY protocol.
+    ProxyHeader = "closed_proxy_header", Client;
+    /// No header of the PROXY protocol within its time.
+    ProxyTimeout = "closed_proxy_timeout", Client;
     /// A refused handshake.
     Handshake = "closed_handshake", Client;
     /// No heartbeat for the configured time.
@@ -225,12 +231,15 @@ impl CloseReason {
             | Self::Http
             | Self::HttpTooLong
             | Self::HttpBadUpgrade
+            | Self::ProxyHeader
             | Self::OutboxFull => true,
             Self::Left
+            | Self::Probe
             | Self::Socket
             | Self::HttpAnswered
             | Self::HttpNoUpgrade
             | Self::Health
+            | Self::ProxyTimeout
             | Self::Handshake
             | Self::HeartbeatTimeout
             | Self::IdleTimeout

@@ -82,6 +82,11 @@ pub const BLACKLIST_BYTES_MAX: usize = 10 << 20;
 
 /// Addresses and networks of trusted proxies; each new connection is compared with all of them.
 pub const TRUSTED_PROXIES_MAX: usize = 1024;
+/// Largest header of the PROXY protocol. The addresses need 52 bytes; the rest is for the further fields of clouds
+/// and of TLS.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 << 10;
+/// Time in which a trusted proxy must send this header.
+pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Read buffer that a shard lends to its connections; larger than a usual burst, so that one read
 /// drains a socket.

@@ -30,6 +30,7 @@ use crate::config::{Config, Dialect};
 use crate::error::CloseReason;
 use crate::wire::message::{self, Message, MessageError, MessageRoute};
 use crate::wire::package::{self, HEAD_BYTES, Package, PackageError, PackageKind};
+use crate::wire::proxy;
 use crate::wire::websocket;
 
 pub mod check;
@@ -98,7 +99,7 @@ pub struct ClientMachine {
     transport: Transport,
     /// A WebSocket frame came with a mask.
     masks: bool,
-    /// A trusted proxy has opened the connection, and may tell the address of its client.
+    /// A trusted proxy has opened the connection, and may tell the address of its client in the upgrade.
     is_proxied: bool,
     /// A fragmented WebSocket message; boxed because it is rare.
     fragments: Option<Box<transport::Fragments>>,
@@ -111,6 +112,8 @@ const _: () = assert!(size_of::<ClientMachine>() == 16);
 /// An event that the owner of the machine acts on.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientEvent<'a> {
+    /// The header of a trusted proxy, with the address of the client, if it has one.
+    Proxied(Option<SocketAddr>),
     /// The transport is known; the connection counts from now on (C1). Boxed, so that the other events
     /// stay small.
     Connected(Box<Connected>),
@@ -187,10 +190,15 @@ impl fmt::Display for ClientAddr {
 type Received<'a> = Result<Option<(usize, Option<ClientEvent<'a>>)>, CloseReason>;
 
 impl ClientMachine {
-    /// Creates the machine of a connection; `is_proxied` if a trusted proxy has opened it.
-    pub fn new(is_proxied: bool) -> Self {
+    /// Creates the machine of a connection that a trusted proxy has opened.
+    pub fn behind_proxy(rules: &Rules) -> Self {
+        let transport = match rules.proxies.send_header() {
+            true => Transport::Proxied,
+            false => Transport::Undecided,
+        };
         Self {
-            is_proxied,
+            is_proxied: true,
+            transport,
             ..Self::default()
         }
     }
@@ -237,10 +245,25 @@ impl ClientMachine {
                     _ => self.receive_raw_first(),
                 }
             }
+            Transport::Proxied => self.receive_proxy_header(input),
             Transport::Raw => self.receive_raw(rules, input),
             Transport::Http => Ok(self.receive_http(rules, input)),
             Transport::WebSocket => self.receive_websocket(rules, input),
         }
+    }
+
+    /// Reads the header of the PROXY protocol. The headers of HTTP behind it are those of the client.
+    fn receive_proxy_header<'a>(&mut self, input: &[u8]) -> Received<'a> {
+        let header = proxy::decode(input).map_err(|_| CloseReason::ProxyHeader)?;
+        let Some(header) = header else {
+            return Ok(None);
+        };
+        self.transport = Transport::Undecided;
+        self.is_proxied = false;
+        Ok(Some((
+            header.bytes,
+            Some(ClientEvent::Proxied(header.client)),
+        )))
     }
 
     /// Uses no bytes: the owner counts the connection first, then calls again.

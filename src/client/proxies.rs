@@ -9,10 +9,12 @@ use crate::limits::TRUSTED_PROXIES_MAX;
 use crate::wire::forwarded::{self, Hop};
 use crate::wire::websocket;
 
-/// The proxies that may tell the address of a client, and the headers in which they do so.
+/// The proxies that may tell the address of a client, and the way in which they do so.
 #[derive(Debug, Clone, Default)]
 pub struct Proxies {
     trusted: Vec<IpNet>,
+    /// They begin each connection with the header of the PROXY protocol.
+    send_header: bool,
     /// Header with the addresses that the proxies saw.
     ip_header: Option<String>,
     /// Header with the port of the client.
@@ -39,6 +41,7 @@ impl Proxies {
         });
         Ok(Self {
             trusted: trusted.collect::<Result<_, _>>()?,
+            send_header: client.proxy_protocol,
             ip_header: client.real_ip_header.clone(),
             port_header: client.real_port_header.clone(),
         })
@@ -46,7 +49,12 @@ impl Proxies {
 
     /// Returns whether no proxy tells the address of a client.
     pub fn is_empty(&self) -> bool {
-        self.trusted.is_empty() || self.ip_header.is_none()
+        self.trusted.is_empty() || !(self.send_header || self.ip_header.is_some())
+    }
+
+    /// Returns whether they begin each connection with the header of the PROXY protocol.
+    pub fn send_header(&self) -> bool {
+        self.send_header
     }
 
     /// Returns whether an address is that of a trusted proxy.

@@ -9,7 +9,9 @@ use crate::wire::websocket::{self, HttpError, Opcode, WebSocketError};
 /// The transport of a connection's packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Transport {
-    /// No byte has arrived.
+    /// A trusted proxy has to send the header of the PROXY protocol.
+    Proxied,
+    /// No byte of the client has arrived.
     #[default]
     Undecided,
     /// Raw TCP: a byte stream of packages.

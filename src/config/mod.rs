@@ -215,9 +215,15 @@ knobs! {
         /// Forwards messages for other server types. When false, tangelo closes a client that sends one.
         forward: bool = true, Switch, Pinus "forwardMsg";
         /// Addresses of the proxies in front of this gateway, or their networks, at most 1024. Only they may tell
-        /// the address of a client, by `client.real_ip_header`. Keep the list small: whoever can connect
-        /// from one of these addresses can claim any address.
+        /// the address of a client, by `client.proxy_protocol` or `client.real_ip_header`. Keep the list small: whoever
+        /// can connect from one of these addresses can claim any address.
         trusted_proxies: Vec<String> = Vec::new(), Texts(r#"["10.0.0.5", "192.168.0.0/16", "fd00::/8"]"#);
+        /// The proxies of `client.trusted_proxies` begin each connection with a header of the PROXY protocol, version 1 or 2,
+        /// which has the address of the client; it works for raw TCP too. tangelo closes a connection of such a
+        /// proxy that does not begin with the header (`closed_proxy_header`), or does not have all of it within 5 s
+        /// (`closed_proxy_timeout`). Headers of HTTP then count for nothing. From any other address such a header is an
+        /// invalid package.
+        proxy_protocol: bool = false, Switch;
         /// Header of a WebSocket upgrade that has the client's address, such as `X-Forwarded-For`, `X-Real-IP` or
         /// `Forwarded`. It counts only if the connection comes from a proxy of `client.trusted_proxies`; without
         /// that key tangelo ignores it. Each proxy must set or extend this header; no other header counts. In a

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, accept_with, recv, send, sendmsg,
+    RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, acceptfrom_with, recv, send, sendmsg,
 };
 use socket2::{Domain, Protocol, SockRef, Type};
 
@@ -214,21 +214,30 @@ impl Listener {
         Ok(Self::Kernel(Watched::new(socket.into(), poller)?))
     }
 
-    /// Waits for the next connection.
-    pub(crate) async fn accept(&self) -> io::Result<Socket> {
+    /// Waits for the next connection. Its address is known even if the other side has reset it already.
+    pub(crate) async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         match self {
             Self::Kernel(watched) => poll_fn(|cx| watched.poll_accept(cx)).await,
-            Self::Memory(backlog) => Ok(Socket::memory(backlog.accept().await)),
+            Self::Memory(backlog) => {
+                let side = backlog.accept().await;
+                let address = side.peer_address();
+                Ok((Socket::memory(side), address))
+            }
         }
     }
 }
 
 impl Watched {
-    fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<Socket>> {
+    fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<(Socket, SocketAddr)>> {
         let Self { fd, key, poller } = self;
         while poller.may_read(*key, cx) {
-            match accept_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok(fd) => return Poll::Ready(Self::new(fd, poller).map(Socket::kernel)),
+            match acceptfrom_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((fd, address)) => {
+                    let address = address.and_then(|address| address.try_into().ok());
+                    let address = address.ok_or(io::ErrorKind::ConnectionAborted)?;
+                    let watched = Self::new(fd, poller)?;
+                    return Poll::Ready(Ok((Socket::kernel(watched), address)));
+                }
                 Err(Errno::AGAIN) => poller.emptied(*key),
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),

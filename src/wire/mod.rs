@@ -10,6 +10,7 @@
 //! | compressed bodies | [`protobuf`] | pomelo-protobuf 0.4.0, pinus-protobuf 1.7.4 | `client/protobuf-*.json` |
 //! | WebSocket, server side | [`websocket`] | RFC 6455 | its examples |
 //! | addresses in headers of proxies | [`forwarded`] | RFC 7239 | in its tests |
+//! | PROXY protocol | [`proxy`] | HAProxy, `doc/proxy-protocol.txt` | in its tests |
 //! | MQTT subset | [`pomelo::mqtt`] | pomelo-rpc 1.0.7 | `rpc/*.jsonl` |
 //! | calls between servers | [`pomelo::rpc`] | pomelo-rpc 1.0.7 | `rpc/*.jsonl` |
 //! | talk with the master | [`pomelo::admin`] | pomelo-admin 1.0.1 | `rpc/pomelo-master-startup.jsonl` |
@@ -28,5 +29,6 @@ pub mod message;
 pub mod package;
 pub mod pomelo;
 pub mod protobuf;
+pub mod proxy;
 pub mod varint;
 pub mod websocket;

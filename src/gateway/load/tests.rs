@@ -195,7 +195,7 @@ fn an_unknown_key_names_file_line_and_key() {
         "id = 'a'\n\n[client]\nuse_dict = true\nheartbeet = '3s'\n",
         ":5: client.heartbeet: unknown key; known keys here: heartbeat, timeout, use_dict, \
          use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
-         forward, trusted_proxies, real_ip_header, real_port_header, health_path, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
+         forward, trusted_proxies, proxy_protocol, real_ip_header, real_port_header, health_path, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
     );
     let top = "unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, listen, shards, pin, turn_min, start_timeout, stop_timeout, \
                app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log, admin";
@@ -252,7 +252,7 @@ fn a_wrong_value_names_file_line_key_and_the_expected_values() {
         "\nclient = 3\n",
         ":2: client = 3: expected a section [client] with keys heartbeat, timeout, use_dict, \
          use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
-         forward, trusted_proxies, real_ip_header, real_port_header, health_path, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
+         forward, trusted_proxies, proxy_protocol, real_ip_header, real_port_header, health_path, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
     );
     refused_file(
         "id = 'a'\n[[server]]\nid = 'b'\ntype = 'chat'\nhost = 'h'\nport = 70000\n",

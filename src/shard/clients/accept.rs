@@ -1,6 +1,7 @@
 //! From a listening socket to connections.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
     let mut budget = BUDGET;
     loop {
         match listener.accept().await {
-            Ok(socket) => {
-                if let Some((sid, socket)) = clients.admit(core, socket) {
+            Ok((socket, address)) => {
+                if let Some((sid, socket)) = clients.admit(core, socket, address) {
                     let serving = serve(shard.clone(), socket, sid);
                     debug_assert!(size_of_val(&serving) <= SERVING_BYTES);
                     task::spawn(serving).detach();
@@ -55,52 +56,41 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
 
 impl Clients {
     /// Gives a connection its session id, if it may stay.
-    fn admit(&self, core: &Core, socket: Socket) -> Option<(Sid, Rc<Socket>)> {
+    fn admit(&self, core: &Core, socket: Socket, address: SocketAddr) -> Option<(Sid, Rc<Socket>)> {
         core.counters().add(Counter::Accepted, 1);
-        let is_proxied = self.is_proxied(&socket);
+        let proxies = &self.rules.proxies;
+        let is_proxied = !proxies.is_empty() && proxies.trusts(address.ip());
         // Behind a proxy the address of the client is not known yet.
-        if !is_proxied && self.refuses_socket(&socket) {
-            refused_for_address(&address(&socket));
+        if !is_proxied && self.refuses_address(address) {
+            refused_for_address(&address.to_string());
             core.counters().closed(CloseReason::Blacklisted);
             return None;
         }
         if !self.process_sockets.enter() {
-            return self.refuse(core, &socket);
+            return self.refuse(core, address);
         }
         let socket = Rc::new(socket);
-        let client = ClientMachine::new(is_proxied);
+        let client = match is_proxied {
+            true => ClientMachine::behind_proxy(&self.rules),
+            false => ClientMachine::default(),
+        };
         let connection = Connection::new(client, socket.clone(), self.anonymous.clone());
         let sid = self.connections.borrow_mut().insert(|_| connection);
         let Some(sid) = sid else {
-            return self.refuse(core, &socket);
+            return self.refuse(core, address);
         };
         core.counters().add(Counter::Connections, 1);
         self.start_idle_timer(core, sid);
         Some((sid, socket))
     }
 
-    /// Returns whether a proxy that may tell the address of its client has opened a connection.
-    fn is_proxied(&self, socket: &Socket) -> bool {
-        let proxies = &self.rules.proxies;
-        !proxies.is_empty()
-            && socket
-                .peer_address()
-                .is_some_and(|address| proxies.trusts(address.ip()))
-    }
-
     /// Turns a client away that was counted as one more than there may be.
-    fn refuse<T>(&self, core: &Core, socket: &Socket) -> Option<T> {
+    fn refuse<T>(&self, core: &Core, address: SocketAddr) -> Option<T> {
         self.process_sockets.leave();
-        refused_for_number(&address(socket));
+        refused_for_number(&address.to_string());
         core.counters().closed(CloseReason::MaxConnections);
         None
     }
-}
-
-/// Returns the address of a client for a log line.
-fn address(socket: &Socket) -> String {
-    let address = socket.peer_address();
-    address.map_or_else(String::new, |address| address.to_string())
 }
 
 /// Reads one connection to its end.

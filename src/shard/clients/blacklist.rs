@@ -1,6 +1,7 @@
 //! The blacklist of every shard: the coordinator follows the file, the delegate and the console, and tells the others.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +17,6 @@ use crate::limits::BLACKLIST_BYTES_MAX;
 use crate::metrics::Counter;
 use crate::net::blocking;
 use crate::net::clock;
-use crate::net::socket::Socket;
 use crate::net::task;
 use crate::shard::parcel::Parcel;
 use crate::shard::{Core, Shard};
@@ -25,13 +25,10 @@ use crate::shard::{Core, Shard};
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Clients {
-    /// Returns whether a client is refused as it comes.
-    pub(super) fn refuses_socket(&self, socket: &Socket) -> bool {
+    /// Returns whether an address is on the blacklist.
+    pub(super) fn refuses_address(&self, address: SocketAddr) -> bool {
         let filter = self.host_filter.borrow();
-        !filter.is_empty()
-            && socket
-                .peer_address()
-                .is_some_and(|address| filter.refuses(&address.ip().to_string()))
+        !filter.is_empty() && filter.refuses(&address.ip().to_string())
     }
 
     /// Returns whether a client is refused whose address a proxy may have told.

@@ -2,16 +2,18 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::Clients;
 use super::route::SessionRoute;
 use crate::client::crypto::PublicKey;
-use crate::client::heartbeat::{Deadlines, LINGER};
+use crate::client::heartbeat::{Deadlines, LINGER, Timeouts};
 use crate::client::transport::Transport;
 use crate::client::{ClientAddr, ClientEvent, ClientMachine, ClientState, Connected};
 use crate::error::{CloseReason, Fault};
 use crate::handler::Failure;
 use crate::ids::Sid;
+use crate::limits::PROXY_HEADER_TIMEOUT;
 use crate::metrics::Counter;
 use crate::net::socket::Socket;
 use crate::peer::delegate::DelegateMark;
@@ -130,6 +132,27 @@ impl Connection {
         );
     }
 
+    /// Returns the limits on its silence. A proxy has its own time for its header.
+    fn timeouts(&self, of_clients: &Timeouts) -> Timeouts {
+        match self.client.transport() {
+            Transport::Proxied => Timeouts {
+                idle: PROXY_HEADER_TIMEOUT,
+                ..*of_clients
+            },
+            _ => *of_clients,
+        }
+    }
+
+    /// Returns the earliest of its deadlines, and the reason to close that it stands for.
+    fn due(&self, of_clients: &Timeouts, time: ShardTime) -> Option<(Instant, CloseReason)> {
+        let (at, reason) = self.deadlines.due(&self.timeouts(of_clients), time)?;
+        let reason = match (reason, self.client.transport()) {
+            (CloseReason::IdleTimeout, Transport::Proxied) => CloseReason::ProxyTimeout,
+            (reason, _) => reason,
+        };
+        Some((at, reason))
+    }
+
     fn extras(&mut self) -> &mut ConnectionExtras {
         self.extras.get_or_insert_default()
     }
@@ -159,7 +182,8 @@ impl Clients {
     /// Starts the idle timer of an accepted connection.
     pub(super) fn start_idle_timer(&self, core: &Core, sid: Sid) {
         self.connection(sid, |connection| {
-            connection.deadlines.idle = Some(core.time.get().now + self.timeouts.idle);
+            let idle = connection.timeouts(&self.timeouts).idle;
+            connection.deadlines.idle = Some(core.time.get().now + idle);
             self.watch(core, sid, connection);
         });
     }
@@ -168,7 +192,7 @@ impl Clients {
     fn watch(&self, core: &Core, sid: Sid, connection: &mut Connection) {
         debug_assert_eq!(sid.shard(), core.id);
         if !connection.in_wheel
-            && let Some((at, _)) = connection.deadlines.due(&self.timeouts, core.time.get())
+            && let Some((at, _)) = connection.due(&self.timeouts, core.time.get())
         {
             connection.in_wheel = true;
             self.wheel.borrow_mut().insert(sid, at);
@@ -195,7 +219,7 @@ impl Clients {
         let expired = self.connection(sid, |connection| {
             debug_assert!(connection.in_wheel, "the wheel has given it back");
             connection.in_wheel = false;
-            let due = connection.deadlines.due(&self.timeouts, time);
+            let due = connection.due(&self.timeouts, time);
             let expired = due.filter(|(at, _)| *at <= time.now);
             if expired.is_none() {
                 self.watch(core, sid, connection);
@@ -232,10 +256,22 @@ impl Clients {
     pub(super) fn readable(&self, core: &Core, sid: Sid) {
         hop!();
         self.connection(sid, |connection| {
-            if connection.deadlines.idle.is_some() {
+            // The first byte of a header does not give a proxy more time for the last one.
+            let is_proxied = connection.client.transport() == Transport::Proxied;
+            if connection.deadlines.idle.is_some() && !is_proxied {
                 connection.deadlines.idle = Some(core.time.get().now + self.timeouts.idle);
             }
         });
+    }
+
+    /// Applies the header of a proxy: the address of the client. The client has its whole time from now on.
+    pub(in crate::shard) fn proxied(&self, core: &Core, sid: Sid, address: Option<SocketAddr>) {
+        self.connection(sid, |connection| {
+            if address.is_some() {
+                connection.extras().real_address = address;
+            }
+        });
+        self.start_idle_timer(core, sid);
     }
 
     /// Applies the first bytes of a connection, which decide its transport.
@@ -437,7 +473,14 @@ impl Clients {
 
     // ---- The end ----
 
-    /// Logs the end of a connection: of a client that broke the protocol as `info`, of each other one as `debug`.
+    /// Returns whether a byte of a client has come, behind the header of a proxy.
+    fn has_spoken(&self, sid: Sid) -> bool {
+        let transport = self.connection(sid, |connection| connection.client.transport());
+        !matches!(transport, Some(Transport::Proxied | Transport::Undecided))
+    }
+
+    /// Logs the end of a connection: of a client that broke the protocol as `info`, of each other one as `debug`. A
+    /// probe has no line, because balancers open many.
     pub(in crate::shard) fn log_closed(
         &self,
         sid: Sid,
@@ -445,6 +488,9 @@ impl Clients {
         kick: Option<&str>,
         uid: Option<&Uid>,
     ) {
+        if reason == CloseReason::Probe {
+            return;
+        }
         let (reason, is_offence) = (reason.name(), reason.is_offence());
         if !is_offence && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
@@ -618,6 +664,10 @@ impl Clients {
 pub(super) fn end(shard: &Rc<Shard>, sid: Sid, reason: CloseReason) {
     // Answers of the last turn leave first: the client may have closed only its own side.
     flush(shard, sid);
+    let reason = match shard.clients.has_spoken(sid) {
+        true => reason,
+        false => CloseReason::Probe,
+    };
     shard.react(Fault::Client(sid, reason));
     shard.clients.remove(&shard.core, sid);
 }

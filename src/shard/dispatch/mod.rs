@@ -6,6 +6,7 @@
 //!
 //! **Where to start reading**: [`Shard::dispatch`], then [`Shard::finish`].
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::Shard;
@@ -59,6 +60,7 @@ impl Shard {
                 }
             }
             ClientEvent::Handshake(body) => self.shake_hands(sid, body),
+            ClientEvent::Proxied(address) => self.proxied(sid, address),
             ClientEvent::Connected(connected) => self.connected(sid, *connected),
             ClientEvent::Ping(payload) => {
                 let header = websocket::header(Opcode::Pong, payload.len());
@@ -87,6 +89,22 @@ impl Shard {
         }
     }
 
+    /// Applies the header of a proxy, and refuses a client on a blacklist.
+    fn proxied(self: &Rc<Self>, sid: Sid, address: Option<SocketAddr>) {
+        self.clients.proxied(&self.core, sid, address);
+        self.refuse_address(sid);
+    }
+
+    /// Closes a client whose address is on a blacklist; returns whether it is.
+    fn refuse_address(self: &Rc<Self>, sid: Sid) -> bool {
+        let is_refused = self.clients.refuses(sid);
+        if is_refused {
+            refused_for_address(&self.clients.address_for_log(sid));
+            self.close(sid, CloseReason::Blacklisted, None);
+        }
+        is_refused
+    }
+
     /// Counts a connection whose transport is known now, or refuses it.
     fn connected(self: &Rc<Self>, sid: Sid, connected: Connected) {
         let (core, clients) = (&self.core, &self.clients);
@@ -95,9 +113,8 @@ impl Shard {
         if let Some(reason) = clients.refusal() {
             return self.close(sid, reason, None);
         }
-        if is_proxied && clients.refuses(sid) {
-            refused_for_address(&clients.address_for_log(sid));
-            return self.close(sid, CloseReason::Blacklisted, None);
+        if is_proxied && self.refuse_address(sid) {
+            return;
         }
         if !clients.count(sid) {
             refused_for_number(&clients.address_for_log(sid));

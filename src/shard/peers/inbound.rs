@@ -1,7 +1,7 @@
 //! Connections that peers open, and the calls that come over them.
 
 use std::cell::Cell;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
     loop {
         match listener.accept().await {
-            Ok(socket) => {
-                task::spawn(serve(shard.clone(), socket)).detach();
+            Ok((socket, caller)) => {
+                task::spawn(serve(shard.clone(), socket, caller)).detach();
             }
             Err(error) => {
                 shard.core.counters().add(Counter::AcceptErrors, 1);
@@ -43,9 +43,9 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
 }
 
 /// Serves one peer to the end of its connection.
-async fn serve(shard: Rc<Shard>, socket: Socket) {
+async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
     let (core, peers) = (&shard.core, &shard.peers);
-    if !peers.may_call(core, &socket).await {
+    if !peers.may_call(core, caller).await {
         return core.counters().add(Counter::PeersRefused, 1);
     }
     core.counters().add(Counter::PeersAccepted, 1);
@@ -150,13 +150,10 @@ impl Peers {
 
     /// Returns whether the caller may call. With `rpc.allow = "cluster"` only servers of the cluster may. Names in
     /// the list of servers are looked up for each caller whose address is not in the list.
-    async fn may_call(&self, core: &Core, socket: &Socket) -> bool {
+    async fn may_call(&self, core: &Core, caller: SocketAddr) -> bool {
         if core.config.rpc.allow == RpcAllow::Any {
             return true;
         }
-        let Some(caller) = socket.peer_address() else {
-            return false;
-        };
         let caller = caller.ip().to_canonical();
         let members = self.members.borrow().clone();
         let (addresses, names): (Vec<_>, Vec<_>) = members

@@ -54,6 +54,11 @@ const CASES: &[Case] = &[
         r#"client.real_ip_header = "X Real": expected the name of a header, such as "X-Real-IP""#,
     ),
     (
+        |config| config.client.trusted_proxies = vec!["10.0.0.0/33".into()],
+        "client.trusted_proxies = ['10.0.0.0/33']",
+        r#"client.trusted_proxies: "10.0.0.0/33" is not an address; expected one such as "10.0.0.5", "10.0.0.0/8", "::1" or "fd00::/8""#,
+    ),
+    (
         |config| config.client.blacklist = vec!["(".into()],
         "client.blacklist = ['(']",
         r#"client.blacklist: "(" cannot be used as a regular expression: unclosed group"#,

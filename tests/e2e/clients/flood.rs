@@ -191,7 +191,7 @@ fn a_flood_of_requests_leaves_heartbeats_and_echoes_to_others() {
 fn connections_that_break_off_leave_nothing_behind() {
     raise_file_limit();
     on_one_shard_and_on_four(&[], |attacked| {
-        attacked.attack("opened and dropped", &[("closed_left", 1000)], |address| {
+        attacked.attack("opened and dropped", &[("closed_probe", 1000)], |address| {
             let streams: Vec<_> = (0..1000).map(|_| connect(address)).collect();
             drop(streams);
         });

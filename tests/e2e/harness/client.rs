@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use tungstenite::client::IntoClientRequest as _;
 use tungstenite::{Message as Frame, WebSocket};
 
@@ -99,6 +100,14 @@ impl Client {
         })
     }
 
+    /// The same from an address of this machine.
+    pub(crate) fn tcp_from(address: SocketAddr, from: IpAddr) -> Self {
+        Self::over(Wire::Tcp {
+            stream: connect_from(address, from),
+            partial: Vec::new(),
+        })
+    }
+
     /// Connects and upgrades to WebSocket; no package is sent yet.
     pub(crate) fn websocket(address: SocketAddr) -> Self {
         Self::websocket_with(address, &[])
@@ -115,7 +124,23 @@ impl Client {
         address: SocketAddr,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, String> {
-        let stream = connect(address);
+        Self::upgrade(connect(address), address, headers)
+    }
+
+    /// The same from an address of this machine.
+    pub(crate) fn websocket_from(
+        address: SocketAddr,
+        from: IpAddr,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, String> {
+        Self::upgrade(connect_from(address, from), address, headers)
+    }
+
+    fn upgrade(
+        stream: TcpStream,
+        address: SocketAddr,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, String> {
         stream.set_read_timeout(Some(HANG_GUARD)).expect("not zero");
         let mut request = format!("ws://{address}/")
             .into_client_request()
@@ -493,8 +518,19 @@ impl Client {
 struct TimedOut;
 
 fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, HANG_GUARD)
-        .unwrap_or_else(|e| panic!("{address}: {e}"));
+    let stream = TcpStream::connect_timeout(&address, HANG_GUARD);
+    prepared(stream.unwrap_or_else(|e| panic!("{address}: {e}")))
+}
+
+fn connect_from(address: SocketAddr, from: IpAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+    let bound = socket.bind(&SocketAddr::new(from, 0).into());
+    let connected = bound.and_then(|()| socket.connect_timeout(&address.into(), HANG_GUARD));
+    connected.unwrap_or_else(|e| panic!("{from} to {address}: {e}"));
+    prepared(socket.into())
+}
+
+fn prepared(stream: TcpStream) -> TcpStream {
     stream.set_nodelay(true).expect("an open socket");
     // Larger than the receiving one: the server may be busy writing to us, who do not read now.
     stream

@@ -48,8 +48,8 @@ struct Provocation {
     provoke: fn(&mut Gateway),
 }
 
-/// Reasons that need a server, an application or seconds; the tests of their subject provoke them.
-const ELSEWHERE: [&str; 7] = [
+/// Reasons that need a server, an application or seconds, or have no line; the tests of their subject provoke them.
+const ELSEWHERE: [&str; 9] = [
     "duplicate_login",
     "heartbeat_timeout",
     "idle_timeout",
@@ -57,9 +57,11 @@ const ELSEWHERE: [&str; 7] = [
     "kicked_by_server",
     "message_body",
     "outbox_full",
+    "probe",
+    "proxy_timeout",
 ];
 
-const PROVOCATIONS: [Provocation; 20] = [
+const PROVOCATIONS: [Provocation; 21] = [
     Provocation {
         reason: "left",
         settings: &[],
@@ -133,6 +135,18 @@ const PROVOCATIONS: [Provocation; 20] = [
         provoke: |gateway| {
             let client = Client::websocket(gateway.address()).open();
             frames::write_anyway(client.stream(), &frames::frame(0x83, b""));
+        },
+    },
+    Provocation {
+        reason: "proxy_header",
+        settings: &[
+            "client.trusted_proxies=[\"127.0.0.1\"]",
+            "client.proxy_protocol=true",
+        ],
+        provoke: |gateway| {
+            let mut proxy = Client::tcp(gateway.address());
+            proxy.send_package(1, b"{}");
+            assert_eq!(proxy.next_package(), None);
         },
     },
     Provocation {

@@ -1,4 +1,4 @@
-//! An operator's view: the command line, signals, the operators' port, the log, limits, and threads that are pinned, held or idle.
+//! An operator's view: the command line, signals, the operators' port, the log, limits, proxies, and threads that are pinned, held or idle.
 
 mod admin;
 mod check;
@@ -8,5 +8,6 @@ mod holds;
 mod idle;
 mod pause;
 mod pinning;
+mod proxies;
 mod signals;
 mod start;

@@ -66,6 +66,12 @@ impl Ports {
         );
     }
 
+    /// A port for a test that starts no cluster.
+    pub(crate) fn nth(&self, index: u16) -> u16 {
+        assert!(index + 1 < Self::BLOCK, "the block has no port {index}");
+        self.base + 1 + index
+    }
+
     /// The RPC port of a server; for the master and Redis, the only one.
     pub(crate) fn of(&self, id: &str) -> u16 {
         let fixed = Self::NAMES.iter().position(|known| *known == id);
