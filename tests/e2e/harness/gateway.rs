@@ -79,7 +79,9 @@ impl Gateway {
             "--kill-child",
             TANGELO[0],
         ];
-        Self::start_in(Turn::take(false), &program, ANY_PORT, args)
+        let mut gateway = Self::start_in(Turn::take(false), &program, ANY_PORT, args);
+        gateway.forget();
+        gateway
     }
 
     /// Starts an example, which takes the same arguments, with each `NAME=VALUE` in its environment.
