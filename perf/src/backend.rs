@@ -138,10 +138,17 @@ fn answer(payload: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         let calls: Vec<&serde_json::value::RawValue> =
             serde_json::from_slice(payload).map_err(|error| refused(error.to_string()))?;
         for call in calls {
-            Forward::parse(call.get().as_bytes())?.answer(out);
+            answer_call(call.get().as_bytes(), out)?;
         }
         return Ok(());
     }
-    Forward::parse(payload)?.answer(out);
+    answer_call(payload, out)
+}
+
+fn answer_call(call: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    match Forward::parse(call) {
+        Ok(forward) => forward.answer(out),
+        Err(error) => rpc::answer_notice(call, out).ok_or(error)?,
+    }
     Ok(())
 }

@@ -247,7 +247,7 @@ fn closed_loop() -> Vec<Row> {
     const CEILING_BUFFER: Server = (CEILING.0, "--scheduler buffer --server ceiling");
     const DELEGATE: Server = (
         "delegate",
-        "--kind delegate --server-arg=--set --server-arg=delegate=chat",
+        "--kind delegate --server-arg=--set --server-arg=delegate=chat --server-arg=--set --server-arg=delegate_notices=true",
     );
     const FORWARD: Server = ("forward", "--kind forward");
     const TANGELO_BUFFER: Server = (TANGELO.0, "--scheduler buffer");

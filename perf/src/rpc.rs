@@ -137,6 +137,27 @@ impl<'a> Forward<'a> {
     }
 }
 
+#[derive(Deserialize)]
+struct Notice<'a> {
+    id: u64,
+    #[serde(borrow)]
+    msg: NoticeCall<'a>,
+}
+
+#[derive(Deserialize)]
+struct NoticeCall<'a> {
+    service: &'a str,
+}
+
+/// Appends the answer to a notice of a frontend for its delegate; `None`: it is none.
+pub(crate) fn answer_notice(payload: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let notice: Notice<'_> = serde_json::from_slice(payload).ok()?;
+    (notice.msg.service == "tangelo").then(|| {
+        let answer = format!(r#"{{"id":{},"resp":[null]}}"#, notice.id);
+        publish(out, b"rpc", &[answer.as_bytes()]);
+    })
+}
+
 /// Appends the call with which a frontend forwards a request of a client.
 pub(crate) fn forward(
     out: &mut Vec<u8>,
@@ -352,6 +373,20 @@ mod tests {
             answer(&forward(0, "echo")),
             r#"{"id":7,"resp":[null,null]}"#
         );
+    }
+
+    #[test]
+    fn a_notice_for_a_delegate_is_answered_and_no_other_call() {
+        let mut out = Vec::new();
+        let call = |service| {
+            format!(
+                r#"{{"id":7,"msg":{{"namespace":"user","service":"{service}","method":"m","args":[]}}}}"#
+            )
+        };
+        assert_eq!(answer_notice(call("x").as_bytes(), &mut out), None);
+        assert!(answer_notice(call("tangelo").as_bytes(), &mut out).is_some());
+        let (_, body) = Packets::new(&out).next().unwrap().unwrap();
+        assert_eq!(payload(body).unwrap(), br#"{"id":7,"resp":[null]}"#);
     }
 
     #[test]
