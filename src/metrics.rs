@@ -74,6 +74,8 @@ counters! {
     SessionsBound = gauge "sessions_bound",
     /// Clients that a drain closed at the end of its time, although messages of theirs were in flight.
     ClientsCut = "clients_cut",
+    /// Clients whose trusted proxy did not tell their address in the header of `client.real_ip_header`: that of the proxy counts.
+    AddressesUntold = "addresses_untold",
     /// Accept calls that failed because the process had no descriptors or no memory left.
     AcceptErrors = "accept_errors",
     /// Packages that a client sent in a state in which their type is ignored.

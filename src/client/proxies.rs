@@ -64,7 +64,7 @@ impl Proxies {
     }
 
     /// Returns the address of the client in an upgrade that a trusted proxy has sent: the last hop that is not a
-    /// trusted proxy itself. Where the next hop to the front cannot be read, or does not exist, it is a proxy.
+    /// trusted proxy itself. If no further hop can be read, the last trusted proxy counts as the client.
     pub fn client_of(&self, upgrade: &[u8]) -> Option<SocketAddr> {
         let name = self.ip_header.as_ref()?;
         let text = websocket::http_header(upgrade, name)?;
@@ -79,7 +79,7 @@ impl Proxies {
         let own_port = self.port_header.as_ref();
         let own_port =
             own_port.and_then(|name| websocket::http_header(upgrade, name)?.parse().ok());
-        Some(SocketAddr::new(ip, own_port.or(port).unwrap_or(0)))
+        Some(SocketAddr::new(ip, port.or(own_port).unwrap_or(0)))
     }
 }
 
@@ -206,5 +206,7 @@ mod tests {
             let port = format!("X-Real-Port: {port}");
             assert_eq!(client(&proxies, &["X-Real-IP: ::1", &port]), expected);
         }
+        let lines = ["X-Real-IP: [::1]:8", "X-Real-Port: 7"];
+        assert_eq!(client(&proxies, &lines), "[::1]:8");
     }
 }

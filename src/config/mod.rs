@@ -231,8 +231,8 @@ knobs! {
         /// address that is none of them. A text that is not an address ends the walk at the last address read. The
         /// result counts for the blacklists, in statistics and the log, for handlers and the delegate.
         real_ip_header: Option<String> = None, HeaderName, Pinus "realIPKey";
-        /// Header that has the client's port, beside `client.real_ip_header`. Without it the port is the one in
-        /// that header, or 0.
+        /// Header that has the client's port, where that of `client.real_ip_header` has none. Each proxy must set
+        /// this header too. Without a port in either header, the port is 0.
         real_port_header: Option<String> = None, HeaderName, Pinus "realPortKey";
         /// Path of a health check, for load balancers. An HTTP GET or HEAD of it on the port for clients gets status
         /// 200, and 503 while tangelo stops: until its application has ended, the port stays open for this check and

@@ -64,6 +64,9 @@ fn hop_of_pairs(element: &str) -> Option<Hop> {
     while let Some(text) = rest {
         let (before, pair) = split_last(text, b';');
         rest = before;
+        if pair.trim().is_empty() {
+            continue;
+        }
         let (name, value) = pair.split_once('=')?;
         if name.trim().eq_ignore_ascii_case("for") && node.replace(value.trim()).is_some() {
             return None;
@@ -149,6 +152,8 @@ mod tests {
             ("for=192.0.2.1;for=192.0.2.2", &["-"]),
             ("for=\"_hidden\", for=unknown, proto=http", &["-", "-", "-"]),
             ("192.0.2.1", &["-"]),
+            ("for=192.0.2.1;proto=https;", &["192.0.2.1"]),
+            (";;for=192.0.2.1 ; ;", &["192.0.2.1"]),
             // The quote of a client does not reach the hop of the proxy behind it.
             ("for=\"evil, for=192.0.2.1", &["192.0.2.1", "-"]),
             ("for=\\\", for=192.0.2.1", &["192.0.2.1", "-"]),

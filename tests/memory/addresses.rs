@@ -136,6 +136,18 @@ fn a_header_counts_only_from_a_trusted_proxy() {
 }
 
 #[test]
+fn a_proxy_that_does_not_tell_the_address_is_counted() {
+    let gateway = gateway(with_header("X-Real-IP"));
+    for (header, untold) in [("X-Real-IP", 0), ("X-Real-Ipp", 1)] {
+        told(&gateway, PROXY, &[(header, "192.0.2.1")]);
+        assert_eq!(gateway.counter("addresses_untold"), untold);
+    }
+    told(&gateway, STRANGER, &[]);
+    assert_eq!(gateway.counter("addresses_untold"), 1);
+    gateway.stop().unwrap();
+}
+
+#[test]
 fn without_trust_a_header_of_a_client_counts_for_nothing() {
     let client = config::Client {
         real_ip_header: Some("X-Real-IP".into()),

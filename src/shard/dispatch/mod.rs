@@ -109,6 +109,15 @@ impl Shard {
     fn connected(self: &Rc<Self>, sid: Sid, connected: Connected) {
         let (core, clients) = (&self.core, &self.clients);
         let is_proxied = connected.is_proxied;
+        if is_proxied && connected.real_address.is_none() {
+            core.counters().add(Counter::AddressesUntold, 1);
+            let proxy = clients.address_for_log(sid);
+            tracing::warn!(
+                proxy,
+                "a trusted proxy has not told the address of its client, so its own address counts; \
+                 look at client.real_ip_header"
+            );
+        }
         clients.connected(core, sid, connected);
         if let Some(reason) = clients.refusal() {
             return self.close(sid, reason, None);
