@@ -160,6 +160,8 @@ pub const LOG_LINES_MAX: usize = 8192;
 pub const LOG_BURST_MAX: u64 = 10;
 /// Length of that window. It begins with the first line of any kind.
 pub const LOG_WINDOW: Duration = Duration::from_secs(10);
+/// News that wait for the thread that writes to the service manager. Full: the news is dropped and counted.
+pub const NOTICES_MAX: usize = 16;
 /// Kinds of log lines with a count of their own, about eight times the number in the code.
 pub const LOG_KINDS_MAX: usize = 512;
 /// Longest text inside a log line: the example of a summary, the cause of a code 500. Above: it is cut.

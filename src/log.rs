@@ -17,11 +17,13 @@ use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Registry;
 use tracing_subscriber::fmt::format::{DefaultFields, Writer as Text};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{self, FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{CON_LOG, FORWARD_LOG, Log, LogFormat};
@@ -51,9 +53,11 @@ pub(crate) fn start(config: &Log) -> Result<Output> {
     )?;
     let (stdout_lines, stdout) =
         Writer::start(io::stdout(), config.format, limits::STDOUT_LINES_MAX, None)?;
+    let (filter, level) = reload::Layer::new(filter);
     let _ = subscriber(config.format, filter, lines, kinds).try_init();
     Ok(Output {
         format: config.format,
+        level,
         stdout_lines,
         log,
         stdout,
@@ -62,7 +66,7 @@ pub(crate) fn start(config: &Log) -> Result<Output> {
 
 fn subscriber(
     format: LogFormat,
-    filter: EnvFilter,
+    filter: reload::Layer<EnvFilter, Registry>,
     lines: Lines,
     kinds: Arc<Kinds>,
 ) -> impl Subscriber + Send + Sync {
@@ -92,6 +96,7 @@ fn subscriber(
 /// Both streams of the process. Dropping it writes the queued lines, for at most a second.
 pub(crate) struct Output {
     format: LogFormat,
+    level: reload::Handle<EnvFilter, Registry>,
     stdout_lines: Lines,
     log: Writer,
     stdout: Writer,
@@ -110,6 +115,12 @@ impl Output {
             LogFormat::Json => json_line(Level::INFO, PROGRAM, message, members),
         };
         self.stdout_lines.send(Line::Text(line.into_bytes().into()));
+    }
+
+    /// Changes `log.level`. A program that has installed a subscriber of its own keeps it.
+    pub(crate) fn set_level(&self, level: &str) -> std::result::Result<(), String> {
+        let _ = self.level.reload(filter(level)?);
+        Ok(())
     }
 
     /// Writes the queued lines, for at most a second. Later lines are dropped.
@@ -368,7 +379,8 @@ mod tests {
         let lines_max = limits::LOG_LINES_MAX;
         let started = Writer::start(Stream(stream), format, lines_max, Some(kinds.clone()));
         let (lines, writer) = started.unwrap();
-        let subscriber = subscriber(format, filter("info").unwrap(), lines, kinds);
+        let (filter, _level) = reload::Layer::new(filter("info").unwrap());
+        let subscriber = subscriber(format, filter, lines, kinds);
         tracing::subscriber::with_default(subscriber, log);
         (writer, written)
     }

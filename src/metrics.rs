@@ -236,6 +236,8 @@ counters! {
     PoolDropped = process "pool_dropped",
     /// Jobs that panicked.
     PoolPanics = process "pool_panics",
+    /// News for the service manager dropped because too many waited.
+    NoticesDropped = process "notices_dropped",
     /// Log lines suppressed by the limit of their kind.
     LogLinesSuppressed = process "log_lines_suppressed",
     /// Lines for standard error or standard output dropped because their queue was full, or the stream did not take them.

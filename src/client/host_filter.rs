@@ -56,6 +56,15 @@ impl HostFilter {
         .compiled()
     }
 
+    /// Replaces the expressions of the configuration.
+    pub fn with_configured(&self, configured: &[String]) -> Result<Self, BadExpression> {
+        Self {
+            configured: configured.to_vec(),
+            ..self.clone()
+        }
+        .compiled()
+    }
+
     /// Replaces the expressions of the file. The file has one expression per line; empty lines and
     /// lines that begin with `#` are ignored.
     pub fn with_file(&self, text: &str) -> Result<Self, BadExpression> {

@@ -22,7 +22,7 @@
 //!
 //! **Where to start reading**: [`ClientMachine::receive`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -45,20 +45,19 @@ pub mod transport;
 use proxies::Proxies;
 use transport::{Http, HttpRules, Transport, TransportEvent};
 
-/// Close code of RFC 6455: the server goes down.
-const GOING_AWAY: u16 = 1001;
-
 /// The settings that all clients of a gateway share.
 #[derive(Debug)]
 pub struct Rules {
     /// The framework whose details to follow.
     pub dialect: Dialect,
     /// Largest package body.
-    pub package_bytes_max: usize,
+    pub package_bytes_max: Cell<usize>,
+    /// Close code of a client that a drain closes.
+    pub drain_close_code: Cell<u16>,
     /// Rules for HTTP requests. Boxed, because they are rarely looked at.
     pub http: Box<HttpRules>,
     /// The proxies in front. Boxed for the same reason.
-    pub proxies: Box<Proxies>,
+    pub proxies: Box<RefCell<Proxies>>,
 }
 
 impl Rules {
@@ -66,15 +65,23 @@ impl Rules {
     pub fn new(config: &Config, page: Option<&'static [u8]>, proxies: Proxies) -> Self {
         Self {
             dialect: config.dialect,
-            package_bytes_max: config.client.package_bytes_max,
+            package_bytes_max: Cell::new(config.client.package_bytes_max),
+            drain_close_code: Cell::new(config.drain.close_code),
             http: Box::new(HttpRules {
                 page,
                 health_path: config.client.health_path.clone(),
                 is_stopping: Cell::default(),
                 takes_any_key: config.dialect.takes_any_websocket_key(),
             }),
-            proxies: proxies.into(),
+            proxies: Box::new(RefCell::new(proxies)),
         }
+    }
+
+    /// Follows a change of the configuration, for clients that are connected too.
+    pub fn follow(&self, config: &Config, proxies: Proxies) {
+        self.package_bytes_max.set(config.client.package_bytes_max);
+        self.drain_close_code.set(config.drain.close_code);
+        *self.proxies.borrow_mut() = proxies;
     }
 }
 
@@ -192,7 +199,7 @@ type Received<'a> = Result<Option<(usize, Option<ClientEvent<'a>>)>, CloseReason
 impl ClientMachine {
     /// Creates the machine of a connection that a trusted proxy has opened.
     pub fn behind_proxy(rules: &Rules) -> Self {
-        let transport = match rules.proxies.send_header() {
+        let transport = match rules.proxies.borrow().send_header() {
             true => Transport::Proxied,
             false => Transport::Undecided,
         };
@@ -276,7 +283,8 @@ impl ClientMachine {
     }
 
     fn receive_raw<'a>(&mut self, rules: &Rules, input: &'a [u8]) -> Received<'a> {
-        let package = package::decode(input, rules.package_bytes_max).map_err(package_reason)?;
+        let package =
+            package::decode(input, rules.package_bytes_max.get()).map_err(package_reason)?;
         let Some(package) = package else {
             return Ok(None);
         };
@@ -296,7 +304,7 @@ impl ClientMachine {
                     answer,
                     is_proxied: self.is_proxied,
                     real_address: match self.is_proxied {
-                        true => rules.proxies.client_of(input),
+                        true => rules.proxies.borrow().client_of(input),
                         false => None,
                     },
                 };
@@ -310,7 +318,7 @@ impl ClientMachine {
 
     #[inline]
     fn receive_websocket<'a>(&mut self, rules: &Rules, input: &'a mut [u8]) -> Received<'a> {
-        let bytes_max = rules.package_bytes_max + HEAD_BYTES;
+        let bytes_max = rules.package_bytes_max.get() + HEAD_BYTES;
         let (fragments, masks) = (&mut self.fragments, &mut self.masks);
         let (bytes, frame) = transport::frame(input, fragments, masks, bytes_max, rules.dialect)?;
         let event = match frame {
@@ -334,7 +342,7 @@ impl ClientMachine {
         message: &'a [u8],
     ) -> Result<ClientEvent<'a>, CloseReason> {
         debug_assert!(
-            message.len() <= rules.package_bytes_max + HEAD_BYTES,
+            message.len() <= rules.package_bytes_max.get() + HEAD_BYTES,
             "fragments are longer than a package"
         );
         let event = self.only_package(rules, message);
@@ -352,7 +360,8 @@ impl ClientMachine {
         rules: &Rules,
         message: &'a [u8],
     ) -> Result<ClientEvent<'a>, CloseReason> {
-        let package = package::decode(message, rules.package_bytes_max).map_err(package_reason)?;
+        let package =
+            package::decode(message, rules.package_bytes_max.get()).map_err(package_reason)?;
         match package {
             Some(package) if package.bytes() == message.len() => self.package(rules, package),
             _ => Err(CloseReason::PackageCount),
@@ -412,14 +421,14 @@ impl ClientMachine {
 
     /// Writes the last bytes before the socket is closed: none on raw TCP, a close frame on WebSocket.
     /// Pomelo sends code 1000, Pinus none; bytes that break RFC 6455 get the code of the RFC. The reference does not
-    /// drain: then the code is 1001, by which a client knows that it may come back.
+    /// drain: then the code is `drain.close_code`, by which a client knows that it may come back.
     pub fn write_goodbye(&self, rules: &Rules, reason: CloseReason, out: &mut Vec<u8>) {
         if self.transport != Transport::WebSocket || reason == CloseReason::Left {
             return;
         }
         let code = match reason {
             CloseReason::WebSocket(code) => Some(code),
-            CloseReason::Drain => Some(GOING_AWAY),
+            CloseReason::Drain => Some(rules.drain_close_code.get()),
             _ => rules.dialect.close_code(),
         };
         websocket::write_close(out, code);

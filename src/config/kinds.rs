@@ -372,6 +372,29 @@ macro_rules! count {
 
 count!(usize, u32, u16);
 
+/// Close code of a WebSocket server that goes away or restarts, of the IANA registry.
+pub(super) struct CloseCode;
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("1001 or 1012")
+    }
+}
+
+impl Kind<u16> for CloseCode {
+    fn parse(&self, raw: RawValue<'_>) -> Option<u16> {
+        raw.integer()?.try_into().ok()
+    }
+
+    fn admits(&self, value: &u16) -> bool {
+        matches!(value, 1001 | 1012)
+    }
+
+    fn show(&self, value: &u16) -> String {
+        value.to_string()
+    }
+}
+
 /// A number of bytes in a range.
 pub(super) struct Bytes(pub(super) RangeInclusive<usize>);
 

@@ -17,7 +17,8 @@ use super::value::{RawValue, ValueError};
 /// ```
 ///
 /// A row is: documentation, field, type, default, kind (the accepted values), and the name in Pomelo or
-/// Pinus if there is one. `servers as "server"` names the key where it is not the field's own. A second
+/// Pinus if there is one. `servers as "server"` names the key where it is not the field's own, and `=> live` at the end
+/// of a row says that SIGHUP changes the value while tangelo runs (`gateway/reload.rs`). A second
 /// block has fields without a key. A new knob is a new row: its key, its check and its place in
 /// `docs/configuration.md` follow.
 macro_rules! knobs {
@@ -28,7 +29,7 @@ macro_rules! knobs {
             $(
                 $(#[doc = $doc:literal])*
                 $field:ident $(as $key:literal)?: $type:ty = $default:expr, $kind:expr
-                $(, $framework:ident $name:literal)?;
+                $(, $framework:ident $name:literal)? $(=> $live:ident)?;
             )*
         }
         $({
@@ -43,6 +44,7 @@ macro_rules! knobs {
                 #[doc = concat!(
                     "\n\nKey `", $prefix, key!($field $($key)?), "`, default `", stringify!($default),
                     "`, expected `", stringify!($kind), "`." $(, " ", stringify!($framework), ": `", $name, "`.")?
+                    $(, " `", stringify!($live), "`: SIGHUP changes it.")?
                 )]
                 pub $field: $type,
             )*
@@ -69,6 +71,15 @@ macro_rules! knobs {
                 read_value: |$owner, raw| $kind.read(raw, &mut $place.$field),
                 show_value: |$owner| $kind.show(&$place.$field),
                 toml_value: |$owner| $kind.toml(&$place.$field),
+                copy_value: |into, from| {
+                    let value = {
+                        let $owner = from;
+                        $place.$field.clone()
+                    };
+                    let $owner = into;
+                    $place.$field = value;
+                },
+                is_live: is_live!($($live)?),
                 #[cfg(test)]
                 doc: &[$($doc),*],
                 #[cfg(test)]
@@ -92,6 +103,19 @@ macro_rules! key {
     };
 }
 
+/// Returns whether a row ends with `=> live`.
+#[cfg(feature = "runtime")]
+macro_rules! is_live {
+    () => {
+        false
+    };
+    (live) => {
+        true
+    };
+}
+
+#[cfg(feature = "runtime")]
+pub(super) use is_live;
 pub(super) use {key, knobs};
 
 /// A key of the configuration, and the functions for its value.
@@ -102,6 +126,9 @@ pub(crate) struct Knob<Owner: 'static> {
     pub(super) read_value: fn(&mut Owner, RawValue<'_>) -> Result<(), ValueError>,
     pub(super) show_value: fn(&Owner) -> String,
     pub(super) toml_value: fn(&Owner) -> Option<String>,
+    pub(super) copy_value: fn(&mut Owner, &Owner),
+    /// SIGHUP changes the value while tangelo runs.
+    pub(crate) is_live: bool,
     /// Documentation, line by line.
     #[cfg(test)]
     pub(super) doc: &'static [&'static str],
@@ -129,6 +156,11 @@ impl<Owner> Knob<Owner> {
     /// Returns the value that a configuration has, as the right side of a line of TOML; `None` without a value.
     pub(crate) fn toml(&self, owner: &Owner) -> Option<String> {
         (self.toml_value)(owner)
+    }
+
+    /// Copies the value of another configuration.
+    pub(crate) fn copy(&self, into: &mut Owner, from: &Owner) {
+        (self.copy_value)(into, from);
     }
 
     /// Reads a written value into a configuration. A wrong one changes nothing.

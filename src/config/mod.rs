@@ -25,6 +25,8 @@ mod types;
 mod value;
 
 pub use crate::dialect::Dialect;
+#[cfg(feature = "runtime")]
+pub(crate) use types::ConfigOrigin;
 pub use types::{
     AdminAddress, Cron, DuplicateLogin, LogFormat, Master, RpcAllow, Scheduler, Sources,
 };
@@ -35,6 +37,8 @@ use kinds::*;
 pub(crate) use kinds::{CONNECTIONS_MAX, WEIGHT_MAX};
 #[cfg(feature = "runtime")]
 pub(crate) use knob::Knob;
+#[cfg(feature = "runtime")]
+use knob::is_live;
 use knob::{key, knobs};
 #[cfg(feature = "runtime")]
 use list::ListOf;
@@ -113,7 +117,7 @@ knobs! {
         /// Longest time for the end of the application: its background tasks, and its functions before the
         /// stop. After it tangelo closes the clients. A supervisor must wait longer before it kills the
         /// process.
-        stop_timeout: Duration = Duration::from_secs(3), TimeRange(Duration::ZERO..=10 * MINUTE), Pomelo "TIME_WAIT_STOP";
+        stop_timeout: Duration = Duration::from_secs(3), TimeRange(Duration::ZERO..=10 * MINUTE), Pomelo "TIME_WAIT_STOP" => live;
         /// Folder of the Pomelo project. In `tangelo.toml` it is relative to that file, in a flag to the
         /// working directory; a main script on the command line names its own folder. File and flags win
         /// over the project.
@@ -198,7 +202,7 @@ knobs! {
         use_crypto: bool = false, Switch, Pomelo "useCrypto";
         /// Connections that this process accepts at one time; tangelo closes any further one at once.
         /// Without it: as many as the file limit allows. A number above the file limit prevents the start.
-        max_connections: Option<usize> = None, Count(1..=CONNECTIONS_MAX), Pomelo "max-connections";
+        max_connections: Option<usize> = None, Count(1..=CONNECTIONS_MAX), Pomelo "max-connections" => live;
         /// Accepted kinds and versions of clients, such as `js-websocket >=0.3.1 <2`, `* >=1.2` or
         /// `!old-client`. Others get code 501. Without it tangelo accepts all.
         accept: Vec<String> = Vec::new(), Texts(r#"["js-websocket >=0.3.1 <2", "!old-client"]"#), Pomelo "checkClient";
@@ -206,7 +210,7 @@ knobs! {
         /// matches a part of the client's address. An IPv4 client of a listener on `[::]` has the address
         /// `::ffff:a.b.c.d`. At most 10 000, with those of `client.blacklist_file` and of the master's
         /// console.
-        blacklist: Vec<String> = Vec::new(), Texts(r"['192\.0\.2\.', '203\.0\.113\.7$']"), Pomelo "blacklistFun";
+        blacklist: Vec<String> = Vec::new(), Texts(r"['192\.0\.2\.', '203\.0\.113\.7$']"), Pomelo "blacklistFun" => live;
         /// A regular file with more of these expressions, one a line. tangelo reads it again within seconds
         /// after a change. It reports a file that it cannot use, and keeps the lines from before.
         blacklist_file: Option<PathBuf> = None, FilePath;
@@ -217,7 +221,7 @@ knobs! {
         /// Addresses of the proxies in front of this gateway, or their networks, at most 1024. Only they may tell
         /// the address of a client, by `client.proxy_protocol` or `client.real_ip_header`. Keep the list small: whoever
         /// can connect from one of these addresses can claim any address.
-        trusted_proxies: Vec<String> = Vec::new(), Texts(r#"["10.0.0.5", "192.168.0.0/16", "fd00::/8"]"#);
+        trusted_proxies: Vec<String> = Vec::new(), Texts(r#"["10.0.0.5", "192.168.0.0/16", "fd00::/8"]"#) => live;
         /// The proxies of `client.trusted_proxies` begin each connection with a header of the PROXY protocol, version 1 or 2,
         /// which has the address of the client; it works for raw TCP too. tangelo closes a connection of such a
         /// proxy that does not begin with the header (`closed_proxy_header`), or does not have all of it within 5 s
@@ -240,13 +244,13 @@ knobs! {
         /// Without this key such a request is an error as any other, and a stop closes the port first.
         health_path: Option<String> = None, UrlPath;
         /// Largest package body from a client. A larger one closes its connection.
-        package_bytes_max: usize = 4 << 20, Bytes(KIB..=limits::PACKAGE_BODY_BYTES_MAX);
+        package_bytes_max: usize = 4 << 20, Bytes(KIB..=limits::PACKAGE_BODY_BYTES_MAX) => live;
         /// Largest number of bytes that wait for one client that reads too slowly. One package always
         /// fits. Above it tangelo closes the client.
-        outbox_bytes_max: usize = 1 << 20, Bytes(KIB..=GIB);
+        outbox_bytes_max: usize = 1 << 20, Bytes(KIB..=GIB) => live;
         /// Forwarded requests of one session that may wait for an answer. A further one gets code 500 at
         /// once.
-        calls_in_flight_max: usize = 1024, Count(1..=1_000_000);
+        calls_in_flight_max: usize = 1024, Count(1..=1_000_000) => live;
     }
 }
 
@@ -381,13 +385,16 @@ knobs! {
     pub struct Drain, keys "drain." of |config: Config| config.drain, {
         /// Time in which the health check says 503 and new clients are still taken: as long as a load balancer needs
         /// to notice.
-        delay: Duration = Duration::ZERO, TimeRange(Duration::ZERO..=HOUR);
+        delay: Duration = Duration::ZERO, TimeRange(Duration::ZERO..=HOUR) => live;
         /// Longest time from the close of the port to the end. Clients leave in even slices within half of it, but no
         /// slower than 1,000 a second. One that waits for an answer leaves when it has it. After three quarters of
         /// the time tangelo cuts those that still wait; the exit status then is 3. The application has the rest of the
         /// time, at least a quarter, for its background tasks and its functions before the stop. A supervisor must
         /// wait longer before it kills the process.
-        timeout: Duration = Duration::from_secs(8), TimeRange(Duration::ZERO..=HOUR);
+        timeout: Duration = Duration::from_secs(8), TimeRange(Duration::ZERO..=HOUR) => live;
+        /// Close code of WebSocket clients. 1001 says that the server goes away, 1012 that it restarts. Choose 1012 if
+        /// your clients come back at once only after this code.
+        close_code: u16 = 1001, CloseCode => live;
     }
 }
 
@@ -397,7 +404,7 @@ knobs! {
     pub struct Log, keys "log." of |config: Config| config.log, {
         /// A level (`error`, `warn`, `info`, `debug`, `trace`) or a filter such as
         /// `info,tangelo::peer=debug`.
-        level: String = "info".into(), Text;
+        level: String = "info".into(), Text => live;
         /// Form of the lines of the log and of standard output.
         format: LogFormat = LogFormat::Text, LOG_FORMAT;
         /// Writes a line of the log target `forward-log` for each message that a handler of this server has

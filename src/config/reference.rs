@@ -32,6 +32,9 @@ fn section<Owner>(out: &mut String, heading: &str, about: &str, knobs: &[Knob<Ow
         if let [framework, name] = knob.origin {
             *out += &format!("* {framework}: `{name}`.\n");
         }
+        if knob.is_live {
+            *out += "* SIGHUP changes it without a restart.\n";
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Types of knobs, and the parts of a configuration that come from a project only.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -70,6 +71,22 @@ pub struct Sources {
     pub read: Vec<String>,
     /// The place of each key that a file or a flag has set.
     pub places: BTreeMap<String, String>,
+    /// The value of each key as it was read; a program may change it afterwards.
+    pub(crate) values: BTreeMap<&'static str, Option<String>>,
+    /// The way to read them again.
+    pub(crate) origin: ConfigOrigin,
+}
+
+/// The way to read a configuration again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum ConfigOrigin {
+    /// None: a program has made it.
+    #[default]
+    Program,
+    /// A command line, program name first.
+    CommandLine(Vec<OsString>),
+    /// A file.
+    File(PathBuf),
 }
 
 impl Sources {

@@ -18,7 +18,7 @@ use toml::de::DeTable;
 
 use super::check;
 use crate::checked::CheckedConfig;
-use crate::config::{self, Config, LogFormat, Sources, ValueError};
+use crate::config::{self, Config, ConfigOrigin, LogFormat, Sources, ValueError};
 use crate::error::Error;
 
 mod args;
@@ -41,13 +41,7 @@ impl Config {
     /// Reads a `tangelo.toml`; the other knobs keep their defaults. With `app_dir` in it, reads the Pomelo
     /// project there too.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        Layers {
-            launch: None,
-            file: Some(File::read(path.as_ref())?),
-            flags: Vec::new(),
-        }
-        .load()
-        .into_result()
+        load_file(path.as_ref()).into_result()
     }
 
     /// Reads the command line of this process, which has the commands and flags of the binary: `--config`,
@@ -86,6 +80,33 @@ impl Config {
                 clap_complete::generate(shell, &mut command, &*program.name, &mut script);
                 print(&String::from_utf8_lossy(&script));
             }
+        }
+    }
+}
+
+/// Reads a `tangelo.toml`, and the project that it names.
+fn load_file(path: &Path) -> Loaded {
+    match File::read(path) {
+        Ok(file) => Layers {
+            launch: None,
+            file: Some(file),
+            flags: Vec::new(),
+            origin: ConfigOrigin::File(path.into()),
+        }
+        .load(),
+        Err(error) => Loaded::refused(error),
+    }
+}
+
+/// Reads the sources of a configuration again; `None` for one that a program has made itself.
+pub(super) fn again(sources: &Sources) -> Option<Loaded> {
+    match &sources.origin {
+        ConfigOrigin::Program => None,
+        ConfigOrigin::File(path) => Some(load_file(path)),
+        ConfigOrigin::CommandLine(args) => {
+            let line = CommandLine::read(&Program::default(), args.clone());
+            let refused = |usage: clap::Error| Loaded::refused(Error::Config(usage.to_string()));
+            Some(line.map_or_else(refused, CommandLine::load))
         }
     }
 }
@@ -131,6 +152,7 @@ pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Config> {
 
 /// A command line.
 struct CommandLine {
+    args: Vec<OsString>,
     wish: Wish,
     options: Options,
     launch: Option<Launch>,
@@ -141,12 +163,14 @@ impl CommandLine {
         program: &Program,
         args: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, clap::Error> {
-        let (wish, options) = args::parse(program, args)?;
+        let args: Vec<OsString> = args.into_iter().collect();
+        let (wish, options) = args::parse(program, args.clone())?;
         let launch = match wish {
             Wish::Completions(_) => None,
             _ => options.launch(program)?,
         };
         Ok(Self {
+            args,
             wish,
             options,
             launch,
@@ -170,14 +194,12 @@ impl CommandLine {
                 launch: self.launch,
                 file,
                 flags,
+                origin: ConfigOrigin::CommandLine(self.args),
             })
         });
         match layers {
             Ok(layers) => layers.load(),
-            Err(error) => Loaded {
-                config: Config::default(),
-                problems: vec![error],
-            },
+            Err(error) => Loaded::refused(error),
         }
     }
 }
@@ -190,6 +212,14 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
+    /// Makes the result of sources that cannot be read at all.
+    fn refused(error: Error) -> Self {
+        Self {
+            config: Config::default(),
+            problems: vec![error],
+        }
+    }
+
     /// Returns the configuration, or its first error.
     fn into_result(self) -> Result<Config> {
         self.problems
@@ -240,6 +270,7 @@ struct Layers {
     launch: Option<Launch>,
     file: Option<File>,
     flags: Vec<Flag>,
+    origin: ConfigOrigin,
 }
 
 impl Layers {
@@ -271,12 +302,13 @@ impl Layers {
         {
             problems.push(places.locate(&error));
         }
-        config.sources = self.sources(config.sources.read, &places);
+        let read = std::mem::take(&mut config.sources.read);
+        config.sources = self.sources(read, &config, &places);
         Loaded { config, problems }
     }
 
     /// Returns the sources of the configuration, with the files of the project that were found.
-    fn sources(&self, project: Vec<String>, places: &Places) -> Sources {
+    fn sources(&self, project: Vec<String>, config: &Config, places: &Places) -> Sources {
         let launch = self.launch.as_ref();
         let launch = launch.map(|_| COMMAND_LINE.to_owned());
         let node_env = self.launch.as_ref().and_then(|it| it.node_env.as_ref());
@@ -292,6 +324,10 @@ impl Layers {
         Sources {
             read: read.chain(file).chain(flags).collect(),
             places,
+            values: config::knobs()
+                .map(|knob| (knob.key, knob.toml(config)))
+                .collect(),
+            origin: self.origin.clone(),
         }
     }
 

@@ -15,6 +15,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
+use arc_swap::ArcSwap;
 use glommio::Placement;
 use pinning::Pinning;
 
@@ -40,7 +41,9 @@ mod launcher;
 mod listen;
 pub mod load;
 pub mod memory;
+mod notify;
 mod pinning;
+mod reload;
 mod room;
 mod run;
 mod start_lines;
@@ -129,7 +132,9 @@ impl Gateway {
         let activities = seeds
             .iter()
             .map(|seed| (seed.activity.clone(), seed.inbox.bell.clone()));
-        let activities = activities.collect();
+        let activities: Vec<(Arc<Activity>, _)> = activities.collect();
+        let pulses = activities.iter().map(|(activity, _)| activity.clone());
+        let pulses = pulses.collect();
         let (alive, ended) = std::sync::mpsc::channel();
         let watchdog = start_watchdog(activities, shared.counters.clone(), ended)?;
         let mut threads = Vec::with_capacity(shards);
@@ -151,6 +156,8 @@ impl Gateway {
             watchdog,
             stopper: shared.stopper,
             reread: shared.reread,
+            latest: shared.latest,
+            activities: pulses,
             failure: shared.failure,
             counters: shared.counters,
             admin,
@@ -174,6 +181,7 @@ impl Gateway {
         let sockets = Arc::new(Gauge::new(sockets_max));
         let connections = Arc::new(Gauge::new(connections_max));
         let config = Arc::new(config);
+        let latest = Arc::new(ArcSwap::new(config.clone()));
         let (outlets, inboxes) = mesh::queues(shards);
         // One for each shard, and one for the watchdog.
         let counters: Arc<[Counters]> = (0..=shards).map(|_| Counters::default()).collect();
@@ -193,6 +201,7 @@ impl Gateway {
             shards,
             process: process.clone(),
             config: config.clone(),
+            latest: latest.clone(),
             listener: None,
             rpc_listener: None,
             inbox,
@@ -223,6 +232,7 @@ impl Gateway {
         };
         let seeds = inboxes.into_iter().enumerate().map(seed).collect();
         let shared = Shared {
+            latest,
             stopper,
             starting: Starting {
                 shards: started,
@@ -238,6 +248,7 @@ impl Gateway {
 
 /// The part of all shards that their owner keeps.
 struct Shared {
+    latest: Arc<ArcSwap<CheckedConfig>>,
     stopper: Stopper,
     reread: Arc<AtomicBool>,
     starting: Starting,
@@ -323,6 +334,10 @@ pub struct Running {
     stopper: Stopper,
     /// Set to make a shard read the blacklist file again.
     reread: Arc<AtomicBool>,
+    /// The configuration that the shards follow.
+    latest: Arc<ArcSwap<CheckedConfig>>,
+    /// Activity of each shard.
+    activities: Vec<Arc<Activity>>,
     /// The error of the shard that stopped the gateway.
     failure: Arc<OnceLock<Error>>,
     counters: Arc<[Counters]>,
@@ -406,7 +421,7 @@ fn drained(counters: &[Counters]) -> Result<()> {
     match counters.iter().map(cut).sum() {
         0 => Ok(()),
         cut => Err(Error::Drain(format!(
-            "drain.timeout has passed, and {cut} clients that waited for answers were cut"
+            "three quarters of drain.timeout had passed, and {cut} clients that waited for answers were cut"
         ))),
     }
 }

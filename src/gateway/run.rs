@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,6 +16,8 @@ use signal_hook::low_level;
 
 use super::launcher;
 use super::load::{self, Program};
+use super::notify::{News, Supervisor};
+use super::reload::Reload;
 use super::start_lines::StartLines;
 use super::{Gateway, Running, Starting, Stopper, cannot_start, report};
 use crate::config::{Config, LogFormat};
@@ -26,6 +29,9 @@ use crate::metrics::{Counter, Counters};
 /// runtime ignores SIGPIPE, and this must stay so: a caught signal writes to a pipe, which is closed
 /// while the process ends, and that write would raise SIGPIPE again and again.
 const SIGNALS: [i32; 6] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];
+
+/// Time between the longest drain and the end of the process.
+const STOP_REST: Duration = Duration::from_secs(5);
 
 /// Exit status of a drain that had to cut clients.
 const CUT: u8 = 3;
@@ -67,7 +73,8 @@ fn refuse(format: LogFormat, error: &Error) -> ExitCode {
 impl Gateway {
     /// Starts all shards and serves until SIGTERM or SIGINT, or until a shard fails; the binary calls
     /// this. It writes the log as configured, a start line to standard output, and all counters on
-    /// SIGUSR1 and at the end. SIGHUP reads `client.blacklist_file` again. A second SIGTERM or SIGINT
+    /// SIGUSR1 and at the end. SIGHUP reads the configuration and `client.blacklist_file` again, and changes the keys
+    /// that can change while it runs. A second SIGTERM or SIGINT
     /// ends the process at once, with status 1. SIGTERM drains ([`Stopper::drain`]), and so does the end of a launcher.
     ///
     /// Errors: those of [`Gateway::start`] and [`Running::join`]. It replaces the panic hook and the
@@ -77,29 +84,35 @@ impl Gateway {
         // The panic of a handler is a log line like any other.
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
         let (lines, page) = (StartLines::new(&self.config), self.page);
-        let has_blacklist_file = self.config.client.blacklist_file.is_some();
+        let config = self.config.clone();
+        let stop_within = config.drain.delay + config.drain.timeout + STOP_REST;
         // Before the first shard, so that no signal is lost.
         let mut signals = Signals::new(SIGNALS)
             .map_err(|error| Error::Host(format!("cannot catch signals: {error}")))?;
         launcher::follow()?;
         let (running, starting) = self.launch()?;
+        let (supervisor, notifier) = Supervisor::follow(running.activities.clone())?;
         let handle = signals.handle();
         let control = Arc::new(Control {
             output: output.clone(),
+            supervisor,
+            stop_within,
             stopper: running.stopper(),
             counters: running.counters.clone(),
-            reread: has_blacklist_file.then(|| running.reread.clone()),
+            reread: running.reread.clone(),
         });
         let on_signal = control.clone();
+        let mut reload = Reload::new(config, &running, output.clone());
         let waiter = std::thread::Builder::new()
             .name("signals".into())
-            .spawn(move || on_signal.run(&mut signals))
+            .spawn(move || on_signal.run(&mut signals, &mut reload))
             .map_err(|error| cannot_start("signals", &error))?;
         let ended = running.stands(&starting).and_then(|running| {
-            let Some(servers) = joined(&running, &starting, &lines, &output) else {
+            let Some(servers) = joined(&running, &starting, &lines, &control) else {
                 return running.join();
             };
             lines.say(&running, servers, &output);
+            control.say_ready(running.address, running.shards);
             if page.is_some() {
                 let url = page_url(running.address());
                 let line = format!("open {url} in a browser");
@@ -111,6 +124,8 @@ impl Gateway {
         let _ = waiter.join();
         control.say_counters();
         output.end();
+        drop(control);
+        let _ = notifier.map(JoinHandle::join);
         ended
     }
 }
@@ -124,7 +139,7 @@ fn joined(
     running: &Running,
     starting: &Starting,
     lines: &StartLines,
-    output: &Output,
+    control: &Control,
 ) -> Option<usize> {
     if !lines.has_master() {
         return Some(0);
@@ -137,8 +152,11 @@ fn joined(
             Err(_) => return None,
         }
         if !std::mem::replace(&mut is_told, true) {
-            lines.say_waiting(running, output);
+            lines.say_waiting(running, &control.output);
         }
+        control
+            .supervisor
+            .tell(News::Waiting("waits for the master".into()));
     }
 }
 
@@ -157,33 +175,57 @@ fn page_url(mut address: SocketAddr) -> String {
 /// signal.
 struct Control {
     output: Arc<Output>,
+    supervisor: Supervisor,
+    /// Longest time of a stop.
+    stop_within: Duration,
     stopper: Stopper,
     counters: Arc<[Counters]>,
-    /// Set to make a shard read the blacklist file again; `None` without a file.
-    reread: Option<Arc<AtomicBool>>,
+    /// Set to make a shard read the blacklist file again.
+    reread: Arc<AtomicBool>,
 }
 
 impl Control {
     /// Handles signals until their handle is closed.
-    fn run(&self, signals: &mut Signals) {
+    fn run(&self, signals: &mut Signals, reload: &mut Reload) {
         let mut is_stopping = false;
         for signal in signals.forever() {
             match signal {
                 SIGUSR1 => self.say_counters(),
-                SIGHUP => self.reread(),
+                SIGHUP => {
+                    // The shard that reads the file logs the result.
+                    self.reread.store(true, Ordering::Release);
+                    self.supervisor.tell(News::Reloading);
+                    reload.run();
+                    self.supervisor
+                        .tell(News::Ready("has read its configuration again".into()));
+                }
                 SIGINT | SIGTERM if is_stopping => self.cut(signal),
                 SIGINT => {
                     is_stopping = true;
+                    self.say_stopping("stops");
                     self.stopper.stop();
                 }
                 SIGTERM => {
                     is_stopping = true;
                     tracing::info!(clients = self.clients(), "SIGTERM begins the drain");
+                    self.say_stopping("drains");
                     self.stopper.drain();
                 }
                 _ => tracing::info!("{} has no effect on tangelo", name(signal)),
             }
         }
+    }
+
+    /// Tells the service manager that clients are served.
+    fn say_ready(&self, address: SocketAddr, shards: usize) {
+        let text = format!("serves clients on {address} with {shards} shards");
+        self.supervisor.tell(News::Ready(text));
+    }
+
+    /// Tells the service manager that the process will end.
+    fn say_stopping(&self, verb: &str) {
+        let text = format!("{verb}, with {} clients", self.clients());
+        self.supervisor.tell(News::Stopping(text, self.stop_within));
     }
 
     fn say_counters(&self) {
@@ -195,16 +237,6 @@ impl Control {
             .collect();
         let line = format!("counters {counters}");
         self.output.say(&line, [("counters", numbers.into())]);
-    }
-
-    fn reread(&self) {
-        match &self.reread {
-            // The shard that reads the file logs the result.
-            Some(reread) => reread.store(true, Ordering::Release),
-            None => {
-                tracing::info!("SIGHUP has no effect, because client.blacklist_file is not set")
-            }
-        }
     }
 
     /// Returns the number of open connections.

@@ -51,7 +51,7 @@ impl StopRequest {
 /// for a later slice, up to three quarters of the time. Then it is cut. The last quarter belongs to the application.
 pub(super) async fn close_clients(shard: &Rc<Shard>) {
     let core = &shard.core;
-    let timeout = core.config.drain.timeout;
+    let timeout = core.latest.config().drain.timeout;
     let begun = clock::now();
     let (even_until, deadline) = (begun + timeout / 2, begun + timeout * 3 / 4);
     let slice_min = SLICE_MIN.div_ceil(core.shards);

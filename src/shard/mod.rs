@@ -38,6 +38,7 @@ use std::sync::mpsc::Sender;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use futures_lite::future;
 
 use crate::checked::CheckedConfig;
@@ -66,6 +67,7 @@ mod context;
 mod coordinator;
 mod dispatch;
 mod drain;
+mod latest;
 pub mod mesh;
 mod origin;
 pub mod parcel;
@@ -81,6 +83,7 @@ use activity::{Activity, Alive};
 use app::{Application, lifecycle};
 use clients::{Clients, accept, connection};
 use coordinator::{COORDINATOR, Coordinator};
+use latest::LatestConfig;
 use mesh::{Inbox, Mesh, Outlets};
 use parcel::Parcel;
 use peers::{Peers, inbound, registry, writer};
@@ -94,8 +97,10 @@ pub struct Seed {
     pub shards: usize,
     /// The name of the process for delegates.
     pub process: Arc<str>,
-    /// Configuration of the process.
+    /// Configuration of the process at its start.
     pub(crate) config: Arc<CheckedConfig>,
+    /// The configuration with the changes since then.
+    pub(crate) latest: Arc<ArcSwap<CheckedConfig>>,
     /// Its own listening socket.
     pub listener: Option<std::net::TcpListener>,
     /// The listening socket for peers; only the coordinator has one.
@@ -140,7 +145,7 @@ pub struct Seed {
 #[derive(Debug)]
 pub struct Gauge {
     count: AtomicUsize,
-    max: usize,
+    max: AtomicUsize,
 }
 
 impl Gauge {
@@ -148,13 +153,23 @@ impl Gauge {
     pub fn new(max: usize) -> Self {
         Self {
             count: AtomicUsize::new(0),
-            max,
+            max: AtomicUsize::new(max),
         }
     }
 
     /// Counts one more; false when that is too many. In both cases [`Gauge::leave`] must follow.
     fn enter(&self) -> bool {
-        self.count.fetch_add(1, Ordering::AcqRel) < self.max
+        self.count.fetch_add(1, Ordering::AcqRel) < self.max()
+    }
+
+    /// Returns the maximum.
+    fn max(&self) -> usize {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// Changes the maximum. Those that are more than that stay.
+    fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// Returns the number.
@@ -191,7 +206,9 @@ struct Own {
 struct Core {
     id: ShardId,
     shards: usize,
+    /// Configuration of the process at its start.
     config: Arc<CheckedConfig>,
+    latest: LatestConfig,
     own: Box<Own>,
     counters: Arc<[Counters]>,
     /// Ends the process, with an error or without.
@@ -288,7 +305,7 @@ pub async fn run(mut seed: Seed, network: Network) {
     if is_drain() {
         shard.clients.announce_stop();
         let stopped = receive_mesh(&shard, || !is_drain());
-        future::or(clock::sleep(core.config.drain.delay), stopped).await;
+        future::or(clock::sleep(core.latest.config().drain.delay), stopped).await;
     }
     shard.clients.stop(match is_drain() {
         true => CloseReason::Drain,
@@ -300,18 +317,21 @@ pub async fn run(mut seed: Seed, network: Network) {
     if let Some(accepting) = accepting.take_if(|_| !answers_checks) {
         accepting.cancel().await;
     }
-    let drained_by = clock::now() + core.config.drain.timeout;
+    let drained_by = clock::now() + core.latest.config().drain.timeout;
     if is_drain() {
         let stopped = receive_mesh(&shard, || !is_drain());
         future::or(drain::close_clients(&shard), stopped).await;
     }
     if stands {
         let mesh = receive_mesh(&shard, || false);
-        let deadline = match is_drain() {
-            true => drained_by,
-            false => clock::now() + core.config.stop_timeout,
+        let (deadline, key) = match is_drain() {
+            true => (drained_by, "drain.timeout"),
+            false => (
+                clock::now() + core.latest.config().stop_timeout,
+                "stop_timeout",
+            ),
         };
-        future::or(lifecycle::stop(&shard, at_work, deadline), mesh).await;
+        future::or(lifecycle::stop(&shard, at_work, deadline, key), mesh).await;
     } else {
         drop(at_work);
     }
@@ -376,6 +396,7 @@ impl Core {
         assert!(seed.shards <= seed.counters.len());
         let mut id_json = Vec::new();
         json::write_string(&mut id_json, &seed.config.id);
+        let latest = LatestConfig::new(&seed);
         let own = Own {
             id_json: String::from_utf8(id_json).expect("write_string writes UTF-8"),
             process: seed.process,
@@ -384,6 +405,7 @@ impl Core {
         Self {
             id: seed.id,
             shards: seed.shards,
+            latest,
             config: seed.config,
             own: Box::new(own),
             counters: seed.counters,

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::peers::registry;
-use super::{Core, Shard};
+use super::{Core, Shard, latest};
 use crate::handler::Slot;
 use crate::handler::clock::{Alarm, DelayedCall};
 use crate::ids::Sid;
@@ -36,6 +36,7 @@ pub(super) async fn run(shard: Rc<Shard>) {
 fn tick(shard: &Rc<Shard>, due: &mut Vec<Sid>) {
     let (core, app, peers) = (&shard.core, &shard.app, &shard.peers);
     app.tick();
+    latest::follow(shard);
     let now = clock::now();
     let time = core.advance_time(now);
     shard.clients.take_due(time, due);

@@ -61,7 +61,7 @@ fn a_client_that_waits_longer_than_the_drain_is_cut_and_counted() {
     assert!(waiting.is_closed());
     assert_eq!(waiting.answer(id), None);
     assert_eq!(gateway.counter("clients_cut"), 1);
-    let text = "drain.timeout has passed, and 1 clients that waited for answers were cut";
+    let text = "three quarters of drain.timeout had passed, and 1 clients that waited for answers were cut";
     assert_eq!(gateway.stop(), Err(Error::Drain(text.into())));
 }
 

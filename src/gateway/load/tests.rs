@@ -44,8 +44,13 @@ fn nothing_given_is_the_default_and_embedded() {
         embedded: true,
         ..Config::default()
     };
-    assert_eq!(args(&[]).unwrap(), expected);
-    assert_eq!(args(&["run"]).unwrap(), expected);
+    for line in [&[][..], &["run"]] {
+        let config = Config {
+            sources: Sources::default(),
+            ..args(line).unwrap()
+        };
+        assert_eq!(config, expected);
+    }
 }
 
 #[test]
@@ -671,6 +676,7 @@ fn a_launched_server_without_env_asks_node_env_and_tells_no_env() {
         launch: Launch::from_words(&words, Some("production".into())),
         file: None,
         flags: Vec::new(),
+        origin: ConfigOrigin::Program,
     };
     let config = layers.load().into_result().unwrap();
     assert_eq!((config.env.as_str(), ids(&config)), ("production", vec![]));

@@ -72,10 +72,10 @@ impl Application {
     }
 
     /// Counts and logs the tasks that have not ended in time.
-    fn report_late_tasks(&self, core: &Core) {
+    fn report_late_tasks(&self, core: &Core, key: &str) {
         for (_, name) in &*self.tasks.borrow() {
             core.counters().add(Counter::TasksLate, 1);
-            tracing::warn!(task = &**name, "a task did not end within stop_timeout");
+            tracing::warn!(task = &**name, "a task did not end within {key}");
         }
     }
 }
@@ -101,7 +101,13 @@ fn run_task(shard: &Rc<Shard>, kind: Work, name: Rc<str>, work: LocalFuture<()>)
 }
 
 /// Stops the application here, and waits for the other shards that hold an `at_work`. Whatever is late is left behind.
-pub(in crate::shard) async fn stop(shard: &Rc<Shard>, at_work: Arc<()>, deadline: Instant) {
+/// `key` is the key of the configuration that sets the deadline.
+pub(in crate::shard) async fn stop(
+    shard: &Rc<Shard>,
+    at_work: Arc<()>,
+    deadline: Instant,
+    key: &'static str,
+) {
     let (core, app) = (&shard.core, &shard.app);
     // The time of the shard needs ticks.
     let _pending = app.futures.clone();
@@ -114,7 +120,7 @@ pub(in crate::shard) async fn stop(shard: &Rc<Shard>, at_work: Arc<()>, deadline
     while !app.tasks.borrow().is_empty() && !is_late() {
         clock::sleep(LOOK).await;
     }
-    app.report_late_tasks(core);
+    app.report_late_tasks(core, key);
     let others = Arc::downgrade(&at_work);
     drop(at_work);
     while others.strong_count() > 0 && !is_late() {

@@ -58,8 +58,9 @@ impl Clients {
     /// Gives a connection its session id, if it may stay.
     fn admit(&self, core: &Core, socket: Socket, address: SocketAddr) -> Option<(Sid, Rc<Socket>)> {
         core.counters().add(Counter::Accepted, 1);
-        let proxies = &self.rules.proxies;
+        let proxies = self.rules.proxies.borrow();
         let is_proxied = !proxies.is_empty() && proxies.trusts(address.ip());
+        drop(proxies);
         // Behind a proxy the address of the client is not known yet.
         if !is_proxied && self.refuses_address(address) {
             refused_for_address(&address.to_string());

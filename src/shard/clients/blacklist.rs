@@ -67,6 +67,18 @@ impl Clients {
     }
 }
 
+/// Replaces the expressions of `client.blacklist`, which have passed their check.
+pub(in crate::shard) fn replace_configured(shard: &Rc<Shard>, list: Vec<String>) {
+    let shard = shard.clone();
+    task::spawn(async move {
+        let change = move |filter: &HostFilter| filter.with_configured(&list);
+        if let Err(error) = shard.clients.change_host_filter(&shard.core, change).await {
+            tracing::warn!(%error, "client.blacklist stays as it was");
+        }
+    })
+    .detach();
+}
+
 /// Adds expressions of the console to the blacklist.
 pub(in crate::shard) fn add_from_console(shard: &Rc<Shard>, more: Vec<String>) {
     if !shard.core.config.client.blacklist_console {

@@ -387,7 +387,7 @@ impl Clients {
     /// Returns the identity of a session, and whether as many of its messages are in flight as may be.
     #[inline]
     pub(in crate::shard) fn sender(&self, core: &Core, sid: Sid) -> Option<(Rc<Identity>, bool)> {
-        let most = core.config.client.calls_in_flight_max;
+        let most = core.latest.calls_in_flight_max();
         self.connection(sid, |connection| {
             let is_full = connection.in_flight as usize >= most;
             (connection.identity.clone(), is_full)
@@ -398,7 +398,7 @@ impl Clients {
     #[inline]
     pub(in crate::shard) fn begin_in_flight(&self, core: &Core, sid: Sid) -> Option<bool> {
         let begun = self.connection(sid, |connection| {
-            let room = (connection.in_flight as usize) < core.config.client.calls_in_flight_max;
+            let room = (connection.in_flight as usize) < core.latest.calls_in_flight_max();
             connection.in_flight += u32::from(room);
             room
         });

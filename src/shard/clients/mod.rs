@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{Gauge, Seed};
+use crate::checked::CheckedConfig;
 use crate::client::Rules;
 use crate::client::coder::Coder;
 use crate::client::handshake::HandshakeReplies;
@@ -82,6 +83,14 @@ impl Clients {
             refusal: Cell::default(),
             wheel: RefCell::new(Wheel::new(clock::now())),
         }
+    }
+
+    /// Follows a change of the configuration.
+    pub(super) fn follow(&self, config: &CheckedConfig) {
+        self.rules.follow(config, config.proxies.clone());
+        let max = config.client.max_connections;
+        let max = max.unwrap_or(self.process_sockets.max());
+        self.process_connections.set_max(max);
     }
 
     /// Tells health checks that this process will stop.

@@ -403,7 +403,7 @@ impl Shard {
     /// Returns the connection statistics of the process (C11–C14).
     pub(super) fn statistics(&self) -> Statistics {
         // As the reference: connections are counted only where they are limited.
-        let is_counted = self.core.config.client.max_connections.is_some();
+        let is_counted = self.core.latest.config().client.max_connections.is_some();
         let connections = if is_counted {
             self.clients.process_count()
         } else {

@@ -111,6 +111,19 @@ fn sigterm_drains_the_binary_and_the_log_says_so() {
 }
 
 #[test]
+fn the_close_code_of_a_drain_is_that_of_its_key() {
+    let mut gateway = Gateway::start(&["--set", "drain.close_code=1012"]);
+    let mut client = Client::websocket(gateway.address()).open();
+    gateway.signal("TERM");
+    assert_eq!(client.next_package(), None);
+    assert_eq!(client.close_code(), Some(1012));
+    assert_eq!(gateway.wait_exit(), Some(0));
+    let (code, printed) = Gateway::refused(&["--set", "drain.close_code=1000"]);
+    assert_eq!(code, Some(2));
+    assert!(printed.contains("expected 1001 or 1012"), "{printed}");
+}
+
+#[test]
 fn sigint_closes_all_clients_at_once() {
     let mut gateway = Gateway::start(&["--set", "drain.timeout=1h"]);
     let mut client = Client::websocket(gateway.address()).open();

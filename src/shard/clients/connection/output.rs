@@ -142,7 +142,7 @@ impl Connection {
     #[inline]
     fn has_room(&self, core: &Core, bytes: usize) -> bool {
         let waiting = self.outbox.bytes();
-        waiting == 0 || waiting + bytes <= core.config.client.outbox_bytes_max
+        waiting == 0 || waiting + bytes <= core.latest.outbox_bytes_max()
     }
 }
 
