@@ -54,3 +54,136 @@ mod pushes_and_kicks_of_backends_reach_clients_that_wait_in_a_drain {
 
     in_both_dialects!(promise);
 }
+
+mod a_rolling_restart_loses_no_request_that_was_sent_after_a_reconnect {
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+    use crate::harness::client::{DATA, End};
+    use crate::harness::peers::wait_for;
+
+    const PLAYERS: usize = 12;
+    const GATEWAYS: usize = 2;
+    /// Time between an answer and the next request of a player.
+    const THINK: Duration = Duration::from_millis(20);
+
+    /// The world of the players: a balancer that knows the gateways, and the gateway that has answered each player on
+    /// its present connection.
+    struct World {
+        open: Mutex<Vec<SocketAddr>>,
+        settled: [Mutex<Option<SocketAddr>>; PLAYERS],
+        is_over: AtomicBool,
+    }
+
+    impl World {
+        fn open(&self) -> Vec<SocketAddr> {
+            let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open.clone()
+        }
+
+        fn settle(&self, player: usize, address: Option<SocketAddr>) {
+            let settled = self.settled[player].lock();
+            *settled.unwrap_or_else(PoisonError::into_inner) = address;
+        }
+
+        /// Waits until an open gateway has answered each player.
+        fn wait_settled(&self) {
+            let open = self.open();
+            wait_for("answers for all players", || {
+                let is_settled = |of: &Mutex<Option<SocketAddr>>| {
+                    let address = *of.lock().unwrap_or_else(PoisonError::into_inner);
+                    address.is_some_and(|address| open.contains(&address))
+                };
+                self.settled.iter().all(is_settled).then_some(())
+            });
+        }
+
+        /// Asks again and again, and comes back when its connection ends. Returns its number of connections.
+        fn play(&self, player: usize) -> usize {
+            let mut connections = 0;
+            loop {
+                let open = self.open();
+                let address = open[(player + connections) % open.len()];
+                connections += 1;
+                let mut client = Client::websocket(address).open();
+                let mut answers = 0;
+                while let Some(answer) = answer(&mut client, answers + 1) {
+                    assert!(answer.contains("\"n\":"), "player {player}: {answer}");
+                    answers += 1;
+                    self.settle(player, Some(address));
+                    if self.is_over.load(Ordering::Acquire) {
+                        return connections;
+                    }
+                    // A drain closes a client that has no request in flight.
+                    std::thread::sleep(THINK);
+                }
+                assert!(answers > 0, "player {player} lost its first request");
+                assert_eq!(client.end(), Some(End::CloseFrame(Some(1001))));
+                self.settle(player, None);
+            }
+        }
+    }
+
+    /// Asks, and returns the answer, or `None` when the connection ends first.
+    fn answer(client: &mut Client, id: u32) -> Option<String> {
+        client.request(id, "chat.chatHandler.echo", format!("{{\"n\":{id}}}"));
+        loop {
+            let package = client.next_package()?;
+            if package.kind == DATA {
+                return Some(String::from_utf8_lossy(&package.body).into_owned());
+            }
+        }
+    }
+
+    fn promise(dialect: Dialect) {
+        let cluster = Cluster::start(dialect);
+        let start = |shards| Frontend::start(&cluster, Kind::Tangelo { shards }, Knobs::default());
+        let mut gateways: Vec<Frontend<'_>> = (1..=GATEWAYS).map(start).collect();
+        let world = World {
+            open: Mutex::new(gateways.iter().map(Frontend::address).collect()),
+            settled: Default::default(),
+            is_over: AtomicBool::new(false),
+        };
+        std::thread::scope(|scope| {
+            let players = [(); PLAYERS];
+            let mut player = 0..;
+            let players = players.map(|()| {
+                let player = player.next().expect("numbers go on");
+                let world = &world;
+                scope.spawn(move || world.play(player))
+            });
+            world.wait_settled();
+            for _ in 0..GATEWAYS {
+                // The oldest one; a balancer takes it out first.
+                let mut old = gateways.remove(0);
+                let address = old.address();
+                let change = |change: &dyn Fn(&mut Vec<SocketAddr>)| {
+                    change(&mut world.open.lock().unwrap_or_else(PoisonError::into_inner));
+                };
+                change(&|open| open.retain(|known| *known != address));
+                old.terminate();
+                assert_eq!(old.wait_exit(), Some(0));
+                world.wait_settled();
+                let shards = match old.kind() {
+                    Kind::Tangelo { shards } => shards,
+                    Kind::Genuine => unreachable!("both are tangelos"),
+                };
+                drop(old);
+                let new = start(shards);
+                let address = new.address();
+                change(&|open| open.push(address));
+                gateways.push(new);
+            }
+            world.is_over.store(true, Ordering::Release);
+            let connections =
+                players.map(|player| player.join().expect("a player that loses nothing"));
+            // Each restart closes the clients of one gateway.
+            let reconnects: usize = connections.iter().map(|count| count - 1).sum();
+            assert!(reconnects >= PLAYERS, "{connections:?}");
+        });
+    }
+
+    in_both_dialects!(promise);
+}
