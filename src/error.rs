@@ -194,6 +194,8 @@ close_reasons! {
     Kicked = "closed_kicked", Application;
     /// Another server kicked the session.
     KickedByServer = "closed_kicked_by_server", Application;
+    /// An operator kicked the session.
+    KickedByOperator = "closed_kicked_by_operator", Operator;
     /// The same uid has logged in again, and `session.duplicate_login` lets the newest session win.
     DuplicateLogin = "closed_duplicate_login", Operator;
     /// A route that names a constructor.
@@ -245,6 +247,7 @@ impl CloseReason {
             | Self::IdleTimeout
             | Self::Kicked
             | Self::KickedByServer
+            | Self::KickedByOperator
             | Self::DuplicateLogin
             | Self::MaxConnections
             | Self::Stopping

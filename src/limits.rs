@@ -169,10 +169,27 @@ pub const LOG_TEXT_BYTES_MAX: usize = 1024;
 /// Lines waiting for the reader of standard output. Full: the line is dropped and counted.
 pub const STDOUT_LINES_MAX: usize = 256;
 
+/// Server types whose calls have a histogram of their own, and one place for all further ones.
+pub const SERVER_TYPES_MEASURED: usize = 16;
+
 /// Open connections to the operators' port.
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;
 /// Largest head of a request to the operators' port.
 pub const ADMIN_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Largest body of a request to the operators' port.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 << 10;
+/// Traces that run at one time on the operators' port: they leave room for other requests.
+pub const ADMIN_TRACES_MAX: usize = 8;
+/// Events of a trace that wait for its client.
+pub const TRACE_EVENTS_MAX: usize = 256;
+/// Largest body that a shard copies for a trace.
+pub const TRACE_COPY_BYTES_MAX: usize = 64 << 10;
+/// Part of a body that a trace shows.
+pub const TRACE_BODY_BYTES_MAX: usize = 1 << 10;
+/// Traced sessions of a shard, one for each trace of it.
+pub const TRACES_PER_SHARD_MAX: usize = 64;
+/// Longest token of the operators' port.
+pub const ADMIN_TOKEN_BYTES_MAX: u64 = 4 << 10;
 /// Longest time of a connection to the operators' port, from its begin to the end of the answer.
 pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -4,10 +4,12 @@
 //! a locked instruction; readers may be a moment behind. Counts that belong to no shard are in one
 //! further set, [`of_process`], which every thread may write.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{LazyLock, OnceLock};
+use std::time::Duration;
 
 use crate::error::CloseReason;
+use crate::limits::SERVER_TYPES_MEASURED;
 
 /// The kind of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,10 +246,95 @@ counters! {
     LogLinesDropped = process "log_lines_dropped",
     /// Requests that the operators' port has answered.
     AdminRequests = process "admin_requests",
+    /// Requests to the operators' port refused: without the token, from another host, or not understood.
+    AdminDenied = process "admin_requests_denied",
     /// Connections to the operators' port refused because too many were open.
     AdminRefused = process "admin_connections_refused",
     /// Connections to the operators' port closed because the request or its answer took too long.
     AdminLate = process "admin_connections_late",
+}
+
+/// The unit of a histogram's values, as they are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MeasureUnit {
+    /// Microseconds, shown as seconds.
+    Microseconds,
+    /// Bytes.
+    Bytes,
+}
+
+macro_rules! measures {
+    ($($(#[doc = $doc:literal])* $variant:ident = $unit:ident $name:literal,)*) => {
+        /// A quantity with a histogram. Its name and its documentation exist once, here.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Measure { $($(#[doc = $doc])* $variant,)* }
+
+        impl Measure {
+            /// Each with its name, its unit and its documentation.
+            pub const ROWS: &[(Self, &'static str, MeasureUnit, &'static str)] =
+                &[$((Self::$variant, $name, MeasureUnit::$unit, concat!($($doc),*).trim_ascii()),)*];
+        }
+    };
+}
+
+measures! {
+    /// Length of a turn: the work of a shard between two looks at its sockets.
+    Turn = Microseconds "turn_seconds",
+    /// Time from the start to the end of a handler that answers later, and of a message that passes filters.
+    Handler = Microseconds "handler_seconds",
+    /// Time that a batch waited because the inbox of another shard was full.
+    MeshWait = Microseconds "mesh_wait_seconds",
+    /// Size of one flush: the bytes that a client or another server got at the end of a turn.
+    Flush = Bytes "flush_bytes",
+}
+
+/// Name of the histograms of calls, one for each server type.
+pub const CALLS: (&str, &str) = (
+    "rpc_seconds",
+    "Time from a call of another server to its answer, as the calling shard sees it: forwarded messages too.",
+);
+
+/// Buckets of a histogram. Bucket n is for values up to 2^n; the last one is for all larger values.
+pub const BUCKETS: usize = 26;
+
+/// A histogram. One thread writes it, and each thread may read it: readers may be a moment behind.
+///
+/// Its buckets are those of a Prometheus histogram, so that a scrape reads them as they are. Cost of a value: two loads and
+/// two stores.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    counts: [AtomicU64; BUCKETS],
+    sum: AtomicU64,
+}
+
+impl Histogram {
+    /// Records a value. Only the owning thread may call it.
+    #[inline]
+    pub fn record(&self, value: u64) {
+        let bits = u64::BITS - value.saturating_sub(1).leading_zeros();
+        let count = &self.counts[(bits as usize).min(BUCKETS - 1)];
+        count.store(count.load(Relaxed) + 1, Relaxed);
+        self.sum.store(self.sum.load(Relaxed) + value, Relaxed);
+    }
+
+    /// Returns the number of values in each bucket.
+    pub fn counts(&self) -> [u64; BUCKETS] {
+        self.counts.each_ref().map(|count| count.load(Relaxed))
+    }
+
+    /// Returns the sum of all values.
+    pub fn sum(&self) -> u64 {
+        self.sum.load(Relaxed)
+    }
+}
+
+/// The calls to the servers of one type.
+#[derive(Debug, Default)]
+struct CallsOfType {
+    /// The type; empty before the shard knows it.
+    name: OnceLock<Box<str>>,
+    times: Histogram,
 }
 
 /// The counters of one thread.
@@ -255,13 +342,18 @@ counters! {
 pub struct Counters {
     counts: Vec<AtomicU64>,
     closed: [AtomicU64; CloseReason::COUNT],
+    measures: [Histogram; Measure::ROWS.len()],
+    /// By the index of the type. Types beyond the last one share its place.
+    calls: [CallsOfType; SERVER_TYPES_MEASURED],
 }
 
 impl Default for Counters {
     fn default() -> Self {
         Self {
             counts: Counter::ROWS.iter().map(|_| AtomicU64::new(0)).collect(),
-            closed: Default::default(),
+            closed: std::array::from_fn(|_| AtomicU64::new(0)),
+            measures: Default::default(),
+            calls: Default::default(),
         }
     }
 }
@@ -290,6 +382,45 @@ impl Counters {
         cell.store(cell.load(Relaxed) + 1, Relaxed);
     }
 
+    /// Records a value of a histogram. Only the owning thread may call it.
+    #[inline]
+    pub fn record(&self, measure: Measure, value: u64) {
+        self.measures[measure as usize].record(value);
+    }
+
+    /// Records a time of a histogram. Only the owning thread may call it.
+    #[inline]
+    pub fn record_time(&self, measure: Measure, time: Duration) {
+        self.record(measure, micros(time));
+    }
+
+    /// Records the time of a call to a server of a type. Only the owning thread may call it.
+    #[inline]
+    pub fn record_call(&self, server_type: usize, time: Duration) {
+        let calls = &self.calls[server_type.min(SERVER_TYPES_MEASURED - 1)];
+        calls.times.record(micros(time));
+    }
+
+    /// Stores the name of a server type. Types that share a place have the name `others`.
+    pub fn name_type(&self, server_type: usize, name: &str) {
+        let is_alone = server_type < SERVER_TYPES_MEASURED - 1;
+        let calls = &self.calls[server_type.min(SERVER_TYPES_MEASURED - 1)];
+        let _ = calls
+            .name
+            .set(if is_alone { name } else { "others" }.into());
+    }
+
+    /// Returns the histogram of a quantity.
+    pub fn measure(&self, measure: Measure) -> &Histogram {
+        &self.measures[measure as usize]
+    }
+
+    /// Returns the histograms of calls, with the server types.
+    pub fn calls(&self) -> impl Iterator<Item = (&str, &Histogram)> {
+        let known = self.calls.iter();
+        known.filter_map(|calls| Some((&**calls.name.get()?, &calls.times)))
+    }
+
     /// Returns the value of a counter.
     pub fn get(&self, counter: Counter) -> u64 {
         self.counts[counter as usize].load(Relaxed)
@@ -300,6 +431,11 @@ impl Counters {
         let counts = self.closed.iter().map(|count| count.load(Relaxed));
         CloseReason::COUNTERS.iter().copied().zip(counts)
     }
+}
+
+/// Returns whole microseconds. `Duration::as_micros` counts with 128 bits, which a forwarded message would pay for.
+fn micros(time: Duration) -> u64 {
+    time.as_secs() * 1_000_000 + u64::from(time.subsec_micros())
 }
 
 static PROCESS: LazyLock<Counters> = LazyLock::new(Counters::default);
@@ -340,6 +476,43 @@ pub fn report<'a>(shards: impl Iterator<Item = &'a Counters>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_is_in_the_first_bucket_that_has_room_for_it() {
+        let largest = 1 << (BUCKETS - 2);
+        for (value, bucket) in [
+            (0, 0),
+            (1, 0),
+            (2, 1),
+            (3, 2),
+            (4, 2),
+            (5, 3),
+            (largest, BUCKETS - 2),
+            (largest + 1, BUCKETS - 1),
+            (1 << 40, BUCKETS - 1),
+        ] {
+            let histogram = Histogram::default();
+            histogram.record(value);
+            let mut expected = [0; BUCKETS];
+            expected[bucket] = 1;
+            assert_eq!((histogram.counts(), histogram.sum()), (expected, value));
+        }
+    }
+
+    #[test]
+    fn server_types_beyond_the_last_place_share_it() {
+        let counters = Counters::default();
+        for server_type in 0..2 * SERVER_TYPES_MEASURED {
+            counters.name_type(server_type, &format!("type{server_type}"));
+            counters.record_call(server_type, Duration::from_micros(3));
+        }
+        let calls: Vec<_> = counters.calls().collect();
+        assert_eq!(calls.len(), SERVER_TYPES_MEASURED);
+        assert_eq!((calls[0].0, calls[0].1.sum()), ("type0", 3));
+        let (name, times) = calls[SERVER_TYPES_MEASURED - 1];
+        let count = SERVER_TYPES_MEASURED as u64 + 1;
+        assert_eq!((name, times.sum()), ("others", 3 * count));
+    }
 
     #[test]
     fn a_report_adds_up_shards_and_leaves_zeros_out() {

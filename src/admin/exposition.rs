@@ -8,12 +8,14 @@ use std::sync::Arc;
 use procfs::process::{LimitValue, Process};
 use procfs::{ProcResult, WithCurrentSystemInfo as _};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::{View, health};
-use crate::metrics::{self, Counter, CounterKind, Counters};
+use crate::metrics::{
+    self, BUCKETS, Counter, CounterKind, Counters, Histogram, Measure, MeasureUnit,
+};
 
 /// Content type of OpenMetrics.
 pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -135,6 +137,23 @@ impl Collector for Shards {
                 }
             }
         }
+        for (measure, name, unit, doc) in Measure::ROWS {
+            let mut family = out.encode_descriptor(name, doc, None, MetricType::Histogram)?;
+            for (shard, counters) in shards() {
+                let labels = [("shard", &*shard)];
+                let metric = family.encode_family(&labels)?;
+                encode_histogram(metric, counters.measure(*measure), *unit)?;
+            }
+        }
+        let (name, doc) = metrics::CALLS;
+        let mut family = out.encode_descriptor(name, doc, None, MetricType::Histogram)?;
+        for (shard, counters) in shards() {
+            for (server_type, times) in counters.calls() {
+                let labels = [("server_type", server_type), ("shard", &*shard)];
+                let metric = family.encode_family(&labels)?;
+                encode_histogram(metric, times, MeasureUnit::Microseconds)?;
+            }
+        }
         let doc = "Connections of clients closed, by reason.";
         let mut closed =
             out.encode_descriptor("connections_closed", doc, None, MetricType::Counter)?;
@@ -149,6 +168,31 @@ impl Collector for Shards {
         }
         Ok(())
     }
+}
+
+/// Encodes a histogram with the upper bounds of its buckets.
+fn encode_histogram(
+    mut out: MetricEncoder<'_>,
+    histogram: &Histogram,
+    unit: MeasureUnit,
+) -> Result<(), Error> {
+    let scale = match unit {
+        MeasureUnit::Microseconds => 1e6,
+        MeasureUnit::Bytes => 1.0,
+    };
+    let counts = histogram.counts();
+    let buckets = counts.iter().enumerate().map(|(bucket, count)| {
+        let is_last = bucket == BUCKETS - 1;
+        let bound = if is_last {
+            f64::INFINITY
+        } else {
+            (1u64 << bucket) as f64 / scale
+        };
+        (bound, *count)
+    });
+    let buckets: Vec<(f64, u64)> = buckets.collect();
+    let sum = histogram.sum() as f64 / scale;
+    out.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
 }
 
 /// The kernel's account of this process, by the names that all Prometheus clients use. A number that the kernel does

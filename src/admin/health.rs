@@ -19,9 +19,10 @@ pub(super) fn ready(view: &View) -> (StatusCode, String) {
     if !view.stands.load(Ordering::Acquire) {
         faults.push("the gateway is starting".into());
     }
-    if view.stop.is_drain() {
+    let stop = view.stopper.request();
+    if stop.is_drain() {
         faults.push("the gateway drains".into());
-    } else if view.stop.is_made() {
+    } else if stop.is_made() {
         faults.push("the gateway stops".into());
     }
     if view.config.master.is_some() && view.sum(Counter::RegistryJoined) == 0 {

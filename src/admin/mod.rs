@@ -1,9 +1,13 @@
 //! The operators' port: health and metrics over HTTP.
 //!
-//! A thread of its own serves it, with a tokio runtime of one thread. It reads atomics that the shards write for
-//! themselves, so no request costs a shard anything.
+//! A thread of its own serves it, with a tokio runtime of one thread. Health and metrics are atomics that the shards
+//! write for themselves, so these requests cost a shard nothing.
 //!
-//! **Invariants**: no fault of this room ends the process or keeps a client out; nothing here waits for a shard.
+//! Requests that change something, or show what players own, need a token. They go through the inbox of the mesh to the
+//! coordinator, which never waits for this room.
+//!
+//! **Invariants**: no fault of this room ends the process or keeps a client out; each request that needs the token is a
+//! line of the audit, also when it is refused.
 //!
 //! **Absent**: the work of a shard; glommio.
 //!
@@ -14,26 +18,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
-use axum::middleware::map_request;
+use axum::middleware::{from_fn_with_state, map_request};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::sync::oneshot;
 
 use crate::checked::CheckedConfig;
+use crate::config::AdminAddress;
+use crate::limits::ADMIN_BODY_BYTES_MAX;
 use crate::metrics::{self, Counter, Counters};
-use crate::shard::StopRequest;
+use crate::shard::Stopper;
 use crate::shard::activity::Activity;
+use crate::shard::operator::Operator;
 
+mod actions;
 mod exposition;
+mod guard;
 mod health;
 #[cfg(test)]
 mod reference;
+mod secrets;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use exposition::Exposition;
 
@@ -45,7 +56,11 @@ pub(crate) struct View {
     pub(crate) counters: Arc<[Counters]>,
     /// Activities of all shards.
     pub(crate) activities: Vec<Arc<Activity>>,
-    pub(crate) stop: Arc<StopRequest>,
+    pub(crate) stopper: Stopper,
+    /// The way of requests to the shards.
+    pub(crate) operator: Operator,
+    /// Each running trace has a clone.
+    pub(crate) traces: Arc<()>,
     /// True once all shards take clients.
     pub(crate) stands: AtomicBool,
 }
@@ -62,6 +77,11 @@ impl OperatorsPort {
     /// Starts the thread of the port, if the configuration has one. A failure is a warning.
     pub(crate) fn start(view: View) -> Option<Self> {
         let address = view.config.admin.listen.clone()?;
+        if let (AdminAddress::Tcp(_), Some(path)) = (&address, &view.config.admin.token_file)
+            && let Err(fault) = guard::token(path)
+        {
+            tracing::warn!(file = %path.display(), "{fault}; requests that need the token are refused");
+        }
         let view = Arc::new(view);
         let router = router(&view);
         let (alive, ended) = oneshot::channel();
@@ -98,9 +118,19 @@ impl Drop for OperatorsPort {
 
 fn router(view: &Arc<View>) -> Router {
     let exposition = Arc::new(Exposition::new(view.clone()));
+    let guarded = Router::new()
+        .route("/config", get(actions::config))
+        .route("/sessions", get(actions::sessions))
+        .route("/kick", post(actions::kick))
+        .route("/blacklist", post(actions::blacklist))
+        .route("/trace", get(trace::trace))
+        .route("/drain", post(actions::drain))
+        .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
+        .route_layer(from_fn_with_state(view.clone(), guard::check));
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
+        .merge(guarded)
         .with_state(view.clone())
         .route("/metrics", get(metrics).with_state(exposition))
         .layer(map_request(count))

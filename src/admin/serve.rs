@@ -9,11 +9,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use futures_lite::future;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -135,19 +141,34 @@ async fn accept(listener: &Listener, router: &Router) {
     };
     loop {
         let accepted = match listener {
-            Listener::Tcp(listener) => listener
-                .accept()
-                .await
-                .map(|(stream, _)| connections.take(stream)),
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, address)| {
+                let address = Some(address.to_string().into());
+                connections.take(
+                    stream,
+                    AdminClient {
+                        address,
+                        ..AdminClient::default()
+                    },
+                );
+            }),
             Listener::Unix(listener) => listener
                 .accept()
                 .await
-                .map(|(stream, _)| connections.take(stream)),
+                .map(|(stream, _)| connections.take(stream, AdminClient::default())),
         };
         if accepted.is_err() {
             sleep(ACCEPT_PAUSE).await;
         }
     }
+}
+
+/// The one who asks.
+#[derive(Debug, Clone, Default)]
+pub(super) struct AdminClient {
+    /// Its address; `None` through the unix socket.
+    pub(super) address: Option<Arc<str>>,
+    /// True if the answer has no end of its own.
+    pub(super) lasts: Arc<AtomicBool>,
 }
 
 /// The open connections. Dropping them closes them.
@@ -159,17 +180,32 @@ struct Connections<'a> {
 
 impl Connections<'_> {
     /// Serves a connection, unless too many are open.
-    fn take(&mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    fn take(
+        &mut self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        caller: AdminClient,
+    ) {
         while self.open.try_join_next().is_some() {}
         if self.open.len() >= ADMIN_CONNECTIONS_MAX {
             metrics::count_for_process(Counter::AdminRefused);
             return;
         }
-        let service = TowerToHyperService::new(self.router.clone());
+        let lasts = caller.lasts.clone();
+        let router = TowerToHyperService::new(self.router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(caller.clone());
+            router.call(request)
+        });
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
-        self.open.spawn(async {
-            if timeout(ADMIN_REQUEST_TIMEOUT, connection).await.is_err() {
-                metrics::count_for_process(Counter::AdminLate);
+        self.open.spawn(async move {
+            let mut connection = pin!(connection);
+            while timeout(ADMIN_REQUEST_TIMEOUT, &mut connection)
+                .await
+                .is_err()
+            {
+                if !lasts.load(Ordering::Relaxed) {
+                    return metrics::count_for_process(Counter::AdminLate);
+                }
             }
         });
     }

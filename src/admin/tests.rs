@@ -1,9 +1,13 @@
 //! Tests of the parent.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 
 use super::*;
 use crate::config::{Config, Master};
+use crate::metrics::Measure;
+use crate::shard::mesh;
 
 /// Makes the view of a gateway with one shard. `key` is `""`, `master` or `require_registry`.
 pub(super) fn view(key: &str) -> View {
@@ -22,7 +26,9 @@ pub(super) fn view(key: &str) -> View {
         config: Arc::new(CheckedConfig::new(config).unwrap()),
         counters: Arc::new([Counters::default(), Counters::default()]),
         activities: vec![Arc::default()],
-        stop: Arc::default(),
+        stopper: Stopper::new(Vec::new()),
+        operator: Operator(mesh::queues(1).0),
+        traces: Arc::default(),
         stands: AtomicBool::new(true),
     }
 }
@@ -40,12 +46,12 @@ fn a_gateway_is_ready_from_its_start_to_its_stop() {
     assert_eq!(ready(&view), (503, starting.into()));
     view.stands.store(true, Ordering::Release);
     assert_eq!(ready(&view), (200, "ready\n".into()));
-    view.stop.drain();
+    view.stopper.drain();
     assert_eq!(
         ready(&view),
         (503, "not ready\nthe gateway drains\n".into())
     );
-    view.stop.stop();
+    view.stopper.stop();
     assert_eq!(ready(&view), (503, "not ready\nthe gateway stops\n".into()));
     assert_eq!(health::live(&view).0, StatusCode::OK);
 }
@@ -96,6 +102,9 @@ fn each_counter_is_a_metric_of_its_kind() {
     view.counters[0].set(Counter::Connections, 3);
     view.counters[1].add(Counter::Stalls, 2);
     view.counters[0].closed(crate::error::CloseReason::Kicked);
+    view.counters[0].record(Measure::Flush, 100);
+    view.counters[0].name_type(0, "chat");
+    view.counters[0].record_call(0, Duration::from_micros(3));
     let text = Exposition::new(Arc::new(view)).open_metrics();
     for line in [
         "tangelo_requests_total{shard=\"0\"} 7",
@@ -103,6 +112,11 @@ fn each_counter_is_a_metric_of_its_kind() {
         "tangelo_stalls_total 2",
         "tangelo_connections_closed_total{reason=\"kicked\",shard=\"0\"} 1",
         "tangelo_ready 1",
+        "tangelo_flush_bytes_sum{shard=\"0\"} 100.0",
+        "tangelo_flush_bytes_bucket{le=\"64.0\",shard=\"0\"} 0",
+        "tangelo_flush_bytes_bucket{le=\"128.0\",shard=\"0\"} 1",
+        "tangelo_rpc_seconds_bucket{le=\"0.000004\",server_type=\"chat\",shard=\"0\"} 1",
+        "tangelo_rpc_seconds_count{server_type=\"chat\",shard=\"0\"} 1",
         "# TYPE tangelo_requests counter",
         "# EOF",
     ] {

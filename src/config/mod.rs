@@ -418,10 +418,14 @@ knobs! {
     /// The operators' port: health and metrics over HTTP, on a thread of its own.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Admin, keys "admin." of |config: Config| config.admin, {
-        /// Address of the port; without it there is none. The requests `GET /livez`, `/readyz` and `/metrics` need no
-        /// password, so only monitors and balancers should reach it. While another program has the port, tangelo serves
+        /// Address of the port; without it there is none. `GET /livez`, `/readyz` and `/metrics` need no token, so only
+        /// monitors and balancers should reach it. While another program has the port, tangelo serves
         /// its clients all the same, and tries again.
         listen: Option<AdminAddress> = None, Endpoint;
+        /// File with the token for requests that change something or show what players own. Without it only a unix
+        /// socket takes such requests. tangelo reads the file for each request. Its mode must be 0600, because each
+        /// user of this machine reaches the port.
+        token_file: Option<PathBuf> = None, FilePath;
         /// Makes `/readyz` say 503 while the link to the master is down. Without it, `/readyz` stays green after the
         /// first join, because the clients that are there are served, and its text names the lost link.
         require_registry: bool = false, Switch;
@@ -430,6 +434,8 @@ knobs! {
 
 /// Log target of `log.forward`; `log.level = "warn,forward-log=info"` shows little else.
 pub const FORWARD_LOG: &str = "forward-log";
+/// Log target of the requests of operators.
+pub const AUDIT_LOG: &str = "audit";
 /// Log target of the filter `time`.
 pub const CON_LOG: &str = "con-log";
 

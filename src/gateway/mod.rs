@@ -30,7 +30,8 @@ use crate::net::bell::Doorbell;
 use crate::net::{Network, clock, task};
 use crate::shard::activity::Activity;
 use crate::shard::mesh;
-use crate::shard::{self, Gauge, Seed, StopRequest};
+use crate::shard::operator::Operator;
+use crate::shard::{self, Gauge, Seed};
 
 mod assets;
 mod check;
@@ -49,6 +50,7 @@ mod run;
 mod start_lines;
 mod watchdog;
 
+pub use crate::shard::Stopper;
 pub use load::Program;
 pub use run::main;
 
@@ -126,7 +128,9 @@ impl Gateway {
             config: seeds[0].config.clone(),
             counters: shared.counters.clone(),
             activities: seeds.iter().map(|seed| seed.activity.clone()).collect(),
-            stop: shared.stopper.stop.clone(),
+            stopper: shared.stopper.clone(),
+            operator: Operator(seeds[0].outlets.clone()),
+            traces: Arc::default(),
             stands: AtomicBool::new(false),
         });
         let activities = seeds
@@ -192,10 +196,7 @@ impl Gateway {
         // Containers give each process the same id.
         let process: Arc<str> = format!("{}.{}", std::process::id(), clock::unix_ms()).into();
         let reread = Arc::<AtomicBool>::default();
-        let stopper = Stopper {
-            stop: Arc::default(),
-            bells: inboxes.iter().map(|inbox| inbox.bell.clone()).collect(),
-        };
+        let stopper = Stopper::new(inboxes.iter().map(|inbox| inbox.bell.clone()).collect());
         let seed = |(index, inbox)| Seed {
             id: ShardId(index as u16),
             shards,
@@ -211,7 +212,7 @@ impl Gateway {
             make_router: self.make_router.clone(),
             sockets: sockets.clone(),
             connections: connections.clone(),
-            stop: stopper.stop.clone(),
+            stop: stopper.request().clone(),
             reread: reread.clone(),
             starting: starting.clone(),
             joined: joining.clone(),
@@ -428,37 +429,6 @@ fn drained(counters: &[Counters]) -> Result<()> {
 
 fn report(shards: &[Counters]) -> String {
     metrics::report(shards.iter().chain([metrics::of_process()]))
-}
-
-/// A handle to stop a gateway.
-#[derive(Debug, Clone)]
-pub struct Stopper {
-    stop: Arc<StopRequest>,
-    bells: Vec<Arc<Doorbell>>,
-}
-
-impl Stopper {
-    /// Stops the gateway. The application gets up to `stop_timeout` to finish
-    /// ([`Router::before_stop`]); then the connections of clients are closed, and the shards end within
-    /// a quarter of a second.
-    pub fn stop(&self) {
-        self.stop.stop();
-        self.ring();
-    }
-
-    /// Stops the gateway in the way of SIGTERM: health checks hear of it, and each client gets the answers to its
-    /// requests before its connection is closed, within `drain.delay` and `drain.timeout`. Then the application gets
-    /// the rest of the time to finish. [`Running::join`] returns [`Error::Drain`] if it was not enough.
-    pub fn drain(&self) {
-        self.stop.drain();
-        self.ring();
-    }
-
-    fn ring(&self) {
-        for bell in &self.bells {
-            bell.ring();
-        }
-    }
 }
 
 struct StopOnDrop(Stopper);

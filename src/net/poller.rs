@@ -164,10 +164,12 @@ impl Poller {
 
     /// Wakes the tasks of the shard, and sleeps while none is ready. Never returns. `has_deadline` says whether
     /// something in the shard needs ticks. The poller asks directly before it dozes, so that no task can run in between.
-    pub async fn run(&self, has_deadline: impl Fn() -> bool) {
+    /// After each look, `looked` gets the time, and the length of the turn that ended with the look.
+    pub async fn run(&self, has_deadline: impl Fn() -> bool, looked: impl Fn(Instant, Duration)) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let mut rounds = 0;
         let mut served = clock::now();
+        let mut turn_began = served;
         loop {
             let is_alone = task::yield_to_all().await;
             rounds += 1;
@@ -175,7 +177,9 @@ impl Poller {
                 continue;
             }
             rounds = 0;
-            let now = self.look(&mut events, is_alone, &has_deadline);
+            let (began, now) = self.look(&mut events, is_alone, &has_deadline);
+            looked(now, began.saturating_duration_since(turn_began));
+            turn_began = now;
             if now.saturating_duration_since(served) >= GLOMMIO_INTERVAL {
                 served = now;
                 clock::let_glommio_poll().await;
@@ -184,13 +188,14 @@ impl Poller {
     }
 
     /// Wakes the tasks whose events have happened. If the shard `may_sleep`, first lets events gather for a moment, or
-    /// waits for an event. Returns the time at the end.
+    /// waits for an event. Returns the times of its start and its end; a look that may not sleep has only the second one.
     fn look(
         &self,
         events: &mut Vec<Event>,
         may_sleep: bool,
         has_deadline: &impl Fn() -> bool,
-    ) -> Instant {
+    ) -> (Instant, Instant) {
+        let mut began = None;
         let mut pace = self.pace.borrow_mut();
         let mut timeout = Some(Timespec::default());
         let mut gathered = false;
@@ -198,6 +203,7 @@ impl Poller {
         if may_sleep {
             let next = self.sleepers.next();
             let now = clock::now();
+            began = Some(now);
             let left = next.map(|next| next.saturating_duration_since(now));
             let gather = pace.gather(now).min(left.unwrap_or(Duration::MAX));
             gathered = !gather.is_zero();
@@ -228,7 +234,7 @@ impl Poller {
                 watched.event(flags);
             }
         }
-        now
+        (began.unwrap_or(now), now)
     }
 }
 
@@ -277,7 +283,7 @@ mod tests {
         task::run(&executor, async move {
             let poller = Rc::new(Poller::new(&Arc::default(), Duration::ZERO).unwrap());
             let looks = poller.clone();
-            let looks = task::spawn(async move { looks.run(|| false).await });
+            let looks = task::spawn(async move { looks.run(|| false, |_, _| {}).await });
             test(poller).await;
             looks.cancel().await;
         });

@@ -23,6 +23,8 @@ pub struct Calls<O> {
     stride: u64,
     epoch: Epoch,
     up: bool,
+    /// Index of the peer's server type, for its histogram.
+    pub server_type: usize,
     /// Knowledge of the sessions of this shard, if the peer is a delegate.
     pub knowledge: Knowledge,
     /// No call is due before this.
@@ -31,6 +33,7 @@ pub struct Calls<O> {
 
 #[derive(Debug)]
 struct Call<O> {
+    begun: Instant,
     deadline: Instant,
     timeout: Duration,
     origin: O,
@@ -113,6 +116,7 @@ impl<O> Calls<O> {
             stride: shards as u64,
             epoch: Epoch::default(),
             up: true,
+            server_type: 0,
             knowledge: Knowledge::default(),
             earliest: None,
         }
@@ -128,20 +132,19 @@ impl<O> Calls<O> {
         self.epoch
     }
 
-    /// Begins a call; its frame must follow with the id returned.
-    pub fn begin(&mut self, now: Instant, origin: O) -> Result<u64, Refused> {
-        self.begin_within(self.timeout, now, origin)
-    }
-
-    /// Begins a call that has a timeout of its own.
+    /// Begins a call; its frame must follow with the id returned. `timeout` is in place of the common one.
+    ///
+    /// `begun` is by the clock and comes back with the answer, `now` is by the time of the shard.
     #[inline]
-    pub fn begin_within(
+    pub fn begin(
         &mut self,
-        timeout: Duration,
+        timeout: Option<Duration>,
+        begun: Instant,
         now: Instant,
         origin: O,
     ) -> Result<u64, Refused> {
         hop!();
+        let timeout = timeout.unwrap_or(self.timeout);
         if !self.up {
             return Err(Refused::Down);
         }
@@ -156,6 +159,7 @@ impl<O> Calls<O> {
                 .map_or(deadline, |earliest| earliest.min(deadline)),
         );
         let call = Call {
+            begun,
             deadline,
             timeout,
             origin,
@@ -166,12 +170,12 @@ impl<O> Calls<O> {
         Ok(id)
     }
 
-    /// Ends a call with its answer. `None`: it is over already, or never was.
-    pub fn finish(&mut self, id: u64) -> Option<O> {
+    /// Ends a call with its answer; returns also when it was begun. `None`: it is over already, or never was.
+    pub fn finish(&mut self, id: u64) -> Option<(O, Instant)> {
         hop!();
         let call = self.calls.remove(&id);
         self.check_invariants();
-        call.map(|call| call.origin)
+        call.map(|call| (call.origin, call.begun))
     }
 
     /// Returns true if calls are taken.
@@ -258,14 +262,19 @@ mod tests {
         Instant::now()
     }
 
+    fn begin(calls: &mut Calls<u32>, now: Instant, origin: u32) -> Result<u64, Refused> {
+        calls.begin(None, now, now, origin)
+    }
+
     #[test]
     fn an_answer_ends_its_call_once() {
         let mut calls = calls(0, 1);
-        assert_eq!(calls.begin(now(), 7), Ok(0));
-        assert_eq!(calls.begin(now(), 8), Ok(1));
+        let start = now();
+        assert_eq!(begin(&mut calls, start, 7), Ok(0));
+        assert_eq!(begin(&mut calls, start, 8), Ok(1));
         assert_eq!(
             (calls.finish(1), calls.finish(1), calls.finish(9)),
-            (Some(8), None, None)
+            (Some((8, start)), None, None)
         );
         assert_eq!(calls.calls.len(), 1);
     }
@@ -273,21 +282,21 @@ mod tests {
     #[test]
     fn ids_say_which_shard_called() {
         let mut calls = calls(2, 4);
-        let ids = [(); 3].map(|()| calls.begin(now(), 0).unwrap());
+        let ids = [(); 3].map(|()| begin(&mut calls, now(), 0).unwrap());
         assert_eq!(ids, [2, 6, 10]);
         assert!(
             ids.iter()
                 .all(|id| Calls::<u32>::shard_of(*id, 4) == ShardId(2))
         );
-        assert_eq!(calls.begin(now(), 0), Err(Refused::Full));
+        assert_eq!(begin(&mut calls, now(), 0), Err(Refused::Full));
     }
 
     #[test]
     fn a_call_never_outlives_its_deadline() {
         let mut calls = calls(0, 1);
         let start = now();
-        calls.begin(start, 1).unwrap();
-        calls.begin(start + Duration::from_secs(10), 2).unwrap();
+        begin(&mut calls, start, 1).unwrap();
+        begin(&mut calls, start + Duration::from_secs(10), 2).unwrap();
         let at = |seconds| ShardTime::new(start + Duration::from_secs(seconds));
         assert!(calls.expire(at(29)).is_empty());
         assert_eq!(calls.expire(at(30)), [1]);
@@ -301,8 +310,8 @@ mod tests {
         let mut calls = calls(0, 1);
         let mut time = ShardTime::new(now());
         let second = Duration::from_secs(1);
-        calls.begin(time.now, 1).unwrap();
-        calls.begin_within(second, time.now, 2).unwrap();
+        begin(&mut calls, time.now, 1).unwrap();
+        calls.begin(Some(second), time.now, time.now, 2).unwrap();
         assert!(time.advance(60 * second).is_some());
         let resumed = time.now;
         let mut expire_at = |since| {
@@ -336,14 +345,14 @@ mod tests {
     #[test]
     fn the_end_of_a_link_fails_its_calls_and_refuses_new_ones() {
         let mut calls = calls(0, 1);
-        calls.begin(now(), 1).unwrap();
+        begin(&mut calls, now(), 1).unwrap();
         let next = calls.epoch().next();
         calls.knowledge.begin();
         calls.knowledge.end();
         assert_eq!(calls.link_down(next), [1]);
         assert_eq!(calls.knowledge, Knowledge::Incomplete);
-        assert_eq!(calls.begin(now(), 2), Err(Refused::Down));
+        assert_eq!(begin(&mut calls, now(), 2), Err(Refused::Down));
         calls.link_up(next);
-        assert_eq!(calls.begin(now(), 3), Ok(1), "ids are not used again");
+        assert_eq!(begin(&mut calls, now(), 3), Ok(1), "ids are not used again");
     }
 }

@@ -5,12 +5,14 @@
 //! backends still reach the clients that are there.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use super::Shard;
 use crate::error::CloseReason;
 use crate::metrics::Counter;
+use crate::net::bell::Doorbell;
 use crate::net::clock;
 
 /// Time between two slices.
@@ -44,6 +46,50 @@ impl StopRequest {
     /// Returns whether the process drains.
     pub fn is_drain(&self) -> bool {
         self.0.load(Ordering::Acquire) == DRAIN
+    }
+}
+
+/// A handle to stop a gateway.
+#[derive(Debug, Clone)]
+pub struct Stopper {
+    stop: Arc<StopRequest>,
+    bells: Vec<Arc<Doorbell>>,
+}
+
+impl Stopper {
+    pub(crate) fn new(bells: Vec<Arc<Doorbell>>) -> Self {
+        Self {
+            stop: Arc::default(),
+            bells,
+        }
+    }
+
+    /// Returns the request that all shards look at.
+    pub(crate) fn request(&self) -> &Arc<StopRequest> {
+        &self.stop
+    }
+
+    /// Stops the gateway. The application gets up to `stop_timeout` to finish
+    /// ([`Router::before_stop`](crate::handler::Router::before_stop)); then the connections of clients are closed, and the shards end within
+    /// a quarter of a second.
+    pub fn stop(&self) {
+        self.stop.stop();
+        self.ring();
+    }
+
+    /// Stops the gateway in the way of SIGTERM: health checks hear of it, and each client gets the answers to its
+    /// requests before its connection is closed, within `drain.delay` and `drain.timeout`. Then the application gets
+    /// the rest of the time to finish. [`Running::join`](crate::Running::join) returns [`Error::Drain`](crate::Error::Drain) if it was not enough.
+    pub fn drain(&self) {
+        self.stop.drain();
+        self.ring();
+    }
+
+    /// Makes all shards look at the requests of the process.
+    pub(crate) fn ring(&self) {
+        for bell in &self.bells {
+            bell.ring();
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use super::parcel::Batch;
+use super::parcel::{Batch, Parcel};
 use crate::ids::ShardId;
 use crate::limits::{MESH_BATCHES_MAX, SHARDS_MAX};
 use crate::metrics::{Counter, Counters};
@@ -38,6 +38,20 @@ impl Inbox {
 /// The queues that a shard sends to, by shard.
 #[derive(Debug, Clone)]
 pub struct Outlets(Vec<(Sender<Box<Batch>>, Arc<Doorbell>)>);
+
+impl Outlets {
+    /// Sends one parcel from a thread that is not a shard. Returns false if the inbox is full, or its shard has ended.
+    pub fn post(&self, to: ShardId, parcel: Parcel) -> bool {
+        let (sender, bell) = &self.0[to.index()];
+        let mut batch = Box::<Batch>::default();
+        batch.parcels.push(parcel);
+        let is_sent = sender.try_send(batch).is_ok();
+        if is_sent {
+            bell.ring();
+        }
+        is_sent
+    }
+}
 
 /// Makes the queues of a process with `shards` shards.
 pub fn queues(shards: usize) -> (Outlets, Vec<Inbox>) {

@@ -49,7 +49,7 @@ use crate::handler::Router;
 use crate::handler::clock::Alarms;
 use crate::ids::{ShardId, Sid};
 use crate::limits::SESSIONS_PER_SHARD_MAX;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, Measure};
 use crate::net::drive::ReadBuffer;
 use crate::net::socket::Listener;
 use crate::net::task;
@@ -69,15 +69,17 @@ mod dispatch;
 mod drain;
 mod latest;
 pub mod mesh;
+pub mod operator;
 mod origin;
 pub mod parcel;
 mod peers;
 mod tick;
+pub mod trace;
 mod turn;
 
 pub use app::activity;
 pub use clients::blacklist;
-pub use drain::StopRequest;
+pub use drain::{StopRequest, Stopper};
 
 use activity::{Activity, Alive};
 use app::{Application, lifecycle};
@@ -87,6 +89,7 @@ use latest::LatestConfig;
 use mesh::{Inbox, Mesh, Outlets};
 use parcel::Parcel;
 use peers::{Peers, inbound, registry, writer};
+use trace::Traces;
 use turn::Turn;
 
 /// The ingredients of a shard, before it has a thread.
@@ -191,7 +194,8 @@ pub(crate) struct Shard {
     clients: Clients,
     peers: Peers,
     app: Application,
-    coordinator: Coordinator,
+    /// Boxed: no message passes it.
+    coordinator: Box<Coordinator>,
 }
 
 /// This server, as other servers know it.
@@ -217,6 +221,8 @@ struct Core {
     time: Cell<ShardTime>,
     /// The clock at that tick.
     ticked: Cell<Instant>,
+    /// The clock at the last look at the sockets: close enough for histograms, and free to read.
+    looked: Cell<Instant>,
     /// Delay of that tick.
     late: Cell<Duration>,
     /// Calls scheduled by the clock; a pause counts.
@@ -229,6 +235,7 @@ struct Core {
     inbox: Inbox,
     mesh: RefCell<Mesh>,
     turn: Turn,
+    traces: Traces,
     /// Tasks that live as long as the shard.
     kept: RefCell<Vec<glommio::Task<()>>>,
 }
@@ -258,7 +265,13 @@ pub async fn run(mut seed: Seed, network: Network) {
     let core = &shard.core;
     if let Network::Kernel(poller) = &core.network {
         let (poller, shard) = (poller.clone(), shard.clone());
-        core.keep(async move { poller.run(|| tick::has_deadline(&shard)).await });
+        core.keep(async move {
+            let looked = |now, turn| {
+                shard.core.looked.set(now);
+                shard.core.counters().record_time(Measure::Turn, turn);
+            };
+            poller.run(|| tick::has_deadline(&shard), looked).await;
+        });
     }
     shard.apply_members(peers::configured(&core.config));
     if core.id == COORDINATOR {
@@ -358,7 +371,7 @@ impl Shard {
             clients: Clients::new(&seed, app.router()),
             peers: Peers::default(),
             app,
-            coordinator: Coordinator::default(),
+            coordinator: Box::default(),
             core: Core::new(seed, network),
         })
     }
@@ -412,6 +425,7 @@ impl Core {
             stop: seed.stopper,
             time: Cell::new(ShardTime::new(now)),
             ticked: Cell::new(now),
+            looked: Cell::new(now),
             late: Cell::default(),
             alarms: Alarms::default(),
             timeouts: Alarms::default(),
@@ -421,6 +435,7 @@ impl Core {
             inbox: seed.inbox,
             mesh: RefCell::new(Mesh::new(seed.outlets)),
             turn: Turn::default(),
+            traces: Traces::default(),
             kept: RefCell::default(),
         }
     }
@@ -509,10 +524,20 @@ async fn flush_turns(shard: Rc<Shard>) {
     let core = &shard.core;
     let mut dirty = VecDeque::with_capacity(64);
     let mut writers = Vec::with_capacity(16);
+    let mut mesh_waits_since = None;
     loop {
         core.turn.requested().await;
         loop {
             let mesh_waits = core.mesh.borrow_mut().flush(core.counters());
+            match (mesh_waits, mesh_waits_since) {
+                (true, None) => mesh_waits_since = Some(core.looked.get()),
+                (false, Some(since)) => {
+                    let waited = core.looked.get().saturating_duration_since(since);
+                    core.counters().record_time(Measure::MeshWait, waited);
+                    mesh_waits_since = None;
+                }
+                _ => {}
+            }
             if mesh_waits {
                 // No room there now; the tick asks again. Answers to peers wait too: they must not
                 // arrive before the pushes that went ahead of them.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::parcel::SessionReply;
+use super::parcel::{OperatorReply, SessionReply};
 use super::peers::writer::PeerWriter;
 use crate::handler::{CallResult, Outcome, Slot};
 use crate::ids::{ShardId, Sid};
@@ -53,6 +53,8 @@ pub(super) enum ReplyTo {
     Handler(Rc<Slot<SessionReply>>),
     /// A pending request of a shard, by its ticket.
     Shard(ShardId, u64),
+    /// An operator.
+    Operator(OperatorReply),
 }
 
 /// Route of a forwarded message, for the log line of a failure; cut after 47 bytes.

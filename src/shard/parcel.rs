@@ -1,8 +1,10 @@
 //! The messages between shards, and the batch of one turn.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::trace::TraceSink;
 use crate::client::host_filter::HostFilter;
 use crate::error::CloseReason;
 use crate::handler::BroadcastOptions;
@@ -105,6 +107,10 @@ pub enum Parcel {
         /// The result.
         reply: SessionReply,
     },
+    /// A request of an operator.
+    Operator(Box<(OperatorRequest, OperatorReply)>),
+    /// Begins the trace of a session.
+    Trace(Box<(Sid, Arc<dyn TraceSink>)>),
 }
 
 // One is moved for each message to another shard.
@@ -163,6 +169,41 @@ pub type ChangeName = Option<Box<[u8]>>;
 
 /// The result of a [`ShardRequest`]: JSON text, nothing, or the text of an error.
 pub type SessionReply = Result<Option<Vec<u8>>, String>;
+
+/// A request of an operator. The coordinator serves it.
+#[derive(Debug)]
+pub enum OperatorRequest {
+    /// Returns the exported form of a session.
+    Session(u64),
+    /// Returns the exported form of all sessions of a uid.
+    Sessions(Box<str>),
+    /// Kicks a session.
+    Kick {
+        /// The session.
+        sid: u64,
+        /// Text of the kick package; without one there is no package.
+        reason: Option<Box<str>>,
+    },
+    /// Kicks all sessions of a uid, and returns their number.
+    KickUid {
+        /// Text of the uid.
+        uid: Box<str>,
+        /// Text of the kick package; without one there is no package.
+        reason: Option<Box<str>>,
+    },
+    /// Adds expressions to the blacklist: all of them, or none.
+    AddToBlacklist(Vec<String>),
+}
+
+/// Takes the answer to a request, on the thread of the shard. It must not block.
+#[derive(Clone)]
+pub struct OperatorReply(pub Arc<dyn Fn(SessionReply) + Send + Sync>);
+
+impl fmt::Debug for OperatorReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OperatorReply")
+    }
+}
 
 /// The parcels of one shard for another one in one turn.
 #[derive(Debug, Default)]

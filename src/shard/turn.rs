@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::Core;
 use crate::limits::WRITE_SLICES_MAX;
+use crate::metrics::Measure;
 use crate::net::socket::Socket;
 use crate::push::Outbox;
 
@@ -62,6 +63,7 @@ impl Core {
     #[inline]
     pub(super) fn flush(&self, outbox: &mut Outbox, socket: &Socket) -> Flush {
         debug_assert!(!outbox.blocked, "a task writes this outbox");
+        let mut bytes = 0;
         while outbox.has_wire_bytes() {
             hop!();
             let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
@@ -72,12 +74,15 @@ impl Core {
                 return Flush::Failed;
             };
             debug_assert!(written <= offered);
+            bytes += written as u64;
             outbox.advance(&mut self.scheduler.borrow_mut().pool, written);
             if written < offered {
                 outbox.blocked = true;
+                self.counters().record(Measure::Flush, bytes);
                 return Flush::Blocked;
             }
         }
+        self.counters().record(Measure::Flush, bytes);
         Flush::Done
     }
 

@@ -103,6 +103,19 @@ pub(in crate::shard) fn add_from_console(shard: &Rc<Shard>, more: Vec<String>) {
     .detach();
 }
 
+/// Adds expressions of an operator to the blacklist: all of them, or none.
+pub(in crate::shard) async fn add_from_operator(
+    shard: &Rc<Shard>,
+    more: Vec<String>,
+) -> Result<(), String> {
+    let change = move |filter: &HostFilter| {
+        let (filter, mut bad) = filter.with_console(&more);
+        bad.pop().map_or(filter, Err)
+    };
+    let changed = shard.clients.change_host_filter(&shard.core, change).await;
+    changed.map_err(|error| error.to_string())
+}
+
 /// Asks the delegate for its list once a second, for ever. The last list counts while it does not answer.
 pub(in crate::shard) async fn ask(shard: Rc<Shard>) {
     let core = &shard.core;

@@ -132,7 +132,7 @@ impl Shard {
     pub(super) fn answered(self: &Rc<Self>, peer: PeerIndex, id: u64, resp: &[u8]) {
         hop!();
         let counters = self.core.counters();
-        let Some(origin) = self.peers.end_call(peer, id) else {
+        let Some(origin) = self.peers.end_call(&self.core, peer, id) else {
             return counters.add(Counter::LateAnswers, 1);
         };
         counters.add(Counter::Answers, 1);

@@ -9,13 +9,14 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::Shard;
 use super::app::Way;
 use super::app::activity::Work;
 use super::clients::connection::{self, Appended, Closed, refused_for_address, refused_for_number};
 use super::coordinator::COORDINATOR;
 use super::origin::{Origin, ResponseTarget};
 use super::parcel::{Batch, Parcel};
+use super::trace::Traced;
+use super::{Core, Shard};
 use crate::client::{ClientEvent, Connected};
 use crate::error::{CloseReason, Fault, Panic};
 use crate::handler::clock::Alarms;
@@ -24,8 +25,8 @@ use crate::handler::{
     Slot, reply,
 };
 use crate::ids::{ShardId, Sid};
-use crate::limits::{LOG_TEXT_BYTES_MAX, PACKAGE_BODY_BYTES_MAX};
-use crate::metrics::Counter;
+use crate::limits::{LOG_TEXT_BYTES_MAX, PACKAGE_BODY_BYTES_MAX, TRACE_COPY_BYTES_MAX};
+use crate::metrics::{Counter, Measure};
 use crate::net::task;
 use crate::push::select::Via;
 use crate::route::Target;
@@ -45,6 +46,18 @@ mod sessions;
 /// Returns the part of a text that fits into a log line.
 fn log_text(text: &str) -> &str {
     &text[..text.floor_char_boundary(LOG_TEXT_BYTES_MAX)]
+}
+
+/// Shows the traces of a session a message.
+#[cold]
+fn trace_message(core: &Core, sid: Sid, message: &Message<'_>, route: Option<&str>, body: &[u8]) {
+    core.traces.message(sid, |wants_body| Traced::Message {
+        kind: message.kind,
+        id: message.id,
+        route: route.map(Into::into),
+        bytes: body.len(),
+        body: (wants_body && body.len() <= TRACE_COPY_BYTES_MAX).then(|| body.into()),
+    });
 }
 
 /// From the bytes of a client to the target of its message.
@@ -162,6 +175,9 @@ impl Shard {
             id: message.id,
             proto: clients.response_proto(text),
         };
+        if core.traces.is_on() {
+            trace_message(core, sid, message, Some(text), &body);
+        }
         match destination {
             Target::NoRoute => return core.counters().add(Counter::MessagesDropped, 1),
             // As pinus: before anything else is said of the route.
@@ -317,10 +333,14 @@ impl Shard {
         self.core.counters().add(Counter::MessagesInFlight, 1);
         self.app.begin_work(&self.core);
         let shard = self.clone();
+        let begun = self.core.looked.get();
         task::spawn(async move {
             if shard.app.run(kind, work).await.is_err() {
                 lost(&shard);
             }
+            let core = &shard.core;
+            let time = core.looked.get().saturating_duration_since(begun);
+            core.counters().record_time(Measure::Handler, time);
             shard.app.end_work(&shard.core);
             shard.core.counters().sub(Counter::MessagesInFlight, 1);
             shard.clients.end_in_flight(target.sid);
@@ -410,6 +430,9 @@ impl Shard {
         write: impl Fn(&mut Vec<u8>),
         shared: Option<&bytes::Bytes>,
     ) -> bool {
+        if self.core.traces.is_on() {
+            self.trace_sent(sid, &write);
+        }
         loop {
             let (core, clients) = (&self.core, &self.clients);
             match clients.append(core, sid, via, bytes, &write, shared) {
@@ -417,6 +440,19 @@ impl Shard {
                 Appended::Full if self.make_room_or_close(sid, bytes) => {}
                 appended => return appended == Appended::Done,
             }
+        }
+    }
+
+    /// Shows the traces of a session a package for it.
+    #[cold]
+    fn trace_sent(&self, sid: Sid, write: impl Fn(&mut Vec<u8>)) {
+        let mut package = Vec::new();
+        write(&mut package);
+        let message = package.get(package::HEAD_BYTES..).map(message::decode);
+        if let Some(Ok(message)) = message {
+            let route = self.clients.route(message.route);
+            let route = route.map(|(route, _)| String::from_utf8_lossy(route).into_owned());
+            trace_message(&self.core, sid, &message, route.as_deref(), message.body);
         }
     }
 
@@ -463,6 +499,9 @@ impl Shard {
             counted,
             delegate,
         } = closed;
+        if self.core.traces.is_on() {
+            self.core.traces.end(sid, reason.name());
+        }
         self.clients
             .log_closed(sid, reason, kick, identity.uid.as_ref());
         if identity.uid.is_some() {
@@ -541,6 +580,13 @@ impl Shard {
                     request,
                 } => self.serve(*from, *ticket, (**request).clone()),
                 Parcel::Reply { ticket, reply } => self.replied(*ticket, reply.clone()),
+                Parcel::Trace(trace) => {
+                    let (sid, sink) = &**trace;
+                    if self.clients.is_open(*sid) {
+                        core.traces.begin(*sid, sink.clone());
+                    }
+                }
+                Parcel::Operator(asked) => self.serve_operator(&asked.0, asked.1.clone()),
             }
         }
     }
@@ -555,6 +601,8 @@ fn is_for(parcel: &Parcel, shard: ShardId) -> bool {
         }
         Parcel::Kick { sid, .. } => sid.shard() == shard,
         Parcel::Request { from, .. } => *from != shard,
+        Parcel::Operator(_) => shard == COORDINATOR,
+        Parcel::Trace(trace) => trace.0.shard() == shard,
         _ => true,
     }
 }

@@ -8,15 +8,18 @@ use crate::handler::{BroadcastOptions, Failure, LocalFuture, SessionEvent, Slot}
 use crate::ids::{ShardId, Sid};
 use crate::limits::CHANGE_NAME_BYTES_MAX;
 use crate::metrics::Counter;
-use crate::net::clock;
+use crate::net::{clock, task};
 use crate::peer::pomelo::master::Statistics;
 use crate::peer::pomelo::sysrpc::{SessionRequest, SidArg};
 use crate::session::binding::DuplicateLogin;
 use crate::session::{Identity, Settings, Uid};
+use crate::shard::blacklist;
 use crate::shard::clients::connection::no_session;
 use crate::shard::coordinator::{COORDINATOR, Parts, Pending, Purpose};
 use crate::shard::origin::ReplyTo;
-use crate::shard::parcel::{ChangeName, Parcel, SessionReply, ShardRequest};
+use crate::shard::parcel::{
+    ChangeName, OperatorReply, OperatorRequest, Parcel, SessionReply, ShardRequest,
+};
 use crate::shard::peers::writer::PeerWriter;
 use crate::wire::json;
 use crate::wire::pomelo::rpc::PeerCall;
@@ -103,6 +106,43 @@ impl Shard {
                 };
                 let sent = self.broadcast(&route, message, options);
                 sent.map(|()| None).map_err(text)
+            }
+        };
+        self.reply(reply_to, reply);
+    }
+
+    /// Serves a request of an operator.
+    pub(super) fn serve_operator(self: &Rc<Self>, request: &OperatorRequest, reply: OperatorReply) {
+        let reply_to = ReplyTo::Operator(reply);
+        let known = |sid: u64| {
+            let sid = Sid::from_wire(sid);
+            sid.filter(|sid| sid.shard().index() < self.core.shards)
+        };
+        let reply = match request {
+            OperatorRequest::Session(sid) => match known(*sid) {
+                Some(sid) => return self.ask(reply_to, sid, ShardRequest::Export(sid)),
+                None => Ok(None),
+            },
+            OperatorRequest::Sessions(uid) => return self.export_all(reply_to, uid),
+            OperatorRequest::Kick { sid, reason } => {
+                if let Some(sid) = known(*sid) {
+                    self.kick_anywhere(sid, CloseReason::KickedByOperator, reason.as_deref());
+                }
+                Ok(None)
+            }
+            OperatorRequest::KickUid { uid, reason } => {
+                let count = self.coordinator.sessions(uid).len();
+                self.kick_all(uid, CloseReason::KickedByOperator, reason.as_deref());
+                Ok(Some(count.to_string().into_bytes()))
+            }
+            OperatorRequest::AddToBlacklist(more) => {
+                let (shard, more) = (self.clone(), more.clone());
+                task::spawn(async move {
+                    let added = blacklist::add_from_operator(&shard, more).await;
+                    shard.reply(reply_to, added.map(|()| None));
+                })
+                .detach();
+                return;
             }
         };
         self.reply(reply_to, reply);
@@ -244,6 +284,7 @@ impl Shard {
             ReplyTo::Shard(shard, ticket) => {
                 core.send_parcel(shard, Parcel::Reply { ticket, reply });
             }
+            ReplyTo::Operator(OperatorReply(take)) => take(reply),
         }
     }
 }

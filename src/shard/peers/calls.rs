@@ -90,19 +90,17 @@ impl Peers {
             return Err("too much waits for another shard");
         }
         let calls = &mut self.calls.borrow_mut()[peer.index()];
-        let now = core.time.get().now;
-        let begun = match timeout {
-            None => calls.begin(now, origin),
-            Some(timeout) => calls.begin_within(timeout, now, origin),
-        };
-        let id = begun.map_err(|refused| {
-            let (counter, text) = match refused {
-                Refused::Full => (Counter::PeerCallsFull, "too many calls in flight"),
-                Refused::Down => (Counter::LinkCallsFailed, "the server is not reachable"),
-            };
-            core.counters().add(counter, 1);
-            text
-        })?;
+        let (begun, now) = (core.looked.get(), core.time.get().now);
+        let id = calls
+            .begin(timeout, begun, now, origin)
+            .map_err(|refused| {
+                let (counter, text) = match refused {
+                    Refused::Full => (Counter::PeerCallsFull, "too many calls in flight"),
+                    Refused::Down => (Counter::LinkCallsFailed, "the server is not reachable"),
+                };
+                core.counters().add(counter, 1);
+                text
+            })?;
         core.counters().add(Counter::Calls, 1);
         match &self.links.borrow()[peer.index()] {
             Some(link) => {
@@ -274,8 +272,17 @@ impl Peers {
 
     /// Ends the call that an answer is for; `None` where no such call waits.
     #[inline]
-    pub(in crate::shard) fn end_call(&self, peer: PeerIndex, id: u64) -> Option<Origin> {
-        self.calls.borrow_mut()[peer.index()].finish(id)
+    pub(in crate::shard) fn end_call(
+        &self,
+        core: &Core,
+        peer: PeerIndex,
+        id: u64,
+    ) -> Option<Origin> {
+        let calls = &mut self.calls.borrow_mut()[peer.index()];
+        let (origin, begun) = calls.finish(id)?;
+        let time = core.looked.get().saturating_duration_since(begun);
+        core.counters().record_call(calls.server_type, time);
+        Some(origin)
     }
 
     /// Ends the calls whose deadline has passed.

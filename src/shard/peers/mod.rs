@@ -99,6 +99,11 @@ impl Peers {
                 .then(|| Rc::new(Link::new(peer, members.peer(peer).clone())));
             opened.extend(link.clone());
             self.links.borrow_mut().push(link);
+            let (names, own) = (members.type_names(), &members.peer(peer).server.server_type);
+            let server_type = names.iter().position(|name| **name == **own);
+            let server_type = server_type.expect("the snapshot numbers all types");
+            core.counters().name_type(server_type, own);
+            self.calls.borrow_mut()[index].server_type = server_type;
         }
         for name in &members.type_names()[balancers..] {
             let balancer = balancer(core, name);

@@ -23,7 +23,7 @@ use crate::harness::peers::{Cluster, Dialect};
 use crate::harness::process::POLL_INTERVAL;
 
 /// A configuration with an operators' port of the test's own.
-fn with_port() -> (Config, AdminPort) {
+pub(super) fn with_port() -> (Config, AdminPort) {
     let port = AdminPort::unix();
     let listen = Some(AdminAddress::Unix(port.path().to_owned()));
     let config = Config {

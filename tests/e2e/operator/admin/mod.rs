@@ -1,7 +1,9 @@
 //! The operators' port: health, metrics, and the tools that read them.
 
+mod actions;
 mod health;
 mod metrics;
+mod trace;
 
 use crate::harness::admin::AdminPort;
 use crate::harness::gateway::Gateway;
