@@ -174,6 +174,8 @@ pub const SERVER_TYPES_MEASURED: usize = 16;
 
 /// Open connections to the operators' port.
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+/// Longest time in which a request to the operators' port may begin and its head end: silent connections soon make room.
+pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest head of a request to the operators' port.
 pub const ADMIN_HEAD_BYTES_MAX: usize = 16 << 10;
 /// Largest body of a request to the operators' port.

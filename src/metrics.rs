@@ -244,7 +244,7 @@ counters! {
     LogLinesSuppressed = process "log_lines_suppressed",
     /// Lines for standard error or standard output dropped because their queue was full, or the stream did not take them.
     LogLinesDropped = process "log_lines_dropped",
-    /// Requests that the operators' port has answered.
+    /// Requests that the operators' port has read.
     AdminRequests = process "admin_requests",
     /// Requests to the operators' port refused: without the token, from another host, or not understood.
     AdminDenied = process "admin_requests_denied",

@@ -6,9 +6,8 @@
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +30,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::config::AdminAddress;
-use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_BYTES_MAX, ADMIN_REQUEST_TIMEOUT};
+use crate::limits::{
+    ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_BYTES_MAX, ADMIN_HEAD_TIMEOUT, ADMIN_REQUEST_TIMEOUT,
+};
 use crate::metrics::{self, Counter};
 
 /// Time between two attempts to open the port.
@@ -54,14 +55,43 @@ pub(super) fn run(address: &AdminAddress, router: &Router, ended: oneshot::Recei
     let serve = async { accept(&open(address).await, router).await };
     let end = async { drop(ended.await) };
     runtime.block_on(future::or(serve, end));
-    if let AdminAddress::Unix(path) = address {
-        let _ = fs::remove_file(path);
-    }
 }
 
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    /// The file goes before its socket closes, so that it is never that of a successor.
+    Unix {
+        _file: SocketFile,
+        listener: UnixListener,
+    },
+}
+
+/// The file of a bound unix socket. Dropping it removes the file, unless another socket has its place.
+struct SocketFile {
+    path: PathBuf,
+    id: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.into(),
+            id: Self::id(path),
+        }
+    }
+
+    fn id(path: &Path) -> Option<(u64, u64)> {
+        let file = fs::symlink_metadata(path).ok()?;
+        Some((file.dev(), file.ino()))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.id.is_some() && self.id == Self::id(&self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Opens the port, and tries for ever. The first failure is a warning.
@@ -105,16 +135,16 @@ fn listen(address: &AdminAddress) -> io::Result<(Listener, String)> {
             Ok((Listener::Tcp(listener), format!("http://{address}/")))
         }
         AdminAddress::Unix(path) => {
-            let listener = UnixListener::from_std(unix(path)?.into())?;
-            Ok((Listener::Unix(listener), name(address)))
+            let (_file, socket) = unix(path)?;
+            let listener = UnixListener::from_std(socket.into())?;
+            Ok((Listener::Unix { _file, listener }, name(address)))
         }
     }
 }
 
 /// Opens a unix socket that only this user can reach. A socket file that no process listens on is replaced.
-fn unix(path: &Path) -> io::Result<Socket> {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket && UnixStream::connect(path).is_err() {
+fn unix(path: &Path) -> io::Result<(SocketFile, Socket)> {
+    if is_left_behind(path) {
         fs::remove_file(path)?;
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -123,9 +153,22 @@ fn unix(path: &Path) -> io::Result<Socket> {
     file.set_permissions(Permissions::from_mode(0o600))?;
     let socket = Socket::from(OwnedFd::from(file));
     socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile::new(path);
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok(socket)
+    Ok((file, socket))
+}
+
+/// Returns whether a path is the socket file of a process that has ended. It never waits: a process that accepts
+/// nothing may have a full backlog.
+fn is_left_behind(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let connect = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    is_socket && connect().is_err_and(is_refused)
 }
 
 /// Accepts connections for ever.
@@ -133,6 +176,7 @@ async fn accept(listener: &Listener, router: &Router) {
     let mut http = http1::Builder::new();
     http.keep_alive(false)
         .timer(TokioTimer::new())
+        .header_read_timeout(ADMIN_HEAD_TIMEOUT)
         .max_buf_size(ADMIN_HEAD_BYTES_MAX);
     let mut connections = Connections {
         http,
@@ -151,7 +195,7 @@ async fn accept(listener: &Listener, router: &Router) {
                     },
                 );
             }),
-            Listener::Unix(listener) => listener
+            Listener::Unix { listener, .. } => listener
                 .accept()
                 .await
                 .map(|(stream, _)| connections.take(stream, AdminClient::default())),
@@ -199,13 +243,15 @@ impl Connections<'_> {
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
         self.open.spawn(async move {
             let mut connection = pin!(connection);
-            while timeout(ADMIN_REQUEST_TIMEOUT, &mut connection)
-                .await
-                .is_err()
-            {
-                if !lasts.load(Ordering::Relaxed) {
-                    return metrics::count_for_process(Counter::AdminLate);
+            let is_late = loop {
+                match timeout(ADMIN_REQUEST_TIMEOUT, &mut connection).await {
+                    Ok(served) => break served.is_err_and(|error| error.is_timeout()),
+                    Err(_) if lasts.load(Ordering::Relaxed) => {}
+                    Err(_) => break true,
                 }
+            };
+            if is_late {
+                metrics::count_for_process(Counter::AdminLate);
             }
         });
     }

@@ -262,8 +262,17 @@ impl Receiver for MasterReceiver<'_> {
             return Ok(None);
         };
         let ends = event == Some(MasterEvent::RegisterAnew);
+        let is_first = core.counters().get(Counter::RegistryJoins) == 0;
         if event == Some(MasterEvent::Accepted) {
             self.accepted.set(Some(clock::now()));
+        }
+        // At first no server is known before the list is there; later the list from before still counts.
+        let has_joined = match event {
+            Some(MasterEvent::Accepted) => !is_first,
+            Some(MasterEvent::Subscribed(_)) => is_first,
+            _ => false,
+        };
+        if has_joined {
             core.counters().add(Counter::RegistryJoins, 1);
             core.counters().set(Counter::RegistryJoined, 1);
         }

@@ -3,12 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tangelo::config::{Admin, AdminAddress};
 use tangelo::handler::{Answer, Outcome, Router};
 use tangelo::{Config, config};
@@ -145,7 +147,8 @@ fn a_unix_socket_is_for_its_user_alone_and_that_of_a_dead_gateway_is_replaced() 
     assert_eq!(mode & 0o777, 0o600);
     let mut second = Gateway::start(&["--set", &listen]);
     second.wait_printed("cannot open the operators' port");
-    drop(second);
+    let (code, printed) = second.stop();
+    assert_eq!(code, Some(0), "{printed}");
     assert_eq!(port.get("/readyz").body, "ready\n");
     // It has no time to remove its socket file.
     first.kill();
@@ -156,6 +159,39 @@ fn a_unix_socket_is_for_its_user_alone_and_that_of_a_dead_gateway_is_replaced() 
     let (code, printed) = third.stop();
     assert_eq!(code, Some(0), "{printed}");
     assert!(!port.path().exists(), "the socket file stays");
+}
+
+#[test]
+fn a_socket_that_another_process_does_not_serve_holds_up_neither_the_start_nor_the_stop() {
+    let port = AdminPort::unix();
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+    let address = SockAddr::unix(port.path()).expect("a path");
+    socket.bind(&address).expect("a free path");
+    socket.listen(0).expect("a bound socket");
+    let waiting = UnixStream::connect(port.path()).expect("the backlog has one place");
+    let listen = format!("admin.listen=unix:{}", port.path().display());
+    let mut gateway = Gateway::start(&["--set", &listen]);
+    gateway.wait_printed("cannot open the operators' port");
+    let (code, printed) = gateway.stop();
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(
+        port.path().exists(),
+        "the socket of another process is gone"
+    );
+    drop((socket, waiting));
+}
+
+#[test]
+fn a_socket_of_another_kind_stays() {
+    let port = AdminPort::unix();
+    let _socket = UnixDatagram::bind(port.path()).expect("a free path");
+    let listen = format!("admin.listen=unix:{}", port.path().display());
+    let mut gateway = Gateway::start(&["--set", &listen]);
+    gateway.wait_printed("cannot open the operators' port");
+    assert_eq!(gateway.stop().0, Some(0));
+    UnixDatagram::unbound()
+        .and_then(|other| other.send_to(b"x", port.path()))
+        .expect("it is still there");
 }
 
 #[test]
