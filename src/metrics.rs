@@ -90,7 +90,7 @@ counters! {
     MessagesInFlight = gauge "messages_in_flight",
     /// Notifies that ended: they get no response.
     NotifiesEnded = "notifies_ended",
-    /// Requests and notifies dropped because nothing has their route.
+    /// Requests and notifies dropped because nothing has their route, or because their session has just ended.
     MessagesDropped = "messages_dropped",
     /// Requests and notifies that closed their client: their body or their route is not allowed.
     MessagesRefused = "messages_refused",

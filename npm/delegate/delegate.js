@@ -10,6 +10,10 @@ const View = require('./view');
 // Time after which a frontend that has left is forgotten. One that lost only its master is back before.
 const FORGET_MS = 60000;
 
+// Dead processes of a frontend whose late calls are known as such, and frontends whose processes are known.
+const DEAD_MAX = 16;
+const FRONTENDS_MAX = 1000;
+
 module.exports = class Delegate {
   constructor(framework, app, types, configs) {
     this.framework = framework;
@@ -66,7 +70,7 @@ module.exports = class Delegate {
       return;
     }
     const isOurs = namespace === 'user' && service === 'tangelo';
-    if (isOurs && method in this.questions.user.tangelo) {
+    if (isOurs && Object.hasOwn(this.questions.user.tangelo, method)) {
       make(this.questions);
       return;
     }
@@ -123,27 +127,46 @@ module.exports = class Delegate {
   // Returns whether a call is of the living process of a frontend. A new name is that of a new process, which has none of
   // the old sessions; calls of the dead one may still come, because each process has a connection of its own.
   isAlive(id, name) {
-    const { now, before } = this.processes.get(id) || {};
-    if (name === before) {
+    const known = this.processes.get(id) || { now: name, dead: [], at: 0 };
+    if (known.dead.includes(name)) {
       return false;
     }
-    if (name !== now) {
+    if (known.now !== name) {
       this.forget(id);
-      this.processes.set(id, { now: name, before: now });
+      known.dead = [...known.dead, known.now].slice(-DEAD_MAX);
+      known.now = name;
+    }
+    known.at = Date.now();
+    this.processes.set(id, known);
+    if (this.processes.size > FRONTENDS_MAX) {
+      this.processes.delete(this.processes.keys().next().value);
     }
     return true;
   }
 
+  // Forgets a frontend that has left, unless it is back or still calls: then it has lost only its master.
   left(id) {
+    const since = Date.now();
     const forget = () => {
-      // A name begins with the process id, which the master tells too: a genuine frontend may have taken the place.
-      const { pid } = this.app.servers[id] || {};
-      const { now } = this.processes.get(id) || {};
-      if (!String(now).startsWith(`${pid}.`)) {
+      if (this.isBack(id)) {
+        return;
+      }
+      const { at = 0 } = this.processes.get(id) || {};
+      if (at >= since) {
+        this.left(id);
+      } else {
         this.forget(id);
       }
     };
     setTimeout(forget, FORGET_MS).unref();
+  }
+
+  // Returns whether the list of servers has the process that called last. A name begins with the process id, which the
+  // master tells too: a genuine frontend may have taken the place. An older tangelo has no name.
+  isBack(id) {
+    const server = this.app.servers[id];
+    const { now } = this.processes.get(id) || {};
+    return Boolean(server) && (now === undefined || now.startsWith(`${server.pid}.`));
   }
 
   forget(id) {
@@ -152,7 +175,6 @@ module.exports = class Delegate {
       this.views.delete(id);
       view.stop();
     }
-    this.processes.delete(id);
     this.outstanding.forget(id);
   }
 };

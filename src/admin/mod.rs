@@ -47,6 +47,7 @@ mod tests;
 mod trace;
 
 use exposition::Exposition;
+pub(crate) use serve::test;
 
 /// The state of a gateway that the operators' port shows.
 #[derive(Debug)]

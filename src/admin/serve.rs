@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -104,9 +105,8 @@ async fn open(address: &AdminAddress) -> Listener {
                 return listener;
             }
             Err(error) if is_first => tracing::warn!(
-                "admin.listen = {}: cannot open the operators' port: {error}; tangelo serves its clients without it, \
-                 and tries again each second",
-                name(address)
+                "admin.listen = {address}: cannot open the operators' port: {error}; tangelo serves its clients without it, \
+                 and tries again each second"
             ),
             Err(_) => {}
         }
@@ -115,31 +115,38 @@ async fn open(address: &AdminAddress) -> Listener {
     }
 }
 
-fn name(address: &AdminAddress) -> String {
-    match address {
-        AdminAddress::Tcp(address) => address.to_string(),
-        AdminAddress::Unix(path) => format!("unix:{}", path.display()),
-    }
-}
-
 fn listen(address: &AdminAddress) -> io::Result<(Listener, String)> {
     match address {
         AdminAddress::Tcp(address) => {
-            let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
-            socket.set_reuse_address(true)?;
-            socket.bind(&SockAddr::from(*address))?;
-            socket.listen(BACKLOG)?;
-            socket.set_nonblocking(true)?;
-            let listener = TcpListener::from_std(socket.into())?;
+            let listener = TcpListener::from_std(tcp(*address)?.into())?;
             let address = listener.local_addr()?;
             Ok((Listener::Tcp(listener), format!("http://{address}/")))
         }
         AdminAddress::Unix(path) => {
             let (_file, socket) = unix(path)?;
             let listener = UnixListener::from_std(socket.into())?;
-            Ok((Listener::Unix { _file, listener }, name(address)))
+            Ok((Listener::Unix { _file, listener }, address.to_string()))
         }
     }
+}
+
+/// Opens the port and closes it at once.
+///
+/// Errors: those of the system, by which the port cannot be opened now
+pub(crate) fn test(address: &AdminAddress) -> io::Result<()> {
+    match address {
+        AdminAddress::Tcp(address) => tcp(*address).map(drop),
+        AdminAddress::Unix(path) => unix(path).map(drop),
+    }
+}
+
+fn tcp(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// Opens a unix socket that only this user can reach. A socket file that no process listens on is replaced.

@@ -338,7 +338,7 @@ impl Kind<AdminAddress> for Endpoint {
     fn show(&self, value: &AdminAddress) -> String {
         match value {
             AdminAddress::Tcp(address) => Address.show(address),
-            AdminAddress::Unix(path) => format!("{:?}", format!("unix:{}", path.display())),
+            AdminAddress::Unix(_) => format!("{:?}", value.to_string()),
         }
     }
 }

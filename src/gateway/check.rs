@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{assets, executor, host, listen};
+use crate::admin;
 use crate::checked::CheckedConfig;
 use crate::config::{Config, Master, Server};
 use crate::error::{Error, Result};
@@ -100,7 +101,7 @@ fn files(config: &Config, report: &mut Report) {
     }
 }
 
-/// Tests both ports, as a start opens them: both at once.
+/// Tests the ports, as a start opens them: all at once.
 fn ports(config: &Config, report: &mut Report) {
     let clients = listen::bind(config, 1);
     let address = clients.as_ref().ok().map(|listeners| listeners.address);
@@ -112,6 +113,16 @@ fn ports(config: &Config, report: &mut Report) {
             calls.map(drop),
             format!("port for calls: {address} is free"),
         );
+    }
+    if let Some(address) = &config.admin.listen {
+        match admin::test(address) {
+            Ok(()) => report.ok(format!("operators' port: {address} is free")),
+            // The start does not fail for it, but nobody would see the health checks.
+            Err(error) => report.problem(format!(
+                "admin.listen: cannot listen on {address}: {error}; stop the program that listens there, or choose \
+                 another admin.listen"
+            )),
+        }
     }
 }
 

@@ -28,3 +28,26 @@ assert.deepStrictEqual([stopped, delegate.views.size], [1, 1]);
 assert(calls('1.150'));
 assert(delegate.isAlive('connector-2', '1.200'));
 assert.deepStrictEqual([stopped, delegate.views.size], [2, 0]);
+
+// Also after a third process, calls of the first one change nothing.
+delegate.views.set('connector-1', view());
+assert(!calls('1.100') && !calls('1.200') && calls('1.150'));
+assert.deepStrictEqual([stopped, delegate.views.size], [2, 1]);
+
+// A frontend is back if the master's list has the process that called last. One without a name is of an older version.
+const isBack = (servers, id) => Object.assign(delegate, { app: { servers } }).isBack(id);
+assert(isBack({ 'connector-1': { pid: 1 } }, 'connector-1'));
+assert(!isBack({ 'connector-1': { pid: 2 } }, 'connector-1'));
+assert(!isBack({}, 'connector-1'));
+assert(isBack({ 'connector-3': { pid: 2 } }, 'connector-3'));
+
+// The tables are bounded: of dead processes the last ones are known.
+for (let start = 1000; start < 1040; start += 1) {
+  assert(calls(`1.${start}`));
+}
+assert(!calls('1.1038'));
+assert.strictEqual(delegate.processes.get('connector-1').dead.length, 16);
+for (let n = 0; n < 1200; n += 1) {
+  delegate.isAlive(`other-${n}`, '1.1');
+}
+assert.strictEqual(delegate.processes.size, 1000);

@@ -324,6 +324,14 @@ fn a_port_a_file_or_a_server_that_is_not_there_is_named_with_the_change() {
         &[],
     );
     drop(busy);
+    let busy = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let admin = busy.local_addr().expect("bound");
+    project.has(
+        &["admin.listen: cannot listen on … choose another admin.listen"],
+        &[],
+        &["--set", &format!("admin.listen={admin}")],
+    );
+    drop(busy);
     let same = rpc.to_string();
     project.has(
         &["(rpc.listen): another process"],
