@@ -547,3 +547,51 @@ mod no_message_after_a_login_that_waits_for_nothing_is_lost {
 
     in_both_dialects!(no_login_is_lost);
 }
+
+/// CPU time of a process so far, in ticks of the kernel.
+fn cpu_ticks(pid: u64) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let (_, fields) = stat.rsplit_once(") ").expect("the name ends");
+    let fields = fields.split(' ').skip(11).take(2);
+    fields
+        .map(|ticks| ticks.parse::<u64>().expect("a number"))
+        .sum()
+}
+
+#[test]
+#[ignore = "a measurement: it prints the CPU of a delegate and of a plain backend for one message"]
+fn the_cost_of_a_message_in_a_delegate() {
+    const ROUNDS: usize = 7;
+    const MESSAGES: u32 = 40_000;
+    const IN_FLIGHT: u32 = 16;
+    let cluster = cluster(Dialect::Pomelo);
+    let frontend = Frontend::start(cluster, Kind::TANGELOS[0], KNOBS);
+    wait_until_reached(&frontend);
+    let mut client = frontend.client(frontend.kind().transports()[0]);
+    client.request_text(
+        "connector.entryHandler.login",
+        json!({"uid": "measured", "room": {"lane": 0}}).to_string(),
+    );
+    let kinds = [
+        (&[DELEGATE][..], "connector.entryHandler.room"),
+        (&["chat-1", "chat-2"], "chat.chatHandler.where"),
+    ];
+    let ticks = |ids: &[&str]| -> u64 { ids.iter().map(|id| cpu_ticks(cluster.pid(id))).sum() };
+    let mut ratios: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let [delegate, plain] = kinds.map(|(servers, route)| {
+                let before = ticks(servers);
+                for first in (1..=MESSAGES).step_by(IN_FLIGHT as usize) {
+                    let ids = first..first + IN_FLIGHT;
+                    ids.clone().for_each(|id| client.request(id, route, "{}"));
+                    ids.for_each(|id| drop(client.wait_response(id)));
+                }
+                (ticks(servers) - before) as f64
+            });
+            println!("{delegate} and {plain} ticks for {MESSAGES} messages");
+            delegate / plain
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    println!("delegate/plain: {ratios:.2?}");
+}
