@@ -19,6 +19,7 @@ use super::secrets;
 use crate::config::effective;
 use crate::ids::Sid;
 use crate::shard::parcel::{OperatorReply, OperatorRequest};
+use crate::wire::json;
 
 /// Longest wait for the answer of a shard. A stalled one does not answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,7 +88,7 @@ impl View {
         let Some(text) = self.ask(request).await? else {
             return Ok(Vec::new());
         };
-        let found: Value = serde_json::from_slice(&text).unwrap_or_default();
+        let found = json::parse(&text).unwrap_or_default();
         let mut found = match found {
             Value::Array(list) if is_list => list,
             one => vec![one],
@@ -122,7 +123,7 @@ impl Which {
 
 /// Shows the configuration with the source of each value.
 pub(super) async fn config(State(view): State<Arc<View>>) -> String {
-    effective::toml(&view.config)
+    effective::toml(&view.latest.load())
 }
 
 /// Shows the sessions of a uid, or one session.

@@ -2,7 +2,7 @@
 //!
 //! A page in a browser cannot use the port: it has no token, and `Host` and `Origin` tell that a page asks.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
@@ -137,13 +137,14 @@ fn is_same(given: &[u8], expected: &[u8]) -> bool {
 }
 
 /// Reads the token. It is read for each request, so that an operator can change it.
-pub(super) fn token(path: &Path) -> Result<Vec<u8>, &'static str> {
+pub(crate) fn token(path: &Path) -> Result<Vec<u8>, &'static str> {
     let unreadable = |_| "the file of admin.token_file cannot be read";
-    let file = File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() {
+    // A pipe would hold up whoever opens it.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err("admin.token_file is not a regular file");
     }
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
     if metadata.mode() & 0o077 != 0 {
         return Err("others may read the file of admin.token_file; change its mode to 0600");
     }

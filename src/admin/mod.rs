@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::HeaderMap;
@@ -47,12 +48,15 @@ mod tests;
 mod trace;
 
 use exposition::Exposition;
+pub(crate) use guard::token;
 pub(crate) use serve::test;
 
 /// The state of a gateway that the operators' port shows.
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) config: Arc<CheckedConfig>,
+    /// The configuration since the last reload.
+    pub(crate) latest: Arc<ArcSwap<CheckedConfig>>,
     /// Counters of all shards, then those of the watchdog.
     pub(crate) counters: Arc<[Counters]>,
     /// Activities of all shards.

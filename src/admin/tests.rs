@@ -5,6 +5,8 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use super::*;
+use arc_swap::ArcSwap;
+
 use crate::config::{Config, Master};
 use crate::metrics::Measure;
 use crate::shard::mesh;
@@ -22,8 +24,10 @@ pub(super) fn view(key: &str) -> View {
         });
         config.admin.require_registry = key == "require_registry";
     }
+    let config = Arc::new(CheckedConfig::new(config).unwrap());
     View {
-        config: Arc::new(CheckedConfig::new(config).unwrap()),
+        latest: Arc::new(ArcSwap::new(config.clone())),
+        config,
         counters: Arc::new([Counters::default(), Counters::default()]),
         activities: vec![Arc::default()],
         stopper: Stopper::new(Vec::new()),

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{assets, executor, host, listen};
 use crate::admin;
 use crate::checked::CheckedConfig;
-use crate::config::{Config, Master, Server};
+use crate::config::{AdminAddress, Config, Master, Server};
 use crate::error::{Error, Result};
 
 /// Exit code when there are problems, as for a start that is refused.
@@ -122,6 +122,11 @@ fn ports(config: &Config, report: &mut Report) {
                 "admin.listen: cannot listen on {address}: {error}; stop the program that listens there, or choose \
                  another admin.listen"
             )),
+        }
+        if let (AdminAddress::Tcp(_), Some(path)) = (address, &config.admin.token_file)
+            && let Err(fault) = admin::token(path)
+        {
+            report.problem(format!("admin.token_file: {}: {fault}", path.display()));
         }
     }
 }

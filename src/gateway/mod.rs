@@ -126,6 +126,7 @@ impl Gateway {
         let (seeds, shared) = self.seeds(config, shards, sockets_max)?;
         let admin = OperatorsPort::start(View {
             config: seeds[0].config.clone(),
+            latest: shared.latest.clone(),
             counters: shared.counters.clone(),
             activities: seeds.iter().map(|seed| seed.activity.clone()).collect(),
             stopper: shared.stopper.clone(),

@@ -4,8 +4,7 @@
 //! A thread of its own writes to the socket of the supervisor, because such a write may wait.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -18,8 +17,12 @@ use crate::shard::activity::Activity;
 
 /// Environment variable with the socket of the supervisor.
 const SOCKET: &str = "NOTIFY_SOCKET";
+/// Shortest time of a watchdog; a shorter one is a mistake, and would keep a core busy.
+const WATCHDOG_MIN: Duration = Duration::from_millis(10);
 /// Time that the supervisor must give a start for each notice that it still waits for the master.
 const WAIT: Duration = Duration::from_secs(30);
+/// Longest time that the ending process waits for its last news to be sent: a supervisor that does not read would hold it.
+const END: Duration = Duration::from_secs(1);
 /// Time between two looks at the shards without a watchdog of the supervisor.
 const LOOK: Duration = Duration::from_secs(3600);
 
@@ -38,18 +41,34 @@ pub(super) enum News {
 /// The supervisor; without one nothing is sent.
 pub(super) struct Supervisor(Option<SyncSender<News>>);
 
+/// The end of the thread for the supervisor.
+pub(super) struct Told(Option<Receiver<()>>);
+
+impl Told {
+    /// Waits until all news are sent, but not for long.
+    pub(super) fn wait(self) {
+        if let Some(ended) = self.0 {
+            let _ = ended.recv_timeout(END);
+        }
+    }
+}
+
 impl Supervisor {
-    /// Starts the thread for the supervisor, if there is one. The thread ends after the last clone of the result.
-    pub(super) fn follow(shards: Vec<Arc<Activity>>) -> Result<(Self, Option<JoinHandle<()>>)> {
+    /// Starts the thread for the supervisor, if there is one. The thread ends when the supervisor is dropped.
+    pub(super) fn follow(shards: Vec<Arc<Activity>>) -> Result<(Self, Told)> {
         if std::env::var_os(SOCKET).is_none() {
-            return Ok((Self(None), None));
+            return Ok((Self(None), Told(None)));
         }
         let (sender, news) = sync_channel(NOTICES_MAX);
-        let thread = std::thread::Builder::new()
+        let (end, ended) = channel();
+        std::thread::Builder::new()
             .name("notify".into())
-            .spawn(move || run(&news, &shards))
+            .spawn(move || {
+                run(&news, &shards);
+                drop(end);
+            })
             .map_err(|error| cannot_start("notify", &error))?;
-        Ok((Self(Some(sender)), Some(thread)))
+        Ok((Self(Some(sender)), Told(Some(ended))))
     }
 
     /// Tells the supervisor. It never waits: where too many news wait already, these are dropped.
@@ -64,7 +83,8 @@ impl Supervisor {
 /// Sends all news until nobody has any more, and signs of life in between.
 fn run(news: &Receiver<News>, shards: &[Arc<Activity>]) {
     // The supervisor advises half of its time.
-    let watchdog = sd_notify::watchdog_enabled().map(|time| time / 2);
+    let watchdog = sd_notify::watchdog_enabled().filter(|time| *time >= WATCHDOG_MIN);
+    let watchdog = watchdog.map(|time| time / 2);
     loop {
         match news.recv_timeout(watchdog.unwrap_or(LOOK)) {
             Ok(news) => send(&news),

@@ -61,6 +61,11 @@ impl Reload {
         let mut next = self.config.clone();
         for knob in &live {
             knob.copy(&mut next, &now);
+            let places = &mut next.sources.places;
+            match now.sources.places.get(knob.key) {
+                Some(place) => places.insert(knob.key.into(), place.clone()),
+                None => places.remove(knob.key),
+            };
         }
         let checked = CheckedConfig::new(next.clone()).map_err(|error| error.to_string())?;
         let fits = host::Limits::raise().check_files(&next, self.shards);

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use serde_json::Value;
 use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -20,6 +20,7 @@ use super::notify::{News, Supervisor};
 use super::reload::Reload;
 use super::start_lines::StartLines;
 use super::{Gateway, Running, Starting, Stopper, cannot_start, report};
+use crate::checked::CheckedConfig;
 use crate::config::{Config, LogFormat};
 use crate::error::{Error, Result};
 use crate::log::{self, Output};
@@ -85,18 +86,18 @@ impl Gateway {
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
         let (lines, page) = (StartLines::new(&self.config), self.page);
         let config = self.config.clone();
-        let stop_within = config.drain.delay + config.drain.timeout + STOP_REST;
         // Before the first shard, so that no signal is lost.
         let mut signals = Signals::new(SIGNALS)
             .map_err(|error| Error::Host(format!("cannot catch signals: {error}")))?;
         launcher::follow()?;
         let (running, starting) = self.launch()?;
-        let (supervisor, notifier) = Supervisor::follow(running.activities.clone())?;
+        let (supervisor, told) = Supervisor::follow(running.activities.clone())?;
         let handle = signals.handle();
         let control = Arc::new(Control {
             output: output.clone(),
             supervisor,
-            stop_within,
+            is_ready: AtomicBool::new(false),
+            latest: running.latest.clone(),
             stopper: running.stopper(),
             counters: running.counters.clone(),
             reread: running.reread.clone(),
@@ -125,7 +126,7 @@ impl Gateway {
         control.say_counters();
         output.end();
         drop(control);
-        let _ = notifier.map(JoinHandle::join);
+        told.wait();
         ended
     }
 }
@@ -176,8 +177,10 @@ fn page_url(mut address: SocketAddr) -> String {
 struct Control {
     output: Arc<Output>,
     supervisor: Supervisor,
-    /// Longest time of a stop.
-    stop_within: Duration,
+    /// The supervisor knows that clients are served.
+    is_ready: AtomicBool,
+    /// The configuration since the last reload.
+    latest: Arc<ArcSwap<CheckedConfig>>,
     stopper: Stopper,
     counters: Arc<[Counters]>,
     /// Set to make a shard read the blacklist file again.
@@ -194,21 +197,29 @@ impl Control {
                 SIGHUP => {
                     // The shard that reads the file logs the result.
                     self.reread.store(true, Ordering::Release);
-                    self.supervisor.tell(News::Reloading);
+                    // Before the start is over, and in a stop, such news would say the wrong thing.
+                    let tells = self.is_ready.load(Ordering::Acquire) && !is_stopping;
+                    if tells {
+                        self.supervisor.tell(News::Reloading);
+                    }
                     reload.run();
-                    self.supervisor
-                        .tell(News::Ready("has read its configuration again".into()));
+                    if tells {
+                        let text = "has read its configuration again";
+                        self.supervisor.tell(News::Ready(text.into()));
+                    }
                 }
                 SIGINT | SIGTERM if is_stopping => self.cut(signal),
                 SIGINT => {
                     is_stopping = true;
-                    self.say_stopping("stops");
+                    let within = self.latest.load().stop_timeout;
+                    self.say_stopping("stops", within);
                     self.stopper.stop();
                 }
                 SIGTERM => {
                     is_stopping = true;
                     tracing::info!(clients = self.clients(), "SIGTERM begins the drain");
-                    self.say_stopping("drains");
+                    let drain = self.latest.load().drain.clone();
+                    self.say_stopping("drains", drain.delay + drain.timeout);
                     self.stopper.drain();
                 }
                 _ => tracing::info!("{} has no effect on tangelo", name(signal)),
@@ -220,12 +231,14 @@ impl Control {
     fn say_ready(&self, address: SocketAddr, shards: usize) {
         let text = format!("serves clients on {address} with {shards} shards");
         self.supervisor.tell(News::Ready(text));
+        self.is_ready.store(true, Ordering::Release);
     }
 
-    /// Tells the service manager that the process will end.
-    fn say_stopping(&self, verb: &str) {
+    /// Tells the service manager that the process will end, and within which time.
+    fn say_stopping(&self, verb: &str, within: Duration) {
         let text = format!("{verb}, with {} clients", self.clients());
-        self.supervisor.tell(News::Stopping(text, self.stop_within));
+        let news = News::Stopping(text, within + STOP_REST);
+        self.supervisor.tell(news);
     }
 
     fn say_counters(&self) {

@@ -70,10 +70,10 @@ pub(super) struct Traces {
 type Sinks = Vec<(Sid, Arc<dyn TraceSink>)>;
 
 impl Traces {
-    /// Returns whether a session of this shard is traced.
+    /// Returns whether a session is traced. Cost: a flag, where no session of this shard is.
     #[inline]
-    pub(super) fn is_on(&self) -> bool {
-        self.is_on.get()
+    pub(super) fn follow(&self, sid: Sid) -> bool {
+        self.is_on.get() && self.sinks.borrow().iter().any(|(traced, _)| *traced == sid)
     }
 
     pub(super) fn begin(&self, sid: Sid, sink: Arc<dyn TraceSink>) {

@@ -175,7 +175,7 @@ impl Shard {
             id: message.id,
             proto: clients.response_proto(text),
         };
-        if core.traces.is_on() {
+        if core.traces.follow(sid) {
             trace_message(core, sid, message, Some(text), &body);
         }
         match destination {
@@ -430,17 +430,19 @@ impl Shard {
         write: impl Fn(&mut Vec<u8>),
         shared: Option<&bytes::Bytes>,
     ) -> bool {
-        if self.core.traces.is_on() {
-            self.trace_sent(sid, &write);
-        }
-        loop {
-            let (core, clients) = (&self.core, &self.clients);
+        let (core, clients) = (&self.core, &self.clients);
+        let appended = loop {
             match clients.append(core, sid, via, bytes, &write, shared) {
                 // At most once more: now there is room for the package.
                 Appended::Full if self.make_room_or_close(sid, bytes) => {}
-                appended => return appended == Appended::Done,
+                appended => break appended,
             }
+        };
+        let is_sent = appended == Appended::Done;
+        if is_sent && core.traces.follow(sid) {
+            self.trace_sent(sid, &write);
         }
+        is_sent
     }
 
     /// Shows the traces of a session a package for it.
@@ -499,7 +501,7 @@ impl Shard {
             counted,
             delegate,
         } = closed;
-        if self.core.traces.is_on() {
+        if self.core.traces.follow(sid) {
             self.core.traces.end(sid, reason.name());
         }
         self.clients

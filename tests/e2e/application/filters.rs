@@ -304,7 +304,11 @@ fn forward_log(format: &str) -> Vec<String> {
         client.request_text("x.y.z", "{}");
     }
     let (_, printed) = gateway.stop();
-    let lines = printed.lines().filter_map(|line| {
+    // The start line on standard output has the settings.
+    let log = printed
+        .lines()
+        .filter_map(|line| line.strip_prefix("err| "));
+    let lines = log.filter_map(|line| {
         let at = line.find("forward-log")?;
         Some(line[at..].to_owned())
     });

@@ -115,7 +115,7 @@ fn a_forged_session_id_is_nobody_s(setup: &mut Setup<'_>) {
     let (err, _) = call(&mut rpc, "kickBySid", &json!([sids[0], "right"]));
     assert_eq!(err, Value::Null);
     assert_end(&mut clients[0], Some(r#"{"reason":"right"}"#));
-    assert!(counter(setup, "closed_kicked_by_server") > 0);
+    assert_counted(setup, "closed_kicked_by_server", 0, 1);
 }
 
 fn a_thousand_calls_in_one_frame_are_all_answered(setup: &mut Setup<'_>) {

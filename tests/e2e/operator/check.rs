@@ -332,6 +332,16 @@ fn a_port_a_file_or_a_server_that_is_not_there_is_named_with_the_change() {
         &["--set", &format!("admin.listen={admin}")],
     );
     drop(busy);
+    project.has(
+        &["admin.token_file: /none: the file of admin.token_file cannot be read"],
+        &[],
+        &[
+            "--set",
+            "admin.listen=127.0.0.1:0",
+            "--set",
+            "admin.token_file=/none",
+        ],
+    );
     let same = rpc.to_string();
     project.has(
         &["(rpc.listen): another process"],
