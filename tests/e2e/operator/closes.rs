@@ -49,11 +49,12 @@ struct Provocation {
 }
 
 /// Reasons that need a server, an application or seconds, or have no line; the tests of their subject provoke them.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 10] = [
     "duplicate_login",
     "heartbeat_timeout",
     "idle_timeout",
     "kicked",
+    "kicked_by_operator",
     "kicked_by_server",
     "message_body",
     "outbox_full",
