@@ -246,7 +246,8 @@ counters! {
     LogLinesDropped = process "log_lines_dropped",
     /// Requests that the operators' port has read.
     AdminRequests = process "admin_requests",
-    /// Requests to the operators' port refused: without the token, from another host, or not understood.
+    /// Requests that need the token and were not done: refused, not understood, without such a session, or without an
+    /// answer of a shard.
     AdminDenied = process "admin_requests_denied",
     /// Connections to the operators' port refused because too many were open.
     AdminRefused = process "admin_connections_refused",

@@ -195,8 +195,8 @@ fn encode_histogram(
     out.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
 }
 
-/// The kernel's account of this process, by the names that all Prometheus clients use. A number that the kernel does
-/// not report is left out.
+/// The kernel's account of this process, by the names that all Prometheus clients use. Where one of them cannot
+/// be read, all are left out.
 #[derive(Debug)]
 struct Kernel;
 

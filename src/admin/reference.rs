@@ -5,10 +5,8 @@ use std::fmt::Write as _;
 use super::exposition::kind_of;
 use super::tests::view;
 use super::*;
+use crate::config::reference::assert_current;
 use crate::error::CloseReason;
-
-/// Set it, to any value, to write the file instead of comparing it.
-const WRITE: &str = "TANGELO_WRITE_REFERENCE";
 
 const HEAD: &str = "\
 # Metrics
@@ -56,12 +54,5 @@ fn reference() -> String {
 
 #[test]
 fn the_reference_of_metrics_is_up_to_date() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
-    if std::env::var_os(WRITE).is_some() {
-        std::fs::write(path, reference()).unwrap();
-    }
-    assert!(
-        std::fs::read_to_string(path).unwrap_or_default() == reference(),
-        "docs/metrics.md differs from the metrics: set {WRITE}=1 and run this test again"
-    );
+    assert_current("metrics.md", &reference());
 }

@@ -24,6 +24,7 @@ use super::{View, secrets};
 use crate::ids::Sid;
 use crate::limits::{ADMIN_TRACES_MAX, TRACE_BODY_BYTES_MAX, TRACE_EVENTS_MAX};
 use crate::shard::trace::{TraceEvent, TraceSink, Traced};
+use crate::wire::json;
 use crate::wire::message::MessageKind;
 
 /// Time without an event after which a comment shows that the trace still runs. A client that has gone is noticed then.
@@ -208,7 +209,7 @@ impl Trace {
 
 /// Returns a JSON body without the values of secrets, cut; `None` for another body, in which no secret can be found.
 fn shown(body: &[u8]) -> Option<String> {
-    let mut body: Value = serde_json::from_slice(body).ok()?;
+    let mut body: Value = json::parse(body)?;
     secrets::mask(&mut body);
     let mut text = body.to_string();
     text.truncate(text.floor_char_boundary(TRACE_BODY_BYTES_MAX));

@@ -17,7 +17,7 @@ mod knob;
 #[cfg(feature = "runtime")]
 mod list;
 #[cfg(all(test, feature = "runtime"))]
-mod reference;
+pub(crate) mod reference;
 #[cfg(all(test, feature = "runtime"))]
 mod tests;
 mod types;

@@ -3,8 +3,20 @@
 use super::list::Section;
 use super::*;
 
-/// Set it, to any value, to write the file instead of comparing it.
+/// Set it, to any value, to write the files instead of comparing them.
 const WRITE: &str = "TANGELO_WRITE_REFERENCE";
+
+/// Compares a file of `docs/` with the text that it should have, or writes it.
+pub(crate) fn assert_current(name: &str, text: &str) {
+    let path = format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os(WRITE).is_some() {
+        std::fs::write(&path, text).expect("docs/ can be written");
+    }
+    assert!(
+        std::fs::read_to_string(&path).unwrap_or_default() == text,
+        "docs/{name} differs from the tables in src: set {WRITE}=1 and run this test again"
+    );
+}
 
 const HEAD: &str = "\
 # Configuration
@@ -70,12 +82,5 @@ fn list<S: Section>(out: &mut String, about: &str) {
 
 #[test]
 fn the_configuration_reference_is_up_to_date() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
-    if std::env::var_os(WRITE).is_some() {
-        std::fs::write(path, reference()).unwrap();
-    }
-    assert!(
-        std::fs::read_to_string(path).unwrap_or_default() == reference(),
-        "docs/configuration.md differs from the table of knobs: set {WRITE}=1 and run this test again"
-    );
+    assert_current("configuration.md", &reference());
 }
