@@ -306,6 +306,25 @@ fn a_proxy_has_five_seconds_for_its_header_and_its_client_the_usual_time() {
 }
 
 #[test]
+fn a_client_behind_a_proxy_has_its_time_also_when_that_is_shorter_than_the_proxys() {
+    let mut gateway = gateway(config::Client {
+        timeout: Some(200 * MS),
+        ..with_protocol()
+    });
+    for before in [0, 150, 420, 1_970] {
+        let mut silent = open(&gateway, PROXY);
+        gateway.advance(before * MS);
+        silent.send_bytes(b"PROXY UNKNOWN\r\n");
+        gateway.advance(199 * MS);
+        assert!(!silent.is_closed(), "{before}");
+        // The deadlines are looked at each 50 ms.
+        gateway.advance(101 * MS);
+        assert!(silent.is_closed(), "{before}");
+    }
+    assert_eq!(gateway.counter("closed_idle_timeout"), 4);
+}
+
+#[test]
 fn the_header_of_a_stranger_is_an_invalid_package() {
     let gateway = gateway(with_protocol());
     let mut count = 0;

@@ -194,6 +194,11 @@ impl Clients {
         if !connection.in_wheel
             && let Some((at, _)) = connection.due(&self.timeouts, core.time.get())
         {
+            let at = match connection.client.transport() {
+                // With the header of a proxy the deadline may move nearer, to the time of its client.
+                Transport::Proxied => at.min(core.time.get().now + self.timeouts.idle),
+                _ => at,
+            };
             connection.in_wheel = true;
             self.wheel.borrow_mut().insert(sid, at);
         }
