@@ -94,6 +94,7 @@ fn subscriber(
 }
 
 /// Both streams of the process. Dropping it writes the queued lines, for at most a second.
+#[derive(Debug)]
 pub(crate) struct Output {
     format: LogFormat,
     level: reload::Handle<EnvFilter, Registry>,
@@ -117,10 +118,9 @@ impl Output {
         self.stdout_lines.send(Line::Text(line.into_bytes().into()));
     }
 
-    /// Changes `log.level`. A program that has installed a subscriber of its own keeps it.
-    pub(crate) fn set_level(&self, level: &str) -> std::result::Result<(), String> {
-        let _ = self.level.reload(filter(level)?);
-        Ok(())
+    /// Changes the level. Returns false if the program has installed a subscriber of its own, which stays as it is.
+    pub(crate) fn set_level(&self, level: EnvFilter) -> bool {
+        self.level.reload(level).is_ok()
     }
 
     /// Writes the queued lines, for at most a second. Later lines are dropped.

@@ -16,8 +16,9 @@ use tokio::time::timeout;
 use super::View;
 use super::guard::Audit;
 use super::secrets;
-use crate::config::effective;
+use crate::config::{AUDIT_LOG, effective};
 use crate::ids::Sid;
+use crate::log;
 use crate::shard::parcel::{OperatorReply, OperatorRequest};
 use crate::wire::json;
 
@@ -194,6 +195,33 @@ pub(super) async fn blacklist(
     let done = format!("added to the blacklist: {add:?}");
     view.ask(OperatorRequest::AddToBlacklist(add)).await?;
     Ok(Done(done))
+}
+
+/// The body of a request to change the log level.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogLevel {
+    /// A level or a filter, as in `log.level`.
+    level: String,
+}
+
+/// Changes the log level, until the next change or the end of the process.
+pub(super) async fn log_level(
+    State(view): State<Arc<View>>,
+    Json(LogLevel { level }): Json<LogLevel>,
+) -> Result<Done, Failed> {
+    let filter = log::filter(&level).map_err(|text| bad(format!("level: {text}")))?;
+    // The new level may hide the audit line that follows.
+    tracing::info!(target: AUDIT_LOG, "an operator changes the log level to {level:?}");
+    let output = view.output.as_ref();
+    if !output.is_some_and(|output| output.set_level(filter)) {
+        let text = "this program writes a log of its own, whose level tangelo cannot change";
+        return Err(Failed(StatusCode::CONFLICT, text.into()));
+    }
+    let configured = &view.latest.load().log.level;
+    Ok(Done(format!(
+        "the log level is {level:?}; log.level is {configured:?}"
+    )))
 }
 
 /// The body of a request without parameters.

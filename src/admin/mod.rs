@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 use crate::checked::CheckedConfig;
 use crate::config::AdminAddress;
 use crate::limits::ADMIN_BODY_BYTES_MAX;
+use crate::log::Output;
 use crate::metrics::{self, Counter, Counters};
 use crate::shard::Stopper;
 use crate::shard::activity::Activity;
@@ -64,6 +65,8 @@ pub(crate) struct View {
     pub(crate) stopper: Stopper,
     /// The way of requests to the shards.
     pub(crate) operator: Operator,
+    /// The log; `None` in a program that has started the gateway without it.
+    pub(crate) output: Option<Arc<Output>>,
     /// Each running trace has a clone.
     pub(crate) traces: Arc<()>,
     /// True once all shards take clients.
@@ -128,6 +131,7 @@ fn router(view: &Arc<View>) -> Router {
         .route("/sessions", get(actions::sessions))
         .route("/kick", post(actions::kick))
         .route("/blacklist", post(actions::blacklist))
+        .route("/log-level", post(actions::log_level))
         .route("/trace", get(trace::trace))
         .route("/drain", post(actions::drain))
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))

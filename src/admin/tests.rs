@@ -32,6 +32,7 @@ pub(super) fn view(key: &str) -> View {
         activities: vec![Arc::default()],
         stopper: Stopper::new(Vec::new()),
         operator: Operator(mesh::queues(1).0),
+        output: None,
         traces: Arc::default(),
         stands: AtomicBool::new(true),
     }

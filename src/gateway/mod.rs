@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::handler::Router;
 use crate::ids::ShardId;
+use crate::log::Output;
 use crate::metrics::{self, Counter, Counters};
 use crate::net::bell::Doorbell;
 use crate::net::{Network, clock, task};
@@ -101,12 +102,12 @@ impl Gateway {
     /// [`Router::on_start`], up to `start_timeout`. Returns when all shards take clients, or the error
     /// of the first one that fails.
     pub fn start(self) -> Result<Running> {
-        let (running, starting) = self.launch()?;
+        let (running, starting) = self.launch(None)?;
         running.stands(&starting)
     }
 
-    /// Starts all shards and does not wait until they take clients.
-    fn launch(mut self) -> Result<(Running, Starting)> {
+    /// Starts all shards and does not wait until they take clients. `output` is the log, if tangelo writes it.
+    fn launch(mut self, output: Option<Arc<Output>>) -> Result<(Running, Starting)> {
         let config = CheckedConfig::new(std::mem::take(&mut self.config))?;
         for warning in &config.warnings {
             tracing::warn!("{warning}");
@@ -131,6 +132,7 @@ impl Gateway {
             activities: seeds.iter().map(|seed| seed.activity.clone()).collect(),
             stopper: shared.stopper.clone(),
             operator: Operator(seeds[0].outlets.clone()),
+            output,
             traces: Arc::default(),
             stands: AtomicBool::new(false),
         });

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::{Running, Stopper, host, load};
 use crate::checked::CheckedConfig;
 use crate::config::{self, Config, Knob, Sources};
-use crate::log::Output;
+use crate::log::{self, Output};
 
 /// The configuration of a running gateway, and its sources.
 pub(super) struct Reload {
@@ -71,7 +71,7 @@ impl Reload {
         let fits = host::Limits::raise().check_files(&next, self.shards);
         fits.map_err(|error| error.to_string())?;
         if next.log.level != self.config.log.level {
-            self.output.set_level(&next.log.level)?;
+            self.output.set_level(log::filter(&next.log.level)?);
         }
         self.latest.store(Arc::new(checked));
         // A shard without a deadline sleeps until somebody rings.

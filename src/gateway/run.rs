@@ -90,7 +90,7 @@ impl Gateway {
         let mut signals = Signals::new(SIGNALS)
             .map_err(|error| Error::Host(format!("cannot catch signals: {error}")))?;
         launcher::follow()?;
-        let (running, starting) = self.launch()?;
+        let (running, starting) = self.launch(Some(output.clone()))?;
         let (supervisor, told) = Supervisor::follow(running.activities.clone())?;
         let handle = signals.handle();
         let control = Arc::new(Control {

@@ -27,13 +27,14 @@ const FLUSH_MAX: Duration = Duration::from_secs(1);
 ///
 /// Written by all threads; never blocks. Full: the line is dropped and counted. Cost: one allocation
 /// per line.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Lines {
     queue: Sender<Line>,
     dropped: Arc<AtomicU64>,
 }
 
 /// One entry of the queue.
+#[derive(Debug)]
 pub(super) enum Line {
     /// One or more lines.
     Text(Box<[u8]>),
@@ -42,6 +43,7 @@ pub(super) enum Line {
 }
 
 /// A line over the limit of its kind.
+#[derive(Debug)]
 pub(super) struct Sample {
     pub(super) level: Level,
     pub(super) target: &'static str,

@@ -14,21 +14,21 @@ const ROUTE: &str = "connector.h.m";
 const SERVED: &str = r#"{"code":500}"#;
 
 /// A configuration file of a test.
-struct File(PathBuf);
+pub(super) struct File(PathBuf);
 
 impl File {
-    fn new(name: &str, text: &str) -> Self {
+    pub(super) fn new(name: &str, text: &str) -> Self {
         let name = format!("tangelo-reload-{name}-{}.toml", std::process::id());
         let file = Self(std::env::temp_dir().join(name));
         file.write(text);
         file
     }
 
-    fn write(&self, text: &str) {
+    pub(super) fn write(&self, text: &str) {
         fs::write(&self.0, text).expect("a temporary file");
     }
 
-    fn path(&self) -> &str {
+    pub(super) fn path(&self) -> &str {
         self.0.to_str().expect("a path in UTF-8")
     }
 }

@@ -13,6 +13,7 @@ use crate::harness::admin::{AdminPort, Answer};
 use crate::harness::client::Client;
 use crate::harness::gateway::Gateway;
 use crate::harness::inside::Inside;
+use crate::operator::reload::File;
 
 const TOKEN: &str = "correct-horse";
 
@@ -268,4 +269,46 @@ fn an_operator_adds_to_the_blacklist() {
     let refused = Client::tcp(gateway.address()).next_package();
     assert_eq!(refused, None);
     gateway.wait_counter("closed_blacklisted", 1);
+}
+
+#[test]
+fn an_operator_changes_the_log_level_until_a_reload_changes_the_key() {
+    let file = File::new("log-level", "shards = 1\n[log]\nlevel = \"info\"\n");
+    let token_file = format!("admin.token_file={}", token_file(0o600).display());
+    let args = ["--config", file.path(), "--set", &token_file];
+    let (mut gateway, port) = super::start(&args);
+    let change = |level: Value| {
+        let body = json!({ "level": level }).to_string();
+        let answer = ask(&port, "POST /log-level", &[], &body);
+        (answer.status, answer.body)
+    };
+    let closes = |gateway: &Gateway| gateway.printed().matches("a client is closed").count();
+    let expected = "\"debgu\" is not a level; expected error, warn, info, debug, trace, off, or a filter such as";
+    let (status, text) = change(json!("debgu"));
+    assert_eq!(status, 400, "{text}");
+    assert!(text.starts_with(&format!("level: {expected}")), "{text}");
+    assert_eq!(change(json!(3)).0, 422);
+
+    // The shard answers a later client when it has closed the earlier one.
+    drop(Client::tcp(gateway.address()).open());
+    gateway.wait_counter("closed_left", 1);
+    let second = Client::tcp(gateway.address()).open();
+    let (status, text) = change(json!("debug"));
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(text, "the log level is \"debug\"; log.level is \"info\"\n");
+    gateway.wait_printed("an operator's request: the log level is \"debug\"");
+    drop(second);
+    gateway.wait_printed("a client is closed");
+    assert_eq!(closes(&gateway), 1, "{}", gateway.printed());
+
+    // The audit has a change that hides the audit.
+    assert_eq!(change(json!("error")).0, 200);
+    gateway.wait_printed("an operator changes the log level to \"error\"");
+    drop(Client::tcp(gateway.address()).open());
+    gateway.wait_counter("closed_left", 3);
+    let _last = Client::tcp(gateway.address()).open();
+    file.write("shards = 1\n[log]\nlevel = \"debug\"\n");
+    gateway.signal("HUP");
+    gateway.wait_printed("SIGHUP: changed log.level = \"debug\"");
+    assert_eq!(closes(&gateway), 1, "{}", gateway.printed());
 }
