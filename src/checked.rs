@@ -11,7 +11,7 @@ use std::ops::Deref;
 use crate::client::check::ClientCheck;
 use crate::client::host_filter::HostFilter;
 use crate::client::proxies::Proxies;
-use crate::config::{self, Config, ValueError};
+use crate::config::{self, Compat, Config, ValueError};
 use crate::error::Error;
 use crate::handler::{HandlerRules, remote_parts};
 use crate::push::select::Selector;
@@ -110,6 +110,13 @@ impl CheckedConfig {
         let strategies = strategies.collect::<Result<BTreeMap<_, _>, _>>()?;
         let blacklist = HostFilter::new(&config.client.blacklist);
         config.warnings.extend(useless(&config.client));
+        if config.compat == Compat::Exact {
+            config.warnings.push(
+                "compat = \"exact\" turns off the deadlines, rates and limits that the reference does not have: \
+                 strangers can take the places of players and keep them"
+                    .into(),
+            );
+        }
         let checked = Self {
             accept: ClientCheck::parse(&config.client.accept).map_err(rule("client.accept"))?,
             blacklist: blacklist

@@ -52,6 +52,8 @@ pub struct Rules {
     pub dialect: Dialect,
     /// Largest package body.
     pub package_bytes_max: Cell<usize>,
+    /// Largest package body before the ack of the handshake; not larger than any other one.
+    pub handshake_bytes_max: Cell<usize>,
     /// Close code of a client that a drain closes.
     pub drain_close_code: Cell<u16>,
     /// Rules for HTTP requests. Boxed, because they are rarely looked at.
@@ -66,6 +68,7 @@ impl Rules {
         Self {
             dialect: config.dialect,
             package_bytes_max: Cell::new(config.client.package_bytes_max),
+            handshake_bytes_max: Cell::new(handshake_bytes_max(config)),
             drain_close_code: Cell::new(config.drain.close_code),
             http: Box::new(HttpRules {
                 page,
@@ -80,9 +83,16 @@ impl Rules {
     /// Follows a change of the configuration, for clients that are connected too.
     pub fn follow(&self, config: &Config, proxies: Proxies) {
         self.package_bytes_max.set(config.client.package_bytes_max);
+        self.handshake_bytes_max.set(handshake_bytes_max(config));
         self.drain_close_code.set(config.drain.close_code);
         *self.proxies.borrow_mut() = proxies;
     }
+}
+
+/// Returns the largest package body of a client without a handshake.
+fn handshake_bytes_max(config: &Config) -> usize {
+    let client = &config.client;
+    client.handshake_bytes_max.min(client.package_bytes_max)
 }
 
 /// State of a connection; see the picture of the module.
@@ -220,6 +230,15 @@ impl ClientMachine {
         self.transport
     }
 
+    /// Returns the largest package body that the state allows.
+    #[inline]
+    fn body_bytes_max(&self, rules: &Rules) -> usize {
+        match self.state {
+            ClientState::Working => rules.package_bytes_max.get(),
+            _ => rules.handshake_bytes_max.get(),
+        }
+    }
+
     /// Takes the next complete unit off the front of `input`. The owner calls again until it needs more bytes.
     #[inline]
     pub fn receive<'a>(&mut self, rules: &Rules, input: &'a mut [u8]) -> Received<'a> {
@@ -283,8 +302,7 @@ impl ClientMachine {
     }
 
     fn receive_raw<'a>(&mut self, rules: &Rules, input: &'a [u8]) -> Received<'a> {
-        let package =
-            package::decode(input, rules.package_bytes_max.get()).map_err(package_reason)?;
+        let package = package::decode(input, self.body_bytes_max(rules)).map_err(package_reason)?;
         let Some(package) = package else {
             return Ok(None);
         };
@@ -318,7 +336,7 @@ impl ClientMachine {
 
     #[inline]
     fn receive_websocket<'a>(&mut self, rules: &Rules, input: &'a mut [u8]) -> Received<'a> {
-        let bytes_max = rules.package_bytes_max.get() + HEAD_BYTES;
+        let bytes_max = self.body_bytes_max(rules) + HEAD_BYTES;
         let (fragments, masks) = (&mut self.fragments, &mut self.masks);
         let (bytes, frame) = transport::frame(input, fragments, masks, bytes_max, rules.dialect)?;
         let event = match frame {
@@ -342,7 +360,7 @@ impl ClientMachine {
         message: &'a [u8],
     ) -> Result<ClientEvent<'a>, CloseReason> {
         debug_assert!(
-            message.len() <= rules.package_bytes_max.get() + HEAD_BYTES,
+            message.len() <= self.body_bytes_max(rules) + HEAD_BYTES,
             "fragments are longer than a package"
         );
         let event = self.only_package(rules, message);
@@ -361,7 +379,7 @@ impl ClientMachine {
         message: &'a [u8],
     ) -> Result<ClientEvent<'a>, CloseReason> {
         let package =
-            package::decode(message, rules.package_bytes_max.get()).map_err(package_reason)?;
+            package::decode(message, self.body_bytes_max(rules)).map_err(package_reason)?;
         match package {
             Some(package) if package.bytes() == message.len() => self.package(rules, package),
             _ => Err(CloseReason::PackageCount),

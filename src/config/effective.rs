@@ -14,7 +14,7 @@ pub(crate) struct EffectiveValue {
 
 /// Returns all keys of a configuration. Secrets are not among them: a key names the file that has one.
 pub(crate) fn entries(config: &Config) -> impl Iterator<Item = EffectiveValue> {
-    let defaults = Config::default();
+    let defaults = Config::defaults(config.compat);
     knobs().map(move |knob| {
         let value = knob.toml(config);
         let source = match config.sources.place(knob.key) {

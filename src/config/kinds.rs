@@ -10,12 +10,15 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::Dialect;
-use super::types::{AdminAddress, DuplicateLogin, LogFormat, RpcAllow, Scheduler};
+use super::types::{AdminAddress, Compat, DuplicateLogin, LogFormat, RpcAllow, Scheduler};
 use super::value::{RawValue, ValueError};
 use crate::limits;
 
 /// A kind of values of the type `T`. `Display` writes the accepted values, behind "expected".
 pub(crate) trait Kind<T>: fmt::Display {
+    /// The word for no value, where a knob may be without one.
+    const NO_VALUE: Option<&str> = None;
+
     /// Returns the value as `T`, unless it has another form.
     fn parse(&self, raw: RawValue<'_>) -> Option<T>;
 
@@ -60,7 +63,10 @@ pub(super) fn toml_text(text: &str) -> String {
 /// A knob that may be left out.
 impl<T, K: Kind<T>> Kind<Option<T>> for K {
     fn parse(&self, raw: RawValue<'_>) -> Option<Option<T>> {
-        K::parse(self, raw).map(Some)
+        match raw.text() {
+            Some(text) if Some(text) == K::NO_VALUE => Some(None),
+            _ => K::parse(self, raw).map(Some),
+        }
     }
 
     fn admits(&self, value: &Option<T>) -> bool {
@@ -68,14 +74,55 @@ impl<T, K: Kind<T>> Kind<Option<T>> for K {
     }
 
     fn show(&self, value: &Option<T>) -> String {
+        let no_value = || K::NO_VALUE.map_or_else(|| "none".into(), quoted);
         value
             .as_ref()
-            .map_or_else(|| "none".into(), |value| K::show(self, value))
+            .map_or_else(no_value, |value| K::show(self, value))
     }
 
     fn toml(&self, value: &Option<T>) -> Option<String> {
-        value.as_ref().and_then(|value| K::toml(self, value))
+        match value {
+            Some(value) => K::toml(self, value),
+            None => K::NO_VALUE.map(quoted),
+        }
     }
+}
+
+/// A limit that `off` lifts.
+#[expect(dead_code, reason = "the first limit of this kind comes next")]
+pub(super) struct OrOff<K>(pub(super) K);
+
+impl<K: fmt::Display> fmt::Display for OrOff<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, or \"off\"", self.0)
+    }
+}
+
+// One line for each kind: Rust allows no `impl` for all, beside that of knobs that may be left out.
+macro_rules! or_off {
+    ($($kind:ty: $value:ty,)*) => {$(
+        impl Kind<$value> for OrOff<$kind> {
+            const NO_VALUE: Option<&str> = Some("off");
+
+            fn parse(&self, raw: RawValue<'_>) -> Option<$value> {
+                self.0.parse(raw)
+            }
+
+            fn admits(&self, value: &$value) -> bool {
+                self.0.admits(value)
+            }
+
+            fn show(&self, value: &$value) -> String {
+                self.0.show(value)
+            }
+        }
+    )*};
+}
+
+or_off! {
+    TimeRange: Duration,
+    Count: usize,
+    Bytes: usize,
 }
 
 /// True or false.
@@ -516,6 +563,7 @@ impl Kind<Duration> for WholeSeconds {
 pub(super) trait Word: Copy + PartialEq {}
 
 impl Word for Dialect {}
+impl Word for Compat {}
 impl Word for Scheduler {}
 impl Word for RpcAllow {}
 impl Word for DuplicateLogin {}
@@ -526,6 +574,8 @@ pub(super) struct OneOf<T: 'static>(&'static [(&'static str, T)]);
 
 pub(super) const DIALECT: OneOf<Dialect> =
     OneOf(&[("pomelo", Dialect::Pomelo), ("pinus", Dialect::Pinus)]);
+pub(super) const COMPAT: OneOf<Compat> =
+    OneOf(&[("guarded", Compat::Guarded), ("exact", Compat::Exact)]);
 pub(super) const SCHEDULER: OneOf<Scheduler> =
     OneOf(&[("direct", Scheduler::Direct), ("buffer", Scheduler::Buffer)]);
 pub(super) const RPC_ALLOW: OneOf<RpcAllow> =

@@ -17,7 +17,8 @@ use super::value::{RawValue, ValueError};
 /// ```
 ///
 /// A row is: documentation, field, type, default, kind (the accepted values), and the name in Pomelo or
-/// Pinus if there is one. `servers as "server"` names the key where it is not the field's own, and `=> live` at the end
+/// Pinus if there is one. `servers as "server"` names the key where it is not the field's own. `= GUARDED => EXACT` has two
+/// defaults; the second one is that of `compat = "exact"`. `=> live` at the end
 /// of a row says that SIGHUP changes the value while tangelo runs (`gateway/reload.rs`). A second
 /// block has fields without a key. A new knob is a new row: its key, its check and its place in
 /// `docs/configuration.md` follow.
@@ -28,12 +29,12 @@ macro_rules! knobs {
         pub struct $section:ident, keys $prefix:literal of |$owner:ident: $Owner:ident| $place:expr, {
             $(
                 $(#[doc = $doc:literal])*
-                $field:ident $(as $key:literal)?: $type:ty = $default:expr, $kind:expr
+                $field:ident $(as $key:literal)?: $type:ty = $default:expr $(=> $exact:expr)?, $kind:expr
                 $(, $framework:ident $name:literal)? $(=> $live:ident)?;
             )*
         }
         $({
-            $($(#[doc = $other_doc:literal])* $other:ident: $other_type:ty = $other_default:expr;)*
+            $($(#[doc = $other_doc:literal])* $other:ident: $other_type:ty = $other_default:expr $(=> $other_exact:expr)?;)*
         })?
     ) => {
         $(#[doc = $about])*
@@ -43,7 +44,7 @@ macro_rules! knobs {
                 $(#[doc = $doc])*
                 #[doc = concat!(
                     "\n\nKey `", $prefix, key!($field $($key)?), "`, default `", stringify!($default),
-                    "`, expected `", stringify!($kind), "`." $(, " ", stringify!($framework), ": `", $name, "`.")?
+                    "`" $(, ", with `compat = exact` `", stringify!($exact), "`")?, ", expected `", stringify!($kind), "`." $(, " ", stringify!($framework), ": `", $name, "`.")?
                     $(, " `", stringify!($live), "`: SIGHUP changes it.")?
                 )]
                 pub $field: $type,
@@ -56,6 +57,17 @@ macro_rules! knobs {
                 Self {
                     $($field: $default,)*
                     $($($other: $other_default,)*)?
+                }
+            }
+        }
+
+        impl $section {
+            /// Returns the defaults of `compat = "exact"`.
+            #[allow(dead_code, reason = "the sections of a list have no guards")]
+            pub(crate) fn exact_defaults() -> Self {
+                Self {
+                    $($field: exact!($default $(, $exact)?),)*
+                    $($($other: exact!($other_default $(, $other_exact)?),)*)?
                 }
             }
         }
@@ -87,6 +99,8 @@ macro_rules! knobs {
                 #[cfg(test)]
                 default: || $kind.show(&$section::default().$field),
                 #[cfg(test)]
+                exact: || $kind.show(&$section::exact_defaults().$field),
+                #[cfg(test)]
                 origin: &[$(stringify!($framework), $name)?],
             }),*];
         }
@@ -103,6 +117,16 @@ macro_rules! key {
     };
 }
 
+/// The default of `compat = "exact"`: that of the row, unless it has a second one.
+macro_rules! exact {
+    ($default:expr) => {
+        $default
+    };
+    ($default:expr, $exact:expr) => {
+        $exact
+    };
+}
+
 /// Returns whether a row ends with `=> live`.
 #[cfg(feature = "runtime")]
 macro_rules! is_live {
@@ -116,7 +140,7 @@ macro_rules! is_live {
 
 #[cfg(feature = "runtime")]
 pub(super) use is_live;
-pub(super) use {key, knobs};
+pub(super) use {exact, key, knobs};
 
 /// A key of the configuration, and the functions for its value.
 #[cfg(feature = "runtime")]
@@ -136,6 +160,8 @@ pub(crate) struct Knob<Owner: 'static> {
     pub(super) accepted: fn() -> String,
     #[cfg(test)]
     pub(super) default: fn() -> String,
+    #[cfg(test)]
+    pub(super) exact: fn() -> String,
     /// Framework and the knob's name there; empty without one.
     #[cfg(test)]
     pub(super) origin: &'static [&'static str],

@@ -28,7 +28,7 @@ pub use crate::dialect::Dialect;
 #[cfg(feature = "runtime")]
 pub(crate) use types::ConfigOrigin;
 pub use types::{
-    AdminAddress, Cron, DuplicateLogin, LogFormat, Master, RpcAllow, Scheduler, Sources,
+    AdminAddress, Compat, Cron, DuplicateLogin, LogFormat, Master, RpcAllow, Scheduler, Sources,
 };
 
 #[cfg(feature = "runtime")]
@@ -39,13 +39,12 @@ pub(crate) use kinds::{CONNECTIONS_MAX, WEIGHT_MAX};
 pub(crate) use knob::Knob;
 #[cfg(feature = "runtime")]
 use knob::is_live;
-use knob::{key, knobs};
+use knob::{exact, key, knobs};
 #[cfg(feature = "runtime")]
 use list::ListOf;
 #[cfg(feature = "runtime")]
 pub(crate) use value::{RawValue, ValueError, in_order};
 
-#[cfg(feature = "runtime")]
 use crate::limits;
 
 knobs! {
@@ -92,6 +91,10 @@ knobs! {
         /// Framework whose details tangelo follows where Pomelo and Pinus differ. In a project the default is
         /// the one that its `package.json` depends on, and the other one is an error.
         dialect: Dialect = Dialect::Pomelo, DIALECT;
+        /// Guards against clients and servers that do harm: deadlines, rates and limits that the reference does not have.
+        /// `exact` turns off those of them that no key sets. The bound of memory, the bounds of docs/bounds.md and the
+        /// lists of addresses count in both cases. docs/limits.md lists the guards and the reason for each number.
+        compat: Compat = Compat::Guarded => Compat::Exact, COMPAT;
         /// Address for clients, TCP and WebSocket on one port. With port 0 the kernel chooses one. In a
         /// project the default is the `clientPort` of the own server, on all addresses.
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 3010)), Address, Pomelo "clientPort";
@@ -142,7 +145,7 @@ knobs! {
     }
     {
         /// Limits and rules for game clients.
-        client: Client = Client::default();
+        client: Client = Client::default() => Client::exact_defaults();
         /// Built-in filters.
         filter: Filter = Filter::default();
         /// Users and their sessions.
@@ -150,7 +153,7 @@ knobs! {
         /// Push schedulers.
         push: Push = Push::default();
         /// Calls to and from other servers.
-        rpc: Rpc = Rpc::default();
+        rpc: Rpc = Rpc::default() => Rpc::exact_defaults();
         /// Membership in a cluster.
         cluster: Cluster = Cluster::default();
         /// The drain, which SIGTERM begins.
@@ -245,6 +248,10 @@ knobs! {
         health_path: Option<String> = None, UrlPath;
         /// Largest package body from a client. A larger one closes its connection.
         package_bytes_max: usize = 4 << 20, Bytes(KIB..=limits::PACKAGE_BODY_BYTES_MAX) => live;
+        /// Largest package body, and with WebSocket the largest message, before a client has acknowledged its handshake. A
+        /// larger one closes its connection. A handshake has a version, a key and a token; everybody may send one,
+        /// and each byte of it waits in memory. `client.package_bytes_max` counts too.
+        handshake_bytes_max: usize = 16 << 10 => limits::PACKAGE_BODY_BYTES_MAX, Bytes(KIB..=limits::PACKAGE_BODY_BYTES_MAX) => live;
         /// Largest number of bytes that wait for one client that reads too slowly. One package always
         /// fits. Above it tangelo closes the client.
         outbox_bytes_max: usize = 1 << 20, Bytes(KIB..=GIB) => live;
@@ -474,6 +481,23 @@ const SECTIONS: [&[Knob<Config>]; 10] = [
     Log::KNOBS,
     Admin::KNOBS,
 ];
+
+impl Config {
+    /// Returns the defaults of `compat = "exact"`. A program that wants them begins with this value, and not with
+    /// [`Config::default`].
+    pub fn exact() -> Self {
+        Self::exact_defaults()
+    }
+
+    /// Returns the defaults of a value of `compat`.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn defaults(compat: Compat) -> Self {
+        match compat {
+            Compat::Guarded => Self::default(),
+            Compat::Exact => Self::exact(),
+        }
+    }
+}
 
 /// Every knob with a key, in the order of this file.
 #[cfg(feature = "runtime")]

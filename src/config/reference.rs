@@ -38,9 +38,12 @@ fn section<Owner>(out: &mut String, heading: &str, about: &str, knobs: &[Knob<Ow
     *out += &format!("\n## {heading}\n\n{}\n", unindented(about));
     for knob in knobs {
         let doc = unindented(&knob.doc.join("\n"));
-        let (accepted, default) = ((knob.accepted)(), (knob.default)());
+        let (accepted, default, exact) = ((knob.accepted)(), (knob.default)(), (knob.exact)());
         *out += &format!("\n### `{}`\n\n{doc}\n\n", knob.key);
         *out += &format!("* Expected: {accepted}.\n* Default: {default}.\n");
+        if exact != default && knob.key != "compat" {
+            *out += &format!("* Default with `compat = \"exact\"`: {exact}.\n");
+        }
         if let [framework, name] = knob.origin {
             *out += &format!("* {framework}: `{name}`.\n");
         }

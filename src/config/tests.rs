@@ -59,6 +59,17 @@ fn every_default_is_in_range() {
 }
 
 #[test]
+fn the_defaults_of_exact_are_in_range_and_lift_guards() {
+    let exact = Config::exact();
+    assert_eq!(exact.validate(), Ok(()));
+    assert_eq!(exact.compat, Compat::Exact);
+    let guarded = Config::default();
+    let differs = |knob: &&Knob<Config>| Knob::show(knob, &exact) != Knob::show(knob, &guarded);
+    let lifted: Vec<&str> = knobs().filter(differs).map(|knob| knob.key).collect();
+    assert!(lifted.contains(&"client.handshake_bytes_max"), "{lifted:?}");
+}
+
+#[test]
 fn every_list_has_an_example_of_its_own_that_is_accepted() {
     let mut examples: Vec<String> = Vec::new();
     for knob in knobs() {

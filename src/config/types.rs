@@ -24,6 +24,15 @@ pub enum RpcAllow {
     Cluster,
 }
 
+/// The guards of this gateway against clients and servers that do harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compat {
+    /// Deadlines and limits protect the gateway.
+    Guarded,
+    /// The deadlines and limits that the reference does not have are off.
+    Exact,
+}
+
 /// Effect of a second login of a uid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DuplicateLogin {

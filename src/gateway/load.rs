@@ -18,7 +18,7 @@ use toml::de::DeTable;
 
 use super::check;
 use crate::checked::CheckedConfig;
-use crate::config::{self, Config, ConfigOrigin, LogFormat, Sources, ValueError};
+use crate::config::{self, Compat, Config, ConfigOrigin, LogFormat, Sources, ValueError};
 use crate::error::Error;
 
 mod args;
@@ -275,13 +275,12 @@ struct Layers {
 
 impl Layers {
     fn load(&self) -> Loaded {
-        let mut config = Config::default();
-        if let Some(launch) = &self.launch {
-            config.app_dir = launch.app_dir();
-            config.env = launch.node_env.clone().unwrap_or(config.env);
-        }
         let mut places = Places::default();
-        self.apply(&mut config, &mut places);
+        let mut config = self.over_defaults(Compat::Guarded, &mut places);
+        if config.compat == Compat::Exact {
+            places = Places::default();
+            config = self.over_defaults(Compat::Exact, &mut places);
+        }
         let mut problems = places.take_problems();
         let project = match config.app_dir.take() {
             Some(app_dir) => self.project(config.clone(), app_dir, &places),
@@ -305,6 +304,17 @@ impl Layers {
         let read = std::mem::take(&mut config.sources.read);
         config.sources = self.sources(read, &config, &places);
         Loaded { config, problems }
+    }
+
+    /// Puts the file and the flags on top of the defaults. `places` takes their errors.
+    fn over_defaults(&self, compat: Compat, places: &mut Places) -> Config {
+        let mut config = Config::defaults(compat);
+        if let Some(launch) = &self.launch {
+            config.app_dir = launch.app_dir();
+            config.env = launch.node_env.clone().unwrap_or(config.env);
+        }
+        self.apply(&mut config, places);
+        config
     }
 
     /// Returns the sources of the configuration, with the files of the project that were found.

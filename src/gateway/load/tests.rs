@@ -195,14 +195,25 @@ fn a_whole_file_is_read() {
 }
 
 #[test]
+fn exact_lifts_the_guards_that_no_key_sets() {
+    let exact = args(&["--set=compat=exact"]).unwrap();
+    assert_eq!(exact.client, Config::exact().client);
+    let line = [
+        "--set=client.handshake_bytes_max=8KiB",
+        "--set=compat=exact",
+    ];
+    assert_eq!(args(&line).unwrap().client.handshake_bytes_max, 8 << 10);
+}
+
+#[test]
 fn an_unknown_key_names_file_line_and_key() {
     refused_file(
         "id = 'a'\n\n[client]\nuse_dict = true\nheartbeet = '3s'\n",
         ":5: client.heartbeet: unknown key; known keys here: heartbeat, timeout, use_dict, \
          use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
-         forward, trusted_proxies, proxy_protocol, real_ip_header, real_port_header, health_path, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
+         forward, trusted_proxies, proxy_protocol, real_ip_header, real_port_header, health_path, package_bytes_max, handshake_bytes_max, outbox_bytes_max, calls_in_flight_max",
     );
-    let top = "unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, listen, shards, pin, turn_min, start_timeout, stop_timeout, \
+    let top = "unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, compat, listen, shards, pin, turn_min, start_timeout, stop_timeout, \
                app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log, admin";
     refused_file(
         "id = 'a'\n[clinet]\nheartbeat = '3s'\n",
@@ -242,7 +253,7 @@ fn an_unknown_key_in_set_names_the_flag_and_the_known_keys() {
     );
     refused(
         &["--set", "=1"],
-        "--set =1: unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, listen, shards, pin, turn_min, start_timeout, stop_timeout, \
+        "--set =1: unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, compat, listen, shards, pin, turn_min, start_timeout, stop_timeout, \
          app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log, admin",
     );
 }
@@ -257,7 +268,7 @@ fn a_wrong_value_names_file_line_key_and_the_expected_values() {
         "\nclient = 3\n",
         ":2: client = 3: expected a section [client] with keys heartbeat, timeout, use_dict, \
          use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
-         forward, trusted_proxies, proxy_protocol, real_ip_header, real_port_header, health_path, package_bytes_max, outbox_bytes_max, calls_in_flight_max",
+         forward, trusted_proxies, proxy_protocol, real_ip_header, real_port_header, health_path, package_bytes_max, handshake_bytes_max, outbox_bytes_max, calls_in_flight_max",
     );
     refused_file(
         "id = 'a'\n[[server]]\nid = 'b'\ntype = 'chat'\nhost = 'h'\nport = 70000\n",

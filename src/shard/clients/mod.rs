@@ -39,7 +39,8 @@ pub(super) struct Clients {
     /// Those of them that count against `client.max_connections`.
     process_connections: Arc<Gauge>,
     rules: Rules,
-    handshake: HandshakeReplies,
+    /// Boxed: no message passes it.
+    handshake: Box<HandshakeReplies>,
     coder: Coder,
     /// Text of a message while it is looked at.
     scratch: Cell<Vec<u8>>,
@@ -72,7 +73,7 @@ impl Clients {
             process_sockets: seed.sockets.clone(),
             process_connections: seed.connections.clone(),
             rules: Rules::new(config, seed.page, config.proxies.clone()),
-            handshake,
+            handshake: handshake.into(),
             coder: Coder::new(dictionary, protos, config.client.protobuf_check),
             scratch: Cell::default(),
             timeouts: Timeouts::new(&config.client),

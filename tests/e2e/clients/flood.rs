@@ -243,7 +243,8 @@ fn a_reset_inside_a_package_is_an_error_of_its_socket() {
 fn announced_bytes_cost_nothing_before_they_come() {
     raise_file_limit();
     const CLIENTS: usize = 250;
-    on_one_shard_and_on_four(&[], |attacked| {
+    let large = ["--set", "client.handshake_bytes_max=4MiB"];
+    on_one_shard_and_on_four(&large, |attacked| {
         let before = attacked.gateway().rss_bytes();
         let announcing = (0..CLIENTS).flat_map(|_| {
             let raw = connect(attacked.address());

@@ -372,6 +372,29 @@ fn http_is_answered(args: &[&str], attacks: Vec<(String, &str, &str)>) {
 }
 
 #[test]
+fn a_client_that_has_not_shaken_hands_may_send_little() {
+    const HANDSHAKE_BYTES: usize = 16 << 10;
+    let head = |bytes: usize| [&[1], &u32::to_be_bytes(bytes as u32)[1..]].concat();
+    on_one_shard_and_on_four(&[], |attacked| {
+        let padding = " ".repeat(HANDSHAKE_BYTES - r#"{"sys":{"type":"a","version":"1"}}"#.len());
+        let handshake = format!(r#"{{"sys":{{"type":"a","version":"1"}}{padding}}}"#);
+        attacked.attack("at the limit", &[("closed_left", 2)], |address| {
+            for mut client in [Client::tcp(address), Client::websocket(address)] {
+                client.send_package(1, handshake.as_bytes());
+                let reply = client.next_package().expect("a handshake reply");
+                assert_eq!(reply.kind, 1);
+            }
+        });
+        let larger = head(HANDSHAKE_BYTES + 1);
+        let reason = "closed_package_too_long";
+        attack(attacked, Stage::Fresh, &larger, reason, End::Fin);
+        let larger = frame_head(HANDSHAKE_BYTES as u64 + 5);
+        let end = End::CloseFrame(Some(1009));
+        attack(attacked, Stage::Upgraded, &larger, "closed_websocket", end);
+    });
+}
+
+#[test]
 fn a_body_of_the_limit_is_taken_and_one_byte_more_is_not() {
     // Flag, id of one byte, length of the route, route.
     let head_bytes = 3 + ECHO.len();
