@@ -14,6 +14,7 @@ use crate::client::proxies::Proxies;
 use crate::config::{self, Compat, Config, ValueError};
 use crate::error::Error;
 use crate::handler::{HandlerRules, remote_parts};
+use crate::peer::callers::Callers;
 use crate::push::select::Selector;
 use crate::route::balance::Strategy;
 
@@ -53,6 +54,8 @@ pub(crate) struct CheckedConfig {
     pub(crate) blacklist: HostFilter,
     /// `client.trusted_proxies`, and the headers of these proxies.
     pub(crate) proxies: Proxies,
+    /// `rpc.allow`.
+    pub(crate) callers: Callers,
     /// `push.schedulers` and `push.select`.
     pub(crate) selector: Selector,
     /// Filters and crons.
@@ -109,7 +112,9 @@ impl CheckedConfig {
         let strategies = config.routes.iter().map(in_routes);
         let strategies = strategies.collect::<Result<BTreeMap<_, _>, _>>()?;
         let blacklist = HostFilter::new(&config.client.blacklist);
+        let callers = Callers::new(&config.rpc.allow).map_err(rule("rpc.allow"))?;
         config.warnings.extend(useless(&config.client));
+        config.warnings.extend(open_door(&config, &callers));
         if config.compat == Compat::Exact {
             config.warnings.push(
                 "compat = \"exact\" turns off the deadlines, rates and limits that the reference does not have: \
@@ -122,6 +127,7 @@ impl CheckedConfig {
             blacklist: blacklist
                 .map_err(|error| ValueError::new("client.blacklist", error.to_string()))?,
             proxies: Proxies::new(&config.client).map_err(rule("client.trusted_proxies"))?,
+            callers,
             selector: Selector::new(&config.push)
                 .map_err(|(key, text)| ValueError::new(key, text))?,
             handler_rules: HandlerRules::parse(&config)
@@ -215,6 +221,25 @@ fn useless(client: &config::Client) -> Option<String> {
         ),
         _ => None,
     }
+}
+
+/// Returns a warning about an RPC port that takes calls from too many addresses, or maybe from too few.
+fn open_door(config: &Config, callers: &Callers) -> Option<String> {
+    let listen = config.rpc.listen?;
+    if callers.allow_all() && !listen.ip().is_loopback() {
+        return Some(format!(
+            "rpc.allow has \"any\": calls carry no credentials, so everybody who reaches {listen} can send to all \
+             clients and kick them; remove \"any\", or keep others away from this port"
+        ));
+    }
+    let is_default = config.rpc.allow == config::Rpc::default().allow;
+    (config.master.is_none() && is_default).then(|| {
+        format!(
+            "there is no master to name the servers that may call: {listen} takes calls from this machine and from the \
+             hosts of the {} servers of the configuration; other addresses need a line allow = [...] in [rpc]",
+            config.servers.len()
+        )
+    })
 }
 
 fn check_relations(config: &Config) -> Result<(), ValueError> {
@@ -385,6 +410,42 @@ mod tests {
             untrusted.starts_with("client.proxy_protocol is ignored, "),
             "{untrusted}"
         );
+    }
+
+    #[test]
+    fn an_rpc_port_that_is_open_or_has_no_master_is_a_warning() {
+        let warnings = |listen: &str, allow: Option<&str>| {
+            let mut config = Config::default();
+            config.rpc.listen = Some(listen.parse().unwrap());
+            if let Some(allow) = allow {
+                config.rpc.allow = vec![allow.into()];
+            }
+            CheckedConfig::new(config).unwrap().config.warnings
+        };
+        let [open] = &*warnings("[::]:3150", Some("any")) else {
+            panic!("one warning");
+        };
+        assert!(
+            open.contains("everybody who reaches [::]:3150 can"),
+            "{open}"
+        );
+        assert_eq!(warnings("127.0.0.1:3150", Some("any")), [""; 0]);
+        let [alone] = &*warnings("10.0.0.5:3150", None) else {
+            panic!("one warning");
+        };
+        assert!(alone.starts_with("there is no master to name "), "{alone}");
+        assert_eq!(warnings("10.0.0.5:3150", Some("cluster")), [""; 0]);
+        assert_eq!(
+            CheckedConfig::new(Config::default()).unwrap().warnings,
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn a_caller_that_cannot_be_read_is_refused() {
+        let text = refused(|config| config.rpc.allow = vec!["none".into()]);
+        let start = "rpc.allow: \"none\" is not a caller; expected ";
+        assert!(text.starts_with(start), "{text}");
     }
 
     #[test]

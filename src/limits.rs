@@ -120,8 +120,14 @@ pub const UNKNOWN_PEER_BYTES_MAX: usize = LINK_QUEUE_BYTES_MAX;
 pub const RPC_FRAME_BYTES_MAX: usize = 32 << 20;
 /// Longest timeout of a call to another server, like that of `rpc.timeout`.
 pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
-/// Callers that wait for name look-ups of listed servers at one time; more are refused.
-pub const CALLERS_LOOKED_UP_MAX: usize = 64;
+/// Entries of `rpc.allow`; each new connection of another server is compared with all of them.
+pub const CALLER_NETWORKS_MAX: usize = 1024;
+/// Callers that are not known yet and wait for the list of servers, or for the look-up of its names; more are refused.
+pub const CALLERS_HELD_MAX: usize = 64;
+/// Longest time of this wait. A server of a cluster may call before the master has named it, seconds at most.
+pub const CALLER_HELD_TIME: Duration = Duration::from_secs(5);
+/// Refused addresses that are remembered, so that each is one warning.
+pub const CALLERS_REFUSED_MAX: usize = 256;
 /// Other servers that the configuration may name.
 pub const SERVERS_MAX: usize = 4096;
 

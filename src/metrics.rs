@@ -184,7 +184,7 @@ counters! {
     DialsFailed = "rpc_dials_failed",
     /// Links accepted from peers.
     PeersAccepted = "peers_accepted",
-    /// Links refused because the peer is not a member of the cluster.
+    /// Links refused because `rpc.allow` does not have the address of the peer.
     PeersRefused = "peers_refused",
     /// Calls received from peers.
     PeerCalls = "peer_calls",

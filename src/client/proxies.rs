@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::config;
+use crate::config::network::network;
 use crate::limits::TRUSTED_PROXIES_MAX;
 use crate::wire::forwarded::{self, Hop};
 use crate::wire::websocket;
@@ -80,20 +81,6 @@ impl Proxies {
         let own_port =
             own_port.and_then(|name| websocket::http_header(upgrade, name)?.parse().ok());
         Some(SocketAddr::new(ip, port.or(own_port).unwrap_or(0)))
-    }
-}
-
-/// Reads an address, or a network as `address/bits`. An IPv4 address in its IPv6 form is an IPv4 address.
-fn network(entry: &str) -> Option<IpNet> {
-    let network: IpNet = match entry.parse::<IpAddr>() {
-        Ok(address) => address.into(),
-        Err(_) => entry.parse().ok()?,
-    };
-    match network.addr().to_canonical() {
-        address @ IpAddr::V4(_) if network.addr().is_ipv6() => {
-            IpNet::new(address, network.prefix_len().checked_sub(96)?).ok()
-        }
-        _ => Some(network),
     }
 }
 

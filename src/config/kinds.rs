@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::Dialect;
-use super::types::{AdminAddress, Compat, DuplicateLogin, LogFormat, RpcAllow, Scheduler};
+use super::types::{AdminAddress, Compat, DuplicateLogin, LogFormat, Scheduler};
 use super::value::{RawValue, ValueError};
 use crate::limits;
 
@@ -282,6 +282,39 @@ impl Kind<Vec<String>> for Texts {
 
     fn toml(&self, value: &Vec<String>) -> Option<String> {
         Some(toml::Value::from(value.clone()).to_string())
+    }
+}
+
+/// Callers of the RPC port: a list of texts, or one text with commas. `CheckedConfig` parses them.
+pub(super) struct CallerList;
+
+impl fmt::Display for CallerList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            r#"a list such as ["cluster", "10.0.0.0/8"], or a text such as "cluster, 10.0.0.0/8""#,
+        )
+    }
+}
+
+impl Kind<Vec<String>> for CallerList {
+    fn parse(&self, raw: RawValue<'_>) -> Option<Vec<String>> {
+        let texts = Texts("").parse(raw);
+        texts.or_else(|| {
+            Some(
+                raw.text()?
+                    .split(',')
+                    .map(|item| item.trim().into())
+                    .collect(),
+            )
+        })
+    }
+
+    fn show(&self, value: &Vec<String>) -> String {
+        Texts("").show(value)
+    }
+
+    fn toml(&self, value: &Vec<String>) -> Option<String> {
+        Texts("").toml(value)
     }
 }
 
@@ -565,7 +598,6 @@ pub(super) trait Word: Copy + PartialEq {}
 impl Word for Dialect {}
 impl Word for Compat {}
 impl Word for Scheduler {}
-impl Word for RpcAllow {}
 impl Word for DuplicateLogin {}
 impl Word for LogFormat {}
 
@@ -578,8 +610,6 @@ pub(super) const COMPAT: OneOf<Compat> =
     OneOf(&[("guarded", Compat::Guarded), ("exact", Compat::Exact)]);
 pub(super) const SCHEDULER: OneOf<Scheduler> =
     OneOf(&[("direct", Scheduler::Direct), ("buffer", Scheduler::Buffer)]);
-pub(super) const RPC_ALLOW: OneOf<RpcAllow> =
-    OneOf(&[("any", RpcAllow::Any), ("cluster", RpcAllow::Cluster)]);
 pub(super) const DUPLICATE_LOGIN: OneOf<DuplicateLogin> = OneOf(&[
     ("allow", DuplicateLogin::Allow),
     ("refuse", DuplicateLogin::Refuse),

@@ -16,6 +16,7 @@ mod kinds;
 mod knob;
 #[cfg(feature = "runtime")]
 mod list;
+pub(crate) mod network;
 #[cfg(all(test, feature = "runtime"))]
 pub(crate) mod reference;
 #[cfg(all(test, feature = "runtime"))]
@@ -28,7 +29,7 @@ pub use crate::dialect::Dialect;
 #[cfg(feature = "runtime")]
 pub(crate) use types::ConfigOrigin;
 pub use types::{
-    AdminAddress, Compat, Cron, DuplicateLogin, LogFormat, Master, RpcAllow, Scheduler, Sources,
+    AdminAddress, Compat, Cron, DuplicateLogin, LogFormat, Master, Scheduler, Sources,
 };
 
 #[cfg(feature = "runtime")]
@@ -355,10 +356,14 @@ knobs! {
         /// tangelo opens no listener for calls: for a server without `port`, without a project, and always
         /// with `cluster.join = false`. Pomelo listens on all addresses.
         listen: Option<SocketAddr> = None, KnownAddress;
-        /// Servers that may call: `any`, or `cluster` for the hosts of servers that the master knows. Calls
-        /// carry no credentials, so with `any` the address in `rpc.listen` must not be reachable from
-        /// outside.
-        allow: RpcAllow = RpcAllow::Any, RPC_ALLOW;
+        /// Servers that may call, a list or a text with commas: `cluster` for the hosts in the list of servers, addresses,
+        /// networks, or `any`. Calls carry no credentials, and a caller can send to all clients and kick them. So the
+        /// default takes only servers of the cluster and programs of this machine; with `any` the address in
+        /// `rpc.listen` must not be reachable from outside. Add the address of a server that comes through NAT. With
+        /// `cluster` and a master, a caller that is not in the list yet waits for up to 5 s, because a server may call
+        /// before the master has named it. tangelo reads nothing of such a caller. A refused address is one warning, with
+        /// the line to add. At most 1024 entries.
+        allow: Vec<String> = ["cluster", "127.0.0.0/8", "::1"].map(String::from).into() => vec!["any".into()], CallerList => live;
     }
 }
 

@@ -270,7 +270,6 @@ fn a_refused_cluster_value_is_named_with_the_expected_values() {
     for (key, typed, accepted) in [
         ("rpc.listen", "0.0.0.0:0", address),
         ("rpc.listen", "localhost:3150", address),
-        ("rpc.allow", "none", "any or cluster"),
         (
             "session.duplicate_login",
             "kick",

@@ -15,15 +15,6 @@ pub enum Scheduler {
     Buffer,
 }
 
-/// Servers that may open a connection to `rpc.listen`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RpcAllow {
-    /// Everybody, as in Pomelo.
-    Any,
-    /// Hosts of servers that the master knows at that moment.
-    Cluster,
-}
-
 /// The guards of this gateway against clients and servers that do harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compat {

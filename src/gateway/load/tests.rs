@@ -2,7 +2,7 @@
 
 use super::project::tests::Folder;
 use super::*;
-use crate::config::{Dialect, NamedScheduler, RpcAllow, Scheduler, Server};
+use crate::config::{Dialect, NamedScheduler, Scheduler, Server};
 use crate::limits;
 use crate::session::binding::DuplicateLogin;
 use std::net::SocketAddr;
@@ -868,7 +868,7 @@ fn cluster_and_session_keys_reach_their_knobs() {
         "--set=cluster.reconnect_min=50ms",
         "--set=cluster.reconnect_max=2s",
         "--set=cluster.join=false",
-        "--set=rpc.allow=cluster",
+        "--set=rpc.allow=cluster, 10.0.0.0/8",
         "--set=session.duplicate_login=newest-wins",
         "--set=session.duplicate_login_reason=elsewhere",
     ])
@@ -876,7 +876,7 @@ fn cluster_and_session_keys_reach_their_knobs() {
     assert_eq!(config.cluster.reconnect_min, Duration::from_millis(50));
     assert_eq!(config.cluster.reconnect_max, Duration::from_secs(2));
     assert!(!config.cluster.join);
-    assert_eq!(config.rpc.allow, RpcAllow::Cluster);
+    assert_eq!(config.rpc.allow, ["cluster", "10.0.0.0/8"]);
     assert_eq!(config.session.duplicate_login, DuplicateLogin::NewestWins);
     assert_eq!(config.session.duplicate_login_reason, "elsewhere");
     refused(

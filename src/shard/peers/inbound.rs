@@ -1,23 +1,26 @@
 //! Connections that peers open, and the calls that come over them.
 
 use std::cell::Cell;
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_lite::future;
 use serde_json::Value;
 
 use super::Peers;
 use super::writer::{self, PeerWriter};
-use crate::config::{Dialect, RpcAllow};
+use crate::config::Dialect;
 use crate::handler::Failure;
-use crate::limits::{CALLERS_LOOKED_UP_MAX, RPC_FRAME_BYTES_MAX};
+use crate::limits::{CALLER_HELD_TIME, CALLERS_HELD_MAX, CALLERS_REFUSED_MAX, RPC_FRAME_BYTES_MAX};
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::dial;
 use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::{Listener, Socket};
 use crate::net::task;
+use crate::peer::directory::MemberList;
 use crate::peer::pomelo::acceptor::{self, AcceptorEvent};
 use crate::shard::{Core, Shard};
 use crate::wire::json;
@@ -25,6 +28,8 @@ use crate::wire::pomelo::{mqtt, rpc};
 
 /// Time between two tries to accept a connection, after one failed.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Time between two looks of a held caller at the list of servers.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Accepts the connections of peers, for ever.
 pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
@@ -45,8 +50,11 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
 /// Serves one peer to the end of its connection.
 async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
     let (core, peers) = (&shard.core, &shard.peers);
+    let caller = caller.ip().to_canonical();
     if !peers.may_call(core, caller).await {
-        return core.counters().add(Counter::PeersRefused, 1);
+        core.counters().add(Counter::PeersRefused, 1);
+        peers.report_refused(core, caller);
+        return refuse(core, &socket).await;
     }
     core.counters().add(Counter::PeersAccepted, 1);
     let socket = Rc::new(socket);
@@ -66,6 +74,23 @@ async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
     writer::flush(&shard, &writer);
     peers.close(core, &writer);
     peers.inbound.borrow_mut().remove(key);
+}
+
+/// Tells a caller that its connection closes. A genuine caller does not notice a FIN; it does notice DISCONNECT.
+async fn refuse(core: &Core, socket: &Socket) {
+    // The kernel answers unread bytes with RST, which may overtake the DISCONNECT.
+    let _ = future::poll_once(drive::read(socket, &core.read_buffer, Discard)).await;
+    // A connection that has just begun takes two bytes.
+    let _ = socket.write(&[IoSlice::new(&mqtt::DISCONNECT)]);
+}
+
+/// The receiver of a caller that is refused.
+struct Discard;
+
+impl Receiver for Discard {
+    fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {
+        Ok(Some(input.len()))
+    }
 }
 
 /// Tells the peers that this server leaves.
@@ -148,30 +173,70 @@ impl Peers {
         inbound.iter().map(|(_, writer)| writer.clone()).collect()
     }
 
-    /// Returns whether the caller may call. With `rpc.allow = "cluster"` only servers of the cluster may. Names in
-    /// the list of servers are looked up for each caller whose address is not in the list.
-    async fn may_call(&self, core: &Core, caller: SocketAddr) -> bool {
-        if core.config.rpc.allow == RpcAllow::Any {
+    /// Returns whether a caller may call. One that is not known yet waits for the list of servers; nothing is read of it.
+    async fn may_call(&self, core: &Core, caller: IpAddr) -> bool {
+        let config = core.latest.config();
+        if config.callers.allow(caller) {
             return true;
         }
-        let caller = caller.ip().to_canonical();
-        let members = self.members.borrow().clone();
-        let (addresses, names): (Vec<_>, Vec<_>) = members
-            .hosts()
-            .into_iter()
-            .partition(|host| host.parse::<IpAddr>().is_ok());
-        if addresses.iter().any(|host| host.parse() == Ok(caller)) {
+        if !config.callers.allow_cluster() {
+            return false;
+        }
+        // The servers of this machine dial the address that is announced.
+        if config
+            .rpc
+            .listen
+            .is_some_and(|own| own.ip().to_canonical() == caller)
+        {
             return true;
         }
-        let Some(_lookup) = Lookup::begin(&self.lookups) else {
+        if is_host(&self.members.borrow(), caller) {
+            return true;
+        }
+        let Some(_held) = Held::begin(&self.held) else {
             return false;
         };
-        let mut is_member = false;
-        for name in names {
-            let found = dial::addresses(name).await.unwrap_or_default();
-            is_member |= found.iter().any(|address| address.to_canonical() == caller);
+        let late = async {
+            core.timeout(CALLER_HELD_TIME).await;
+            false
+        };
+        future::or(self.becomes_member(core, caller), late).await
+    }
+
+    /// Waits until the list of servers has an address; false at once where nobody changes the list. Names in a list are
+    /// looked up once.
+    async fn becomes_member(&self, core: &Core, caller: IpAddr) -> bool {
+        let mut looked_up = None;
+        loop {
+            let members = self.members.borrow().clone();
+            if looked_up.replace(members.generation()) != Some(members.generation())
+                && (is_host(&members, caller) || is_named_host(&members, caller).await)
+            {
+                return true;
+            }
+            if core.config.master.is_none() {
+                return false;
+            }
+            clock::sleep(LOOK).await;
         }
-        is_member
+    }
+
+    /// Logs a refused caller, each address once.
+    fn report_refused(&self, core: &Core, caller: IpAddr) {
+        let mut refused = self.refused.borrow_mut();
+        if refused.len() >= CALLERS_REFUSED_MAX {
+            refused.clear();
+        }
+        if !refused.insert(caller) {
+            return;
+        }
+        let mut allow = core.latest.config().rpc.allow.clone();
+        allow.push(caller.to_string());
+        tracing::warn!(
+            %caller,
+            "refused to take calls from an address that is not a server of the cluster; if it is one of yours, have this \
+             line in [rpc] of tangelo.toml: allow = {allow:?}"
+        );
     }
 
     /// Answers a call of a peer with JSON values that commas separate, without any, or with an error.
@@ -258,24 +323,44 @@ fn write_results(out: &mut Vec<u8>, values: Option<&[u8]>, dialect: Dialect) {
     out.push(b']');
 }
 
-/// A caller whose address is being looked up.
-struct Lookup<'a>(&'a Cell<usize>);
+/// Returns whether a server of the list has an address as its host.
+fn is_host(members: &MemberList, caller: IpAddr) -> bool {
+    let addresses = members.hosts().into_iter().map(str::parse);
+    addresses
+        .flatten()
+        .any(|host: IpAddr| host.to_canonical() == caller)
+}
 
-impl<'a> Lookup<'a> {
-    /// Counts one more look-up; `None` where [`CALLERS_LOOKED_UP_MAX`] of them run.
-    fn begin(lookups: &'a Cell<usize>) -> Option<Self> {
-        let is_full = lookups.get() >= CALLERS_LOOKED_UP_MAX;
+/// Returns whether the host of a server of the list is a name of an address.
+async fn is_named_host(members: &MemberList, caller: IpAddr) -> bool {
+    let is_name = |host: &&str| host.parse::<IpAddr>().is_err();
+    for name in members.hosts().into_iter().filter(is_name) {
+        let found = dial::addresses(name).await.unwrap_or_default();
+        if found.iter().any(|address| address.to_canonical() == caller) {
+            return true;
+        }
+    }
+    false
+}
+
+/// A caller that is not known yet.
+struct Held<'a>(&'a Cell<usize>);
+
+impl<'a> Held<'a> {
+    /// Counts one more; `None` where there are [`CALLERS_HELD_MAX`] of them.
+    fn begin(held: &'a Cell<usize>) -> Option<Self> {
+        let is_full = held.get() >= CALLERS_HELD_MAX;
         (!is_full).then(|| {
-            lookups.update(|lookups| lookups + 1);
-            Self(lookups)
+            held.update(|held| held + 1);
+            Self(held)
         })
     }
 }
 
-impl Drop for Lookup<'_> {
+impl Drop for Held<'_> {
     fn drop(&mut self) {
-        debug_assert!((1..=CALLERS_LOOKED_UP_MAX).contains(&self.0.get()));
-        self.0.update(|lookups| lookups - 1);
+        debug_assert!((1..=CALLERS_HELD_MAX).contains(&self.0.get()));
+        self.0.update(|held| held - 1);
     }
 }
 

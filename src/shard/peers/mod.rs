@@ -6,10 +6,13 @@
 //! **Where to start reading**: `calls.rs` for a call, `link.rs` for a link.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use foldhash::fast::RandomState;
 use slab::Slab;
 
 use super::Core;
@@ -49,8 +52,10 @@ pub(super) struct Peers {
     dirty_writers: RefCell<Vec<Rc<PeerWriter>>>,
     /// Writers of the connections that peers opened. Only the coordinator has some.
     inbound: RefCell<Slab<Rc<PeerWriter>>>,
-    /// Callers whose names are being looked up.
-    lookups: Cell<usize>,
+    /// Number of the callers that are not known yet.
+    held: Cell<usize>,
+    /// Addresses that were refused, at most [`CALLERS_REFUSED_MAX`](crate::limits::CALLERS_REFUSED_MAX).
+    refused: RefCell<HashSet<IpAddr, RandomState>>,
     /// The link to the master. Only the coordinator has it, with a master in its configuration.
     registry: RefCell<Option<Rc<Registry>>>,
 }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::json;
-use tangelo::config::{self, RpcAllow, Server};
+use tangelo::config::{self, Server};
 use tangelo::handler::{RemoteCall, Router};
 use tangelo::{Config, config::Rpc as RpcConfig};
 
@@ -37,7 +37,7 @@ impl Setup {
             }],
             rpc: config::Rpc {
                 listen: Some(listen),
-                allow: RpcAllow::Cluster,
+                allow: vec!["cluster".into()],
                 ..rpc
             },
             ..Config::default()

@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 
 use serde_json::{Value, json};
-use tangelo::config::{self, RpcAllow, Server};
+use tangelo::config::{self, Server};
 use tangelo::handler::{Json, Reply, Router, Session};
 use tangelo::{Config, Gateway};
 
@@ -38,7 +38,7 @@ impl Setup {
             }],
             rpc: config::Rpc {
                 listen: Some(listen),
-                allow: RpcAllow::Cluster,
+                allow: vec!["cluster".into()],
                 calls_in_flight_max,
                 ..config::Rpc::default()
             },

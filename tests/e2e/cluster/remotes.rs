@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tangelo::config::{self, RpcAllow};
+use tangelo::config;
 use tangelo::gateway::load;
 use tangelo::handler::{
     Answer, CallError, CallResult, Failure, Outcome, RemoteCall, Request, Results, Router,
@@ -435,7 +435,7 @@ fn alone(config: Config, chat: SocketAddr, shards: usize) -> (Inside, Rpc) {
         }],
         rpc: config::Rpc {
             listen: Some(listen),
-            allow: RpcAllow::Cluster,
+            allow: vec!["cluster".into()],
             ..config.rpc
         },
         ..config

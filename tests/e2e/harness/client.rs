@@ -522,7 +522,8 @@ fn connect(address: SocketAddr) -> TcpStream {
     prepared(stream.unwrap_or_else(|e| panic!("{address}: {e}")))
 }
 
-fn connect_from(address: SocketAddr, from: IpAddr) -> TcpStream {
+/// Connects from an address of this machine.
+pub(crate) fn connect_from(address: SocketAddr, from: IpAddr) -> TcpStream {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
     let bound = socket.bind(&SocketAddr::new(from, 0).into());
     let connected = bound.and_then(|()| socket.connect_timeout(&address.into(), HANG_GUARD));

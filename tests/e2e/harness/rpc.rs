@@ -6,13 +6,13 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Error, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::harness::client::HANG_GUARD;
+use crate::harness::client::{HANG_GUARD, connect_from};
 
 const CONNECT: u8 = 0x10;
 const PUBLISH: u8 = 0x30;
@@ -53,10 +53,14 @@ impl Mqtt {
     /// Connects and says so, as the first packet must.
     fn connect(address: SocketAddr, client: &str) -> io::Result<Self> {
         let mut mqtt = Self::open(address)?;
+        mqtt.greet(client)?;
+        Ok(mqtt)
+    }
+
+    fn greet(&mut self, client: &str) -> io::Result<()> {
         let mut body = b"\x00\x04MQTT\x04\x02\x00\x00".to_vec();
         push_text(&mut body, client);
-        mqtt.stream.write_all(&packet(CONNECT, &body))?;
-        Ok(mqtt)
+        self.stream.write_all(&packet(CONNECT, &body))
     }
 
     fn publish(&mut self, topic: &str, payload: &[u8]) -> io::Result<()> {
@@ -143,6 +147,17 @@ impl Rpc {
     pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
         Ok(Self {
             mqtt: Mqtt::connect(address, "MQTT_RPC_e2e")?,
+            next_id: 0,
+            answers: VecDeque::new(),
+        })
+    }
+
+    /// The same from an address of this machine.
+    pub(crate) fn connect_from(address: SocketAddr, from: [u8; 4]) -> io::Result<Self> {
+        let mut mqtt = Mqtt::of(connect_from(address, IpAddr::from(from)))?;
+        mqtt.greet("MQTT_RPC_e2e")?;
+        Ok(Self {
+            mqtt,
             next_id: 0,
             answers: VecDeque::new(),
         })
@@ -285,6 +300,54 @@ impl Callee {
     pub(crate) fn answer(&mut self, id: u64, resp: &str) {
         let answer = format!("{{\"id\":{id},\"resp\":{resp}}}");
         let sent = self.0.publish("rpc", answer.as_bytes());
+        sent.expect("the gateway is there");
+    }
+}
+
+/// A master that one gateway has joined, played by the test.
+pub(crate) struct PlayedMaster(Mqtt);
+
+impl PlayedMaster {
+    /// Accepts the next gateway and sends it an empty list of servers.
+    pub(crate) fn accept(listener: &TcpListener) -> Self {
+        let (stream, _) = listener.accept().expect("the gateway dials");
+        let mut master = Self(Mqtt::of(stream).expect("an open connection"));
+        assert_eq!(master.next(), Packet::Connect);
+        let greeted = master.0.stream.write_all(&packet(CONNACK, &[0, 0]));
+        greeted.expect("the gateway is there");
+        master.next_of("register");
+        master.send("register", &json!({"code": 1, "msg": "ok"}));
+        let subscribe = master.next_of("monitor");
+        let list = json!({"respId": subscribe["reqId"], "error": null, "body": {}});
+        master.send("monitor", &list);
+        master
+    }
+
+    /// Tells the gateway of one more server.
+    pub(crate) fn add_server(&mut self, server: &Value) {
+        let body = json!({"action": "addServer", "server": server});
+        let notice = json!({"moduleId": "__monitorwatcher__", "body": body});
+        self.send("monitor", &notice);
+    }
+
+    fn next(&mut self) -> Packet {
+        let packet = self.0.next().expect("the gateway is there");
+        packet.expect("the gateway stays")
+    }
+
+    fn next_of(&mut self, topic: &str) -> Value {
+        match self.next() {
+            Packet::Publish { topic: of, payload } if of == topic => {
+                let value: Value = serde_json::from_slice(&payload).expect("messages are JSON");
+                let inner = value.as_str().map(serde_json::from_str);
+                inner.map_or(value, |inner| inner.expect("JSON in JSON"))
+            }
+            other => panic!("no gateway sends {other:?} now"),
+        }
+    }
+
+    fn send(&mut self, topic: &str, message: &Value) {
+        let sent = self.0.publish(topic, message.to_string().as_bytes());
         sent.expect("the gateway is there");
     }
 }
