@@ -123,6 +123,11 @@ impl Output {
         self.level.reload(level).is_ok()
     }
 
+    /// Returns whether the log has the level of tangelo: the program has installed no subscriber of its own.
+    pub(crate) fn has_level(&self) -> bool {
+        self.level.with_current(|_| ()).is_ok()
+    }
+
     /// Writes the queued lines, for at most a second. Later lines are dropped.
     pub(crate) fn end(&self) {
         Writer::end(&[&self.log, &self.stdout]);

@@ -81,7 +81,8 @@ pub struct Sources {
     pub read: Vec<String>,
     /// The place of each key that a file or a flag has set.
     pub places: BTreeMap<String, String>,
-    /// The value of each key as it was read; a program may change it afterwards.
+    /// The value of each key, and of each file with values that have no key, as it was read; a program may change it
+    /// afterwards.
     pub(crate) values: BTreeMap<&'static str, Option<String>>,
     /// The way to read them again.
     pub(crate) origin: ConfigOrigin,

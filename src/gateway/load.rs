@@ -18,7 +18,7 @@ use toml::de::DeTable;
 
 use super::check;
 use crate::checked::CheckedConfig;
-use crate::config::{self, Compat, Config, ConfigOrigin, LogFormat, Sources, ValueError};
+use crate::config::{self, Compat, Config, ConfigOrigin, LogFormat, Master, Sources, ValueError};
 use crate::error::Error;
 
 mod args;
@@ -336,6 +336,7 @@ impl Layers {
             places,
             values: config::knobs()
                 .map(|knob| (knob.key, knob.toml(config)))
+                .chain(without_keys(config))
                 .collect(),
             origin: self.origin.clone(),
         }
@@ -391,6 +392,26 @@ impl Layers {
             flag.apply(config, places);
         }
     }
+}
+
+/// Returns the parts of a configuration that have no key, with the file of the project that each comes from.
+pub(super) fn without_keys(config: &Config) -> [(&'static str, Option<String>); 4] {
+    let of_master = |part: fn(&Master) -> String| config.master.as_ref().map(part);
+    [
+        ("crons.json", Some(format!("{:?}", config.crons))),
+        (
+            "master.json",
+            of_master(|master| format!("{}:{}", master.host, master.port)),
+        ),
+        (
+            "adminServer.json",
+            of_master(|master| format!("{:?}", master.token)),
+        ),
+        (
+            "servers.json",
+            of_master(|master| format!("{:?}", master.info)),
+        ),
+    ]
 }
 
 /// Follows the framework of the project; an error where the file or a flag names the other one.

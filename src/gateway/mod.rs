@@ -125,13 +125,14 @@ impl Gateway {
             false => Pinning::none(shards),
         };
         let (seeds, shared) = self.seeds(config, shards, sockets_max)?;
+        let operator = Operator(seeds[0].outlets.clone());
         let admin = OperatorsPort::start(View {
             config: seeds[0].config.clone(),
             latest: shared.latest.clone(),
             counters: shared.counters.clone(),
             activities: seeds.iter().map(|seed| seed.activity.clone()).collect(),
             stopper: shared.stopper.clone(),
-            operator: Operator(seeds[0].outlets.clone()),
+            operator: operator.clone(),
             output,
             traces: Arc::default(),
             stands: AtomicBool::new(false),
@@ -165,6 +166,7 @@ impl Gateway {
             reread: shared.reread,
             latest: shared.latest,
             activities: pulses,
+            operator,
             failure: shared.failure,
             counters: shared.counters,
             admin,
@@ -342,6 +344,8 @@ pub struct Running {
     latest: Arc<ArcSwap<CheckedConfig>>,
     /// Activity of each shard.
     activities: Vec<Arc<Activity>>,
+    /// The way of requests to the shards.
+    operator: Operator,
     /// The error of the shard that stopped the gateway.
     failure: Arc<OnceLock<Error>>,
     counters: Arc<[Counters]>,

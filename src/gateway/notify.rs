@@ -32,13 +32,16 @@ pub(super) enum News {
     Waiting(String),
     /// The gateway serves clients.
     Ready(String),
-    /// The configuration is read again. [`News::Ready`] follows.
+    /// The configuration is read again. [`News::Reloaded`] follows.
     Reloading,
+    /// The reload is over.
+    Reloaded,
     /// The gateway ends within this time.
     Stopping(String, Duration),
 }
 
 /// The supervisor; without one nothing is sent.
+#[derive(Clone)]
 pub(super) struct Supervisor(Option<SyncSender<News>>);
 
 /// The end of the thread for the supervisor.
@@ -85,9 +88,22 @@ fn run(news: &Receiver<News>, shards: &[Arc<Activity>]) {
     // The supervisor advises half of its time.
     let watchdog = sd_notify::watchdog_enabled().filter(|time| *time >= WATCHDOG_MIN);
     let watchdog = watchdog.map(|time| time / 2);
+    let (mut is_ready, mut is_stopping) = (false, false);
     loop {
         match news.recv_timeout(watchdog.unwrap_or(LOOK)) {
-            Ok(news) => send(&news),
+            Ok(news) => {
+                is_ready |= matches!(news, News::Ready(_));
+                is_stopping |= matches!(news, News::Stopping(..));
+                // Before the start is over, the news of a reload would say that clients are served; so they would in a stop.
+                let is_true = match news {
+                    News::Stopping(..) => true,
+                    News::Waiting(_) | News::Ready(_) => !is_stopping,
+                    News::Reloading | News::Reloaded => is_ready && !is_stopping,
+                };
+                if is_true {
+                    send(&news);
+                }
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -105,6 +121,10 @@ fn send(news: &News) {
             Ok(now) => notify(&[NotifyState::Reloading, now]),
             Err(_) => notify(&[NotifyState::Reloading]),
         },
+        News::Reloaded => {
+            let text = "has read its configuration again";
+            notify(&[NotifyState::Ready, NotifyState::Status(text)]);
+        }
         News::Stopping(text, within) => {
             let states = [
                 NotifyState::Stopping,

@@ -1,30 +1,58 @@
 //! SIGHUP: reads the configuration again, and changes the keys that are `live` while tangelo runs.
+//!
+//! A thread of its own does that, because a file may hold its reader up: a pipe, or one on a server that does not answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, channel, sync_channel};
 
 use arc_swap::ArcSwap;
 
-use super::{Running, Stopper, host, load};
+use super::notify::{News, Supervisor};
+use super::{Running, Stopper, cannot_start, host, load};
 use crate::checked::CheckedConfig;
 use crate::config::{self, Config, Knob, Sources};
+use crate::error::Result;
 use crate::log::{self, Output};
+use crate::shard::operator::Operator;
+use crate::shard::parcel::{OperatorReply, OperatorRequest};
+
+/// The thread that reads the configuration again.
+pub(super) struct Reloads(SyncSender<()>);
+
+impl Reloads {
+    /// Asks for a reload. It never waits: during a reload one more waits for its end, and further ones are that one.
+    pub(super) fn ask(&self) {
+        if let Err(TrySendError::Full(())) = self.0.try_send(()) {
+            tracing::warn!(
+                "SIGHUP: an earlier one still reads the configuration, and one more waits for it; this one is the same"
+            );
+        }
+    }
+}
 
 /// The configuration of a running gateway, and its sources.
 pub(super) struct Reload {
     sources: Sources,
-    /// The values of all keys when they were read: those of `live` keys by the last SIGHUP, the others at the start. A
-    /// program may have changed some of them since.
+    /// The values of all keys and files when they were read: those of `live` keys by the last SIGHUP, the others at the
+    /// start. A program may have changed some of them since.
     read: BTreeMap<&'static str, Option<String>>,
     config: Config,
     shards: usize,
     latest: Arc<ArcSwap<CheckedConfig>>,
     stopper: Stopper,
+    operator: Operator,
     output: Arc<Output>,
+    supervisor: Supervisor,
 }
 
 impl Reload {
-    pub(super) fn new(config: Config, running: &Running, output: Arc<Output>) -> Self {
+    pub(super) fn new(
+        config: Config,
+        running: &Running,
+        output: Arc<Output>,
+        supervisor: Supervisor,
+    ) -> Self {
         Self {
             read: config.sources.values.clone(),
             sources: config.sources.clone(),
@@ -32,20 +60,38 @@ impl Reload {
             shards: running.shards,
             latest: running.latest.clone(),
             stopper: running.stopper.clone(),
+            operator: running.operator.clone(),
             output,
+            supervisor,
         }
+    }
+
+    /// Starts the thread of the reloads, which ends when nobody can ask for one any more.
+    pub(super) fn start(mut self) -> Result<Reloads> {
+        let (sender, asked) = sync_channel(1);
+        std::thread::Builder::new()
+            .name("reload".into())
+            .spawn(move || {
+                while asked.recv().is_ok() {
+                    self.supervisor.tell(News::Reloading);
+                    self.run();
+                    self.supervisor.tell(News::Reloaded);
+                }
+            })
+            .map_err(|error| cannot_start("reload", &error))?;
+        Ok(Reloads(sender))
     }
 
     /// Reads the sources again, and writes one line with the keys that have changed and those that need a restart. With
     /// a mistake in the sources everything stays as it was, and the line has the mistake.
-    pub(super) fn run(&mut self) {
+    fn run(&mut self) {
         match self.change() {
             Ok(text) => tracing::info!("SIGHUP: {text}"),
             Err(text) => tracing::warn!("SIGHUP: the configuration stays as it was: {text}"),
         }
     }
 
-    fn change(&mut self) -> Result<String, String> {
+    fn change(&mut self) -> std::result::Result<String, String> {
         let Some(loaded) = load::again(&self.sources) else {
             return Ok("this program has no configuration file and no flags to read again".into());
         };
@@ -58,6 +104,9 @@ impl Reload {
         let (live, fixed): (Vec<_>, Vec<_>) = config::knobs()
             .filter(has_changed)
             .partition(|knob| knob.is_live);
+        if live.iter().any(|knob| knob.key == "log.level") && !self.output.has_level() {
+            return Err("log.level: this program writes a log of its own".into());
+        }
         let mut next = self.config.clone();
         for knob in &live {
             knob.copy(&mut next, &now);
@@ -70,6 +119,14 @@ impl Reload {
         let checked = CheckedConfig::new(next.clone()).map_err(|error| error.to_string())?;
         let fits = host::Limits::raise().check_files(&next, self.shards);
         fits.map_err(|error| error.to_string())?;
+        for warning in &checked.warnings {
+            if !self.latest.load().warnings.contains(warning) {
+                tracing::warn!("{warning}");
+            }
+        }
+        if next.client.blacklist != self.config.client.blacklist {
+            self.replace_blacklist(next.client.blacklist.clone())?;
+        }
         if next.log.level != self.config.log.level {
             self.output.set_level(log::filter(&next.log.level)?);
         }
@@ -87,10 +144,29 @@ impl Reload {
             true => "nothing has changed".into(),
             false => format!("changed {}", changes.join(", ")),
         };
+        let files = load::without_keys(&now).into_iter();
+        let files = files.filter(|(file, value)| self.read.get(file) != Some(value));
+        let fixed = fixed.iter().map(|knob| knob.key);
+        let fixed: Vec<&str> = fixed.chain(files.map(|(file, _)| file)).collect();
         if !fixed.is_empty() {
-            let fixed: Vec<&str> = fixed.iter().map(|knob| knob.key).collect();
             text += &format!("; a restart is needed for {}", fixed.join(", "));
         }
         Ok(text)
+    }
+
+    /// Replaces the expressions of `client.blacklist`, and waits until it is done: together with the other blacklists they
+    /// may be too many.
+    fn replace_blacklist(&self, list: Vec<String>) -> std::result::Result<(), String> {
+        let (sender, reply) = channel();
+        let take = OperatorReply(Arc::new(move |reply| drop(sender.send(reply))));
+        let request = OperatorRequest::ReplaceBlacklist(list);
+        let replaced = match self.operator.ask(request, take) {
+            true => reply.recv().map_err(|_| "the gateway ends".to_owned()),
+            false => Err("too much waits for a shard; try again".into()),
+        };
+        let replaced = replaced.flatten();
+        replaced
+            .map(drop)
+            .map_err(|text| format!("client.blacklist: {text}"))
     }
 }

@@ -17,7 +17,7 @@ use signal_hook::low_level;
 use super::launcher;
 use super::load::{self, Program};
 use super::notify::{News, Supervisor};
-use super::reload::Reload;
+use super::reload::{Reload, Reloads};
 use super::start_lines::StartLines;
 use super::{Gateway, Running, Starting, Stopper, cannot_start, report};
 use crate::checked::CheckedConfig;
@@ -92,21 +92,21 @@ impl Gateway {
         launcher::follow()?;
         let (running, starting) = self.launch(Some(output.clone()))?;
         let (supervisor, told) = Supervisor::follow(running.activities.clone())?;
+        let reload = Reload::new(config, &running, output.clone(), supervisor.clone());
+        let reloads = reload.start()?;
         let handle = signals.handle();
         let control = Arc::new(Control {
             output: output.clone(),
             supervisor,
-            is_ready: AtomicBool::new(false),
             latest: running.latest.clone(),
             stopper: running.stopper(),
             counters: running.counters.clone(),
             reread: running.reread.clone(),
         });
         let on_signal = control.clone();
-        let mut reload = Reload::new(config, &running, output.clone());
         let waiter = std::thread::Builder::new()
             .name("signals".into())
-            .spawn(move || on_signal.run(&mut signals, &mut reload))
+            .spawn(move || on_signal.run(&mut signals, &reloads))
             .map_err(|error| cannot_start("signals", &error))?;
         let ended = running.stands(&starting).and_then(|running| {
             let Some(servers) = joined(&running, &starting, &lines, &control) else {
@@ -177,8 +177,6 @@ fn page_url(mut address: SocketAddr) -> String {
 struct Control {
     output: Arc<Output>,
     supervisor: Supervisor,
-    /// The supervisor knows that clients are served.
-    is_ready: AtomicBool,
     /// The configuration since the last reload.
     latest: Arc<ArcSwap<CheckedConfig>>,
     stopper: Stopper,
@@ -189,7 +187,7 @@ struct Control {
 
 impl Control {
     /// Handles signals until their handle is closed.
-    fn run(&self, signals: &mut Signals, reload: &mut Reload) {
+    fn run(&self, signals: &mut Signals, reloads: &Reloads) {
         let mut is_stopping = false;
         for signal in signals.forever() {
             match signal {
@@ -197,16 +195,7 @@ impl Control {
                 SIGHUP => {
                     // The shard that reads the file logs the result.
                     self.reread.store(true, Ordering::Release);
-                    // Before the start is over, and in a stop, such news would say the wrong thing.
-                    let tells = self.is_ready.load(Ordering::Acquire) && !is_stopping;
-                    if tells {
-                        self.supervisor.tell(News::Reloading);
-                    }
-                    reload.run();
-                    if tells {
-                        let text = "has read its configuration again";
-                        self.supervisor.tell(News::Ready(text.into()));
-                    }
+                    reloads.ask();
                 }
                 SIGINT | SIGTERM if is_stopping => self.cut(signal),
                 SIGINT => {
@@ -231,7 +220,6 @@ impl Control {
     fn say_ready(&self, address: SocketAddr, shards: usize) {
         let text = format!("serves clients on {address} with {shards} shards");
         self.supervisor.tell(News::Ready(text));
-        self.is_ready.store(true, Ordering::Release);
     }
 
     /// Tells the service manager that the process will end, and within which time.

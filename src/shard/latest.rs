@@ -9,8 +9,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::clients::blacklist;
-use super::coordinator::COORDINATOR;
 use super::{Seed, Shard};
 use crate::checked::CheckedConfig;
 use crate::config::Config;
@@ -72,10 +70,7 @@ pub(super) fn follow(shard: &Rc<Shard>) {
         return;
     }
     let config = latest.of_process.load_full();
-    let before = latest.config.replace(config.clone());
+    latest.config.replace(config.clone());
     latest.limits.set(Limits::of(&config));
     shard.clients.follow(&config);
-    if shard.core.id == COORDINATOR && before.client.blacklist != config.client.blacklist {
-        blacklist::replace_configured(shard, config.client.blacklist.clone());
-    }
 }

@@ -193,6 +193,8 @@ pub enum OperatorRequest {
     },
     /// Adds expressions to the blacklist: all of them, or none.
     AddToBlacklist(Vec<String>),
+    /// Replaces the expressions of `client.blacklist`, each of which has passed its check.
+    ReplaceBlacklist(Vec<String>),
 }
 
 /// Takes the answer to a request, on the thread of the shard. It must not block.

@@ -582,6 +582,46 @@ fn a_server_type_set_over_the_project_is_the_one_told_and_proved() {
     assert_eq!(master.token, Some("b".into()));
 }
 
+#[test]
+fn a_change_of_a_file_without_keys_is_seen_under_the_name_of_the_file() {
+    let folder = project();
+    let dir = folder.path("").display().to_string();
+    let values = || {
+        args(&["--app-dir", &dir, "--id=c-1"])
+            .unwrap()
+            .sources
+            .values
+    };
+    let cron = r#"{"id": 1, "time": "0 30 10 * * *", "action": "a.b"}"#;
+    let own =
+        r#"{"id":"c-1","host":"127.0.0.1","port":3150,"clientPort":3010,"frontend":true,"zone":7}"#;
+    let chat = r#"{"id":"chat-1","host":"127.0.0.1","port":6050}"#;
+    for (name, text) in [
+        ("crons.json", format!(r#"{{"connector": [{cron}]}}"#)),
+        (
+            "adminServer.json",
+            r#"[{"type":"connector","token":"a"}]"#.into(),
+        ),
+        (
+            "master.json",
+            r#"{"host": "127.0.0.1", "port": 3006}"#.into(),
+        ),
+        (
+            "servers.json",
+            format!(r#"{{"connector": [{own}], "chat": [{chat}]}}"#),
+        ),
+    ] {
+        let before = values();
+        assert_eq!(before, values());
+        std::fs::write(folder.path("config").join(name), text).unwrap();
+        let changed = values()
+            .into_iter()
+            .filter(|(key, value)| before[key] != *value);
+        let changed: Vec<&str> = changed.map(|(key, _)| key).collect();
+        assert_eq!(changed, [name]);
+    }
+}
+
 /// A command line as the master of `project` writes it, for a server that it does not list.
 const WORDS: [&str; 8] = [
     "env=development",

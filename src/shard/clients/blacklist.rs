@@ -68,15 +68,13 @@ impl Clients {
 }
 
 /// Replaces the expressions of `client.blacklist`, which have passed their check.
-pub(in crate::shard) fn replace_configured(shard: &Rc<Shard>, list: Vec<String>) {
-    let shard = shard.clone();
-    task::spawn(async move {
-        let change = move |filter: &HostFilter| filter.with_configured(&list);
-        if let Err(error) = shard.clients.change_host_filter(&shard.core, change).await {
-            tracing::warn!(%error, "client.blacklist stays as it was");
-        }
-    })
-    .detach();
+pub(in crate::shard) async fn replace_configured(
+    shard: Rc<Shard>,
+    list: Vec<String>,
+) -> Result<(), String> {
+    let change = move |filter: &HostFilter| filter.with_configured(&list);
+    let changed = shard.clients.change_host_filter(&shard.core, change).await;
+    changed.map_err(|error| error.to_string())
 }
 
 /// Adds expressions of the console to the blacklist.
@@ -105,7 +103,7 @@ pub(in crate::shard) fn add_from_console(shard: &Rc<Shard>, more: Vec<String>) {
 
 /// Adds expressions of an operator to the blacklist: all of them, or none.
 pub(in crate::shard) async fn add_from_operator(
-    shard: &Rc<Shard>,
+    shard: Rc<Shard>,
     more: Vec<String>,
 ) -> Result<(), String> {
     let change = move |filter: &HostFilter| {

@@ -136,16 +136,28 @@ impl Shard {
                 Ok(Some(count.to_string().into_bytes()))
             }
             OperatorRequest::AddToBlacklist(more) => {
-                let (shard, more) = (self.clone(), more.clone());
-                task::spawn(async move {
-                    let added = blacklist::add_from_operator(&shard, more).await;
-                    shard.reply(reply_to, added.map(|()| None));
-                })
-                .detach();
-                return;
+                return self.change_blacklist(reply_to, blacklist::add_from_operator, more);
+            }
+            OperatorRequest::ReplaceBlacklist(list) => {
+                return self.change_blacklist(reply_to, blacklist::replace_configured, list);
             }
         };
         self.reply(reply_to, reply);
+    }
+
+    /// Changes the blacklist, and replies when it is done.
+    fn change_blacklist<F: Future<Output = Result<(), String>> + 'static>(
+        self: &Rc<Self>,
+        reply_to: ReplyTo,
+        change: impl FnOnce(Rc<Self>, Vec<String>) -> F,
+        list: &[String],
+    ) {
+        let (shard, changed) = (self.clone(), change(self.clone(), list.to_vec()));
+        task::spawn(async move {
+            let changed = changed.await;
+            shard.reply(reply_to, changed.map(|()| None));
+        })
+        .detach();
     }
 
     /// Returns the session id of an argument, if it could be one of this process.

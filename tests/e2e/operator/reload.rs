@@ -1,7 +1,10 @@
 //! SIGHUP: keys that change while tangelo runs, those that need a restart, and mistakes.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -12,6 +15,9 @@ use crate::harness::peers::wait_for;
 /// A route without a handler, and its answer.
 const ROUTE: &str = "connector.h.m";
 const SERVED: &str = r#"{"code":500}"#;
+
+/// Flag of `open(2)`.
+const O_NONBLOCK: i32 = 0o4000;
 
 /// A configuration file of a test.
 pub(super) struct File(PathBuf);
@@ -115,8 +121,10 @@ fn limits_lists_and_the_log_level_change_while_it_runs() {
         takes_a_client(&gateway).then_some(())
     });
     let long = Value::from("x".repeat(2000)).to_string();
-    inside.request(9, ROUTE, &long);
-    assert_eq!(inside.next_package(), None);
+    wait_for("a package that is too long", || {
+        inside.request(9, ROUTE, &long);
+        inside.next_package().is_none().then_some(())
+    });
     assert_eq!(gateway.stop().0, Some(0));
 }
 
@@ -173,4 +181,99 @@ fn a_mistake_in_the_file_keeps_the_old_values_and_says_why() {
     assert!(!takes_a_client(&gateway), "the old limit holds");
     file.write(good);
     assert_eq!(reload(&mut gateway), "nothing has changed");
+}
+
+#[test]
+fn a_reload_is_over_when_its_blacklist_is_in_force_or_refused() {
+    let list = std::env::temp_dir().join(format!("tangelo-reload-list-{}", std::process::id()));
+    // With one more expression the blacklists are full. Many take a while.
+    let lines: String = (1..10_000).map(|n| format!("^x{n}$\n")).collect();
+    fs::write(&list, lines).expect("a temporary file");
+    let text = |rest: &str| {
+        format!(
+            "shards = 1\n[client]\nblacklist_file = {:?}\n{rest}\n",
+            list.display()
+        )
+    };
+    let file = File::new("list", &text(""));
+    let mut gateway = Gateway::start(&["--config", file.path()]);
+    file.write(&text("blacklist = ['^127\\.']"));
+    assert_eq!(
+        reload(&mut gateway),
+        "changed client.blacklist = [\"^127\\\\.\"]"
+    );
+    assert!(!takes_a_client(&gateway), "the reload is over");
+    file.write(&text("max_connections = 9\nblacklist = ['^x', '^y']"));
+    let bound = "client.blacklist: 10001 expressions; expected up to 10000";
+    assert_eq!(
+        reload(&mut gateway),
+        format!("the configuration stays as it was: {bound}")
+    );
+    assert!(!takes_a_client(&gateway), "the old list stays");
+    file.write(&text("max_connections = 9"));
+    assert_eq!(
+        reload(&mut gateway),
+        "changed client.max_connections = 9, client.blacklist = none"
+    );
+    assert!(takes_a_client(&gateway));
+    fs::remove_file(&list).expect("our own file");
+}
+
+#[test]
+fn a_file_that_holds_its_reader_up_holds_up_no_other_signal() {
+    let file = File::new("pipe", "");
+    let mut gateway = Gateway::start(&["--config", file.path()]);
+    fs::remove_file(file.path()).expect("our own file");
+    let made = Command::new("mkfifo").arg(file.path()).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    // Without a reader of the pipe this is an error.
+    let written = || {
+        let mut options = fs::OpenOptions::new();
+        options.write(true).custom_flags(O_NONBLOCK);
+        options.open(file.path()).ok()
+    };
+    gateway.signal("HUP");
+    let mut first = wait_for("the first reload", written);
+    wait_for("one reload that waits, and one too many", || {
+        gateway.signal("HUP");
+        gateway
+            .printed()
+            .contains("one more waits for it")
+            .then_some(())
+    });
+    first
+        .write_all(b"[client]\nmax_connections = 9\n")
+        .expect("a pipe");
+    drop(first);
+    gateway.wait_printed(" SIGHUP: changed client.max_connections = 9");
+    let second = wait_for("the second reload", written);
+    // The second one has not ended.
+    gateway.terminate();
+    gateway.wait_printed("SIGTERM begins the drain");
+    assert_eq!(gateway.wait_exit(), Some(0));
+    drop(second);
+}
+
+#[test]
+fn a_file_of_the_project_that_needs_a_restart_is_named() {
+    let folder = std::env::temp_dir().join(format!("tangelo-reload-{}", std::process::id()));
+    fs::create_dir_all(folder.join("config")).expect("a temporary folder");
+    let write = |name: &str, text: &str| {
+        fs::write(folder.join("config").join(name), text).expect("a temporary file");
+    };
+    let own = r#"{"id": "c-1", "host": "127.0.0.1", "clientPort": 1, "frontend": true}"#;
+    write("servers.json", &format!(r#"{{"connector": [{own}]}}"#));
+    let app_dir = folder.to_str().expect("a path in UTF-8");
+    let project = ["--app-dir", app_dir, "--id=c-1"];
+    let alone = "--set=cluster.join=false";
+    let mut gateway = Gateway::start(&[&project[..], &[alone]].concat());
+    assert_eq!(reload(&mut gateway), "nothing has changed");
+    let cron = r#"{"id": 1, "time": "0 30 10 * * *", "action": "a.b"}"#;
+    write("crons.json", &format!(r#"{{"connector": [{cron}]}}"#));
+    assert_eq!(
+        reload(&mut gateway),
+        "nothing has changed; a restart is needed for crons.json"
+    );
+    drop(gateway);
+    fs::remove_dir_all(&folder).expect("our own folder");
 }
