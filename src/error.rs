@@ -200,6 +200,8 @@ close_reasons! {
     DuplicateLogin = "closed_duplicate_login", Operator;
     /// A route that names a constructor.
     Attack = "closed_attack", Client;
+    /// The ledger of `limits.memory` is too full for this connection.
+    Memory = "closed_memory", Operator;
     /// More connections than `client.max_connections`.
     MaxConnections = "closed_max_connections", Operator;
     /// tangelo is stopping.
@@ -249,6 +251,7 @@ impl CloseReason {
             | Self::KickedByServer
             | Self::KickedByOperator
             | Self::DuplicateLogin
+            | Self::Memory
             | Self::MaxConnections
             | Self::Stopping
             | Self::Drain
@@ -256,9 +259,9 @@ impl CloseReason {
         }
     }
 
-    /// Returns whether the client takes no more bytes, so that waiting ones are dropped.
+    /// Returns whether the client takes no more bytes, or they are too many, so that waiting ones are dropped.
     pub fn drops_output(self) -> bool {
-        matches!(self, Self::OutboxFull | Self::Socket)
+        matches!(self, Self::OutboxFull | Self::Socket | Self::Memory)
     }
 }
 

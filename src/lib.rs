@@ -26,7 +26,7 @@
 //! Read next: `ARCHITECTURE.md`, then `client/mod.rs` for the states of a connection.
 
 // Not in Cargo.toml: there it would hit test crates too.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![warn(clippy::unwrap_used)]
 #![deny(missing_docs)]
 // With `internals` the inner rooms are reachable, and the lint finds each `pub` that nothing outside

@@ -67,6 +67,15 @@ pub const CRONS_MAX: usize = 1024;
 pub const SHARDS_MAX: usize = 256;
 /// Sessions of one shard: the width of the slot number in a session id.
 pub const SESSIONS_PER_SHARD_MAX: usize = 1 << 20;
+/// Memory of a connection without waiting bytes, in the ledger of memory: its entries in the tables of a shard and the
+/// future that reads it.
+pub const SESSION_BYTES: usize = 640;
+/// A shard gives memory back to the kernel when it has held this much more than now.
+pub const MEMORY_GIVE_BACK_BYTES: usize = 1 << 20;
+/// Connections that a shard closes at one time because memory is short.
+pub const MEMORY_CLOSES_MAX: usize = 256;
+/// A connection that holds less than this is not closed because memory is short.
+pub const MEMORY_CLOSE_BYTES_MIN: usize = 4 << 10;
 /// Times one slot is used before it is retired: the width of the generation in a session id.
 pub const GENERATIONS_MAX: u32 = (1 << 25) - 1;
 

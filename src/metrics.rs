@@ -228,6 +228,22 @@ counters! {
     MeshFull = "mesh_full",
     /// Wake-ups of other shards.
     MeshWakes = "mesh_wakes",
+    /// Bytes of packages, messages and frames that are not complete, and of messages whose handlers or filters run.
+    MemoryInput = gauge "memory_input_bytes",
+    /// Bytes that wait for clients and servers, with the memory that is kept for further ones.
+    MemoryOutput = gauge "memory_output_bytes",
+    /// Bytes on their way from other shards to this one, and those that wait for a full inbox of another shard.
+    MemoryMesh = gauge "memory_mesh_bytes",
+    /// Times that `limits.memory` was so full that new connections were refused.
+    MemoryRefusesNew = "memory_refuses_new",
+    /// Times that it was so full that connections without a finished handshake were closed.
+    MemoryClosesUnready = "memory_closes_unready",
+    /// Times that it was so full that slow clients were closed.
+    MemoryClosesSlow = "memory_closes_slow",
+    /// Times that it was so full that messages got code 500.
+    MemoryHeartbeatsOnly = "memory_heartbeats_only",
+    /// Messages that got code 500 for that reason.
+    MemoryMessagesRefused = "memory_messages_refused",
     /// Jobs given to pools, refused ones included.
     PoolJobs = process "pool_jobs",
     /// Jobs refused because the queue of their pool was full.

@@ -118,6 +118,8 @@ pub struct ClientMachine {
     masks: bool,
     /// A trusted proxy has opened the connection, and may tell the address of its client in the upgrade.
     is_proxied: bool,
+    /// Memory of a package or frame that is not complete.
+    waiting: u32,
     /// A fragmented WebSocket message; boxed because it is rare.
     fragments: Option<Box<transport::Fragments>>,
 }
@@ -228,6 +230,18 @@ impl ClientMachine {
     /// Returns the transport.
     pub fn transport(&self) -> Transport {
         self.transport
+    }
+
+    /// Notes the memory of a package or frame that is not complete. The owner of the machine has it.
+    pub fn package_waits(&mut self, bytes: usize) {
+        self.waiting = u32::try_from(bytes).unwrap_or(u32::MAX);
+    }
+
+    /// Returns the memory of parts: of a package or frame, and of a message in fragments.
+    #[inline]
+    pub fn held(&self) -> usize {
+        let fragments = self.fragments.as_ref();
+        self.waiting as usize + fragments.map_or(0, |fragments| fragments.held())
     }
 
     /// Returns the largest package body that the state allows.

@@ -210,6 +210,13 @@ pub struct Fragments {
     bytes: Vec<u8>,
 }
 
+impl Fragments {
+    /// Returns the memory of the fragments.
+    pub fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
 fn check_text(opcode: Opcode, payload: &[u8]) -> Result<(), CloseReason> {
     if opcode == Opcode::Text && simdutf8::basic::from_utf8(payload).is_err() {
         return Err(CloseReason::WebSocket(1007));

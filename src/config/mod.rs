@@ -163,6 +163,8 @@ knobs! {
         log: Log = Log::default();
         /// The operators' port.
         admin: Admin = Admin::default();
+        /// Limits of the process.
+        limits: Limits = Limits::default();
         /// The master to join; it names the other servers. `None` without a project and with
         /// `cluster.join = false`. Pomelo: `master.json`.
         master: Option<Master> = None;
@@ -444,6 +446,21 @@ knobs! {
     }
 }
 
+knobs! {
+    /// Limits of the process.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Limits, keys "limits." of |config: Config| config.limits, {
+        /// Largest memory that clients and servers may make this process hold: parts of packages, messages whose handlers or
+        /// filters run, bytes that wait for a slow reader, batches between shards, and 640 bytes for each connection.
+        /// At 75 % tangelo refuses new connections, at 85 % it also closes the largest ones without a finished
+        /// handshake, at 92 % the clients with the most waiting bytes, and at 97 % messages get code 500. Each of these
+        /// steps ends 5 % lower. The log names each step, and docs/operations.md says how to read it. The memory of
+        /// handlers in Rust and the buffers of the kernel are not part of it. Without this key it is half of the
+        /// machine's memory, or of the memory that its cgroup may use, if that is less.
+        memory: Option<usize> = None, Bytes(16 << 20..=usize::MAX >> 1) => live;
+    }
+}
+
 /// Log target of `log.forward`; `log.level = "warn,forward-log=info"` shows little else.
 pub const FORWARD_LOG: &str = "forward-log";
 /// Log target of the requests of operators.
@@ -474,7 +491,7 @@ knobs! {
 
 /// The knobs of all sections.
 #[cfg(feature = "runtime")]
-const SECTIONS: [&[Knob<Config>]; 10] = [
+const SECTIONS: [&[Knob<Config>]; 11] = [
     Config::KNOBS,
     Client::KNOBS,
     Filter::KNOBS,
@@ -485,6 +502,7 @@ const SECTIONS: [&[Knob<Config>]; 10] = [
     Drain::KNOBS,
     Log::KNOBS,
     Admin::KNOBS,
+    Limits::KNOBS,
 ];
 
 impl Config {

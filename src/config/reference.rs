@@ -71,6 +71,7 @@ fn reference() -> String {
     section(&mut out, "`[drain]`", Drain::ABOUT, Drain::KNOBS);
     section(&mut out, "`[log]`", Log::ABOUT, Log::KNOBS);
     section(&mut out, "`[admin]`", Admin::ABOUT, Admin::KNOBS);
+    section(&mut out, "`[limits]`", Limits::ABOUT, Limits::KNOBS);
     list::<Server>(&mut out, Server::ABOUT);
     list::<NamedScheduler>(&mut out, NamedScheduler::ABOUT);
     out

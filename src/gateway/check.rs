@@ -62,7 +62,7 @@ fn machine(config: &Config, report: &mut Report) {
              give this process more cores (taskset, CPUAffinity= of systemd, --cpus of docker)"
         ));
     }
-    let limits = host::Limits::raise();
+    let limits = host::MachineLimits::raise();
     let files = limits.check_files(config, shards);
     if files.is_ok() {
         let clients = host::sockets_max(config);

@@ -2,6 +2,7 @@
 //! that an operator reads one line instead of a panic or of failures under load.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -34,7 +35,7 @@ pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
 /// Raises the soft limits and checks that the machine has enough for `config`.
 pub(super) fn check(config: &Config, shards: usize) -> Result<()> {
-    let limits = Limits::raise();
+    let limits = MachineLimits::raise();
     limits.check_files(config, shards)?;
     if let Some(text) = limits.few_clients(config, shards) {
         tracing::warn!("{text}");
@@ -43,12 +44,12 @@ pub(super) fn check(config: &Config, shards: usize) -> Result<()> {
 }
 
 /// The limits of this process; `None` is unlimited.
-pub(super) struct Limits {
+pub(super) struct MachineLimits {
     files: Option<u64>,
     memory: Option<u64>,
 }
 
-impl Limits {
+impl MachineLimits {
     /// Raises the soft limits to the hard ones.
     pub(super) fn raise() -> Self {
         Self {
@@ -123,6 +124,40 @@ fn files_max(limit: Option<u64>) -> usize {
     limit
         .and_then(|limit| usize::try_from(limit).ok())
         .unwrap_or(usize::MAX)
+}
+
+/// Returns the default of `limits.memory`: half of the memory that this process may use.
+pub(super) fn memory_max() -> usize {
+    let machine = rustix::system::sysinfo();
+    let machine = machine.totalram * u64::from(machine.mem_unit);
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = cgroup_memory(&groups, Path::new("/sys/fs/cgroup"));
+    let usable = group.map_or(machine, |group| group.min(machine));
+    usize::try_from(usable / 2).unwrap_or(usize::MAX)
+}
+
+/// Returns the least memory limit of a process's cgroups and of those above them. `groups` is its `/proc/self/cgroup`.
+fn cgroup_memory(groups: &str, mount: &Path) -> Option<u64> {
+    let limits = groups.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        // Version 2 has one tree for all controllers, version 1 has one for each.
+        let (tree, file) = match controllers {
+            "" => (mount.to_owned(), "memory.max"),
+            _ if controllers.split(',').any(|one| one == "memory") => {
+                (mount.join("memory"), "memory.limit_in_bytes")
+            }
+            _ => return None,
+        };
+        // A container often sees the path of its host, and its own group at the root of the mount.
+        let above = Path::new(path.trim_start_matches('/')).ancestors();
+        let limits = above.filter_map(|group| {
+            let text = fs::read_to_string(tree.join(group).join(file)).ok()?;
+            text.trim().parse().ok()
+        });
+        limits.min()
+    });
+    limits.min()
 }
 
 /// Descriptors that are not for clients.
@@ -283,6 +318,35 @@ pub(super) mod tests {
         assert_eq!(reserve(&config, 2), 90);
         config.rpc.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 3150)));
         assert_eq!(reserve(&config, 2), 100);
+    }
+
+    #[test]
+    fn the_least_limit_of_the_cgroups_counts() {
+        let folder = std::env::temp_dir().join(format!("tangelo-cgroups-{}", std::process::id()));
+        let write = |path: &str, text: &str| {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("games/pit/memory.max", "max\n");
+        write("games/memory.max", "500000000\n");
+        write("memory/docker/memory.limit_in_bytes", "700000000\n");
+        write("memory/memory.limit_in_bytes", "9223372036854771712\n");
+        let limit = |groups: &str| cgroup_memory(groups, &folder);
+        let version_1 = "12:cpu,cpuacct:/docker\n4:memory:/docker\n";
+        let found = [
+            limit("0::/games/pit\n"),
+            limit(version_1),
+            limit("4:memory:/not-seen-here\n"),
+            limit("0::/\n"),
+            limit(""),
+        ];
+        fs::remove_dir_all(&folder).unwrap();
+        let huge = Some(9_223_372_036_854_771_712);
+        assert_eq!(
+            found,
+            [Some(500_000_000), Some(700_000_000), huge, None, None]
+        );
     }
 
     #[test]

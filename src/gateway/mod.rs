@@ -30,6 +30,7 @@ use crate::metrics::{self, Counter, Counters};
 use crate::net::bell::Doorbell;
 use crate::net::{Network, clock, task};
 use crate::shard::activity::Activity;
+use crate::shard::memory::ProcessMemory;
 use crate::shard::mesh;
 use crate::shard::operator::Operator;
 use crate::shard::{self, Gauge, Seed};
@@ -202,6 +203,9 @@ impl Gateway {
         let process: Arc<str> = format!("{}.{}", std::process::id(), clock::unix_ms()).into();
         let reread = Arc::<AtomicBool>::default();
         let stopper = Stopper::new(inboxes.iter().map(|inbox| inbox.bell.clone()).collect());
+        let memory_max = config.limits.memory.unwrap_or_else(host::memory_max);
+        let bells = inboxes.iter().map(|inbox| inbox.bell.clone()).collect();
+        let memory = Arc::new(ProcessMemory::new(memory_max, bells));
         let seed = |(index, inbox)| Seed {
             id: ShardId(index as u16),
             shards,
@@ -215,6 +219,7 @@ impl Gateway {
             counters: counters.clone(),
             activity: Arc::default(),
             make_router: self.make_router.clone(),
+            memory: memory.clone(),
             sockets: sockets.clone(),
             connections: connections.clone(),
             stop: stopper.request().clone(),

@@ -117,7 +117,7 @@ impl Reload {
             };
         }
         let checked = CheckedConfig::new(next.clone()).map_err(|error| error.to_string())?;
-        let fits = host::Limits::raise().check_files(&next, self.shards);
+        let fits = host::MachineLimits::raise().check_files(&next, self.shards);
         fits.map_err(|error| error.to_string())?;
         for warning in &checked.warnings {
             if !self.latest.load().warnings.contains(warning) {

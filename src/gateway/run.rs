@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
+use super::host;
 use super::launcher;
 use super::load::{self, Program};
 use super::notify::{News, Supervisor};
@@ -80,7 +81,10 @@ impl Gateway {
     ///
     /// Errors: those of [`Gateway::start`] and [`Running::join`]. It replaces the panic hook and the
     /// signal handlers of the process.
-    pub fn run(self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
+        // The start lines say the number, and SIGHUP may change it.
+        let memory = &mut self.config.limits.memory;
+        memory.get_or_insert_with(host::memory_max);
         let output = Arc::new(log::start(&self.config.log)?);
         // The panic of a handler is a log line like any other.
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));

@@ -15,7 +15,7 @@ const COMMIT: &str = match option_env!("TANGELO_COMMIT") {
 };
 
 /// Limits in the start lines, beside the largest number of clients.
-const LIMITS: [&str; 9] = [
+const LIMITS: [&str; 10] = [
     "client.heartbeat",
     "client.timeout",
     "client.package_bytes_max",
@@ -23,6 +23,7 @@ const LIMITS: [&str; 9] = [
     "client.calls_in_flight_max",
     "rpc.timeout",
     "rpc.calls_in_flight_max",
+    "limits.memory",
     "drain.timeout",
     "stop_timeout",
 ];

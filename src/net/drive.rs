@@ -17,6 +17,9 @@ pub(crate) trait Receiver {
     /// Acts on the unit at the front of `input`, which is not empty, and returns the size of the unit. `Ok(None)`:
     /// the unit is not complete; its bytes come again with more bytes after them. An error ends the loop.
     fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End>;
+
+    /// Notes the memory of a unit that is not complete; 0 when there is none any more. Not called at the end of the loop.
+    fn waits(&self, _bytes: usize) {}
 }
 
 /// The read buffer of a shard, lent to one connection at a time for one poll.
@@ -40,8 +43,8 @@ pub(crate) enum End {
     Failed,
 }
 
-/// Partial units up to this size wait at the front of the lent buffer. Larger ones get memory of their
-/// own, which grows with the bytes that arrive.
+/// Partial units up to this size are put in front of the next bytes, in the lent buffer. To larger ones the next bytes are
+/// appended.
 const TAIL_LENT_MAX: usize = READ_BUFFER_BYTES / 2;
 
 /// Hands complete units off the front of `input` to a receiver, and returns their size.
@@ -77,7 +80,7 @@ pub(crate) fn read(
                 pause = None;
             }
             let step = if tail.len() > TAIL_LENT_MAX {
-                read_into_tail(cx, socket, &mut tail, &receiver)
+                read_into_tail(cx, socket, lent, &mut tail, &receiver)
             } else {
                 read_into_lent(cx, socket, lent, &mut tail, &receiver)
             };
@@ -120,9 +123,11 @@ fn read_into_lent(
     let used = receive_units(receiver, input)?;
     if used < input.len() {
         tail.clear();
-        tail.extend_from_slice(&input[used..]);
+        keep(tail, &input[used..]);
+        receiver.waits(tail.capacity());
     } else if tail.capacity() > 0 {
         *tail = Vec::new();
+        receiver.waits(0);
     }
     Poll::Ready(Ok(received))
 }
@@ -130,27 +135,36 @@ fn read_into_lent(
 fn read_into_tail(
     cx: &mut std::task::Context<'_>,
     socket: &Socket,
+    lent: &ReadBuffer,
     tail: &mut Vec<u8>,
     receiver: &impl Receiver,
 ) -> Poll<Result<usize, End>> {
-    let held = tail.len();
-    tail.resize(held + READ_BUFFER_BYTES, 0);
-    let received = match socket.poll_read(cx, &mut tail[held..]) {
-        Poll::Ready(Ok(received)) => received,
-        Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Failed)),
-        Poll::Pending => {
-            tail.truncate(held);
-            return Poll::Pending;
-        }
+    let received = {
+        let mut lent = lent.0.borrow_mut();
+        let received = match socket.poll_read(cx, &mut lent) {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Eof)),
+            Poll::Ready(Ok(received)) => received,
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Failed)),
+            Poll::Pending => return Poll::Pending,
+        };
+        keep(tail, &lent[..received]);
+        received
     };
-    tail.truncate(held + received);
-    if received == 0 {
-        return Poll::Ready(Err(End::Eof));
-    }
     let used = receive_units(receiver, tail)?;
-    tail.drain(..used);
-    if tail.is_empty() {
-        *tail = Vec::new();
+    if used > 0 {
+        // The rest is small, as a rule, and the memory is that of the whole unit.
+        *tail = tail[used..].to_vec();
     }
+    receiver.waits(tail.capacity());
     Poll::Ready(Ok(received))
+}
+
+/// Appends to the bytes of a partial unit. They hold at most half as much memory again as they need, so a client that
+/// sends slowly holds little more than it has sent.
+fn keep(tail: &mut Vec<u8>, bytes: &[u8]) {
+    let needed = tail.len() + bytes.len();
+    if needed > tail.capacity() {
+        tail.reserve_exact(bytes.len() + needed / 2);
+    }
+    tail.extend_from_slice(bytes);
 }

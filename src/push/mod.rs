@@ -65,6 +65,10 @@ struct Queue {
     collected: Vec<Vec<u8>>,
     /// Bytes of all collected packages.
     collected_bytes: usize,
+    /// Memory of `collected`.
+    collected_capacity: usize,
+    /// Memory of this queue, as the pool has counted it.
+    held: usize,
 }
 
 const _: () = assert!(PUSH_SCHEDULERS_MAX <= u8::BITS as usize);
@@ -87,25 +91,27 @@ impl Queue {
             websocket::header(Opcode::Binary, collected.len()).write(&mut self.wire);
         }
         if self.wire.is_empty() && self.shared.is_empty() {
+            self.collected_capacity -= collected.capacity();
             std::mem::swap(&mut self.wire, collected);
+            self.collected_capacity += collected.capacity();
         } else {
             self.wire.append(collected);
         }
     }
 
-    /// Drops the collected packages. Returns the capacity that stays. Out of line for the same reason
-    /// as [`free`].
+    /// Drops the collected packages and keeps their memory. Out of line for the same reason as [`free`].
     #[cold]
-    fn drop_collected(&mut self) -> usize {
+    fn drop_collected(&mut self) {
         self.collected.iter_mut().for_each(Vec::clear);
         self.collected_bytes = 0;
-        self.collected.iter().map(Vec::capacity).sum()
     }
 }
 
 /// The unused queues of a shard, for its outboxes.
 #[derive(Debug, Default)]
 pub struct QueuePool {
+    /// Memory of all queues, in use and unused.
+    held: usize,
     // Boxed like in an outbox, so that a queue moves as one pointer.
     #[allow(clippy::vec_box)]
     free: Vec<Box<Queue>>,
@@ -121,18 +127,40 @@ impl QueuePool {
         queue
     }
 
+    /// Returns the memory of all queues, in use and unused, without shared bodies.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Frees the unused queues.
+    pub fn trim(&mut self) {
+        let freed = self.free.drain(..).map(|queue| queue.held).sum::<usize>();
+        self.free = Vec::new();
+        self.held -= freed;
+    }
+
+    /// Counts the memory of a queue anew, if it has changed.
+    #[inline]
+    fn count(&mut self, queue: &mut Queue) {
+        let now = queue.wire.capacity() + queue.collected_capacity;
+        if now != queue.held {
+            self.held = self.held + now - std::mem::replace(&mut queue.held, now);
+        }
+    }
+
     fn give(&mut self, mut queue: Box<Queue>) {
         debug_assert!(queue.shared.is_empty(), "bodies would stay in the pool");
         queue.wire.clear();
         queue.at = 0;
-        let mut capacity = queue.wire.capacity();
         if !queue.collected.is_empty() {
-            capacity += queue.drop_collected();
+            queue.drop_collected();
         }
+        self.count(&mut queue);
         // The memory of a burst is not kept.
-        if capacity <= READ_BUFFER_BYTES && self.free.len() < POOL_QUEUES_MAX {
+        if queue.held <= READ_BUFFER_BYTES && self.free.len() < POOL_QUEUES_MAX {
             self.free.push(queue);
         } else {
+            self.held -= queue.held;
             free(queue);
         }
         debug_assert!(self.free.len() <= POOL_QUEUES_MAX);
@@ -165,6 +193,10 @@ impl Outbox {
     pub fn raw(&mut self, pool: &mut QueuePool) -> &mut Vec<u8> {
         let queue = self.queue.get_or_insert_with(|| pool.take());
         queue.compact();
+        if self.blocked {
+            // No write counts it.
+            pool.count(queue);
+        }
         &mut queue.wire
     }
 
@@ -214,9 +246,11 @@ impl Outbox {
             queue.collected.resize_with(buffer + 1, Vec::new);
         }
         let collected = &mut queue.collected[buffer];
-        let before = collected.len();
+        let (bytes, capacity) = (collected.len(), collected.capacity());
         write(collected);
-        queue.collected_bytes += collected.len() - before;
+        queue.collected_bytes += collected.len() - bytes;
+        queue.collected_capacity += collected.capacity() - capacity;
+        pool.count(queue);
         self.check_invariants();
     }
 
@@ -298,6 +332,7 @@ impl Outbox {
         }
         debug_assert_eq!(written, 0);
         if queue.wire_bytes() > 0 {
+            pool.count(queue);
             self.check_invariants();
             return false;
         }
@@ -348,6 +383,8 @@ impl Queue {
         assert_eq!(shared, self.shared_bytes);
         let collected: usize = self.collected.iter().map(Vec::len).sum();
         assert_eq!(collected, self.collected_bytes);
+        let capacity: usize = self.collected.iter().map(Vec::capacity).sum();
+        assert_eq!(capacity, self.collected_capacity);
         assert!(self.collected.len() <= PUSH_SCHEDULERS_MAX);
     }
 
@@ -498,6 +535,33 @@ mod tests {
         outbox.drop_collected();
         outbox.release_all();
         assert_eq!((outbox.bytes(), outbox.has_wire_bytes()), (0, false));
+    }
+
+    #[test]
+    fn a_pool_knows_the_memory_of_all_queues() {
+        let mut pool = QueuePool::default();
+        let mut outboxes = [Outbox::default(), Outbox::default(), Outbox::default()];
+        outboxes[0].package(&mut pool, 9, |out| out.extend_from_slice(&[1; 9]));
+        outboxes[1].collect(&mut pool, 1, |out| out.extend_from_slice(&[2; 5000]));
+        outboxes[2].package(&mut pool, 100_000, |out| {
+            out.extend_from_slice(&[3; 100_000])
+        });
+        outboxes[1].release(1);
+        for outbox in &mut outboxes {
+            outbox.advance(&mut pool, 1);
+        }
+        let held = pool.held();
+        assert!((105_000..240_000).contains(&held), "{held}");
+        for outbox in &mut outboxes {
+            drain(outbox, &mut pool, 7);
+        }
+        let held = pool.held();
+        assert!(
+            (5000..20_000).contains(&held),
+            "the large one is freed: {held}"
+        );
+        pool.trim();
+        assert_eq!(pool.held(), 0);
     }
 
     #[test]

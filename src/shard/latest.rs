@@ -73,4 +73,7 @@ pub(super) fn follow(shard: &Rc<Shard>) {
     latest.config.replace(config.clone());
     latest.limits.set(Limits::of(&config));
     shard.clients.follow(&config);
+    if let Some(max) = config.limits.memory {
+        shard.core.memory.set_max(max);
+    }
 }

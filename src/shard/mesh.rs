@@ -11,6 +11,7 @@
 //! requests in flight bound them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
@@ -24,6 +25,8 @@ use crate::net::bell::Doorbell;
 #[derive(Debug)]
 pub struct Inbox {
     receiver: Receiver<Box<Batch>>,
+    /// Memory of the batches that wait.
+    bytes: Arc<AtomicUsize>,
     /// The bell that the senders ring.
     pub bell: Arc<Doorbell>,
 }
@@ -31,23 +34,52 @@ pub struct Inbox {
 impl Inbox {
     /// Takes the next batch.
     pub fn next(&self) -> Option<Box<Batch>> {
-        self.receiver.try_recv().ok()
+        let batch = self.receiver.try_recv().ok()?;
+        self.bytes.fetch_sub(batch.held(), Ordering::Relaxed);
+        Some(batch)
+    }
+
+    /// Returns the memory of the batches that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 }
 
 /// The queues that a shard sends to, by shard.
 #[derive(Debug, Clone)]
-pub struct Outlets(Vec<(Sender<Box<Batch>>, Arc<Doorbell>)>);
+pub struct Outlets(Vec<Outlet>);
+
+/// The sending end of an [`Inbox`].
+#[derive(Debug, Clone)]
+struct Outlet {
+    sender: Sender<Box<Batch>>,
+    bytes: Arc<AtomicUsize>,
+    bell: Arc<Doorbell>,
+}
+
+impl Outlet {
+    /// Sends a batch, or gives it back. The caller rings.
+    fn send(&self, batch: Box<Batch>) -> Result<(), TrySendError<Box<Batch>>> {
+        // Before the batch can be taken out.
+        let held = batch.held();
+        self.bytes.fetch_add(held, Ordering::Relaxed);
+        let sent = self.sender.try_send(batch);
+        if sent.is_err() {
+            self.bytes.fetch_sub(held, Ordering::Relaxed);
+        }
+        sent
+    }
+}
 
 impl Outlets {
     /// Sends one parcel from a thread that is not a shard. Returns false if the inbox is full, or its shard has ended.
     pub fn post(&self, to: ShardId, parcel: Parcel) -> bool {
-        let (sender, bell) = &self.0[to.index()];
+        let outlet = &self.0[to.index()];
         let mut batch = Box::<Batch>::default();
         batch.parcels.push(parcel);
-        let is_sent = sender.try_send(batch).is_ok();
+        let is_sent = outlet.send(batch).is_ok();
         if is_sent {
-            bell.ring();
+            outlet.bell.ring();
         }
         is_sent
     }
@@ -59,8 +91,18 @@ pub fn queues(shards: usize) -> (Outlets, Vec<Inbox>) {
     let (outlets, inboxes) = (0..shards)
         .map(|_| {
             let (sender, receiver) = crossbeam_channel::bounded(MESH_BATCHES_MAX);
-            let bell = Arc::new(Doorbell::default());
-            ((sender, bell.clone()), Inbox { receiver, bell })
+            let (bytes, bell) = (Arc::<AtomicUsize>::default(), Arc::<Doorbell>::default());
+            let inbox = Inbox {
+                receiver,
+                bytes: bytes.clone(),
+                bell: bell.clone(),
+            };
+            let outlet = Outlet {
+                sender,
+                bytes,
+                bell,
+            };
+            (outlet, inbox)
         })
         .unzip();
     (Outlets(outlets), inboxes)
@@ -107,15 +149,15 @@ impl Mesh {
     /// Sends all open batches; true when one waits for room.
     pub fn flush(&mut self, counters: &Counters) -> bool {
         let mut waits = false;
-        for (open, (sender, bell)) in self.open.iter_mut().zip(&self.outlets.0) {
+        for (open, outlet) in self.open.iter_mut().zip(&self.outlets.0) {
             let Some(batch) = open.take() else { continue };
             let parcels = batch.parcels.len() as u64;
-            match sender.try_send(batch) {
+            match outlet.send(batch) {
                 Ok(()) => {
                     hop!();
                     counters.add(Counter::MeshBatches, 1);
                     counters.add(Counter::MeshParcels, parcels);
-                    if bell.ring() {
+                    if outlet.bell.ring() {
                         counters.add(Counter::MeshWakes, 1);
                     }
                 }
@@ -134,6 +176,17 @@ impl Mesh {
     /// Returns true if a batch waits for the next flush, or for room.
     pub fn has_waiting(&self) -> bool {
         self.open.iter().any(Option::is_some)
+    }
+
+    /// Returns the memory of the batches that wait.
+    pub fn open_bytes(&self) -> usize {
+        let open = self.open.iter().flatten();
+        open.map(|batch| batch.held()).sum()
+    }
+
+    /// Frees the spare batches.
+    pub fn trim(&mut self) {
+        self.spare = Vec::new();
     }
 
     /// Takes a batch back for reuse.

@@ -68,6 +68,7 @@ mod coordinator;
 mod dispatch;
 mod drain;
 mod latest;
+pub mod memory;
 pub mod mesh;
 pub mod operator;
 mod origin;
@@ -86,6 +87,7 @@ use app::{Application, lifecycle};
 use clients::{Clients, accept, connection};
 use coordinator::{COORDINATOR, Coordinator};
 use latest::LatestConfig;
+use memory::{Memory, ProcessMemory};
 use mesh::{Inbox, Mesh, Outlets};
 use parcel::Parcel;
 use peers::{Peers, inbound, registry, writer};
@@ -118,6 +120,8 @@ pub struct Seed {
     pub activity: Arc<Activity>,
     /// Makes its handlers.
     pub make_router: Arc<dyn Fn(ShardId) -> Router + Send + Sync>,
+    /// The ledger of memory.
+    pub memory: Arc<ProcessMemory>,
     /// Number of client sockets in the process.
     pub sockets: Arc<Gauge>,
     /// Number of clients that have sent bytes: `client.max_connections` limits it.
@@ -235,6 +239,7 @@ struct Core {
     inbox: Inbox,
     mesh: RefCell<Mesh>,
     turn: Turn,
+    memory: Box<Memory>,
     traces: Traces,
     /// Tasks that live as long as the shard.
     kept: RefCell<Vec<glommio::Task<()>>>,
@@ -435,6 +440,7 @@ impl Core {
             inbox: seed.inbox,
             mesh: RefCell::new(Mesh::new(seed.outlets)),
             turn: Turn::default(),
+            memory: Memory::new(seed.memory).into(),
             traces: Traces::default(),
             kept: RefCell::default(),
         }
@@ -559,6 +565,10 @@ async fn flush_turns(shard: Rc<Shard>) {
                 };
                 let Some(sid) = next else { break };
                 connection::flush(&shard, sid);
+            }
+            if core.memory_has_grown() {
+                core.publish_memory();
+                shard.look_at_memory();
             }
             if dirty.is_empty() {
                 break;

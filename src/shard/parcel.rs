@@ -225,6 +225,11 @@ impl Batch {
             || self.bytes.len() >= LINK_QUEUE_BYTES_MAX
     }
 
+    /// Returns the memory of its bytes.
+    pub fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Returns whether the batch has no parcels.
     pub fn is_empty(&self) -> bool {
         self.parcels.is_empty()

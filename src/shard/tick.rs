@@ -51,6 +51,9 @@ fn tick(shard: &Rc<Shard>, due: &mut Vec<Sid>) {
     }
     shard.list_sessions();
     registry::tick(shard, time);
+    let own = core.publish_memory();
+    shard.look_at_memory();
+    core.give_memory_back(own, time);
     core.turn.request();
 }
 
@@ -69,7 +72,10 @@ pub(super) fn has_deadline(shard: &Shard) -> bool {
 impl Core {
     /// Returns true if a delayed call is pending, or a batch for another shard found no room.
     fn has_deadline(&self) -> bool {
-        !self.alarms.is_empty() || !self.timeouts.is_empty() || self.mesh.borrow().has_waiting()
+        !self.alarms.is_empty()
+            || !self.timeouts.is_empty()
+            || self.mesh.borrow().has_waiting()
+            || self.memory_needs_ticks()
     }
 
     /// Sets the time of the shard to the clock, after a sleep in which nothing had a deadline.

@@ -28,6 +28,7 @@ mod drain;
 mod failures;
 mod life;
 mod servers;
+mod shedding;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);

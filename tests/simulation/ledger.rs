@@ -41,7 +41,11 @@ pub(crate) fn balances(counters: &Counters) -> Result<(), String> {
             return Err(format!("{left} {what} have no end, and {there} are there"));
         }
     }
-    Ok(())
+    let is_empty = count("connections") == 0 && count("messages_in_flight") == 0;
+    match count("memory_input_bytes") {
+        bytes if is_empty && bytes > 0 => Err(format!("{bytes} bytes of parts belong to nobody")),
+        _ => Ok(()),
+    }
 }
 
 /// Checks the last counters of a gateway that has ended by itself: each client is closed, and only messages that were

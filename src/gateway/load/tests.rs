@@ -214,7 +214,7 @@ fn an_unknown_key_names_file_line_and_key() {
          forward, trusted_proxies, proxy_protocol, real_ip_header, real_port_header, health_path, package_bytes_max, handshake_bytes_max, outbox_bytes_max, calls_in_flight_max",
     );
     let top = "unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, compat, listen, shards, pin, turn_min, start_timeout, stop_timeout, \
-               app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log, admin";
+               app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log, admin, limits";
     refused_file(
         "id = 'a'\n[clinet]\nheartbeat = '3s'\n",
         &format!(":2: clinet: {top}"),
@@ -254,7 +254,7 @@ fn an_unknown_key_in_set_names_the_flag_and_the_known_keys() {
     refused(
         &["--set", "=1"],
         "--set =1: unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, compat, listen, shards, pin, turn_min, start_timeout, stop_timeout, \
-         app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log, admin",
+         app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log, admin, limits",
     );
 }
 

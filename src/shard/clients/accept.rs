@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Clients;
-use super::connection::{self, Connection, refused_for_address, refused_for_number};
+use super::connection::{
+    self, Connection, refused_for_address, refused_for_memory, refused_for_number,
+};
 use crate::client::ClientMachine;
 use crate::error::CloseReason;
 use crate::ids::Sid;
@@ -15,6 +17,7 @@ use crate::net::clock;
 use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::{Listener, Socket};
 use crate::net::task;
+use crate::shard::memory::MemoryLevel;
 use crate::shard::{Core, Shard};
 
 /// Pause after an accept call that failed because descriptors or memory were missing.
@@ -58,6 +61,11 @@ impl Clients {
     /// Gives a connection its session id, if it may stay.
     fn admit(&self, core: &Core, socket: Socket, address: SocketAddr) -> Option<(Sid, Rc<Socket>)> {
         core.counters().add(Counter::Accepted, 1);
+        if core.memory.level() >= MemoryLevel::RefuseNew {
+            refused_for_memory(&address.to_string());
+            core.counters().closed(CloseReason::Memory);
+            return None;
+        }
         let proxies = self.rules.proxies.borrow();
         let is_proxied = !proxies.is_empty() && proxies.trusts(address.ip());
         drop(proxies);
@@ -120,6 +128,16 @@ struct ClientReceiver<'a> {
 impl Receiver for ClientReceiver<'_> {
     fn readable(&self) {
         self.shard.clients.readable(&self.shard.core, self.sid);
+    }
+
+    fn waits(&self, bytes: usize) {
+        let Shard { core, clients, .. } = &**self.shard;
+        clients.package_waits(core, self.sid, bytes);
+        // Here too, because one turn reads from many clients.
+        if core.memory_has_grown() {
+            core.publish_memory();
+            self.shard.look_at_memory();
+        }
     }
 
     fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {

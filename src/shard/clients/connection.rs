@@ -13,7 +13,7 @@ use crate::client::{ClientAddr, ClientEvent, ClientMachine, ClientState, Connect
 use crate::error::{CloseReason, Fault};
 use crate::handler::Failure;
 use crate::ids::Sid;
-use crate::limits::PROXY_HEADER_TIMEOUT;
+use crate::limits::{MEMORY_CLOSE_BYTES_MIN, MEMORY_CLOSES_MAX, PROXY_HEADER_TIMEOUT};
 use crate::metrics::Counter;
 use crate::net::socket::Socket;
 use crate::peer::delegate::DelegateMark;
@@ -267,6 +267,40 @@ impl Clients {
                 connection.deadlines.idle = Some(core.time.get().now + self.timeouts.idle);
             }
         });
+    }
+
+    /// Notes the memory of a package or frame that is not complete.
+    pub(super) fn package_waits(&self, core: &Core, sid: Sid, bytes: usize) {
+        self.connection(sid, |connection| {
+            let before = connection.client.held();
+            connection.client.package_waits(bytes);
+            core.memory.input_changed(before, connection.client.held());
+        });
+    }
+
+    /// Returns the connections with the most memory, the largest first: as many as hold `bytes` together. With `unready`
+    /// only those without a finished handshake.
+    pub(in crate::shard) fn largest(&self, unready: bool, bytes: usize) -> Vec<Sid> {
+        let mut connections = self.connections.borrow_mut();
+        let held = connections.iter_mut().filter_map(|(sid, connection)| {
+            let state = connection.state();
+            let counts = match unready {
+                true => matches!(state, ClientState::Inited | ClientState::WaitAck),
+                false => state != ClientState::Closed,
+            };
+            let held = connection.client.held() + connection.outbox.bytes();
+            (counts && held >= MEMORY_CLOSE_BYTES_MIN).then_some((held, sid))
+        });
+        let mut held: Vec<(usize, Sid)> = held.collect();
+        held.sort_unstable_by_key(|(held, _)| std::cmp::Reverse(*held));
+        let mut freed = 0;
+        let enough = held.into_iter().take_while(|(held, _)| {
+            let is_missing = freed < bytes;
+            freed += held;
+            is_missing
+        });
+        let sids = enough.map(|(_, sid)| sid);
+        sids.take(MEMORY_CLOSES_MAX).collect()
     }
 
     /// Applies the header of a proxy: the address of the client. The client has its whole time from now on.
@@ -542,7 +576,13 @@ impl Clients {
             connection
                 .client
                 .write_goodbye(&self.rules, reason, &mut goodbye);
+            let held = connection.client.held();
             connection.client.close();
+            if reason == CloseReason::Memory {
+                // Its task frees the bytes when it sees the end, which is soon; nobody else must be closed for them.
+                connection.client.package_waits(0);
+            }
+            core.memory.input_changed(held, connection.client.held());
             connection.deadlines = Deadlines {
                 linger: Some(core.time.get().now + LINGER),
                 ..Deadlines::default()
@@ -580,6 +620,7 @@ impl Clients {
         let Some(mut connection) = self.connections.borrow_mut().remove(sid) else {
             return;
         };
+        core.memory.input_changed(connection.client.held(), 0);
         connection
             .outbox
             .clear(&mut core.scheduler.borrow_mut().pool);
@@ -635,7 +676,13 @@ pub(super) fn receive(shard: &Rc<Shard>, sid: Sid, input: &mut [u8]) -> Option<u
         let Some(connection) = connections.get_mut(sid) else {
             return Some(bytes);
         };
-        connection.client.receive(&shard.clients.rules, input)
+        let before = connection.client.held();
+        let received = connection.client.receive(&shard.clients.rules, input);
+        let held = connection.client.held();
+        if held != before {
+            shard.core.memory.input_changed(before, held);
+        }
+        received
     };
     match received {
         Ok(None) => None,
@@ -686,6 +733,12 @@ pub(in crate::shard) fn refused_for_number(address: &str) {
         "the server has reached the max connections: a client is refused; raise \
          client.max_connections or the file limit"
     );
+}
+
+/// Logs that a client is closed because memory is short.
+pub(in crate::shard) fn refused_for_memory(address: &str) {
+    let reason = CloseReason::Memory.name();
+    tracing::info!(address, reason, "a client is refused");
 }
 
 /// Logs that a client is closed because of a blacklist.

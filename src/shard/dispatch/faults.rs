@@ -3,11 +3,26 @@
 use std::rc::Rc;
 
 use super::Shard;
-use crate::error::{Fault, Side};
+use crate::error::{CloseReason, Fault, Side};
 use crate::metrics::Counter;
+use crate::shard::memory::MemoryLevel;
 use crate::shard::peers::registry;
 
 impl Shard {
+    /// Looks at the memory of the process, and closes connections where it is short.
+    pub(in crate::shard) fn look_at_memory(self: &Rc<Self>) {
+        let core = &self.core;
+        let level = core.look_at_memory();
+        if level < MemoryLevel::CloseUnready {
+            return;
+        }
+        let too_many = core.memory_to_free();
+        let unready = level < MemoryLevel::CloseSlow;
+        for sid in self.clients.largest(unready, too_many) {
+            self.close(sid, CloseReason::Memory, None);
+        }
+    }
+
     /// Reacts to a fault. Other clients, peers and calls do not notice, unless the operator has to act.
     #[cold]
     pub(in crate::shard) fn react(self: &Rc<Self>, fault: Fault<'_>) {

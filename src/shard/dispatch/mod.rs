@@ -13,6 +13,7 @@ use super::app::Way;
 use super::app::activity::Work;
 use super::clients::connection::{self, Appended, Closed, refused_for_address, refused_for_number};
 use super::coordinator::COORDINATOR;
+use super::memory::MemoryLevel;
 use super::origin::{Origin, ResponseTarget};
 use super::parcel::{Batch, Parcel};
 use super::trace::Traced;
@@ -200,6 +201,9 @@ impl Shard {
         if is_full {
             return self.reject_session_limit(target, text);
         }
+        if core.memory.level() == MemoryLevel::HeartbeatsOnly {
+            return self.reject_memory_limit(target, text);
+        }
         let session = Session::new(sid, identity, self.clone());
         let request = Request {
             id: message.id,
@@ -239,6 +243,13 @@ impl Shard {
         );
     }
 
+    /// Answers a message while memory is too short to handle it.
+    #[cold]
+    fn reject_memory_limit(self: &Rc<Self>, target: ResponseTarget, route: &str) {
+        self.core.counters().add(Counter::MemoryMessagesRefused, 1);
+        self.finish(target, route, &Outcome::error("memory is short"));
+    }
+
     /// Answers a message whose shard has too many in progress.
     #[cold]
     fn reject_shard_limit(self: &Rc<Self>, target: ResponseTarget, route: &str) {
@@ -258,7 +269,7 @@ impl Shard {
     fn call(self: &Rc<Self>, target: ResponseTarget, index: usize, request: &Request<'_>) {
         match self.app.call(index, request) {
             Ok(Answer::Now(ref outcome)) => self.finish(target, request.route, outcome),
-            Ok(Answer::Later(future)) => self.call_later(target, index, request.route, future),
+            Ok(Answer::Later(future)) => self.call_later(target, index, request, future),
             Err(_) => self.panicked(target, request.route),
         }
     }
@@ -268,12 +279,12 @@ impl Shard {
         self: &Rc<Self>,
         target: ResponseTarget,
         index: usize,
-        route: &str,
+        request: &Request<'_>,
         future: LocalFuture<Outcome<'static>>,
     ) {
         // The router knows the route of each handler, but the fallback serves any route.
         let is_fallback = self.app.router().fallback_index() == Some(index);
-        let route: Option<Rc<str>> = is_fallback.then(|| route.into());
+        let route: Option<Rc<str>> = is_fallback.then(|| request.route.into());
         let (shard, other) = (self.clone(), route.clone());
         let work = async move {
             let outcome = future.await;
@@ -281,7 +292,8 @@ impl Shard {
             let route = route.unwrap_or_else(|| shard.app.router().route_of(index));
             shard.finish(target, route, &outcome);
         };
-        self.spawn(target, Work::Handler(index), work, move |shard| {
+        let bytes = request.body.len();
+        self.spawn(target, bytes, Work::Handler(index), work, move |shard| {
             let route = route.as_deref();
             let route = route.unwrap_or_else(|| shard.app.router().route_of(index));
             shard.panicked(target, route);
@@ -313,18 +325,19 @@ impl Shard {
             Target::Local(index) => Work::Filtered(index),
             _ => Work::Filters,
         };
-        self.spawn(target, kind, work, move |shard| {
+        self.spawn(target, request.body.len(), kind, work, move |shard| {
             shard.report_panic(target.sid, &incoming.route);
             incoming.answer(Outcome::error(PANICKED));
         });
     }
 
     /// Runs the rest of a message beside others. There was room for it when it came, so it is not
-    /// refused any more: its handler may have begun. A panic costs this message only:
-    /// `lost` then answers it.
+    /// refused any more: its handler may have begun. `bytes` is the size of its body, which it may hold. A panic costs
+    /// this message only: `lost` then answers it.
     fn spawn(
         self: &Rc<Self>,
         target: ResponseTarget,
+        bytes: usize,
         kind: Work,
         work: impl Future<Output = ()> + 'static,
         lost: impl FnOnce(&Rc<Self>) + 'static,
@@ -332,6 +345,7 @@ impl Shard {
         self.clients.add_in_flight(target.sid);
         self.core.counters().add(Counter::MessagesInFlight, 1);
         self.app.begin_work(&self.core);
+        self.core.memory.begin_body(bytes);
         let shard = self.clone();
         let begun = self.core.looked.get();
         task::spawn(async move {
@@ -342,6 +356,7 @@ impl Shard {
             let time = core.looked.get().saturating_duration_since(begun);
             core.counters().record_time(Measure::Handler, time);
             shard.app.end_work(&shard.core);
+            core.memory.end_body(bytes);
             shard.core.counters().sub(Counter::MessagesInFlight, 1);
             shard.clients.end_in_flight(target.sid);
         })

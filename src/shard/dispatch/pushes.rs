@@ -8,6 +8,7 @@ use super::Shard;
 use crate::error::{Fault, Panic};
 use crate::handler::{BroadcastOptions, Failure, Sending, Session};
 use crate::ids::Sid;
+use crate::limits::SHARED_BODY_BYTES_MIN;
 use crate::metrics::Counter;
 use crate::peer::pomelo::sysrpc;
 use crate::push::select::{Outgoing, Via};
@@ -20,7 +21,10 @@ impl Shard {
     fn outgoing(self: &Rc<Self>, sending: &Sending<'_>) -> Result<Outgoing, Failure> {
         let package = self.clients.encode_push(&self.core, sending)?;
         Ok(Outgoing {
-            bytes: package.into(),
+            bytes: match package.len() >= SHARED_BODY_BYTES_MIN {
+                true => self.core.memory.share(package),
+                false => package.into(),
+            },
             via: self.select_scheduler(sending)?,
         })
     }

@@ -114,6 +114,11 @@ impl Receiver for PeerReceiver<'_> {
         self.socket.quick_ack();
     }
 
+    fn waits(&self, bytes: usize) {
+        let Shard { core, peers, .. } = &**self.shard;
+        peers.frame_waits(core, self.writer, bytes);
+    }
+
     fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {
         let (core, peers) = (&self.shard.core, &self.shard.peers);
         let received = acceptor::receive(input).map_err(|fault| {

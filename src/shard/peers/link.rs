@@ -271,6 +271,11 @@ impl Receiver for LinkReceiver<'_> {
         self.shard.receive_waiting_batches();
     }
 
+    fn waits(&self, bytes: usize) {
+        let Shard { core, peers, .. } = &**self.shard;
+        peers.frame_waits(core, &self.link.writer, bytes);
+    }
+
     fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {
         let Self { shard, link, .. } = self;
         let (core, peers) = (&shard.core, &shard.peers);

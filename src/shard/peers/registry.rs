@@ -243,6 +243,11 @@ struct MasterReceiver<'a> {
 }
 
 impl Receiver for MasterReceiver<'_> {
+    fn waits(&self, bytes: usize) {
+        let Shard { core, peers, .. } = &**self.shard;
+        peers.frame_waits(core, &self.registry.writer, bytes);
+    }
+
     fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {
         let Self {
             shard, registry, ..

@@ -27,6 +27,8 @@ pub(in crate::shard) struct PeerWriter {
     overflowed: Cell<bool>,
     /// Calls from this peer that remotes are still executing.
     in_progress: Cell<usize>,
+    /// Memory of the frame from this peer that is not complete.
+    partial: Cell<usize>,
 }
 
 impl std::fmt::Debug for PeerWriter {
@@ -83,8 +85,15 @@ impl Peers {
         self.mark(core, writer);
     }
 
+    /// Notes the memory of a frame that is not complete.
+    pub(super) fn frame_waits(&self, core: &Core, writer: &PeerWriter, bytes: usize) {
+        core.memory
+            .input_changed(writer.partial.replace(bytes), bytes);
+    }
+
     /// Ends a writer's socket and drops its bytes.
     pub(super) fn close(&self, core: &Core, writer: &PeerWriter) {
+        self.frame_waits(core, writer, 0);
         if let Some(socket) = writer.socket.take() {
             socket.shutdown();
         }

@@ -5,6 +5,7 @@ mod connection;
 mod flood;
 mod health;
 mod hostile;
+mod memory;
 mod npm;
 mod random;
 mod reference;

@@ -1,5 +1,7 @@
 //! The log says why a client's connection was closed, in the words of the counters.
 
+use std::net::TcpStream;
+
 use tangelo::CloseReason;
 
 use crate::harness::client::Client;
@@ -62,7 +64,7 @@ const ELSEWHERE: [&str; 10] = [
     "proxy_timeout",
 ];
 
-const PROVOCATIONS: [Provocation; 21] = [
+const PROVOCATIONS: [Provocation; 22] = [
     Provocation {
         reason: "left",
         settings: &[],
@@ -195,6 +197,21 @@ const PROVOCATIONS: [Provocation; 21] = [
             let mut second = Client::tcp(gateway.address());
             second.send_package(1, b"{}");
             assert_eq!(second.next_package(), None);
+        },
+    },
+    Provocation {
+        reason: "memory",
+        settings: &["limits.memory=16MiB", "client.handshake_bytes_max=4MiB"],
+        provoke: |gateway| {
+            let half = [&b"\x01\x40\x00\x00"[..], &vec![b'x'; 3 << 20]].concat();
+            let half_sent = || {
+                let stream = frames::connect(gateway.address());
+                frames::write_anyway(&stream, &half);
+                stream
+            };
+            let strangers: Vec<TcpStream> = (0..5).map(|_| half_sent()).collect();
+            gateway.wait_counter("closed_memory", 1);
+            drop(strangers);
         },
     },
     Provocation {
