@@ -182,6 +182,20 @@ close_reasons! {
     ProxyHeader = "closed_proxy_header", Client;
     /// No header of the PROXY protocol within its time.
     ProxyTimeout = "closed_proxy_timeout", Client;
+    /// No byte within `client.first_byte_timeout`.
+    FirstByteTimeout = "closed_first_byte_timeout", Client;
+    /// No whole HTTP head within `client.upgrade_timeout`.
+    UpgradeTimeout = "closed_upgrade_timeout", Client;
+    /// No whole handshake within `client.handshake_timeout`.
+    HandshakeTimeout = "closed_handshake_timeout", Client;
+    /// No acknowledgement of the handshake within `client.ack_timeout`.
+    AckTimeout = "closed_ack_timeout", Client;
+    /// A package or WebSocket message that was not whole within `client.package_timeout`.
+    PackageTimeout = "closed_package_timeout", Client;
+    /// A socket that took no byte within `client.write_timeout`.
+    WriteTimeout = "closed_write_timeout", Client;
+    /// No uid within `client.bind_timeout`.
+    BindTimeout = "closed_bind_timeout", Client;
     /// A refused handshake.
     Handshake = "closed_handshake", Client;
     /// No heartbeat for the configured time.
@@ -236,6 +250,7 @@ impl CloseReason {
             | Self::HttpTooLong
             | Self::HttpBadUpgrade
             | Self::ProxyHeader
+            | Self::WriteTimeout
             | Self::OutboxFull => true,
             Self::Left
             | Self::Probe
@@ -244,6 +259,12 @@ impl CloseReason {
             | Self::HttpNoUpgrade
             | Self::Health
             | Self::ProxyTimeout
+            | Self::FirstByteTimeout
+            | Self::UpgradeTimeout
+            | Self::HandshakeTimeout
+            | Self::AckTimeout
+            | Self::PackageTimeout
+            | Self::BindTimeout
             | Self::Handshake
             | Self::HeartbeatTimeout
             | Self::IdleTimeout
@@ -261,7 +282,10 @@ impl CloseReason {
 
     /// Returns whether the client takes no more bytes, or they are too many, so that waiting ones are dropped.
     pub fn drops_output(self) -> bool {
-        matches!(self, Self::OutboxFull | Self::Socket | Self::Memory)
+        matches!(
+            self,
+            Self::OutboxFull | Self::WriteTimeout | Self::Socket | Self::Memory
+        )
     }
 }
 

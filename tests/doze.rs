@@ -137,6 +137,7 @@ fn start(
         ..Config::default()
     };
     config.client.timeout = Some(IDLE);
+    config.client.idle_websocket = false;
     let gateway = Gateway::new(config).handlers(move |_| router());
     gateway.start().unwrap()
 }

@@ -1,72 +1,158 @@
-//! Deadlines of silent connections, and the timer wheel that checks them.
+//! Deadlines of clients, and the timer wheel that checks them.
 //!
 //! A shard has one wheel instead of a timer per session. A heartbeat only moves the deadline of its
 //! session; the wheel notices this when it checks the session.
 
 use std::time::{Duration, Instant};
 
+use super::ClientState;
+use super::transport::Transport;
 use crate::config;
 use crate::error::CloseReason;
 use crate::ids::Sid;
+use crate::limits::PROXY_HEADER_TIMEOUT;
 use crate::time::ShardTime;
 
 /// Idle time of raw TCP when `client.timeout` is not set, as in the reference.
 const IDLE_DEFAULT: Duration = Duration::from_secs(90);
 /// Time that a connection waits for the client to close after its last bytes are written.
 pub const LINGER: Duration = Duration::from_secs(2);
+/// Bytes of a package or message that get a second more than `client.package_timeout`.
+const BYTES_PER_SECOND: usize = 16 << 10;
+/// Waiting bytes of a working client for which `client.write_timeout` does not count.
+const WAITING_BYTES_MIN: usize = 64 << 10;
 
-/// The two limits on the silence of a client.
+/// A time, and the reason to close a client that needs longer.
+pub type Limit = (Duration, CloseReason);
+
+/// The times that a client has. `None`: no limit.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
     /// Time without a heartbeat; `None` if heartbeats are off.
     pub heartbeat: Option<Duration>,
     /// Time without a byte on raw TCP.
     pub idle: Duration,
+    /// Time without a byte on a WebSocket.
+    pub idle_websocket: Option<Duration>,
+    /// Time from the accept to the first byte.
+    pub first_byte: Option<Duration>,
+    /// Time from the first byte to the end of an HTTP head.
+    pub upgrade: Option<Duration>,
+    /// Time from there to the whole handshake.
+    pub handshake: Option<Duration>,
+    /// Time from the reply to the acknowledgement.
+    pub ack: Option<Duration>,
+    /// Time from there to the bind of a uid.
+    pub bind: Option<Duration>,
+    /// Time for the bytes of a package or message, before what its length adds.
+    pub package: Option<Duration>,
+    /// Time in which the socket takes no byte.
+    pub write: Option<Duration>,
 }
 
 impl Timeouts {
-    /// Reads the limits from the client options. One option sets both, as in the reference.
+    /// Reads the limits from the client options. One option sets heartbeat and idle time, as in the reference.
     pub fn new(client: &config::Client) -> Self {
         Self {
             heartbeat: client
                 .heartbeat
                 .map(|interval| client.timeout.unwrap_or(2 * interval)),
             idle: client.timeout.unwrap_or(IDLE_DEFAULT),
+            // Heartbeats find a silent WebSocket by themselves.
+            idle_websocket: client
+                .timeout
+                .filter(|_| client.idle_websocket && client.heartbeat.is_none()),
+            first_byte: client.first_byte_timeout,
+            upgrade: client.upgrade_timeout,
+            handshake: client.handshake_timeout,
+            ack: client.ack_timeout,
+            bind: client.bind_timeout,
+            package: client.package_timeout,
+            write: client.write_timeout,
         }
     }
+
+    /// Returns the limit on the next step of a client. A proxy has a time of its own for its header, and the head of
+    /// an HTTP request is limited as a [`Timeouts::unit`].
+    pub fn step(&self, transport: Transport, state: ClientState) -> Option<Limit> {
+        let (limit, reason) = match (state, transport) {
+            (ClientState::Closed, _) => (Some(LINGER), CloseReason::Left),
+            (ClientState::Working, _) => (self.bind, CloseReason::BindTimeout),
+            (ClientState::WaitAck, _) => (self.ack, CloseReason::AckTimeout),
+            (_, Transport::Proxied) => (Some(PROXY_HEADER_TIMEOUT), CloseReason::ProxyTimeout),
+            (_, Transport::Undecided) => (self.first_byte, CloseReason::FirstByteTimeout),
+            (_, Transport::Http) => return None,
+            _ => (self.handshake, CloseReason::HandshakeTimeout),
+        };
+        Some((limit?, reason))
+    }
+
+    /// Returns the limit on the silence of a client. It begins behind the header of a proxy.
+    pub fn idle(&self, transport: Transport) -> Option<Limit> {
+        let limit = match transport {
+            Transport::Proxied => return None,
+            Transport::WebSocket => self.idle_websocket?,
+            _ => self.idle,
+        };
+        Some((limit, CloseReason::IdleTimeout))
+    }
+
+    /// Returns the limit on the time between two heartbeats.
+    pub fn heartbeat(&self) -> Option<Limit> {
+        Some((self.heartbeat?, CloseReason::HeartbeatTimeout))
+    }
+
+    /// Returns the limit on the time for an HTTP head, or for a package or message that announces `bytes` bytes.
+    pub fn unit(&self, transport: Transport, bytes: usize) -> Option<Limit> {
+        match transport {
+            Transport::Http => Some((self.upgrade?, CloseReason::UpgradeTimeout)),
+            Transport::Raw | Transport::WebSocket => {
+                let more = Duration::from_secs((bytes / BYTES_PER_SECOND) as u64);
+                Some((self.package? + more, CloseReason::PackageTimeout))
+            }
+            Transport::Proxied | Transport::Undecided => None,
+        }
+    }
+
+    /// Returns the limit on the time in which the socket of a client takes none of `bytes` waiting bytes.
+    pub fn write(&self, state: ClientState, bytes: usize) -> Option<Limit> {
+        let may_wait = state == ClientState::Working && bytes <= WAITING_BYTES_MIN;
+        Some((self.write.filter(|_| !may_wait)?, CloseReason::WriteTimeout))
+    }
 }
 
-/// The deadlines of one connection.
+/// The deadlines that each connection has.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Deadlines {
+    /// That of the next step; transport and state say which one ([`Timeouts::step`]). `None` while the gateway owes
+    /// the next step.
+    pub step: Option<Instant>,
     /// Set by the ack and by each heartbeat.
     pub heartbeat: Option<Instant>,
-    /// Set by any byte of raw TCP; `None` after a WebSocket upgrade.
+    /// Set by any byte.
     pub idle: Option<Instant>,
-    /// Set when the connection is closing.
-    pub linger: Option<Instant>,
 }
 
-impl Deadlines {
-    /// Returns the earliest of the deadlines, and the reason to close that it stands for.
-    pub fn due(&self, timeouts: &Timeouts, time: ShardTime) -> Option<(Instant, CloseReason)> {
-        debug_assert!(
-            self.heartbeat.is_none() || timeouts.heartbeat.is_some(),
-            "heartbeats are off, and one has a deadline"
-        );
-        debug_assert!(
-            self.linger.is_none() || (self.heartbeat, self.idle) == (None, None),
-            "a closing connection waits for the client to close alone"
-        );
-        let heartbeat = timeouts.heartbeat.unwrap_or_default();
-        let limits = [
-            (self.linger, LINGER, CloseReason::Left),
-            (self.heartbeat, heartbeat, CloseReason::HeartbeatTimeout),
-            (self.idle, timeouts.idle, CloseReason::IdleTimeout),
-        ];
-        let due = |(deadline, grace, reason)| Some((time.due(deadline?, grace), reason));
-        limits.into_iter().filter_map(due).min_by_key(|(at, _)| *at)
-    }
+/// A package, message or HTTP head of which bytes are missing.
+#[derive(Debug, Clone, Copy)]
+pub struct Unit {
+    /// Time of its first byte.
+    pub since: Instant,
+    /// Length that it announces, as far as it is known.
+    pub bytes: usize,
+}
+
+/// Returns the earliest deadline, put off by its time after a pause, and the reason to close that it stands for.
+pub fn earliest(
+    deadlines: impl IntoIterator<Item = (Option<Instant>, Option<Limit>)>,
+    time: ShardTime,
+) -> Option<(Instant, CloseReason)> {
+    let due = |(deadline, limit): (Option<Instant>, Option<Limit>)| {
+        let (grace, reason) = limit?;
+        Some((time.due(deadline?, grace), reason))
+    };
+    let due = deadlines.into_iter().filter_map(due);
+    due.min_by_key(|(at, _)| *at)
 }
 
 /// Time between two slots.

@@ -367,6 +367,35 @@ impl ClientMachine {
         Ok(Some((bytes, Some(event))))
     }
 
+    /// Returns whether bytes are missing behind `rest`, the last bytes that the machine did not take.
+    #[inline]
+    pub fn is_waiting(&self, rest: &[u8]) -> bool {
+        !rest.is_empty() || self.fragments.is_some()
+    }
+
+    /// Returns the length of the package or message whose last bytes are missing, as far as it is known.
+    pub fn announced_bytes(&self, rest: &[u8]) -> usize {
+        let announced = match self.transport {
+            Transport::Raw => package::head(rest, usize::MAX)
+                .ok()
+                .flatten()
+                .map(|(_, body_bytes)| body_bytes),
+            Transport::WebSocket => websocket::payload_bytes(rest),
+            _ => None,
+        };
+        let fragments = self.fragments.as_ref();
+        announced.unwrap_or_default() + fragments.map_or(0, |message| message.bytes())
+    }
+
+    /// Returns whether a package or message has begun since the last call: after `units` whole ones, or after its
+    /// first fragment.
+    pub fn has_begun(&mut self, units: usize) -> bool {
+        match &mut self.fragments {
+            Some(message) => message.is_new(),
+            None => units > 0,
+        }
+    }
+
     /// Returns the event of a message assembled from fragments.
     pub fn assembled<'a>(
         &mut self,

@@ -179,6 +179,7 @@ pub fn frame<'a>(
             *fragments = Some(Box::new(Fragments {
                 opcode,
                 bytes: payload.to_vec(),
+                is_new: true,
             }));
             TransportEvent::Nothing
         }
@@ -208,6 +209,20 @@ pub fn frame<'a>(
 pub struct Fragments {
     opcode: Opcode,
     bytes: Vec<u8>,
+    /// Nobody has asked whether it is new.
+    is_new: bool,
+}
+
+impl Fragments {
+    /// Returns the number of bytes that are there.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Returns true the first time.
+    pub fn is_new(&mut self) -> bool {
+        std::mem::take(&mut self.is_new)
+    }
 }
 
 impl Fragments {

@@ -89,7 +89,6 @@ impl<T, K: Kind<T>> Kind<Option<T>> for K {
 }
 
 /// A limit that `off` lifts.
-#[expect(dead_code, reason = "the first limit of this kind comes next")]
 pub(super) struct OrOff<K>(pub(super) K);
 
 impl<K: fmt::Display> fmt::Display for OrOff<K> {
@@ -640,6 +639,8 @@ impl<T: Word> Kind<T> for OneOf<T> {
 }
 
 pub(super) const PORTS: RangeInclusive<usize> = 1..=u16::MAX as usize;
+/// Times for one step of a client.
+pub(super) const STEP_TIMES: RangeInclusive<Duration> = Duration::from_millis(100)..=HOUR;
 pub(super) const FLUSH_INTERVALS: RangeInclusive<Duration> = MILLISECOND..=Duration::from_secs(10);
 /// A larger share than this of one server type is as good as all of it.
 pub(crate) const WEIGHT_MAX: usize = 1_000_000;

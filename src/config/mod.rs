@@ -192,6 +192,31 @@ knobs! {
         /// sent no bytes. Without it: twice the heartbeat, and 90 s. A value not longer than the heartbeat
         /// closes every client.
         timeout: Option<Duration> = None, TimeRange(100 * MILLISECOND..=24 * HOUR), Pomelo "timeout";
+        /// Applies `client.timeout` to WebSocket clients too where there are no heartbeats: one that sends no bytes for
+        /// that long is closed, as over raw TCP. The reference has no such limit. With neither `client.timeout` nor
+        /// `client.heartbeat` a silent WebSocket stays open.
+        idle_websocket: bool = true => false, Switch;
+        /// Time from the accept to the first byte. A player's device sends its first bytes at once; ten seconds leave
+        /// room for lost packets on a mobile network. The reference waits as `timeout` says.
+        first_byte_timeout: Option<Duration> = Some(Duration::from_secs(10)) => None, OrOff(TimeRange(STEP_TIMES));
+        /// Time from the first byte to the end of the HTTP head of a WebSocket upgrade, which fits into one packet or
+        /// two. Bytes do not prolong it.
+        upgrade_timeout: Option<Duration> = Some(Duration::from_secs(10)) => None, OrOff(TimeRange(STEP_TIMES));
+        /// Time from the first byte, or from the upgrade, to the whole handshake. A client sends it at once. Neither
+        /// bytes nor pings prolong it. The time stops while a handler or the delegate decides about the handshake.
+        handshake_timeout: Option<Duration> = Some(Duration::from_secs(10)) => None, OrOff(TimeRange(STEP_TIMES));
+        /// Time from the last byte of the handshake's reply, which the kernel took, to the acknowledgement. A large
+        /// dictionary may still be on its way to a slow client, therefore more than for the steps before.
+        ack_timeout: Option<Duration> = Some(Duration::from_secs(30)) => None, OrOff(TimeRange(STEP_TIMES));
+        /// Time from the first to the last byte of a package or WebSocket message, and a second more for each 16 KiB
+        /// that it announces: a client with 128 kbit/s keeps it. Bytes do not prolong it.
+        package_timeout: Option<Duration> = Some(Duration::from_secs(30)) => None, OrOff(TimeRange(STEP_TIMES));
+        /// Time in which the socket of a client takes no byte while more than 64 KiB wait for it, or anything before
+        /// it is working. A device that sleeps for a moment keeps it, and few bytes may wait for longer.
+        write_timeout: Option<Duration> = Some(Duration::from_secs(30)) => None, OrOff(TimeRange(STEP_TIMES));
+        /// Time from the acknowledgement to the bind of a uid. It is off because some games let guests play without a
+        /// uid. Set it where each player logs in.
+        bind_timeout: Option<Duration> = None, OrOff(TimeRange(STEP_TIMES));
         /// Sends route codes and accepts them.
         use_dict: bool = false, Switch, Pomelo "useDict";
         /// Bodies travel as protobuf where their route has a proto.

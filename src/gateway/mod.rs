@@ -118,6 +118,13 @@ impl Gateway {
         executor::probe()?;
         let listeners = listen::bind(&config, shards)?;
         let mut rpc_listener = config.rpc.listen.map(listen::bind_rpc).transpose()?;
+        let client = &config.client;
+        if client.heartbeat.is_none() && (client.timeout.is_none() || !client.idle_websocket) {
+            tracing::info!(
+                "a silent WebSocket client stays connected, as in the reference: neither client.heartbeat nor \
+                 client.timeout ends it"
+            );
+        }
         let sockets_max = host::sockets_max(&config);
         let wanted = config.client.max_connections;
         let clients_max = wanted.unwrap_or(sockets_max).min(sockets_max);

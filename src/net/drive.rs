@@ -14,6 +14,9 @@ pub(crate) trait Receiver {
     /// Prepares for the units of one read.
     fn readable(&self) {}
 
+    /// Ends one read: `units` whole units are done, and `rest` is the start of one whose last bytes are missing.
+    fn finished(&self, _units: usize, _rest: &[u8]) {}
+
     /// Acts on the unit at the front of `input`, which is not empty, and returns the size of the unit. `Ok(None)`:
     /// the unit is not complete; its bytes come again with more bytes after them. An error ends the loop.
     fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End>;
@@ -51,13 +54,15 @@ const TAIL_LENT_MAX: usize = READ_BUFFER_BYTES / 2;
 #[inline]
 fn receive_units(receiver: &impl Receiver, input: &mut [u8]) -> Result<usize, End> {
     receiver.readable();
-    let mut at = 0;
+    let (mut at, mut units) = (0, 0);
     while at < input.len() {
         match receiver.receive(&mut input[at..])? {
             Some(bytes) => at += bytes,
             None => break,
         }
+        units += 1;
     }
+    receiver.finished(units, &input[at..]);
     Ok(at)
 }
 

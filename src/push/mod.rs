@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::time::Instant;
 
 use bytes::{Buf as _, Bytes};
 
@@ -69,6 +70,8 @@ struct Queue {
     collected_capacity: usize,
     /// Memory of this queue, as the pool has counted it.
     held: usize,
+    /// The last time when a socket that is full took bytes.
+    progress: Option<Instant>,
 }
 
 const _: () = assert!(PUSH_SCHEDULERS_MAX <= u8::BITS as usize);
@@ -152,6 +155,7 @@ impl QueuePool {
         debug_assert!(queue.shared.is_empty(), "bodies would stay in the pool");
         queue.wire.clear();
         queue.at = 0;
+        queue.progress = None;
         if !queue.collected.is_empty() {
             queue.drop_collected();
         }
@@ -179,6 +183,19 @@ impl Outbox {
         self.queue
             .as_ref()
             .map_or(0, |queue| queue.wire_bytes() + queue.collected_bytes)
+    }
+
+    /// Notes that a socket that is full took bytes at `now`.
+    pub fn note_progress(&mut self, now: Instant) {
+        if let Some(queue) = &mut self.queue {
+            queue.progress = Some(now);
+        }
+    }
+
+    /// Returns when a socket that is full last took bytes.
+    pub fn progress(&self) -> Option<Instant> {
+        let queue = self.queue.as_ref().filter(|_| self.blocked)?;
+        queue.progress
     }
 
     /// Returns true if there are wire bytes to write.

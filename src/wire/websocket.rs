@@ -11,7 +11,7 @@ mod upgrade;
 
 pub use frame::{
     Frame, HEADER_BYTES_MAX, Header, Opcode, WebSocketError, close_code, decode, decode_unmasked,
-    header, write_close,
+    header, payload_bytes, write_close,
 };
 pub use upgrade::{
     HttpError, Upgrade, UpgradeRequest, http_header, is_token_byte, parse_request, write_response,

@@ -24,6 +24,7 @@ mod a_pause;
 mod addresses;
 mod bounds;
 mod clients;
+mod deadlines;
 mod drain;
 mod failures;
 mod life;

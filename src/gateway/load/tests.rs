@@ -209,7 +209,8 @@ fn exact_lifts_the_guards_that_no_key_sets() {
 fn an_unknown_key_names_file_line_and_key() {
     refused_file(
         "id = 'a'\n\n[client]\nuse_dict = true\nheartbeet = '3s'\n",
-        ":5: client.heartbeet: unknown key; known keys here: heartbeat, timeout, use_dict, \
+        ":5: client.heartbeet: unknown key; known keys here: heartbeat, timeout, idle_websocket, first_byte_timeout, \
+         upgrade_timeout, handshake_timeout, ack_timeout, package_timeout, write_timeout, bind_timeout, use_dict, \
          use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
          forward, trusted_proxies, proxy_protocol, real_ip_header, real_port_header, health_path, package_bytes_max, handshake_bytes_max, outbox_bytes_max, calls_in_flight_max",
     );
@@ -266,7 +267,8 @@ fn a_wrong_value_names_file_line_key_and_the_expected_values() {
     );
     refused_file(
         "\nclient = 3\n",
-        ":2: client = 3: expected a section [client] with keys heartbeat, timeout, use_dict, \
+        ":2: client = 3: expected a section [client] with keys heartbeat, timeout, idle_websocket, first_byte_timeout, \
+         upgrade_timeout, handshake_timeout, ack_timeout, package_timeout, write_timeout, bind_timeout, use_dict, \
          use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, max_connections, accept, blacklist, blacklist_file, blacklist_console, \
          forward, trusted_proxies, proxy_protocol, real_ip_header, real_port_header, health_path, package_bytes_max, handshake_bytes_max, outbox_bytes_max, calls_in_flight_max",
     );

@@ -89,7 +89,7 @@ impl Clients {
             return self.refuse(core, address);
         };
         core.counters().add(Counter::Connections, 1);
-        self.start_idle_timer(core, sid);
+        self.begin(core, sid);
         Some((sid, socket))
     }
 
@@ -126,8 +126,9 @@ struct ClientReceiver<'a> {
 }
 
 impl Receiver for ClientReceiver<'_> {
-    fn readable(&self) {
-        self.shard.clients.readable(&self.shard.core, self.sid);
+    fn finished(&self, units: usize, rest: &[u8]) {
+        let Self { shard, sid } = self;
+        shard.clients.read(&shard.core, *sid, units, rest);
     }
 
     fn waits(&self, bytes: usize) {

@@ -7,13 +7,13 @@ use std::time::Instant;
 use super::Clients;
 use super::route::SessionRoute;
 use crate::client::crypto::PublicKey;
-use crate::client::heartbeat::{Deadlines, LINGER, Timeouts};
+use crate::client::heartbeat::{Deadlines, Timeouts, Unit, earliest};
 use crate::client::transport::Transport;
 use crate::client::{ClientAddr, ClientEvent, ClientMachine, ClientState, Connected};
 use crate::error::{CloseReason, Fault};
 use crate::handler::Failure;
 use crate::ids::Sid;
-use crate::limits::{MEMORY_CLOSE_BYTES_MIN, MEMORY_CLOSES_MAX, PROXY_HEADER_TIMEOUT};
+use crate::limits::{MEMORY_CLOSE_BYTES_MIN, MEMORY_CLOSES_MAX};
 use crate::metrics::Counter;
 use crate::net::socket::Socket;
 use crate::peer::delegate::DelegateMark;
@@ -64,6 +64,9 @@ struct ConnectionExtras {
     handshake: Option<Rc<serde_json::Value>>,
     /// Routes that the delegate has chosen, by the number of the server type.
     routes: Vec<(usize, SessionRoute)>,
+    /// The package, message or HTTP head whose last bytes are missing. A client whose packages always come whole
+    /// never has one.
+    unit: Option<Unit>,
 }
 
 /// A connection that has just been closed.
@@ -109,10 +112,13 @@ impl Connection {
 
     fn check_invariants(&self) {
         let is_closed = self.state() == ClientState::Closed;
-        debug_assert_eq!(
-            self.deadlines.linger.is_some(),
-            is_closed,
-            "a client has some time to close, and no other one has"
+        debug_assert!(
+            !is_closed || self.deadlines.step.is_some(),
+            "a closed connection waits for ever"
+        );
+        debug_assert!(
+            !is_closed || (self.deadlines.heartbeat, self.deadlines.idle) == (None, None),
+            "a closing connection waits for the client to close alone"
         );
         debug_assert!(
             !is_closed || !self.counted,
@@ -123,34 +129,74 @@ impl Connection {
             "a client of raw TCP gets WebSocket frames"
         );
         debug_assert!(
-            self.outbox.framing == Framing::Raw || self.deadlines.idle.is_none(),
-            "a WebSocket has no idle timeout"
-        );
-        debug_assert!(
             !self.is_bound() || self.state() != ClientState::Inited,
             "a session is bound before its handshake"
         );
     }
 
-    /// Returns the limits on its silence. A proxy has its own time for its header.
-    fn timeouts(&self, of_clients: &Timeouts) -> Timeouts {
-        match self.client.transport() {
-            Transport::Proxied => Timeouts {
-                idle: PROXY_HEADER_TIMEOUT,
-                ..*of_clients
-            },
-            _ => *of_clients,
+    /// Returns the earliest of its deadlines, and the reason to close that it stands for.
+    fn due(&self, timeouts: &Timeouts, time: ShardTime) -> Option<(Instant, CloseReason)> {
+        let (transport, state) = (self.client.transport(), self.state());
+        let Deadlines {
+            step,
+            heartbeat,
+            idle,
+        } = self.deadlines;
+        let first = [
+            (step, timeouts.step(transport, state)),
+            (heartbeat, timeouts.heartbeat()),
+            (idle, timeouts.idle(transport)),
+        ];
+        if state == ClientState::Closed {
+            return earliest(first, time);
+        }
+        let unit = self.extras.as_ref().and_then(|extras| extras.unit);
+        let bytes = unit.map_or(0, |unit| unit.bytes);
+        let unit = (unit.map(|unit| unit.since), timeouts.unit(transport, bytes));
+        let write = (
+            self.outbox.progress(),
+            timeouts.write(state, self.outbox.bytes()),
+        );
+        let ends = [unit, write].map(|(since, limit)| {
+            let end = since.zip(limit).map(|(since, (time, _))| since + time);
+            (end, limit)
+        });
+        earliest(first.into_iter().chain(ends), time)
+    }
+
+    /// Begins the time for the next step of the client.
+    fn begin_step(&mut self, timeouts: &Timeouts, now: Instant) {
+        let limit = timeouts.step(self.client.transport(), self.state());
+        self.deadlines.step = limit.map(|(time, _)| now + time);
+    }
+
+    /// Begins the time of a write again while few bytes wait. The wheel looks about once a second.
+    fn note_short_wait(&mut self, timeouts: &Timeouts, now: Instant) {
+        if timeouts.write(self.state(), self.outbox.bytes()).is_none() {
+            self.outbox.note_progress(now);
         }
     }
 
-    /// Returns the earliest of its deadlines, and the reason to close that it stands for.
-    fn due(&self, of_clients: &Timeouts, time: ShardTime) -> Option<(Instant, CloseReason)> {
-        let (at, reason) = self.deadlines.due(&self.timeouts(of_clients), time)?;
-        let reason = match (reason, self.client.transport()) {
-            (CloseReason::IdleTimeout, Transport::Proxied) => CloseReason::ProxyTimeout,
-            (reason, _) => reason,
-        };
-        Some((at, reason))
+    /// Begins the idle time again, if there is one.
+    #[inline]
+    fn restart_idle(&mut self, timeouts: &Timeouts, now: Instant) {
+        if self.deadlines.idle.is_some() {
+            let limit = timeouts.idle(self.client.transport());
+            self.deadlines.idle = limit.map(|(time, _)| now + time);
+        }
+    }
+
+    /// Begins the time of a package or message whose last bytes are missing, or learns its length.
+    #[cold]
+    fn wait_for_rest(&mut self, timeouts: &Timeouts, now: Instant, units: usize, rest: &[u8]) {
+        if timeouts.unit(self.client.transport(), 0).is_none() {
+            return;
+        }
+        let has_begun = self.client.has_begun(units);
+        let bytes = self.client.announced_bytes(rest);
+        let unit = &mut self.extras().unit;
+        let since = unit.filter(|_| !has_begun).map_or(now, |unit| unit.since);
+        *unit = Some(Unit { since, bytes });
     }
 
     fn extras(&mut self) -> &mut ConnectionExtras {
@@ -179,11 +225,26 @@ impl Clients {
 
     // ---- Time ----
 
-    /// Starts the idle timer of an accepted connection.
-    pub(super) fn start_idle_timer(&self, core: &Core, sid: Sid) {
+    /// Begins the times of a connection, whose client may send its first byte now.
+    pub(super) fn begin(&self, core: &Core, sid: Sid) {
+        let now = core.time.get().now;
         self.connection(sid, |connection| {
-            let idle = connection.timeouts(&self.timeouts).idle;
-            connection.deadlines.idle = Some(core.time.get().now + idle);
+            connection.begin_step(&self.timeouts, now);
+            let idle = self.timeouts.idle(connection.client.transport());
+            connection.deadlines.idle = idle.map(|(time, _)| now + time);
+            self.watch(core, sid, connection);
+        });
+    }
+
+    /// Stops the time of the next step: the gateway or its application owes it.
+    pub(in crate::shard) fn owe_step(&self, sid: Sid) {
+        self.connection(sid, |connection| connection.deadlines.step = None);
+    }
+
+    /// Begins the time of a client that has acknowledged its handshake.
+    pub(in crate::shard) fn acked(&self, core: &Core, sid: Sid) {
+        self.connection(sid, |connection| {
+            connection.begin_step(&self.timeouts, core.time.get().now);
             self.watch(core, sid, connection);
         });
     }
@@ -224,6 +285,7 @@ impl Clients {
         let expired = self.connection(sid, |connection| {
             debug_assert!(connection.in_wheel, "the wheel has given it back");
             connection.in_wheel = false;
+            connection.note_short_wait(&self.timeouts, time.now);
             let due = connection.due(&self.timeouts, time);
             let expired = due.filter(|(at, _)| *at <= time.now);
             if expired.is_none() {
@@ -257,14 +319,16 @@ impl Clients {
 
     // ---- Bytes in ----
 
-    /// Restarts the idle timer of a connection that has sent bytes.
-    pub(super) fn readable(&self, core: &Core, sid: Sid) {
-        hop!();
+    /// Ends a read of `units` packages or messages, behind which `rest` is the start of one more.
+    pub(super) fn read(&self, core: &Core, sid: Sid, units: usize, rest: &[u8]) {
         self.connection(sid, |connection| {
-            // The first byte of a header does not give a proxy more time for the last one.
-            let is_proxied = connection.client.transport() == Transport::Proxied;
-            if connection.deadlines.idle.is_some() && !is_proxied {
-                connection.deadlines.idle = Some(core.time.get().now + self.timeouts.idle);
+            let now = core.time.get().now;
+            connection.restart_idle(&self.timeouts, now);
+            if connection.client.is_waiting(rest) {
+                connection.wait_for_rest(&self.timeouts, now, units, rest);
+                self.watch(core, sid, connection);
+            } else if let Some(extras) = &mut connection.extras {
+                extras.unit = None;
             }
         });
     }
@@ -310,7 +374,7 @@ impl Clients {
                 connection.extras().real_address = address;
             }
         });
-        self.start_idle_timer(core, sid);
+        self.begin(core, sid);
     }
 
     /// Applies the first bytes of a connection, which decide its transport.
@@ -318,8 +382,10 @@ impl Clients {
         self.connection(sid, |connection| {
             if connection.client.transport() == Transport::WebSocket {
                 connection.outbox.framing = Framing::WebSocket;
-                connection.deadlines.idle = None;
+                let limit = self.timeouts.idle(Transport::WebSocket);
+                connection.deadlines.idle = limit.map(|(time, _)| core.time.get().now + time);
             }
+            connection.begin_step(&self.timeouts, core.time.get().now);
             if connected.real_address.is_some() {
                 connection.extras().real_address = connected.real_address;
             }
@@ -387,6 +453,9 @@ impl Clients {
                 return None;
             }
             let changed = change(Rc::make_mut(&mut connection.identity));
+            if connection.is_bound() {
+                connection.deadlines.step = None;
+            }
             Some(changed.map(|()| connection.identity.clone()))
         });
         match changed.flatten() {
@@ -482,6 +551,8 @@ impl Clients {
             let is_first = connection.state() == ClientState::Inited;
             if is_first {
                 connection.client.accept();
+                // It begins with the last byte of the reply that the kernel takes.
+                connection.deadlines.step = None;
                 if key.is_some() {
                     connection.extras().key = key;
                 }
@@ -583,10 +654,8 @@ impl Clients {
                 connection.client.package_waits(0);
             }
             core.memory.input_changed(held, connection.client.held());
-            connection.deadlines = Deadlines {
-                linger: Some(core.time.get().now + LINGER),
-                ..Deadlines::default()
-            };
+            connection.deadlines = Deadlines::default();
+            connection.begin_step(&self.timeouts, core.time.get().now);
             self.watch(core, sid, connection);
             let scheduler = &mut *core.scheduler.borrow_mut();
             if reason.drops_output() {
@@ -670,6 +739,7 @@ pub(in crate::shard) fn no_session(sid: &str) -> String {
 /// Acts on the unit at the front of a client's bytes; returns its size, or `None` when it is not complete. A client at
 /// fault is closed, and its bytes are dropped.
 pub(super) fn receive(shard: &Rc<Shard>, sid: Sid, input: &mut [u8]) -> Option<usize> {
+    hop!();
     let bytes = input.len();
     let received = {
         let mut connections = shard.clients.connections.borrow_mut();

@@ -81,6 +81,7 @@ impl Shard {
         if !app.has_room(core) || clients.begin_in_flight(core, sid) != Some(true) {
             return self.refuse(sid, handshake::FAILED, "too much is in progress");
         }
+        clients.owe_step(sid);
         app.begin_work(core);
         let shard = self.clone();
         task::spawn(async move {

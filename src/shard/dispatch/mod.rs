@@ -68,11 +68,11 @@ impl Shard {
         let (core, clients) = (&self.core, &self.clients);
         match event {
             ClientEvent::Message(message) => self.dispatch(sid, &message),
-            ClientEvent::Heartbeat | ClientEvent::Acked => {
-                if clients.has_heartbeats() && self.make_room_or_close(sid, package::HEAD_BYTES) {
-                    clients.heartbeat(core, sid);
-                }
+            ClientEvent::Acked => {
+                clients.acked(core, sid);
+                self.heartbeat(sid);
             }
+            ClientEvent::Heartbeat => self.heartbeat(sid),
             ClientEvent::Handshake(body) => self.shake_hands(sid, body),
             ClientEvent::Proxied(address) => self.proxied(sid, address),
             ClientEvent::Connected(connected) => self.connected(sid, *connected),
@@ -100,6 +100,14 @@ impl Shard {
             }
             ClientEvent::Ignored => core.counters().add(Counter::PackagesIgnored, 1),
             ClientEvent::Dropped => core.counters().add(Counter::MessagesUnrouted, 1),
+        }
+    }
+
+    /// Answers a heartbeat, or the ack, if heartbeats are on.
+    fn heartbeat(self: &Rc<Self>, sid: Sid) {
+        let (core, clients) = (&self.core, &self.clients);
+        if clients.has_heartbeats() && self.make_room_or_close(sid, package::HEAD_BYTES) {
+            clients.heartbeat(core, sid);
         }
     }
 

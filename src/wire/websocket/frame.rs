@@ -179,6 +179,12 @@ fn read<const HAS_MASK: bool>(
     }))
 }
 
+/// Returns the length of the payload that the start of a frame announces, as far as it is there.
+pub fn payload_bytes(input: &[u8]) -> Option<usize> {
+    let (_, bytes) = lengths(input)?;
+    usize::try_from(bytes).ok()
+}
+
 /// Length of the header and of the payload.
 fn lengths(input: &[u8]) -> Option<(usize, u64)> {
     let (&[_, second], rest) = input.split_first_chunk()?;

@@ -133,7 +133,12 @@ fn a_client_that_sends_heartbeats_stays() {
 
 #[test]
 fn a_raw_connection_that_is_silent_ends_and_a_websocket_does_not() {
-    let mut gateway = Gateway::start(&["--set", "client.timeout=2s"]);
+    let mut gateway = Gateway::start(&[
+        "--set",
+        "client.timeout=2s",
+        "--set",
+        "client.idle_websocket=false",
+    ]);
     let address = gateway.address();
     let mut websockets = [
         Client::websocket(address),

@@ -66,7 +66,7 @@ const KNOBS: &[Knobs] = &[
     knobs("c-maxc", &["max-connections=2"], &["client.max_connections=2"]),
     knobs("c-host", &[], &[]),
     knobs("c-tmo", &[], &[
-        "client.timeout=2s", "filter.local=[\"serial 300ms\",\"time\",\"timeout 200ms 2\"]",
+        "client.timeout=2s", "client.idle_websocket=false", "filter.local=[\"serial 300ms\",\"time\",\"timeout 200ms 2\"]",
     ]),
     knobs("c-filter", &[], &[]),
     knobs("c-err", &[], &[]),

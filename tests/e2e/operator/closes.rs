@@ -51,8 +51,11 @@ struct Provocation {
 }
 
 /// Reasons that need a server, an application or seconds, or have no line; the tests of their subject provoke them.
-const ELSEWHERE: [&str; 10] = [
+const ELSEWHERE: [&str; 15] = [
+    "ack_timeout",
+    "bind_timeout",
     "duplicate_login",
+    "first_byte_timeout",
     "heartbeat_timeout",
     "idle_timeout",
     "kicked",
@@ -60,11 +63,13 @@ const ELSEWHERE: [&str; 10] = [
     "kicked_by_server",
     "message_body",
     "outbox_full",
+    "package_timeout",
     "probe",
     "proxy_timeout",
+    "write_timeout",
 ];
 
-const PROVOCATIONS: [Provocation; 22] = [
+const PROVOCATIONS: [Provocation; 24] = [
     Provocation {
         reason: "left",
         settings: &[],
@@ -88,6 +93,16 @@ const PROVOCATIONS: [Provocation; 22] = [
             client.send_package(1, br#"{"sys":{"type":"x","version":"1"}}"#);
             while client.next_package().is_some() {}
         },
+    },
+    Provocation {
+        reason: "handshake_timeout",
+        settings: &["client.handshake_timeout=100ms"],
+        provoke: |gateway| assert_eq!(Client::websocket(gateway.address()).next_package(), None),
+    },
+    Provocation {
+        reason: "upgrade_timeout",
+        settings: &["client.upgrade_timeout=100ms"],
+        provoke: |gateway| ask(gateway, "GET / HTTP/1.1\r\n"),
     },
     Provocation {
         reason: "package_type",

@@ -138,6 +138,21 @@ impl Clients {
     }
 }
 
+impl Clients {
+    /// Takes the next step of a connection whose socket has taken all bytes.
+    #[inline]
+    fn wrote_all(&self, core: &Core, sid: Sid, connection: &mut Connection) {
+        match connection.state() {
+            ClientState::Closed => connection.socket.shutdown_write(),
+            ClientState::WaitAck if connection.deadlines.step.is_none() => {
+                connection.begin_step(&self.timeouts, core.time.get().now);
+                self.watch(core, sid, connection);
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Connection {
     #[inline]
     fn has_room(&self, core: &Core, bytes: usize) -> bool {
@@ -159,13 +174,13 @@ pub(in crate::shard) fn flush(shard: &Rc<Shard>, sid: Sid) {
             hop!();
             let flushed = core.flush(&mut connection.outbox, &connection.socket);
             // As pomelo: bytes in either direction are a sign of life.
-            if connection.deadlines.idle.is_some() {
-                connection.deadlines.idle = Some(core.time.get().now + clients.timeouts.idle);
-            }
+            connection.restart_idle(&clients.timeouts, core.time.get().now);
             match flushed {
                 Flush::Done => {}
                 Flush::Blocked => {
                     core.counters().add(Counter::FlushesBlocked, 1);
+                    connection.outbox.note_progress(core.time.get().now);
+                    clients.watch(core, sid, connection);
                     let socket = connection.socket.clone();
                     spawn_behind(flush_blocked(shard.clone(), socket, sid));
                     return false;
@@ -173,9 +188,7 @@ pub(in crate::shard) fn flush(shard: &Rc<Shard>, sid: Sid) {
                 Flush::Failed => return true,
             }
         }
-        if connection.state() == ClientState::Closed {
-            connection.socket.shutdown_write();
-        }
+        clients.wrote_all(core, sid, connection);
         false
     });
     if failed == Some(true) {
@@ -193,6 +206,9 @@ async fn flush_blocked(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
                 return Poll::Ready(None);
             };
             let flushed = shard.core.poll_flush(cx, &mut connection.outbox, &socket);
+            if flushed.is_ready() {
+                connection.outbox.note_progress(shard.core.time.get().now);
+            }
             flushed.map(Some)
         })
         .await;
@@ -206,8 +222,6 @@ async fn flush_blocked(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
     clients.connection(sid, |connection| {
         debug_assert!(connection.outbox.blocked, "two tasks write one outbox");
         connection.outbox.blocked = false;
-        if connection.state() == ClientState::Closed {
-            socket.shutdown_write();
-        }
+        clients.wrote_all(&shard.core, sid, connection);
     });
 }
