@@ -120,7 +120,8 @@ pub const MESH_BATCHES_MAX: usize = 1024;
 /// Parcels in one open mesh batch. Full: forwards and pushes into it are refused.
 pub const MESH_PARCELS_MAX: usize = 64 << 10;
 
-/// Bytes waiting for one peer; past it the link is treated as hung and dropped.
+/// Bytes waiting for one peer, unless `rpc.queue_bytes_max` is set; past it the link is treated as hung and dropped. Also
+/// the bytes of new work in one open mesh batch.
 pub const LINK_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Bytes of frames that wait until a shard hears of their servers, as for a link. Full: the link of the server
 /// counts as ended, and its calls fail.

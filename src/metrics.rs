@@ -186,6 +186,12 @@ counters! {
     PeersAccepted = "peers_accepted",
     /// Links refused because `rpc.allow` does not have the address of the peer.
     PeersRefused = "peers_refused",
+    /// Links from peers refused because `rpc.max_connections` were open.
+    PeersTooMany = "peers_too_many",
+    /// Links from peers closed because no packet came within `rpc.first_frame_timeout`.
+    PeersSilent = "peers_silent",
+    /// Links from peers closed because no byte came within `rpc.idle_timeout`.
+    PeersIdle = "peers_idle",
     /// Calls received from peers.
     PeerCalls = "peer_calls",
     /// Calls of peers that could not be decoded, or that call an unknown remote.

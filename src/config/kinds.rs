@@ -642,6 +642,8 @@ pub(super) const PORTS: RangeInclusive<usize> = 1..=u16::MAX as usize;
 /// Times for one step of a client.
 pub(super) const STEP_TIMES: RangeInclusive<Duration> = Duration::from_millis(100)..=HOUR;
 pub(super) const FLUSH_INTERVALS: RangeInclusive<Duration> = MILLISECOND..=Duration::from_secs(10);
+/// More servers than the configuration may name are never known.
+pub(super) const CALLS_CONNECTIONS_MAX: usize = 4 * limits::SERVERS_MAX;
 /// A larger share than this of one server type is as good as all of it.
 pub(crate) const WEIGHT_MAX: usize = 1_000_000;
 /// More than the sessions of all shards can never be open.

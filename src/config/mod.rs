@@ -391,6 +391,23 @@ knobs! {
         /// before the master has named it. tangelo reads nothing of such a caller. A refused address is one warning, with
         /// the line to add. At most 1024 entries.
         allow: Vec<String> = ["cluster", "127.0.0.0/8", "::1"].map(String::from).into() => vec!["any".into()], CallerList => live;
+        /// Connections of other servers at one time; a further one is closed. Their descriptors are reserved, so that
+        /// neither clients nor strangers take the place of a server. A quarter of them, at most 64, may be of callers that
+        /// `rpc.allow` does not know yet. Without it: two for each server of the configuration, because a new connection
+        /// may come before the end of the old one is noticed, and 256 for servers that join later, but at most a quarter
+        /// of the file limit. A cluster of more than 350 servers needs more.
+        max_connections: Option<usize> = None, Count(4..=CALLS_CONNECTIONS_MAX);
+        /// Bytes that wait for one server that takes none, on a link or on its own connection; one frame always fits. Above
+        /// it tangelo drops the connection, and the calls fail with code 500. A server that collects garbage for 2 s, at
+        /// 20,000 messages a second of 1 KiB, has 40 MB waiting.
+        queue_bytes_max: usize = limits::LINK_QUEUE_BYTES_MAX, Bytes(MIB..=GIB);
+        /// Time from the accept of a connection of another server to its first whole packet. A server sends it at once; a
+        /// program that only holds the connection does not.
+        first_frame_timeout: Option<Duration> = Some(Duration::from_secs(10)) => None, OrOff(TimeRange(100 * MILLISECOND..=HOUR));
+        /// Time in which another server sends no byte on its connection, after which tangelo closes it; never less than
+        /// six times `rpc.keepalive`. A server pings in its own `keepalive`, every 10 s by default, so it is gone. The
+        /// time stands still while tangelo executes a call of it.
+        idle_timeout: Option<Duration> = Some(Duration::from_secs(60)) => None, OrOff(TimeRange(100 * MILLISECOND..=24 * HOUR));
     }
 }
 

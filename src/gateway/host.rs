@@ -11,6 +11,7 @@ use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_getaffinity};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::limits::{ADMIN_CONNECTIONS_MAX, SESSIONS_PER_SHARD_MAX, SHARDS_MAX};
+use crate::shard;
 
 /// Memory that one executor locks, rounded up: 504 KiB on Linux 6.14 and newer, where the rings
 /// count, 192 KiB before. glommio asks for this much, whatever the kernel charges.
@@ -101,7 +102,7 @@ pub(super) fn sockets_max(config: &Config) -> usize {
 }
 
 fn sockets_within(limit: Option<u64>, config: &Config, shards: usize) -> usize {
-    let room = files_max(limit).saturating_sub(reserve(config, shards));
+    let room = files_max(limit).saturating_sub(reserve(limit, config, shards));
     room.min(shards * SESSIONS_PER_SHARD_MAX)
 }
 
@@ -160,16 +161,34 @@ fn cgroup_memory(groups: &str, mount: &Path) -> Option<u64> {
     limits.min()
 }
 
+/// Returns the number of connections that other servers may open. [`check`] raises the file limit, so it must run before.
+pub(super) fn callers_max(config: &Config) -> usize {
+    callers_within(getrlimit(Resource::Nofile).current, config)
+}
+
+fn callers_within(limit: Option<u64>, config: &Config) -> usize {
+    let few = files_max(limit) / 4;
+    let by_default = || shard::callers_max(config).min(few);
+    config.rpc.max_connections.unwrap_or_else(by_default)
+}
+
 /// Descriptors that are not for clients.
-fn reserve(config: &Config, shards: usize) -> usize {
-    // A link to each server, and in a cluster one from each.
-    let links = if config.rpc.listen.is_some() { 2 } else { 1 };
+fn reserve(limit: Option<u64>, config: &Config, shards: usize) -> usize {
+    let callers = config
+        .rpc
+        .listen
+        .map_or(0, |_| callers_within(limit, config));
+    // A master may name as many servers as call.
+    let links = match config.master {
+        Some(_) => config.servers.len().max(callers / 2),
+        None => config.servers.len(),
+    };
     let admin = config.admin.listen.as_ref().map_or(0, |_| ADMIN_FILES);
-    SPARE_FILES + shards * SHARD_FILES + admin + links * config.servers.len()
+    SPARE_FILES + shards * SHARD_FILES + admin + links + callers
 }
 
 fn files_fit(limit: Option<u64>, config: &Config, shards: usize) -> Result<()> {
-    let (limit, reserve) = (files_max(limit), reserve(config, shards));
+    let (limit, reserve) = (files_max(limit), reserve(limit, config, shards));
     let (clients, what, or) = match config.client.max_connections {
         Some(max) => (
             max,
@@ -233,7 +252,7 @@ fn is_exempt() -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::config::Server;
+    use crate::config::{Master, Server};
     use std::net::{Ipv4Addr, SocketAddr};
 
     /// Returns the text of an error of the machine.
@@ -315,9 +334,28 @@ pub(super) mod tests {
             servers: vec![server; 10],
             ..Config::default()
         };
-        assert_eq!(reserve(&config, 2), 90);
+        assert_eq!(reserve(None, &config, 2), 90);
         config.rpc.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 3150)));
-        assert_eq!(reserve(&config, 2), 100);
+        assert_eq!(reserve(None, &config, 2), 90 + 2 * 10 + 256);
+        assert_eq!(
+            reserve(Some(400), &config, 2),
+            90 + 100,
+            "a quarter of the files"
+        );
+        config.rpc.max_connections = Some(120);
+        assert_eq!(reserve(Some(400), &config, 2), 90 + 120);
+        config.master = Some(Master {
+            host: "h".into(),
+            port: 1,
+            token: None,
+            info: serde_json::Map::new(),
+            env: "development".into(),
+        });
+        assert_eq!(
+            reserve(Some(400), &config, 2),
+            80 + 60 + 120,
+            "and as many links"
+        );
     }
 
     #[test]

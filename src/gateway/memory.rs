@@ -48,7 +48,7 @@
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,9 +68,11 @@ use crate::net::memory::{self, MemoryListener, MemoryNetwork, MemoryServers};
 use crate::net::task;
 use crate::shard;
 
+mod caller;
 mod client;
 mod server;
 
+pub use caller::CallingServer;
 pub use client::{Client, ClientOptions};
 pub use server::{Server, ServerCall};
 
@@ -91,12 +93,15 @@ impl Gateway {
         self.config.master = None;
         let config = CheckedConfig::new(std::mem::take(&mut self.config))?;
         let (listen, known) = (config.listen, config.servers.clone());
-        let (seeds, shared) = self.seeds(config, shards, shards * SESSIONS_PER_SHARD_MAX)?;
+        let callers_max = shard::callers_max(&config);
+        let (seeds, shared) =
+            self.seeds(config, shards, shards * SESSIONS_PER_SHARD_MAX, callers_max)?;
         let protos = seeds[0].protos.clone();
         let world = Rc::new(World {
             executor: executor::executor_in_memory()?,
             clock: Rc::default(),
             backlogs: (0..shards).map(|_| Rc::default()).collect(),
+            callers: Rc::default(),
             servers: Rc::default(),
             known,
             at_work: Rc::new(Cell::new(shards)),
@@ -111,6 +116,7 @@ impl Gateway {
             for (seed, backlog) in seeds.into_iter().zip(&world.backlogs) {
                 let network = Network::Memory(MemoryNetwork {
                     clients: backlog.clone(),
+                    callers: world.callers.clone(),
                     servers: world.servers.clone(),
                 });
                 let at_work = world.at_work.clone();
@@ -194,6 +200,17 @@ impl InMemory {
         let known = self.world.known.iter().find(|known| known.id == id);
         let known = known.unwrap_or_else(|| panic!("the configuration has no server {id:?}"));
         Server::new(self.world.clone(), known)
+    }
+
+    /// Opens a connection of another server to the gateway, for calls. The server need not be in the configuration;
+    /// `rpc.allow` says who may call.
+    #[track_caller]
+    pub fn caller(&self, address: IpAddr) -> CallingServer {
+        let world = &self.world;
+        let (stream, other) = memory::connection(SocketAddr::new(address, 1), world.listen);
+        world.callers.put(other);
+        world.rest("a connection");
+        CallingServer::new(world.clone(), stream)
     }
 
     /// Moves the clock forward and runs everything that is due on the way, in order.
@@ -282,6 +299,8 @@ struct World {
     clock: Rc<VirtualClock>,
     /// Accept queue of each shard.
     backlogs: Vec<Rc<MemoryListener>>,
+    /// Accept queue for calls from other servers.
+    callers: Rc<MemoryListener>,
     /// Accept queues of servers, and the servers of the configuration.
     servers: Rc<MemoryServers>,
     known: Vec<config::Server>,

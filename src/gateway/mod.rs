@@ -125,14 +125,14 @@ impl Gateway {
                  client.timeout ends it"
             );
         }
-        let sockets_max = host::sockets_max(&config);
+        let (sockets_max, callers_max) = (host::sockets_max(&config), host::callers_max(&config));
         let wanted = config.client.max_connections;
         let clients_max = wanted.unwrap_or(sockets_max).min(sockets_max);
         let pinning = match config.pin {
             true => Pinning::reserve(&host::cores(), shards),
             false => Pinning::none(shards),
         };
-        let (seeds, shared) = self.seeds(config, shards, sockets_max)?;
+        let (seeds, shared) = self.seeds(config, shards, sockets_max, callers_max)?;
         let operator = Operator(seeds[0].outlets.clone());
         let admin = OperatorsPort::start(View {
             config: seeds[0].config.clone(),
@@ -190,6 +190,7 @@ impl Gateway {
         config: CheckedConfig,
         shards: usize,
         sockets_max: usize,
+        callers_max: usize,
     ) -> Result<(Vec<Seed>, Shared)> {
         let protos = Arc::new(assets::protos(&config)?);
         let javascript_handlers = assets::javascript_handlers(&config);
@@ -227,6 +228,7 @@ impl Gateway {
             activity: Arc::default(),
             make_router: self.make_router.clone(),
             memory: memory.clone(),
+            callers_max,
             sockets: sockets.clone(),
             connections: connections.clone(),
             stop: stopper.request().clone(),

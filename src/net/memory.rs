@@ -147,6 +147,8 @@ impl Drop for MemoryStream {
 pub struct MemoryNetwork {
     /// Accept queue for clients.
     pub clients: Rc<MemoryListener>,
+    /// Accept queue for calls from other servers, which one shard takes.
+    pub callers: Rc<MemoryListener>,
     /// The servers, shared by all shards.
     pub servers: Rc<MemoryServers>,
 }

@@ -81,6 +81,7 @@ mod turn;
 pub use app::activity;
 pub use clients::blacklist;
 pub use drain::{StopRequest, Stopper};
+pub use peers::callers_max;
 
 use activity::{Activity, Alive};
 use app::{Application, lifecycle};
@@ -122,6 +123,8 @@ pub struct Seed {
     pub make_router: Arc<dyn Fn(ShardId) -> Router + Send + Sync>,
     /// The ledger of memory.
     pub memory: Arc<ProcessMemory>,
+    /// Largest number of connections that other servers open.
+    pub callers_max: usize,
     /// Number of client sockets in the process.
     pub sockets: Arc<Gauge>,
     /// Number of clients that have sent bytes: `client.max_connections` limits it.
@@ -280,7 +283,11 @@ pub async fn run(mut seed: Seed, network: Network) {
     }
     shard.apply_members(peers::configured(&core.config));
     if core.id == COORDINATOR {
-        if let Some(listener) = core.listen(rpc_listener) {
+        let rpc_listener = match &core.network {
+            Network::Kernel(_) => core.listen(rpc_listener),
+            Network::Memory(place) => Some(Listener::Memory(place.callers.clone())),
+        };
+        if let Some(listener) = rpc_listener {
             core.keep(inbound::run(shard.clone(), listener));
         }
         if let Some(registry) = shard.peers.open_registry(core, joined) {
@@ -374,7 +381,7 @@ impl Shard {
         }
         Ok(Self {
             clients: Clients::new(&seed, app.router()),
-            peers: Peers::default(),
+            peers: Peers::new(seed.callers_max),
             app,
             coordinator: Box::default(),
             core: Core::new(seed, network),

@@ -23,6 +23,7 @@ use tangelo::{Config, Error, Gateway};
 mod a_pause;
 mod addresses;
 mod bounds;
+mod callers;
 mod clients;
 mod deadlines;
 mod drain;

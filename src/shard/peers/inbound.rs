@@ -1,17 +1,28 @@
 //! Connections that peers open, and the calls that come over them.
+//!
+//! ```text
+//!           too many: DISCONNECT, FIN        `rpc.allow`                      first packet
+//!   accept ──────────┬──────────────▶ held ───────────▶ silent, nothing called ──────────▶ served
+//!                    │                 │ 5 s                  │ `rpc.first_frame_timeout`      │ `rpc.idle_timeout`
+//!                    ▼                 ▼                      ▼                                ▼
+//!                  DISCONNECT, which a genuine caller notices, then FIN, which it does not
+//! ```
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use futures_lite::future;
 use serde_json::Value;
+use slab::Slab;
 
 use super::Peers;
 use super::writer::{self, PeerWriter};
-use crate::config::Dialect;
+use crate::config::{Config, Dialect};
 use crate::handler::Failure;
 use crate::limits::{CALLER_HELD_TIME, CALLERS_HELD_MAX, CALLERS_REFUSED_MAX, RPC_FRAME_BYTES_MAX};
 use crate::metrics::Counter;
@@ -30,6 +41,45 @@ use crate::wire::pomelo::{mqtt, rpc};
 const PAUSE: Duration = Duration::from_millis(50);
 /// Time between two looks of a held caller at the list of servers.
 const LOOK: Duration = Duration::from_millis(100);
+/// Connections for servers that the configuration does not name.
+const CALLERS_UNNAMED: usize = 256;
+/// Of all connections that peers may open, the part for callers that are not known yet.
+const HELD_PART: usize = 4;
+/// Pings that a peer has left out when it counts as gone.
+const PINGS_MISSED: u32 = 6;
+
+/// Returns the largest number of connections that peers may open, if the file limit is high enough.
+pub fn callers_max(config: &Config) -> usize {
+    let by_default = 2 * config.servers.len() + CALLERS_UNNAMED;
+    config.rpc.max_connections.unwrap_or(by_default)
+}
+
+/// The connections that peers opened. Only the coordinator has some.
+#[derive(Default)]
+pub(super) struct Inbound {
+    /// Writers of the callers that are served.
+    served: RefCell<Slab<Rc<PeerWriter>>>,
+    /// Number of connections, and of those whose caller is not known yet.
+    open: Cell<usize>,
+    held: Cell<usize>,
+    /// Largest number of connections.
+    max: usize,
+    /// Addresses that were refused, at most [`CALLERS_REFUSED_MAX`].
+    refused: RefCell<HashSet<IpAddr, RandomState>>,
+}
+
+impl Inbound {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            max,
+            ..Self::default()
+        }
+    }
+
+    fn held_max(&self) -> usize {
+        (self.max / HELD_PART).min(CALLERS_HELD_MAX)
+    }
+}
 
 /// Accepts the connections of peers, for ever.
 pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
@@ -51,6 +101,12 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
 async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
     let (core, peers) = (&shard.core, &shard.peers);
     let caller = caller.ip().to_canonical();
+    let Some(_place) = Place::take(&peers.inbound.open, peers.inbound.max) else {
+        core.counters().add(Counter::PeersTooMany, 1);
+        let max = peers.inbound.max;
+        tracing::warn!(%caller, "other servers have {max} connections already, and this one is closed; raise rpc.max_connections");
+        return refuse(core, &socket).await;
+    };
     if !peers.may_call(core, caller).await {
         core.counters().add(Counter::PeersRefused, 1);
         peers.report_refused(core, caller);
@@ -60,20 +116,75 @@ async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
     let socket = Rc::new(socket);
     socket.quick_ack();
     let writer = Rc::new(PeerWriter::to(socket.clone()));
-    let key = peers.inbound.borrow_mut().insert(writer.clone());
+    let key = peers.inbound.served.borrow_mut().insert(writer.clone());
+    let sign_of_life = SignOfLife {
+        has_spoken: Cell::new(false),
+        heard: Cell::new(core.time.get().now),
+    };
     let receiver = PeerReceiver {
         shard: &shard,
         writer: &writer,
         socket: &socket,
+        sign_of_life: &sign_of_life,
     };
-    drive::read(&socket, &core.read_buffer, receiver).await;
+    let reading = async {
+        drive::read(&socket, &core.read_buffer, receiver).await;
+        None
+    };
+    let silence = async { Some(sign_of_life.silence(core, &writer).await) };
+    if let Some((counter, reason)) = future::or(reading, silence).await {
+        core.counters().add(counter, 1);
+        tracing::info!(%caller, reason, "the connection of another server is closed");
+    }
     // A genuine caller does not notice a FIN; it does notice DISCONNECT.
     peers.send(core, &writer, |out| {
         out.extend_from_slice(&mqtt::DISCONNECT)
     });
     writer::flush(&shard, &writer);
     peers.close(core, &writer);
-    peers.inbound.borrow_mut().remove(key);
+    peers.inbound.served.borrow_mut().remove(key);
+}
+
+/// The last sign of life of a peer.
+struct SignOfLife {
+    /// It has sent a whole packet.
+    has_spoken: Cell<bool>,
+    /// The time of its last byte.
+    heard: Cell<Instant>,
+}
+
+impl SignOfLife {
+    /// Waits until the peer has been silent for too long. Returns the counter and the reason.
+    async fn silence(&self, core: &Core, writer: &PeerWriter) -> (Counter, &'static str) {
+        let rpc = &core.config.rpc;
+        if let Some(timeout) = rpc.first_frame_timeout {
+            core.timeout(timeout).await;
+            if !self.has_spoken.get() {
+                return (
+                    Counter::PeersSilent,
+                    "no packet came within rpc.first_frame_timeout",
+                );
+            }
+        }
+        let Some(timeout) = rpc.idle_timeout else {
+            return future::pending().await;
+        };
+        let timeout = timeout.max(PINGS_MISSED * rpc.keepalive);
+        loop {
+            let now = core.time.get().now;
+            if writer.has_calls_in_progress() {
+                self.heard.set(now);
+            }
+            let idle = now.saturating_duration_since(self.heard.get());
+            if idle >= timeout {
+                return (
+                    Counter::PeersIdle,
+                    "no byte came within rpc.idle_timeout, nor a ping",
+                );
+            }
+            core.timeout(timeout - idle).await;
+        }
+    }
 }
 
 /// Tells a caller that its connection closes. A genuine caller does not notice a FIN; it does notice DISCONNECT.
@@ -107,11 +218,13 @@ struct PeerReceiver<'a> {
     shard: &'a Rc<Shard>,
     writer: &'a Rc<PeerWriter>,
     socket: &'a Socket,
+    sign_of_life: &'a SignOfLife,
 }
 
 impl Receiver for PeerReceiver<'_> {
     fn readable(&self) {
         self.socket.quick_ack();
+        self.sign_of_life.heard.set(self.shard.core.time.get().now);
     }
 
     fn waits(&self, bytes: usize) {
@@ -135,6 +248,7 @@ impl Receiver for PeerReceiver<'_> {
         let Some((used, event)) = received else {
             return Ok(None);
         };
+        self.sign_of_life.has_spoken.set(true);
         match event {
             Some(AcceptorEvent::Payload(payload)) => {
                 serve_payload(self.shard, self.writer, payload)
@@ -174,8 +288,8 @@ fn serve_payload(shard: &Rc<Shard>, writer: &Rc<PeerWriter>, payload: &[u8]) {
 impl Peers {
     /// Returns the writers of the connections that peers opened.
     pub(in crate::shard) fn inbound(&self) -> Vec<Rc<PeerWriter>> {
-        let inbound = self.inbound.borrow();
-        inbound.iter().map(|(_, writer)| writer.clone()).collect()
+        let served = self.inbound.served.borrow();
+        served.iter().map(|(_, writer)| writer.clone()).collect()
     }
 
     /// Returns whether a caller may call. One that is not known yet waits for the list of servers; nothing is read of it.
@@ -198,7 +312,7 @@ impl Peers {
         if is_host(&self.members.borrow(), caller) {
             return true;
         }
-        let Some(_held) = Held::begin(&self.held) else {
+        let Some(_held) = Place::take(&self.inbound.held, self.inbound.held_max()) else {
             return false;
         };
         let late = async {
@@ -228,7 +342,7 @@ impl Peers {
 
     /// Logs a refused caller, each address once.
     fn report_refused(&self, core: &Core, caller: IpAddr) {
-        let mut refused = self.refused.borrow_mut();
+        let mut refused = self.inbound.refused.borrow_mut();
         if refused.len() >= CALLERS_REFUSED_MAX {
             refused.clear();
         }
@@ -348,24 +462,24 @@ async fn is_named_host(members: &MemberList, caller: IpAddr) -> bool {
     false
 }
 
-/// A caller that is not known yet.
-struct Held<'a>(&'a Cell<usize>);
+/// One of a number of places.
+struct Place<'a>(&'a Cell<usize>);
 
-impl<'a> Held<'a> {
-    /// Counts one more; `None` where there are [`CALLERS_HELD_MAX`] of them.
-    fn begin(held: &'a Cell<usize>) -> Option<Self> {
-        let is_full = held.get() >= CALLERS_HELD_MAX;
+impl<'a> Place<'a> {
+    /// Takes a place; `None` where `max` are taken.
+    fn take(taken: &'a Cell<usize>, max: usize) -> Option<Self> {
+        let is_full = taken.get() >= max;
         (!is_full).then(|| {
-            held.update(|held| held + 1);
-            Self(held)
+            taken.update(|taken| taken + 1);
+            Self(taken)
         })
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        debug_assert!((1..=CALLERS_HELD_MAX).contains(&self.0.get()));
-        self.0.update(|held| held - 1);
+        debug_assert!(self.0.get() > 0, "a place is given back twice");
+        self.0.update(|taken| taken - 1);
     }
 }
 

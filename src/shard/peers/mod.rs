@@ -5,15 +5,10 @@
 //!
 //! **Where to start reading**: `calls.rs` for a call, `link.rs` for a link.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
-use std::net::IpAddr;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-
-use foldhash::fast::RandomState;
-use slab::Slab;
 
 use super::Core;
 use super::origin::Origin;
@@ -33,6 +28,9 @@ mod unknown;
 mod usage;
 pub(super) mod writer;
 
+pub use inbound::callers_max;
+
+use inbound::Inbound;
 use link::Link;
 use registry::Registry;
 use unknown::UnknownPeers;
@@ -50,12 +48,7 @@ pub(super) struct Peers {
     links: RefCell<Vec<Option<Rc<Link>>>>,
     unknown_peers: RefCell<UnknownPeers>,
     dirty_writers: RefCell<Vec<Rc<PeerWriter>>>,
-    /// Writers of the connections that peers opened. Only the coordinator has some.
-    inbound: RefCell<Slab<Rc<PeerWriter>>>,
-    /// Number of the callers that are not known yet.
-    held: Cell<usize>,
-    /// Addresses that were refused, at most [`CALLERS_REFUSED_MAX`](crate::limits::CALLERS_REFUSED_MAX).
-    refused: RefCell<HashSet<IpAddr, RandomState>>,
+    inbound: Inbound,
     /// The link to the master. Only the coordinator has it, with a master in its configuration.
     registry: RefCell<Option<Rc<Registry>>>,
 }
@@ -71,6 +64,14 @@ pub(super) struct Applied {
 }
 
 impl Peers {
+    /// Makes the peers of a shard that knows none. Of the connections that they open, `callers_max` may be open.
+    pub(super) fn new(callers_max: usize) -> Self {
+        Self {
+            inbound: Inbound::new(callers_max),
+            ..Self::default()
+        }
+    }
+
     /// Makes the registry of a process with a master, for the coordinator.
     pub(super) fn open_registry(&self, core: &Core, joined: Sender<usize>) -> Option<Rc<Registry>> {
         let master = core.config.master.as_ref()?;

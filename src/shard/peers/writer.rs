@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::Peers;
-use crate::limits::LINK_QUEUE_BYTES_MAX;
 use crate::net::socket::Socket;
 use crate::net::task::spawn_behind;
 use crate::push::Outbox;
@@ -16,7 +15,7 @@ use crate::shard::{Core, Shard};
 
 /// The queue of bytes for one peer. It outlives its socket: bytes that are sent without one wait for the next.
 ///
-/// Bound: `limits::LINK_QUEUE_BYTES_MAX`; past it the socket is shut down, and its reader sees the end.
+/// Bound: `rpc.queue_bytes_max`; past it the socket is shut down, and its reader sees the end. One frame always fits.
 #[derive(Default)]
 pub(in crate::shard) struct PeerWriter {
     outbox: RefCell<Outbox>,
@@ -62,6 +61,11 @@ impl PeerWriter {
     pub(in crate::shard) fn end_remote(&self) {
         debug_assert!(self.in_progress.get() > 0);
         self.in_progress.update(|calls| calls - 1);
+    }
+
+    /// Returns whether remotes execute calls of this peer.
+    pub(super) fn has_calls_in_progress(&self) -> bool {
+        self.in_progress.get() > 0
     }
 
     /// Shuts the socket down; its reader sees the end.
@@ -113,8 +117,10 @@ impl Peers {
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         let mut outbox = writer.outbox.borrow_mut();
+        let waits = outbox.has_wire_bytes();
         write(outbox.raw(&mut core.scheduler.borrow_mut().pool));
-        if outbox.bytes() > LINK_QUEUE_BYTES_MAX {
+        outbox.seal();
+        if waits && outbox.bytes() > core.config.rpc.queue_bytes_max {
             // A server that takes nothing for so long is hung.
             writer.overflowed.set(true);
             writer.shutdown();

@@ -1,17 +1,81 @@
 //! The servers that may open a connection to the RPC port.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tangelo::Config;
 use tangelo::config::{self, Master, Server};
 use tangelo::handler::Router;
 
+use super::*;
 use crate::harness::free_address;
+use crate::harness::gateway::Gateway;
 use crate::harness::inside::Inside;
 use crate::harness::rpc::{PlayedMaster, Rpc};
+
+/// tangelo before genuine backends, which ping it less often than it takes.
+fn with_a_short_idle_timeout(dialect: Dialect) {
+    let knobs = Knobs {
+        tangelo: &["--set=rpc.idle_timeout=1s", "--set=rpc.keepalive=1s"],
+        genuine: &[],
+    };
+    let kinds = [Kind::Tangelo { shards: 2 }];
+    shared_with(knobs, dialect, &kinds, |setup| {
+        let counter = |setup: &mut Setup<'_>, least| {
+            let gateway = setup.frontend.gateway().expect("it is tangelo");
+            gateway.wait_counter("peers_idle", least)
+        };
+        // Clients without a uid have the same backend, and a bind is a call of it to the frontend.
+        let (mut first, mut second) = (setup.client(), setup.client());
+        let before = counter(setup, 0);
+        bind(&mut first, &json!(setup.uid("first")));
+        counter(setup, before + 1);
+        let called = Instant::now();
+        bind(&mut second, &json!(setup.uid("second")));
+        // Without the DISCONNECT a Pomelo server waits for half a minute, and a Pinus server for ever.
+        println!("the next call took {:?}", called.elapsed());
+        assert!(called.elapsed() < Duration::from_secs(10));
+    });
+}
+
+mod a_genuine_server_calls_again_at_once_after_its_connection_was_closed {
+    use super::*;
+
+    #[test]
+    fn in_pomelo() {
+        with_a_short_idle_timeout(Dialect::Pomelo);
+    }
+
+    #[test]
+    fn in_pinus() {
+        with_a_short_idle_timeout(Dialect::Pinus);
+    }
+}
+
+#[test]
+fn four_hundred_strangers_take_no_place_of_a_client() {
+    let rpc = free_address();
+    let listen = format!("--set=rpc.listen={rpc}");
+    // Also with descriptors for few others.
+    let mut gateway = Gateway::start_with_files(256, &["--shards=1", &listen]);
+    let connect = |_| TcpStream::connect_timeout(&rpc, HANG_GUARD).expect("the port is open");
+    let strangers: Vec<TcpStream> = (0..400).map(connect).collect();
+    gateway.wait_counter("peers_too_many", 336);
+    let mut clients: Vec<Client> = (0..100)
+        .map(|_| Client::tcp(gateway.address()).open())
+        .collect();
+    for client in &mut clients {
+        assert_eq!(client.request_text("connector.entryHandler.echo", "7"), "7");
+    }
+    drop(strangers);
+    drop(clients);
+    // The places are free again.
+    let deadline = Instant::now() + HANG_GUARD;
+    while !Rpc::connect(rpc).expect("the port is open").is_open() {
+        assert!(Instant::now() < deadline, "no place was given back");
+    }
+}
 
 /// A server that comes through NAT: the list has another address of it.
 const TRANSLATED: [u8; 4] = [127, 0, 0, 77];

@@ -1,0 +1,163 @@
+//! Connections that other servers open: who may call, and when the gateway closes one.
+
+use std::net::IpAddr;
+
+use tangelo::memory::CallingServer;
+use tangelo::wire::pomelo::mqtt::{self, DISCONNECT, PINGREQ, PINGRESP};
+
+use super::*;
+
+const KNOWN: &str = "10.0.0.5";
+
+/// A gateway that knows one server; another address of it may call too.
+fn gateway(change: impl FnOnce(&mut config::Rpc)) -> InMemory {
+    let mut config = with_chat(Dialect::Pomelo, 2);
+    config.servers[0].host = KNOWN.into();
+    config.rpc.allow = vec!["cluster".into(), "192.0.2.0/24".into()];
+    change(&mut config.rpc);
+    start(config)
+}
+
+fn caller(gateway: &InMemory, address: &str) -> CallingServer {
+    gateway.caller(address.parse::<IpAddr>().unwrap())
+}
+
+fn call() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    mqtt::write_connect(&mut bytes, "MQTT_RPC_1");
+    mqtt::write_publish(&mut bytes, |out| {
+        out.extend_from_slice(
+            br#"{"id":1,"msg":{"namespace":"sys","service":"sessionRemote","method":"getBackendSessionBySid","args":[1]}}"#,
+        );
+    });
+    bytes
+}
+
+/// Shows that a caller is served.
+#[track_caller]
+fn assert_served(caller: &mut CallingServer) {
+    caller.send(&call());
+    let bytes = caller.take_bytes();
+    assert!(bytes.ends_with(br#"{"id":1,"resp":[]}"#), "{bytes:02x?}");
+}
+
+/// Shows that a caller hears of the close, which a genuine one would not notice otherwise.
+#[track_caller]
+fn assert_closed(caller: &mut CallingServer) {
+    assert_eq!(caller.take_bytes(), DISCONNECT);
+    assert!(caller.is_closed());
+}
+
+#[test]
+fn a_server_behind_nat_may_call_from_a_network_of_rpc_allow() {
+    let gateway = gateway(|_| {});
+    for address in [KNOWN, "192.0.2.77", "::ffff:192.0.2.78"] {
+        assert_served(&mut caller(&gateway, address));
+    }
+    assert_eq!(gateway.counter("peers_accepted"), 3);
+}
+
+#[test]
+fn each_refused_address_is_one_warning_with_the_line_to_add() {
+    collect_log();
+    let gateway = gateway(|_| {});
+    for address in ["198.51.100.1", "198.51.100.2", "198.51.100.1"] {
+        assert_closed(&mut caller(&gateway, address));
+    }
+    assert_eq!(gateway.counter("peers_refused"), 3);
+    for (address, lines) in [("198.51.100.1", 1), ("198.51.100.2", 1)] {
+        let line = format!(r#"allow = ["cluster", "192.0.2.0/24", "{address}"]"#);
+        assert_eq!(log_lines(&line).len(), lines, "{line}");
+    }
+}
+
+#[test]
+fn a_connection_without_a_packet_ends_after_its_time_and_a_slow_first_packet_does_not_prolong_it() {
+    let mut gateway = gateway(|_| {});
+    let mut silent = caller(&gateway, KNOWN);
+    let mut slow = caller(&gateway, KNOWN);
+    for byte in &call()[..9] {
+        slow.send(&[*byte]);
+        gateway.advance(SECOND);
+    }
+    assert!(!silent.is_closed());
+    gateway.advance(SECOND + 50 * MS);
+    assert_closed(&mut silent);
+    assert_closed(&mut slow);
+    assert_eq!(gateway.counter("peers_silent"), 2);
+    assert_served(&mut caller(&gateway, KNOWN));
+}
+
+#[test]
+fn a_connection_that_is_silent_ends_and_one_that_pings_stays() {
+    let mut gateway = gateway(|_| {});
+    let mut gone = caller(&gateway, KNOWN);
+    let mut there = caller(&gateway, KNOWN);
+    assert_served(&mut gone);
+    assert_served(&mut there);
+    for _ in 0..6 {
+        gateway.advance(10 * SECOND);
+        there.send(&PINGREQ);
+        assert_eq!(there.take_bytes(), PINGRESP);
+    }
+    gateway.advance(100 * MS);
+    assert_closed(&mut gone);
+    assert_eq!(gateway.counter("peers_idle"), 1);
+    assert_served(&mut there);
+}
+
+#[test]
+fn six_pings_may_be_missing_however_short_the_idle_timeout_is() {
+    let mut gateway = gateway(|rpc| {
+        rpc.idle_timeout = Some(SECOND);
+        rpc.keepalive = 20 * SECOND;
+    });
+    let mut peer = caller(&gateway, KNOWN);
+    assert_served(&mut peer);
+    gateway.advance(119 * SECOND);
+    assert!(!peer.is_closed());
+    gateway.advance(SECOND + 100 * MS);
+    assert_closed(&mut peer);
+}
+
+#[test]
+fn nobody_is_cut_for_a_pause_of_the_gateway() {
+    let mut gateway = gateway(|_| {});
+    let mut first = caller(&gateway, KNOWN);
+    let mut served = caller(&gateway, KNOWN);
+    assert_served(&mut served);
+    gateway.advance(9 * SECOND);
+    gateway.pause();
+    gateway.advance(600 * SECOND);
+    gateway.resume();
+    gateway.advance(SECOND);
+    assert_served(&mut first);
+    assert_served(&mut served);
+}
+
+#[test]
+fn both_limits_can_be_off() {
+    let mut gateway = gateway(|rpc| {
+        rpc.first_frame_timeout = None;
+        rpc.idle_timeout = None;
+    });
+    let mut silent = caller(&gateway, KNOWN);
+    gateway.advance(600 * SECOND);
+    assert_served(&mut silent);
+    gateway.advance(600 * SECOND);
+    assert_served(&mut silent);
+}
+
+#[test]
+fn one_connection_too_many_is_closed_and_a_place_is_given_back() {
+    let gateway = gateway(|rpc| rpc.max_connections = Some(4));
+    let mut peers: Vec<CallingServer> = (0..4).map(|_| caller(&gateway, KNOWN)).collect();
+    assert_closed(&mut caller(&gateway, KNOWN));
+    assert_eq!(gateway.counter("peers_too_many"), 1);
+    peers.iter_mut().for_each(assert_served);
+    peers.pop();
+    assert_served(&mut caller(&gateway, KNOWN));
+    // Clients have places of their own.
+    let mut client = gateway.connect();
+    assert_eq!(client.request(ECHO, &json!(1)), json!(1));
+}
