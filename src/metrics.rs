@@ -170,6 +170,12 @@ counters! {
     SessionCallsFull = "rpc_session_full",
     /// Calls refused because too many were in flight for the server.
     PeerCallsFull = "rpc_peer_full",
+    /// Times that a shard has stopped calling a server because it answered none of the last calls.
+    BreakersOpened = "rpc_breakers_opened",
+    /// Servers that a shard does not call, except for a probe now and then.
+    BreakersOpen = gauge "rpc_breakers_open",
+    /// Calls refused because their server answered none of the last calls.
+    BreakerCalls = "rpc_breaker_failed",
     /// Calls refused or failed because the link was down.
     LinkCallsFailed = "rpc_link_failed",
     /// Frames dropped because they were written for an earlier connection of their link.

@@ -377,6 +377,15 @@ knobs! {
         /// Calls of one shard to one server that may wait for an answer. A further one gets code 500 at
         /// once.
         calls_in_flight_max: usize = 10_000, Count(1..=1_000_000), Pomelo "pendingSize";
+        /// Calls of one shard to one server that time out in a row, without an answer between them, after which further
+        /// calls fail at once with code 500: their clients need not wait for `rpc.timeout` each. Calls with a shorter
+        /// timeout of their own do not count. Strategies that share load (`rr`, `wrr`, `la`, `random`) choose another
+        /// server of the type. One answer ends this. A working server answers some of its calls, so few timeouts in a row
+        /// are enough; a type with handlers that never answer needs more.
+        breaker_timeouts: Option<usize> = Some(5) => None, OrOff(Count(1..=1_000_000));
+        /// Pause before one call probes whether such a server answers again, and after each probe without an answer. A
+        /// probe costs one client its waiting time.
+        breaker_pause: Duration = Duration::from_secs(1), TimeRange(10 * MILLISECOND..=10 * MINUTE);
         /// Address for calls from other servers. In a project the default is the `host` and `port` of this
         /// server in `servers.json`, and other servers always dial that address. Set this key if this machine
         /// does not have that address, or to listen on all addresses (`[::]:3150`). Without an address

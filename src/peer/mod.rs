@@ -12,6 +12,7 @@
 //!
 //! **Where to start reading**: [`pending::Calls`].
 
+pub mod breaker;
 pub mod callers;
 pub mod delegate;
 pub mod directory;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 
 use super::Epoch;
+use super::breaker::Breaker;
 use crate::ids::ShardId;
 use crate::time::ShardTime;
 
@@ -23,6 +24,7 @@ pub struct Calls<O> {
     stride: u64,
     epoch: Epoch,
     up: bool,
+    breaker: Breaker,
     /// Index of the peer's server type, for its histogram.
     pub server_type: usize,
     /// Knowledge of the sessions of this shard, if the peer is a delegate.
@@ -98,12 +100,20 @@ pub enum Refused {
     Full,
     /// The link is down.
     Down,
+    /// The peer has answered none of the last calls.
+    Open,
 }
 
 impl<O> Calls<O> {
     /// No calls yet. Ids are `shard`, `shard + shards`, …: with one shard 0, 1, 2 as in the
     /// reference.
-    pub fn new(shard: ShardId, shards: usize, calls_max: usize, timeout: Duration) -> Self {
+    pub fn new(
+        shard: ShardId,
+        shards: usize,
+        calls_max: usize,
+        timeout: Duration,
+        breaker: Breaker,
+    ) -> Self {
         assert!(
             shard.index() < shards,
             "its ids would be those of another shard"
@@ -116,6 +126,7 @@ impl<O> Calls<O> {
             stride: shards as u64,
             epoch: Epoch::default(),
             up: true,
+            breaker,
             server_type: 0,
             knowledge: Knowledge::default(),
             earliest: None,
@@ -148,9 +159,13 @@ impl<O> Calls<O> {
         if !self.up {
             return Err(Refused::Down);
         }
+        if !self.breaker.lets(now) {
+            return Err(Refused::Open);
+        }
         if self.calls.len() >= self.calls_max {
             return Err(Refused::Full);
         }
+        self.breaker.begin(now, timeout);
         let id = self.next_id;
         self.next_id += self.stride;
         let deadline = now + timeout;
@@ -174,6 +189,9 @@ impl<O> Calls<O> {
     pub fn finish(&mut self, id: u64) -> Option<(O, Instant)> {
         hop!();
         let call = self.calls.remove(&id);
+        if call.is_some() {
+            self.breaker.answer();
+        }
         self.check_invariants();
         call.map(|call| (call.origin, call.begun))
     }
@@ -181,6 +199,18 @@ impl<O> Calls<O> {
     /// Returns true if calls are taken.
     pub fn is_up(&self) -> bool {
         self.up
+    }
+
+    /// Returns true while the peer answers no calls: they fail at once.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// Returns whether the peer answers calls, or is due for a probe.
+    #[inline]
+    pub fn lets(&self, now: Instant) -> bool {
+        self.breaker.lets(now)
     }
 
     /// Returns true if no call waits.
@@ -196,8 +226,15 @@ impl<O> Calls<O> {
             return Vec::new();
         }
         let due = |call: &Call<O>| time.due(call.deadline, call.timeout);
-        let late = self.calls.extract_if(|_, call| due(call) <= time.now);
+        // A call with a shorter time of its own says little about the peer.
+        let (mut silent, common) = (0, self.timeout);
+        let late = self.calls.extract_if(|_, call| {
+            let is_late = due(call) <= time.now;
+            silent += usize::from(is_late && call.timeout >= common);
+            is_late
+        });
         let origins = in_order(late);
+        self.breaker.time_out(silent, time.now);
         self.earliest = self.calls.values().map(due).min();
         self.check_invariants();
         origins
@@ -207,6 +244,7 @@ impl<O> Calls<O> {
     pub fn link_down(&mut self, next: Epoch) -> Vec<O> {
         debug_assert_eq!(next, self.epoch.next(), "the end of a link was missed");
         self.up = false;
+        self.breaker.answer();
         self.knowledge.miss();
         self.epoch = next;
         self.earliest = None;
@@ -253,7 +291,8 @@ mod tests {
     use super::*;
 
     fn calls(shard: u16, shards: usize) -> Calls<u32> {
-        Calls::new(ShardId(shard), shards, 3, Duration::from_secs(30))
+        let breaker = Breaker::new(Some(2), Duration::from_secs(1));
+        Calls::new(ShardId(shard), shards, 3, Duration::from_secs(30), breaker)
     }
 
     // The pure rooms have no clock; a test of one may start from the real one.
@@ -323,6 +362,40 @@ mod tests {
         assert_eq!(expire_at(second), [2]);
         assert!(expire_at(29 * second).is_empty());
         assert_eq!(expire_at(30 * second), [1]);
+    }
+
+    #[test]
+    fn timeouts_in_a_row_have_further_calls_refused_until_an_answer_or_the_end_of_the_link() {
+        let mut calls = calls(0, 1);
+        let start = now();
+        let second = Duration::from_secs(1);
+        calls.begin(Some(second), start, start, 0).unwrap();
+        begin(&mut calls, start, 1).unwrap();
+        begin(&mut calls, start, 2).unwrap();
+        assert_eq!(calls.expire(ShardTime::new(start + second)), [0]);
+        assert_eq!(calls.expire(ShardTime::new(start + 30 * second)), [1, 2]);
+        assert!(calls.is_open());
+        let at = |seconds| start + seconds * second;
+        assert_eq!(begin(&mut calls, at(30), 3), Err(Refused::Open));
+        let probe = begin(&mut calls, at(31), 4).unwrap();
+        assert_eq!(
+            begin(&mut calls, at(31), 5),
+            Err(Refused::Open),
+            "one probe"
+        );
+        assert_eq!(calls.finish(probe), Some((4, at(31))));
+        assert!(!calls.is_open());
+        begin(&mut calls, at(32), 6).unwrap();
+        begin(&mut calls, at(32), 7).unwrap();
+        calls.expire(ShardTime::new(at(62)));
+        assert!(calls.is_open());
+        let next = calls.epoch().next();
+        calls.link_down(next);
+        calls.link_up(next);
+        assert!(
+            begin(&mut calls, at(62), 8).is_ok(),
+            "a new link, a new chance"
+        );
     }
 
     #[test]

@@ -191,6 +191,26 @@ impl Balancer {
     }
 }
 
+impl Balancer {
+    /// Returns the next server of the list behind the chosen one that is `usable`, with a strategy that shares load. With the
+    /// other strategies a session has its server.
+    pub fn another(
+        &self,
+        servers: &impl Servers,
+        chosen: usize,
+        usable: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let weighs = match self.state {
+            State::RoundRobin { .. } | State::LeastActive(_) | State::Random => false,
+            State::WeightedRoundRobin(_) => true,
+            _ => return None,
+        };
+        let count = servers.count();
+        let mut others = (1..count).map(|step| (chosen + step) % count);
+        others.find(|index| usable(*index) && (!weighs || servers.weight(*index) > 0))
+    }
+}
+
 fn find(servers: &impl Servers, id: &str) -> Option<usize> {
     (0..servers.count()).find(|index| servers.id(*index) == id)
 }
@@ -331,6 +351,22 @@ mod tests {
         "setting:room",
         "hash:room",
     ];
+
+    #[test]
+    fn another_server_is_the_next_usable_one_where_load_is_shared() {
+        let list = List::weighted(&[1, 0, 1, 1]);
+        let another =
+            |text: &str, usable: fn(usize) -> bool| balancer(text).another(&list, 3, usable);
+        for text in ["rr", "la", "random"] {
+            assert_eq!(another(text, |index| index != 3), Some(0), "{text}");
+            assert_eq!(another(text, |index| index == 1), Some(1), "{text}");
+            assert_eq!(another(text, |_| false), None, "{text}");
+        }
+        assert_eq!(another("wrr", |index| index == 1 || index == 2), Some(2));
+        for text in ["default", "ch", "fixed:chat-4", "setting:room", "hash:room"] {
+            assert_eq!(another(text, |_| true), None, "{text}");
+        }
+    }
 
     #[test]
     fn both_dialects_choose_what_the_reference_chooses() {

@@ -205,7 +205,7 @@ impl Shard {
     /// Sends a handler's call.
     pub(in crate::shard) fn invoke(&self, call: &Invocation<'_>) -> Sent {
         let (core, clients, peers) = (&self.core, &self.clients, &self.peers);
-        let peer = peers.server_of(call)?;
+        let peer = peers.server_of(core, call)?;
         // A session that has closed has no messages in flight to count with.
         let counted = |session: &Session| {
             let sid = session.id();
@@ -260,7 +260,7 @@ impl Shard {
         let not_sent = |text: &str| {
             CallError::NotSent(format!("the delegate, {server_type:?}: {text}").into())
         };
-        let server = self.peers.choose_id(server_type, session);
+        let server = self.peers.choose_id(&self.core, server_type, session);
         let server = server.map_err(not_sent)?;
         let sent = self.invoke(&Invocation {
             server_type,

@@ -11,6 +11,7 @@ use crate::ids::{PeerIndex, ShardId};
 use crate::limits::{CALL_TIMEOUT_MAX, RPC_FRAME_BYTES_MAX};
 use crate::metrics::Counter;
 use crate::peer::Epoch;
+use crate::peer::breaker::Breaker;
 use crate::peer::delegate::PACKAGE_REMOTE;
 use crate::peer::directory::MemberList;
 use crate::peer::pending::{Calls, Refused};
@@ -31,16 +32,27 @@ impl Peers {
     /// Makes room for the calls to the first `peers` servers.
     pub(super) fn add_calls(&self, core: &Core, peers: usize) {
         let rpc = &core.config.rpc;
-        let new = || Calls::new(core.id, core.shards, rpc.calls_in_flight_max, rpc.timeout);
+        let new = || {
+            let breaker = Breaker::new(rpc.breaker_timeouts, rpc.breaker_pause);
+            Calls::new(
+                core.id,
+                core.shards,
+                rpc.calls_in_flight_max,
+                rpc.timeout,
+                breaker,
+            )
+        };
         let mut calls = self.calls.borrow_mut();
         let peers = peers.max(calls.len());
         calls.resize_with(peers, new);
     }
 
-    /// Chooses the server of a type for a session.
+    /// Chooses the server of a type for a session. Where a session may have any server of the type, one that answers no
+    /// calls is not chosen while another one does.
     #[inline]
     fn choose(
         &self,
+        core: &Core,
         members: &MemberList,
         server_type: &[u8],
         session: Option<&Session>,
@@ -49,23 +61,30 @@ impl Peers {
             .of_type(server_type)
             .ok_or("no server of this type")?;
         let uid = session.and_then(Session::uid);
-        let chosen = self.balancers.borrow_mut()[server_type.index].choose(
-            &members.candidates(server_type),
-            uid.map_or("", Uid::text),
-            |key| session?.get(key).map(|value| javascript_text(value).into()),
-        );
+        let balancer = &mut self.balancers.borrow_mut()[server_type.index];
+        let candidates = members.candidates(server_type);
+        let chosen = balancer.choose(&candidates, uid.map_or("", Uid::text), |key| {
+            session?.get(key).map(|value| javascript_text(value).into())
+        });
         let chosen = chosen.ok_or("routing chose no server")?;
-        Ok(server_type.servers[chosen])
+        let (calls, now) = (self.calls.borrow(), core.time.get().now);
+        let lets = |index: usize| calls[server_type.servers[index].index()].lets(now);
+        if lets(chosen) {
+            return Ok(server_type.servers[chosen]);
+        }
+        let another = balancer.another(&candidates, chosen, lets);
+        Ok(server_type.servers[another.unwrap_or(chosen)])
     }
 
     /// Chooses the server of a type for a session, or for one without uid; returns its id.
     pub(in crate::shard) fn choose_id(
         &self,
+        core: &Core,
         server_type: &str,
         session: Option<&Session>,
     ) -> Result<String, &'static str> {
         let members = self.members.borrow();
-        let peer = self.choose(&members, server_type.as_bytes(), session)?;
+        let peer = self.choose(core, &members, server_type.as_bytes(), session)?;
         Ok(members.peer(peer).server.id.clone())
     }
 
@@ -97,6 +116,7 @@ impl Peers {
                 let (counter, text) = match refused {
                     Refused::Full => (Counter::PeerCallsFull, "too many calls in flight"),
                     Refused::Down => (Counter::LinkCallsFailed, "the server is not reachable"),
+                    Refused::Open => (Counter::BreakerCalls, "the server answers no calls"),
                 };
                 core.counters().add(counter, 1);
                 text
@@ -134,7 +154,7 @@ impl Peers {
         let members = self.members.borrow();
         let peer = match to {
             Some(peer) => peer,
-            None => self.choose(&members, server_type, Some(request.session))?,
+            None => self.choose(core, &members, server_type, Some(request.session))?,
         };
         self.forward_to(core, &members, peer, request, address, origin)
     }
@@ -210,6 +230,7 @@ impl Peers {
     /// Finds the server of a handler's call.
     pub(in crate::shard) fn server_of(
         &self,
+        core: &Core,
         call: &Invocation<'_>,
     ) -> Result<PeerIndex, CallError> {
         let not_sent = |text: &'static str| CallError::NotSent(text.into());
@@ -220,7 +241,7 @@ impl Peers {
         match call.server {
             Some(id) => member(&members, call.server_type, id),
             None => self
-                .choose(&members, call.server_type.as_bytes(), call.session)
+                .choose(core, &members, call.server_type.as_bytes(), call.session)
                 .map_err(not_sent),
         }
     }
@@ -256,7 +277,7 @@ impl Peers {
         origin: Origin,
     ) -> Result<(), &'static str> {
         let members = self.members.borrow();
-        let peer = self.choose(&members, server_type.as_bytes(), None)?;
+        let peer = self.choose(core, &members, server_type.as_bytes(), None)?;
         let mut own_type = Vec::new();
         json::write_string(&mut own_type, &core.config.server_type);
         let frame = rpc::Invoke {
@@ -279,7 +300,11 @@ impl Peers {
         id: u64,
     ) -> Option<Origin> {
         let calls = &mut self.calls.borrow_mut()[peer.index()];
+        let was_open = calls.is_open();
         let (origin, begun) = calls.finish(id)?;
+        if was_open {
+            self.report_breaker(core, peer, false);
+        }
         let time = core.looked.get().saturating_duration_since(begun);
         core.counters().record_call(calls.server_type, time);
         Some(origin)
@@ -288,12 +313,35 @@ impl Peers {
     /// Ends the calls whose deadline has passed.
     pub(in crate::shard) fn expire_calls(&self, core: &Core, time: ShardTime) -> Vec<Origin> {
         let mut expired = Vec::new();
-        for calls in self.calls.borrow_mut().iter_mut() {
+        for (index, calls) in self.calls.borrow_mut().iter_mut().enumerate() {
+            let was_open = calls.is_open();
             expired.append(&mut calls.expire(time));
+            if calls.is_open() && !was_open {
+                self.report_breaker(core, PeerIndex(index as u32), true);
+            }
         }
         core.counters()
             .add(Counter::CallTimeouts, expired.len() as u64);
         expired
+    }
+
+    /// Counts and logs that a server answers no calls of this shard, or answers them again.
+    #[cold]
+    fn report_breaker(&self, core: &Core, peer: PeerIndex, opens: bool) {
+        let members = self.members.borrow();
+        let (server, shard) = (&members.peer(peer).server.id, core.id.0);
+        let counters = core.counters();
+        if !opens {
+            counters.sub(Counter::BreakersOpen, 1);
+            return tracing::info!(server, shard, "the server answers calls again");
+        }
+        counters.add(Counter::BreakersOpen, 1);
+        counters.add(Counter::BreakersOpened, 1);
+        tracing::warn!(
+            server,
+            shard,
+            "the server answers no calls; until it answers one, calls to it fail at once"
+        );
     }
 
     /// Ends the calls of this shard to a server whose link has ended. The owner of the link may know of a new server
@@ -305,7 +353,11 @@ impl Peers {
         next: Epoch,
     ) -> Vec<Origin> {
         self.add_calls(core, peer.index() + 1);
-        let failed = self.calls.borrow_mut()[peer.index()].link_down(next);
+        let calls = &mut self.calls.borrow_mut()[peer.index()];
+        if calls.is_open() {
+            core.counters().sub(Counter::BreakersOpen, 1);
+        }
+        let failed = calls.link_down(next);
         core.counters()
             .add(Counter::LinkCallsFailed, failed.len() as u64);
         failed

@@ -10,11 +10,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+use tangelo::config;
+use tangelo::handler::Router;
+
 use crate::cluster::in_both_dialects;
 use crate::harness::client::{Client, HANG_GUARD};
 use crate::harness::free_address;
 use crate::harness::gateway::Gateway;
+use crate::harness::inside::Inside;
 use crate::harness::peers::{Cluster, Dialect, run_script, wait_for};
+use crate::harness::rpc::Callee;
 
 const SEND: &str = "chat.chatHandler.send";
 const CODE_500: &str = r#"{"code":500}"#;
@@ -330,4 +336,72 @@ mod a_server_that_never_ran_leaves_without_a_warning {
     }
 
     in_both_dialects!(joins_and_leaves);
+}
+
+/// Answers each call of a gateway with the body of its message.
+fn answer_all(mut server: Callee, calls: usize) {
+    for _ in 0..calls {
+        let (id, text) = server.next_call();
+        let call: Value = serde_json::from_str(&format!("{{{text}")).expect("calls are JSON");
+        let body = &call["msg"]["args"][0]["body"];
+        server.answer(id, &json!([null, body]).to_string());
+    }
+}
+
+#[test]
+fn a_server_that_takes_no_bytes_costs_its_queue_and_no_client_of_another_server_waits() {
+    const CANARIES: usize = 50;
+    const ROUNDS: usize = 10;
+    let listeners = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let server = |at: usize, server_type: &str| config::Server {
+        id: format!("{server_type}-1"),
+        server_type: server_type.into(),
+        host: "127.0.0.1".into(),
+        port: listeners[at].local_addr().expect("it listens").port(),
+        ..config::Server::default()
+    };
+    let mut config = tangelo::Config {
+        servers: vec![server(0, "chat"), server(1, "area")],
+        ..tangelo::Config::default()
+    };
+    config.rpc.queue_bytes_max = 1 << 20;
+    let inside = Inside::start(2, config, Router::new);
+    let [stuck, area] = listeners;
+    let answering =
+        thread::spawn(move || answer_all(Callee::accept(&area), CANARIES * (ROUNDS + 1)));
+    let mut canaries: Vec<Client> = (0..CANARIES)
+        .map(|_| Client::tcp(inside.address()).open())
+        .collect();
+    let mut ask_all = |round: usize| {
+        for canary in &mut canaries {
+            let body = json!([round]).to_string();
+            assert_eq!(
+                canary.request_text("area.areaHandler.move", body.clone()),
+                body
+            );
+        }
+    };
+    ask_all(0);
+    let mut loud = Client::tcp(inside.address()).open();
+    loud.request(1, SEND, "{}");
+    let mut stuck = Callee::accept(&stuck);
+    let (id, _) = stuck.next_call();
+    stuck.answer(id, "[null,{}]");
+    assert_eq!(loud.wait_response(1), b"{}");
+    // From here on it reads nothing. The kernel takes some MiB.
+    let large = json!({ "text": "x".repeat(128 << 10) }).to_string();
+    for round in 1..=ROUNDS {
+        for n in 0..20 {
+            let id = (20 * round + n) as u32;
+            loud.request(id, SEND, &large);
+        }
+        ask_all(round);
+    }
+    inside.wait_counter("rpc_links_down", 1);
+    for id in 20..(20 * (ROUNDS as u32 + 1)) {
+        assert_eq!(loud.wait_response(id), CODE_500.as_bytes(), "{id}");
+    }
+    answering.join().expect("all are answered");
+    drop(stuck);
+    inside.stop();
 }
