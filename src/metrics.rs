@@ -198,6 +198,8 @@ counters! {
     PeersSilent = "peers_silent",
     /// Links from peers closed because no byte came within `rpc.idle_timeout`.
     PeersIdle = "peers_idle",
+    /// Links from peers reset because more than `rpc.queue_bytes_max` waited for a peer that takes no bytes.
+    PeersStuck = "peers_stuck",
     /// Calls received from peers.
     PeerCalls = "peer_calls",
     /// Calls of peers that could not be decoded, or that call an unknown remote.

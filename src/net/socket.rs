@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -130,6 +131,14 @@ impl Socket {
         match &self.0 {
             Kind::Kernel(watched) => watched.shutdown(Shutdown::Both),
             Kind::Memory(side) => side.shutdown(),
+        }
+    }
+
+    /// Has the end of this socket reset the connection: the bytes that wait in the kernel are dropped, and the other side
+    /// gets an error.
+    pub(crate) fn reset_at_end(&self) {
+        if let Kind::Kernel(watched) = &self.0 {
+            let _ = watched.socket().set_linger(Some(Duration::ZERO));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use tangelo::handler::RemoteCall;
 use tangelo::memory::CallingServer;
 use tangelo::wire::pomelo::mqtt::{self, DISCONNECT, PINGREQ, PINGRESP};
 
@@ -20,6 +21,12 @@ fn gateway(change: impl FnOnce(&mut config::Rpc)) -> InMemory {
 
 fn caller(gateway: &InMemory, address: &str) -> CallingServer {
     gateway.caller(address.parse::<IpAddr>().unwrap())
+}
+
+fn publish(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    mqtt::write_publish(&mut bytes, |out| out.extend_from_slice(payload));
+    bytes
 }
 
 fn call() -> Vec<u8> {
@@ -160,4 +167,33 @@ fn one_connection_too_many_is_closed_and_a_place_is_given_back() {
     // Clients have places of their own.
     let mut client = gateway.connect();
     assert_eq!(client.request(ECHO, &json!(1)), json!(1));
+}
+
+#[test]
+fn a_caller_that_takes_no_answers_holds_no_more_than_its_queue() {
+    let mut config = with_chat(Dialect::Pomelo, 1);
+    config.rpc.allow = vec!["any".into()];
+    config.rpc.queue_bytes_max = 1 << 20;
+    async fn large(_: RemoteCall) -> Value {
+        json!("x".repeat(300 << 10))
+    }
+    let gateway = Gateway::new(config);
+    let gateway = gateway.handlers(|_| router().remote("infoRemote.large", large));
+    let gateway = gateway.in_memory().unwrap();
+    let mut stuck = caller(&gateway, KNOWN);
+    let mut other = caller(&gateway, KNOWN);
+    let ask = publish(
+        br#"{"id":1,"msg":{"namespace":"user","service":"infoRemote","method":"large","args":[]}}"#,
+    );
+    // Its socket takes 256 KiB, its queue a MiB.
+    for _ in 0..4 {
+        stuck.send(&ask);
+    }
+    assert_served(&mut other);
+    assert_eq!(gateway.counter("peers_stuck"), 0);
+    stuck.send(&ask);
+    assert_served(&mut other);
+    assert_eq!(gateway.counter("peers_stuck"), 1);
+    let _ = stuck.take_bytes();
+    assert!(stuck.is_closed());
 }

@@ -136,6 +136,13 @@ async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
         core.counters().add(counter, 1);
         tracing::info!(%caller, reason, "the connection of another server is closed");
     }
+    if writer.has_overflowed() {
+        core.counters().add(Counter::PeersStuck, 1);
+        let reason = "it takes no bytes, and more than rpc.queue_bytes_max wait for it";
+        tracing::warn!(%caller, reason, "the connection of another server is closed");
+        // Such a caller takes no DISCONNECT either, but it notices a reset.
+        socket.reset_at_end();
+    }
     // A genuine caller does not notice a FIN; it does notice DISCONNECT.
     peers.send(core, &writer, |out| {
         out.extend_from_slice(&mqtt::DISCONNECT)
