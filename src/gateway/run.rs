@@ -107,6 +107,7 @@ impl Gateway {
             counters: running.counters.clone(),
             reread: running.reread.clone(),
         });
+        control.listen();
         let on_signal = control.clone();
         let waiter = std::thread::Builder::new()
             .name("signals".into())
@@ -204,15 +205,11 @@ impl Control {
                 SIGINT | SIGTERM if is_stopping => self.cut(signal),
                 SIGINT => {
                     is_stopping = true;
-                    let within = self.latest.load().stop_timeout;
-                    self.say_stopping("stops", within);
                     self.stopper.stop();
                 }
                 SIGTERM => {
                     is_stopping = true;
                     tracing::info!(clients = self.clients(), "SIGTERM begins the drain");
-                    let drain = self.latest.load().drain.clone();
-                    self.say_stopping("drains", drain.delay + drain.timeout);
                     self.stopper.drain();
                 }
                 _ => tracing::info!("{} has no effect on tangelo", name(signal)),
@@ -226,8 +223,26 @@ impl Control {
         self.supervisor.tell(News::Ready(text));
     }
 
+    /// Tells the service manager of the stop, whoever asks for it: a signal, the master, an operator, the application.
+    fn listen(self: &Arc<Self>) {
+        let (control, stop) = (Arc::downgrade(self), self.stopper.request());
+        stop.listen(move |is_drain| {
+            if let Some(control) = control.upgrade() {
+                control.say_stopping(is_drain);
+            }
+        });
+        if stop.is_made() {
+            self.say_stopping(stop.is_drain());
+        }
+    }
+
     /// Tells the service manager that the process will end, and within which time.
-    fn say_stopping(&self, verb: &str, within: Duration) {
+    fn say_stopping(&self, is_drain: bool) {
+        let config = self.latest.load();
+        let (verb, within) = match is_drain {
+            true => ("drains", config.drain.delay + config.drain.timeout),
+            false => ("stops", config.stop_timeout),
+        };
         let text = format!("{verb}, with {} clients", self.clients());
         let news = News::Stopping(text, within + STOP_REST);
         self.supervisor.tell(news);

@@ -4,9 +4,10 @@
 //! ends, and at last this server leaves the cluster. Until then the links stay up, so that answers and pushes of
 //! backends still reach the clients that are there.
 
+use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::Shard;
@@ -21,8 +22,20 @@ const SLICE: Duration = Duration::from_millis(50);
 const SLICE_MIN: usize = 50;
 
 /// A request of the process to its shards: none, to drain, or to stop at once.
-#[derive(Debug, Default)]
-pub struct StopRequest(AtomicU8);
+#[derive(Default)]
+pub struct StopRequest {
+    made: AtomicU8,
+    listener: OnceLock<StopListener>,
+}
+
+/// A function that hears of a request on the thread that makes it, and whether it asks for a drain. It must not wait.
+type StopListener = Box<dyn Fn(bool) + Send + Sync>;
+
+impl fmt::Debug for StopRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("StopRequest").field(&self.made).finish()
+    }
+}
 
 const DRAIN: u8 = 1;
 const STOP: u8 = 2;
@@ -30,22 +43,37 @@ const STOP: u8 = 2;
 impl StopRequest {
     /// Asks for a drain, unless the process stops already.
     pub fn drain(&self) {
-        self.0.fetch_max(DRAIN, Ordering::AcqRel);
+        self.make(DRAIN);
     }
 
     /// Asks for an end without a drain; one that runs is broken off.
     pub fn stop(&self) {
-        self.0.fetch_max(STOP, Ordering::AcqRel);
+        self.make(STOP);
+    }
+
+    fn make(&self, request: u8) {
+        let before = self.made.fetch_max(request, Ordering::AcqRel);
+        if before < request
+            && let Some(listener) = self.listener.get()
+        {
+            listener(request == DRAIN);
+        }
+    }
+
+    /// Calls `listener` for each request that is more than the one before. There is one listener.
+    pub(crate) fn listen(&self, listener: impl Fn(bool) + Send + Sync + 'static) {
+        let is_first = self.listener.set(Box::new(listener)).is_ok();
+        debug_assert!(is_first, "nobody would call this listener");
     }
 
     /// Returns whether the process drains or stops.
     pub fn is_made(&self) -> bool {
-        self.0.load(Ordering::Acquire) != 0
+        self.made.load(Ordering::Acquire) != 0
     }
 
     /// Returns whether the process drains.
     pub fn is_drain(&self) -> bool {
-        self.0.load(Ordering::Acquire) == DRAIN
+        self.made.load(Ordering::Acquire) == DRAIN
     }
 }
 

@@ -187,3 +187,140 @@ mod a_rolling_restart_loses_no_request_that_was_sent_after_a_reconnect {
 
     in_both_dialects!(promise);
 }
+
+mod a_drain_of_many_clients {
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::harness::admin::AdminPort;
+    use crate::harness::ledger;
+    use crate::harness::peers::wait_for;
+
+    /// Its end does not depend on the speed of the machine.
+    const PATIENT: Knobs = Knobs {
+        tangelo: &[
+            "--set",
+            "admin.listen=127.0.0.1:0",
+            "--set",
+            "drain.timeout=1h",
+        ],
+        genuine: &[],
+    };
+    const USUAL: Knobs = Knobs {
+        tangelo: &["--set", "admin.listen=127.0.0.1:0"],
+        genuine: &[],
+    };
+
+    /// How the clients left: the number that had at each look, and the time until the process had ended.
+    struct Seen {
+        left: Vec<(Instant, u64)>,
+        lasted: Duration,
+    }
+
+    #[test]
+    fn answers_each_request_and_cuts_nobody() {
+        drain(500, 50, PATIENT);
+    }
+
+    #[test]
+    #[ignore = "5,000 connections, and a look at the clock: for a machine that does nothing else"]
+    fn closes_evenly_and_ends_in_time() {
+        const CLIENTS: usize = 5_000;
+        const WAITING: usize = 500;
+        let seen = drain(CLIENTS, WAITING, USUAL);
+        assert!(seen.lasted < Duration::from_secs(8), "{:?}", seen.lasted);
+        let idle = (CLIENTS - WAITING) as u64;
+        // Half of drain.timeout.
+        let mean = idle / 4;
+        let mut most = 0;
+        for (at, (begin, before)) in seen.left.iter().enumerate() {
+            let second = seen.left[at..].iter();
+            let second = second.take_while(|(end, _)| *end - *begin <= Duration::from_secs(1));
+            most = second.map(|(_, left)| left - before).fold(most, u64::max);
+        }
+        println!("most in a second {most}, mean {mean}, {:?}", seen.lasted);
+        assert!(most <= 2 * mean, "{most} in a second: {:?}", seen.left);
+    }
+
+    fn drain(clients: usize, waiting: usize, knobs: Knobs) -> Seen {
+        let cluster = Cluster::shared(Dialect::Pomelo);
+        let mut draining = Frontend::start(cluster, Kind::Tangelo { shards: 2 }, knobs);
+        let other = Frontend::start(cluster, Kind::TANGELOS[0], Knobs::default());
+        let mut observer = other.client(Transport::WebSocket);
+        let (id, address) = (draining.id(), draining.address());
+        let port = AdminPort::of(draining.gateway().expect("it is a gateway"));
+        let sum = |name: &str| -> u64 {
+            let text = port.get("/metrics").body;
+            let lines = text.lines().filter(|line| line.starts_with(name));
+            let values = lines.map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+            values.sum::<Option<u64>>().expect("numbers")
+        };
+        let transports = [Transport::Tcp, Transport::WebSocket].into_iter().cycle();
+        let mut clients: Vec<Client> = transports
+            .take(clients)
+            .map(|transport| draining.client(transport))
+            .collect();
+        let (waiting, idle) = clients.split_at_mut(waiting);
+        for (n, client) in waiting.iter_mut().enumerate() {
+            client.request(9, "chat.chatHandler.hold", format!("{{\"n\":{n}}}"));
+        }
+        wait_for("all requests at the backend", || {
+            let held = ask(&mut observer, "countHeld", &json!({}));
+            (held["n"] == waiting.len()).then_some(())
+        });
+        for (client, uid) in waiting.iter_mut().zip(["pushed to", "kicked"]) {
+            bind(client, &uid.into());
+        }
+
+        let begun = Instant::now();
+        draining.terminate();
+        wait_for("a closed port", || {
+            TcpStream::connect(address).is_err().then_some(())
+        });
+        assert_eq!(port.get("/readyz").status, 503);
+        let accepted = sum("tangelo_connections_accepted_total{");
+        let mut left = Vec::new();
+        wait_for("the ends of the clients without a request", || {
+            let count = sum("tangelo_connections_closed_total{reason=\"drain\"");
+            left.push((Instant::now(), count));
+            (count >= idle.len() as u64).then_some(())
+        });
+        for client in idle {
+            assert_eq!(client.next_package(), None);
+        }
+
+        // The last slice.
+        let uids = json!([{"uid": "pushed to", "sid": id}]);
+        let push = json!({"route": "onNews", "msg": {"n": 1}, "uids": uids});
+        let answer = ask(&mut observer, "pushUids", &push);
+        assert_eq!(answer, json!({"err": null, "fails": []}));
+        assert_push(&mut waiting[0], "onNews", r#"{"n":1}"#);
+        let kick = json!({"frontendId": id, "uid": "kicked", "reason": "late"});
+        assert_eq!(ask(&mut observer, "kickUid", &kick)["err"], Value::Null);
+        assert_eq!(waiting[1].wait_kick(), "late");
+
+        observer.request(1, "chat.chatHandler.release", "{}");
+        for (n, client) in waiting.iter_mut().enumerate().filter(|(n, _)| *n != 1) {
+            let answer = String::from_utf8(client.wait_response(9)).expect("JSON");
+            assert_eq!(answer, format!("{{\"held\":{n}}}"));
+            assert_eq!(client.next_package(), None);
+        }
+        assert_eq!(draining.wait_exit(), Some(0));
+        let lasted = begun.elapsed();
+
+        let printed = draining.gateway().expect("it is a gateway").printed();
+        let count = clients.len();
+        let begins = format!("SIGTERM begins the drain clients={count}\n");
+        assert!(printed.contains(&begins), "{printed}");
+        let (_, last) = printed
+            .rsplit_once("counters ")
+            .expect("they come at the end");
+        let counters = ledger::parsed(last.lines().next().unwrap_or_default());
+        let counter = |name: &str| counters.get(name).copied().unwrap_or_default();
+        assert_eq!(counter("connections_accepted"), accepted);
+        assert_eq!(counter("clients_cut"), 0);
+        let ended = counter("closed_drain") + counter("closed_kicked_by_server");
+        assert!(ended >= count as u64, "{counters:?}");
+        Seen { left, lasted }
+    }
+}

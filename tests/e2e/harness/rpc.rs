@@ -330,6 +330,12 @@ impl PlayedMaster {
         self.send("monitor", &notice);
     }
 
+    /// Stops the gateway, as the console of an administrator asks.
+    pub(crate) fn stop_gateway(&mut self) {
+        let notice = json!({"moduleId": "__console__", "body": {"signal": "stop"}});
+        self.send("monitor", &notice);
+    }
+
     fn next(&mut self) -> Packet {
         let packet = self.0.next().expect("the gateway is there");
         packet.expect("the gateway stays")

@@ -316,6 +316,16 @@ impl Thread {
         }
     }
 
+    /// Returns how often it has slept.
+    pub(super) fn sleeps(&self) -> u64 {
+        let status = fs::read_to_string(self.folder.join("status")).expect("a shard runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        let count = line.and_then(|count| count.trim().parse().ok());
+        count.expect("a number")
+    }
+
     /// Waits until a tick has come that was not due at `begun`. It does not count time in which the thread was
     /// ready to run, or the machine was late for all.
     fn assert_ticks(&self, begun: Instant, lateness: &Lateness) {

@@ -1,5 +1,6 @@
 //! A service manager hears of the start, of reloads and of the stop, and gets signs of life while all shards tick.
 
+use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use crate::harness::client::{Client, HANG_GUARD};
 use crate::harness::free_address;
 use crate::harness::peers::wait_for;
 use crate::harness::process::{POLL_INTERVAL, Process};
+use crate::harness::rpc::PlayedMaster;
 
 /// The time of the manager's watchdog; signs of life come twice as often.
 const WATCHDOG: Duration = Duration::from_millis(400);
@@ -110,14 +112,15 @@ fn a_manager_hears_of_the_start_of_a_reload_and_of_the_drain() {
     assert_eq!(status.code(), Some(0));
 }
 
-#[test]
-fn a_start_without_its_master_is_not_ready_and_asks_for_time() {
-    let folder = env::temp_dir().join(format!("tangelo-notify-project-{}", std::process::id()));
+/// Makes the project of a server `c-1`, whose master has this port.
+fn project(name: &str, master: u16) -> PathBuf {
+    let name = format!("tangelo-notify-project-{name}-{}", std::process::id());
+    let folder = env::temp_dir().join(name);
     fs::create_dir_all(folder.join("config")).expect("a temporary folder");
     let write = |name: &str, text: String| {
         fs::write(folder.join("config").join(name), text).expect("a temporary file");
     };
-    let [master, rpc, clients] = [(); 3].map(|()| free_address().port());
+    let [rpc, clients] = [(); 2].map(|()| free_address().port());
     write(
         "master.json",
         format!(r#"{{"host": "127.0.0.1", "port": {master}}}"#),
@@ -128,6 +131,35 @@ fn a_start_without_its_master_is_not_ready_and_asks_for_time() {
             r#"{{"connector": [{{"id": "c-1", "host": "127.0.0.1", "port": {rpc}, "clientPort": {clients}, "frontend": true}}]}}"#
         ),
     );
+    folder
+}
+
+#[test]
+fn a_manager_hears_of_a_stop_that_the_master_asks_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let master = listener.local_addr().expect("it listens").port();
+    let folder = project("stopped", master);
+    let manager = Manager::new("stopped");
+    let app_dir = folder.to_str().expect("a path in UTF-8");
+    let mut process = start(&manager, &["--app-dir", app_dir, "--id", "c-1"]);
+    let mut master = PlayedMaster::accept(&listener);
+    manager.wait("READY=1");
+    master.stop_gateway();
+    let stopping = manager.wait("STOPPING=1");
+    for line in [
+        "EXTEND_TIMEOUT_USEC=8000000",
+        "STATUS=stops, with 0 clients",
+    ] {
+        assert!(stopping.lines().any(|it| it == line), "{stopping}");
+    }
+    let status = process.wait_exit(HANG_GUARD).expect("it ends");
+    assert_eq!(status.code(), Some(0));
+    fs::remove_dir_all(&folder).expect("our own folder");
+}
+
+#[test]
+fn a_start_without_its_master_is_not_ready_and_asks_for_time() {
+    let folder = project("waiting", free_address().port());
     let manager = Manager::new("waiting");
     let app_dir = folder.to_str().expect("a path in UTF-8");
     let mut process = start(&manager, &["--app-dir", app_dir, "--id", "c-1"]);

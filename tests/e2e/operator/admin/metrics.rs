@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
@@ -212,4 +212,67 @@ fn scrapes_and_a_slow_reader_give_the_shards_no_work() {
     let ran: Vec<u64> = slices().iter().zip(&before).map(|(a, b)| a - b).collect();
     // Shards without clients sleep. Each scrape that woke them would count.
     assert!(ran.iter().all(|ran| *ran <= 4), "{ran:?}");
+}
+
+#[test]
+fn the_work_of_a_shard_for_its_clients_does_not_depend_on_the_scrapes() {
+    const MESSAGES: usize = 100;
+    const SCRAPES: usize = 10 * MESSAGES;
+    const ROUTE: &str = "connector.h.m";
+    let (gateway, port) = start(&["--shards", "1"]);
+    let thread = &Thread::of_shards(gateway.pid(), 1)[0];
+    // Without heartbeats a WebSocket has no deadline, so the shard does not tick.
+    let mut client = Client::websocket(gateway.address()).open();
+    client.request_text(ROUTE, "{}");
+    let mut sleeps_during = |pause: &dyn Fn(usize)| {
+        let before = thread.sleeps();
+        for message in 0..MESSAGES {
+            pause(message);
+            client.request_text(ROUTE, "{}");
+        }
+        thread.sleeps() - before
+    };
+    let alone = sleeps_during(&|_| thread::sleep(Duration::from_millis(5)));
+    let (scrapes, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let beside = thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert_eq!(port.ask(OPEN_METRICS).status, 200);
+                    scrapes.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        scope.spawn(|| read_a_byte_a_second(&port, &is_over));
+        let beside = sleeps_during(&|message| {
+            let begun = Instant::now();
+            while scrapes.load(Ordering::Relaxed) < message * SCRAPES / MESSAGES {
+                assert!(begun.elapsed() < HANG_GUARD, "the port has no answers");
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        is_over.store(true, Ordering::Relaxed);
+        beside
+    });
+    // If each scrape woke the shard once, it would sleep a thousand times more.
+    let most = alone + MESSAGES as u64;
+    println!("{alone} sleeps alone, {beside} beside {scrapes:?} scrapes");
+    assert!(beside <= most, "{beside} sleeps, {alone} without scrapes");
+}
+
+/// Asks for the metrics, and reads the answer as slowly as that.
+fn read_a_byte_a_second(port: &AdminPort, is_over: &AtomicBool) {
+    let mut stream = std::net::TcpStream::connect(port.address()).expect("the port is open");
+    stream
+        .write_all(OPEN_METRICS.as_bytes())
+        .expect("it is open");
+    let mut next = Instant::now();
+    while !is_over.load(Ordering::Relaxed) {
+        if Instant::now() >= next {
+            // The port closes a connection that is too slow.
+            let _ = stream.read(&mut [0]);
+            next += Duration::from_secs(1);
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
 }

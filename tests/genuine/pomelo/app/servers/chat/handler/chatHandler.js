@@ -6,6 +6,7 @@ module.exports = (app) => new Handler(app);
 function Handler(app) {
   this.app = app;
   this.lists = new Map(); // one session's list of one name → what its notes said, oldest first
+  this.held = []; // functions that answer the requests which wait for `release`
 }
 
 // The session as the frontend sent it. Pomelo's own `export` of a backend session loses its
@@ -89,6 +90,19 @@ Handler.prototype.slow = function (m, session, next) {
 };
 
 Handler.prototype.never = function () {};
+
+Handler.prototype.hold = function (m, session, next) {
+  this.held.push(() => next(null, { held: m.n }));
+};
+
+Handler.prototype.countHeld = function (m, session, next) {
+  next(null, { n: this.held.length });
+};
+
+Handler.prototype.release = function (m, session, next) {
+  this.held.splice(0).forEach((answer) => answer());
+  next(null);
+};
 
 Handler.prototype.big = function (m, session, next) {
   next(null, { s: 'x'.repeat(m.n) });
