@@ -403,7 +403,7 @@ knobs! {
         /// Connections of other servers at one time; a further one is closed. Their descriptors are reserved, so that
         /// neither clients nor strangers take the place of a server. A quarter of them, at most 64, may be of callers that
         /// `rpc.allow` does not know yet. Without it: two for each server of the configuration, because a new connection
-        /// may come before the end of the old one is noticed, and 256 for servers that join later, but at most a quarter
+        /// may come before the end of the old one is noticed, and 256 for servers that join later, but at most an eighth
         /// of the file limit. A cluster of more than 350 servers needs more.
         max_connections: Option<usize> = None, Count(4..=CALLS_CONNECTIONS_MAX);
         /// Bytes that wait for one server that takes none, on a link or on its own connection; one frame always fits. Above

@@ -167,7 +167,7 @@ pub(super) fn callers_max(config: &Config) -> usize {
 }
 
 fn callers_within(limit: Option<u64>, config: &Config) -> usize {
-    let few = files_max(limit) / 4;
+    let few = files_max(limit) / 8;
     let by_default = || shard::callers_max(config).min(few);
     config.rpc.max_connections.unwrap_or_else(by_default)
 }
@@ -339,8 +339,8 @@ pub(super) mod tests {
         assert_eq!(reserve(None, &config, 2), 90 + 2 * 10 + 256);
         assert_eq!(
             reserve(Some(400), &config, 2),
-            90 + 100,
-            "a quarter of the files"
+            90 + 50,
+            "an eighth of the files"
         );
         config.rpc.max_connections = Some(120);
         assert_eq!(reserve(Some(400), &config, 2), 90 + 120);

@@ -74,7 +74,7 @@ fn four_hundred_strangers_take_no_place_of_a_client() {
     let mut gateway = Gateway::start_with_files(256, &["--shards=1", &listen]);
     let connect = |_| TcpStream::connect_timeout(&rpc, HANG_GUARD).expect("the port is open");
     let strangers: Vec<TcpStream> = (0..400).map(connect).collect();
-    gateway.wait_counter("peers_too_many", 336);
+    gateway.wait_counter("peers_too_many", 368);
     let mut clients: Vec<Client> = (0..100)
         .map(|_| Client::tcp(gateway.address()).open())
         .collect();
