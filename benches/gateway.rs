@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use rustix::process::{Resource, getrlimit};
 use serde_json::Value;
-use tangelo::config::Server;
+use tangelo::config::{self, Server};
 use tangelo::handler::{App, Bytes, Failure, Json, Router};
 use tangelo::wire::message::{self, MessageRoute};
 use tangelo::wire::pomelo::mqtt::{self, Packet};
@@ -124,6 +124,11 @@ impl Stage {
             shards: Some(shards),
             // A closed loop of few connections would measure this pause.
             turn_min: Duration::ZERO,
+            client: config::Client {
+                messages_per_second: None,
+                bytes_per_second: None,
+                ..config::Client::default()
+            },
             servers: backends.iter().enumerate().map(backend).collect(),
             routes: [("chat".into(), "rr".into())].into(),
             ..Config::default()

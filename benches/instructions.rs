@@ -531,6 +531,12 @@ fn forward_through_shard(rounds: u64) {
     };
     let mut gateway = Gateway::new(Config {
         servers: vec![chat],
+        // The clock stands still: each message is within this rate.
+        client: config::Client {
+            messages_per_second: Some(1_000_000),
+            bytes_per_second: Some(1 << 30),
+            ..config::Client::default()
+        },
         ..Config::default()
     })
     .in_memory()

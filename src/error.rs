@@ -202,6 +202,8 @@ close_reasons! {
     HeartbeatTimeout = "closed_heartbeat_timeout", Client;
     /// No byte for the configured time.
     IdleTimeout = "closed_idle_timeout", Client;
+    /// A session that was over `client.messages_per_second` or `client.bytes_per_second` for too long.
+    Rate = "closed_rate", Client;
     /// More bytes wait for the client than its outbox may hold.
     OutboxFull = "closed_outbox_full", Client;
     /// A handler or another function of this gateway kicked the session.
@@ -251,6 +253,7 @@ impl CloseReason {
             | Self::HttpBadUpgrade
             | Self::ProxyHeader
             | Self::WriteTimeout
+            | Self::Rate
             | Self::OutboxFull => true,
             Self::Left
             | Self::Probe

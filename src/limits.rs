@@ -105,6 +105,8 @@ pub const READ_BUFFER_BYTES: usize = 64 << 10;
 pub const MEMORY_SOCKET_BYTES: usize = 256 << 10;
 /// Bytes that one connection may read before other tasks run.
 pub const READ_BUDGET_BYTES: usize = 4 * READ_BUFFER_BYTES;
+/// Time of a turn after which a reader lets the others run, before its next messages.
+pub const READ_TURN_MAX: Duration = Duration::from_millis(2);
 /// Slices of one vectored write.
 pub const WRITE_SLICES_MAX: usize = 16;
 /// Size from which outboxes share a push body instead of copying it.

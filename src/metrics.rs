@@ -80,6 +80,8 @@ counters! {
     AddressesUntold = "addresses_untold",
     /// Accept calls that failed because the process had no descriptors or no memory left.
     AcceptErrors = "accept_errors",
+    /// Pauses of the reader of a session that was over its rate.
+    RatePauses = "rate_pauses",
     /// Packages that a client sent in a state in which their type is ignored.
     PackagesIgnored = "packages_ignored",
     /// Requests received from clients.

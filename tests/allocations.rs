@@ -182,6 +182,12 @@ impl Stage {
         let config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             shards: Some(shards),
+            client: config::Client {
+                // It stands still before the burst is used up.
+                messages_per_second: Some(1_000_000),
+                bytes_per_second: Some(1 << 30),
+                ..config::Client::default()
+            },
             rpc: config::Rpc {
                 keepalive: 2 * TIMEOUT,
                 timeout: 2 * TIMEOUT,

@@ -1,5 +1,6 @@
 //! The server under test with everything it needs around it, or one that runs already.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -192,6 +193,15 @@ impl Start {
             command.args(["--shards", &self.shards.to_string()]);
             // The cores of the process are chosen here; some versions of the gateway pin by default.
             command.args(["--set", "pin=false"]);
+            // A session of a load asks more often than a player.
+            for setting in [
+                "client.messages_per_second=off",
+                "client.bytes_per_second=off",
+            ] {
+                if knows(command.get_program(), setting) {
+                    command.args(["--set", setting]);
+                }
+            }
             if let Some(cluster) = cluster {
                 command.arg("--app-dir").arg(cluster.app_dir());
                 command.args(["--id", CONNECTOR]);
@@ -295,4 +305,12 @@ pub(crate) fn check_sessions(sessions: u32) -> io::Result<()> {
         return Err(io::Error::other(text));
     }
     Ok(())
+}
+
+/// Returns whether a version of the gateway takes a setting.
+fn knows(program: &OsStr, setting: &str) -> bool {
+    let check = Command::new(program)
+        .args(["config", "--set", setting])
+        .output();
+    check.is_ok_and(|output| output.status.success())
 }

@@ -40,10 +40,11 @@ pub mod handshake;
 pub mod heartbeat;
 pub mod host_filter;
 pub mod proxies;
+pub mod rate;
 pub mod transport;
 
 use proxies::Proxies;
-use transport::{Http, HttpRules, Transport, TransportEvent};
+use transport::{FrameBounds, Http, HttpRules, Transport, TransportEvent};
 
 /// The settings that all clients of a gateway share.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub struct Rules {
     pub package_bytes_max: Cell<usize>,
     /// Largest package body before the ack of the handshake; not larger than any other one.
     pub handshake_bytes_max: Cell<usize>,
+    /// Fragments of a WebSocket message.
+    pub fragments_max: usize,
     /// Close code of a client that a drain closes.
     pub drain_close_code: Cell<u16>,
     /// Rules for HTTP requests. Boxed, because they are rarely looked at.
@@ -69,6 +72,7 @@ impl Rules {
             dialect: config.dialect,
             package_bytes_max: Cell::new(config.client.package_bytes_max),
             handshake_bytes_max: Cell::new(handshake_bytes_max(config)),
+            fragments_max: config.client.fragments_max.unwrap_or(usize::MAX),
             drain_close_code: Cell::new(config.drain.close_code),
             http: Box::new(HttpRules {
                 page,
@@ -350,9 +354,13 @@ impl ClientMachine {
 
     #[inline]
     fn receive_websocket<'a>(&mut self, rules: &Rules, input: &'a mut [u8]) -> Received<'a> {
-        let bytes_max = self.body_bytes_max(rules) + HEAD_BYTES;
+        let bounds = FrameBounds {
+            bytes_max: self.body_bytes_max(rules) + HEAD_BYTES,
+            fragments_max: rules.fragments_max,
+            dialect: rules.dialect,
+        };
         let (fragments, masks) = (&mut self.fragments, &mut self.masks);
-        let (bytes, frame) = transport::frame(input, fragments, masks, bytes_max, rules.dialect)?;
+        let (bytes, frame) = transport::frame(input, fragments, masks, &bounds)?;
         let event = match frame {
             TransportEvent::Wait => return Ok(None),
             TransportEvent::Message(message) => self.only_package(rules, message)?,
@@ -489,6 +497,7 @@ impl ClientMachine {
         }
         let code = match reason {
             CloseReason::WebSocket(code) => Some(code),
+            CloseReason::Rate => Some(1008),
             CloseReason::Drain => Some(rules.drain_close_code.get()),
             _ => rules.dialect.close_code(),
         };

@@ -134,6 +134,17 @@ pub enum TransportEvent<'a> {
     Close(Option<u16>),
 }
 
+/// The bounds of a client's frames.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameBounds {
+    /// Largest message.
+    pub bytes_max: usize,
+    /// Fragments of one message.
+    pub fragments_max: usize,
+    /// The framework whose details to follow.
+    pub dialect: Dialect,
+}
+
 /// Takes one frame off the front of `input` and unmasks it in place. As pomelo: a client need not mask its frames. Unlike
 /// in pomelo, one that `masks` must mask all of them: anything else is not a frame.
 #[inline]
@@ -141,9 +152,13 @@ pub fn frame<'a>(
     input: &'a mut [u8],
     fragments: &mut Option<Box<Fragments>>,
     masks: &mut bool,
-    bytes_max: usize,
-    dialect: Dialect,
+    bounds: &FrameBounds,
 ) -> Result<(usize, TransportEvent<'a>), CloseReason> {
+    let FrameBounds {
+        bytes_max,
+        fragments_max,
+        dialect,
+    } = *bounds;
     let reason = |error: WebSocketError| CloseReason::WebSocket(error.close_code());
     let frame = match websocket::decode(input, bytes_max) {
         Ok(Some(frame)) => {
@@ -179,6 +194,7 @@ pub fn frame<'a>(
             *fragments = Some(Box::new(Fragments {
                 opcode,
                 bytes: payload.to_vec(),
+                count: 1,
                 is_new: true,
             }));
             TransportEvent::Nothing
@@ -189,6 +205,10 @@ pub fn frame<'a>(
             };
             if started.bytes.len() + payload.len() > bytes_max {
                 return Err(CloseReason::WebSocket(1009));
+            }
+            started.count += 1;
+            if started.count > fragments_max {
+                return Err(CloseReason::WebSocket(1008));
             }
             debug_assert_ne!(started.opcode, Opcode::Continuation);
             started.bytes.extend_from_slice(payload);
@@ -209,6 +229,7 @@ pub fn frame<'a>(
 pub struct Fragments {
     opcode: Opcode,
     bytes: Vec<u8>,
+    count: usize,
     /// Nobody has asked whether it is new.
     is_new: bool,
 }

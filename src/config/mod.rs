@@ -283,6 +283,21 @@ knobs! {
         /// Largest number of bytes that wait for one client that reads too slowly. One package always
         /// fits. Above it tangelo closes the client.
         outbox_bytes_max: usize = 1 << 20, Bytes(KIB..=GIB) => live;
+        /// Messages and other packages that one session may send in a second, pings and fragments of WebSocket too. Over
+        /// it tangelo pauses to read the session's socket; no message is lost. A game that sends input 60 times a second
+        /// sends 60 messages, four kinds of them 240, and four times that leaves room for bursts of a network.
+        messages_per_second: Option<usize> = Some(1000) => None, OrOff(Count(1..=1_000_000));
+        /// Bytes that one session may send in a second: one of the largest packages. Over it the same happens.
+        bytes_per_second: Option<usize> = Some(4 << 20) => None, OrOff(Bytes(KIB..=GIB));
+        /// Time for which a session may send at once what its rates allow: 2,000 messages at 1,000 a second. A client
+        /// that was without network for two seconds then catches up.
+        rate_burst: Duration = Duration::from_secs(2), TimeRange(STEP_TIMES);
+        /// Time over its rates after which tangelo closes a session, with the WebSocket code 1008. A burst does not last
+        /// that long.
+        rate_timeout: Option<Duration> = Some(Duration::from_secs(10)) => None, OrOff(TimeRange(STEP_TIMES));
+        /// Fragments of one WebSocket message; with one more it closes the client. The largest message in pieces of
+        /// 4 KiB has as many.
+        fragments_max: Option<usize> = Some(1024) => None, OrOff(Count(1..=1 << 24));
         /// Forwarded requests of one session that may wait for an answer. A further one gets code 500 at
         /// once.
         calls_in_flight_max: usize = 1024, Count(1..=1_000_000) => live;

@@ -9,13 +9,18 @@ use super::clock;
 use super::socket::Socket;
 use crate::limits::{READ_BUDGET_BYTES, READ_BUFFER_BYTES};
 
+const _: () = assert!(READ_BUDGET_BYTES <= u32::MAX as usize);
+
 /// The protocol that takes the bytes of a connection.
 pub(crate) trait Receiver {
     /// Prepares for the units of one read.
     fn readable(&self) {}
 
-    /// Ends one read: `units` whole units are done, and `rest` is the start of one whose last bytes are missing.
-    fn finished(&self, _units: usize, _rest: &[u8]) {}
+    /// Ends one read, behind which `rest` is the start of a unit whose last bytes are missing, or [`SLICE_UNITS`] units of
+    /// it. They had `bytes` bytes. A pause comes before any further unit.
+    fn finished(&self, _units: usize, _bytes: usize, _rest: &[u8]) -> Option<Pause> {
+        None
+    }
 
     /// Acts on the unit at the front of `input`, which is not empty, and returns the size of the unit. `Ok(None)`:
     /// the unit is not complete; its bytes come again with more bytes after them. An error ends the loop.
@@ -24,6 +29,12 @@ pub(crate) trait Receiver {
     /// Notes the memory of a unit that is not complete; 0 when there is none any more. Not called at the end of the loop.
     fn waits(&self, _bytes: usize) {}
 }
+
+/// A pause of a reader.
+pub(crate) type Pause = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Units after which a receiver may pause within one read.
+pub(crate) const SLICE_UNITS: usize = 16;
 
 /// The read buffer of a shard, lent to one connection at a time for one poll.
 #[derive(Debug)]
@@ -50,20 +61,30 @@ pub(crate) enum End {
 /// appended.
 const TAIL_LENT_MAX: usize = READ_BUFFER_BYTES / 2;
 
-/// Hands complete units off the front of `input` to a receiver, and returns their size.
+/// Hands complete units off the front of `input` to a receiver. Returns their size, and the pause before the others.
 #[inline]
-fn receive_units(receiver: &impl Receiver, input: &mut [u8]) -> Result<usize, End> {
+fn receive_units(
+    receiver: &impl Receiver,
+    input: &mut [u8],
+) -> Result<(usize, Option<Pause>), End> {
     receiver.readable();
-    let (mut at, mut units) = (0, 0);
+    let (mut at, mut units, mut slice) = (0, 0, 0);
     while at < input.len() {
         match receiver.receive(&mut input[at..])? {
             Some(bytes) => at += bytes,
             None => break,
         }
         units += 1;
+        if units == SLICE_UNITS {
+            let pause = receiver.finished(units, at - slice, &[]);
+            if pause.is_some() {
+                return Ok((at, pause));
+            }
+            (units, slice) = (0, at);
+        }
     }
-    receiver.finished(units, &input[at..]);
-    Ok(at)
+    let pause = receiver.finished(units, at - slice, &input[at..]);
+    Ok((at, pause))
 }
 
 /// Reads until the connection ends.
@@ -76,30 +97,36 @@ pub(crate) fn read(
     receiver: impl Receiver,
 ) -> impl Future<Output = End> {
     let mut tail = Vec::new();
-    let mut budget = READ_BUDGET_BYTES;
-    let mut pause: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
+    // Small, like the boxed pause: each connection holds this memory, and few ever pause.
+    let mut budget = READ_BUDGET_BYTES as u32;
+    let mut has_whole_units = false;
+    let mut pause: Option<Pause> = None;
     poll_fn(move |cx| {
         loop {
             if let Some(yielding) = &mut pause {
                 std::task::ready!(yielding.as_mut().poll(cx));
                 pause = None;
             }
-            let step = if tail.len() > TAIL_LENT_MAX {
+            let step = if has_whole_units {
+                receive_tail(&mut tail, &receiver)
+            } else if tail.len() > TAIL_LENT_MAX {
                 read_into_tail(cx, socket, lent, &mut tail, &receiver)
             } else {
                 read_into_lent(cx, socket, lent, &mut tail, &receiver)
             };
             match step {
-                Poll::Ready(Ok(received)) if received < budget => budget -= received,
-                Poll::Ready(Ok(_)) => {
-                    budget = READ_BUDGET_BYTES;
-                    // Boxed, because few connections ever pause. Without the box each connection would hold this
-                    // memory.
-                    pause = Some(Box::pin(clock::yield_to_reactor()));
+                Poll::Ready(Ok((received, next))) => {
+                    has_whole_units = next.is_some();
+                    pause = next;
+                    budget = budget.saturating_sub(received as u32);
+                    if budget == 0 {
+                        budget = READ_BUDGET_BYTES as u32;
+                        pause.get_or_insert_with(|| Box::pin(clock::yield_to_reactor()));
+                    }
                 }
                 Poll::Ready(Err(end)) => return Poll::Ready(end),
                 Poll::Pending => {
-                    budget = READ_BUDGET_BYTES;
+                    budget = READ_BUDGET_BYTES as u32;
                     return Poll::Pending;
                 }
             }
@@ -114,7 +141,7 @@ fn read_into_lent(
     lent: &ReadBuffer,
     tail: &mut Vec<u8>,
     receiver: &impl Receiver,
-) -> Poll<Result<usize, End>> {
+) -> Poll<Result<(usize, Option<Pause>), End>> {
     let mut lent = lent.0.borrow_mut();
     let received = match socket.poll_read(cx, &mut lent[tail.len()..]) {
         Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Eof)),
@@ -125,7 +152,7 @@ fn read_into_lent(
     hop!();
     let input = &mut lent[..tail.len() + received];
     input[..tail.len()].copy_from_slice(tail);
-    let used = receive_units(receiver, input)?;
+    let (used, pause) = receive_units(receiver, input)?;
     if used < input.len() {
         tail.clear();
         keep(tail, &input[used..]);
@@ -134,7 +161,22 @@ fn read_into_lent(
         *tail = Vec::new();
         receiver.waits(0);
     }
-    Poll::Ready(Ok(received))
+    Poll::Ready(Ok((received, pause)))
+}
+
+/// Continues after a pause within the units of a read.
+#[cold]
+fn receive_tail(
+    tail: &mut Vec<u8>,
+    receiver: &impl Receiver,
+) -> Poll<Result<(usize, Option<Pause>), End>> {
+    let (used, pause) = receive_units(receiver, tail)?;
+    tail.drain(..used);
+    if tail.is_empty() {
+        *tail = Vec::new();
+    }
+    receiver.waits(tail.capacity());
+    Poll::Ready(Ok((0, pause)))
 }
 
 fn read_into_tail(
@@ -143,7 +185,7 @@ fn read_into_tail(
     lent: &ReadBuffer,
     tail: &mut Vec<u8>,
     receiver: &impl Receiver,
-) -> Poll<Result<usize, End>> {
+) -> Poll<Result<(usize, Option<Pause>), End>> {
     let received = {
         let mut lent = lent.0.borrow_mut();
         let received = match socket.poll_read(cx, &mut lent) {
@@ -155,13 +197,13 @@ fn read_into_tail(
         keep(tail, &lent[..received]);
         received
     };
-    let used = receive_units(receiver, tail)?;
+    let (used, pause) = receive_units(receiver, tail)?;
     if used > 0 {
         // The rest is small, as a rule, and the memory is that of the whole unit.
         *tail = tail[used..].to_vec();
     }
     receiver.waits(tail.capacity());
-    Poll::Ready(Ok(received))
+    Poll::Ready(Ok((received, pause)))
 }
 
 /// Appends to the bytes of a partial unit. They hold at most half as much memory again as they need, so a client that

@@ -29,6 +29,7 @@ mod deadlines;
 mod drain;
 mod failures;
 mod life;
+mod rates;
 mod servers;
 mod shedding;
 

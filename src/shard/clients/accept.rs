@@ -10,11 +10,13 @@ use super::connection::{
     self, Connection, refused_for_address, refused_for_memory, refused_for_number,
 };
 use crate::client::ClientMachine;
-use crate::error::CloseReason;
+use crate::client::rate::RateVerdict;
+use crate::error::{CloseReason, Fault};
 use crate::ids::Sid;
+use crate::limits::READ_TURN_MAX;
 use crate::metrics::Counter;
 use crate::net::clock;
-use crate::net::drive::{self, End, Receiver};
+use crate::net::drive::{self, End, Pause, Receiver, SLICE_UNITS};
 use crate::net::socket::{Listener, Socket};
 use crate::net::task;
 use crate::shard::memory::MemoryLevel;
@@ -83,7 +85,12 @@ impl Clients {
             true => ClientMachine::behind_proxy(&self.rules),
             false => ClientMachine::default(),
         };
-        let connection = Connection::new(client, socket.clone(), self.anonymous.clone());
+        let connection = Connection::new(
+            client,
+            socket.clone(),
+            self.anonymous.clone(),
+            core.time.get().now,
+        );
         let sid = self.connections.borrow_mut().insert(|_| connection);
         let Some(sid) = sid else {
             return self.refuse(core, address);
@@ -120,15 +127,38 @@ fn serve(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) -> impl Future<Output =
     }
 }
 
+/// Pauses a reader by the time of the shard, which then stays awake.
+#[cold]
+fn pause(shard: &Rc<Shard>, time: Duration) -> Pause {
+    let shard = shard.clone();
+    shard.core.counters().add(Counter::RatePauses, 1);
+    Box::pin(async move { shard.core.timeout(time).await })
+}
+
+/// Lets the other connections run when a turn lasts too long.
+fn yield_late(shard: &Shard) -> Option<Pause> {
+    let turn = clock::now().saturating_duration_since(shard.core.looked.get());
+    (turn > READ_TURN_MAX).then(|| -> Pause { Box::pin(clock::yield_to_reactor()) })
+}
+
 struct ClientReceiver<'a> {
     shard: &'a Rc<Shard>,
     sid: Sid,
 }
 
 impl Receiver for ClientReceiver<'_> {
-    fn finished(&self, units: usize, rest: &[u8]) {
+    fn finished(&self, units: usize, bytes: usize, rest: &[u8]) -> Option<Pause> {
         let Self { shard, sid } = self;
-        shard.clients.read(&shard.core, *sid, units, rest);
+        match shard.clients.read(&shard.core, *sid, units, bytes, rest) {
+            // The messages of a slice may cost more time than their number says.
+            RateVerdict::Within if units == SLICE_UNITS => yield_late(shard),
+            RateVerdict::Within => None,
+            RateVerdict::Pause(time) => Some(pause(shard, time)),
+            RateVerdict::Excess => {
+                shard.react(Fault::Client(*sid, CloseReason::Rate));
+                None
+            }
+        }
     }
 
     fn waits(&self, bytes: usize) {

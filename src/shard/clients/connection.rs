@@ -8,6 +8,7 @@ use super::Clients;
 use super::route::SessionRoute;
 use crate::client::crypto::PublicKey;
 use crate::client::heartbeat::{Deadlines, Timeouts, Unit, earliest};
+use crate::client::rate::{RateVerdict, SessionRate, Used};
 use crate::client::transport::Transport;
 use crate::client::{ClientAddr, ClientEvent, ClientMachine, ClientState, Connected};
 use crate::error::{CloseReason, Fault};
@@ -41,6 +42,8 @@ pub(super) struct Connection {
     outbox: Outbox,
     socket: Rc<Socket>,
     deadlines: Deadlines,
+    /// Until then the session has used a part of its rate.
+    used_until: Instant,
     /// The wheel has an entry.
     in_wheel: bool,
     /// It counts against `client.max_connections`.
@@ -51,7 +54,7 @@ pub(super) struct Connection {
 
 // Each session holds one.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Connection>() == 112);
+const _: () = assert!(size_of::<Connection>() == 128);
 
 /// The rare parts of a connection.
 #[derive(Debug, Default)]
@@ -67,6 +70,8 @@ struct ConnectionExtras {
     /// The package, message or HTTP head whose last bytes are missing. A client whose packages always come whole
     /// never has one.
     unit: Option<Unit>,
+    /// Begin of the time over its rate.
+    over_since: Option<Instant>,
 }
 
 /// A connection that has just been closed.
@@ -87,7 +92,12 @@ pub(in crate::shard) struct OpenClient {
 }
 
 impl Connection {
-    pub(super) fn new(client: ClientMachine, socket: Rc<Socket>, identity: Rc<Identity>) -> Self {
+    pub(super) fn new(
+        client: ClientMachine,
+        socket: Rc<Socket>,
+        identity: Rc<Identity>,
+        now: Instant,
+    ) -> Self {
         Self {
             client,
             identity,
@@ -96,6 +106,7 @@ impl Connection {
             outbox: Outbox::default(),
             socket,
             deadlines: Deadlines::default(),
+            used_until: now,
             in_wheel: false,
             counted: false,
             delegate: None,
@@ -197,6 +208,44 @@ impl Connection {
         let unit = &mut self.extras().unit;
         let since = unit.filter(|_| !has_begun).map_or(now, |unit| unit.since);
         *unit = Some(Unit { since, bytes });
+    }
+
+    /// Notes that a session stays within its rate.
+    #[inline]
+    fn calm_down(&mut self, used: Used) -> RateVerdict {
+        if used.is_calm
+            && let Some(extras) = &mut self.extras
+        {
+            extras.over_since = None;
+        }
+        RateVerdict::Within
+    }
+
+    /// Pauses the reader of a session that is over its rate. Nobody is late because of the pause.
+    #[cold]
+    fn slow_down(&mut self, rate: &SessionRate, used: Used, now: Instant) -> RateVerdict {
+        if self.state() == ClientState::Closed {
+            return RateVerdict::Within;
+        }
+        let over_since = &mut self.extras().over_since;
+        if used.is_calm {
+            *over_since = None;
+        }
+        let over_since = *over_since.get_or_insert(now);
+        let verdict = rate.judge(used, over_since, now);
+        if let RateVerdict::Pause(time) = verdict {
+            let Deadlines {
+                heartbeat, idle, ..
+            } = &mut self.deadlines;
+            let unit = self.extras.as_mut().and_then(|extras| extras.unit.as_mut());
+            let ends = [
+                heartbeat.as_mut(),
+                idle.as_mut(),
+                unit.map(|unit| &mut unit.since),
+            ];
+            ends.into_iter().flatten().for_each(|end| *end += time);
+        }
+        verdict
     }
 
     fn extras(&mut self) -> &mut ConnectionExtras {
@@ -319,9 +368,16 @@ impl Clients {
 
     // ---- Bytes in ----
 
-    /// Ends a read of `units` packages or messages, behind which `rest` is the start of one more.
-    pub(super) fn read(&self, core: &Core, sid: Sid, units: usize, rest: &[u8]) {
-        self.connection(sid, |connection| {
+    /// Ends a read of `units` packages or messages of `bytes` bytes, behind which `rest` follows.
+    pub(super) fn read(
+        &self,
+        core: &Core,
+        sid: Sid,
+        units: usize,
+        bytes: usize,
+        rest: &[u8],
+    ) -> RateVerdict {
+        let pace = self.connection(sid, |connection| {
             let now = core.time.get().now;
             connection.restart_idle(&self.timeouts, now);
             if connection.client.is_waiting(rest) {
@@ -330,7 +386,15 @@ impl Clients {
             } else if let Some(extras) = &mut connection.extras {
                 extras.unit = None;
             }
+            let used = self
+                .rate
+                .charge(&mut connection.used_until, now, units, bytes);
+            match used.is_over {
+                true => connection.slow_down(&self.rate, used, now),
+                false => connection.calm_down(used),
+            }
         });
+        pace.unwrap_or(RateVerdict::Within)
     }
 
     /// Notes the memory of a package or frame that is not complete.

@@ -15,6 +15,7 @@ use crate::client::coder::Coder;
 use crate::client::handshake::HandshakeReplies;
 use crate::client::heartbeat::{Timeouts, Wheel};
 use crate::client::host_filter::HostFilter;
+use crate::client::rate::SessionRate;
 use crate::error::CloseReason;
 use crate::handler::Router;
 use crate::net::clock;
@@ -45,6 +46,7 @@ pub(super) struct Clients {
     /// Text of a message while it is looked at.
     scratch: Cell<Vec<u8>>,
     timeouts: Timeouts,
+    rate: SessionRate,
     host_filter: RefCell<Arc<HostFilter>>,
     connections: RefCell<Slab<Connection>>,
     /// Identity of a session before it is bound or has values.
@@ -77,6 +79,7 @@ impl Clients {
             coder: Coder::new(dictionary, protos, config.client.protobuf_check),
             scratch: Cell::default(),
             timeouts: Timeouts::new(&config.client),
+            rate: SessionRate::new(&config.client),
             host_filter: RefCell::new(seed.host_filter.clone()),
             connections: RefCell::new(Slab::new(seed.id)),
             anonymous: Rc::default(),

@@ -22,7 +22,14 @@ use crate::harness::peers::{Cluster, DELEGATE, Dialect, wait_for};
 use crate::harness::process::Process;
 
 const KNOBS: Knobs = Knobs {
-    tangelo: &["--set", "delegate=entry", "--set", "delegate_notices=true"],
+    tangelo: &[
+        "--set",
+        "delegate=entry",
+        "--set",
+        "delegate_notices=true",
+        "--set",
+        "client.messages_per_second=off",
+    ],
     genuine: &[],
 };
 

@@ -25,7 +25,15 @@ impl Attacked {
     /// With several shards, there are enough bystanders that nearly each shard has some.
     pub(crate) fn start(shards: usize, args: &[&str]) -> Self {
         let shards_text = shards.to_string();
-        let own = ["--shards", &shards_text];
+        // An attack over a second is shorter than over the minutes that a rate would make of it.
+        let own = [
+            "--shards",
+            &shards_text,
+            "--set",
+            "client.messages_per_second=off",
+            "--set",
+            "client.bytes_per_second=off",
+        ];
         let args: Vec<&str> = own.iter().chain(args).copied().collect();
         Self::over(Gateway::start(&args), shards)
     }

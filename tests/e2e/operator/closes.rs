@@ -51,7 +51,7 @@ struct Provocation {
 }
 
 /// Reasons that need a server, an application or seconds, or have no line; the tests of their subject provoke them.
-const ELSEWHERE: [&str; 15] = [
+const ELSEWHERE: [&str; 16] = [
     "ack_timeout",
     "bind_timeout",
     "duplicate_login",
@@ -66,6 +66,7 @@ const ELSEWHERE: [&str; 15] = [
     "package_timeout",
     "probe",
     "proxy_timeout",
+    "rate",
     "write_timeout",
 ];
 

@@ -158,7 +158,8 @@ fn a_trace_without_bodies_has_none_and_one_without_a_session_is_refused() {
 #[test]
 fn a_slow_reader_of_a_trace_loses_events_and_hears_how_many() {
     const REQUESTS: u64 = 5000;
-    let (config, port) = with_port();
+    let (mut config, port) = with_port();
+    config.client.messages_per_second = None;
     let inside = Inside::start(1, config, handlers);
     port.wait_until_open();
     let mut client = Client::tcp(inside.address()).open();
