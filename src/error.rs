@@ -202,6 +202,8 @@ close_reasons! {
     HeartbeatTimeout = "closed_heartbeat_timeout", Client;
     /// No byte for the configured time.
     IdleTimeout = "closed_idle_timeout", Client;
+    /// A session with more wrong signatures than `client.bad_signatures_max`.
+    Signature = "closed_signature", Client;
     /// A session that was over `client.messages_per_second` or `client.bytes_per_second` for too long.
     Rate = "closed_rate", Client;
     /// More bytes wait for the client than its outbox may hold.
@@ -254,6 +256,7 @@ impl CloseReason {
             | Self::ProxyHeader
             | Self::WriteTimeout
             | Self::Rate
+            | Self::Signature
             | Self::OutboxFull => true,
             Self::Left
             | Self::Probe

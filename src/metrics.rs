@@ -102,6 +102,8 @@ counters! {
     BodiesInvalid = "bodies_invalid",
     /// Bodies that the type of their handler's argument cannot hold.
     BodiesUnfit = "bodies_unfit",
+    /// Bodies over `client.json_bytes_max`, or over the limit of their handler's argument.
+    BodiesTooLong = "bodies_too_long",
     /// Requests and notifies dropped because their signature is missing or wrong.
     MessagesUnsigned = "messages_unsigned",
     /// Responses and pushes that their proto cannot encode.

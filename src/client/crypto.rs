@@ -41,6 +41,15 @@ impl PublicKey {
             .map(Self)
     }
 
+    /// Returns the bits of the modulus in `sys.rsa`, whatever else it has.
+    pub fn bits(rsa: &Value) -> usize {
+        let digits = rsa.get("rsa_n").and_then(Value::as_str).unwrap_or_default();
+        let digits = digits.trim_start_matches('0');
+        let first = digits.chars().next().and_then(|digit| digit.to_digit(16));
+        let first = first.map_or(0, |digit| u32::BITS - digit.leading_zeros());
+        4 * digits.len().saturating_sub(1) + first as usize
+    }
+
     /// Verifies a body. Returns it without its signature, as `JSON.stringify` prints it, or `None` if
     /// the body is not an object or not signed with this key.
     ///

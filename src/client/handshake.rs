@@ -19,6 +19,8 @@ pub struct HandshakeReplies {
     proto_version: Option<String>,
     check: ClientCheck,
     use_crypto: bool,
+    /// Bits of the largest RSA key.
+    rsa_bits_max: usize,
 }
 
 /// A handshake that the configuration accepts.
@@ -79,6 +81,7 @@ impl HandshakeReplies {
                 .filter(|version| use_protobuf && !version.is_empty()),
             check,
             use_crypto: client.use_crypto,
+            rsa_bits_max: client.rsa_bits_max.unwrap_or(usize::MAX),
         }
     }
 
@@ -109,6 +112,12 @@ impl HandshakeReplies {
                 return Err(Refusal {
                     body: handshake::FAILED,
                     cause: "client.use_crypto is on, and the client sent no key",
+                });
+            }
+            if PublicKey::bits(&rsa) > self.rsa_bits_max {
+                return Err(Refusal {
+                    body: handshake::FAILED,
+                    cause: "its RSA key has more bits than client.rsa_bits_max",
                 });
             }
             key = PublicKey::from_json(&rsa);

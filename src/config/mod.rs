@@ -231,6 +231,19 @@ knobs! {
         protobuf_check: bool = false, Switch, Pinus "decodeCheckMsg";
         /// Accepts signed messages only.
         use_crypto: bool = false, Switch, Pomelo "useCrypto";
+        /// Largest RSA key that a client may sign with. A larger one refuses the handshake with code 500. A check with 2,048
+        /// bits takes a quarter of the CPU of one with 4,096, and Pomelo's clients use 512 to 2,048. Without this limit, and
+        /// for more than 4,096 bits, the client gets in, but each message is dropped.
+        rsa_bits_max: Option<usize> = Some(2048) => None, OrOff(Count(limits::RSA_KEY_BITS_MIN..=limits::RSA_KEY_BITS_MAX));
+        /// Messages of one session whose signature is missing or wrong; with one more tangelo closes it. A client signs
+        /// all messages with one key, so a wrong signature is a program of somebody else; some are left to a client that
+        /// changes its key.
+        bad_signatures_max: Option<usize> = Some(16) => None, OrOff(Count(0..=1_000_000));
+        /// Largest body, as JSON text, that the arguments `Json<T>` and `Proto<T>` of a handler in Rust take; a larger one gets
+        /// code 500 (`bodies_too_long`), and the client stays. A tree of values needs up to 70 times the memory of its
+        /// text, and a player's message has less than 1 KiB. `JsonUpTo<BYTES, T>` is the argument of a route with
+        /// another limit.
+        json_bytes_max: Option<usize> = Some(64 << 10) => None, OrOff(Bytes(KIB..=limits::PACKAGE_BODY_BYTES_MAX));
         /// Connections that this process accepts at one time; tangelo closes any further one at once.
         /// Without it: as many as the file limit allows. A number above the file limit prevents the start.
         max_connections: Option<usize> = None, Count(1..=CONNECTIONS_MAX), Pomelo "max-connections" => live;

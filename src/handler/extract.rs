@@ -136,7 +136,8 @@ impl<T: Clone + 'static> FromMessage for State<T> {
 ///
 /// If the body does not fit `T`, the handler is not called: the client gets code 500, and the message
 /// is counted as `bodies_unfit` and logged at level debug. Take `Reply<Json<T>>` to answer such a
-/// message yourself.
+/// message yourself. The same happens to a body over `client.json_bytes_max`, counted as `bodies_too_long`; [`JsonUpTo`]
+/// has a limit of its own.
 ///
 /// Cost: the allocations of `T`. As a response: one allocation for the text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -144,15 +145,47 @@ pub struct Json<T>(pub T);
 
 impl<T: DeserializeOwned> FromMessage for Json<T> {
     fn from_message(request: &Request<'_>) -> Reply<Self> {
-        let body = if json::is_truthy(request.body) {
-            request.body
-        } else {
-            b"{}"
-        };
-        serde_json::from_slice(body)
-            .map(Self)
-            .map_err(|error| unfit(request, &error))
+        // A short body, and nearly all are, needs no look at the configuration.
+        if request.body.len() > JSON_BYTES_SHORT {
+            check_length(request, request.session.context().json_bytes_max())?;
+        }
+        parse(request).map(Self)
     }
+}
+
+/// Bodies of up to this length are allowed by each value of `client.json_bytes_max`.
+const JSON_BYTES_SHORT: usize = 1 << 10;
+
+/// Like [`Json`] as an argument, for a body of up to `BYTES` bytes of JSON text, whatever `client.json_bytes_max` says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JsonUpTo<const BYTES: usize, T>(pub T);
+
+impl<const BYTES: usize, T: DeserializeOwned> FromMessage for JsonUpTo<BYTES, T> {
+    fn from_message(request: &Request<'_>) -> Reply<Self> {
+        check_length(request, BYTES)?;
+        parse(request).map(Self)
+    }
+}
+
+fn parse<T: DeserializeOwned>(request: &Request<'_>) -> Reply<T> {
+    let body = if json::is_truthy(request.body) {
+        request.body
+    } else {
+        b"{}"
+    };
+    serde_json::from_slice(body).map_err(|error| unfit(request, &error))
+}
+
+fn check_length(request: &Request<'_>, bytes_max: usize) -> Reply<()> {
+    let bytes = request.body.len();
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    request.session.context().count(Counter::BodiesTooLong);
+    Err(Failure::new(format!(
+        "the body of {} has {bytes} bytes of JSON, and its handler takes up to {bytes_max}",
+        request.route
+    )))
 }
 
 #[cold]

@@ -166,7 +166,9 @@ mod stop;
 pub use app::App;
 pub use call::{Call, CallError, CallResult, CallToAll, Cluster};
 pub(crate) use call::{Invocation, Sent, remote_parts};
-pub use extract::{FromMessage, Handshake, IntoReply, Json, Needs, Proto, Route, State, States};
+pub use extract::{
+    FromMessage, Handshake, IntoReply, Json, JsonUpTo, Needs, Proto, Route, State, States,
+};
 pub use function::Handler;
 pub use message::{Incoming, Request};
 pub use outcome::{Answer, Failure, LocalFuture, Outcome, Reply};
@@ -221,6 +223,8 @@ pub(crate) trait ShardContext: clock::Clock {
     /// Returns the servers of a type, in the order in which routing counts them, or `None` for a type
     /// that never had a server.
     fn servers(&self, server_type: &str) -> Option<Vec<Server>>;
+    /// Returns the largest body that becomes a tree of values.
+    fn json_bytes_max(&self) -> usize;
     /// Adds one to a counter.
     fn count(&self, counter: Counter);
     /// Counts and logs a panic of the application.

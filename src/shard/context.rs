@@ -155,6 +155,11 @@ impl ShardContext for Shard {
         })
     }
 
+    fn json_bytes_max(&self) -> usize {
+        let max = self.core.config.client.json_bytes_max;
+        max.unwrap_or(usize::MAX)
+    }
+
     fn count(&self, counter: Counter) {
         self.core.counters().add(counter, 1);
     }

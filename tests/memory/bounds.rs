@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use tangelo::handler::JsonUpTo;
 use tangelo::limits::{EVENTS_PENDING_MAX, REQUESTS_PENDING_MAX};
 
 use super::*;
@@ -112,4 +113,89 @@ fn an_event_of_a_session_over_the_bound_takes_the_place_of_the_oldest_one() {
     assert_eq!(bound, json!({"code": 200}));
     assert_eq!(seen.count.get(), EVENTS_PENDING_MAX + 1);
     assert_eq!(gateway.counter("session_events_dropped"), 1);
+}
+
+#[test]
+fn a_body_that_is_too_long_for_a_tree_costs_its_message_only() {
+    let gateway = Gateway::new(Config::default()).handlers(|_| {
+        router()
+            .route("h.tree", async |Json(tree): Json<Value>| tree)
+            .route(
+                "h.long",
+                async |JsonUpTo(tree): JsonUpTo<100_000, Value>| tree,
+            )
+    });
+    let gateway = gateway.in_memory().unwrap();
+    let mut client = gateway.connect();
+    let text = |bytes: usize| json!("x".repeat(bytes - 2));
+    for (route, bytes, is_taken) in [
+        ("connector.h.tree", 64 << 10, true),
+        ("connector.h.tree", (64 << 10) + 1, false),
+        ("connector.h.long", 100_000, true),
+        ("connector.h.long", 100_001, false),
+        (ECHO, 200_000, true),
+    ] {
+        let body = text(bytes);
+        let answer = client.request(route, &body);
+        match is_taken {
+            true => assert_eq!(answer, body),
+            false => assert_eq!(answer, json!({"code": 500})),
+        }
+    }
+    assert_eq!(gateway.counter("bodies_too_long"), 2);
+    assert!(!client.is_closed());
+}
+
+fn with_key(bits: usize) -> ClientOptions {
+    let modulus = format!("{:x}{}", 1 << ((bits - 1) % 4), "f".repeat((bits - 1) / 4));
+    let key = json!({"rsa_n": modulus, "rsa_e": 65537});
+    ClientOptions {
+        handshake: Some(json!({"sys": {"type": "x", "version": "1", "rsa": key}})),
+        ..ClientOptions::default()
+    }
+}
+
+#[test]
+fn a_key_that_costs_too_much_is_refused_and_so_is_who_signs_wrongly_too_often() {
+    collect_log();
+    let client = config::Client {
+        use_crypto: true,
+        ..config::Client::default()
+    };
+    let gateway = start(Config {
+        client: client.clone(),
+        ..Config::default()
+    });
+    let mut refused = gateway.open(with_key(2049));
+    assert_eq!(refused.shake_hands()["code"], 500);
+    assert!(refused.is_closed());
+    let lines = log_lines("a handshake is refused");
+    assert!(lines[0].contains("client.rsa_bits_max"), "{lines:?}");
+    assert_eq!((lines.len(), gateway.counter("closed_handshake")), (1, 1));
+
+    let mut taken = gateway.open(with_key(2048));
+    assert_eq!(taken.shake_hands()["code"], 200);
+    for _ in 0..16 {
+        taken.ask(ECHO, &json!({}));
+    }
+    assert!(!taken.is_closed());
+    taken.ask(ECHO, &json!({}));
+    assert!(taken.is_closed());
+    let counts = ["messages_unsigned", "messages_refused", "closed_signature"];
+    assert_eq!(counts.map(|name| gateway.counter(name)), [16, 1, 1]);
+
+    let exact = start(Config {
+        client: config::Client {
+            use_crypto: true,
+            ..Config::exact().client
+        },
+        ..Config::default()
+    });
+    let mut large = exact.open(with_key(4096));
+    assert_eq!(large.shake_hands()["code"], 200);
+    for _ in 0..100 {
+        large.ask(ECHO, &json!({}));
+    }
+    assert!(!large.is_closed());
+    assert_eq!(exact.counter("messages_unsigned"), 100);
 }

@@ -118,7 +118,7 @@ fn the_slowest_readers_go_and_the_others_get_each_push_once() {
 
 #[test]
 fn a_body_for_many_clients_counts_once() {
-    let mut gateway = tight(1, |_| {});
+    let mut gateway = tight(1, |config| config.client.json_bytes_max = None);
     let mut speaker = gateway.connect();
     let deaf: Vec<Client> = (0..40).map(|_| gateway.connect()).collect();
     let text = "x".repeat(1 << 20);

@@ -166,6 +166,10 @@ impl ShardContext for Fake {
         Box::pin(async { Ok(b"[]".to_vec()) })
     }
 
+    fn json_bytes_max(&self) -> usize {
+        usize::MAX
+    }
+
     fn count(&self, counter: Counter) {
         self.counted.borrow_mut().push(counter);
     }

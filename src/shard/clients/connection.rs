@@ -70,6 +70,8 @@ struct ConnectionExtras {
     /// The package, message or HTTP head whose last bytes are missing. A client whose packages always come whole
     /// never has one.
     unit: Option<Unit>,
+    /// Messages whose signature was wrong or missing.
+    bad_signatures: usize,
     /// Begin of the time over its rate.
     over_since: Option<Instant>,
 }
@@ -477,6 +479,16 @@ impl Clients {
             key.verify(body)
         };
         self.connection(sid, verify).flatten()
+    }
+
+    /// Counts a message whose signature is wrong or missing; returns their number.
+    pub(super) fn add_bad_signature(&self, sid: Sid) -> usize {
+        let count = self.connection(sid, |connection| {
+            let count = &mut connection.extras().bad_signatures;
+            *count += 1;
+            *count
+        });
+        count.unwrap_or_default()
     }
 
     // ---- The session ----

@@ -50,19 +50,30 @@ impl Clients {
         if !core.config.client.use_crypto {
             return Ok(Some(Cow::Borrowed(body.text)));
         }
-        Ok(self.verified(core, sid, route, body.text).map(Cow::Owned))
+        let verified = self.verified(core, sid, route, body.text)?;
+        Ok(verified.map(Cow::Owned))
     }
 
     /// Takes the signature off a signed body. Out of line, like the other rare paths, so that the common path keeps
     /// its registers.
     #[inline(never)]
-    fn verified(&self, core: &Core, sid: Sid, route: &str, body: &[u8]) -> Option<Vec<u8>> {
+    fn verified(
+        &self,
+        core: &Core,
+        sid: Sid,
+        route: &str,
+        body: &[u8],
+    ) -> Result<Option<Vec<u8>>, CloseReason> {
         let verified = self.verify(sid, body);
         if verified.is_none() {
+            let most = core.config.client.bad_signatures_max;
+            if self.add_bad_signature(sid) > most.unwrap_or(usize::MAX) {
+                return Err(CloseReason::Signature);
+            }
             core.counters().add(Counter::MessagesUnsigned, 1);
             tracing::debug!(session = %sid, route, "fail to verify the data received from client.");
         }
-        verified
+        Ok(verified)
     }
 
     /// Takes the memory of a decoded body back for the next one. A large one is freed.

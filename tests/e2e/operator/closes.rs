@@ -51,7 +51,7 @@ struct Provocation {
 }
 
 /// Reasons that need a server, an application or seconds, or have no line; the tests of their subject provoke them.
-const ELSEWHERE: [&str; 16] = [
+const ELSEWHERE: [&str; 17] = [
     "ack_timeout",
     "bind_timeout",
     "duplicate_login",
@@ -67,6 +67,7 @@ const ELSEWHERE: [&str; 16] = [
     "probe",
     "proxy_timeout",
     "rate",
+    "signature",
     "write_timeout",
 ];
 
