@@ -222,6 +222,8 @@ close_reasons! {
     Memory = "closed_memory", Operator;
     /// More connections than `client.max_connections`.
     MaxConnections = "closed_max_connections", Operator;
+    /// A connection without a whole handshake, whose place another one needed.
+    Silent = "closed_silent", Operator;
     /// tangelo is stopping.
     Stopping = "closed_stopping", Operator;
     /// tangelo is draining.
@@ -280,6 +282,7 @@ impl CloseReason {
             | Self::DuplicateLogin
             | Self::Memory
             | Self::MaxConnections
+            | Self::Silent
             | Self::Stopping
             | Self::Drain
             | Self::Blacklisted => false,
@@ -290,7 +293,7 @@ impl CloseReason {
     pub fn drops_output(self) -> bool {
         matches!(
             self,
-            Self::OutboxFull | Self::WriteTimeout | Self::Socket | Self::Memory
+            Self::OutboxFull | Self::WriteTimeout | Self::Socket | Self::Memory | Self::Silent
         )
     }
 }

@@ -247,6 +247,10 @@ knobs! {
         /// Connections that this process accepts at one time; tangelo closes any further one at once.
         /// Without it: as many as the file limit allows. A number above the file limit prevents the start.
         max_connections: Option<usize> = None, Count(1..=CONNECTIONS_MAX), Pomelo "max-connections" => live;
+        /// Percent of the places that connections without a whole handshake keep where places run short. Then the oldest of
+        /// them is closed for each one that comes (`closed_silent`). A tenth is room for the handshakes of a storm: a
+        /// client needs its place for one round trip until it has sent its own.
+        silent_percent: Option<usize> = Some(10) => None, OrOff(Count(1..=100));
         /// Accepted kinds and versions of clients, such as `js-websocket >=0.3.1 <2`, `* >=1.2` or
         /// `!old-client`. Others get code 501. Without it tangelo accepts all.
         accept: Vec<String> = Vec::new(), Texts(r#"["js-websocket >=0.3.1 <2", "!old-client"]"#), Pomelo "checkClient";

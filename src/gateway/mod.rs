@@ -198,6 +198,7 @@ impl Gateway {
         let connections_max = config.client.max_connections.unwrap_or(sockets_max);
         let sockets = Arc::new(Gauge::new(sockets_max));
         let connections = Arc::new(Gauge::new(connections_max));
+        let silent = Arc::new(Gauge::new(sockets_max));
         let config = Arc::new(config);
         let latest = Arc::new(ArcSwap::new(config.clone()));
         let (outlets, inboxes) = mesh::queues(shards);
@@ -231,6 +232,7 @@ impl Gateway {
             callers_max,
             sockets: sockets.clone(),
             connections: connections.clone(),
+            silent: silent.clone(),
             stop: stopper.request().clone(),
             reread: reread.clone(),
             starting: starting.clone(),

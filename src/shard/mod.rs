@@ -129,6 +129,8 @@ pub struct Seed {
     pub sockets: Arc<Gauge>,
     /// Number of clients that have sent bytes: `client.max_connections` limits it.
     pub connections: Arc<Gauge>,
+    /// Number of client sockets without a whole handshake.
+    pub silent: Arc<Gauge>,
     /// Set when the process must end; the doorbell is rung too.
     pub stop: Arc<StopRequest>,
     /// Set when the shard must read `client.blacklist_file` again, changed or not.

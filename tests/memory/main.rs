@@ -32,6 +32,7 @@ mod life;
 mod rates;
 mod servers;
 mod shedding;
+mod silent;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);

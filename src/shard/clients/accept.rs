@@ -9,6 +9,7 @@ use super::Clients;
 use super::connection::{
     self, Connection, refused_for_address, refused_for_memory, refused_for_number,
 };
+use super::silent::Place;
 use crate::client::ClientMachine;
 use crate::client::rate::RateVerdict;
 use crate::error::{CloseReason, Fault};
@@ -37,6 +38,7 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
     loop {
         match listener.accept().await {
             Ok((socket, address)) => {
+                shard.cut_silent(Place::Socket);
                 if let Some((sid, socket)) = clients.admit(core, socket, address) {
                     let serving = serve(shard.clone(), socket, sid);
                     debug_assert!(size_of_val(&serving) <= SERVING_BYTES);
@@ -97,6 +99,7 @@ impl Clients {
         };
         core.counters().add(Counter::Connections, 1);
         self.begin(core, sid);
+        self.begin_silence(sid);
         Some((sid, socket))
     }
 

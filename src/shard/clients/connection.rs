@@ -48,6 +48,8 @@ pub(super) struct Connection {
     in_wheel: bool,
     /// It counts against `client.max_connections`.
     counted: bool,
+    /// It has not sent a whole handshake, and counts as such.
+    is_silent: bool,
     /// Delegates know it, by messages or notices: the mark of the one that gets its messages.
     delegate: Option<DelegateMark>,
 }
@@ -111,6 +113,7 @@ impl Connection {
             used_until: now,
             in_wheel: false,
             counted: false,
+            is_silent: false,
             delegate: None,
         }
     }
@@ -121,6 +124,15 @@ impl Connection {
 
     pub(super) fn is_bound(&self) -> bool {
         self.identity.uid.is_some()
+    }
+
+    /// Sets whether it counts as silent; returns whether it did.
+    pub(super) fn set_silent(&mut self, is_silent: bool) -> bool {
+        std::mem::replace(&mut self.is_silent, is_silent)
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_silent
     }
 
     fn check_invariants(&self) {
@@ -266,7 +278,11 @@ impl Connection {
 impl Clients {
     /// Calls `f` with a connection that is still there.
     #[inline]
-    fn connection<T>(&self, sid: Sid, f: impl FnOnce(&mut Connection) -> T) -> Option<T> {
+    pub(super) fn connection<T>(
+        &self,
+        sid: Sid,
+        f: impl FnOnce(&mut Connection) -> T,
+    ) -> Option<T> {
         let mut connections = self.connections.borrow_mut();
         let connection = connections.get_mut(sid)?;
         let result = f(connection);
@@ -470,6 +486,11 @@ impl Clients {
             self.process_connections.leave();
         }
         fits
+    }
+
+    /// Returns whether a connection counts against `client.max_connections`.
+    pub(super) fn has_client_place(&self, sid: Sid) -> bool {
+        self.connection(sid, |connection| connection.counted) == Some(true)
     }
 
     /// Returns a signed message without its signature; `None` when the signature is wrong or missing.
@@ -745,6 +766,9 @@ impl Clients {
                 if scheduler.mark(sid, &mut connection.outbox) {
                     core.turn.request();
                 }
+            }
+            if connection.set_silent(false) {
+                self.silent.leave();
             }
             Some(Closed {
                 counted: std::mem::take(&mut connection.counted),

@@ -30,8 +30,10 @@ pub(super) mod connection;
 pub(super) mod fanout;
 pub(super) mod handshake;
 pub(super) mod route;
+pub(super) mod silent;
 
 use connection::Connection;
+use silent::Silent;
 
 /// The clients of a shard.
 pub(super) struct Clients {
@@ -39,6 +41,8 @@ pub(super) struct Clients {
     process_sockets: Arc<Gauge>,
     /// Those of them that count against `client.max_connections`.
     process_connections: Arc<Gauge>,
+    /// Those that have not sent a whole handshake.
+    silent: Silent,
     rules: Rules,
     /// Boxed: no message passes it.
     handshake: Box<HandshakeReplies>,
@@ -74,6 +78,7 @@ impl Clients {
         Self {
             process_sockets: seed.sockets.clone(),
             process_connections: seed.connections.clone(),
+            silent: Silent::new(config.client.silent_percent, seed.silent.clone()),
             rules: Rules::new(config, seed.page, config.proxies.clone()),
             handshake: handshake.into(),
             coder: Coder::new(dictionary, protos, config.client.protobuf_check),

@@ -32,6 +32,7 @@ impl Shard {
     /// application or the delegate decides, the client may send more handshakes, and it is asked about each.
     pub(super) fn shake_hands(self: &Rc<Self>, sid: Sid, body: &[u8]) {
         let (core, clients, app) = (&self.core, &self.clients, &self.app);
+        clients.end_silence(sid);
         let router = app.router();
         let examined = self.guarded(sid, || {
             clients.examine(body, |request| {

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use super::app::Way;
 use super::app::activity::Work;
 use super::clients::connection::{self, Appended, Closed, refused_for_address, refused_for_number};
+use super::clients::silent::Place;
 use super::coordinator::COORDINATOR;
 use super::memory::MemoryLevel;
 use super::origin::{Origin, ResponseTarget};
@@ -147,10 +148,20 @@ impl Shard {
         if is_proxied && self.refuse_address(sid) {
             return;
         }
-        if !clients.count(sid) {
+        let fits = clients.count(sid) || (self.cut_silent(Place::Client) && clients.count(sid));
+        if !fits {
             refused_for_number(&clients.address_for_log(sid));
             self.close(sid, CloseReason::MaxConnections, None);
         }
+    }
+
+    /// Closes the oldest silent connection where places run short and silent ones have too many; returns whether it did.
+    pub(super) fn cut_silent(self: &Rc<Self>, place: Place) -> bool {
+        let cut = self.clients.silent_to_cut(place);
+        if let Some(sid) = cut {
+            self.close(sid, CloseReason::Silent, None);
+        }
+        cut.is_some()
     }
 
     /// Dispatches a message of a working client.

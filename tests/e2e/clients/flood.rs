@@ -275,7 +275,7 @@ fn silent_connections_fill_their_table_and_harm_nobody_who_is_in() {
         let args = ["--shards", &shards_text, "--set", "client.timeout=3s"];
         let gateway = Gateway::start_with_files(files, &args);
         let mut attacked = Attacked::over(gateway, shards);
-        let reasons = ["closed_max_connections", "closed_idle_timeout"];
+        let reasons = ["closed_silent", "closed_idle_timeout"];
         let silent: Vec<TcpStream> = (0..files).map(|_| connect(attacked.address())).collect();
         for reason in reasons {
             attacked.gateway().wait_counter(reason, 1);

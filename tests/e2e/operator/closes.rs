@@ -51,7 +51,7 @@ struct Provocation {
 }
 
 /// Reasons that need a server, an application or seconds, or have no line; the tests of their subject provoke them.
-const ELSEWHERE: [&str; 17] = [
+const ELSEWHERE: [&str; 18] = [
     "ack_timeout",
     "bind_timeout",
     "duplicate_login",
@@ -68,6 +68,7 @@ const ELSEWHERE: [&str; 17] = [
     "proxy_timeout",
     "rate",
     "signature",
+    "silent",
     "write_timeout",
 ];
 
