@@ -28,7 +28,7 @@ pub(super) fn ready(view: &View) -> (StatusCode, String) {
     if view.config.master.is_some() && view.sum(Counter::RegistryJoined) == 0 {
         match view.sum(Counter::RegistryJoins) {
             0 => faults.push("the gateway has not joined the cluster of its master yet".into()),
-            _ if view.config.admin.require_registry => faults.push(LOST.into()),
+            _ if view.latest.load().admin.require_registry => faults.push(LOST.into()),
             _ => degraded.push(format!("degraded: {LOST}")),
         }
     }

@@ -275,17 +275,17 @@ knobs! {
         /// proxy that does not begin with the header (`closed_proxy_header`), or does not have all of it within 5 s
         /// (`closed_proxy_timeout`). Headers of HTTP then count for nothing. From any other address such a header is an
         /// invalid package.
-        proxy_protocol: bool = false, Switch;
+        proxy_protocol: bool = false, Switch => live;
         /// Header of a WebSocket upgrade that has the client's address, such as `X-Forwarded-For`, `X-Real-IP` or
         /// `Forwarded`. It counts only if the connection comes from a proxy of `client.trusted_proxies`; without
         /// that key tangelo ignores it. Each proxy must set or extend this header; no other header counts. In a
         /// list of addresses tangelo walks from the last one to the first, over the trusted proxies, and takes the first
         /// address that is none of them. A text that is not an address ends the walk at the last address read. The
         /// result counts for the blacklists, in statistics and the log, for handlers and the delegate.
-        real_ip_header: Option<String> = None, HeaderName, Pinus "realIPKey";
+        real_ip_header: Option<String> = None, HeaderName, Pinus "realIPKey" => live;
         /// Header that has the client's port, where that of `client.real_ip_header` has none. Each proxy must set
         /// this header too. Without a port in either header, the port is 0.
-        real_port_header: Option<String> = None, HeaderName, Pinus "realPortKey";
+        real_port_header: Option<String> = None, HeaderName, Pinus "realPortKey" => live;
         /// Path of a health check, for load balancers. An HTTP GET or HEAD of it on the port for clients gets status
         /// 200, and 503 while tangelo stops: until its application has ended, the port stays open for this check and
         /// takes no clients. A check is not a client: `client.max_connections` and the statistics do not count it.
@@ -525,7 +525,7 @@ knobs! {
         token_file: Option<PathBuf> = None, FilePath;
         /// Makes `/readyz` say 503 while the link to the master is down. Without it, `/readyz` stays green after the
         /// first join, because the clients that are there are served, and its text names the lost link.
-        require_registry: bool = false, Switch;
+        require_registry: bool = false, Switch => live;
     }
 }
 

@@ -129,12 +129,13 @@ fn limits_lists_and_the_log_level_change_while_it_runs() {
 }
 
 #[test]
-fn the_addresses_of_trusted_proxies_change_while_it_runs() {
-    let text = |trusted: &str| {
+fn the_rules_for_trusted_proxies_change_while_it_runs() {
+    let with_header = |header: &str, trusted: &str| {
         format!(
-            "[client]\nreal_ip_header = \"X-Real-IP\"\nblacklist = [\"192[.]0[.]2[.]7\"]\ntrusted_proxies = [{trusted}]\n"
+            "[client]\nreal_ip_header = \"{header}\"\nblacklist = [\"192[.]0[.]2[.]7\"]\ntrusted_proxies = [{trusted}]\n"
         )
     };
+    let text = |trusted: &str| with_header("X-Real-IP", trusted);
     let file = File::new("proxies", &text("\"10.0.0.1\""));
     let mut gateway = Gateway::start(&["--config", file.path()]);
     let address = gateway.address();
@@ -147,6 +148,17 @@ fn the_addresses_of_trusted_proxies_change_while_it_runs() {
     let expected = "changed client.trusted_proxies = [\"127.0.0.1\"]";
     assert_eq!(reload(&mut gateway), expected);
     wait_for("a header that counts", || (!banned()).then_some(()));
+    file.write(&with_header("X-Other", "\"127.0.0.1\""));
+    let expected = "changed client.real_ip_header = \"X-Other\"";
+    assert_eq!(reload(&mut gateway), expected);
+    wait_for("another header that counts", || banned().then_some(()));
+    file.write("[client]\ntrusted_proxies = [\"127.0.0.1\"]\nproxy_protocol = true\n");
+    let said = reload(&mut gateway);
+    assert!(said.contains("client.proxy_protocol = true"), "{said}");
+    wait_for("a proxy that must send its header", || {
+        (!takes_a_client(&gateway)).then_some(())
+    });
+    assert!(gateway.counters()["closed_proxy_header"] > 0);
 }
 
 #[test]
