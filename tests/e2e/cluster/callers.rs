@@ -44,6 +44,11 @@ fn with_a_short_idle_timeout(dialect: Dialect) {
         let before = counter(setup, 0);
         bind_patiently(&mut first, &setup.uid("first"));
         counter(setup, before + 1);
+        // When it answers this, the backend has read the DISCONNECT, which came before.
+        let deadline = Instant::now() + HANG_GUARD;
+        while whoami(&mut second) == json!({"code": 500}) {
+            assert!(Instant::now() < deadline, "the backend answers nothing");
+        }
         let called = Instant::now();
         bind_patiently(&mut second, &setup.uid("second"));
         // Without the DISCONNECT a Pomelo server waits for half a minute, and a Pinus server for ever.
