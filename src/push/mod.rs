@@ -255,6 +255,12 @@ impl Outbox {
         let start = wire.len();
         write(wire);
         debug_assert_eq!(wire.len() - start, bytes);
+        if bytes >= SHARED_BODY_BYTES_MIN
+            && let Some(queue) = &mut self.queue
+        {
+            // One turn may answer many clients. The memory of small packages is counted when they are written.
+            pool.count(queue);
+        }
         self.check_invariants();
     }
 

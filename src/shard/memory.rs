@@ -69,8 +69,13 @@ const LEVELS: [(MemoryLevel, u64, Counter, &str); 4] = [
 ];
 /// A level ends this many percent below its beginning.
 const LEAVE_BELOW: u64 = 5;
+/// Time after which a level above [`MemoryLevel::Normal`] lasts too long: then slow clients are closed at any level, until
+/// new connections are taken again. Strangers who hold just so much would else keep everybody out.
+const LASTS_TOO_LONG: Duration = Duration::from_secs(5);
 /// The share to which connections are closed, in percent: below the end of [`MemoryLevel::CloseUnready`].
 const CLOSE_DOWN_TO: u64 = 79;
+/// The same where a level lasts too long: below the end of [`MemoryLevel::RefuseNew`].
+const CLOSE_DOWN_FURTHER_TO: u64 = 69;
 
 impl MemoryLevel {
     /// Returns the level that follows this one when `held` of `max` bytes are in use.
@@ -192,6 +197,8 @@ pub(super) struct Memory {
     looks_at: Cell<usize>,
     /// The most bytes of this shard since it has given memory back.
     most: Cell<usize>,
+    /// The time, by that of the shard, since which the level is above normal.
+    short_since: Cell<Option<Instant>>,
     /// The time from which on the shard may give memory back, by the time of the shard.
     gives_back_at: Cell<Option<Instant>>,
     /// The last time that it did so because memory was short, by the clock.
@@ -214,6 +221,7 @@ impl Memory {
             bodies: Cell::default(),
             looks_at: Cell::default(),
             most: Cell::default(),
+            short_since: Cell::default(),
             gives_back_at: Cell::default(),
             gave_back: clock::now().into(),
         }
@@ -297,6 +305,11 @@ impl Core {
                 .change_level(before, level, held, self.counters());
         }
         memory.level.set(level);
+        if level == MemoryLevel::Normal {
+            memory.short_since.set(None);
+        } else if memory.short_since.get().is_none() {
+            memory.short_since.set(Some(self.time.get().now));
+        }
         if level > MemoryLevel::Normal {
             // The buffers of closed connections: their memory should be free for others, and not only in the ledger.
             let now = clock::now();
@@ -308,11 +321,21 @@ impl Core {
         level
     }
 
+    /// Returns whether the level has been above normal for too long.
+    pub(super) fn memory_is_short_for_long(&self) -> bool {
+        let since = self.memory.short_since.get();
+        since.is_some_and(|since| self.time.get().now >= since + LASTS_TOO_LONG)
+    }
+
     /// Returns the bytes that this shard should free: its share of those that are too many.
     pub(super) fn memory_to_free(&self) -> usize {
         let own = held_by(self.counters());
         let held = self.held_by_process();
-        let goal = self.memory.process.max() as u64 / 100 * CLOSE_DOWN_TO;
+        let goal = match self.memory_is_short_for_long() {
+            true => CLOSE_DOWN_FURTHER_TO,
+            false => CLOSE_DOWN_TO,
+        };
+        let goal = self.memory.process.max() as u64 / 100 * goal;
         let excess = held.saturating_sub(goal);
         (u128::from(excess) * u128::from(own) / u128::from(held.max(1))) as usize
     }

@@ -152,6 +152,11 @@ struct ClientReceiver<'a> {
 impl Receiver for ClientReceiver<'_> {
     fn finished(&self, units: usize, bytes: usize, rest: &[u8]) -> Option<Pause> {
         let Self { shard, sid } = self;
+        // Here too, because one turn reads from many clients, and answers them.
+        if shard.core.memory_has_grown() {
+            shard.core.publish_memory();
+            shard.look_at_memory();
+        }
         match shard.clients.read(&shard.core, *sid, units, bytes, rest) {
             // The messages of a slice may cost more time than their number says.
             RateVerdict::Within if units == SLICE_UNITS => yield_late(shard),
@@ -167,11 +172,6 @@ impl Receiver for ClientReceiver<'_> {
     fn waits(&self, bytes: usize) {
         let Shard { core, clients, .. } = &**self.shard;
         clients.package_waits(core, self.sid, bytes);
-        // Here too, because one turn reads from many clients.
-        if core.memory_has_grown() {
-            core.publish_memory();
-            self.shard.look_at_memory();
-        }
     }
 
     fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {

@@ -13,11 +13,12 @@ impl Shard {
     pub(in crate::shard) fn look_at_memory(self: &Rc<Self>) {
         let core = &self.core;
         let level = core.look_at_memory();
-        if level < MemoryLevel::CloseUnready {
+        let closes_slow = level >= MemoryLevel::CloseSlow || core.memory_is_short_for_long();
+        if level < MemoryLevel::CloseUnready && !closes_slow {
             return;
         }
         let too_many = core.memory_to_free();
-        let unready = level < MemoryLevel::CloseSlow;
+        let unready = !closes_slow;
         for sid in self.clients.largest(unready, too_many) {
             self.close(sid, CloseReason::Memory, None);
         }

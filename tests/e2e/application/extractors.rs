@@ -557,7 +557,9 @@ fn a_handshake_is_kept_where_a_handler_takes_it() {
             handshake.map_or(json!("not kept"), |Handshake(kept)| kept["user"].clone())
         })
     };
-    Inside::on_one_shard_and_on_four(&Config::default(), handlers, |inside| {
+    let mut config = Config::default();
+    config.client.handshake_bytes_max = 1 << 20;
+    Inside::on_one_shard_and_on_four(&config, handlers, |inside| {
         for (bytes, expected) in [(10, 12), (20 << 10, 10)] {
             let mut client = Client::tcp(inside.address());
             let user = "x".repeat(bytes);

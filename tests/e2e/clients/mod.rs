@@ -10,4 +10,5 @@ mod npm;
 mod random;
 mod reference;
 mod room;
+mod strangers;
 mod wire;
