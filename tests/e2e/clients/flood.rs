@@ -354,7 +354,15 @@ fn a_backend_that_does_not_read_costs_its_own_calls_only() {
     fs::write(&path, format!("{server}port = {port}\n")).expect("a temporary file");
     let file = path.to_str().expect("a path in UTF-8");
     for shards in ["1", "4"] {
-        let set = ["--set", "rpc.timeout=1s", "--set", "client.heartbeat=1h"];
+        // All calls are made before the first one ends.
+        let set = [
+            "--set",
+            "rpc.timeout=1s",
+            "--set",
+            "client.heartbeat=1h",
+            "--set",
+            "client.bytes_per_second=off",
+        ];
         let args = ["--config", file, "--shards", shards];
         let mut gateway = Gateway::start(&[&args[..], &set].concat());
         let mut calling = Client::tcp(gateway.address()).open();
