@@ -22,13 +22,23 @@ pub(crate) struct Gateway {
     address: SocketAddr,
     /// Its descriptors when it had started; `None` for one that was killed.
     at_start: Option<Descriptors>,
+    /// Its log has a line for each close.
+    logs_closes: bool,
     _turn: Turn,
 }
 
 impl Gateway {
-    /// Starts the gateway on a free port of the loopback and waits until it listens.
+    /// Starts the gateway on a free port of the loopback and waits until it listens. Its log has a line for each close,
+    /// unless the test sets `log` itself, or a file that could.
     pub(crate) fn start(args: &[&str]) -> Self {
-        Self::start_in(Turn::take(false), TANGELO, ANY_PORT, args)
+        let is_set = |arg: &&str| arg.starts_with("log.") || *arg == "--config";
+        let logs_closes = !args.iter().any(is_set);
+        let level = ["--set", ledger::CLOSES_LOGGED];
+        let level = if logs_closes { &level[..] } else { &[] };
+        let args = [level, args].concat();
+        let mut gateway = Self::start_in(Turn::take(false), TANGELO, ANY_PORT, &args);
+        gateway.logs_closes = logs_closes;
+        gateway
     }
 
     /// The same, on an address of the test's own.
@@ -126,6 +136,7 @@ impl Gateway {
             process,
             address,
             at_start: None,
+            logs_closes: false,
             _turn: turn,
         };
         if args.iter().any(|arg| arg.starts_with("admin.listen=")) {
@@ -229,16 +240,32 @@ impl Gateway {
     /// Checks that everything it took has an end or is still there.
     fn check_ledger(&mut self, at_start: Descriptors) {
         if self.has_exited() {
+            self.process.wait_output_end();
             let printed = self.printed();
             let lines = printed
                 .lines()
                 .filter_map(|line| line.strip_prefix("out| "));
             if let Some(counters) = lines.filter_map(counters_in).next_back() {
                 ledger::check_last(&counters);
+                if self.logs_closes {
+                    assert_eq!(ledger::closes_of(&printed, &counters), Ok(()));
+                }
             }
             return;
         }
         ledger::settle(|| self.counters());
+        if self.logs_closes {
+            let deadline = Instant::now() + HANG_GUARD;
+            // The lines are written a moment later than the numbers.
+            loop {
+                let counters = self.counters();
+                let Err(open) = ledger::closes_of(&self.printed(), &counters) else {
+                    break;
+                };
+                assert!(Instant::now() < deadline, "{open}: {counters:?}");
+                thread::sleep(4 * POLL_INTERVAL);
+            }
+        }
         let (pid, port) = (self.pid(), self.address.port());
         ledger::settle_descriptors(pid, port, at_start, || {
             let connections = self.counters().get("connections").copied();

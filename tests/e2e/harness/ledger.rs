@@ -1,6 +1,6 @@
-//! Waits for the balance of a gateway after its test: counters ([`accounts`]) and descriptors.
+//! Waits for the balance of a gateway after its test: counters ([`accounts`]), the log and descriptors.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -26,6 +26,50 @@ pub(crate) fn settle(mut read: impl FnMut() -> Counters) {
         };
         assert!(Instant::now() < deadline, "{open}: {counters:?}");
         thread::sleep(4 * POLL_INTERVAL);
+    }
+}
+
+/// Log level of gateways whose closes [`closes_of`] compares: each close has a line.
+pub(crate) const CLOSES_LOGGED: &str = "log.level=info,tangelo::shard::clients::connection=debug";
+
+/// Parts of the lines about closes. A client that a limit refuses has a line of its own, and perhaps that of any close too.
+const CLOSED: [&str; 3] = ["a client is closed", "a client broke the protocol", REFUSED];
+const REFUSED: &str = " is refused";
+/// Lines of one kind that the log has in ten seconds. It leaves further ones out.
+const LINES_OF_A_KIND: u64 = 10;
+
+/// Compares the log of a gateway with its counters: each close has a line with its reason. It does not see the closes whose
+/// lines were too many, and probes have none.
+pub(crate) fn closes_of(log: &str, counters: &Counters) -> Result<(), String> {
+    let mut said = BTreeMap::<&str, u64>::new();
+    let mut kinds = BTreeMap::<&str, u64>::new();
+    for line in log.lines() {
+        let Some(kind) = CLOSED.iter().find(|kind| line.contains(**kind)) else {
+            continue;
+        };
+        let Some((_, reason)) = line.split_once(" reason=") else {
+            continue;
+        };
+        let reason = reason.split('"').nth(1).unwrap_or_default();
+        *kinds.entry(kind).or_default() += 1;
+        let is_second = *kind != REFUSED && ["blacklisted", "max_connections"].contains(&reason);
+        if !is_second {
+            *said.entry(reason).or_default() += 1;
+        }
+    }
+    let is_whole = kinds.values().all(|lines| *lines < LINES_OF_A_KIND);
+    let reasons = counters
+        .iter()
+        .filter_map(|(name, count)| Some((name.strip_prefix("closed_")?, *count)));
+    for (reason, count) in reasons {
+        let lines = said.remove(reason).unwrap_or_default();
+        if lines > count || (is_whole && lines < count && reason != "probe") {
+            return Err(format!("{count} closes of {reason:?} have {lines} lines"));
+        }
+    }
+    match said.is_empty() {
+        true => Ok(()),
+        false => Err(format!("closes that no counter has: {said:?}")),
     }
 }
 

@@ -31,7 +31,7 @@ fn at_debug_each_closed_client_has_a_line_with_its_reason() {
 
 #[test]
 fn a_client_that_breaks_the_protocol_has_a_line_without_debug() {
-    let mut gateway = Gateway::start(&[]);
+    let mut gateway = Gateway::start(&["--set", "log.level=info"]);
     drop(Client::tcp(gateway.address()).open());
     let mut client = Client::tcp(gateway.address()).open();
     client.send_package(9, b"");

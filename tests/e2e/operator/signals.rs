@@ -279,7 +279,13 @@ fn summarised(line: &str, text: &str) -> Option<u64> {
 #[test]
 fn a_thousand_refused_clients_make_a_handful_of_lines_that_add_up() {
     const REFUSED: u64 = 1000;
-    let mut gateway = Gateway::start(&["--set", "client.max_connections=1"]);
+    let args = [
+        "--set",
+        "client.max_connections=1",
+        "--set",
+        "log.level=info",
+    ];
+    let mut gateway = Gateway::start(&args);
     let _inside = Client::tcp(gateway.address()).open();
     for _ in 0..REFUSED {
         let mut client = Client::tcp(gateway.address());
