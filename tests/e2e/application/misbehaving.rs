@@ -308,6 +308,7 @@ fn start_waiting(gate: &Gate) -> Inside {
     let config = Config {
         client: config::Client {
             calls_in_flight_max: 1_000_000,
+            messages_per_second: None,
             ..config::Client::default()
         },
         ..Config::default()
