@@ -11,6 +11,14 @@ use std::time::Duration;
 use crate::error::CloseReason;
 use crate::limits::SERVER_TYPES_MEASURED;
 
+/// Version of this crate.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Commit of a packaged crate; `build.rs` reads it.
+pub const COMMIT: &str = match option_env!("TANGELO_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 /// The kind of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CounterKind {

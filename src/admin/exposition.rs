@@ -80,9 +80,9 @@ struct Own(Arc<View>);
 impl Collector for Own {
     fn encode(&self, mut out: DescriptorEncoder<'_>) -> Result<(), Error> {
         let view = &self.0;
-        let doc = "The version of tangelo.";
+        let doc = "The version of tangelo and its commit, which is unknown in the build of a working copy.";
         out.encode_descriptor("build", doc, None, MetricType::Info)?
-            .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
+            .encode_info(&[("version", metrics::VERSION), ("commit", metrics::COMMIT)])?;
         let doc = "1 while /readyz says that this server should get new clients.";
         out.encode_descriptor("ready", doc, None, MetricType::Gauge)?
             .encode_gauge(&u32::from(health::ready(view).0.is_success()))?;

@@ -116,6 +116,7 @@ fn each_counter_is_a_metric_of_its_kind() {
         "tangelo_connections{shard=\"0\"} 3",
         "tangelo_stalls_total 2",
         "tangelo_connections_closed_total{reason=\"kicked\",shard=\"0\"} 1",
+        concat!("tangelo_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\",commit=\"unknown\"} 1"),
         "tangelo_ready 1",
         "tangelo_flush_bytes_sum{shard=\"0\"} 100.0",
         "tangelo_flush_bytes_bucket{le=\"64.0\",shard=\"0\"} 0",

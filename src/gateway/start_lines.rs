@@ -5,14 +5,7 @@ use serde_json::{Map, Value};
 use super::Running;
 use crate::config::{self, Config};
 use crate::log::Output;
-
-/// Version of this crate.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Commit of a packaged crate; `build.rs` reads it.
-const COMMIT: &str = match option_env!("TANGELO_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
-};
+use crate::metrics::{COMMIT, VERSION};
 
 /// Limits in the start lines, beside the largest number of clients.
 const LIMITS: [&str; 10] = [
