@@ -288,9 +288,10 @@ counters! {
     LogLinesDropped = process "log_lines_dropped",
     /// Requests that the operators' port has read.
     AdminRequests = process "admin_requests",
-    /// Requests that need the token and were not done: refused, not understood, without such a session, or without an
-    /// answer of a shard.
+    /// Requests that need the token and were refused: without it, from a page, not understood, or one trace too many.
     AdminDenied = process "admin_requests_denied",
+    /// Requests that need the token and could not be done, because a shard did not take or answer them.
+    AdminFailed = process "admin_requests_failed",
     /// Connections to the operators' port refused because too many were open.
     AdminRefused = process "admin_connections_refused",
     /// Connections to the operators' port closed because the request or its answer took too long.

@@ -39,16 +39,20 @@ pub(super) async fn check(
         None => next.run(request).await,
         Some((status, text)) => (status, format!("{text}\n")).into_response(),
     };
-    let status = response.status().as_u16();
+    let status = response.status();
     let from = caller.address.as_deref().unwrap_or("the unix socket");
     let told = response.extensions().get::<Audit>();
     let told = told.map_or(refusal.map_or("", |(_, text)| text), |Audit(text)| text);
-    if response.status().is_success() {
-        tracing::info!(target: AUDIT_LOG, %method, %uri, from, status, "an operator's request: {told}");
-    } else {
+    let code = status.as_u16();
+    if status.is_server_error() {
+        metrics::count_for_process(Counter::AdminFailed);
+        tracing::warn!(%method, %uri, from, status = code, "audit: an operator's request failed: {told}");
+    } else if status.is_client_error() && status != StatusCode::NOT_FOUND {
         // The log limits this line, because strangers can cause it.
         metrics::count_for_process(Counter::AdminDenied);
-        tracing::warn!(%method, %uri, from, status, "audit: an operator's request is refused: {told}");
+        tracing::warn!(%method, %uri, from, status = code, "audit: an operator's request is refused: {told}");
+    } else {
+        tracing::info!(target: AUDIT_LOG, %method, %uri, from, status = code, "an operator's request: {told}");
     }
     response
 }

@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
-use axum::http::StatusCode;
-
-use super::*;
 use arc_swap::ArcSwap;
+use axum::body::Body;
+use axum::http::header::HOST;
+use axum::http::{HeaderValue, StatusCode};
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
+
+use super::serve::AdminClient;
+use super::*;
 
 use crate::config::{Config, Master};
 use crate::metrics::Measure;
@@ -116,7 +121,11 @@ fn each_counter_is_a_metric_of_its_kind() {
         "tangelo_connections{shard=\"0\"} 3",
         "tangelo_stalls_total 2",
         "tangelo_connections_closed_total{reason=\"kicked\",shard=\"0\"} 1",
-        concat!("tangelo_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\",commit=\"unknown\"} 1"),
+        concat!(
+            "tangelo_build_info{version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\",commit=\"unknown\"} 1"
+        ),
         "tangelo_ready 1",
         "tangelo_flush_bytes_sum{shard=\"0\"} 100.0",
         "tangelo_flush_bytes_bucket{le=\"64.0\",shard=\"0\"} 0",
@@ -138,4 +147,25 @@ fn each_counter_is_a_metric_of_its_kind() {
         assert!(plain.lines().any(|other| other == line), "{line}\n{plain}");
     }
     assert!(!plain.contains("# EOF"));
+}
+
+#[test]
+fn a_request_that_no_shard_takes_has_failed_and_is_not_denied() {
+    let counts =
+        || [Counter::AdminFailed, Counter::AdminDenied].map(|it| metrics::of_process().get(it));
+    let before = counts();
+    // Nobody reads the inbox of the shard.
+    let router = TowerToHyperService::new(router(&Arc::new(view(""))));
+    let mut request = axum::http::Request::new(Body::empty());
+    *request.uri_mut() = "/sessions?uid=ann".parse().unwrap();
+    request
+        .headers_mut()
+        .insert(HOST, HeaderValue::from_static("localhost"));
+    request.extensions_mut().insert(AdminClient::default());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let response = runtime.unwrap().block_on(router.call(request)).unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(counts(), [before[0] + 1, before[1]]);
 }

@@ -98,7 +98,6 @@ fn requests_of_strangers_and_pages_are_refused_and_audited() {
         ("GET /kick?uid=ann", &[], "", 405, ""),
         ("PUT /blacklist", &[], "{\"add\":[]}", 405, ""),
         ("POST /kick", &[], "{}", 400, "expected uid or sid"),
-        ("POST /kick", &[], "{\"sid\":3}", 404, "no session 3"),
         ("POST /blacklist", &[], "{\"add\":[\"1\",\"(\"]}", 400, "("),
         (
             "GET /sessions?uid=ann",
@@ -115,6 +114,15 @@ fn requests_of_strangers_and_pages_are_refused_and_audited() {
         refused += 1;
         gateway.wait_counter("admin_requests_denied", refused);
     }
+    let answer = ask(&port, "POST /kick", &[], "{\"sid\":3}");
+    assert_eq!(answer.status, 404, "{answer:?}");
+    assert!(answer.body.contains("no session 3"), "{answer:?}");
+    let line = gateway.wait_printed("an operator's request: there is no session 3");
+    assert!(
+        line.contains("INFO audit") && line.contains("status=404"),
+        "{line}"
+    );
+    assert_eq!(gateway.counters()["admin_requests_denied"], refused);
     let line = gateway.wait_printed("audit: an operator's request is refused");
     for part in [
         "WARN",
