@@ -44,7 +44,7 @@ pub mod rate;
 pub mod transport;
 
 use proxies::Proxies;
-use transport::{FrameBounds, Http, HttpRules, Transport, TransportEvent};
+use transport::{FrameBounds, Health, Http, HttpRules, Transport, TransportEvent};
 
 /// The settings that all clients of a gateway share.
 #[derive(Debug)]
@@ -77,7 +77,10 @@ impl Rules {
             http: Box::new(HttpRules {
                 page,
                 health_path: config.client.health_path.clone(),
-                is_stopping: Cell::default(),
+                health: Cell::new(match config.master {
+                    Some(_) => Health::Joining,
+                    None => Health::Serving,
+                }),
                 takes_any_key: config.dialect.takes_any_websocket_key(),
             }),
             proxies: Box::new(RefCell::new(proxies)),

@@ -43,6 +43,18 @@ pub enum Http {
     Answered(Vec<u8>, CloseReason),
 }
 
+/// The state of the process, for health checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Health {
+    /// It has not joined the cluster of its master yet.
+    Joining,
+    /// It wants clients.
+    #[default]
+    Serving,
+    /// It drains or stops.
+    Stopping,
+}
+
 /// The rules for HTTP requests.
 #[derive(Debug, Default)]
 pub struct HttpRules {
@@ -50,8 +62,8 @@ pub struct HttpRules {
     pub page: Option<&'static [u8]>,
     /// The path of the health check.
     pub health_path: Option<String>,
-    /// The health check says that no more clients are wanted.
-    pub is_stopping: Cell<bool>,
+    /// The answer to a health check.
+    pub health: Cell<Health>,
     /// The key of an upgrade may be any text.
     pub takes_any_key: bool,
 }
@@ -88,9 +100,10 @@ pub fn http(input: &[u8], rules: &HttpRules) -> Http {
     let gets = matches!(request.method, "GET" | "HEAD");
     let path = request.path.split('?').next();
     if gets && path.is_some() && path == rules.health_path.as_deref() {
-        let (status, body): (_, &[u8]) = match rules.is_stopping.get() {
-            false => ("200 OK", b"ok\n"),
-            true => ("503 Service Unavailable", b"stopping\n"),
+        let (status, body): (_, &[u8]) = match rules.health.get() {
+            Health::Joining => ("503 Service Unavailable", b"joining\n"),
+            Health::Serving => ("200 OK", b"ok\n"),
+            Health::Stopping => ("503 Service Unavailable", b"stopping\n"),
         };
         return text(status, body, CloseReason::Health);
     }

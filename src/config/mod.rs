@@ -287,8 +287,8 @@ knobs! {
         /// this header too. Without a port in either header, the port is 0.
         real_port_header: Option<String> = None, HeaderName, Pinus "realPortKey" => live;
         /// Path of a health check, for load balancers. An HTTP GET or HEAD of it on the port for clients gets status
-        /// 200, and 503 while tangelo stops: until its application has ended, the port stays open for this check and
-        /// takes no clients. A check is not a client: `client.max_connections` and the statistics do not count it.
+        /// 200, and 503 until tangelo has joined the cluster of its master and while it drains or stops: until its
+        /// application has ended, the port stays open for this check and takes no clients. A check is not a client: `client.max_connections` and the statistics do not count it.
         /// Without this key such a request is an error as any other, and a stop closes the port first.
         health_path: Option<String> = None, UrlPath;
         /// Largest package body from a client. A larger one closes its connection.

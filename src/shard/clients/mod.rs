@@ -16,6 +16,7 @@ use crate::client::handshake::HandshakeReplies;
 use crate::client::heartbeat::{Timeouts, Wheel};
 use crate::client::host_filter::HostFilter;
 use crate::client::rate::SessionRate;
+use crate::client::transport::Health;
 use crate::error::CloseReason;
 use crate::handler::Router;
 use crate::net::clock;
@@ -102,9 +103,17 @@ impl Clients {
         self.process_connections.set_max(max);
     }
 
+    /// Tells health checks that this process is part of its cluster.
+    pub(super) fn announce_join(&self) {
+        let health = &self.rules.http.health;
+        if health.get() == Health::Joining {
+            health.set(Health::Serving);
+        }
+    }
+
     /// Tells health checks that this process will stop.
     pub(super) fn announce_stop(&self) {
-        self.rules.http.is_stopping.set(true);
+        self.rules.http.health.set(Health::Stopping);
     }
 
     /// Takes no further clients: closes them with this reason.

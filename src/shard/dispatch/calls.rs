@@ -373,13 +373,19 @@ impl Shard {
         self.app.notify_servers(&context, &applied.old, &members);
     }
 
+    /// Follows the list of the registry, which this server has joined.
+    pub(in crate::shard) fn follow_registry(self: &Rc<Self>, members: Arc<MemberList>) {
+        self.clients.announce_join();
+        self.apply_members(members);
+    }
+
     /// Carries out an order of the registry.
     pub(in crate::shard) fn carry_out(self: &Rc<Self>, order: Order) {
         match order {
             Order::UseMembers(members) => {
                 self.core
                     .broadcast_parcel(|| Parcel::Members(members.clone()));
-                self.apply_members(members);
+                self.follow_registry(members);
             }
             Order::AnswerStatistics(question) => {
                 let statistics = self.statistics();

@@ -599,7 +599,7 @@ impl Shard {
                 Parcel::LinkDown { peer, next } => {
                     self.fail_calls(peers.link_is_down(core, *peer, *next));
                 }
-                Parcel::Members(members) => self.apply_members(members.clone()),
+                Parcel::Members(members) => self.follow_registry(members.clone()),
                 Parcel::HostFilter(filter) => self.clients.set_host_filter(filter.clone()),
                 Parcel::Broadcast { package, options } => self.push_to_all(package, options),
                 Parcel::Push { package, sids } => {

@@ -16,6 +16,7 @@ use tangelo::handler::Router;
 
 use crate::cluster::in_both_dialects;
 use crate::harness::client::{Client, HANG_GUARD};
+use crate::harness::frames::http;
 use crate::harness::free_address;
 use crate::harness::gateway::Gateway;
 use crate::harness::inside::Inside;
@@ -248,7 +249,7 @@ fn a_master_that_is_not_reachable_is_named_with_its_address() {
     let port = free.local_addr().expect("the listener is bound").port();
     drop(free);
     let project = Project::new("master", port, "");
-    let mut gateway = project.gateway(&[]);
+    let mut gateway = project.gateway(&["--set", "client.health_path=/health"]);
     let line = gateway.wait_printed("the master is not reachable");
     for part in [
         r#"host="127.0.0.1""#,
@@ -264,6 +265,9 @@ fn a_master_that_is_not_reachable_is_named_with_its_address() {
         "tangelo takes clients on {address}, but is not part of the cluster: it waits for the master 127.0.0.1:{port}"
     );
     assert!(line.ends_with(&said), "{line}");
+    let (head, body) = http(address, "GET /health");
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert_eq!(body, "joining\n");
     let (code, printed) = gateway.stop();
     assert_eq!(code, Some(0), "{printed}");
     assert!(!printed.contains("listening on"), "{printed}");

@@ -18,10 +18,11 @@ use tangelo::{Config, config};
 use super::start;
 use crate::harness::admin::AdminPort;
 use crate::harness::client::Client;
+use crate::harness::frames::http;
 use crate::harness::frontend::{Frontend, Kind, Knobs};
 use crate::harness::gateway::Gateway;
 use crate::harness::inside::{Gate, Inside};
-use crate::harness::peers::{Cluster, Dialect};
+use crate::harness::peers::{Cluster, Dialect, wait_for};
 use crate::harness::process::POLL_INTERVAL;
 
 /// A configuration with an operators' port of the test's own.
@@ -198,13 +199,24 @@ fn a_socket_of_another_kind_stays() {
 fn a_server_is_ready_once_it_has_joined_and_stays_so_without_its_master() {
     let cluster = Cluster::start(Dialect::Pomelo);
     let knobs = Knobs {
-        tangelo: &["--set", "admin.listen=127.0.0.1:0"],
+        tangelo: &[
+            "--set",
+            "admin.listen=127.0.0.1:0",
+            "--set",
+            "client.health_path=/health",
+        ],
         ..Knobs::default()
     };
     let mut frontend = Frontend::start(&cluster, Kind::Tangelo { shards: 2 }, knobs);
     let gateway = frontend.gateway().expect("it is tangelo");
     let port = AdminPort::of(gateway);
     assert_eq!(port.wait_for("/readyz", 200), "ready\n");
+    // The port for clients says the same, as soon as each shard has the list of servers.
+    let address = gateway.address();
+    let is_healthy = || http(address, "GET /health").1 == "ok\n";
+    wait_for("a healthy port", || {
+        (0..8).all(|_| is_healthy()).then_some(())
+    });
     let joined = |value| format!("\ntangelo_registry_joined{{shard=\"0\"}} {value}\n");
     assert!(port.get("/metrics").body.contains(&joined(1)));
     cluster.stop_master();
@@ -213,6 +225,7 @@ fn a_server_is_ready_once_it_has_joined_and_stays_so_without_its_master() {
     let degraded = "ready\ndegraded: the link to the master is down\n";
     assert_eq!((answer.status, &*answer.body), (200, degraded));
     assert!(port.get("/metrics").body.contains(&joined(0)));
+    assert!(is_healthy(), "a lost master closes no door");
 }
 
 #[test]
