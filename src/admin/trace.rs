@@ -11,24 +11,27 @@ use axum::extract::{Extension, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use futures_lite::stream;
+use futures_lite::stream::{self, StreamExt as _};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::actions::{Failed, Which, busy};
+use super::actions::{Failed, Which, Who, busy};
 use super::guard::Audit;
 use super::serve::AdminClient;
 use super::{View, secrets};
 use crate::ids::Sid;
 use crate::limits::{ADMIN_TRACES_MAX, TRACE_BODY_BYTES_MAX, TRACE_EVENTS_MAX};
+use crate::net::clock;
 use crate::shard::trace::{TraceEvent, TraceSink, Traced};
 use crate::wire::json;
 use crate::wire::message::MessageKind;
 
 /// Time without an event after which a comment shows that the trace still runs. A client that has gone is noticed then.
 const QUIET: Duration = Duration::from_secs(15);
+/// The reason why a trace leaves a session out.
+const LEFT_OUT: &str = "its shard traces as many sessions as it may";
 /// Requests whose answers a trace waits for. The answer to a further one has no time.
 const REQUESTS_MAX: usize = 1024;
 
@@ -67,7 +70,7 @@ impl TraceSink for Queue {
     }
 }
 
-/// Follows the sessions that a uid has now, or one session, until they close or the client goes.
+/// Follows one session until it closes, or the sessions that a uid has now or later until the client goes.
 pub(super) async fn trace(
     State(view): State<Arc<View>>,
     Extension(caller): Extension<AdminClient>,
@@ -82,27 +85,45 @@ pub(super) async fn trace(
     }
     let (sender, events) = mpsc::channel(TRACE_EVENTS_MAX);
     let dropped = Arc::<AtomicU64>::default();
-    let sink = Arc::new(Queue {
+    let sink: Arc<dyn TraceSink> = Arc::new(Queue {
         events: sender,
         dropped: dropped.clone(),
         bodies,
     });
+    let uid = match &who {
+        Who::Uid(uid) => Some(uid.clone()),
+        Who::Sid(_) => None,
+    };
+    // Before the list is made: a session that is bound meanwhile is traced once.
+    if let Some(uid) = &uid
+        && !view.operator.trace_uid(uid, &sink)
+    {
+        return Err(busy());
+    }
     let sids = view.sids(who).await?;
-    if sids.is_empty() {
+    if sids.is_empty() && uid.is_none() {
         return Err(Failed(
             StatusCode::NOT_FOUND,
             "there is no such session".into(),
         ));
     }
-    let done = format!("traces {} sessions", sids.len());
+    let count = sids.len();
     for sid in sids {
         let sink = sink.clone();
         if !view.operator.trace(sid, sink) {
             return Err(busy());
         }
     }
-    // From here on only the shards hold the queue: without a session the trace ends.
+    // From here on only the shards hold the queue: the trace of a session ends with it.
     drop(sink);
+    let (done, head) = match uid {
+        Some(uid) => {
+            let data = json!({ "at": clock::unix_ms() as u64, "uid": uid, "sessions": count });
+            let done = format!("traces {count} sessions and later ones of uid {uid:?}");
+            (done, format!("event: following\ndata: {data}\n\n"))
+        }
+        None => ("traces 1 session".into(), String::new()),
+    };
     caller.lasts.store(true, Ordering::Relaxed);
     let state = Trace {
         events,
@@ -110,10 +131,11 @@ pub(super) async fn trace(
         requests: HashMap::new(),
         _place: place,
     };
-    let texts = stream::unfold(state, |mut state| async {
+    let events = stream::unfold(state, |mut state| async {
         let text = state.next().await?;
         Some((Ok::<_, Infallible>(text), state))
     });
+    let texts = stream::once(Ok(head)).chain(events);
     let heads = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-cache"),
@@ -166,6 +188,10 @@ impl Trace {
                 body,
             } => (kind, id, route, bytes, body),
             Traced::Begun => return ("begun", data),
+            Traced::LeftOut => {
+                data["reason"] = LEFT_OUT.into();
+                return ("left_out", data);
+            }
             Traced::Closed(reason) => {
                 data["reason"] = reason.into();
                 return ("closed", data);

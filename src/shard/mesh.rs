@@ -72,6 +72,11 @@ impl Outlet {
 }
 
 impl Outlets {
+    /// Returns all shards.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..self.0.len() as u16).map(ShardId)
+    }
+
     /// Sends one parcel from a thread that is not a shard. Returns false if the inbox is full, or its shard has ended.
     pub fn post(&self, to: ShardId, parcel: Parcel) -> bool {
         let outlet = &self.0[to.index()];

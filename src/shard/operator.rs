@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::coordinator::COORDINATOR;
 use super::mesh::Outlets;
 use super::parcel::{OperatorReply, OperatorRequest, Parcel};
-use super::trace::TraceSink;
-use crate::ids::Sid;
+use super::trace::{TraceSink, TraceTarget};
+use crate::ids::{ShardId, Sid};
 
 /// The way of requests to the coordinator, from any thread.
 #[derive(Debug, Clone)]
@@ -25,7 +25,18 @@ impl Operator {
     /// Begins a trace of a session of this process, until the session closes or the sink. Returns false as
     /// [`Operator::ask`] does.
     pub fn trace(&self, sid: Sid, sink: Arc<dyn TraceSink>) -> bool {
-        self.0
-            .post(sid.shard(), Parcel::Trace(Box::new((sid, sink))))
+        self.begin(sid.shard(), TraceTarget::Session(sid), sink)
+    }
+
+    /// Begins a trace of the sessions that are bound to a uid from now on, until the sink closes. Returns false as
+    /// [`Operator::ask`] does.
+    pub fn trace_uid(&self, uid: &str, sink: &Arc<dyn TraceSink>) -> bool {
+        let begin = |shard| self.begin(shard, TraceTarget::Uid(uid.into()), sink.clone());
+        self.0.shards().all(begin)
+    }
+
+    fn begin(&self, shard: ShardId, target: TraceTarget, sink: Arc<dyn TraceSink>) -> bool {
+        let parcel = Parcel::Trace(Box::new((target, sink)));
+        self.0.post(shard, parcel)
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::trace::TraceSink;
+use super::trace::{TraceSink, TraceTarget};
 use crate::client::host_filter::HostFilter;
 use crate::error::CloseReason;
 use crate::handler::BroadcastOptions;
@@ -109,8 +109,8 @@ pub enum Parcel {
     },
     /// A request of an operator.
     Operator(Box<(OperatorRequest, OperatorReply)>),
-    /// Begins the trace of a session.
-    Trace(Box<(Sid, Arc<dyn TraceSink>)>),
+    /// Begins a trace.
+    Trace(Box<(TraceTarget, Arc<dyn TraceSink>)>),
 }
 
 // One is moved for each message to another shard.

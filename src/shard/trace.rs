@@ -37,11 +37,22 @@ pub struct TraceEvent {
     pub what: Traced,
 }
 
+/// The sessions of a trace.
+#[derive(Debug)]
+pub enum TraceTarget {
+    /// A session of the shard, until it closes.
+    Session(Sid),
+    /// Each session that is bound to this uid from now on.
+    Uid(Box<str>),
+}
+
 /// A kind of event.
 #[derive(Debug)]
 pub enum Traced {
     /// The trace of the session begins.
     Begun,
+    /// The session is left out, because its shard traces as many as it may.
+    LeftOut,
     /// A message of the client, or one for it.
     Message {
         /// Its kind, which says the direction.
@@ -59,29 +70,67 @@ pub enum Traced {
     Closed(&'static str),
 }
 
-/// The traces of a shard. Bound: [`TRACES_PER_SHARD_MAX`]; a further one ends at once.
+/// The traces of a shard. Bound: [`TRACES_PER_SHARD_MAX`] sessions, and as many uids; a further one is left out.
 #[derive(Default)]
 pub(super) struct Traces {
     is_on: Cell<bool>,
     /// Boxed, because nearly all shards have none.
-    sinks: Box<RefCell<Sinks>>,
+    sinks: Box<Sinks>,
 }
 
-type Sinks = Vec<(Sid, Arc<dyn TraceSink>)>;
+type Sink = Arc<dyn TraceSink>;
+
+/// The sinks of sessions, and those of uids.
+#[derive(Default)]
+struct Sinks {
+    sessions: RefCell<Vec<(Sid, Sink)>>,
+    uids: RefCell<Vec<(Box<str>, Sink)>>,
+}
 
 impl Traces {
     /// Returns whether a session is traced. Cost: a flag, where no session of this shard is.
     #[inline]
     pub(super) fn follow(&self, sid: Sid) -> bool {
-        self.is_on.get() && self.sinks.borrow().iter().any(|(traced, _)| *traced == sid)
+        self.is_on.get()
+            && self
+                .sinks
+                .sessions
+                .borrow()
+                .iter()
+                .any(|(traced, _)| *traced == sid)
     }
 
-    pub(super) fn begin(&self, sid: Sid, sink: Arc<dyn TraceSink>) {
+    /// Begins the trace of a session, unless its sink follows the session already.
+    pub(super) fn begin(&self, sid: Sid, sink: Sink) {
         self.keep(|_, sink| sink.is_open());
-        if self.sinks.borrow().len() < TRACES_PER_SHARD_MAX {
-            sink.take(event(sid, Traced::Begun));
-            self.sinks.borrow_mut().push((sid, sink));
-            self.is_on.set(true);
+        let mut sinks = self.sinks.sessions.borrow_mut();
+        let is_same = |(traced, other): &(Sid, Sink)| *traced == sid && Arc::ptr_eq(other, &sink);
+        if sinks.iter().any(is_same) {
+            return;
+        }
+        if sinks.len() == TRACES_PER_SHARD_MAX {
+            return sink.take(event(sid, Traced::LeftOut));
+        }
+        sink.take(event(sid, Traced::Begun));
+        sinks.push((sid, sink));
+        self.is_on.set(true);
+    }
+
+    /// Begins the trace of each session that is bound to a uid later.
+    pub(super) fn begin_uid(&self, uid: &str, sink: Sink) {
+        let mut uids = self.sinks.uids.borrow_mut();
+        uids.retain(|(_, sink)| sink.is_open());
+        if uids.len() < TRACES_PER_SHARD_MAX {
+            uids.push((uid.into(), sink));
+        }
+    }
+
+    /// Begins the traces of a session that was bound.
+    pub(super) fn bound(&self, sid: Sid, uid: &str) {
+        for (traced, sink) in &*self.sinks.uids.borrow() {
+            if **traced == *uid && sink.is_open() {
+                self.begin(sid, sink.clone());
+            }
         }
     }
 
@@ -107,7 +156,7 @@ impl Traces {
     }
 
     fn keep(&self, stays: impl Fn(Sid, &dyn TraceSink) -> bool) {
-        let mut sinks = self.sinks.borrow_mut();
+        let mut sinks = self.sinks.sessions.borrow_mut();
         sinks.retain(|(sid, sink)| stays(*sid, &**sink));
         self.is_on.set(!sinks.is_empty());
     }

@@ -17,7 +17,7 @@ use super::coordinator::COORDINATOR;
 use super::memory::MemoryLevel;
 use super::origin::{Origin, ResponseTarget};
 use super::parcel::{Batch, Parcel};
-use super::trace::Traced;
+use super::trace::{TraceTarget, Traced};
 use super::{Core, Shard};
 use crate::client::{ClientEvent, Connected};
 use crate::error::{CloseReason, Fault, Panic};
@@ -617,9 +617,13 @@ impl Shard {
                 } => self.serve(*from, *ticket, (**request).clone()),
                 Parcel::Reply { ticket, reply } => self.replied(*ticket, reply.clone()),
                 Parcel::Trace(trace) => {
-                    let (sid, sink) = &**trace;
-                    if self.clients.is_open(*sid) {
-                        core.traces.begin(*sid, sink.clone());
+                    let (target, sink) = &**trace;
+                    match target {
+                        TraceTarget::Session(sid) if self.clients.is_open(*sid) => {
+                            core.traces.begin(*sid, sink.clone());
+                        }
+                        TraceTarget::Session(_) => {}
+                        TraceTarget::Uid(uid) => core.traces.begin_uid(uid, sink.clone()),
                     }
                 }
                 Parcel::Operator(asked) => self.serve_operator(&asked.0, asked.1.clone()),
@@ -638,7 +642,10 @@ fn is_for(parcel: &Parcel, shard: ShardId) -> bool {
         Parcel::Kick { sid, .. } => sid.shard() == shard,
         Parcel::Request { from, .. } => *from != shard,
         Parcel::Operator(_) => shard == COORDINATOR,
-        Parcel::Trace(trace) => trace.0.shard() == shard,
+        Parcel::Trace(trace) => match &trace.0 {
+            TraceTarget::Session(sid) => sid.shard() == shard,
+            TraceTarget::Uid(_) => true,
+        },
         _ => true,
     }
 }

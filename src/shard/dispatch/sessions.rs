@@ -321,6 +321,7 @@ impl Shard {
             self.tell_change(sid, change);
         }
         if is_new {
+            core.traces.bound(sid, uid.text());
             let address = clients.address_of(sid);
             if core.id == COORDINATOR {
                 self.bound(sid, &uid, &address);

@@ -22,17 +22,27 @@ async fn greet(session: Session, Json(_): Json<Value>) -> Reply<()> {
     Ok(())
 }
 
-fn handlers() -> Router {
+pub(super) fn handlers() -> Router {
     Router::new()
         .route("h.login", login)
         .route("h.greet", greet)
 }
 
+/// Returns the id of the session that is bound to `ann`.
+pub(super) fn sid_of_ann(port: &AdminPort) -> String {
+    let sessions = port.get("/sessions?uid=ann").body;
+    let sessions: Value = serde_json::from_str(&sessions).expect("JSON");
+    sessions[0]["id"].to_string()
+}
+
+/// Sessions of a shard that are traced at one time.
+const TRACED_MAX: usize = 64;
+
 /// A running trace.
 struct Trace(BufReader<UnixStream>);
 
 impl Trace {
-    /// Begins the trace of this number of sessions.
+    /// Begins a trace; returns when it follows this number of sessions.
     fn begin(port: &AdminPort, query: &str, sessions: usize) -> Self {
         let mut stream = UnixStream::connect(port.path()).expect("the port is open");
         stream
@@ -44,7 +54,11 @@ impl Trace {
         let status = trace.line().expect("an answer");
         assert!(status.starts_with("HTTP/1.1 200 "), "{status}");
         while !trace.line().expect("the head has an end").is_empty() {}
-        for _ in 0..sessions {
+        if query.starts_with("uid=") {
+            let (name, data) = trace.next().expect("an event");
+            assert_eq!((&*name, &data["sessions"]), ("following", &json!(sessions)));
+        }
+        for _ in 0..sessions.min(TRACED_MAX) {
             assert_eq!(trace.next().expect("an event").0, "begun");
         }
         trace
@@ -128,10 +142,69 @@ fn a_trace_shows_the_messages_of_its_sessions_in_their_order() {
             let (name, data) = trace.next().expect("an event");
             assert_eq!((&*name, &data["reason"]), ("closed", &json!("left")));
         }
-        assert_eq!(trace.next(), None, "the trace of all sessions is over");
         drop(bob);
         inside.stop();
+        assert_eq!(trace.next(), None, "a trace ends with its gateway");
     }
+}
+
+#[test]
+fn a_trace_of_a_uid_follows_the_sessions_that_are_bound_later() {
+    for shards in [1, 4] {
+        let (config, port) = with_port();
+        let inside = Inside::start(shards, config, handlers);
+        port.wait_until_open();
+        let mut trace = Trace::begin(&port, "uid=ann", 0);
+        for uid in ["bob", "ann", "ann"] {
+            let mut client = Client::tcp(inside.address()).open();
+            client.request_text("connector.h.login", json!({ "uid": uid }).to_string());
+            drop(client);
+            if uid == "bob" {
+                continue;
+            }
+            // The message is the answer to the login.
+            for expected in ["begun", "message", "closed"] {
+                let (name, data) = trace.next().expect("an event");
+                assert_eq!(name, expected, "{data}");
+            }
+        }
+        inside.stop();
+        assert_eq!(trace.next(), None, "nobody else is traced");
+    }
+}
+
+#[test]
+fn a_trace_of_a_session_ends_with_it() {
+    let (config, port) = with_port();
+    let inside = Inside::start(2, config, handlers);
+    port.wait_until_open();
+    let mut client = Client::tcp(inside.address()).open();
+    client.request_text("connector.h.login", r#"{"uid":"ann"}"#);
+    inside.wait_counter("sessions_bound", 1);
+    let mut trace = Trace::begin(&port, &format!("sid={}", sid_of_ann(&port)), 1);
+    drop(client);
+    assert_eq!(trace.next().expect("an event").0, "closed");
+    assert_eq!(trace.next(), None);
+    inside.stop();
+}
+
+#[test]
+fn a_trace_names_the_sessions_that_it_leaves_out() {
+    let (config, port) = with_port();
+    let inside = Inside::start(1, config, handlers);
+    port.wait_until_open();
+    let mut clients = [(); TRACED_MAX + 2].map(|()| Client::tcp(inside.address()).open());
+    for client in &mut clients {
+        client.request_text("connector.h.login", r#"{"uid":"ann"}"#);
+    }
+    inside.wait_counter("sessions_bound", clients.len() as u64);
+    let mut trace = Trace::begin(&port, "uid=ann", clients.len());
+    for _ in 0..2 {
+        let (name, data) = trace.next().expect("an event");
+        assert_eq!(name, "left_out");
+        assert!(data["sid"].is_u64(), "{data}");
+    }
+    inside.stop();
 }
 
 #[test]
@@ -139,7 +212,7 @@ fn a_trace_without_bodies_has_none_and_one_without_a_session_is_refused() {
     let (config, port) = with_port();
     let inside = Inside::start(1, config, handlers);
     port.wait_until_open();
-    assert_eq!(port.get("/trace?uid=ann").status, 404);
+    assert_eq!(port.get("/trace?sid=3").status, 404);
     assert_eq!(port.get("/trace").status, 400);
     let mut client = Client::tcp(inside.address()).open();
     client.request_text("connector.h.login", r#"{"uid":"ann"}"#);
@@ -165,7 +238,8 @@ fn a_slow_reader_of_a_trace_loses_events_and_hears_how_many() {
     let mut client = Client::tcp(inside.address()).open();
     client.request_text("connector.h.login", r#"{"uid":"ann"}"#);
     inside.wait_counter("sessions_bound", 1);
-    let mut trace = Trace::begin(&port, "uid=ann&bodies=true", 1);
+    let query = format!("sid={}&bodies=true", sid_of_ann(&port));
+    let mut trace = Trace::begin(&port, &query, 1);
     let body = json!({ "text": "x".repeat(1000) }).to_string();
     for _ in 0..REQUESTS {
         client.request_text("connector.h.greet", &body);
