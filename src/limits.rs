@@ -202,6 +202,8 @@ pub const ADMIN_BODY_BYTES_MAX: usize = 64 << 10;
 pub const ADMIN_TRACES_MAX: usize = 8;
 /// Events of a trace that wait for its client.
 pub const TRACE_EVENTS_MAX: usize = 256;
+/// Largest event of a trace that the command `trace` reads.
+pub const ADMIN_EVENT_BYTES_MAX: usize = 64 << 10;
 /// Largest body that a shard copies for a trace.
 pub const TRACE_COPY_BYTES_MAX: usize = 64 << 10;
 /// Part of a body that a trace shows.

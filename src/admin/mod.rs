@@ -38,6 +38,7 @@ use crate::shard::operator::Operator;
 
 mod actions;
 mod exposition;
+mod follow;
 mod guard;
 mod health;
 #[cfg(test)]
@@ -49,6 +50,7 @@ mod tests;
 mod trace;
 
 use exposition::Exposition;
+pub(crate) use follow::{Follow, follow};
 pub(crate) use guard::token;
 pub(crate) use serve::test;
 

@@ -74,6 +74,12 @@ impl Config {
                 let config = line.load().into_result()?;
                 print(&config::effective::toml(&config));
             }
+            Wish::Trace(ref follow) => {
+                let follow = follow.clone();
+                let config = line.load().into_result()?;
+                crate::admin::follow(&config.admin, &follow)?;
+                std::process::exit(0)
+            }
             Wish::Completions(shell) => {
                 let mut script = Vec::new();
                 let mut command = args::command(program);

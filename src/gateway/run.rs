@@ -1,7 +1,7 @@
 //! A gateway as a whole program: output, signals, and the start line.
 
 use std::env;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +26,7 @@ use crate::config::{Config, LogFormat};
 use crate::error::{Error, Result};
 use crate::log::{self, Output};
 use crate::metrics::{Counter, Counters};
+use crate::net::reachable;
 
 /// Signals that are caught. Signals that report a fault of the program keep their default. Rust's
 /// runtime ignores SIGPIPE, and this must stay so: a caught signal writes to a pipe, which is closed
@@ -167,14 +168,9 @@ fn joined(
 }
 
 /// Returns the URL of the page for a browser on this machine.
-fn page_url(mut address: SocketAddr) -> String {
+fn page_url(address: SocketAddr) -> String {
     // A browser may refuse to connect to the wildcard address.
-    match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    format!("http://{address}/")
+    format!("http://{}/", reachable(address))
 }
 
 /// The signal handler. **Invariant**: it never waits, so its thread is always ready for the next

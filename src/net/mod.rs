@@ -10,6 +10,7 @@
 //!
 //! **Where to start reading**: [`drive::read`].
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
 pub(crate) mod bell;
@@ -30,4 +31,14 @@ pub enum Network {
     Kernel(Rc<poller::Poller>),
     /// Queues in memory.
     Memory(memory::MemoryNetwork),
+}
+
+/// Returns the address at which this machine reaches a listener: a wildcard stands for the loopback.
+pub(crate) fn reachable(mut listener: SocketAddr) -> SocketAddr {
+    match listener.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => listener.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => listener.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    listener
 }

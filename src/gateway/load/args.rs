@@ -11,6 +11,7 @@ use clap_complete::Shell;
 use super::assign::Flag;
 use super::launch::Launch;
 use super::{Program, Result};
+use crate::admin::Follow;
 use crate::error::Error;
 
 /// A command line, as clap reads it.
@@ -30,6 +31,8 @@ enum Command {
     Check(Options),
     /// Prints the effective configuration as TOML, with the source of each value
     Config(Options),
+    /// Shows the messages of a player of a running tangelo as they come and go, over its operators' port
+    Trace(TraceArgs),
     /// Prints a script that completes this command line in a shell
     Completions {
         /// The shell
@@ -38,12 +41,64 @@ enum Command {
 }
 
 /// A wish of a command line, beside its options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wish {
     Run,
     Check,
     Config,
+    Trace(Follow),
     Completions(Shell),
+}
+
+/// Options of `trace`. The configuration of the running tangelo has the port and the token.
+#[derive(clap::Args)]
+struct TraceArgs {
+    #[command(flatten)]
+    target: TraceTarget,
+    /// Shows the bodies that are JSON, without the values of passwords, tokens and secrets
+    #[arg(long)]
+    bodies: bool,
+    /// Prints each event as a line of JSON
+    #[arg(long)]
+    json: bool,
+    /// Operators' port of the running tangelo [default: admin.listen of the configuration]
+    #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
+    admin: Option<String>,
+    /// File with the token of the port [default: admin.token_file of the configuration]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<String>,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// The sessions to trace: those of a uid, or one.
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct TraceTarget {
+    /// Follows the sessions of this uid, also those that begin later, until Ctrl-C
+    #[arg(long, value_name = "UID")]
+    uid: Option<String>,
+    /// Follows the session with this id, until it closes
+    #[arg(long, value_name = "SID")]
+    session: Option<u64>,
+}
+
+impl TraceArgs {
+    /// Returns what to follow, and the options that say where.
+    fn split(self) -> (Follow, Options) {
+        let follow = Follow {
+            uid: self.target.uid,
+            sid: self.target.session,
+            bodies: self.bodies,
+            json: self.json,
+        };
+        let options = Options {
+            admin: self.admin,
+            token_file: self.token_file,
+            ..self.options
+        };
+        (follow, options)
+    }
 }
 
 /// Options of a command line.
@@ -78,6 +133,11 @@ pub(super) struct Options {
     /// Sets a key of tangelo.toml, such as client.heartbeat=3s; for one key given twice, the last value counts
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Of `trace` alone, as the next one.
+    #[arg(skip)]
+    admin: Option<String>,
+    #[arg(skip)]
+    token_file: Option<String>,
 }
 
 /// Returns clap's description of the command line of a program.
@@ -115,6 +175,10 @@ pub(super) fn parse(
         Some(Command::Run(options)) => (Wish::Run, options),
         Some(Command::Check(options)) => (Wish::Check, options),
         Some(Command::Config(options)) => (Wish::Config, options),
+        Some(Command::Trace(trace)) => {
+            let (follow, options) = trace.split();
+            (Wish::Trace(follow), options)
+        }
         Some(Command::Completions { shell }) => (Wish::Completions(shell), Options::default()),
     };
     Ok((wish, options.after(args.options)))
@@ -133,6 +197,8 @@ impl Options {
             env: self.env.or(before.env),
             dialect: self.dialect.or(before.dialect),
             set: [before.set, self.set].concat(),
+            admin: self.admin,
+            token_file: self.token_file,
         }
     }
 
@@ -152,8 +218,8 @@ impl Options {
             return refused(
                 ErrorKind::UnknownArgument,
                 format!(
-                    "unknown word '{word}'; expected one of the commands run, check, config, completions and help, \
-                     or a main script with key=value words such as id=connector-1"
+                    "unknown word '{word}'; expected one of the commands run, check, config, trace, completions and \
+                     help, or a main script with key=value words such as id=connector-1"
                 ),
             );
         }
@@ -187,6 +253,8 @@ impl Options {
             ("--id", "id", self.id),
             ("--env", "env", self.env),
             ("--dialect", "dialect", self.dialect),
+            ("--admin", "admin.listen", self.admin),
+            ("--token-file", "admin.token_file", self.token_file),
         ];
         for (flag, key, value) in named {
             if let Some(value) = value {

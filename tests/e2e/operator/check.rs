@@ -452,6 +452,7 @@ fn help_names_the_commands_and_the_words_of_a_master_and_a_command_said_twice_is
         "  run ",
         "  check ",
         "  config ",
+        "  trace ",
         "  completions ",
         "  help ",
         "KEY=VALUE",

@@ -15,10 +15,10 @@ use crate::harness::gateway::Gateway;
 use crate::harness::inside::Inside;
 use crate::operator::reload::File;
 
-const TOKEN: &str = "correct-horse";
+pub(super) const TOKEN: &str = "correct-horse";
 
 /// Returns a file with the token.
-fn token_file(mode: u32) -> PathBuf {
+pub(super) fn token_file(mode: u32) -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let next = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("token-{}-{next}", std::process::id());
@@ -28,7 +28,7 @@ fn token_file(mode: u32) -> PathBuf {
     path
 }
 
-fn start_with(token_file: &Path) -> (Gateway, AdminPort) {
+pub(super) fn start_with(token_file: &Path) -> (Gateway, AdminPort) {
     let token_file = format!("admin.token_file={}", token_file.display());
     super::start(&["--shards", "2", "--set", &token_file])
 }

@@ -1,6 +1,7 @@
 //! The operators' port: health, metrics, and the tools that read them.
 
 mod actions;
+mod follow;
 mod health;
 mod metrics;
 mod trace;
