@@ -193,6 +193,7 @@ impl Trace {
                 return ("left_out", data);
             }
             Traced::Closed(reason) => {
+                self.requests.retain(|(other, _), _| *other != sid);
                 data["reason"] = reason.into();
                 return ("closed", data);
             }
