@@ -412,6 +412,10 @@ impl Cluster {
         });
     }
 
+    fn has_master(&self) -> bool {
+        self.with(MASTER, |server| server.process.has_exited().is_none())
+    }
+
     fn is_forgotten(&self, id: &str) -> bool {
         let mut lists = self.backend_lists();
         lists.all(|ids| ids.is_some_and(|ids| !ids.contains(&json!(id))))
@@ -467,6 +471,10 @@ impl Connector<'_> {
 impl Drop for Connector<'_> {
     /// Gives the id back when no server confuses its next owner with this one.
     fn drop(&mut self) {
+        if !self.cluster.has_master() {
+            // The backends know the id for ever, and nobody starts a connector any more.
+            return;
+        }
         let deadline = Instant::now() + HANG_GUARD;
         while !self.cluster.is_forgotten(self.id) {
             if Instant::now() >= deadline {
