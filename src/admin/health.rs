@@ -12,8 +12,25 @@ pub(super) fn live(view: &View) -> (StatusCode, String) {
     answer("alive", &view.stalls(), &[])
 }
 
-/// Returns whether this server should get new clients.
+/// Returns whether this server should get new clients, and probes the port for clients where nothing else is wrong.
+pub(super) async fn probed(view: &View) -> (StatusCode, String) {
+    if state(view).0.is_empty() {
+        view.prober.run().await;
+    }
+    ready(view)
+}
+
+/// Returns whether this server should get new clients, as the last probe has left it.
 pub(super) fn ready(view: &View) -> (StatusCode, String) {
+    let (mut faults, degraded) = state(view);
+    if faults.is_empty() {
+        faults.extend(view.prober.fault());
+    }
+    answer("ready", &faults, &degraded)
+}
+
+/// Returns a line for each reason against new clients, and for each thing that is wrong besides.
+fn state(view: &View) -> (Vec<String>, Vec<String>) {
     let mut faults = view.stalls();
     let mut degraded = Vec::new();
     if !view.stands.load(Ordering::Acquire) {
@@ -32,7 +49,7 @@ pub(super) fn ready(view: &View) -> (StatusCode, String) {
             _ => degraded.push(format!("degraded: {LOST}")),
         }
     }
-    answer("ready", &faults, &degraded)
+    (faults, degraded)
 }
 
 const LOST: &str = "the link to the master is down";

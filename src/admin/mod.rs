@@ -41,6 +41,7 @@ mod exposition;
 mod follow;
 mod guard;
 mod health;
+mod probe;
 #[cfg(test)]
 mod reference;
 mod secrets;
@@ -52,6 +53,7 @@ mod trace;
 use exposition::Exposition;
 pub(crate) use follow::{Follow, follow};
 pub(crate) use guard::token;
+pub(crate) use probe::Prober;
 pub(crate) use serve::test;
 
 /// The state of a gateway that the operators' port shows.
@@ -69,6 +71,7 @@ pub(crate) struct View {
     pub(crate) operator: Operator,
     /// The log; `None` in a program that has started the gateway without it.
     pub(crate) output: Option<Arc<Output>>,
+    pub(crate) prober: Prober,
     /// Each running trace has a clone.
     pub(crate) traces: Arc<()>,
     /// True once all shards take clients.
@@ -157,7 +160,7 @@ async fn livez(State(view): State<Arc<View>>) -> impl IntoResponse {
 }
 
 async fn readyz(State(view): State<Arc<View>>) -> impl IntoResponse {
-    health::ready(&view)
+    health::probed(&view).await
 }
 
 /// Answers in OpenMetrics where the client takes it, as a Prometheus server does, else in the older text format.

@@ -19,8 +19,9 @@ const LOCKED_BYTES: u64 = 512 << 10;
 /// Descriptors of one shard: three rings and an eventfd of glommio, the epoll instance, the eventfd of the
 /// doorbell, the listener, and one to spare.
 const SHARD_FILES: usize = 8;
-/// Descriptors of the operators' port: its connections, one more to refuse it, a listener, and three of its runtime.
-const ADMIN_FILES: usize = ADMIN_CONNECTIONS_MAX + 5;
+/// Descriptors of the operators' port: its connections, one more to refuse it, a listener, both ends of a
+/// probe, and three of its runtime.
+const ADMIN_FILES: usize = ADMIN_CONNECTIONS_MAX + 7;
 /// Descriptors that stay free for logs, for files at the start, and for connections above the limit, which
 /// tangelo accepts to close them.
 const SPARE_FILES: usize = 64;

@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use glommio::Placement;
 use pinning::Pinning;
 
-use crate::admin::{OperatorsPort, View};
+use crate::admin::{OperatorsPort, Prober, View};
 use crate::checked::CheckedConfig;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -33,6 +33,7 @@ use crate::shard::activity::Activity;
 use crate::shard::memory::ProcessMemory;
 use crate::shard::mesh;
 use crate::shard::operator::Operator;
+use crate::shard::probe::Probe;
 use crate::shard::{self, Gauge, Seed};
 
 mod assets;
@@ -142,6 +143,7 @@ impl Gateway {
             stopper: shared.stopper.clone(),
             operator: operator.clone(),
             output,
+            prober: Prober::new(listeners.address, shards, seeds[0].probe.clone()),
             traces: Arc::default(),
             stands: AtomicBool::new(false),
         });
@@ -207,7 +209,7 @@ impl Gateway {
         let failure = Arc::new(OnceLock::new());
         let (starting, started) = std::sync::mpsc::channel();
         let (joining, joined) = std::sync::mpsc::channel();
-        let at_work = Arc::default();
+        let (at_work, probe) = (Arc::default(), Arc::<Probe>::default());
         // Containers give each process the same id.
         let process: Arc<str> = format!("{}.{}", std::process::id(), clock::unix_ms()).into();
         let reread = Arc::<AtomicBool>::default();
@@ -230,6 +232,7 @@ impl Gateway {
             make_router: self.make_router.clone(),
             memory: memory.clone(),
             callers_max,
+            probe: probe.clone(),
             sockets: sockets.clone(),
             connections: connections.clone(),
             silent: silent.clone(),

@@ -10,7 +10,7 @@
 //!
 //! **Where to start reading**: [`drive::read`].
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 pub(crate) mod bell;
@@ -33,12 +33,11 @@ pub enum Network {
     Memory(memory::MemoryNetwork),
 }
 
-/// Returns the address at which this machine reaches a listener: a wildcard stands for the loopback.
+/// Returns the address at which this machine reaches a listener. A wildcard stands for the loopback of IPv4, because
+/// `[::]` takes IPv4 too, and a machine may have no `::1`.
 pub(crate) fn reachable(mut listener: SocketAddr) -> SocketAddr {
-    match listener.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => listener.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => listener.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
+    if listener.ip().is_unspecified() {
+        listener.set_ip(Ipv4Addr::LOCALHOST.into());
     }
     listener
 }

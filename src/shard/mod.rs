@@ -74,6 +74,7 @@ pub mod operator;
 mod origin;
 pub mod parcel;
 mod peers;
+pub mod probe;
 mod tick;
 pub mod trace;
 mod turn;
@@ -92,6 +93,7 @@ use memory::{Memory, ProcessMemory};
 use mesh::{Inbox, Mesh, Outlets};
 use parcel::Parcel;
 use peers::{Peers, inbound, registry, writer};
+use probe::Probe;
 use trace::Traces;
 use turn::Turn;
 
@@ -125,6 +127,8 @@ pub struct Seed {
     pub memory: Arc<ProcessMemory>,
     /// Largest number of connections that other servers open.
     pub callers_max: usize,
+    /// The probe of its listening socket.
+    pub probe: Arc<Probe>,
     /// Number of client sockets in the process.
     pub sockets: Arc<Gauge>,
     /// Number of clients that have sent bytes: `client.max_connections` limits it.
@@ -267,6 +271,7 @@ pub async fn run(mut seed: Seed, network: Network) {
     let (stop, stopper) = (seed.stop.clone(), seed.stopper.clone());
     let (starting, at_work) = (seed.starting.clone(), seed.at_work.clone());
     let (reread, joined) = (seed.reread.clone(), seed.joined.clone());
+    let probe = seed.probe.clone();
     let is_stopping = || stop.is_made();
     let shard = match Shard::new(seed, network) {
         Ok(shard) => Rc::new(shard),
@@ -321,7 +326,8 @@ pub async fn run(mut seed: Seed, network: Network) {
     let stands = matches!(started, Some(Ok(())));
     let mut accepting = None;
     if stands {
-        accepting = listener.map(|listener| task::spawn(accept::run(shard.clone(), listener)));
+        accepting =
+            listener.map(|listener| task::spawn(accept::run(shard.clone(), listener, probe)));
         lifecycle::start_tasks(&shard);
     } else if let Some(Err(error)) = started {
         shard.react(Fault::Operator(error));

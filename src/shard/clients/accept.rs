@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Clients;
@@ -21,6 +22,7 @@ use crate::net::drive::{self, End, Pause, Receiver, SLICE_UNITS};
 use crate::net::socket::{Listener, Socket};
 use crate::net::task;
 use crate::shard::memory::MemoryLevel;
+use crate::shard::probe::Probe;
 use crate::shard::{Core, Shard};
 
 /// Pause after an accept call that failed because descriptors or memory were missing.
@@ -32,11 +34,12 @@ const SERVING_BYTES: usize = 112;
 const BUDGET: usize = 64;
 
 /// Accepts connections for ever.
-pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
+pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener, probe: Arc<Probe>) {
     let (core, clients) = (&shard.core, &shard.clients);
     let mut budget = BUDGET;
     loop {
         match listener.accept().await {
+            Ok((_, address)) if probe.is_from(address) => {}
             Ok((socket, address)) => {
                 shard.cut_silent(Place::Socket);
                 if let Some((sid, socket)) = clients.admit(core, socket, address) {

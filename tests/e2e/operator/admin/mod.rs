@@ -4,6 +4,7 @@ mod actions;
 mod follow;
 mod health;
 mod metrics;
+mod probe;
 mod trace;
 
 use crate::harness::admin::AdminPort;
