@@ -135,7 +135,7 @@ fn requests_of_strangers_and_pages_are_refused_and_audited() {
     }
     assert!(!gateway.printed().contains(TOKEN));
     // Nothing of it was done.
-    assert_eq!(port.get("/readyz").status, 200);
+    assert_eq!(port.wait_for("/readyz", 200), "ready\n");
     assert_eq!(gateway.counters().get("closed_kicked"), None);
     drop(client);
 }

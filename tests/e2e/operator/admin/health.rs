@@ -73,8 +73,7 @@ fn a_gateway_is_ready_when_it_takes_clients_and_not_while_it_drains() {
         assert_eq!(port.get("/livez").status, 200);
         gate.open();
         let inside = inside.join().expect("the gateway starts");
-        let answer = port.get("/readyz");
-        assert_eq!((answer.status, &*answer.body), (200, "ready\n"));
+        assert_eq!(port.wait_for("/readyz", 200), "ready\n");
         inside.begin_drain();
         // The next answer is red, while clients still come in.
         let answer = port.get("/readyz");
@@ -131,7 +130,7 @@ fn a_busy_port_keeps_no_client_out_and_is_opened_when_it_is_free() {
     drop(other);
     let port = AdminPort::of(&mut gateway);
     assert_eq!(port.address(), address);
-    assert_eq!(port.get("/readyz").status, 200);
+    assert_eq!(port.wait_for("/readyz", 200), "ready\n");
     let warnings = gateway.printed().matches("cannot open").count();
     assert_eq!(warnings, 1, "one for the whole time");
     let (code, printed) = gateway.stop();
@@ -150,13 +149,13 @@ fn a_unix_socket_is_for_its_user_alone_and_that_of_a_dead_gateway_is_replaced() 
     second.wait_printed("cannot open the operators' port");
     let (code, printed) = second.stop();
     assert_eq!(code, Some(0), "{printed}");
-    assert_eq!(port.get("/readyz").body, "ready\n");
+    assert_eq!(port.wait_for("/readyz", 200), "ready\n");
     // It has no time to remove its socket file.
     first.kill();
     assert!(port.path().exists());
     let mut third = Gateway::start(&["--set", &listen]);
     third.wait_printed("the operators' port listens on unix:");
-    assert_eq!(port.get("/readyz").body, "ready\n");
+    assert_eq!(port.wait_for("/readyz", 200), "ready\n");
     let (code, printed) = third.stop();
     assert_eq!(code, Some(0), "{printed}");
     assert!(!port.path().exists(), "the socket file stays");
@@ -221,9 +220,8 @@ fn a_server_is_ready_once_it_has_joined_and_stays_so_without_its_master() {
     assert!(port.get("/metrics").body.contains(&joined(1)));
     cluster.stop_master();
     gateway.wait_printed("the list of servers stays as it is");
-    let answer = port.get("/readyz");
     let degraded = "ready\ndegraded: the link to the master is down\n";
-    assert_eq!((answer.status, &*answer.body), (200, degraded));
+    assert_eq!(port.wait_for("/readyz", 200), degraded);
     assert!(port.get("/metrics").body.contains(&joined(0)));
     assert!(is_healthy(), "a lost master closes no door");
 }

@@ -24,12 +24,7 @@ fn the_probe_passes_by_all_limits_and_is_no_client() {
         let (mut gateway, port) = start(&args);
         let is_full = settings[0].starts_with("client.max");
         let client = is_full.then(|| Client::tcp(gateway.address()).open());
-        let answer = port.get("/readyz");
-        assert_eq!(
-            (answer.status, &*answer.body),
-            (200, "ready\n"),
-            "{settings:?}"
-        );
+        assert_eq!(port.wait_for("/readyz", 200), "ready\n", "{settings:?}");
         let counters = gateway.counters();
         let accepted = counters
             .get("connections_accepted")
