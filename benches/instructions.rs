@@ -470,13 +470,25 @@ fn respond(rounds: u64) {
     }
 }
 
+/// The configuration of a gateway whose clock stands still: all messages are within these rates.
+fn unhurried() -> Config {
+    Config {
+        client: config::Client {
+            messages_per_second: Some(1_000_000),
+            bytes_per_second: Some(1 << 30),
+            ..config::Client::default()
+        },
+        ..Config::default()
+    }
+}
+
 /// Requests of one WebSocket client to a handler. The number of turns is always the same, so the
 /// difference of two runs is what one more message costs in a turn, without the turn itself.
 fn echo_through_shard(rounds: u64) {
     async fn echo(body: Bytes) -> Bytes {
         body
     }
-    let mut gateway = Gateway::new(Config::default())
+    let mut gateway = Gateway::new(unhurried())
         .handlers(|_| Router::new().route("connector.entryHandler.echo", echo))
         .in_memory()
         .expect("a gateway in memory starts");
@@ -531,13 +543,7 @@ fn forward_through_shard(rounds: u64) {
     };
     let mut gateway = Gateway::new(Config {
         servers: vec![chat],
-        // The clock stands still: each message is within this rate.
-        client: config::Client {
-            messages_per_second: Some(1_000_000),
-            bytes_per_second: Some(1 << 30),
-            ..config::Client::default()
-        },
-        ..Config::default()
+        ..unhurried()
     })
     .in_memory()
     .expect("a gateway in memory starts");
