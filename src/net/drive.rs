@@ -206,12 +206,16 @@ fn read_into_tail(
     Poll::Ready(Ok((received, pause)))
 }
 
-/// Appends to the bytes of a partial unit. They hold at most half as much memory again as they need, so a client that
-/// sends slowly holds little more than it has sent.
+/// Appends to the bytes of a partial unit. They hold at most half as much memory again as they need, so a client that sends
+/// slowly holds little more than it has sent. The sizes are the same few for all clients: the block that one has
+/// outgrown serves another one.
 fn keep(tail: &mut Vec<u8>, bytes: &[u8]) {
     let needed = tail.len() + bytes.len();
     if needed > tail.capacity() {
-        tail.reserve_exact(bytes.len() + needed / 2);
+        let power = needed.next_power_of_two();
+        let less = power / 4 * 3;
+        let size = if needed <= less { less } else { power };
+        tail.reserve_exact(size - tail.len());
     }
     tail.extend_from_slice(bytes);
 }

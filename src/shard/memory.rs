@@ -233,6 +233,11 @@ impl Memory {
         self.level.get()
     }
 
+    /// Returns the level of the process.
+    pub(super) fn level_now(&self) -> MemoryLevel {
+        self.process.level()
+    }
+
     /// Follows a change of `limits.memory`.
     pub(super) fn set_max(&self, max: usize) {
         self.process.max.store(max, Ordering::Relaxed);

@@ -15,7 +15,7 @@ use crate::client::ClientMachine;
 use crate::client::rate::RateVerdict;
 use crate::error::{CloseReason, Fault};
 use crate::ids::Sid;
-use crate::limits::READ_TURN_MAX;
+use crate::limits::{MEMORY_CLOSE_BYTES_MIN, READ_TURN_MAX};
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::drive::{self, End, Pause, Receiver, SLICE_UNITS};
@@ -175,6 +175,13 @@ impl Receiver for ClientReceiver<'_> {
     fn waits(&self, bytes: usize) {
         let Shard { core, clients, .. } = &**self.shard;
         clients.package_waits(core, self.sid, bytes);
+        if bytes >= MEMORY_CLOSE_BYTES_MIN
+            && core.memory.level_now() >= MemoryLevel::CloseUnready
+            && clients.is_unready(self.sid)
+        {
+            // One that still grows goes at once: shards that wait for a CPU cannot close theirs.
+            self.shard.close(self.sid, CloseReason::Memory, None);
+        }
     }
 
     fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {

@@ -424,6 +424,12 @@ impl Clients {
         });
     }
 
+    /// Returns whether a connection has not finished its handshake.
+    pub(super) fn is_unready(&self, sid: Sid) -> bool {
+        let state = self.state(sid);
+        matches!(state, Some(ClientState::Inited | ClientState::WaitAck))
+    }
+
     /// Returns the connections with the most memory, the largest first: as many as hold `bytes` together. With `unready`
     /// only those without a finished handshake.
     pub(in crate::shard) fn largest(&self, unready: bool, bytes: usize) -> Vec<Sid> {

@@ -146,8 +146,13 @@ impl Scene<'_> {
     /// found nothing to do.
     fn play(self, environment: &[&str], hold: impl FnOnce(&Played<'_>) -> String) {
         let count = self.shards.to_string();
-        let (pin, heartbeat) = ("pin=false", "client.heartbeat=1h");
-        let args = ["--shards", &count, "--set", pin, "--set", heartbeat];
+        let settings = [
+            "pin=false",
+            "client.heartbeat=1h",
+            "client.messages_per_second=off",
+        ];
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+        let args: Vec<&str> = ["--shards", &count].into_iter().chain(settings).collect();
         let environment = [self.environment, environment].concat();
         let mut gateway = Gateway::start_example("echo", &environment, &args);
         let lateness = Lateness::watch();
