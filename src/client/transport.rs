@@ -257,9 +257,7 @@ impl Fragments {
     pub fn is_new(&mut self) -> bool {
         std::mem::take(&mut self.is_new)
     }
-}
 
-impl Fragments {
     /// Returns the memory of the fragments.
     pub fn held(&self) -> usize {
         self.bytes.capacity()

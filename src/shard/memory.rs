@@ -271,8 +271,8 @@ impl Memory {
 }
 
 impl Core {
-    /// Publishes the bytes that this shard holds, and returns their number.
-    pub(super) fn publish_memory(&self) -> usize {
+    /// Publishes the bytes that this shard holds.
+    fn publish_memory(&self) {
         let (memory, counters) = (&self.memory, self.counters());
         let input = memory.input.get() + memory.bodies.get();
         let output = self.scheduler.borrow().pool.held();
@@ -287,7 +287,6 @@ impl Core {
             memory.most.set(own);
             memory.gives_back_at.set(None);
         }
-        own
     }
 
     /// Returns whether this shard holds so much more than it has published that it should look at the level before the next
@@ -299,8 +298,9 @@ impl Core {
         own >= memory.looks_at.get()
     }
 
-    /// Looks at the bytes of all shards, and returns the level that follows.
+    /// Publishes the bytes of this shard, looks at those of all shards, and returns the level that follows.
     pub(super) fn look_at_memory(&self) -> MemoryLevel {
+        self.publish_memory();
         let (memory, held) = (&self.memory, self.held_by_process());
         let before = memory.process.level();
         let level = before.next(held, memory.process.max() as u64);
@@ -352,9 +352,9 @@ impl Core {
     }
 
     /// Gives memory that this shard no longer needs back to the kernel, some time after a burst.
-    pub(super) fn give_memory_back(&self, own: usize, time: ShardTime) {
+    pub(super) fn give_memory_back(&self, time: ShardTime) {
         let memory = &self.memory;
-        if !self.has_memory_to_give_back(own) {
+        if !self.has_memory_to_give_back() {
             return memory.gives_back_at.set(None);
         }
         let Some(at) = memory.gives_back_at.get() else {
@@ -362,7 +362,7 @@ impl Core {
         };
         if time.now >= at {
             memory.gives_back_at.set(None);
-            memory.most.set(own);
+            memory.most.set(held_by(self.counters()) as usize);
             self.scheduler.borrow_mut().pool.trim();
             self.mesh.borrow_mut().trim();
             give_back();
@@ -370,14 +370,14 @@ impl Core {
     }
 
     /// Returns whether the shard once held much more than now.
-    fn has_memory_to_give_back(&self, own: usize) -> bool {
+    fn has_memory_to_give_back(&self) -> bool {
+        let own = held_by(self.counters()) as usize;
         self.memory.most.get() >= own + MEMORY_GIVE_BACK_BYTES
     }
 
     /// Returns true while the level is not normal, or there is memory to give back.
     pub(super) fn memory_needs_ticks(&self) -> bool {
-        self.memory.level() > MemoryLevel::Normal
-            || self.has_memory_to_give_back(held_by(self.counters()) as usize)
+        self.memory.level() > MemoryLevel::Normal || self.has_memory_to_give_back()
     }
 }
 

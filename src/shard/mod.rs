@@ -19,7 +19,7 @@
 //! A part has private fields and names no other part: it returns what happened. `dispatch` alone leads from one part
 //! to another.
 //!
-//! **Invariants**: a shard shares only its counters and the mesh with other shards; no borrow of
+//! **Invariants**: a shard shares only its counters, the level of memory and the mesh with other shards; no borrow of
 //! a table lives across a call into a handler; no pending task is dropped before the shard ends.
 //!
 //! **Absent**: decoding and encoding.
@@ -582,7 +582,6 @@ async fn flush_turns(shard: Rc<Shard>) {
                 connection::flush(&shard, sid);
             }
             if core.memory_has_grown() {
-                core.publish_memory();
                 shard.look_at_memory();
             }
             if dirty.is_empty() {

@@ -51,9 +51,8 @@ fn tick(shard: &Rc<Shard>, due: &mut Vec<Sid>) {
     }
     shard.list_sessions();
     registry::tick(shard, time);
-    let own = core.publish_memory();
     shard.look_at_memory();
-    core.give_memory_back(own, time);
+    core.give_memory_back(time);
     core.turn.request();
 }
 

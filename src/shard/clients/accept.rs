@@ -157,7 +157,6 @@ impl Receiver for ClientReceiver<'_> {
         let Self { shard, sid } = self;
         // Here too, because one turn reads from many clients, and answers them.
         if shard.core.memory_has_grown() {
-            shard.core.publish_memory();
             shard.look_at_memory();
         }
         match shard.clients.read(&shard.core, *sid, units, bytes, rest) {

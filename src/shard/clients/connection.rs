@@ -122,6 +122,11 @@ impl Connection {
         self.client.state()
     }
 
+    /// Returns whether it has not finished its handshake.
+    fn is_unready(&self) -> bool {
+        matches!(self.state(), ClientState::Inited | ClientState::WaitAck)
+    }
+
     pub(super) fn is_bound(&self) -> bool {
         self.identity.uid.is_some()
     }
@@ -426,8 +431,7 @@ impl Clients {
 
     /// Returns whether a connection has not finished its handshake.
     pub(super) fn is_unready(&self, sid: Sid) -> bool {
-        let state = self.state(sid);
-        matches!(state, Some(ClientState::Inited | ClientState::WaitAck))
+        self.connection(sid, |connection| connection.is_unready()) == Some(true)
     }
 
     /// Returns the connections with the most memory, the largest first: as many as hold `bytes` together. With `unready`
@@ -435,10 +439,9 @@ impl Clients {
     pub(in crate::shard) fn largest(&self, unready: bool, bytes: usize) -> Vec<Sid> {
         let mut connections = self.connections.borrow_mut();
         let held = connections.iter_mut().filter_map(|(sid, connection)| {
-            let state = connection.state();
             let counts = match unready {
-                true => matches!(state, ClientState::Inited | ClientState::WaitAck),
-                false => state != ClientState::Closed,
+                true => connection.is_unready(),
+                false => connection.state() != ClientState::Closed,
             };
             let held = connection.client.held() + connection.outbox.bytes();
             (counts && held >= MEMORY_CLOSE_BYTES_MIN).then_some((held, sid))
