@@ -206,6 +206,9 @@ close_reasons! {
     Signature = "closed_signature", Client;
     /// A session that was over `client.messages_per_second` or `client.bytes_per_second` for too long.
     Rate = "closed_rate", Client;
+    /// A session whose address was over `client.address_messages_per_second` or `client.address_bytes_per_second` for too
+    /// long.
+    AddressRate = "closed_address_rate", Client;
     /// More bytes wait for the client than its outbox may hold.
     OutboxFull = "closed_outbox_full", Client;
     /// A handler or another function of this gateway kicked the session.
@@ -222,6 +225,8 @@ close_reasons! {
     Memory = "closed_memory", Operator;
     /// More connections than `client.max_connections`.
     MaxConnections = "closed_max_connections", Operator;
+    /// More connections of one address than `client.address_connections_max`.
+    AddressConnections = "closed_address_connections", Operator;
     /// A connection without a whole handshake, whose place another one needed.
     Silent = "closed_silent", Operator;
     /// tangelo is stopping.
@@ -258,6 +263,7 @@ impl CloseReason {
             | Self::ProxyHeader
             | Self::WriteTimeout
             | Self::Rate
+            | Self::AddressRate
             | Self::Signature
             | Self::OutboxFull => true,
             Self::Left
@@ -282,6 +288,7 @@ impl CloseReason {
             | Self::DuplicateLogin
             | Self::Memory
             | Self::MaxConnections
+            | Self::AddressConnections
             | Self::Silent
             | Self::Stopping
             | Self::Drain

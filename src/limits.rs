@@ -97,6 +97,10 @@ pub const PROXY_HEADER_BYTES_MAX: usize = 4 << 10;
 /// Time in which a trusted proxy must send this header.
 pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Addresses without a connection whose used rate is kept. Full: a further one is forgotten, and has its whole rate when it
+/// comes again.
+pub const ADDRESSES_KEPT_MAX: usize = 64 << 10;
+
 /// Read buffer that a shard lends to its connections; larger than a usual burst, so that one read
 /// drains a socket.
 pub const READ_BUFFER_BYTES: usize = 64 << 10;

@@ -90,6 +90,10 @@ counters! {
     AcceptErrors = "accept_errors",
     /// Pauses of the reader of a session that was over its rate.
     RatePauses = "rate_pauses",
+    /// Pauses of the reader of a session whose address was over its rate.
+    AddressPauses = "address_rate_pauses",
+    /// Addresses without a connection whose used rate was forgotten because too many of them were kept.
+    AddressesForgotten = "addresses_forgotten",
     /// Packages that a client sent in a state in which their type is ignored.
     PackagesIgnored = "packages_ignored",
     /// Requests received from clients.

@@ -33,6 +33,7 @@ use crate::wire::package::{self, HEAD_BYTES, Package, PackageError, PackageKind}
 use crate::wire::proxy;
 use crate::wire::websocket;
 
+pub mod addresses;
 pub mod check;
 pub mod coder;
 pub mod crypto;
@@ -493,14 +494,16 @@ impl ClientMachine {
 
     /// Writes the last bytes before the socket is closed: none on raw TCP, a close frame on WebSocket.
     /// Pomelo sends code 1000, Pinus none; bytes that break RFC 6455 get the code of the RFC. The reference does not
-    /// drain: then the code is `drain.close_code`, by which a client knows that it may come back.
+    /// drain: then the code is `drain.close_code`, by which a client knows that it may come back. A refused upgrade has
+    /// its answer.
     pub fn write_goodbye(&self, rules: &Rules, reason: CloseReason, out: &mut Vec<u8>) {
-        if self.transport != Transport::WebSocket || reason == CloseReason::Left {
+        let has_ended = matches!(reason, CloseReason::Left | CloseReason::AddressConnections);
+        if self.transport != Transport::WebSocket || has_ended {
             return;
         }
         let code = match reason {
             CloseReason::WebSocket(code) => Some(code),
-            CloseReason::Rate => Some(1008),
+            CloseReason::Rate | CloseReason::AddressRate => Some(1008),
             CloseReason::Drain => Some(rules.drain_close_code.get()),
             _ => rules.dialect.close_code(),
         };

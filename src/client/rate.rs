@@ -1,20 +1,22 @@
-//! The rate of a session: the messages and the bytes that it may send in a second.
+//! Rates: the messages and the bytes that a session or an address may send in a second.
 //!
 //! Each read costs the time that its messages or its bytes may take, whichever is longer. So one time says how much of
-//! the rate a session has used: nothing, while that time has passed.
+//! the rate is used: nothing, while that time has passed.
 //!
 //! **Absent**: the pause of the reader, which the shard owns.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config;
+use crate::error::CloseReason;
 
 /// Part of the burst that a reader has again after a pause.
 const REGAINED: u32 = 8;
 
-/// The rate that each session has.
+/// The rate of reads of each session, or of all sessions of an address together.
 #[derive(Debug, Clone, Copy)]
-pub struct SessionRate {
+pub struct ReadRate {
     /// 0 without a limit.
     nanos_per_message: u64,
     /// 0 without a limit.
@@ -31,21 +33,54 @@ pub enum RateVerdict {
     Within,
     /// Its reader has to pause.
     Pause(Duration),
-    /// It was over its rate for too long.
-    Excess,
+    /// It was over its rate for too long; the reason to close it.
+    Excess(CloseReason),
 }
 
-impl SessionRate {
-    /// Reads the rate from the client options.
-    pub fn new(client: &config::Client) -> Self {
-        let nanos = |per_second: Option<usize>| {
-            per_second.map_or(0, |count| 1_000_000_000_u64.div_ceil(count as u64))
-        };
+/// Returns the time that each of `per_second` takes.
+fn nanos_each(per_second: Option<usize>) -> u64 {
+    per_second.map_or(0, |count| 1_000_000_000_u64.div_ceil(count as u64))
+}
+
+impl ReadRate {
+    /// Reads the rate of a session from the client options.
+    pub fn of_session(client: &config::Client) -> Self {
         Self {
-            nanos_per_message: nanos(client.messages_per_second),
-            nanos_per_byte: nanos(client.bytes_per_second),
+            nanos_per_message: nanos_each(client.messages_per_second),
+            nanos_per_byte: nanos_each(client.bytes_per_second),
             burst: client.rate_burst,
             patience: client.rate_timeout,
+        }
+    }
+
+    /// Reads the rate of an address from the client options; `None` without one.
+    pub fn of_address(client: &config::Client) -> Option<Self> {
+        let messages = client.address_messages_per_second;
+        let bytes = client.address_bytes_per_second;
+        messages.or(bytes)?;
+        Some(Self {
+            nanos_per_message: nanos_each(messages),
+            nanos_per_byte: nanos_each(bytes),
+            ..Self::of_session(client)
+        })
+    }
+
+    /// Returns the time that a read costs.
+    #[inline]
+    pub fn cost(&self, messages: usize, bytes: usize) -> Duration {
+        let nanos =
+            (messages as u64 * self.nanos_per_message).max(bytes as u64 * self.nanos_per_byte);
+        Duration::from_nanos(nanos)
+    }
+
+    /// Returns what is used after a read, of which `before` was used before.
+    #[inline]
+    pub fn used(&self, before: Duration, cost: Duration) -> Used {
+        let time = before + cost;
+        Used {
+            is_calm: before <= self.burst / 2,
+            is_over: time > self.burst,
+            time,
         }
     }
 
@@ -59,35 +94,57 @@ impl SessionRate {
         bytes: usize,
     ) -> Used {
         let before = used_until.saturating_duration_since(now);
-        let cost =
-            (messages as u64 * self.nanos_per_message).max(bytes as u64 * self.nanos_per_byte);
-        let used = before + Duration::from_nanos(cost);
-        *used_until = now + used;
-        Used {
-            is_calm: before <= self.burst / 2,
-            is_over: used > self.burst,
-            used,
-        }
+        let used = self.used(before, self.cost(messages, bytes));
+        *used_until = now + used.time;
+        used
     }
 
-    /// Returns the verdict on a session that is over its rate, since `over_since` without a calm moment.
-    #[cold]
-    pub fn judge(&self, used: Used, over_since: Instant, now: Instant) -> RateVerdict {
+    /// Returns whether somebody who is over the rate for this time, without a calm moment, was so for too long.
+    pub fn is_excess(&self, over_for: Duration) -> bool {
+        self.patience.is_some_and(|patience| over_for >= patience)
+    }
+
+    /// Returns the pause of a reader that is over the rate.
+    pub fn pause(&self, used: Used) -> Duration {
         debug_assert!(used.is_over);
-        let patience = self.patience.unwrap_or(Duration::MAX);
-        match now.saturating_duration_since(over_since) < patience {
-            true => RateVerdict::Pause(used.used - (self.burst - self.burst / REGAINED)),
-            false => RateVerdict::Excess,
-        }
+        used.time - (self.burst - self.burst / REGAINED)
     }
 }
 
-/// The part of its burst that a session has used.
+/// The part of its burst that a session or an address has used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Used {
-    used: Duration,
+    time: Duration,
     /// It had more than half of its burst left before this read.
     pub is_calm: bool,
     /// It has used more than its burst.
     pub is_over: bool,
+}
+
+/// The time until which a rate is used, to which several shards add. Times count from a begin that they share.
+///
+/// Cost: one atomic operation for each addition; none is lost.
+#[derive(Debug, Default)]
+pub struct SharedUse(AtomicU64);
+
+impl SharedUse {
+    /// Adds a cost; returns what was used before.
+    pub fn add(&self, now: Duration, cost: Duration) -> Duration {
+        let (now, cost) = (nanos(now), nanos(cost));
+        let add = |until: u64| Some(until.max(now).saturating_add(cost));
+        let until = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        let (Ok(until) | Err(until)) = until;
+        Duration::from_nanos(until.saturating_sub(now))
+    }
+
+    /// Returns whether anything is used.
+    pub fn is_used(&self, now: Duration) -> bool {
+        self.0.load(Ordering::Relaxed) > nanos(now)
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

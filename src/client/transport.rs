@@ -120,6 +120,12 @@ pub fn http(input: &[u8], rules: &HttpRules) -> Http {
     }
 }
 
+/// Writes the answer to an upgrade of a client whose address has too many connections.
+pub fn write_too_many(out: &mut Vec<u8>) {
+    let body = b"this address has too many connections\n";
+    websocket::write_response(out, "429 Too Many Requests", "text/plain", body);
+}
+
 /// Returns the response to a request; without the body when the method is HEAD.
 fn response(request: &[u8], status: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();

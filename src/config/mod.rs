@@ -312,6 +312,18 @@ knobs! {
         /// Time over its rates after which tangelo closes a session, with the WebSocket code 1008. A burst does not last
         /// that long.
         rate_timeout: Option<Duration> = Some(Duration::from_secs(10)) => None, OrOff(TimeRange(STEP_TIMES));
+        /// Connections that one address may have at one time, on all shards together. A further one is closed
+        /// (`closed_address_connections`), or gets status 429 where a proxy tells the address in an upgrade. The address is
+        /// that of the client behind `client.trusted_proxies`; these proxies themselves do not count. An IPv6 address
+        /// counts by its first 64 bits, which one customer of a provider has. It is off because all players of a carrier's
+        /// NAT or of an internet cafe have one address.
+        address_connections_max: Option<usize> = None, OrOff(Count(1..=CONNECTIONS_MAX));
+        /// Messages and other packages that the sessions of one address together may send in a second, with the burst of
+        /// `client.rate_burst`. Over it tangelo pauses to read their sockets, one after the other (`address_rate_pauses`), and
+        /// closes one of them after each `client.rate_timeout` of it (`closed_address_rate`). Off for the same reason.
+        address_messages_per_second: Option<usize> = None, OrOff(Count(1..=1_000_000));
+        /// Bytes that the sessions of one address together may send in a second. Over it the same happens.
+        address_bytes_per_second: Option<usize> = None, OrOff(Bytes(KIB..=GIB));
         /// Fragments of one WebSocket message; with one more it closes the client. The largest message in pieces of
         /// 4 KiB has as many.
         fragments_max: Option<usize> = Some(1024) => None, OrOff(Count(1..=1 << 24));

@@ -21,6 +21,7 @@ use pinning::Pinning;
 
 use crate::admin::{OperatorsPort, Prober, View};
 use crate::checked::CheckedConfig;
+use crate::client::addresses::Addresses;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::handler::Router;
@@ -201,6 +202,7 @@ impl Gateway {
         let sockets = Arc::new(Gauge::new(sockets_max));
         let connections = Arc::new(Gauge::new(connections_max));
         let silent = Arc::new(Gauge::new(sockets_max));
+        let addresses = Addresses::new(&config.client, clock::now()).map(Arc::new);
         let config = Arc::new(config);
         let latest = Arc::new(ArcSwap::new(config.clone()));
         let (outlets, inboxes) = mesh::queues(shards);
@@ -236,6 +238,7 @@ impl Gateway {
             sockets: sockets.clone(),
             connections: connections.clone(),
             silent: silent.clone(),
+            addresses: addresses.clone(),
             stop: stopper.request().clone(),
             reread: reread.clone(),
             starting: starting.clone(),

@@ -19,8 +19,8 @@
 //! A part has private fields and names no other part: it returns what happened. `dispatch` alone leads from one part
 //! to another.
 //!
-//! **Invariants**: a shard shares only its counters, the level of memory and the mesh with other shards; no borrow of
-//! a table lives across a call into a handler; no pending task is dropped before the shard ends.
+//! **Invariants**: a shard shares only its counters, the level of memory, the mesh and the limits of addresses with other
+//! shards; no borrow of a table lives across a call into a handler; no pending task is dropped before the shard ends.
 //!
 //! **Absent**: decoding and encoding.
 //!
@@ -42,6 +42,7 @@ use arc_swap::ArcSwap;
 use futures_lite::future;
 
 use crate::checked::CheckedConfig;
+use crate::client::addresses::Addresses;
 use crate::client::coder::Protos;
 use crate::client::host_filter::HostFilter;
 use crate::error::{CloseReason, Error, Fault};
@@ -135,6 +136,8 @@ pub struct Seed {
     pub connections: Arc<Gauge>,
     /// Number of client sockets without a whole handshake.
     pub silent: Arc<Gauge>,
+    /// The addresses of clients, where a limit for them is set.
+    pub addresses: Option<Arc<Addresses>>,
     /// Set when the process must end; the doorbell is rung too.
     pub stop: Arc<StopRequest>,
     /// Set when the shard must read `client.blacklist_file` again, changed or not.

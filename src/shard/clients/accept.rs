@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::Clients;
 use super::connection::{
-    self, Connection, refused_for_address, refused_for_memory, refused_for_number,
+    self, Connection, refused_for_address, refused_for_its_number, refused_for_memory,
+    refused_for_number,
 };
 use super::silent::Place;
 use crate::client::ClientMachine;
@@ -82,7 +83,13 @@ impl Clients {
             core.counters().closed(CloseReason::Blacklisted);
             return None;
         }
+        let Some(use_of_address) = self.enter_address(core, address.ip()) else {
+            refused_for_its_number(&address.to_string());
+            core.counters().closed(CloseReason::AddressConnections);
+            return None;
+        };
         if !self.process_sockets.enter() {
+            self.leave_address(core, use_of_address);
             return self.refuse(core, address);
         }
         let socket = Rc::new(socket);
@@ -98,8 +105,10 @@ impl Clients {
         );
         let sid = self.connections.borrow_mut().insert(|_| connection);
         let Some(sid) = sid else {
+            self.leave_address(core, use_of_address);
             return self.refuse(core, address);
         };
+        self.set_address_use(sid, use_of_address);
         core.counters().add(Counter::Connections, 1);
         self.begin(core, sid);
         self.begin_silence(sid);
@@ -137,7 +146,6 @@ fn serve(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) -> impl Future<Output =
 #[cold]
 fn pause(shard: &Rc<Shard>, time: Duration) -> Pause {
     let shard = shard.clone();
-    shard.core.counters().add(Counter::RatePauses, 1);
     Box::pin(async move { shard.core.timeout(time).await })
 }
 
@@ -164,8 +172,8 @@ impl Receiver for ClientReceiver<'_> {
             RateVerdict::Within if units == SLICE_UNITS => yield_late(shard),
             RateVerdict::Within => None,
             RateVerdict::Pause(time) => Some(pause(shard, time)),
-            RateVerdict::Excess => {
-                shard.react(Fault::Client(*sid, CloseReason::Rate));
+            RateVerdict::Excess(reason) => {
+                shard.react(Fault::Client(*sid, reason));
                 None
             }
         }

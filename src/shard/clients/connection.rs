@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Clients;
 use super::route::SessionRoute;
+use crate::client::addresses::AddressUse;
 use crate::client::crypto::PublicKey;
 use crate::client::heartbeat::{Deadlines, Timeouts, Unit, earliest};
-use crate::client::rate::{RateVerdict, SessionRate, Used};
+use crate::client::rate::{RateVerdict, ReadRate, Used};
 use crate::client::transport::Transport;
 use crate::client::{ClientAddr, ClientEvent, ClientMachine, ClientState, Connected};
 use crate::error::{CloseReason, Fault};
@@ -24,9 +26,11 @@ use crate::shard::{Core, Shard};
 use crate::time::ShardTime;
 use crate::wire::{handshake, package};
 
+mod addresses;
 mod delegated;
 mod output;
 
+pub(super) use addresses::refused_for_its_number;
 pub(in crate::shard) use delegated::ToDelegate;
 pub(in crate::shard) use output::{Appended, flush};
 
@@ -76,6 +80,8 @@ struct ConnectionExtras {
     bad_signatures: usize,
     /// Begin of the time over its rate.
     over_since: Option<Instant>,
+    /// The use of its address, where a limit for addresses is set.
+    address_use: Option<Arc<AddressUse>>,
 }
 
 /// A connection that has just been closed.
@@ -242,7 +248,7 @@ impl Connection {
 
     /// Pauses the reader of a session that is over its rate. Nobody is late because of the pause.
     #[cold]
-    fn slow_down(&mut self, rate: &SessionRate, used: Used, now: Instant) -> RateVerdict {
+    fn slow_down(&mut self, core: &Core, rate: &ReadRate, used: Used, now: Instant) -> RateVerdict {
         if self.state() == ClientState::Closed {
             return RateVerdict::Within;
         }
@@ -251,20 +257,34 @@ impl Connection {
             *over_since = None;
         }
         let over_since = *over_since.get_or_insert(now);
-        let verdict = rate.judge(used, over_since, now);
-        if let RateVerdict::Pause(time) = verdict {
-            let Deadlines {
-                heartbeat, idle, ..
-            } = &mut self.deadlines;
-            let unit = self.extras.as_mut().and_then(|extras| extras.unit.as_mut());
-            let ends = [
-                heartbeat.as_mut(),
-                idle.as_mut(),
-                unit.map(|unit| &mut unit.since),
-            ];
-            ends.into_iter().flatten().for_each(|end| *end += time);
+        if rate.is_excess(now.saturating_duration_since(over_since)) {
+            return RateVerdict::Excess(CloseReason::Rate);
         }
-        verdict
+        core.counters().add(Counter::RatePauses, 1);
+        let pause = rate.pause(used);
+        self.put_off(pause);
+        RateVerdict::Pause(pause)
+    }
+
+    /// Puts the deadlines of its bytes off by a pause of its reader.
+    fn put_off(&mut self, pause: Duration) {
+        let Deadlines {
+            heartbeat, idle, ..
+        } = &mut self.deadlines;
+        let unit = self.extras.as_mut().and_then(|extras| extras.unit.as_mut());
+        let ends = [
+            heartbeat.as_mut(),
+            idle.as_mut(),
+            unit.map(|unit| &mut unit.since),
+        ];
+        ends.into_iter().flatten().for_each(|end| *end += pause);
+    }
+
+    /// Puts the deadline of its next step off by a pause of its reader.
+    fn put_off_step(&mut self, pause: Duration) {
+        if let Some(step) = &mut self.deadlines.step {
+            *step += pause;
+        }
     }
 
     fn extras(&mut self) -> &mut ConnectionExtras {
@@ -400,7 +420,7 @@ impl Clients {
         bytes: usize,
         rest: &[u8],
     ) -> RateVerdict {
-        let pace = self.connection(sid, |connection| {
+        let verdict = self.connection(sid, |connection| {
             let now = core.time.get().now;
             connection.restart_idle(&self.timeouts, now);
             if connection.client.is_waiting(rest) {
@@ -413,11 +433,15 @@ impl Clients {
                 .rate
                 .charge(&mut connection.used_until, now, units, bytes);
             match used.is_over {
-                true => connection.slow_down(&self.rate, used, now),
+                true => connection.slow_down(core, &self.rate, used, now),
                 false => connection.calm_down(used),
             }
         });
-        pace.unwrap_or(RateVerdict::Within)
+        let verdict = verdict.unwrap_or(RateVerdict::Within);
+        match &self.addresses {
+            Some(addresses) => self.charge_address(core, sid, addresses, (units, bytes), verdict),
+            None => verdict,
+        }
     }
 
     /// Notes the memory of a package or frame that is not complete.
@@ -798,6 +822,8 @@ impl Clients {
         let Some(mut connection) = self.connections.borrow_mut().remove(sid) else {
             return;
         };
+        let extras = connection.extras.take();
+        self.leave_address(core, extras.and_then(|extras| extras.address_use));
         core.memory.input_changed(connection.client.held(), 0);
         connection
             .outbox

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use super::{Gauge, Seed};
 use crate::checked::CheckedConfig;
 use crate::client::Rules;
+use crate::client::addresses::Addresses;
 use crate::client::coder::Coder;
 use crate::client::handshake::HandshakeReplies;
 use crate::client::heartbeat::{Timeouts, Wheel};
 use crate::client::host_filter::HostFilter;
-use crate::client::rate::SessionRate;
+use crate::client::rate::ReadRate;
 use crate::client::transport::Health;
 use crate::error::CloseReason;
 use crate::handler::Router;
@@ -51,7 +52,9 @@ pub(super) struct Clients {
     /// Text of a message while it is looked at.
     scratch: Cell<Vec<u8>>,
     timeouts: Timeouts,
-    rate: SessionRate,
+    rate: ReadRate,
+    /// The addresses of clients, where a limit for them is set.
+    addresses: Option<Arc<Addresses>>,
     host_filter: RefCell<Arc<HostFilter>>,
     connections: RefCell<Slab<Connection>>,
     /// Identity of a session before it is bound or has values.
@@ -85,7 +88,8 @@ impl Clients {
             coder: Coder::new(dictionary, protos, config.client.protobuf_check),
             scratch: Cell::default(),
             timeouts: Timeouts::new(&config.client),
-            rate: SessionRate::new(&config.client),
+            rate: ReadRate::of_session(&config.client),
+            addresses: seed.addresses.clone(),
             host_filter: RefCell::new(seed.host_filter.clone()),
             connections: RefCell::new(Slab::new(seed.id)),
             anonymous: Rc::default(),

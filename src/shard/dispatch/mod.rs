@@ -19,7 +19,7 @@ use super::origin::{Origin, ResponseTarget};
 use super::parcel::{Batch, Parcel};
 use super::trace::{TraceTarget, Traced};
 use super::{Core, Shard};
-use crate::client::{ClientEvent, Connected};
+use crate::client::{ClientEvent, Connected, transport};
 use crate::error::{CloseReason, Fault, Panic};
 use crate::handler::clock::Alarms;
 use crate::handler::{
@@ -115,7 +115,9 @@ impl Shard {
     /// Applies the header of a proxy, and refuses a client on a blacklist.
     fn proxied(self: &Rc<Self>, sid: Sid, address: Option<SocketAddr>) {
         self.clients.proxied(&self.core, sid, address);
-        self.refuse_address(sid);
+        if !self.refuse_address(sid) && !self.clients.count_told_address(&self.core, sid, address) {
+            self.close(sid, CloseReason::AddressConnections, None);
+        }
     }
 
     /// Closes a client whose address is on a blacklist; returns whether it is.
@@ -140,6 +142,10 @@ impl Shard {
                 "a trusted proxy has not told the address of its client, so its own address counts; \
                  look at client.real_ip_header"
             );
+        }
+        if !clients.count_told_address(core, sid, connected.real_address) {
+            clients.raw(core, sid, transport::write_too_many);
+            return self.close(sid, CloseReason::AddressConnections, None);
         }
         clients.connected(core, sid, connected);
         if let Some(reason) = clients.refusal() {

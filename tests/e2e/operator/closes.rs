@@ -51,8 +51,9 @@ struct Provocation {
 }
 
 /// Reasons that need a server, an application or seconds, or have no line; the tests of their subject provoke them.
-const ELSEWHERE: [&str; 18] = [
+const ELSEWHERE: [&str; 19] = [
     "ack_timeout",
+    "address_rate",
     "bind_timeout",
     "duplicate_login",
     "first_byte_timeout",
@@ -72,7 +73,7 @@ const ELSEWHERE: [&str; 18] = [
     "write_timeout",
 ];
 
-const PROVOCATIONS: [Provocation; 24] = [
+const PROVOCATIONS: [Provocation; 25] = [
     Provocation {
         reason: "left",
         settings: &[],
@@ -215,6 +216,14 @@ const PROVOCATIONS: [Provocation; 24] = [
             let mut second = Client::tcp(gateway.address());
             second.send_package(1, b"{}");
             assert_eq!(second.next_package(), None);
+        },
+    },
+    Provocation {
+        reason: "address_connections",
+        settings: &["client.address_connections_max=1"],
+        provoke: |gateway| {
+            let _first = open(gateway);
+            assert_eq!(Client::tcp(gateway.address()).next_package(), None);
         },
     },
     Provocation {
