@@ -88,6 +88,8 @@ counters! {
     AddressesUntold = "addresses_untold",
     /// Accept calls that failed because the process had no descriptors or no memory left.
     AcceptErrors = "accept_errors",
+    /// Pauses of a shard before it accepts further connections, because of `client.accepts_per_second`.
+    AcceptPauses = "accept_pauses",
     /// Pauses of the reader of a session that was over its rate.
     RatePauses = "rate_pauses",
     /// Pauses of the reader of a session whose address was over its rate.

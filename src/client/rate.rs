@@ -1,4 +1,5 @@
-//! Rates: the messages and the bytes that a session or an address may send in a second.
+//! Rates: the messages and the bytes that a session or an address may send in a second, and the connections that a
+//! process accepts.
 //!
 //! Each read costs the time that its messages or its bytes may take, whichever is longer. So one time says how much of
 //! the rate is used: nothing, while that time has passed.
@@ -13,6 +14,8 @@ use crate::error::CloseReason;
 
 /// Part of the burst that a reader has again after a pause.
 const REGAINED: u32 = 8;
+/// Connections that a process accepts before a pause, by the time that they take at their rate.
+const ACCEPTED_AT_ONCE: Duration = Duration::from_millis(20);
 
 /// The rate of reads of each session, or of all sessions of an address together.
 #[derive(Debug, Clone, Copy)]
@@ -147,4 +150,32 @@ impl SharedUse {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The rate at which the shards of a process together accept connections.
+#[derive(Debug)]
+pub struct AcceptRate {
+    each: Duration,
+    /// Times count from here.
+    begin: Instant,
+    used: SharedUse,
+}
+
+impl AcceptRate {
+    /// Reads the rate from the client options; `None` without one.
+    pub fn new(client: &config::Client, now: Instant) -> Option<Self> {
+        client.accepts_per_second?;
+        Some(Self {
+            each: Duration::from_nanos(nanos_each(client.accepts_per_second)),
+            begin: now,
+            used: SharedUse::default(),
+        })
+    }
+
+    /// Counts an accepted connection; returns the pause before the next one, if it needs one.
+    pub fn accepted(&self, now: Instant) -> Option<Duration> {
+        let now = now.saturating_duration_since(self.begin);
+        let used = self.used.add(now, self.each) + self.each;
+        (used >= ACCEPTED_AT_ONCE).then_some(used)
+    }
 }

@@ -247,6 +247,10 @@ knobs! {
         /// Connections that this process accepts at one time; tangelo closes any further one at once.
         /// Without it: as many as the file limit allows. A number above the file limit prevents the start.
         max_connections: Option<usize> = None, Count(1..=CONNECTIONS_MAX), Pomelo "max-connections" => live;
+        /// Connections that this process accepts in a second. Over it tangelo pauses to accept (`accept_pauses`), and closes
+        /// nobody: the kernel keeps up to 4096 connections of each shard waiting, or `net.core.somaxconn` of them. It is off
+        /// because after a restart all players come at once, and should all get in. HAProxy's name for it is `maxconnrate`.
+        accepts_per_second: Option<usize> = None, OrOff(Count(1..=1_000_000));
         /// Percent of the places that connections without a whole handshake keep where places run short. Then the oldest of
         /// them is closed for each one that comes (`closed_silent`). A tenth is room for the handshakes of a storm: a
         /// client needs its place for one round trip until it has sent its own.

@@ -22,6 +22,7 @@ use pinning::Pinning;
 use crate::admin::{OperatorsPort, Prober, View};
 use crate::checked::CheckedConfig;
 use crate::client::addresses::Addresses;
+use crate::client::rate::AcceptRate;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::handler::Router;
@@ -203,6 +204,7 @@ impl Gateway {
         let connections = Arc::new(Gauge::new(connections_max));
         let silent = Arc::new(Gauge::new(sockets_max));
         let addresses = Addresses::new(&config.client, clock::now()).map(Arc::new);
+        let accept_rate = AcceptRate::new(&config.client, clock::now()).map(Arc::new);
         let config = Arc::new(config);
         let latest = Arc::new(ArcSwap::new(config.clone()));
         let (outlets, inboxes) = mesh::queues(shards);
@@ -239,6 +241,7 @@ impl Gateway {
             connections: connections.clone(),
             silent: silent.clone(),
             addresses: addresses.clone(),
+            accept_rate: accept_rate.clone(),
             stop: stopper.request().clone(),
             reread: reread.clone(),
             starting: starting.clone(),

@@ -45,6 +45,7 @@ use crate::checked::CheckedConfig;
 use crate::client::addresses::Addresses;
 use crate::client::coder::Protos;
 use crate::client::host_filter::HostFilter;
+use crate::client::rate::AcceptRate;
 use crate::error::{CloseReason, Error, Fault};
 use crate::handler::Router;
 use crate::handler::clock::Alarms;
@@ -138,6 +139,8 @@ pub struct Seed {
     pub silent: Arc<Gauge>,
     /// The addresses of clients, where a limit for them is set.
     pub addresses: Option<Arc<Addresses>>,
+    /// The rate at which all shards accept clients, where it has a limit.
+    pub accept_rate: Option<Arc<AcceptRate>>,
     /// Set when the process must end; the doorbell is rung too.
     pub stop: Arc<StopRequest>,
     /// Set when the shard must read `client.blacklist_file` again, changed or not.
@@ -274,7 +277,7 @@ pub async fn run(mut seed: Seed, network: Network) {
     let (stop, stopper) = (seed.stop.clone(), seed.stopper.clone());
     let (starting, at_work) = (seed.starting.clone(), seed.at_work.clone());
     let (reread, joined) = (seed.reread.clone(), seed.joined.clone());
-    let probe = seed.probe.clone();
+    let (probe, accept_rate) = (seed.probe.clone(), seed.accept_rate.clone());
     let is_stopping = || stop.is_made();
     let shard = match Shard::new(seed, network) {
         Ok(shard) => Rc::new(shard),
@@ -329,8 +332,8 @@ pub async fn run(mut seed: Seed, network: Network) {
     let stands = matches!(started, Some(Ok(())));
     let mut accepting = None;
     if stands {
-        accepting =
-            listener.map(|listener| task::spawn(accept::run(shard.clone(), listener, probe)));
+        accepting = listener
+            .map(|listener| task::spawn(accept::run(shard.clone(), listener, probe, accept_rate)));
         lifecycle::start_tasks(&shard);
     } else if let Some(Err(error)) = started {
         shard.react(Fault::Operator(error));

@@ -21,6 +21,7 @@ use tangelo::memory::{Client, ClientOptions, InMemory};
 use tangelo::{Config, Error, Gateway};
 
 mod a_pause;
+mod accepting;
 mod address_limits;
 mod addresses;
 mod bounds;

@@ -211,7 +211,7 @@ fn an_unknown_key_names_file_line_and_key() {
         "id = 'a'\n\n[client]\nuse_dict = true\nheartbeet = '3s'\n",
         ":5: client.heartbeet: unknown key; known keys here: heartbeat, timeout, idle_websocket, first_byte_timeout, \
          upgrade_timeout, handshake_timeout, ack_timeout, package_timeout, write_timeout, bind_timeout, use_dict, \
-         use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, rsa_bits_max, bad_signatures_max, json_bytes_max, max_connections, silent_percent, accept, blacklist, blacklist_file, blacklist_console, \
+         use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, rsa_bits_max, bad_signatures_max, json_bytes_max, max_connections, accepts_per_second, silent_percent, accept, blacklist, blacklist_file, blacklist_console, \
          forward, trusted_proxies, proxy_protocol, real_ip_header, real_port_header, health_path, package_bytes_max, handshake_bytes_max, outbox_bytes_max, messages_per_second, bytes_per_second, rate_burst, rate_timeout, address_connections_max, address_messages_per_second, address_bytes_per_second, fragments_max, calls_in_flight_max",
     );
     let top = "unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, compat, listen, shards, pin, turn_min, start_timeout, stop_timeout, \
@@ -269,7 +269,7 @@ fn a_wrong_value_names_file_line_key_and_the_expected_values() {
         "\nclient = 3\n",
         ":2: client = 3: expected a section [client] with keys heartbeat, timeout, idle_websocket, first_byte_timeout, \
          upgrade_timeout, handshake_timeout, ack_timeout, package_timeout, write_timeout, bind_timeout, use_dict, \
-         use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, rsa_bits_max, bad_signatures_max, json_bytes_max, max_connections, silent_percent, accept, blacklist, blacklist_file, blacklist_console, \
+         use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, rsa_bits_max, bad_signatures_max, json_bytes_max, max_connections, accepts_per_second, silent_percent, accept, blacklist, blacklist_file, blacklist_console, \
          forward, trusted_proxies, proxy_protocol, real_ip_header, real_port_header, health_path, package_bytes_max, handshake_bytes_max, outbox_bytes_max, messages_per_second, bytes_per_second, rate_burst, rate_timeout, address_connections_max, address_messages_per_second, address_bytes_per_second, fragments_max, calls_in_flight_max",
     );
     refused_file(

@@ -13,7 +13,7 @@ use super::connection::{
 };
 use super::silent::Place;
 use crate::client::ClientMachine;
-use crate::client::rate::RateVerdict;
+use crate::client::rate::{AcceptRate, RateVerdict};
 use crate::error::{CloseReason, Fault};
 use crate::ids::Sid;
 use crate::limits::{MEMORY_CLOSE_BYTES_MIN, READ_TURN_MAX};
@@ -34,8 +34,13 @@ const SERVING_BYTES: usize = 112;
 /// Connections accepted before other tasks run.
 const BUDGET: usize = 64;
 
-/// Accepts connections for ever.
-pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener, probe: Arc<Probe>) {
+/// Accepts connections for ever, at most at `rate`.
+pub(in crate::shard) async fn run(
+    shard: Rc<Shard>,
+    listener: Listener,
+    probe: Arc<Probe>,
+    rate: Option<Arc<AcceptRate>>,
+) {
     let (core, clients) = (&shard.core, &shard.clients);
     let mut budget = BUDGET;
     loop {
@@ -47,6 +52,12 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener, probe: A
                     let serving = serve(shard.clone(), socket, sid);
                     debug_assert!(size_of_val(&serving) <= SERVING_BYTES);
                     task::spawn(serving).detach();
+                }
+                if let Some(rate) = &rate
+                    && let Some(pause) = rate.accepted(clock::now())
+                {
+                    core.counters().add(Counter::AcceptPauses, 1);
+                    clock::sleep(pause).await;
                 }
             }
             // The client was gone before its turn came.
