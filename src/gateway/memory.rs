@@ -82,12 +82,25 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two checks for results of other threads.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// Runs the shards of gateways in memory, of one after the other.
+pub(crate) type MemoryExecutor = Rc<LocalExecutor>;
+
+/// Makes an executor for gateways in memory on this thread.
+pub(crate) fn memory_executor() -> Result<MemoryExecutor> {
+    executor::executor_in_memory().map(Rc::new)
+}
+
 impl Gateway {
     /// Starts the gateway for a test: on this thread, without sockets, with a virtual clock.
     ///
     /// Errors: those of [`Gateway::start`] about the configuration, and a machine without io_uring
     /// Cost:   about a millisecond, and one descriptor that glommio never gives back
-    pub fn in_memory(mut self) -> Result<InMemory> {
+    pub fn in_memory(self) -> Result<InMemory> {
+        self.in_memory_on(memory_executor()?)
+    }
+
+    /// The same on the executor of an earlier gateway of this thread that has ended, which costs no descriptor.
+    pub(crate) fn in_memory_on(mut self, executor: MemoryExecutor) -> Result<InMemory> {
         // A number of the machine would make the test depend on it.
         let shards = *self.config.shards.get_or_insert(1);
         self.config.master = None;
@@ -98,7 +111,7 @@ impl Gateway {
             self.seeds(config, shards, shards * SESSIONS_PER_SHARD_MAX, callers_max)?;
         let protos = seeds[0].protos.clone();
         let world = Rc::new(World {
-            executor: executor::executor_in_memory()?,
+            executor,
             clock: Rc::default(),
             backlogs: (0..shards).map(|_| Rc::default()).collect(),
             callers: Rc::default(),
@@ -295,7 +308,7 @@ impl Drop for InMemory {
 
 /// The shards of a gateway in memory, and their environment.
 struct World {
-    executor: LocalExecutor,
+    executor: MemoryExecutor,
     clock: Rc<VirtualClock>,
     /// Accept queue of each shard.
     backlogs: Vec<Rc<MemoryListener>>,
@@ -431,14 +444,30 @@ impl World {
     /// Writes all bytes, unless the other side has closed.
     #[track_caller]
     fn send(&self, bytes: &[u8], write: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>) {
-        let mut left = bytes;
-        while !left.is_empty()
-            && let Ok(written) = write(&[IoSlice::new(left)])
-        {
-            assert!(written > 0, "the gateway does not read what the test sends");
-            left = &left[written..];
+        let sent = self.offer(bytes, write);
+        assert!(
+            sent.is_none_or(|sent| sent == bytes.len()),
+            "the gateway does not read what the test sends"
+        );
+    }
+
+    /// Writes the bytes that the other side takes. Returns their number, or `None` if it has closed.
+    #[track_caller]
+    fn offer(
+        &self,
+        bytes: &[u8],
+        write: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> Option<usize> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let written = write(&[IoSlice::new(&bytes[sent..])]).ok()?;
+            if written == 0 {
+                break;
+            }
+            sent += written;
             self.rest("sending");
         }
+        Some(sent)
     }
 
     #[track_caller]

@@ -192,6 +192,13 @@ impl Client {
         self.world.send(bytes, |slices| self.stream.write(slices));
     }
 
+    /// Sends the bytes that the gateway takes now. Returns their number: all of them if the connection has ended.
+    #[track_caller]
+    pub fn offer_bytes(&mut self, bytes: &[u8]) -> usize {
+        let sent = self.world.offer(bytes, |slices| self.stream.write(slices));
+        sent.unwrap_or(bytes.len())
+    }
+
     /// Takes the received bytes that no other function has read.
     #[track_caller]
     pub fn take_bytes(&mut self) -> Vec<u8> {

@@ -177,6 +177,16 @@ impl Server {
         self.reply(call, |out| rpc::write_error(out, error));
     }
 
+    /// Sends bytes unchanged on the link of a call, as a server that breaks the protocol. They are lost if the link has
+    /// ended.
+    ///
+    /// # Panics
+    /// If the gateway does not read them.
+    #[track_caller]
+    pub fn send_bytes(&mut self, call: &ServerCall, bytes: &[u8]) {
+        self.world.send(bytes, |slices| call.link.write(slices));
+    }
+
     #[track_caller]
     fn reply(&self, call: &ServerCall, write: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = Vec::new();
