@@ -64,6 +64,8 @@ pub mod client;
 #[cfg(not(feature = "internals"))]
 mod client;
 #[cfg(all(feature = "internals", feature = "runtime"))]
+pub mod fuzzing;
+#[cfg(all(feature = "internals", feature = "runtime"))]
 pub mod gateway;
 #[cfg(all(not(feature = "internals"), feature = "runtime"))]
 mod gateway;

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 /// All counters of a gateway by name; those that are 0 are not there.
-pub(crate) type Counters = BTreeMap<String, u64>;
+pub type CounterValues = BTreeMap<String, u64>;
 
 /// Returns the counters of a report: `name=value name=value …`.
-pub(crate) fn parsed(report: &str) -> Counters {
+pub fn parsed(report: &str) -> CounterValues {
     let pairs = report.split_whitespace().map(|pair| {
         let (name, value) = pair.split_once('=').expect("NAME=VALUE");
         (name.to_owned(), value.parse().expect("a number"))
@@ -25,7 +25,7 @@ const MESSAGE_ENDS: [&str; 6] = [
 ];
 
 /// Checks the counters of a gateway in which nothing moves.
-pub(crate) fn balances(counters: &Counters) -> Result<(), String> {
+pub fn balances(counters: &CounterValues) -> Result<(), String> {
     let ends = Ends::of(counters);
     let count = |name: &str| counters.get(name).copied().unwrap_or_default();
     let accounts = [
@@ -50,7 +50,7 @@ pub(crate) fn balances(counters: &Counters) -> Result<(), String> {
 
 /// Checks the last counters of a gateway that has ended by itself: each client is closed, and only messages that were
 /// in flight have no end.
-pub(crate) fn check_last(counters: &Counters) {
+pub fn check_last(counters: &CounterValues) {
     let ends = Ends::of(counters);
     assert_eq!(
         ends.connections_left, 0,
@@ -73,7 +73,7 @@ struct Ends {
 }
 
 impl Ends {
-    fn of(counters: &Counters) -> Self {
+    fn of(counters: &CounterValues) -> Self {
         let sum = |is_in: &dyn Fn(&str) -> bool| -> i128 {
             let counted = counters.iter().filter(|(name, _)| is_in(name));
             counted.map(|(_, value)| i128::from(*value)).sum()
@@ -89,9 +89,10 @@ impl Ends {
     }
 }
 
+#[cfg(test)]
 #[test]
 fn an_account_that_is_open_is_found() {
-    let counters = |pairs: &[(&str, u64)]| -> Counters {
+    let counters = |pairs: &[(&str, u64)]| -> CounterValues {
         let pairs = pairs
             .iter()
             .map(|(name, value)| ((*name).to_owned(), *value));

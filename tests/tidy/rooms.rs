@@ -22,6 +22,7 @@ const LEVELS: &[&[&str]] = &[
     &["shard"],
     &["admin"],
     &["gateway"],
+    &["fuzzing"],
 ];
 
 /// Rooms that may import less than what is below them.

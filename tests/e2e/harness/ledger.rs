@@ -1,4 +1,4 @@
-//! Waits for the balance of a gateway after its test: counters ([`accounts`]), the log and descriptors.
+//! Waits for the balance of a gateway after its test: counters ([`tangelo::fuzzing::ledger`]), the log and descriptors.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -9,11 +9,8 @@ use std::time::{Duration, Instant};
 use crate::harness::client::HANG_GUARD;
 use crate::harness::process::POLL_INTERVAL;
 
-#[path = "../../simulation/ledger.rs"]
-mod accounts;
-
-use accounts::balances;
-pub(crate) use accounts::{Counters, check_last, parsed};
+use tangelo::fuzzing::ledger::balances;
+pub(crate) use tangelo::fuzzing::ledger::{CounterValues as Counters, check_last, parsed};
 
 /// Waits until the counters of a running gateway balance: what came is what ended and
 /// what is still there. Panics when they do not.
