@@ -24,6 +24,10 @@ tidy:
 walk:
     cargo test --test walk -- --nocapture
 
+# Looks for bytes that break a parser; needs cargo-fuzz. For example: just fuzz message -max_total_time=60
+fuzz TARGET *ARGS:
+    mkdir -p target/fuzz/corpus/{{TARGET}} && cargo +nightly fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz -s none {{TARGET}} target/fuzz/corpus/{{TARGET}} tests/fuzz/corpus/{{TARGET}} -- -rss_limit_mb=2048 {{ARGS}}
+
 # Licences and packages; needs cargo-deny.
 deny:
     cargo deny --locked check bans licenses sources

@@ -1,4 +1,5 @@
-//! A gateway in memory among clients and a server that do as [`Choices`] say: the test `simulation` plays it by seeds.
+//! A gateway in memory among clients and a server that do as [`Choices`] say: the simulation plays it by seeds, the fuzz
+//! target `gateway` by the bytes of a fuzzer.
 //!
 //! Clients over TCP and WebSocket say what clients say, and what they should not; their bytes are cut anywhere, they come
 //! late, and some clients do not read. A server answers late, out of order, with an error or not at all, and goes and comes
@@ -134,9 +135,9 @@ pub struct Simulation<C> {
     /// The gateway between them.
     pub gateway: InMemory,
     players: Vec<Player>,
-    server: Option<Server>,
+    pub(super) server: Option<Server>,
     /// Calls that the server has not answered.
-    calls: Vec<ServerCall>,
+    pub(super) calls: Vec<ServerCall>,
     /// Bytes of its links, one after the other.
     received: Vec<u8>,
 }
@@ -326,7 +327,7 @@ impl<C: Choices> Simulation<C> {
     }
 
     /// Takes what has come of it all.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         if let Some(server) = &mut self.server {
             while let Some(call) = server.called() {
                 self.calls.push(call);
@@ -338,6 +339,17 @@ impl<C: Choices> Simulation<C> {
                 player.read();
             }
         }
+    }
+
+    /// All clients and the server leave.
+    pub(super) fn empty(&mut self) {
+        self.server = None;
+        for player in self.players.iter_mut().filter(|it| !it.is_closed) {
+            player.read();
+            player.client.close();
+            player.is_closed = true;
+        }
+        self.settle();
     }
 
     /// Lets time pass and checks that each connection and each message has an end. Returns the bytes that each connection

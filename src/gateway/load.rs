@@ -156,6 +156,19 @@ pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Config> {
     line.load().into_result()
 }
 
+/// Reads the text of a `tangelo.toml`. Fuzz targets call this.
+#[cfg(feature = "internals")]
+pub(crate) fn from_text(text: &str) -> Result<Config> {
+    let file = File::new(Path::new("tangelo.toml"), text.into());
+    let layers = Layers {
+        launch: None,
+        file: Some(file),
+        flags: Vec::new(),
+        origin: ConfigOrigin::Program,
+    };
+    layers.load().into_result()
+}
+
 /// A command line.
 struct CommandLine {
     args: Vec<OsString>,

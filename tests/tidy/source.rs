@@ -153,6 +153,7 @@ pub(crate) fn is_crate_root(path: &str) -> bool {
         || below("").is_some()
         // Programs that the compiler has to refuse.
         || below("tests/compile/").is_some()
+        || below("tests/fuzz/fuzz_targets/").is_some()
 }
 
 /// Words, `::` and single characters, each with its place.

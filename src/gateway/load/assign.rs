@@ -21,10 +21,12 @@ impl File {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path)
             .map_err(|e| Error::Config(format!("{}: cannot read it: {e}", path.display())))?;
-        Ok(Self {
-            path: path.into(),
-            text,
-        })
+        Ok(Self::new(path, text))
+    }
+
+    pub(super) fn new(path: &Path, text: String) -> Self {
+        let path = path.into();
+        Self { path, text }
     }
 
     pub(super) fn apply(&self, config: &mut Config, places: &mut Places) {
