@@ -272,7 +272,7 @@ impl Memory {
 
 impl Core {
     /// Publishes the bytes that this shard holds.
-    fn publish_memory(&self) {
+    pub(super) fn publish_memory(&self) {
         let (memory, counters) = (&self.memory, self.counters());
         let input = memory.input.get() + memory.bodies.get();
         let output = self.scheduler.borrow().pool.held();

@@ -418,6 +418,8 @@ impl Shard {
         for task in self.core.kept.take() {
             task.cancel().await;
         }
+        // The last tick saw parts of packages that are gone now.
+        self.core.publish_memory();
     }
 
     /// Receives the batches that are in the inbox now.
