@@ -44,8 +44,10 @@ pub fn websocket(bytes: &[u8]) {
 
 /// Rules with low bounds, so that few bytes meet them.
 fn rules(input: &mut Input<'_>) -> Rules {
-    let mut config = Config::default();
-    config.dialect = *input.pick(&[Dialect::Pomelo, Dialect::Pinus]);
+    let mut config = Config {
+        dialect: *input.pick(&[Dialect::Pomelo, Dialect::Pinus]),
+        ..Config::default()
+    };
     config.client.package_bytes_max = *input.pick(&[100, 1000, 1 << 20]);
     config.client.handshake_bytes_max = *input.pick(&[40, 1 << 14]);
     config.client.fragments_max = *input.pick(&[None, Some(3)]);
@@ -210,10 +212,9 @@ impl Connection {
         // A growing buffer may be twice as large as its bytes, but never smaller than some bytes.
         assert!(machine.held() <= 2 * (body + HEAD_BYTES) + 64);
         assert!(machine.announced_bytes(rest) <= 2 * (body + HEAD_BYTES));
-        assert_eq!(
-            machine.is_waiting(rest),
-            !rest.is_empty() || machine.held() > 0
-        );
+        // The first fragment may be empty.
+        let holds = !rest.is_empty() || machine.held() > 0;
+        assert!(machine.is_waiting(rest) || !holds);
     }
 }
 

@@ -120,9 +120,9 @@ pub fn handshake(bytes: &[u8]) {
     let message = input.rest();
     let has = |bit: u8| flags >> bit & 1 == 1;
     let mut config = Config::default();
-    config.dialect = *[Dialect::Pomelo, Dialect::Pinus]
-        .get(usize::from(has(0)))
-        .expect("there are two");
+    if has(0) {
+        config.dialect = Dialect::Pinus;
+    }
     config.client.use_dict = has(1);
     config.client.use_protobuf = has(2);
     config.client.use_crypto = has(3);

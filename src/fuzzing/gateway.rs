@@ -115,7 +115,6 @@ fn config(input: &mut Input<'_>) -> Config {
         },
         limits: config::Limits {
             memory: Some(MEMORY),
-            ..config::Limits::default()
         },
         ..Config::default()
     }
@@ -389,13 +388,7 @@ impl Siege<'_> {
         for _ in 0..10 {
             self.simulation.gateway.advance(SECOND);
         }
-        let counters = ledger::parsed(&self.simulation.gateway.counters());
-        let count = |name: &str| counters.get(name).copied().unwrap_or_default();
-        let left = ["connections", "memory_input_bytes", "memory_mesh_bytes"];
-        assert_eq!(left.map(count), [0; 3], "{counters:?}");
-        // Unused queues stay for the next clients.
-        let kept = SHARDS_MAX * MEMORY_GIVE_BACK_BYTES;
-        assert!(count("memory_output_bytes") <= kept as u64, "{counters:?}");
+        check_empty(&ledger::parsed(&self.simulation.gateway.counters()));
         self.simulation.end();
     }
 
@@ -440,6 +433,16 @@ impl Caller {
         }
         self.received.drain(..at);
     }
+}
+
+/// Checks a gateway without clients and servers.
+fn check_empty(counters: &CounterValues) {
+    let count = |name: &str| counters.get(name).copied().unwrap_or_default();
+    let left = ["connections", "memory_input_bytes", "memory_mesh_bytes"];
+    assert_eq!(left.map(count), [0; 3], "{counters:?}");
+    // Unused queues stay for the next clients.
+    let kept = SHARDS_MAX * MEMORY_GIVE_BACK_BYTES;
+    assert!(count("memory_output_bytes") <= kept as u64, "{counters:?}");
 }
 
 /// Returns the bytes that the gateway holds for clients and servers.

@@ -119,8 +119,9 @@ pub fn rpc(bytes: &[u8]) {
     let Some(tree) = text::parse(bytes) else {
         return;
     };
-    // Printed from the tree, a payload has each name once and without escapes.
+    // Printed from its tree, a payload has each name once and without escapes.
     let printed = print(&tree);
+    let tree = text::parse(&printed).expect("it was printed");
     let objects = match &tree {
         Value::Array(items) => &items[..],
         one => std::slice::from_ref(one),
@@ -241,6 +242,7 @@ fn tree_of(payload: &[u8]) -> Option<Value> {
 const SECOND: Duration = Duration::from_secs(1);
 const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
 const ID: &str = "connector-1";
+const QUESTIONS_MAX: usize = 8;
 
 /// Modules and their bodies, which any bytes rarely are.
 const CALLS: &[(&str, &str)] = &[
@@ -468,10 +470,10 @@ impl MasterLink {
             MasterEvent::Removed(id) => assert_ne!(id, ID),
             MasterEvent::AskFigures(_)
             | MasterEvent::AskStatistics(_)
-            | MasterEvent::AskUsage(_) => {
-                if self.questions.len() < 8 {
-                    self.questions.push(event);
-                }
+            | MasterEvent::AskUsage(_)
+                if self.questions.len() < QUESTIONS_MAX =>
+            {
+                self.questions.push(event);
             }
             _ => {}
         }
