@@ -64,7 +64,7 @@ fn rules(input: &mut Input<'_>) -> Rules {
     Rules::new(&config, page, proxies)
 }
 
-/// Feeds the rest of the input behind `start` as a whole, byte by byte, and as the next bytes of the input say.
+/// Feeds `start` and the rest of the input as a whole, and the rest also byte by byte, and as the next bytes of the input say.
 fn check_splits(rules: &Rules, input: &mut Input<'_>, start: &[u8]) {
     let sizes = input.bytes();
     let bytes = [start, input.rest()].concat();
@@ -73,7 +73,7 @@ fn check_splits(rules: &Rules, input: &mut Input<'_>, start: &[u8]) {
         true => proxy_header::decode(&bytes).ok().flatten(),
         false => None,
     };
-    let first = header.map_or(0, |header| header.bytes) + 4;
+    let first = start.len().max(header.map_or(0, |header| header.bytes) + 4);
     let whole = Connection::feed(rules, &bytes, |_| bytes.len());
     let mut sizes = sizes.iter().map(|size| usize::from(*size) + 1);
     let by_sizes = Connection::feed(rules, &bytes, |at| match at {

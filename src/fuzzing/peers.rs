@@ -147,7 +147,9 @@ pub fn rpc(bytes: &[u8]) {
     }
     for (object, reply) in objects.iter().zip(replies) {
         let Ok(reply) = reply else { continue };
-        assert_eq!(reply.id, object["id"].as_u64());
+        // A tree has doubles, which know no larger number.
+        let is_exact = |id: u64| id < 1 << 53;
+        assert_eq!(reply.id.filter(|id| is_exact(*id)), object["id"].as_u64());
         if let (Ok(result), Some(resp)) = (reply.result(), object["resp"].as_array()) {
             let part = |raw: Option<&[u8]>| raw.and_then(text::parse).unwrap_or_default();
             let of = |index: usize| resp.get(index).cloned().unwrap_or_default();

@@ -280,6 +280,13 @@ impl InMemory {
         })
     }
 
+    /// Returns one counter without a search of its name.
+    #[cfg(feature = "internals")]
+    pub(crate) fn count(&self, counter: metrics::Counter) -> u64 {
+        let shards = self.world.shared.counters.iter();
+        shards.map(|of_shard| of_shard.get(counter)).sum()
+    }
+
     /// Begins a drain, as SIGTERM does. It lasts while the test moves the clock.
     #[track_caller]
     pub fn begin_drain(&mut self) {
