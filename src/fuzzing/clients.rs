@@ -9,7 +9,7 @@ use crate::client::transport::{self, Health, Http, HttpRules, Transport};
 use crate::client::{ClientEvent, ClientMachine, ClientState, Rules};
 use crate::config::{Config, Dialect};
 use crate::error::CloseReason;
-use crate::limits::{HTTP_HEAD_BYTES_MAX, PROXY_HEADER_BYTES_MAX};
+use crate::limits::{HTTP_HEAD_BYTES_MAX, PROXY_HEADER_BYTES_MAX, WEBSOCKET_CONTROL_BYTES_MAX};
 use crate::wire::handshake::{self, HandshakeRequest};
 use crate::wire::package::HEAD_BYTES;
 use crate::wire::proxy as proxy_header;
@@ -202,16 +202,17 @@ impl Connection {
             ClientState::Working => rules.package_bytes_max.get(),
             _ => rules.handshake_bytes_max.get(),
         };
+        let payload = WEBSOCKET_CONTROL_BYTES_MAX.max(body + HEAD_BYTES);
         let most = match machine.transport() {
             Transport::Proxied => PROXY_HEADER_BYTES_MAX,
             Transport::Http => HTTP_HEAD_BYTES_MAX,
             Transport::Undecided | Transport::Raw => body + HEAD_BYTES,
-            Transport::WebSocket => body + HEAD_BYTES + FRAME_HEAD_BYTES_MAX,
+            Transport::WebSocket => payload + FRAME_HEAD_BYTES_MAX,
         };
         assert!(rest.len() < most, "{} bytes wait", rest.len());
         // A growing buffer may be twice as large as its bytes, but never smaller than some bytes.
         assert!(machine.held() <= 2 * (body + HEAD_BYTES) + 64);
-        assert!(machine.announced_bytes(rest) <= 2 * (body + HEAD_BYTES));
+        assert!(machine.announced_bytes(rest) <= 2 * payload);
         // The first fragment may be empty.
         let holds = !rest.is_empty() || machine.held() > 0;
         assert!(machine.is_waiting(rest) || !holds);

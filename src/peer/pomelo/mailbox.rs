@@ -57,9 +57,10 @@ impl Mailbox {
         }
     }
 
-    /// A ping went out beside the schedule.
+    /// A ping went out beside the schedule. The next one may be due already, when the tick is late.
     pub fn note_ping(&mut self, now: Instant) {
         self.pinged = Some(now);
+        self.next_ping = self.next_ping.max(now);
         self.probe_at = None;
         self.check_invariants();
     }
@@ -269,6 +270,20 @@ mod tests {
         assert_eq!(mailbox.ping_due(time), Ok(false));
         time.now += Duration::from_millis(1);
         assert_eq!(mailbox.ping_due(time), Err(LinkFault::NoAnswer));
+    }
+
+    #[test]
+    fn a_ping_for_the_first_answer_takes_the_place_of_one_that_a_late_tick_finds_due() {
+        let second = Duration::from_secs(1);
+        let start = now();
+        let at = |time| ShardTime::new(start + time);
+        let mut mailbox = Mailbox::new(start, second / 2, ANSWER_TIMEOUT);
+        // Both are due since a second.
+        assert_eq!(mailbox.ping_due(at(2 * second)), Ok(true));
+        assert_eq!(mailbox.ping_due(at(2 * second)), Ok(false));
+        mailbox.receive(&mqtt::PINGRESP).unwrap();
+        assert_eq!(mailbox.ping_due(at(2 * second + second / 4)), Ok(false));
+        assert_eq!(mailbox.ping_due(at(2 * second + second / 2)), Ok(true));
     }
 
     #[test]
