@@ -352,18 +352,25 @@ fn decoded(proto: ProtoDefinition<'_>, body: &[u8]) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// Checks that a text that was decoded is the same after another encode and decode, if it can be encoded at all: a number
-/// of JavaScript may be an infinity, which is null in JSON.
+/// Checks that a text that was decoded is the same after it was encoded and decoded again, and the bytes of it, too.
+///
+/// As in JavaScript, of a whole number from 10^21 on only the digits before the `e` are read, so that two keys of a map
+/// may become one. A text also differs where it has no value, or an empty list, which is not written.
 fn check_round_trip(proto: ProtoDefinition<'_>, text: &[u8]) {
+    let has = |part: &str| memchr::memmem::find(text, part.as_bytes()).is_some();
     let mut out = Vec::new();
-    if proto.encode(text, &mut out) == Ok(true) {
-        let again = decoded(proto, &out).expect("an encoded body is read again");
-        let mut last = Vec::new();
-        if proto.encode(&again, &mut last) == Ok(true) {
-            assert_eq!(
-                last.escape_ascii().to_string(),
-                out.escape_ascii().to_string()
-            );
-        }
+    if has("e+") || proto.encode(text, &mut out) != Ok(true) {
+        return;
+    }
+    let again = decoded(proto, &out).expect("an encoded body is read again");
+    if !["null", "[]", "{}"].into_iter().any(has) {
+        assert_eq!(
+            String::from_utf8_lossy(&again),
+            String::from_utf8_lossy(text)
+        );
+    }
+    let mut last = Vec::new();
+    if proto.encode(&again, &mut last) == Ok(true) {
+        assert_eq!(last, out);
     }
 }

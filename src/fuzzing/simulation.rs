@@ -16,6 +16,7 @@ use super::input::Choices;
 use super::ledger;
 use super::received;
 use crate::config;
+use crate::error::Error;
 use crate::gateway::memory::{Client, ClientOptions, InMemory, Server, ServerCall};
 use crate::handler::{App, Failure, Json, Reply, Router, Session};
 
@@ -386,7 +387,11 @@ impl<C: Choices> Simulation<C> {
         assert_eq!(ledger::balances(&counters), Ok(()), "{counters:?}");
         assert!(!counters.contains_key("handler_panics"), "{counters:?}");
         let reader = self.gateway.counters_reader();
-        self.gateway.stop().expect("it ends in order");
+        match self.gateway.stop() {
+            // A drain may cut clients whose calls have no answer.
+            Err(Error::Drain(_)) if reader().contains("clients_cut=") => {}
+            ended => ended.expect("it ends in order"),
+        }
         ledger::check_last(&ledger::parsed(&reader()));
     }
 }
