@@ -116,6 +116,11 @@ pub const WRITE_SLICES_MAX: usize = 16;
 /// Size from which outboxes share a push body instead of copying it.
 pub const SHARED_BODY_BYTES_MIN: usize = 1024;
 
+/// Members that get a push or broadcast at once; one for more is handed out part by part, with other work between.
+pub const FAN_OUT_AT_ONCE_MAX: usize = 256;
+/// Members of all pushes and broadcasts of a shard that are handed out: 8 MiB. Full: the oldest ones are ended at once.
+pub const FAN_OUT_MEMBERS_MAX: usize = SESSIONS_PER_SHARD_MAX;
+
 /// Push schedulers, the default one included.
 pub const PUSH_SCHEDULERS_MAX: usize = 8;
 /// Rules in `push.select`; each push is compared with all of them once, for all receivers.

@@ -166,6 +166,8 @@ counters! {
     Pushes = "pushes",
     /// Pushes dropped because their session had ended or not finished its handshake, or the mesh was full.
     PushesDropped = "pushes_dropped",
+    /// Pushes and broadcasts to many sessions that were not handed out part by part, because too many of them waited.
+    FanOutsRushed = "fan_outs_rushed",
     /// Packages dropped because the application chose an unknown push scheduler.
     SchedulersUnknown = "push_schedulers_unknown",
     /// Deliveries of broadcasts that the broadcast filter held back.

@@ -3,7 +3,7 @@
 //! A package for a session goes into its [`Outbox`]. A direct scheduler turns it into wire bytes at
 //! once, which leave at the end of the turn. A buffer scheduler collects packages and turns them into
 //! wire bytes once per interval. In both cases one write takes all wire bytes. [`select`] chooses the
-//! scheduler of a package.
+//! scheduler of a package. A package for many sessions goes to them part by part ([`fanout`]).
 //!
 //! **Invariants**: an empty outbox holds no buffer; packages of one scheduler leave in order of arrival. As in the
 //! reference, packages of two schedulers have no order.
@@ -22,7 +22,10 @@ use crate::ids::Sid;
 use crate::limits::{PUSH_SCHEDULERS_MAX, READ_BUFFER_BYTES, SHARED_BODY_BYTES_MIN};
 use crate::wire::websocket::{self, Opcode};
 
+pub mod fanout;
 pub mod select;
+
+use fanout::FanOuts;
 
 /// The framing of packages on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -462,8 +465,10 @@ pub struct FlushSchedule {
     /// Queues for outboxes.
     pub pool: QueuePool,
     dirty: Vec<Sid>,
+    /// Packages on their way to many sessions.
+    pub fan_outs: FanOuts,
     /// Sessions with collected packages, by the index of the buffer scheduler.
-    collecting: [Vec<Sid>; PUSH_SCHEDULERS_MAX],
+    collecting: Box<[Vec<Sid>; PUSH_SCHEDULERS_MAX]>,
 }
 
 impl FlushSchedule {
@@ -488,6 +493,11 @@ impl FlushSchedule {
     /// Moves the sessions to flush into `into`, in the order in which they became dirty.
     pub fn take_dirty(&mut self, into: &mut VecDeque<Sid>) {
         into.extend(self.dirty.drain(..));
+    }
+
+    /// Moves the members of fan-outs to flush to the front of `into`, which the others leave first.
+    pub fn take_members(&mut self, into: &mut VecDeque<Sid>) {
+        self.dirty.drain(..).for_each(|sid| into.push_front(sid));
     }
 
     /// Takes the collecting list of a buffer scheduler.

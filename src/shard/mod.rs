@@ -262,6 +262,8 @@ struct Core {
 
 /// Sessions flushed before others run: a write to a socket is about 9 µs.
 const FLUSH_BUDGET: usize = 256;
+/// Members of fan-outs that get their package before others run, also where all flushes are for answers.
+const FAN_OUT_PART_MIN: usize = FLUSH_BUDGET / 4;
 /// Batches taken from the inbox before others run.
 const INBOX_BUDGET: usize = 64;
 /// Time that a stopping shard waits for last bytes to leave.
@@ -578,9 +580,12 @@ async fn flush_turns(shard: Rc<Shard>) {
                 }
             }
             core.scheduler.borrow_mut().take_dirty(&mut dirty);
+            let members = FLUSH_BUDGET.saturating_sub(dirty.len());
+            shard.fan_out(members.max(FAN_OUT_PART_MIN));
+            core.scheduler.borrow_mut().take_members(&mut dirty);
             for turn in 0..FLUSH_BUDGET {
-                // The newest first, so that an answer does not wait for the end of a broadcast; the
-                // oldest now and then, so that nobody waits for ever.
+                // The newest first, so that an answer waits neither for the members of a broadcast nor for what a buffer
+                // scheduler has released; the oldest now and then, so that nobody waits for ever.
                 let next = if turn % 4 == 3 {
                     dirty.pop_front()
                 } else {
@@ -592,7 +597,7 @@ async fn flush_turns(shard: Rc<Shard>) {
             if core.memory_has_grown() {
                 shard.look_at_memory();
             }
-            if dirty.is_empty() {
+            if dirty.is_empty() && core.scheduler.borrow().fan_outs.is_empty() {
                 break;
             }
             clock::yield_to_reactor().await;

@@ -30,6 +30,7 @@ mod clients;
 mod deadlines;
 mod drain;
 mod failures;
+mod fan_out;
 mod life;
 mod rates;
 mod servers;

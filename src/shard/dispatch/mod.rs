@@ -460,9 +460,22 @@ impl Shard {
 
 /// Connections of clients.
 impl Shard {
-    /// Hands a data package of `bytes` bytes to a push scheduler; false when the session is not
+    /// Hands a data package of `bytes` bytes to a push scheduler, behind those of fan-outs; false when the session is not
     /// working. `shared` is the same package where others get it too.
     fn send(
+        self: &Rc<Self>,
+        sid: Sid,
+        via: Via,
+        bytes: usize,
+        write: impl Fn(&mut Vec<u8>),
+        shared: Option<&bytes::Bytes>,
+    ) -> bool {
+        self.end_fan_outs_of(sid);
+        self.send_now(sid, via, bytes, write, shared)
+    }
+
+    /// Hands a data package to a push scheduler.
+    fn send_now(
         self: &Rc<Self>,
         sid: Sid,
         via: Via,
@@ -533,6 +546,9 @@ impl Shard {
     /// Closes a connection; tells the coordinator, the handlers and the delegate. The text of a kick goes out
     /// as a package.
     pub(super) fn close(self: &Rc<Self>, sid: Sid, reason: CloseReason, kick: Option<&str>) {
+        if !reason.drops_output() {
+            self.end_fan_outs_of(sid);
+        }
         let Some(closed) = self.clients.close(&self.core, sid, reason, kick) else {
             return;
         };
@@ -609,9 +625,7 @@ impl Shard {
                 Parcel::HostFilter(filter) => self.clients.set_host_filter(filter.clone()),
                 Parcel::Broadcast { package, options } => self.push_to_all(package, options),
                 Parcel::Push { package, sids } => {
-                    for sid in &batch.sids[sids.clone()] {
-                        self.push_package(*sid, package);
-                    }
+                    self.push_to_members(batch.sids[sids.clone()].into(), package);
                 }
                 Parcel::Kick { sid, reason, text } => self.close(*sid, *reason, text.as_deref()),
                 Parcel::Bound { sid, uid, address } => self.bound(*sid, uid, address),

@@ -8,7 +8,7 @@ use super::Shard;
 use crate::error::{Fault, Panic};
 use crate::handler::{BroadcastOptions, Failure, Sending, Session};
 use crate::ids::Sid;
-use crate::limits::SHARED_BODY_BYTES_MIN;
+use crate::limits::{FAN_OUT_AT_ONCE_MAX, SHARED_BODY_BYTES_MIN};
 use crate::metrics::Counter;
 use crate::peer::pomelo::sysrpc;
 use crate::push::select::{Outgoing, Via};
@@ -53,9 +53,15 @@ impl Shard {
 
     /// Pushes a package to a session of this shard; false when it is gone or not working.
     pub(super) fn push_package(self: &Rc<Self>, sid: Sid, package: &Outgoing) -> bool {
+        self.end_fan_outs_of(sid);
+        self.push_now(sid, package)
+    }
+
+    /// Pushes a package to a session that waits for no other one.
+    fn push_now(self: &Rc<Self>, sid: Sid, package: &Outgoing) -> bool {
         let Outgoing { bytes, via } = package;
         let copy = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
-        let sent = self.send(sid, *via, bytes.len(), copy, Some(bytes));
+        let sent = self.send_now(sid, *via, bytes.len(), copy, Some(bytes));
         let counter = if sent {
             Counter::Pushes
         } else {
@@ -129,8 +135,55 @@ impl Shard {
 
     /// Pushes to those sessions that are of this shard.
     fn push_here(self: &Rc<Self>, sids: &[Sid], package: &Outgoing) {
-        for sid in sids.iter().filter(|sid| sid.shard() == self.core.id) {
-            self.push_package(*sid, package);
+        let here = sids.iter().filter(|sid| sid.shard() == self.core.id);
+        self.push_to_members(here.copied().collect(), package);
+    }
+
+    /// Pushes to sessions of this shard: to a few at once, to many part by part at the end of this turn and the next ones.
+    pub(super) fn push_to_members(self: &Rc<Self>, sids: Vec<Sid>, package: &Outgoing) {
+        if sids.len() <= FAN_OUT_AT_ONCE_MAX {
+            for sid in sids {
+                self.push_package(sid, package);
+            }
+            return;
+        }
+        let core = &self.core;
+        core.scheduler
+            .borrow_mut()
+            .fan_outs
+            .add(package.clone(), sids);
+        core.turn.request();
+        if core.scheduler.borrow().fan_outs.is_full() {
+            core.counters().add(Counter::FanOutsRushed, 1);
+            while core.scheduler.borrow().fan_outs.is_full() {
+                self.fan_out(1);
+            }
+        }
+    }
+
+    /// Hands packages of fan-outs to their next members.
+    pub(in crate::shard) fn fan_out(self: &Rc<Self>, members: usize) {
+        for _ in 0..members {
+            // The pushes may close a session, and its handlers may push, too.
+            let next = self.core.scheduler.borrow_mut().fan_outs.take_next();
+            let Some((sid, package)) = next else { return };
+            self.push_now(sid, &package);
+        }
+    }
+
+    /// Hands a session the packages of fan-outs that it waits for, so that what comes next does not overtake them.
+    #[inline]
+    pub(super) fn end_fan_outs_of(self: &Rc<Self>, sid: Sid) {
+        if !self.core.scheduler.borrow().fan_outs.is_empty() {
+            self.hand_over_waiting(sid);
+        }
+    }
+
+    #[cold]
+    fn hand_over_waiting(self: &Rc<Self>, sid: Sid) {
+        let packages = self.core.scheduler.borrow_mut().fan_outs.take_for(sid);
+        for package in packages {
+            self.push_now(sid, &package);
         }
     }
 
@@ -141,9 +194,7 @@ impl Shard {
         if self.app.filters_broadcasts() {
             self.filter_broadcast(&mut sids, package, options);
         }
-        for sid in sids {
-            self.push_package(sid, package);
-        }
+        self.push_to_members(sids, package);
     }
 
     /// Removes the sessions that the broadcast filter keeps a broadcast from.
