@@ -128,6 +128,8 @@ pub const PUSH_RULES_MAX: usize = 256;
 
 /// Batches in one shard's mesh inbox. Full: the sender keeps its batch open and tries again each turn.
 pub const MESH_BATCHES_MAX: usize = 1024;
+/// Memory of the batches in one shard's mesh inbox. One batch always fits. Full: as above.
+pub const MESH_INBOX_BYTES_MAX: usize = LINK_QUEUE_BYTES_MAX;
 /// Parcels in one open mesh batch. Full: forwards and pushes into it are refused.
 pub const MESH_PARCELS_MAX: usize = 64 << 10;
 

@@ -482,3 +482,52 @@ impl World {
         panic!("{what}: {why}, after {:?}", self.patience.get());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::handler::Router;
+
+    thread_local! {
+        /// Time that each message of the first client costs, and the order in which messages are handled.
+        static COST: Cell<Duration> = Cell::default();
+        static HANDLED: RefCell<Vec<&'static str>> = RefCell::default();
+    }
+
+    async fn costly(_: Bytes) {
+        clock::pass(COST.get());
+        HANDLED.with_borrow_mut(|handled| handled.push("costly"));
+    }
+
+    async fn other(_: Bytes) {
+        HANDLED.with_borrow_mut(|handled| handled.push("other"));
+    }
+
+    #[test]
+    fn a_session_whose_messages_are_costly_lets_others_run_after_two_milliseconds() {
+        for (cost_us, handled_first) in [(0, 64), (100, 32), (1000, 16)] {
+            COST.set(Duration::from_micros(cost_us));
+            let router = |_| {
+                let router = Router::new().route("connector.a.costly", costly);
+                router.route("connector.a.other", other)
+            };
+            let gateway = Gateway::new(Config::default()).handlers(router);
+            let mut gateway = gateway.in_memory().unwrap();
+            let [mut busy, mut bystander] = [(); 2].map(|()| gateway.connect());
+            gateway.pause();
+            for _ in 0..64 {
+                busy.notify("connector.a.costly", &1);
+            }
+            bystander.notify("connector.a.other", &1);
+            gateway.resume();
+            let handled = HANDLED.take();
+            let before = handled.iter().position(|one| *one == "other");
+            assert_eq!((handled.len(), before), (65, Some(handled_first)));
+        }
+    }
+}

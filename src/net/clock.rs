@@ -57,6 +57,13 @@ pub(crate) fn wall_clock() -> jiff::Zoned {
         .to_zoned(jiff::tz::TimeZone::system())
 }
 
+/// Lets time pass on a thread with a virtual clock, as costly work does on another one.
+#[cfg(test)]
+pub(crate) fn pass(duration: Duration) {
+    let clock = virtual_clock().expect("a gateway in memory");
+    clock.move_to(clock.now() + duration);
+}
+
 /// Waits for `duration`.
 pub(crate) async fn sleep(duration: Duration) {
     match virtual_clock() {

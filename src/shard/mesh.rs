@@ -5,7 +5,7 @@
 //!
 //! **Writers and readers**: every shard may send to every inbox, only its owner receives.
 //! **Ordering**: parcels from one shard to another arrive in the order they were put in.
-//! **When full**: the batch stays open and the shard tries again each turn. An open batch takes at most
+//! **When full**, by batches or by their bytes: the batch stays open and the shard tries again each turn. An open batch takes at most
 //! `limits::MESH_PARCELS_MAX` parcels and `limits::LINK_QUEUE_BYTES_MAX` bytes of new work; beyond, forwards
 //! and pushes are refused and counted. Answers, replies and news of links are always taken: the bounds of calls and
 //! requests in flight bound them.
@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::parcel::{Batch, Parcel};
 use crate::ids::ShardId;
-use crate::limits::{MESH_BATCHES_MAX, SHARDS_MAX};
+use crate::limits::{MESH_BATCHES_MAX, MESH_INBOX_BYTES_MAX, SHARDS_MAX};
 use crate::metrics::{Counter, Counters};
 use crate::net::bell::Doorbell;
 
@@ -62,8 +62,11 @@ impl Outlet {
     fn send(&self, batch: Box<Batch>) -> Result<(), TrySendError<Box<Batch>>> {
         // Before the batch can be taken out.
         let held = batch.held();
-        self.bytes.fetch_add(held, Ordering::Relaxed);
-        let sent = self.sender.try_send(batch);
+        let waiting = self.bytes.fetch_add(held, Ordering::Relaxed);
+        let sent = match waiting > 0 && waiting + held > MESH_INBOX_BYTES_MAX {
+            true => Err(TrySendError::Full(batch)),
+            false => self.sender.try_send(batch),
+        };
         if sent.is_err() {
             self.bytes.fetch_sub(held, Ordering::Relaxed);
         }
@@ -253,5 +256,33 @@ mod tests {
             MESH_BATCHES_MAX + MESH_PARCELS_MAX
         );
         assert_eq!(counters.get(Counter::MeshWaits), 1);
+    }
+
+    #[test]
+    fn an_inbox_is_full_by_its_bytes_too_but_takes_one_batch_of_any_size() {
+        let (outlets, inboxes) = queues(1);
+        let counters = Counters::default();
+        let mut mesh = Mesh::new(outlets);
+        let mut answer = |id, bytes: usize| {
+            let answer = vec![b'x'; bytes];
+            mesh.batch(ShardId(0)).answer(PeerIndex(0), id, &answer);
+            mesh.flush(&counters)
+        };
+        assert!(!answer(0, 2 * MESH_INBOX_BYTES_MAX));
+        assert!(answer(1, 1) && answer(2, 1), "no room behind a large one");
+        let ids = |batch: Box<Batch>| -> Vec<u64> {
+            let id = |parcel: &Parcel| match parcel {
+                Parcel::Answer { id, .. } => *id,
+                _ => panic!("an answer"),
+            };
+            batch.parcels.iter().map(id).collect()
+        };
+        assert_eq!(ids(inboxes[0].next().unwrap()), [0]);
+        assert!(!answer(3, 1));
+        assert_eq!(ids(inboxes[0].next().unwrap()), [1, 2, 3]);
+        let tenth = MESH_INBOX_BYTES_MAX / 10;
+        let taken = (0..20).take_while(|id| !answer(*id, tenth)).count();
+        assert_eq!(taken, 10);
+        assert_eq!(inboxes[0].bytes(), 10 * tenth);
     }
 }
