@@ -20,13 +20,13 @@ use crate::harness::inside::{Gate, Inside};
 use crate::harness::pause::pause;
 use crate::harness::process::POLL_INTERVAL;
 
-const WHERE: &str = "connector.testHandler.where";
+pub(super) const WHERE: &str = "connector.testHandler.where";
 const NEVER: &str = "connector.testHandler.never";
 const WAIT: &str = "connector.testHandler.wait";
 const CODE_500: &[u8] = br#"{"code":500}"#;
 
 /// Says which shard it is.
-fn answer_where<'a>(_: &Request<'a>) -> Answer<'a> {
+pub(super) fn answer_where<'a>(_: &Request<'a>) -> Answer<'a> {
     let thread = thread::current();
     Answer::now(Outcome::value(&thread.name().into()))
 }
@@ -80,11 +80,11 @@ impl Write for &Log {
 
 /// Keeps a shard's thread until the test lets it go.
 #[derive(Clone, Default)]
-struct Block(Arc<AtomicBool>);
+pub(super) struct Block(Arc<AtomicBool>);
 
 impl Block {
     /// Asleep, or at work.
-    fn hold(&self, spin: bool) {
+    pub(super) fn hold(&self, spin: bool) {
         let deadline = Instant::now() + HANG_GUARD;
         while !self.is_released() && Instant::now() < deadline {
             if !spin {
@@ -97,13 +97,13 @@ impl Block {
         self.0.load(Ordering::Acquire)
     }
 
-    fn release(&self) {
+    pub(super) fn release(&self) {
         self.0.store(true, Ordering::Release);
     }
 }
 
 /// Clients of each of two shards.
-fn on_two_shards(inside: &Inside) -> [Vec<Client>; 2] {
+pub(super) fn on_two_shards(inside: &Inside) -> [Vec<Client>; 2] {
     let mut sides = [Vec::new(), Vec::new()];
     let deadline = Instant::now() + HANG_GUARD;
     while sides.iter().any(Vec::is_empty) {
@@ -151,7 +151,7 @@ fn assert_blocks_one_shard(
     inside.stop();
 }
 
-fn ok() -> Outcome<'static> {
+pub(super) fn ok() -> Outcome<'static> {
     Outcome::json(&br#"{"ok":1}"#[..])
 }
 

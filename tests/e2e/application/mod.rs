@@ -9,6 +9,7 @@ mod delegates;
 mod examples;
 mod extractors;
 mod filters;
+mod full_mesh;
 mod gate;
 mod handlers;
 mod handshake;
