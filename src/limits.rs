@@ -70,6 +70,8 @@ pub const SESSIONS_PER_SHARD_MAX: usize = 1 << 20;
 /// Memory of a connection without waiting bytes, in the ledger of memory: its entries in the tables of a shard and the
 /// future that reads it.
 pub const SESSION_BYTES: usize = 640;
+/// Part of the memory in use that the ledger adds for blocks between those in use, which the allocator cannot give back.
+pub const MEMORY_BETWEEN_BLOCKS: u64 = 8;
 /// A shard gives memory back to the kernel when it has held this much more than now.
 pub const MEMORY_GIVE_BACK_BYTES: usize = 1 << 20;
 /// Connections that a shard closes at one time because memory is short.

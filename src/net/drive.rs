@@ -28,6 +28,11 @@ pub(crate) trait Receiver {
 
     /// Notes the memory of a unit that is not complete; 0 when there is none any more. Not called at the end of the loop.
     fn waits(&self, _bytes: usize) {}
+
+    /// Returns whether memory is so short that other tasks run after each read that leaves part of a unit.
+    fn is_memory_short(&self) -> bool {
+        false
+    }
 }
 
 /// A pause of a reader.
@@ -89,7 +94,7 @@ fn receive_units(
 
 /// Reads until the connection ends.
 ///
-/// Bound: one wake-up handles `limits::READ_BUDGET_BYTES`, then other tasks run.
+/// Bound: one wake-up handles `limits::READ_BUDGET_BYTES`, then other tasks run; while memory is short, one buffer of it.
 /// Cost:  a waiting connection holds 64 bytes, its receiver, and the bytes of a partial unit.
 pub(crate) fn read(
     socket: &Socket,
@@ -119,7 +124,7 @@ pub(crate) fn read(
                     has_whole_units = next.is_some();
                     pause = next;
                     budget = budget.saturating_sub(received as u32);
-                    if budget == 0 {
+                    if budget == 0 || (!tail.is_empty() && receiver.is_memory_short()) {
                         budget = READ_BUDGET_BYTES as u32;
                         pause.get_or_insert_with(|| Box::pin(clock::yield_to_reactor()));
                     }

@@ -6,7 +6,7 @@
 //!
 //! **Counted**: parts of packages and messages that are not complete, bodies of messages whose handlers or filters run,
 //! bytes on their way to clients and servers, batches for other shards, and a flat size for each connection. A body that
-//! many clients get counts once.
+//! many clients get counts once. An eighth of all this is added for blocks between those in use.
 //! **Absent**: the memory of handlers themselves, and buffers of the kernel.
 
 use std::cell::Cell;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Core;
-use crate::limits::{MEMORY_GIVE_BACK_BYTES, SESSION_BYTES};
+use crate::limits::{MEMORY_BETWEEN_BLOCKS, MEMORY_GIVE_BACK_BYTES, SESSION_BYTES};
 use crate::metrics::{Counter, Counters};
 use crate::net::bell::Doorbell;
 use crate::net::clock;
@@ -348,7 +348,8 @@ impl Core {
     fn held_by_process(&self) -> u64 {
         let shards: u64 = self.counters[..self.shards].iter().map(held_by).sum();
         let bodies = &self.memory.process.shared_bodies;
-        shards + bodies.load(Ordering::Relaxed) as u64
+        let held = shards + bodies.load(Ordering::Relaxed) as u64;
+        held + held / MEMORY_BETWEEN_BLOCKS
     }
 
     /// Gives memory that this shard no longer needs back to the kernel, some time after a burst.

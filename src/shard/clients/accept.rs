@@ -202,6 +202,11 @@ impl Receiver for ClientReceiver<'_> {
         }
     }
 
+    /// Those that were closed for their memory give it back before this one takes more.
+    fn is_memory_short(&self) -> bool {
+        self.shard.core.memory.level() > MemoryLevel::Normal
+    }
+
     fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {
         Ok(connection::receive(self.shard, self.sid, input))
     }
