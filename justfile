@@ -16,10 +16,6 @@ check:
 test *ARGS:
     cargo test --workspace {{ARGS}}
 
-# The house rules alone.
-tidy:
-    cargo test --test tidy
-
 # Prints the files that a forwarded request passes.
 walk:
     cargo test --test walk -- --nocapture
@@ -47,3 +43,7 @@ run *ARGS:
 # The documentation, in a browser.
 doc:
     cargo doc --workspace --no-deps --open
+
+# The Autobahn suite of WebSocket; needs Python 2.7.
+autobahn:
+    cargo test --test autobahn -- --ignored --nocapture

@@ -1,0 +1,127 @@
+//! A WebSocket server that answers each message with itself.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use tangelo::CloseReason;
+use tangelo::client::transport::{self, FrameBounds, Http, HttpRules, TransportEvent};
+use tangelo::config::Dialect;
+use tangelo::wire::websocket::{self, Opcode};
+
+const BOUNDS: FrameBounds = FrameBounds {
+    // The largest message of the suite.
+    bytes_max: 16 << 20,
+    // The suite has messages of 16 MiB in pieces of 64 bytes.
+    fragments_max: 1 << 20,
+    dialect: Dialect::Pomelo,
+};
+
+/// Serves until the program ends.
+pub(super) fn start() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.expect("a connection");
+            thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+fn serve(mut stream: TcpStream) {
+    let mut input = Vec::new();
+    loop {
+        match transport::http(&input, &HttpRules::default()) {
+            Http::Wait => {
+                if !read(&mut stream, &mut input) {
+                    return;
+                }
+            }
+            Http::Upgraded(end, answer) => {
+                input.drain(..end);
+                let _ = stream.write_all(&answer);
+                break;
+            }
+            Http::Answered(answer, _) => {
+                let _ = stream.write_all(&answer);
+                return;
+            }
+        }
+    }
+    let mut session = Session::default();
+    loop {
+        let mut out = Vec::new();
+        let goes_on = session.take_frames(&mut input, &mut out);
+        if stream.write_all(&out).is_err() || !goes_on || !read(&mut stream, &mut input) {
+            // The client sees the end of the stream, and not a reset, when nothing is left to read.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            while read(&mut stream, &mut input) {}
+            return;
+        }
+    }
+}
+
+/// Returns whether something came.
+fn read(stream: &mut TcpStream, input: &mut Vec<u8>) -> bool {
+    let mut some = [0; 65_536];
+    let count = stream.read(&mut some).unwrap_or(0);
+    input.extend_from_slice(&some[..count]);
+    count > 0
+}
+
+/// A connection after its upgrade.
+#[derive(Default)]
+struct Session {
+    fragments: Option<Box<transport::Fragments>>,
+    masks: bool,
+    /// The kind of the message that has begun.
+    opcode: Option<Opcode>,
+}
+
+impl Session {
+    /// Takes the complete frames off the front of `input`. Returns false when the connection has to end.
+    fn take_frames(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> bool {
+        let mut taken = 0;
+        let mut goes_on = true;
+        while goes_on {
+            let rest = &mut input[taken..];
+            if self.fragments.is_none() {
+                self.opcode = match rest.first().map(|first| first & 0xf) {
+                    Some(1) => Some(Opcode::Text),
+                    _ => Some(Opcode::Binary),
+                };
+            }
+            let opcode = self.opcode.unwrap_or(Opcode::Binary);
+            let frame = transport::frame(rest, &mut self.fragments, &mut self.masks, &BOUNDS);
+            let (used, event) = match frame {
+                Ok(frame) => frame,
+                Err(CloseReason::WebSocket(code)) => {
+                    websocket::write_close(out, Some(code));
+                    return false;
+                }
+                Err(reason) => panic!("no frame has {reason:?}"),
+            };
+            match event {
+                TransportEvent::Wait => break,
+                TransportEvent::Nothing => {}
+                TransportEvent::Message(message) => write(out, opcode, message),
+                TransportEvent::Assembled(message) => write(out, opcode, &message),
+                TransportEvent::Ping(payload) => write(out, Opcode::Pong, payload),
+                TransportEvent::Close(code) => {
+                    websocket::write_close(out, code);
+                    goes_on = false;
+                }
+            }
+            taken += used;
+        }
+        input.drain(..taken);
+        goes_on
+    }
+}
+
+fn write(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    out.extend_from_slice(websocket::header(opcode, payload.len()).as_slice());
+    out.extend_from_slice(payload);
+}
