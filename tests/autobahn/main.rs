@@ -1,6 +1,6 @@
 //! The Autobahn suite against the WebSocket code of the gateway: `just autobahn`.
 //!
-//! The suite sends messages that are no packages, so a small server answers each with itself. It reads requests and frames by
+//! The messages of the suite are not packages, so a small server answers each with itself. It reads requests and frames by
 //! `client::transport` and writes them by `wire::websocket`, as the shards do. The suite is a program for Python 2.7, which
 //! `PYTHON2` names or pyenv has; its packages are installed below the target directory. In CI, tungstenite is the client.
 #![cfg(feature = "runtime")]

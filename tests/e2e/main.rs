@@ -15,3 +15,4 @@ mod cluster;
 mod harness;
 mod moving;
 mod operator;
+mod reliability;

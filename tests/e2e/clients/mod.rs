@@ -10,5 +10,4 @@ mod npm;
 mod random;
 mod reference;
 mod room;
-mod strangers;
 mod wire;

@@ -1,6 +1,5 @@
 //! The binary under test, as an operator runs it.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::harness::client::HANG_GUARD;
 use crate::harness::ledger::{self, Counters, Descriptors};
 use crate::harness::peers::{Cluster, Dialect};
-use crate::harness::process::{POLL_INTERVAL, Process};
+use crate::harness::process::{POLL_INTERVAL, Process, resident_bytes};
 
 const TANGELO: &[&str] = &[env!("CARGO_BIN_EXE_tangelo")];
 const ANY_PORT: &str = "127.0.0.1:0";
@@ -22,6 +21,8 @@ pub(crate) struct Gateway {
     address: SocketAddr,
     /// Its descriptors when it had started; `None` for one that was killed.
     at_start: Option<Descriptors>,
+    /// Its memory at that time.
+    rss_at_start: u64,
     /// Its log has a line for each close.
     logs_closes: bool,
     _turn: Turn,
@@ -136,6 +137,7 @@ impl Gateway {
             process,
             address,
             at_start: None,
+            rss_at_start: 0,
             logs_closes: false,
             _turn: turn,
         };
@@ -144,6 +146,7 @@ impl Gateway {
             gateway.wait_printed("the operators' port");
         }
         gateway.at_start = Descriptors::of(gateway.pid(), address.port());
+        gateway.rss_at_start = gateway.rss_bytes();
         gateway
     }
 
@@ -237,6 +240,18 @@ impl Gateway {
         self.at_start = None;
     }
 
+    /// Waits until it has given back what it no longer needs.
+    fn settle_memory(&self) {
+        // A shard that had much to do keeps some buffers.
+        const REST: u64 = 16 << 20;
+        let deadline = Instant::now() + HANG_GUARD;
+        while self.rss_bytes() > self.rss_at_start + REST {
+            let (now, at_start) = (self.rss_bytes(), self.rss_at_start);
+            assert!(Instant::now() < deadline, "{at_start} → {now} bytes");
+            thread::sleep(4 * POLL_INTERVAL);
+        }
+    }
+
     /// Checks that everything it took has an end or is still there.
     fn check_ledger(&mut self, at_start: Descriptors) {
         if self.has_exited() {
@@ -266,6 +281,10 @@ impl Gateway {
                 thread::sleep(4 * POLL_INTERVAL);
             }
         }
+        let panics = self.counters();
+        let panics = panics.keys().find(|name| name.contains("panic"));
+        assert_eq!(panics, None);
+        self.settle_memory();
         let (pid, port) = (self.pid(), self.address.port());
         ledger::settle_descriptors(pid, port, at_start, || {
             let connections = self.counters().get("connections").copied();
@@ -275,12 +294,7 @@ impl Gateway {
 
     /// The memory it has in use, as the kernel counts it.
     pub(crate) fn rss_bytes(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.process.pid());
-        let status = fs::read_to_string(path).expect("the process runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        let kilobytes: Option<u64> = kilobytes.and_then(|number| number.parse().ok());
-        kilobytes.expect("the kernel gives VmRSS in kB") * 1024
+        resident_bytes(self.pid())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The tools of the tests: `process` starts and stops programs; `peers` is a cluster made of them;
 //! `gateway` is tangelo itself, `frontend` is tangelo or the genuine connector; `inside` is a gateway in
-//! this process; `client` is a player, `browser` a player's browser, `rpc` another server; `pause` is a wait of a handler;
+//! this process; `client` is a player, `canaries` are a hundred of them beside an attack, `browser` a player's browser, `rpc` another server; `pause` is a wait of a handler;
 //! `admin` is the operators' port; `debian` installs programs, `package` the npm package; `ledger` checks the counters of each gateway
 //! after its test.
 
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 pub(crate) mod admin;
 pub(crate) mod browser;
 pub(crate) mod bystander;
+pub(crate) mod canaries;
 pub(crate) mod client;
 pub(crate) mod debian;
 pub(crate) mod frames;

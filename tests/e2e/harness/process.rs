@@ -4,6 +4,7 @@
 //! gone, however that happened, and even if the program is stopped. The kernel means the starting
 //! *thread*, therefore one thread, which lives as long as the binary, starts them all.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -202,6 +203,15 @@ impl Process {
         }
         text
     }
+}
+
+/// The memory that a process has in use, as the kernel counts it.
+pub(crate) fn resident_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kilobytes: Option<u64> = kilobytes.and_then(|number| number.parse().ok());
+    kilobytes.expect("the kernel gives VmRSS in kB") * 1024
 }
 
 impl Drop for Process {

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, Error, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -296,12 +297,37 @@ impl Callee {
         }
     }
 
+    /// Answers the next packet; `None` once the link has ended.
+    fn echo(&mut self) -> Option<()> {
+        match self.0.next().ok()?? {
+            Packet::Publish { payload, .. } => {
+                let call: Value = serde_json::from_slice(&payload).expect("calls are JSON");
+                let (id, body) = (&call["id"], &call["msg"]["args"][0]["body"]);
+                let answer = format!("{{\"id\":{id},\"resp\":[null,{body}]}}");
+                self.0.publish("rpc", answer.as_bytes()).ok()
+            }
+            Packet::PingReq => self.0.stream.write_all(&[PINGRESP, 0]).ok(),
+            _ => Some(()),
+        }
+    }
+
     /// Answers a call with this text as its `resp`.
     pub(crate) fn answer(&mut self, id: u64, resp: &str) {
         let answer = format!("{{\"id\":{id},\"resp\":{resp}}}");
         let sent = self.0.publish("rpc", answer.as_bytes());
         sent.expect("the gateway is there");
     }
+}
+
+/// Plays a server that answers each message with its own body, over each link that a gateway dials, until the test binary
+/// ends.
+pub(crate) fn echo(listener: TcpListener) {
+    thread::spawn(move || {
+        loop {
+            let mut callee = Callee::accept(&listener);
+            thread::spawn(move || while callee.echo().is_some() {});
+        }
+    });
 }
 
 /// A master that one gateway has joined, played by the test.

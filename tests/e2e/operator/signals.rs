@@ -96,6 +96,10 @@ impl Unread {
         writer
             .write_all(&[b'\n'; 64 << 10])
             .expect("the body fits into a package");
+        Self::writing_to(stream, writer.into(), Some(reader))
+    }
+
+    fn writing_to(stream: u8, output: Stdio, pipe: Option<PipeReader>) -> Self {
         let address = free_address();
         let mut command = Command::new("setpriv");
         command
@@ -105,8 +109,8 @@ impl Unread {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         match stream {
-            1 => command.stdout(writer),
-            _ => command.stderr(writer),
+            1 => command.stdout(output),
+            _ => command.stderr(output),
         };
         let turn = Turn::shared();
         let child = command.spawn().expect("setpriv of util-linux runs");
@@ -114,7 +118,7 @@ impl Unread {
         Self {
             child,
             address,
-            pipe: Some(reader),
+            pipe,
             _turn: turn,
         }
     }
@@ -192,6 +196,23 @@ fn a_gateway_whose_readers_have_gone_serves_and_ends() {
             gateway.signal("USR1");
         };
         assert_eq!(code, Some(0), "without a reader of stream {stream}");
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_costs_the_log_and_nothing_else() {
+    for stream in [1, 2] {
+        // Each write of this device fails as that of a full disk does.
+        let full = fs::File::create("/dev/full").expect("Linux has it");
+        let mut gateway = Unread::writing_to(stream, full.into(), None);
+        for signal in ["USR1", "HUP", "USR1"] {
+            gateway.signal(signal);
+            let mut client = Client::tcp(gateway.address).open();
+            assert_eq!(client.request_text(ECHO, "1"), "1", "with stream {stream}");
+        }
+        gateway.signal("TERM");
+        let code = gateway.wait_exit().map(|status| status.code());
+        assert_eq!(code, Some(Some(0)), "with stream {stream}");
     }
 }
 

@@ -5,6 +5,7 @@ the other side closes is opened again, so that the pressure stays. Writes "ready
 standard input does.
 """
 
+import random
 import selectors
 import socket
 import struct
@@ -31,6 +32,7 @@ UPGRADE = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 ROUTE = b"connector.entryHandler.echo"
+ENTER = package(1, HANDSHAKE) + package(2, b"")
 
 
 def request(number, size):
@@ -39,24 +41,29 @@ def request(number, size):
 
 
 KINDS = {
+    "silent": b"",
+    "heads": UPGRADE[:-2] + b"A: b\r\n" * 1000,
+    "random": random.Random(7).randbytes(200),
     # All of the largest handshake but its last byte.
     "half-handshakes": bytes([1]) + (16 << 10).to_bytes(3, "big") + b" " * ((16 << 10) - 1),
     # The same over WebSocket, in two fragments of which the second never ends.
     "fragments": UPGRADE + frame(b" " * 8000, fin=False) + frame(b" " * 8000, opcode=0, length=8380),
     # A client that is in, with most of a package of 4 MiB.
-    "half-packages": package(1, HANDSHAKE) + package(2, b"")
-    + bytes([4]) + (4 << 20).to_bytes(3, "big") + b"x" * (512 << 10),
+    "half-packages": ENTER + bytes([4]) + (4 << 20).to_bytes(3, "big") + b"x" * (512 << 10),
+    # A client that is in, with all of a package of 64 KiB but its last byte, which comes in small pieces.
+    "drip": ENTER + bytes([4]) + (64 << 10).to_bytes(3, "big") + b"x" * ((64 << 10) - 1),
     # A client that is in, asks for much and reads nothing.
-    "deaf": package(1, HANDSHAKE) + package(2, b"") + b"".join(request(n, 60_000) for n in range(1, 17)),
+    "deaf": ENTER + b"".join(request(n, 60_000) for n in range(1, 17)),
 }
+PIECE_BYTES = {"drip": 512}
 
 
 class Strangers:
-    def __init__(self, address, count, source, data):
-        self.address, self.source, self.data = address, source, data
+    def __init__(self, address, count, source, kind):
+        self.address, self.source = address, source
+        self.data, self.piece_bytes = KINDS[kind], PIECE_BYTES.get(kind, 65536)
         self.selector = selectors.DefaultSelector()
         self.sent = {}
-        self.begun = 0
         for _ in range(count):
             self.open()
             self.turn(0)
@@ -73,16 +80,15 @@ class Strangers:
 
     def turn(self, timeout):
         closed = 0
-        for key, _ in self.selector.select(timeout):
+        for key, events in self.selector.select(timeout):
             stream = key.fileobj
             sent = self.sent[stream]
             try:
                 if sent < len(self.data):
-                    self.sent[stream] = sent + stream.send(memoryview(self.data)[sent:sent + 65536])
-                    if self.sent[stream] == len(self.data):
-                        self.begun += 1
-                        # From now on it only waits for its end, and reads nothing.
-                        self.selector.modify(stream, selectors.EVENT_READ)
+                    self.sent[stream] = sent + stream.send(memoryview(self.data)[sent:sent + self.piece_bytes])
+                elif events & selectors.EVENT_WRITE:
+                    # From now on it only waits for its end, and reads nothing.
+                    self.selector.modify(stream, selectors.EVENT_READ)
                 elif stream.recv(1, socket.MSG_PEEK) == b"":
                     raise ConnectionResetError
                 else:
@@ -105,7 +111,7 @@ def main():
     host, port, kind, count, source = sys.argv[1:]
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
-    strangers = Strangers((host, int(port)), int(count), source, KINDS[kind])
+    strangers = Strangers((host, int(port)), int(count), source, kind)
     said, again = False, 0
     while not ended.is_set():
         again += strangers.turn(0.05)
