@@ -136,6 +136,10 @@ pub struct QueuePool {
     // Boxed like in an outbox, so that a queue moves as one pointer.
     #[allow(clippy::vec_box)]
     free: Vec<Box<Queue>>,
+    /// Memory of the unused queues.
+    unused: usize,
+    /// The least of it since the last look.
+    unused_least: usize,
 }
 
 /// Raw bytes that are set aside together.
@@ -146,6 +150,8 @@ const POOL_QUEUES_MAX: usize = 1024;
 impl QueuePool {
     fn take(&mut self) -> Box<Queue> {
         let queue = self.free.pop().unwrap_or_default();
+        self.unused -= queue.held;
+        self.unused_least = self.unused_least.min(self.unused);
         debug_assert_eq!((queue.wire_bytes(), queue.collected_bytes), (0, 0));
         queue
     }
@@ -155,17 +161,28 @@ impl QueuePool {
         self.held
     }
 
+    /// Returns the memory of queues that nobody has needed since the last look.
+    pub fn idle_bytes(&self) -> usize {
+        self.unused_least
+    }
+
+    /// Begins another look.
+    pub fn look_again(&mut self) {
+        self.unused_least = self.unused;
+    }
+
     /// Frees the unused queues.
     pub fn trim(&mut self) {
-        let freed = self.free.drain(..).map(|queue| queue.held).sum::<usize>();
         self.free = Vec::new();
-        self.held -= freed;
+        self.held -= std::mem::take(&mut self.unused);
+        self.unused_least = 0;
     }
 
     /// Counts the memory of a queue anew, if it has changed.
     #[inline]
     fn count(&mut self, queue: &mut Queue) {
-        let mut now = queue.wire.capacity() + queue.collected_capacity;
+        let bodies = queue.shared.capacity() * size_of::<(usize, Bytes)>();
+        let mut now = queue.wire.capacity() + queue.collected_capacity + bodies;
         if queue.has_sealed {
             now += queue.shared_bytes;
         }
@@ -186,6 +203,7 @@ impl QueuePool {
         self.count(&mut queue);
         // The memory of a burst is not kept.
         if queue.held <= READ_BUFFER_BYTES && self.free.len() < POOL_QUEUES_MAX {
+            self.unused += queue.held;
             self.free.push(queue);
         } else {
             self.held -= queue.held;

@@ -195,7 +195,7 @@ pub(super) struct Memory {
     bodies: Cell<usize>,
     /// Bytes of this shard, without those of the mesh, at which it looks at the level again.
     looks_at: Cell<usize>,
-    /// The most bytes of this shard since it has given memory back.
+    /// The most bytes of this shard, with shared bodies, since it has given memory back.
     most: Cell<usize>,
     /// The time, by that of the shard, since which the level is above normal.
     short_since: Cell<Option<Instant>>,
@@ -282,11 +282,18 @@ impl Core {
         counters.set(Counter::MemoryMesh, mesh as u64);
         let step = memory.process.max() / LOOKS;
         memory.looks_at.set(input + output + step);
-        let own = held_by(counters) as usize;
-        if own > memory.most.get() {
-            memory.most.set(own);
+        let held = self.held_with_bodies();
+        if held > memory.most.get() {
+            memory.most.set(held);
             memory.gives_back_at.set(None);
         }
+    }
+
+    /// Returns the bytes of this shard, and those of bodies that several clients get: each shard may have made them, and
+    /// another one may free them.
+    fn held_with_bodies(&self) -> usize {
+        let bodies = self.memory.process.shared_bodies.load(Ordering::Relaxed);
+        held_by(self.counters()) as usize + bodies
     }
 
     /// Returns whether this shard holds so much more than it has published that it should look at the level before the next
@@ -355,7 +362,9 @@ impl Core {
     /// Gives memory that this shard no longer needs back to the kernel, some time after a burst.
     pub(super) fn give_memory_back(&self, time: ShardTime) {
         let memory = &self.memory;
-        if !self.has_memory_to_give_back() {
+        let has_memory = self.has_memory_to_give_back();
+        self.scheduler.borrow_mut().pool.look_again();
+        if !has_memory {
             return memory.gives_back_at.set(None);
         }
         let Some(at) = memory.gives_back_at.get() else {
@@ -363,22 +372,28 @@ impl Core {
         };
         if time.now >= at {
             memory.gives_back_at.set(None);
-            memory.most.set(held_by(self.counters()) as usize);
+            memory.most.set(self.held_with_bodies());
             self.scheduler.borrow_mut().pool.trim();
             self.mesh.borrow_mut().trim();
             give_back();
         }
     }
 
-    /// Returns whether the shard once held much more than now.
+    /// Returns whether the shard once held much more than it has needed since the last tick.
     fn has_memory_to_give_back(&self) -> bool {
-        let own = held_by(self.counters()) as usize;
-        self.memory.most.get() >= own + MEMORY_GIVE_BACK_BYTES
+        let needed = self
+            .held_with_bodies()
+            .saturating_sub(self.scheduler.borrow().pool.idle_bytes());
+        self.memory.most.get() >= needed + MEMORY_GIVE_BACK_BYTES
     }
 
-    /// Returns true while the level is not normal, or there is memory to give back.
+    /// Returns true while the level is not normal, there is memory to give back, or other shards may soon free some of this
+    /// shard's.
     pub(super) fn memory_needs_ticks(&self) -> bool {
-        self.memory.level() > MemoryLevel::Normal || self.has_memory_to_give_back()
+        let bodies = self.memory.process.shared_bodies.load(Ordering::Relaxed);
+        self.memory.level() > MemoryLevel::Normal
+            || self.has_memory_to_give_back()
+            || bodies >= MEMORY_GIVE_BACK_BYTES
     }
 }
 
