@@ -423,7 +423,8 @@ pub(super) fn json_bombs(scale: Scale) -> Seen {
                 );
                 sent += 1;
             }
-            thread::sleep(Duration::from_millis(10));
+            // Slower than `client.bytes_per_second`.
+            thread::sleep(Duration::from_millis(700));
         }
         (
             format!("{} kinds of 60 KB to 2 MB, {sent} messages", bombs.len()),
