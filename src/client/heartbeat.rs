@@ -15,7 +15,7 @@ use crate::time::ShardTime;
 
 /// Idle time of raw TCP when `client.timeout` is not set, as in the reference.
 const IDLE_DEFAULT: Duration = Duration::from_secs(90);
-/// Time that a connection waits for the client to close after its last bytes are written.
+/// Time of a closed connection: in it the client takes the last bytes, and closes its side.
 pub const LINGER: Duration = Duration::from_secs(2);
 /// Bytes of a package or message that get a second more than `client.package_timeout`.
 const BYTES_PER_SECOND: usize = 16 << 10;

@@ -134,6 +134,19 @@ impl Socket {
         }
     }
 
+    /// Closes both directions of a connection whose other side may still send. If bytes of it wait here, the end of this
+    /// socket resets the connection: the kernel does not open a full window again, so the other side would send nothing,
+    /// and hear of the end a minute or two later.
+    pub(crate) fn break_off(&self) {
+        if let Kind::Kernel(watched) = &self.0
+            && recv(&watched.fd, &mut [0], RecvFlags::DONTWAIT | RecvFlags::PEEK)
+                .is_ok_and(|(_, waiting)| waiting > 0)
+        {
+            self.reset_at_end();
+        }
+        self.shutdown();
+    }
+
     /// Has the end of this socket reset the connection: the bytes that wait in the kernel are dropped, and the other side
     /// gets an error.
     pub(crate) fn reset_at_end(&self) {

@@ -401,3 +401,21 @@ fn a_pause_of_the_process_does_not_count() {
         assert!(has_ended(&mut client), "{phase:?}");
     }
 }
+
+#[test]
+fn a_closed_client_is_gone_after_two_seconds_even_if_its_reader_pauses_for_long() {
+    let mut gateway = start(with(config::Client {
+        bind_timeout: Some(SECOND),
+        bytes_per_second: Some(10 << 10),
+        ..config::Client::default()
+    }));
+    let mut client = gateway.connect();
+    client.send_bytes(&package(3, &[0; 200 << 10]));
+    assert!(gateway.counter("rate_pauses") > 0);
+    gateway.advance(SECOND + 100 * MS);
+    assert_eq!(gateway.counter("closed_bind_timeout"), 1);
+    assert_eq!(gateway.counter("connections"), 1);
+    gateway.advance(2 * SECOND + 100 * MS);
+    assert_eq!(gateway.counter("connections"), 0);
+    assert!(client.is_closed());
+}

@@ -13,6 +13,7 @@ use super::connection::{
 };
 use super::silent::Place;
 use crate::client::ClientMachine;
+use crate::client::heartbeat::LINGER;
 use crate::client::rate::{AcceptRate, RateVerdict};
 use crate::error::{CloseReason, Fault};
 use crate::ids::Sid;
@@ -153,11 +154,18 @@ fn serve(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) -> impl Future<Output =
     }
 }
 
-/// Pauses a reader by the time of the shard, which then stays awake.
+/// Pauses a reader by the time of the shard, which then stays awake. It looks whether its client is closed meanwhile.
 #[cold]
-fn pause(shard: &Rc<Shard>, time: Duration) -> Pause {
+fn pause(shard: &Rc<Shard>, sid: Sid, time: Duration) -> Pause {
     let shard = shard.clone();
-    Box::pin(async move { shard.core.timeout(time).await })
+    Box::pin(async move {
+        let mut left = time;
+        while !left.is_zero() && shard.clients.is_open(sid) {
+            let part = left.min(LINGER);
+            shard.core.timeout(part).await;
+            left -= part;
+        }
+    })
 }
 
 /// Lets the other connections run when a turn lasts too long.
@@ -182,7 +190,7 @@ impl Receiver for ClientReceiver<'_> {
             // The messages of a slice may cost more time than their number says.
             RateVerdict::Within if units == SLICE_UNITS => yield_late(shard),
             RateVerdict::Within => None,
-            RateVerdict::Pause(time) => Some(pause(shard, time)),
+            RateVerdict::Pause(time) => Some(pause(shard, *sid, time)),
             RateVerdict::Excess(reason) => {
                 shard.react(Fault::Client(*sid, reason));
                 None

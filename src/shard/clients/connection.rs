@@ -384,7 +384,7 @@ impl Clients {
                 self.watch(core, sid, connection);
             } else if connection.state() == ClientState::Closed {
                 // It had its time to read the last bytes.
-                connection.socket.shutdown();
+                connection.socket.break_off();
                 return None;
             }
             expired
@@ -790,7 +790,7 @@ impl Clients {
             let scheduler = &mut *core.scheduler.borrow_mut();
             if reason.drops_output() {
                 connection.outbox.clear(&mut scheduler.pool);
-                connection.socket.shutdown();
+                connection.socket.break_off();
             } else {
                 connection
                     .outbox

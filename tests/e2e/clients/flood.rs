@@ -88,6 +88,19 @@ fn a_client_that_asks_and_never_reads_is_cut_off() {
 }
 
 #[test]
+fn a_client_that_is_closed_while_it_sends_hears_of_it_within_seconds() {
+    let args = ["client.bind_timeout=1s", "client.bytes_per_second=64KiB"];
+    let args = args.map(|arg| format!("--set={arg}"));
+    let mut gateway = Gateway::start(&args.each_ref().map(String::as_str));
+    let client = connect(gateway.address());
+    frames::write_anyway(&client, &[handshake(), ack()].concat());
+    // Its reader pauses, so nobody takes what it sends. A write fails if it waits for a minute.
+    let piece = heartbeat().repeat(10_000);
+    while frames::write_anyway(&client, &piece) {}
+    assert_eq!(gateway.wait_counter("closed_bind_timeout", 1), 1);
+}
+
+#[test]
 fn a_client_that_says_goodbye_before_it_has_read_costs_nobody_else() {
     const CLIENTS: u64 = 8;
     on_one_shard_and_on_four(&[], |attacked| {
