@@ -151,6 +151,10 @@ pub const CALLER_NETWORKS_MAX: usize = 1024;
 pub const CALLERS_HELD_MAX: usize = 64;
 /// Longest time of this wait. A server of a cluster may call before the master has named it, seconds at most.
 pub const CALLER_HELD_TIME: Duration = Duration::from_secs(5);
+/// Bytes that are read and dropped of a caller that was sent DISCONNECT, before its connection is closed.
+pub const CALLER_LATE_BYTES_MAX: usize = 64 << 10;
+/// Longest time of this. A genuine caller ends its side as soon as it reads DISCONNECT.
+pub const CALLER_LATE_TIME: Duration = Duration::from_secs(5);
 /// Refused addresses that are remembered, so that each is one warning.
 pub const CALLERS_REFUSED_MAX: usize = 256;
 /// Other servers that the configuration may name.

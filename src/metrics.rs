@@ -220,6 +220,8 @@ counters! {
     PeersIdle = "peers_idle",
     /// Links from peers reset because more than `rpc.queue_bytes_max` waited for a peer that takes no bytes.
     PeersStuck = "peers_stuck",
+    /// Bytes of peers that came after the DISCONNECT of the gateway and were dropped.
+    PeersLateBytes = "peers_late_bytes",
     /// Calls received from peers.
     PeerCalls = "peer_calls",
     /// Calls of peers that could not be decoded, or that call an unknown remote.

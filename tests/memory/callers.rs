@@ -113,6 +113,53 @@ fn a_connection_that_is_silent_ends_and_one_that_pings_stays() {
     assert_served(&mut there);
 }
 
+/// A gateway with four places for callers, which has just closed an idle one.
+fn with_a_closed_caller() -> (InMemory, CallingServer) {
+    let mut gateway = gateway(|rpc| rpc.max_connections = Some(4));
+    let mut idle = caller(&gateway, KNOWN);
+    assert_served(&mut idle);
+    gateway.advance(60 * SECOND + 100 * MS);
+    assert_closed(&mut idle);
+    (gateway, idle)
+}
+
+/// Returns whether the caller's connection has one of the places.
+fn has_place(gateway: &InMemory) -> bool {
+    let mut others = [(); 4].map(|()| caller(gateway, KNOWN));
+    others[3].take_bytes() == DISCONNECT
+}
+
+#[test]
+fn a_call_that_crosses_the_disconnect_is_read_and_dropped_until_its_caller_ends() {
+    let (gateway, mut busy) = with_a_closed_caller();
+    busy.send(&call());
+    assert_eq!(busy.take_bytes(), b"");
+    assert!(has_place(&gateway));
+    drop(busy);
+    assert!(!has_place(&gateway));
+    assert_eq!(gateway.counter("peers_late_bytes"), call().len() as u64);
+    assert_eq!(gateway.counter("peer_calls"), 1);
+}
+
+#[test]
+fn after_the_disconnect_a_caller_keeps_its_place_for_5_s_and_64_kib() {
+    let (mut gateway, mut stays) = with_a_closed_caller();
+    for _ in 0..4 {
+        gateway.advance(SECOND);
+        stays.send(&[0; 1024]);
+        assert!(has_place(&gateway));
+    }
+    gateway.advance(SECOND);
+    assert!(!has_place(&gateway));
+    assert_eq!(gateway.counter("peers_late_bytes"), 4 << 10);
+
+    let (gateway, mut floods) = with_a_closed_caller();
+    floods.send(&[0; 64 << 10]);
+    assert!(has_place(&gateway));
+    floods.send(&[0]);
+    assert!(!has_place(&gateway));
+}
+
 #[test]
 fn six_pings_may_be_missing_however_short_the_idle_timeout_is() {
     let mut gateway = gateway(|rpc| {

@@ -5,7 +5,8 @@
 //!   accept ──────────┬──────────────▶ held ───────────▶ silent, nothing called ──────────▶ served
 //!                    │                 │ 5 s                  │ `rpc.first_frame_timeout`      │ `rpc.idle_timeout`
 //!                    ▼                 ▼                      ▼                                ▼
-//!                  DISCONNECT, which a genuine caller notices, then FIN, which it does not
+//!                  DISCONNECT, which a genuine caller notices, then FIN, which it does not;
+//!                  what it still sends is read and dropped for up to 5 s
 //! ```
 
 use std::cell::{Cell, RefCell};
@@ -24,7 +25,10 @@ use super::Peers;
 use super::writer::{self, PeerWriter};
 use crate::config::{Config, Dialect};
 use crate::handler::Failure;
-use crate::limits::{CALLER_HELD_TIME, CALLERS_HELD_MAX, CALLERS_REFUSED_MAX, RPC_FRAME_BYTES_MAX};
+use crate::limits::{
+    CALLER_HELD_TIME, CALLER_LATE_BYTES_MAX, CALLER_LATE_TIME, CALLERS_HELD_MAX,
+    CALLERS_REFUSED_MAX, RPC_FRAME_BYTES_MAX,
+};
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::dial;
@@ -127,16 +131,16 @@ async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
         socket: &socket,
         sign_of_life: &sign_of_life,
     };
-    let reading = async {
-        drive::read(&socket, &core.read_buffer, receiver).await;
-        None
-    };
-    let silence = async { Some(sign_of_life.silence(core, &writer).await) };
-    if let Some((counter, reason)) = future::or(reading, silence).await {
+    let reading = async { Ok(drive::read(&socket, &core.read_buffer, receiver).await) };
+    let silence = async { Err(sign_of_life.silence(core, &writer).await) };
+    let end = future::or(reading, silence).await;
+    if let Err((counter, reason)) = end {
         core.counters().add(counter, 1);
         tracing::info!(%caller, reason, "the connection of another server is closed");
     }
+    let mut may_send = matches!(end, Ok(End::Enough) | Err(_));
     if writer.has_overflowed() {
+        may_send = false;
         core.counters().add(Counter::PeersStuck, 1);
         let reason = "it takes no bytes, and more than rpc.queue_bytes_max wait for it";
         tracing::warn!(%caller, reason, "the connection of another server is closed");
@@ -148,8 +152,28 @@ async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
         out.extend_from_slice(&mqtt::DISCONNECT)
     });
     writer::flush(&shard, &writer);
-    peers.close(core, &writer);
     peers.inbound.served.borrow_mut().remove(key);
+    if may_send {
+        peers.detach(core, &writer);
+        see_off(core, &socket).await;
+    } else {
+        peers.close(core, &writer);
+    }
+}
+
+/// Waits until a caller that was sent DISCONNECT has ended its side. A busy caller may write calls before it reads DISCONNECT.
+/// Nobody can answer them any more, and when it reads DISCONNECT, it fails them itself. But if the connection were
+/// closed, the kernel would answer them with RST: the caller would fail to write, never read DISCONNECT, and wait until
+/// its calls are late.
+async fn see_off(core: &Core, socket: &Socket) {
+    socket.shutdown_write();
+    let discard = Discard::at_most(CALLER_LATE_BYTES_MAX);
+    let ended = async {
+        drive::read(socket, &core.read_buffer, &discard).await;
+    };
+    future::or(ended, core.timeout(CALLER_LATE_TIME)).await;
+    core.counters()
+        .add(Counter::PeersLateBytes, discard.taken.get() as u64);
 }
 
 /// The last sign of life of a peer.
@@ -197,17 +221,34 @@ impl SignOfLife {
 /// Tells a caller that its connection closes. A genuine caller does not notice a FIN; it does notice DISCONNECT.
 async fn refuse(core: &Core, socket: &Socket) {
     // The kernel answers unread bytes with RST, which may overtake the DISCONNECT.
-    let _ = future::poll_once(drive::read(socket, &core.read_buffer, Discard)).await;
+    let discard = Discard::at_most(usize::MAX);
+    let _ = future::poll_once(drive::read(socket, &core.read_buffer, &discard)).await;
     // A connection that has just begun takes two bytes.
     let _ = socket.write(&[IoSlice::new(&mqtt::DISCONNECT)]);
 }
 
-/// The receiver of a caller that is refused.
-struct Discard;
+/// The receiver of a caller that nobody serves.
+struct Discard {
+    taken: Cell<usize>,
+    max: usize,
+}
 
-impl Receiver for Discard {
+impl Discard {
+    fn at_most(max: usize) -> Self {
+        Self {
+            taken: Cell::new(0),
+            max,
+        }
+    }
+}
+
+impl Receiver for &Discard {
     fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {
-        Ok(Some(input.len()))
+        self.taken.update(|taken| taken + input.len());
+        match self.taken.get() > self.max {
+            true => Err(End::Enough),
+            false => Ok(Some(input.len())),
+        }
     }
 }
 

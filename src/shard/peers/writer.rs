@@ -97,10 +97,14 @@ impl Peers {
 
     /// Ends a writer's socket and drops its bytes.
     pub(super) fn close(&self, core: &Core, writer: &PeerWriter) {
+        writer.shutdown();
+        self.detach(core, writer);
+    }
+
+    /// Takes a writer from its socket, which stays open, and drops its bytes.
+    pub(super) fn detach(&self, core: &Core, writer: &PeerWriter) {
         self.frame_waits(core, writer, 0);
-        if let Some(socket) = writer.socket.take() {
-            socket.shutdown();
-        }
+        writer.socket.take();
         let mut outbox = writer.outbox.borrow_mut();
         outbox.clear(&mut core.scheduler.borrow_mut().pool);
         outbox.blocked = false;
