@@ -217,6 +217,23 @@ mod tests {
         );
     }
 
+    /// An engine that goes back and tries again would not end on these in the age of the universe.
+    #[test]
+    fn an_expression_needs_no_more_time_than_the_text_is_long() {
+        for expression in [
+            "(a*)*b",
+            "^(a+)+$",
+            "(a|aa)+$",
+            "(.*a){12}b",
+            "^([a-z0-9]+[.:]?)*!$",
+        ] {
+            let filter = filter(&[expression]).unwrap();
+            for letters in [45, 10_000] {
+                assert!(!filter.refuses(&format!("{}!?", "a".repeat(letters))));
+            }
+        }
+    }
+
     #[test]
     fn file_and_delegate_replace_their_list_and_the_console_adds() {
         let filter = filter(&["^1$"]).unwrap();

@@ -486,12 +486,14 @@ impl World {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use bytes::Bytes;
 
     use super::*;
     use crate::config::Config;
-    use crate::handler::Router;
+    use crate::handler::{App, Router};
+    use crate::ids::ShardId;
 
     thread_local! {
         /// Time that each message of the first client costs, and the order in which messages are handled.
@@ -529,5 +531,40 @@ mod tests {
             let before = handled.iter().position(|one| *one == "other");
             assert_eq!((handled.len(), before), (65, Some(handled_first)));
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_moves_crons_alone() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let runs = Arc::new(AtomicU64::new(0));
+        let hourly = runs.clone();
+        let router = move |_: ShardId| {
+            let hourly = hourly.clone();
+            let router = Router::new().route("connector.a.slow", async |app: App| {
+                app.sleep(5 * SECOND).await;
+            });
+            router.cron_at("0 0 * * * *", "hourly", async move |_| {
+                hourly.fetch_add(1, Ordering::Relaxed);
+            })
+        };
+        let mut config = Config::default();
+        config.client.heartbeat = Some(3 * SECOND);
+        let gateway = Gateway::new(config).handlers(router);
+        let mut gateway = gateway.in_memory().unwrap();
+        let mut client = gateway.connect();
+        // It is midnight: half past five, then half an hour back, then hours back, then on again.
+        for (minutes_ahead, crons) in [(330, 1), (-30, 1), (-240, 1), (57, 2)] {
+            let asked = client.ask("connector.a.slow", &1);
+            let world = gateway.world.clone();
+            world.clock.during(|| clock::set_wall_clock(minutes_ahead));
+            for second in 1..=62 {
+                gateway.advance(SECOND);
+                client.heartbeat();
+                assert_eq!(client.answer(asked).is_some(), second == 5, "{second}");
+            }
+            assert_eq!(runs.load(Ordering::Relaxed), crons, "{minutes_ahead}");
+        }
+        assert!(!client.is_closed());
+        assert_eq!(gateway.counter("pauses"), 0);
     }
 }

@@ -40,7 +40,7 @@ pub(crate) fn real_now() -> Instant {
 /// Returns the milliseconds since 1970, for clients and other servers.
 pub(crate) fn unix_ms() -> u128 {
     let since = match virtual_clock() {
-        Some(clock) => VIRTUAL_BEGIN + clock.elapsed(),
+        Some(clock) => clock.shown_first.get() + clock.elapsed(),
         None => {
             let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             since.unwrap_or_default()
@@ -62,6 +62,15 @@ pub(crate) fn wall_clock() -> jiff::Zoned {
 pub(crate) fn pass(duration: Duration) {
     let clock = virtual_clock().expect("a gateway in memory");
     clock.move_to(clock.now() + duration);
+}
+
+/// Sets the time that a virtual clock shows, as an administrator does. What waits does not notice.
+#[cfg(test)]
+pub(crate) fn set_wall_clock(minutes_ahead: i64) {
+    let clock = virtual_clock().expect("a gateway in memory");
+    let seconds = clock.shown_first.get().as_secs();
+    let seconds = seconds.strict_add_signed(60 * minutes_ahead);
+    clock.shown_first.set(Duration::from_secs(seconds));
 }
 
 /// Waits for `duration`.
@@ -207,6 +216,8 @@ impl Drop for Sleep {
 #[derive(Debug)]
 pub(crate) struct VirtualClock {
     began: Instant,
+    /// Time that it showed at its begin, since 1970.
+    shown_first: Cell<Duration>,
     now: Cell<Instant>,
     sleepers: Rc<Sleepers>,
 }
@@ -216,6 +227,7 @@ impl Default for VirtualClock {
         let began = real_now();
         Self {
             began,
+            shown_first: Cell::new(VIRTUAL_BEGIN),
             now: Cell::new(began),
             sleepers: Rc::default(),
         }

@@ -1,6 +1,8 @@
-//! A full queue from one shard to another, which a handler blocks: new work for that shard is refused and counted,
-//! nobody else waits, and everything that was taken arrives once and in order.
+//! A full queue from one shard to another, which a handler blocks: new work for that shard, pushes and messages to a server,
+//! is refused and counted, nobody else waits, and everything that was taken arrives once and in order.
 
+use std::net::TcpListener;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
@@ -9,12 +11,16 @@ use tangelo::limits::{MESH_BATCHES_MAX, MESH_PARCELS_MAX};
 use tangelo::{Config, config};
 
 use super::misbehaving::{Block, WHERE, answer_where, ok, on_two_shards};
-use crate::harness::client::Client;
+use crate::harness::client::{Client, HANG_GUARD, Message};
 use crate::harness::inside::Inside;
+use crate::harness::rpc;
 
 const JOIN: &str = "connector.testHandler.join";
 const TELL: &str = "connector.testHandler.tell";
 const BLOCK: &str = "connector.testHandler.block";
+
+/// Ids of the messages to a server that the queue takes.
+const FORWARDED: RangeInclusive<u32> = 1..=100;
 
 /// The session that gets all pushes.
 #[derive(Clone, Default)]
@@ -31,8 +37,25 @@ async fn tell(app: App, State(member): State<Member>, Json(number): Json<u64>) -
     Ok(json!(number))
 }
 
+const FORWARD: &str = "chat.chatHandler.echo";
+
+/// A gateway whose first shard, which will be blocked, has the link to the one server.
 fn start(block: &Block) -> Inside {
+    let server = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = server.local_addr().expect("it is bound").port();
+    rpc::echo(server);
     let config = Config {
+        servers: vec![config::Server {
+            id: "chat-1".into(),
+            server_type: "chat".into(),
+            host: "127.0.0.1".into(),
+            port,
+            ..config::Server::default()
+        }],
+        rpc: config::Rpc {
+            timeout: 10 * HANG_GUARD,
+            ..config::Rpc::default()
+        },
         client: config::Client {
             messages_per_second: None,
             outbox_bytes_max: 64 << 20,
@@ -55,10 +78,10 @@ fn start(block: &Block) -> Inside {
     })
 }
 
-/// Two clients of each shard.
-fn clients(inside: &Inside) -> [[Client; 2]; 2] {
+/// Three clients of each shard.
+fn clients(inside: &Inside) -> [[Client; 3]; 2] {
     let mut sides = on_two_shards(inside);
-    while sides.iter().any(|side| side.len() < 2) {
+    while sides.iter().any(|side| side.len() < 3) {
         let more = on_two_shards(inside);
         sides
             .iter_mut()
@@ -66,8 +89,8 @@ fn clients(inside: &Inside) -> [[Client; 2]; 2] {
             .for_each(|(side, more)| side.extend(more));
     }
     sides.map(|mut side| {
-        side.truncate(2);
-        side.try_into().ok().expect("two of each")
+        side.truncate(3);
+        side.try_into().ok().expect("three of each")
     })
 }
 
@@ -75,11 +98,19 @@ fn clients(inside: &Inside) -> [[Client; 2]; 2] {
 fn a_full_queue_to_a_blocked_shard_refuses_new_work_and_loses_none_that_it_took() {
     let block = Block::default();
     let inside = start(&block);
-    let [[mut member, mut blocker], [mut teller, mut bystander]] = clients(&inside);
+    let [blocked, free] = clients(&inside);
+    let [mut member, mut blocker, _] = blocked;
+    let [mut teller, mut bystander, mut forwarder] = free;
     assert_eq!(member.request_text(JOIN, "{}"), "\"joined\"");
+    for client in [&mut blocker, &mut teller] {
+        assert_eq!(client.request_text(FORWARD, "6"), "6");
+    }
     let stalls = inside.counter("stalls");
     blocker.request(1, BLOCK, "{}");
     inside.wait_counter("stalls", stalls + 1);
+    for id in FORWARDED {
+        forwarder.request(id, FORWARD, id.to_string());
+    }
 
     // One batch for each turn fills the queue, then many pushes fill the batch that stays open.
     let mut told = 0_u64;
@@ -112,16 +143,25 @@ fn a_full_queue_to_a_blocked_shard_refuses_new_work_and_loses_none_that_it_took(
             told.to_string()
         );
         assert_ne!(bystander.request_text(WHERE, "{}"), "");
+        assert_eq!(bystander.request_text(FORWARD, "7"), r#"{"code":500}"#);
     }
     let refused = inside.counter("mesh_full");
-    let taken = told - refused;
+    // Each is counted, of both kinds.
+    let taken = told + 10 - refused;
     assert!(
-        refused >= 10 && taken <= most,
+        refused >= 20 && taken <= most,
         "{taken} taken, {refused} refused"
     );
 
     block.release();
     assert_eq!(blocker.wait_response(1), br#"{"ok":1}"#);
+    for _ in FORWARDED {
+        let Message::Response { id, body } = forwarder.next_message() else {
+            panic!("nobody pushes to it");
+        };
+        assert_eq!(body, id.to_string().into_bytes());
+    }
+    assert_eq!(bystander.request_text(FORWARD, "8"), "8");
     let mut last = 0;
     for _ in 0..taken {
         let (route, number) = member.next_push();

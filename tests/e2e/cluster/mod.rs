@@ -21,6 +21,7 @@ mod forged;
 mod forward;
 mod life;
 mod links;
+mod master_states;
 mod notices;
 mod odd_files;
 mod push;

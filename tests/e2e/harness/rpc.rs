@@ -336,17 +336,57 @@ pub(crate) struct PlayedMaster(Mqtt);
 impl PlayedMaster {
     /// Accepts the next gateway and sends it an empty list of servers.
     pub(crate) fn accept(listener: &TcpListener) -> Self {
-        let (stream, _) = listener.accept().expect("the gateway dials");
-        let mut master = Self(Mqtt::of(stream).expect("an open connection"));
-        assert_eq!(master.next(), Packet::Connect);
-        let greeted = master.0.stream.write_all(&packet(CONNACK, &[0, 0]));
-        greeted.expect("the gateway is there");
-        master.next_of("register");
+        let mut master = Self::greet(listener);
+        let (topic, _) = master.next_message();
+        if topic == "reconnect" {
+            // One that had joined has its list.
+            master.send("reconnect_ok", &json!({"code": 1, "msg": "ok"}));
+            return master;
+        }
+        assert_eq!(topic, "register");
         master.send("register", &json!({"code": 1, "msg": "ok"}));
         let subscribe = master.next_of("monitor");
         let list = json!({"respId": subscribe["reqId"], "error": null, "body": {}});
         master.send("monitor", &list);
         master
+    }
+
+    /// Accepts the next gateway, and answers nothing.
+    pub(crate) fn accept_silently(listener: &TcpListener) -> Self {
+        let (stream, _) = listener.accept().expect("the gateway dials");
+        Self(Mqtt::of(stream).expect("an open connection"))
+    }
+
+    /// Accepts the next gateway, which may register now.
+    pub(crate) fn greet(listener: &TcpListener) -> Self {
+        let mut master = Self::accept_silently(listener);
+        assert_eq!(master.next(), Packet::Connect);
+        master.send_raw(&packet(CONNACK, &[0, 0]));
+        master
+    }
+
+    /// Accepts the next gateway, and answers its registration with these bytes.
+    pub(crate) fn register(listener: &TcpListener, answer: &str) -> Self {
+        let mut master = Self::greet(listener);
+        master.next_of("register");
+        master.send_raw(&publish("register", answer.as_bytes()));
+        master
+    }
+
+    /// The same for a gateway that is registered, and asks for the list of servers. In the answer `$id` stands for the id of
+    /// its request.
+    pub(crate) fn list(listener: &TcpListener, answer: &str) -> Self {
+        let mut master = Self::register(listener, r#"{"code":1,"msg":"ok"}"#);
+        let subscribe = master.next_of("monitor");
+        let answer = answer.replace("$id", &subscribe["reqId"].to_string());
+        master.send_raw(&publish("monitor", answer.as_bytes()));
+        master
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        let sent = self.0.stream.write_all(bytes);
+        sent.expect("the gateway is there");
     }
 
     /// Tells the gateway of one more server.
@@ -368,11 +408,20 @@ impl PlayedMaster {
     }
 
     fn next_of(&mut self, topic: &str) -> Value {
+        let (of, message) = self.next_message();
+        assert_eq!(of, topic);
+        message
+    }
+
+    fn next_message(&mut self) -> (String, Value) {
         match self.next() {
-            Packet::Publish { topic: of, payload } if of == topic => {
+            Packet::Publish { topic, payload } => {
                 let value: Value = serde_json::from_slice(&payload).expect("messages are JSON");
                 let inner = value.as_str().map(serde_json::from_str);
-                inner.map_or(value, |inner| inner.expect("JSON in JSON"))
+                (
+                    topic,
+                    inner.map_or(value, |inner| inner.expect("JSON in JSON")),
+                )
             }
             other => panic!("no gateway sends {other:?} now"),
         }

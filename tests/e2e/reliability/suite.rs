@@ -1,6 +1,8 @@
 //! The table of promises, the tests of a small part of each attack, and the run of everything that writes the page.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -136,6 +138,25 @@ const FAULTS: &[Fault] = &[
             ("e2e", "cluster::links::a_master_that_is_not_reachable"),
             ("lib", "peer::pomelo::master::"),
         ],
+    },
+    Fault {
+        promise: "A master in 13 states: not there, silent, leaving, refusing or wrong at each step of a join",
+        tests: &[("e2e", "cluster::master_states::")],
+    },
+    Fault {
+        promise: "A full queue between two shards, for pushes and messages to servers",
+        tests: &[("e2e", "application::full_mesh::")],
+    },
+    Fault {
+        promise: "Regular expressions on which other engines need exponential time",
+        tests: &[("lib", "client::host_filter::")],
+    },
+    Fault {
+        promise: "A clock that is set ahead and back",
+        tests: &[(
+            "lib",
+            "gateway::memory::tests::a_clock_that_is_set_moves_crons_alone",
+        )],
     },
     Fault {
         promise: "Too little memory for rings, no io_uring, few files, ports that are taken",
@@ -279,9 +300,38 @@ fn each_promise_has_a_test() {
     let listed = Command::new(this).arg("--list").output().expect("it runs");
     let listed = String::from_utf8(listed.stdout).expect("names are text");
     for fault in FAULTS {
-        for (binary, name) in fault.tests.iter().filter(|(binary, _)| *binary == "e2e") {
-            let found = listed.lines().any(|line| line.starts_with(name));
+        for (binary, name) in fault.tests {
+            let found = match *binary {
+                "e2e" => listed.lines().any(|line| line.starts_with(name)),
+                binary => is_in_sources(binary, name),
+            };
             assert!(found, "{binary} has no test {name}");
         }
     }
+}
+
+/// Returns whether the sources of a test binary have a module with tests, or a test, of this name.
+fn is_in_sources(binary: &str, name: &str) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut path = match binary {
+        "lib" => root.join("src"),
+        binary => root.join("tests").join(binary),
+    };
+    let (modules, test) = name.rsplit_once("::").unwrap_or(("", name));
+    // Those of a file are in it, or in a file of their own.
+    for module in modules.split("::").filter(|module| *module != "tests") {
+        path.push(module);
+    }
+    let files = [
+        path.with_extension("rs"),
+        path.join("mod.rs"),
+        path.join("tests.rs"),
+    ];
+    let test = format!("fn {test}");
+    files.iter().any(|file| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.split("#[test]")
+            .skip(1)
+            .any(|behind| behind.contains(&test))
+    })
 }
