@@ -64,7 +64,7 @@ pub(crate) fn pass(duration: Duration) {
     clock.move_to(clock.now() + duration);
 }
 
-/// Sets the time that a virtual clock shows, as an administrator does. What waits does not notice.
+/// Sets the time that a virtual clock shows, as an administrator does. A waiting task does not notice it.
 #[cfg(test)]
 pub(crate) fn set_wall_clock(minutes_ahead: i64) {
     let clock = virtual_clock().expect("a gateway in memory");

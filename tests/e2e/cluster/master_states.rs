@@ -22,7 +22,7 @@ type Play = fn(&TcpListener) -> PlayedMaster;
 
 const JOINED: &str = r#"{"respId":$id,"error":null,"body":{}}"#;
 
-/// The faults of a master whose gateway goes on without it, and whether it closes the connection itself.
+/// The faults of a master that its gateway outlives, and whether the master closes the connection itself.
 const STATES: &[(&str, bool, Play)] = &[
     ("says nothing", false, PlayedMaster::accept_silently),
     ("closes at once", true, PlayedMaster::accept_silently),

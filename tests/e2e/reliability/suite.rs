@@ -245,7 +245,10 @@ fn all_attacks_hold() {
 #[test]
 #[ignore = "runs tests that also run alone"]
 fn all_faults_hold() {
-    let mut page = "| fault | tests | result |\n|---|---|---|\n".to_owned();
+    let mut page = format!(
+        "{}.\n\n| fault | tests | result |\n|---|---|---|\n",
+        report::circumstances()
+    );
     for fault in FAULTS {
         let begun = Instant::now();
         let passed: usize = fault
