@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use crate::harness::bystander::{Attacked, ECHO};
 use crate::harness::client::{
@@ -88,16 +89,31 @@ fn a_client_that_asks_and_never_reads_is_cut_off() {
 }
 
 #[test]
-fn a_client_that_is_closed_while_it_sends_hears_of_it_within_seconds() {
+fn clients_that_are_closed_while_they_send_hear_of_it_within_seconds() {
+    const CLIENTS: u64 = 4;
     let args = ["client.bind_timeout=1s", "client.bytes_per_second=64KiB"];
     let args = args.map(|arg| format!("--set={arg}"));
     let mut gateway = Gateway::start(&args.each_ref().map(String::as_str));
-    let client = connect(gateway.address());
-    frames::write_anyway(&client, &[handshake(), ack()].concat());
-    // Its reader pauses, so nobody takes what it sends. A write fails if it waits for a minute.
+    let address = gateway.address();
+    // Their readers pause, so nobody takes what they send. A write fails if it waits for longer; the kernel alone would end
+    // them a minute or two after the close.
     let piece = heartbeat().repeat(10_000);
-    while frames::write_anyway(&client, &piece) {}
-    assert_eq!(gateway.wait_counter("closed_bind_timeout", 1), 1);
+    let flood = || {
+        let client = connect(address);
+        let patience = Some(Duration::from_secs(25));
+        client.set_write_timeout(patience).expect("not zero");
+        frames::write_anyway(&client, &[handshake(), ack()].concat());
+        while frames::write_anyway(&client, &piece) {}
+    };
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(flood);
+        }
+    });
+    assert_eq!(
+        gateway.wait_counter("closed_bind_timeout", CLIENTS),
+        CLIENTS
+    );
 }
 
 #[test]
