@@ -10,8 +10,9 @@ use std::ops::Deref;
 
 use crate::client::check::ClientCheck;
 use crate::client::host_filter::HostFilter;
+use crate::client::listener::ListenerRules;
 use crate::client::proxies::Proxies;
-use crate::config::{self, Compat, Config, ValueError};
+use crate::config::{self, Compat, Config, TlsMode, ValueError};
 use crate::error::Error;
 use crate::handler::{HandlerRules, remote_parts};
 use crate::peer::callers::Callers;
@@ -113,7 +114,7 @@ impl CheckedConfig {
         let strategies = strategies.collect::<Result<BTreeMap<_, _>, _>>()?;
         let blacklist = HostFilter::new(&config.client.blacklist);
         let callers = Callers::new(&config.rpc.allow).map_err(rule("rpc.allow"))?;
-        config.warnings.extend(useless(&config.client));
+        config.warnings.extend(useless(&config));
         config.warnings.extend(open_door(&config, &callers));
         if config.compat == Compat::Exact {
             config.warnings.push(
@@ -197,21 +198,33 @@ fn remote(
 }
 
 /// Returns a warning about keys for proxies that have no effect without each other, or beside each other.
-fn useless(client: &config::Client) -> Option<String> {
+fn useless(config: &Config) -> Option<String> {
+    let client = &config.client;
+    let listeners = config.client_listeners();
+    let (unix, tcp): (Vec<_>, Vec<_>) = listeners
+        .iter()
+        .map(ListenerRules::new)
+        .partition(|listener| listener.is_unix);
+    let has_protocol =
+        |listener: &ListenerRules| listener.proxy_protocol.unwrap_or(client.proxy_protocol);
     let has_header = client.real_ip_header.is_some();
-    let way = match (client.proxy_protocol, has_header) {
-        (true, _) => Some("client.proxy_protocol"),
+    let always_protocol = tcp.iter().chain(&unix).all(has_protocol);
+    let way = match (tcp.iter().any(has_protocol), has_header) {
+        (true, _) if client.proxy_protocol => Some("client.proxy_protocol"),
+        (true, _) => Some("proxy_protocol of a [[listener]]"),
         (false, true) => Some("client.real_ip_header"),
         (false, false) => None,
     };
     match (way, client.trusted_proxies.is_empty()) {
+        // A unix socket needs no addresses.
+        (Some(_), true) if tcp.is_empty() => None,
         (Some(way), true) => Some(format!(
             "{way} is ignored, because any client could send such a header itself: add the line trusted_proxies = \
              [\"127.0.0.1\"] to [client], with the addresses of your proxies"
         )),
-        (Some(_), false) if client.proxy_protocol && has_header => Some(
+        (Some(_), false) if always_protocol && has_header => Some(
             "client.real_ip_header is ignored, because the header of the PROXY protocol counts: remove it, or \
-             client.proxy_protocol"
+             proxy_protocol"
                 .into(),
         ),
         (None, false) => Some(
@@ -272,6 +285,14 @@ fn check_relations(config: &Config) -> Result<(), ValueError> {
         let accepted = "the id of another server, because this tangelo has it itself";
         let value = format!("{:?}", config.id);
         return Err(ValueError::expected(value, accepted).under(&format!("server[{index}].id")));
+    }
+    if let Some(index) = config
+        .listeners
+        .iter()
+        .position(|listener| listener.tls != TlsMode::Off)
+    {
+        let key = format!("listener[{index}].tls");
+        return Err(ValueError::new(key, "TLS is not built in yet"));
     }
     if config.delegate_notices && config.delegate.is_none() {
         let error = ValueError::expected("true", "delegate to be set too");

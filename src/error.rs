@@ -172,6 +172,8 @@ close_reasons! {
     NotForwarded = "closed_not_forwarded", Client;
     /// Bytes that break the WebSocket protocol; the close code to send.
     WebSocket(u16) = "closed_websocket", Client;
+    /// A transport that the listener does not take; HTTP is answered with status 400.
+    Transport = "closed_transport", Client;
     /// An HTTP request that cannot be parsed; answered with status 400.
     Http = "closed_http", Client;
     /// An HTTP request answered with the page, or with status 404.
@@ -257,6 +259,7 @@ impl CloseReason {
             | Self::NotForwarded
             | Self::Attack
             | Self::WebSocket(_)
+            | Self::Transport
             | Self::Http
             | Self::HttpTooLong
             | Self::HttpBadUpgrade

@@ -160,6 +160,9 @@ pub const CALLERS_REFUSED_MAX: usize = 256;
 /// Other servers that the configuration may name.
 pub const SERVERS_MAX: usize = 4096;
 
+/// Listeners for clients: each costs a descriptor of each shard.
+pub const LISTENERS_MAX: usize = 16;
+
 /// Threads of one pool.
 pub const POOL_THREADS_MAX: usize = 256;
 /// Jobs that may wait in one pool. A task that awaits all of them has one wake-up pending per job, and

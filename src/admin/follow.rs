@@ -21,7 +21,7 @@ use tokio::runtime;
 use tokio::time::timeout;
 
 use super::guard;
-use crate::config::{Admin, AdminAddress};
+use crate::config::{Admin, ListenAddress};
 use crate::error::Error;
 use crate::limits::ADMIN_EVENT_BYTES_MAX;
 use crate::net::reachable;
@@ -54,14 +54,14 @@ pub(crate) fn follow(admin: &Admin, follow: &Follow) -> Result<(), Error> {
     let runtime = runtime.map_err(|error| Error::Host(format!("cannot start: {error}")))?;
     let ended = runtime.block_on(async {
         match address {
-            AdminAddress::Tcp(address) => {
+            ListenAddress::Tcp(address) => {
                 let address = reachable(*address);
                 let token = token(admin.token_file.as_deref())?;
                 let stream = TcpStream::connect(address).await;
                 let stream = stream.map_err(|error| unreachable(&error))?;
                 print(stream, Some((address, token)), follow).await
             }
-            AdminAddress::Unix(path) => {
+            ListenAddress::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
                 let stream = stream.map_err(|error| unreachable(&error))?;
                 print(stream, None, follow).await

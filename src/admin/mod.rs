@@ -28,7 +28,7 @@ use axum::routing::{get, post};
 use tokio::sync::oneshot;
 
 use crate::checked::CheckedConfig;
-use crate::config::AdminAddress;
+use crate::config::ListenAddress;
 use crate::limits::ADMIN_BODY_BYTES_MAX;
 use crate::log::Output;
 use crate::metrics::{self, Counter, Counters};
@@ -90,7 +90,7 @@ impl OperatorsPort {
     /// Starts the thread of the port, if the configuration has one. A failure is a warning.
     pub(crate) fn start(view: View) -> Option<Self> {
         let address = view.config.admin.listen.clone()?;
-        if let (AdminAddress::Tcp(_), Some(path)) = (&address, &view.config.admin.token_file)
+        if let (ListenAddress::Tcp(_), Some(path)) = (&address, &view.config.admin.token_file)
             && let Err(fault) = guard::token(path)
         {
             tracing::warn!(file = %path.display(), "{fault}; requests that need the token are refused");

@@ -25,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// other. One that no shard accepts stays: the next round waits for it, and the port stays red meanwhile.
 #[derive(Debug)]
 pub(crate) struct Prober {
-    address: SocketAddr,
+    /// `None` without a listener that has an address: its unix sockets are not probed.
+    address: Option<SocketAddr>,
     shards: usize,
     probe: Arc<Probe>,
     round: Mutex<Round>,
@@ -39,10 +40,10 @@ struct Round {
 }
 
 impl Prober {
-    /// Makes the probe of the port for clients at `address`.
-    pub(crate) fn new(address: SocketAddr, shards: usize, probe: Arc<Probe>) -> Self {
+    /// Makes the probe of the port for clients at `address`, that of the first listener that has one.
+    pub(crate) fn new(address: Option<SocketAddr>, shards: usize, probe: Arc<Probe>) -> Self {
         Self {
-            address: reachable(address),
+            address: address.map(reachable),
             shards,
             probe,
             round: Mutex::default(),
@@ -52,13 +53,14 @@ impl Prober {
 
     /// Probes the port, unless the last result still counts. Waits for at most [`PATIENCE`].
     pub(super) async fn run(&self) {
+        let Some(address) = self.address else { return };
         let mut round = self.round.lock().await;
         if round.looked.is_some_and(|at| at.elapsed() < FRESH) {
             return;
         }
-        let running = round.running.get_or_insert_with(|| {
-            tokio::spawn(connect(self.address, self.shards, self.probe.clone()))
-        });
+        let running = round
+            .running
+            .get_or_insert_with(|| tokio::spawn(connect(address, self.shards, self.probe.clone())));
         let fault = match timeout(PATIENCE, &mut *running).await {
             Err(_) => Some("a connection waits for a shard to take it".to_owned()),
             Ok(ended) => {
@@ -67,7 +69,7 @@ impl Prober {
                 result.err().map(|error| error.to_string())
             }
         };
-        let fault = fault.map(|fault| format!("the port for clients {}: {fault}", self.address));
+        let fault = fault.map(|fault| format!("the port for clients {address}: {fault}"));
         self.fault.store(fault.map(Arc::new));
         round.looked = Some(Instant::now());
     }

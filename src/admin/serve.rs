@@ -3,12 +3,8 @@
 //! Each connection has one request, and its time from the first byte to the last one is bounded. So a slow or silent
 //! client keeps its place only for that time.
 
-use std::fs::{self, File, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,11 +26,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::config::AdminAddress;
+use crate::config::ListenAddress;
 use crate::limits::{
     ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_BYTES_MAX, ADMIN_HEAD_TIMEOUT, ADMIN_REQUEST_TIMEOUT,
 };
 use crate::metrics::{self, Counter};
+use crate::net::unix_socket::{self, SocketFile};
 
 /// Time between two attempts to open the port.
 const RETRY: Duration = Duration::from_secs(1);
@@ -42,9 +39,11 @@ const RETRY: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 128;
+/// Mode of the unix socket: only this user can reach it.
+const SOCKET_MODE: u32 = 0o600;
 
 /// Serves the port until `ended`.
-pub(super) fn run(address: &AdminAddress, router: &Router, ended: oneshot::Receiver<()>) {
+pub(super) fn run(address: &ListenAddress, router: &Router, ended: oneshot::Receiver<()>) {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -60,43 +59,15 @@ pub(super) fn run(address: &AdminAddress, router: &Router, ended: oneshot::Recei
 
 enum Listener {
     Tcp(TcpListener),
-    /// The file goes before its socket closes, so that it is never that of a successor.
+    /// The file goes before its socket closes.
     Unix {
         _file: SocketFile,
         listener: UnixListener,
     },
 }
 
-/// The file of a bound unix socket. Dropping it removes the file, unless another socket has its place.
-struct SocketFile {
-    path: PathBuf,
-    id: Option<(u64, u64)>,
-}
-
-impl SocketFile {
-    fn new(path: &Path) -> Self {
-        Self {
-            path: path.into(),
-            id: Self::id(path),
-        }
-    }
-
-    fn id(path: &Path) -> Option<(u64, u64)> {
-        let file = fs::symlink_metadata(path).ok()?;
-        Some((file.dev(), file.ino()))
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if self.id.is_some() && self.id == Self::id(&self.path) {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
 /// Opens the port, and tries for ever. The first failure is a warning.
-async fn open(address: &AdminAddress) -> Listener {
+async fn open(address: &ListenAddress) -> Listener {
     let mut is_first = true;
     loop {
         match listen(address) {
@@ -115,15 +86,15 @@ async fn open(address: &AdminAddress) -> Listener {
     }
 }
 
-fn listen(address: &AdminAddress) -> io::Result<(Listener, String)> {
+fn listen(address: &ListenAddress) -> io::Result<(Listener, String)> {
     match address {
-        AdminAddress::Tcp(address) => {
+        ListenAddress::Tcp(address) => {
             let listener = TcpListener::from_std(tcp(*address)?.into())?;
             let address = listener.local_addr()?;
             Ok((Listener::Tcp(listener), format!("http://{address}/")))
         }
-        AdminAddress::Unix(path) => {
-            let (_file, socket) = unix(path)?;
+        ListenAddress::Unix(path) => {
+            let (_file, socket) = unix_socket::listen(path, SOCKET_MODE, BACKLOG)?;
             let listener = UnixListener::from_std(socket.into())?;
             Ok((Listener::Unix { _file, listener }, address.to_string()))
         }
@@ -133,10 +104,10 @@ fn listen(address: &AdminAddress) -> io::Result<(Listener, String)> {
 /// Opens the port and closes it at once.
 ///
 /// Errors: those of the system, by which the port cannot be opened now
-pub(crate) fn test(address: &AdminAddress) -> io::Result<()> {
+pub(crate) fn test(address: &ListenAddress) -> io::Result<()> {
     match address {
-        AdminAddress::Tcp(address) => tcp(*address).map(drop),
-        AdminAddress::Unix(path) => unix(path).map(drop),
+        ListenAddress::Tcp(address) => tcp(*address).map(drop),
+        ListenAddress::Unix(path) => unix_socket::listen(path, SOCKET_MODE, BACKLOG).map(drop),
     }
 }
 
@@ -147,35 +118,6 @@ fn tcp(address: SocketAddr) -> io::Result<Socket> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
-}
-
-/// Opens a unix socket that only this user can reach. A socket file that no process listens on is replaced.
-fn unix(path: &Path) -> io::Result<(SocketFile, Socket)> {
-    if is_left_behind(path) {
-        fs::remove_file(path)?;
-    }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // The mode of the socket becomes the mode of its file.
-    let file = File::from(OwnedFd::from(socket));
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    let socket = Socket::from(OwnedFd::from(file));
-    socket.bind(&SockAddr::unix(path)?)?;
-    let file = SocketFile::new(path);
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok((file, socket))
-}
-
-/// Returns whether a path is the socket file of a process that has ended. It never waits: a process that accepts
-/// nothing may have a full backlog.
-fn is_left_behind(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    let connect = || {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-        socket.connect(&SockAddr::unix(path)?)
-    };
-    let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket && connect().is_err_and(is_refused)
 }
 
 /// Accepts connections for ever.

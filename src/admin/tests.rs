@@ -38,7 +38,7 @@ pub(super) fn view(key: &str) -> View {
         stopper: Stopper::new(Vec::new()),
         operator: Operator(mesh::queues(1).0),
         output: None,
-        prober: Prober::new("127.0.0.1:0".parse().unwrap(), 1, Arc::default()),
+        prober: Prober::new("127.0.0.1:0".parse().ok(), 1, Arc::default()),
         traces: Arc::default(),
         stands: AtomicBool::new(true),
     }

@@ -26,7 +26,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::config::{Config, Dialect};
+use crate::config::{Config, Dialect, Transports};
 use crate::error::CloseReason;
 use crate::wire::message::{self, Message, MessageError, MessageRoute};
 use crate::wire::package::{self, HEAD_BYTES, Package, PackageError, PackageKind};
@@ -40,10 +40,12 @@ pub mod crypto;
 pub mod handshake;
 pub mod heartbeat;
 pub mod host_filter;
+pub mod listener;
 pub mod proxies;
 pub mod rate;
 pub mod transport;
 
+use listener::{ListenerRules, Opener};
 use proxies::Proxies;
 use transport::{FrameBounds, Health, Http, HttpRules, Transport, TransportEvent};
 
@@ -124,8 +126,7 @@ pub struct ClientMachine {
     transport: Transport,
     /// A WebSocket frame came with a mask.
     masks: bool,
-    /// A trusted proxy has opened the connection, and may tell the address of its client in the upgrade.
-    is_proxied: bool,
+    origin: Origin,
     /// Memory of a package or frame that is not complete.
     waiting: u32,
     /// A fragmented WebSocket message; boxed because it is rare.
@@ -135,6 +136,36 @@ pub struct ClientMachine {
 // Each session holds one.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<ClientMachine>() == 16);
+
+/// The way in which a connection came, until its transport is known. A set in one byte.
+#[derive(Debug, Clone, Copy, Default)]
+struct Origin(u8);
+
+impl Origin {
+    /// A trusted proxy has opened it, and may tell the address of its client in the upgrade.
+    const PROXY: u8 = 1;
+    /// Its listener does not take raw TCP.
+    const NOT_TCP: u8 = 2;
+    /// Its listener does not take WebSocket.
+    const NOT_WEBSOCKET: u8 = 4;
+
+    fn new(opener: Opener, transports: Transports) -> Self {
+        let of = |fact: bool, bit: u8| if fact { bit } else { 0 };
+        Self(
+            of(opener != Opener::Client, Self::PROXY)
+                | of(!transports.tcp, Self::NOT_TCP)
+                | of(!transports.websocket, Self::NOT_WEBSOCKET),
+        )
+    }
+
+    fn has(self, bit: u8) -> bool {
+        self.0 & bit != 0
+    }
+
+    fn is_proxied(self) -> bool {
+        self.has(Self::PROXY)
+    }
+}
 
 /// An event that the owner of the machine acts on.
 #[derive(Debug, PartialEq, Eq)]
@@ -217,15 +248,14 @@ impl fmt::Display for ClientAddr {
 type Received<'a> = Result<Option<(usize, Option<ClientEvent<'a>>)>, CloseReason>;
 
 impl ClientMachine {
-    /// Creates the machine of a connection that a trusted proxy has opened.
-    pub fn behind_proxy(rules: &Rules) -> Self {
-        let transport = match rules.proxies.borrow().send_header() {
-            true => Transport::Proxied,
-            false => Transport::Undecided,
-        };
+    /// Creates the machine of a connection of a listener.
+    pub fn new(listener: &ListenerRules, opener: Opener) -> Self {
         Self {
-            is_proxied: true,
-            transport,
+            origin: Origin::new(opener, listener.transports),
+            transport: match opener {
+                Opener::ProxyWithHeader => Transport::Proxied,
+                Opener::Proxy | Opener::Client => Transport::Undecided,
+            },
             ..Self::default()
         }
     }
@@ -290,6 +320,7 @@ impl ClientMachine {
                 self.transport = transport::detect(input);
                 match self.transport {
                     Transport::Http => self.receive_unit(rules, input),
+                    _ if self.origin.has(Origin::NOT_TCP) => Err(CloseReason::Transport),
                     _ => self.receive_raw_first(),
                 }
             }
@@ -307,7 +338,7 @@ impl ClientMachine {
             return Ok(None);
         };
         self.transport = Transport::Undecided;
-        self.is_proxied = false;
+        self.origin.0 &= !Origin::PROXY;
         Ok(Some((
             header.bytes,
             Some(ClientEvent::Proxied(header.client)),
@@ -317,7 +348,7 @@ impl ClientMachine {
     /// Uses no bytes: the owner counts the connection first, then calls again.
     fn receive_raw_first<'a>(&mut self) -> Received<'a> {
         let connected = Connected {
-            is_proxied: self.is_proxied,
+            is_proxied: self.origin.is_proxied(),
             ..Connected::default()
         };
         Ok(Some((0, Some(ClientEvent::Connected(connected.into())))))
@@ -336,14 +367,19 @@ impl ClientMachine {
         rules: &Rules,
         input: &[u8],
     ) -> Option<(usize, Option<ClientEvent<'a>>)> {
+        if self.origin.has(Origin::NOT_WEBSOCKET) {
+            let answer = transport::refuse_http(input);
+            let event = ClientEvent::Answered(answer, CloseReason::Transport);
+            return Some((input.len(), Some(event)));
+        }
         Some(match transport::http(input, &rules.http) {
             Http::Wait => return None,
             Http::Upgraded(bytes, answer) => {
                 self.transport = Transport::WebSocket;
                 let connected = Connected {
                     answer,
-                    is_proxied: self.is_proxied,
-                    real_address: match self.is_proxied {
+                    is_proxied: self.origin.is_proxied(),
+                    real_address: match self.origin.is_proxied() {
                         true => rules.proxies.borrow().client_of(input),
                         false => None,
                     },

@@ -48,14 +48,14 @@ impl Proxies {
         })
     }
 
-    /// Returns whether no proxy tells the address of a client.
-    pub fn is_empty(&self) -> bool {
-        self.trusted.is_empty() || !(self.send_header || self.ip_header.is_some())
-    }
-
     /// Returns whether they begin each connection with the header of the PROXY protocol.
     pub fn send_header(&self) -> bool {
         self.send_header
+    }
+
+    /// Returns whether they may tell the address of a client in an upgrade.
+    pub fn tell_in_upgrade(&self) -> bool {
+        self.ip_header.is_some()
     }
 
     /// Returns whether an address is that of a trusted proxy.

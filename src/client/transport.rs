@@ -114,10 +114,16 @@ pub fn http(input: &[u8], rules: &HttpRules) -> Http {
         }
         Some(_) if gets => text("404 Not Found", b"not here\n", CloseReason::HttpAnswered),
         _ => {
-            let body = b"this port speaks WebSocket and raw TCP\n";
+            let body = b"this port speaks WebSocket\n";
             text("426 Upgrade Required", body, CloseReason::HttpNoUpgrade)
         }
     }
+}
+
+/// Returns the answer to a request on a listener that takes raw TCP alone.
+pub fn refuse_http(input: &[u8]) -> Vec<u8> {
+    let body = b"this port speaks raw TCP\n";
+    response(input, "400 Bad Request", "text/plain", body)
 }
 
 /// Writes the answer to an upgrade of a client whose address has too many connections.
@@ -130,7 +136,7 @@ pub fn write_too_many(out: &mut Vec<u8>) {
 fn response(request: &[u8], status: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     websocket::write_response(&mut out, status, content_type, body);
-    if request.starts_with(b"HEAD ") {
+    if request.starts_with(b"HEAD") {
         out.truncate(out.len() - body.len());
     }
     out

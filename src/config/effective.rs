@@ -16,7 +16,9 @@ pub(crate) struct EffectiveValue {
 pub(crate) fn entries(config: &Config) -> impl Iterator<Item = EffectiveValue> {
     let defaults = Config::defaults(config.compat);
     knobs().map(move |knob| {
-        let value = knob.toml(config);
+        // `listen` has no effect beside listeners, and a file may not have both.
+        let has_effect = knob.key != "listen" || config.listeners.is_empty();
+        let value = knob.toml(config).filter(|_| has_effect);
         let source = match config.sources.place(knob.key) {
             Some(place) => place.to_owned(),
             None if value == knob.toml(&defaults) => "default".to_owned(),

@@ -10,7 +10,9 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::Dialect;
-use super::types::{AdminAddress, Compat, DuplicateLogin, LogFormat, Scheduler};
+use super::types::{
+    Compat, DuplicateLogin, ListenAddress, LogFormat, Scheduler, TlsMode, Transports,
+};
 use super::value::{RawValue, ValueError};
 use crate::limits;
 
@@ -389,36 +391,84 @@ impl Kind<SocketAddr> for KnownAddress {
     }
 }
 
-/// A TCP address, or the path of a unix socket.
-pub(super) struct Endpoint;
+/// A TCP address, with an example, or the path of a unix socket.
+pub(super) struct Endpoint(pub(super) &'static str);
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ADDR:PORT, such as 127.0.0.1:9464, or unix: with an absolute path")
+        let example = self.0;
+        write!(
+            f,
+            "ADDR:PORT, such as {example}, or unix: with an absolute path"
+        )
     }
 }
 
-impl Kind<AdminAddress> for Endpoint {
-    fn parse(&self, raw: RawValue<'_>) -> Option<AdminAddress> {
+impl Kind<ListenAddress> for Endpoint {
+    fn parse(&self, raw: RawValue<'_>) -> Option<ListenAddress> {
         let text = raw.toml.as_str()?;
         match text.strip_prefix("unix:") {
-            Some(path) => Some(AdminAddress::Unix(path.into())),
-            None => text.parse().ok().map(AdminAddress::Tcp),
+            Some(path) => Some(ListenAddress::Unix(path.into())),
+            None => text.parse().ok().map(ListenAddress::Tcp),
         }
     }
 
-    fn admits(&self, value: &AdminAddress) -> bool {
+    fn admits(&self, value: &ListenAddress) -> bool {
         match value {
-            AdminAddress::Tcp(_) => true,
-            AdminAddress::Unix(path) => path.is_absolute(),
+            ListenAddress::Tcp(_) => true,
+            ListenAddress::Unix(path) => path.is_absolute(),
         }
     }
 
-    fn show(&self, value: &AdminAddress) -> String {
+    fn show(&self, value: &ListenAddress) -> String {
         match value {
-            AdminAddress::Tcp(address) => Address.show(address),
-            AdminAddress::Unix(_) => format!("{:?}", value.to_string()),
+            ListenAddress::Tcp(address) => Address.show(address),
+            ListenAddress::Unix(_) => format!("{:?}", value.to_string()),
         }
+    }
+}
+
+/// The transports of a listener.
+pub(super) struct TransportList;
+
+impl TransportList {
+    /// Returns the words of a value.
+    fn words(value: Transports) -> Vec<&'static str> {
+        let words = [("tcp", value.tcp), ("websocket", value.websocket)];
+        let taken = words.into_iter().filter(|(_, is_taken)| *is_taken);
+        taken.map(|(word, _)| word).collect()
+    }
+}
+
+impl fmt::Display for TransportList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(r#"a list of "tcp" and "websocket", or of one of them"#)
+    }
+}
+
+impl Kind<Transports> for TransportList {
+    fn parse(&self, raw: RawValue<'_>) -> Option<Transports> {
+        let mut transports = Transports {
+            tcp: false,
+            websocket: false,
+        };
+        let words: Vec<String> = Texts("").parse(raw)?;
+        for word in &words {
+            match word.as_str() {
+                "tcp" => transports.tcp = true,
+                "websocket" => transports.websocket = true,
+                _ => return None,
+            }
+        }
+        Some(transports)
+    }
+
+    fn admits(&self, value: &Transports) -> bool {
+        value.tcp || value.websocket
+    }
+
+    fn show(&self, value: &Transports) -> String {
+        format!("{:?}", Self::words(*value))
     }
 }
 
@@ -599,6 +649,7 @@ impl Word for Compat {}
 impl Word for Scheduler {}
 impl Word for DuplicateLogin {}
 impl Word for LogFormat {}
+impl Word for TlsMode {}
 
 /// One word of a few.
 pub(super) struct OneOf<T: 'static>(&'static [(&'static str, T)]);
@@ -616,6 +667,11 @@ pub(super) const DUPLICATE_LOGIN: OneOf<DuplicateLogin> = OneOf(&[
 ]);
 pub(super) const LOG_FORMAT: OneOf<LogFormat> =
     OneOf(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+pub(super) const TLS_MODE: OneOf<TlsMode> = OneOf(&[
+    ("off", TlsMode::Off),
+    ("required", TlsMode::Required),
+    ("optional", TlsMode::Optional),
+]);
 
 impl<T> fmt::Display for OneOf<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! Lists of sections with an id each: `[[server]]` and `[[push.schedulers]]`.
+//! Lists of sections of which no two are the same: `[[listener]]`, `[[server]]` and `[[push.schedulers]]`.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::kinds::Kind;
 use super::knob::Knob;
 use super::value::{RawValue, ValueError, in_order};
-use super::{NamedScheduler, Server};
+use super::{ClientListener, NamedScheduler, Server};
 
 /// A struct that a list of sections holds.
 pub(crate) trait Section: Default + 'static {
@@ -18,8 +18,22 @@ pub(crate) trait Section: Default + 'static {
     const KEYS: &'static [Knob<Self>];
     /// Keys that each section must have.
     const NEEDED: &'static [&'static str];
+    /// Key whose value no other section has.
+    const UNIQUE: &'static str = "id";
 
-    fn id(&self) -> &str;
+    /// Returns whether another section has the value of that key.
+    fn is_same(&self, other: &Self) -> bool;
+}
+
+impl Section for ClientListener {
+    const LIST: &'static str = "listener";
+    const KEYS: &'static [Knob<Self>] = Self::KNOBS;
+    const NEEDED: &'static [&'static str] = &["address"];
+    const UNIQUE: &'static str = "address";
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.address.overlaps(&other.address)
+    }
 }
 
 impl Section for Server {
@@ -27,8 +41,8 @@ impl Section for Server {
     const KEYS: &'static [Knob<Self>] = Self::KNOBS;
     const NEEDED: &'static [&'static str] = &["id", "type", "host", "port"];
 
-    fn id(&self) -> &str {
-        &self.id
+    fn is_same(&self, other: &Self) -> bool {
+        self.id == other.id
     }
 }
 
@@ -37,12 +51,12 @@ impl Section for NamedScheduler {
     const KEYS: &'static [Knob<Self>] = Self::KNOBS;
     const NEEDED: &'static [&'static str] = &["id", "scheduler"];
 
-    fn id(&self) -> &str {
-        &self.id
+    fn is_same(&self, other: &Self) -> bool {
+        self.id == other.id
     }
 }
 
-/// A list of at most `max` sections, which have different ids.
+/// A list of at most `max` sections, which differ in their unique key.
 pub(super) struct ListOf<S> {
     max: usize,
     of: PhantomData<S>,
@@ -106,7 +120,7 @@ impl<S: Section> Kind<Vec<S>> for ListOf<S> {
                 .iter()
                 .try_for_each(|knob| knob.check(section))
                 .map_err(at)?;
-            unused_id(&value[..index], section).map_err(at)?;
+            differs(&value[..index], section).map_err(at)?;
         }
         Ok(())
     }
@@ -119,7 +133,7 @@ impl<S: Section> Kind<Vec<S>> for ListOf<S> {
         for (index, item) in array.iter().enumerate() {
             let read = self.read_one(item).and_then(|section| {
                 let at = Some(item.span().start);
-                unused_id(&sections, &section).map_err(|error| ValueError {
+                differs(&sections, &section).map_err(|error| ValueError {
                     at,
                     ..error.under(".")
                 })?;
@@ -169,15 +183,16 @@ impl<S: Section> ListOf<S> {
     }
 }
 
-fn unused_id<S: Section>(before: &[S], section: &S) -> Result<(), ValueError> {
-    let id = section.id();
-    match before.iter().position(|other| other.id() == id) {
-        None => Ok(()),
-        Some(first) => Err(ValueError {
-            value: Some(format!("{id:?}")),
-            ..ValueError::new("id", format!("{}[{first}] has this id already", S::LIST))
-        }),
-    }
+fn differs<S: Section>(before: &[S], section: &S) -> Result<(), ValueError> {
+    let Some(first) = before.iter().position(|other| section.is_same(other)) else {
+        return Ok(());
+    };
+    let (list, unique) = (S::LIST, S::UNIQUE);
+    let knob = S::KEYS.iter().find(|knob| knob.key == unique);
+    Err(ValueError {
+        value: knob.map(|knob| knob.show(section)),
+        ..ValueError::new(unique, format!("{list}[{first}] has this {unique} already"))
+    })
 }
 
 fn known<S: Section>() -> String {

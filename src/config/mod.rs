@@ -29,7 +29,8 @@ pub use crate::dialect::Dialect;
 #[cfg(feature = "runtime")]
 pub(crate) use types::ConfigOrigin;
 pub use types::{
-    AdminAddress, Compat, Cron, DuplicateLogin, LogFormat, Master, Scheduler, Sources,
+    Compat, Cron, DuplicateLogin, ListenAddress, LogFormat, Master, Scheduler, Sources, TlsMode,
+    Transports,
 };
 
 #[cfg(feature = "runtime")]
@@ -97,8 +98,12 @@ knobs! {
         /// lists of addresses count in both cases. docs/limits.md lists the guards and the reason for each number.
         compat: Compat = Compat::Guarded => Compat::Exact, COMPAT;
         /// Address for clients, TCP and WebSocket on one port. With port 0 the kernel chooses one. In a
-        /// project the default is the `clientPort` of the own server, on all addresses.
+        /// project the default is the `clientPort` of the own server, on all addresses. With `[[listener]]` sections
+        /// this key has no effect, and a file or a flag must not set it.
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 3010)), Address, Pomelo "clientPort";
+        /// The listeners for clients, in place of `listen`: several ports and unix sockets, each with rules of its own.
+        /// Two listeners with one address are an error. The `clientPort` of a project then has no effect.
+        listeners as "listener": Vec<ClientListener> = Vec::new(), ListOf::<ClientListener>::at_most(limits::LISTENERS_MAX);
         /// Shards. Each is one thread with its own sockets, sessions and handlers. Without it there is one
         /// per available core. More shards than cores cost CPU per message.
         shards: Option<usize> = None, Count(1..=limits::SHARDS_MAX);
@@ -534,7 +539,7 @@ knobs! {
         /// Address of the port; without it there is none. `GET /livez`, `/readyz` and `/metrics` need no token, so only
         /// monitors and balancers should reach it. While another program has the port, tangelo serves
         /// its clients all the same, and tries again.
-        listen: Option<AdminAddress> = None, Endpoint;
+        listen: Option<ListenAddress> = None, Endpoint("127.0.0.1:9464");
         /// File with the token for requests that change something or show what players own. Without it only a unix
         /// socket takes such requests. tangelo reads the file for each request. Its mode must be 0600, because each
         /// user of this machine reaches the port.
@@ -588,6 +593,28 @@ knobs! {
     }
 }
 
+knobs! {
+    /// A listener for clients.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct ClientListener, keys "" of |listener: ClientListener| *listener, {
+        /// Address of the listener: TCP, where the kernel chooses port 0, or a unix socket for a proxy of this machine.
+        /// tangelo makes the file of the socket for its own user and group (mode 0660), removes it at the end, and
+        /// replaces one that a killed process has left behind. Whoever can open the file counts as a proxy of
+        /// `client.trusted_proxies`. A client whose address such a proxy does not tell has the address `127.0.0.1`
+        /// with port 0, which counts neither for blacklists nor for limits of addresses.
+        address: ListenAddress = ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 3010))), Endpoint("0.0.0.0:3010");
+        /// Transports that the listener takes. A connection that begins with another one is closed
+        /// (`closed_transport`), HTTP with status 400. `"websocket"` stands for HTTP too: the page and
+        /// `client.health_path`.
+        transports: Transports = Transports::ALL, TransportList;
+        /// TLS: `off`, `required`, or `optional` for both on one port.
+        tls: TlsMode = TlsMode::Off, TLS_MODE;
+        /// Trusted proxies begin each connection with the header of the PROXY protocol, as `client.proxy_protocol` says
+        /// it for all listeners. Without this key that one counts.
+        proxy_protocol: Option<bool> = None, Switch;
+    }
+}
+
 /// The knobs of all sections.
 #[cfg(feature = "runtime")]
 const SECTIONS: [&[Knob<Config>]; 11] = [
@@ -609,6 +636,17 @@ impl Config {
     /// [`Config::default`].
     pub fn exact() -> Self {
         Self::exact_defaults()
+    }
+
+    /// Returns the listeners for clients: those of `[[listener]]`, or else the one of `listen`.
+    pub(crate) fn client_listeners(&self) -> Vec<ClientListener> {
+        match self.listeners.is_empty() {
+            false => self.listeners.clone(),
+            true => vec![ClientListener {
+                address: ListenAddress::Tcp(self.listen),
+                ..ClientListener::default()
+            }],
+        }
     }
 
     /// Returns the defaults of a value of `compat`.

@@ -72,6 +72,7 @@ fn reference() -> String {
     section(&mut out, "`[log]`", Log::ABOUT, Log::KNOBS);
     section(&mut out, "`[admin]`", Admin::ABOUT, Admin::KNOBS);
     section(&mut out, "`[limits]`", Limits::ABOUT, Limits::KNOBS);
+    list::<ClientListener>(&mut out, ClientListener::ABOUT);
     list::<Server>(&mut out, Server::ABOUT);
     list::<NamedScheduler>(&mut out, NamedScheduler::ABOUT);
     out

@@ -28,6 +28,7 @@ fn every_knob_has_a_key() {
     expected.retain(|field| !no_keys.contains(&field.as_str()) && !field.starts_with("sources."));
     for field in &mut expected {
         match field.as_str() {
+            "listeners" => *field = "listener".into(),
             "servers" => *field = "server".into(),
             "routes" => *field = "route".into(),
             _ => {}
@@ -203,6 +204,124 @@ fn a_refused_server_names_its_place() {
             &format!("[0].{key}: missing; every section needs id, type, host and port"),
         );
     }
+}
+
+#[test]
+fn a_refused_listener_names_its_place() {
+    let keys = "up to 16 sections [[listener]] with keys address, transports, tls, proxy_protocol";
+    refused("listener", "7", &format!(" = 7: expected {keys}"));
+    let address = "expected ADDR:PORT, such as 0.0.0.0:3010, or unix: with an absolute path";
+    let transports = r#"expected a list of "tcp" and "websocket", or of one of them"#;
+    for (section, expected) in [
+        (
+            r#"address="3010""#,
+            format!(r#".address = "3010": {address}"#),
+        ),
+        (
+            r#"address="unix:a""#,
+            format!(r#".address = "unix:a": {address}"#),
+        ),
+        (
+            r#"address="[::]:1", transports=[]"#,
+            format!(".transports = [...]: {transports}"),
+        ),
+        (
+            r#"address="[::]:1", transports=["udp"]"#,
+            format!(".transports = [...]: {transports}"),
+        ),
+        (
+            r#"address="[::]:1", transports="tcp""#,
+            format!(r#".transports = "tcp": {transports}"#),
+        ),
+        (
+            r#"address="[::]:1", tls="on""#,
+            r#".tls = "on": expected off, required or optional"#.into(),
+        ),
+        (
+            r#"address="[::]:1", proxy_protocol=1"#,
+            ".proxy_protocol = 1: expected true or false".into(),
+        ),
+        (
+            r#"transports=["tcp"]"#,
+            ".address: missing; every section needs address".into(),
+        ),
+        (
+            r#"address="[::]:1", port=1"#,
+            ".port: unknown key; known keys here: address, transports, tls, proxy_protocol".into(),
+        ),
+    ] {
+        refused(
+            "listener",
+            &format!("[{{{section}}}]"),
+            &format!("[0]{expected}"),
+        );
+    }
+    let many: Vec<String> = (1..=17)
+        .map(|port| format!(r#"{{address="127.0.0.1:{port}"}}"#))
+        .collect();
+    refused(
+        "listener",
+        &format!("[{}]", many.join(",")),
+        &format!(" = 17 sections: expected {keys}"),
+    );
+}
+
+#[test]
+fn two_listeners_have_different_addresses() {
+    for (first, second) in [
+        ("127.0.0.1:1", "127.0.0.1:1"),
+        ("127.0.0.1:1", "0.0.0.0:1"),
+        ("[::]:1", "127.0.0.1:1"),
+        ("[::]:1", "0.0.0.0:1"),
+        ("[::]:1", "[::1]:1"),
+        ("[::ffff:127.0.0.1]:1", "127.0.0.1:1"),
+        ("unix:/a", "unix:/a"),
+    ] {
+        for (first, second) in [(first, second), (second, first)] {
+            refused(
+                "listener",
+                &format!(r#"[{{address="{first}"}}, {{address="{second}"}}]"#),
+                &format!(r#"[1].address = "{second}": listener[0] has this address already"#),
+            );
+        }
+    }
+    for (first, second) in [
+        ("127.0.0.1:1", "127.0.0.1:2"),
+        ("127.0.0.1:1", "127.0.0.2:1"),
+        ("0.0.0.0:1", "[::1]:1"),
+        ("127.0.0.1:0", "127.0.0.1:0"),
+        ("unix:/a", "unix:/b"),
+        ("unix:/a", "127.0.0.1:1"),
+    ] {
+        let mut config = Config::default();
+        let two = format!(r#"[{{address="{first}"}}, {{address="{second}"}}]"#);
+        assert_eq!(try_set(&mut config, "listener", &two), Ok(()));
+        assert_eq!(config.validate(), Ok(()), "{two}");
+    }
+}
+
+#[test]
+fn the_sections_take_the_place_of_listen() {
+    let mut config = Config::default();
+    let [one] = &*config.client_listeners() else {
+        panic!("one listener");
+    };
+    assert_eq!(one.address, ListenAddress::Tcp(config.listen));
+    assert_eq!((one.transports, one.tls), (Transports::ALL, TlsMode::Off));
+    assert_eq!(one.proxy_protocol, None);
+    let two = r#"[{address="unix:/run/game.socket", transports=["websocket"], proxy_protocol=true},
+        {address="[::]:3011", transports=["tcp", "websocket"]}]"#;
+    assert_eq!(try_set(&mut config, "listener", two), Ok(()));
+    let [unix, tcp] = &*config.client_listeners() else {
+        panic!("two listeners");
+    };
+    assert_eq!(unix.address.to_string(), "unix:/run/game.socket");
+    assert!(!unix.transports.tcp && unix.transports.websocket);
+    assert_eq!(
+        (unix.proxy_protocol, tcp.proxy_protocol),
+        (Some(true), None)
+    );
+    assert_eq!(tcp.transports, Transports::ALL);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Kind of a push scheduler.
@@ -45,22 +45,79 @@ pub enum LogFormat {
     Json,
 }
 
-/// Address of the operators' port.
+/// Address of a listening socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdminAddress {
+pub enum ListenAddress {
     /// An address with a port; with port 0 the kernel chooses one.
     Tcp(SocketAddr),
     /// The absolute path of a unix socket.
     Unix(PathBuf),
 }
 
-impl fmt::Display for AdminAddress {
+impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+impl ListenAddress {
+    /// Returns the address if it is one of TCP.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Returns whether two sockets with these addresses would take each other's connections. With port 0 the kernel
+    /// chooses a port that nobody has.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix(own), Self::Unix(other)) => own == other,
+            (Self::Tcp(own), Self::Tcp(other)) => {
+                let (own_ip, other_ip) = (own.ip().to_canonical(), other.ip().to_canonical());
+                // `[::]` takes IPv4 too.
+                let takes = |all: IpAddr, one: IpAddr| {
+                    all.is_unspecified() && (all.is_ipv6() || one.is_ipv4())
+                };
+                own.port() != 0
+                    && own.port() == other.port()
+                    && (own_ip == other_ip || takes(own_ip, other_ip) || takes(other_ip, own_ip))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The transports that a listener takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transports {
+    /// Raw TCP.
+    pub tcp: bool,
+    /// WebSocket, the page, and the health check.
+    pub websocket: bool,
+}
+
+impl Transports {
+    /// All of them.
+    pub const ALL: Self = Self {
+        tcp: true,
+        websocket: true,
+    };
+}
+
+/// TLS on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Takes clients without TLS.
+    Off,
+    /// Takes clients with TLS.
+    Required,
+    /// Takes both, and tells them apart by the first byte.
+    Optional,
 }
 
 /// A time at which a function of the application runs.

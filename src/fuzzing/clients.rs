@@ -1,13 +1,15 @@
 //! Bytes of clients and of the proxies in front of them: the machine of a connection, and the heads of HTTP and PROXY.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::formats::check_prefixes;
 use super::input::{Choices, Input};
+use crate::client::listener::{ListenerRules, Opener};
 use crate::client::proxies::Proxies;
 use crate::client::transport::{self, Health, Http, HttpRules, Transport};
 use crate::client::{ClientEvent, ClientMachine, ClientState, Rules};
-use crate::config::{Config, Dialect};
+use crate::config::{ClientListener, Config, Dialect, Transports};
 use crate::error::CloseReason;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, PROXY_HEADER_BYTES_MAX, WEBSOCKET_CONTROL_BYTES_MAX};
 use crate::wire::handshake::{self, HandshakeRequest};
@@ -21,6 +23,9 @@ const UPGRADE: &[u8] =
 
 /// The pages of `GET /`.
 const PAGES: &[Option<&[u8]>] = &[None, Some(b"<html>")];
+
+/// The trusted proxy, if there is one.
+const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Longest header of a frame.
 const FRAME_HEAD_BYTES_MAX: usize = 14;
@@ -53,7 +58,7 @@ fn rules(input: &mut Input<'_>) -> Rules {
     config.client.fragments_max = *input.pick(&[None, Some(3)]);
     config.client.health_path = Some("/health".into());
     if input.one_in(4) {
-        config.client.trusted_proxies = vec!["127.0.0.1".into()];
+        config.client.trusted_proxies = vec![PROXY.to_string()];
         match input.one_in(2) {
             true => config.client.proxy_protocol = true,
             false => config.client.real_ip_header = Some("X-Forwarded-For".into()),
@@ -62,6 +67,25 @@ fn rules(input: &mut Input<'_>) -> Rules {
     let proxies = Proxies::new(&config.client).expect("the address is right");
     let page = *input.pick(PAGES);
     Rules::new(&config, page, proxies)
+}
+
+/// The rules of a listener, which for a few numbers takes one transport alone.
+fn listener(number: usize) -> ListenerRules {
+    let transports = match number % 8 {
+        1 => Transports {
+            tcp: false,
+            ..Transports::ALL
+        },
+        2 => Transports {
+            websocket: false,
+            ..Transports::ALL
+        },
+        _ => Transports::ALL,
+    };
+    ListenerRules::new(&ClientListener {
+        transports,
+        ..ClientListener::default()
+    })
 }
 
 /// Feeds `start` and the rest of the input as a whole, and the rest also byte by byte, and as the next bytes of the input say.
@@ -73,16 +97,22 @@ fn check_splits(rules: &Rules, input: &mut Input<'_>, start: &[u8]) {
         true => proxy_header::decode(&bytes).ok().flatten(),
         false => None,
     };
+    let listener = listener(sizes.len());
     let first = start.len().max(header.map_or(0, |header| header.bytes) + 4);
-    let whole = Connection::feed(rules, &bytes, |_| bytes.len());
+    let whole = Connection::feed(rules, &listener, &bytes, |_| bytes.len());
     let mut sizes = sizes.iter().map(|size| usize::from(*size) + 1);
-    let by_sizes = Connection::feed(rules, &bytes, |at| match at {
+    let by_sizes = Connection::feed(rules, &listener, &bytes, |at| match at {
         0 => first,
         _ => sizes.next().unwrap_or(bytes.len()),
     });
     assert_eq!(by_sizes, whole);
     if bytes.len() < 4096 {
-        let by_bytes = Connection::feed(rules, &bytes, |at| if at == 0 { first } else { 1 });
+        let by_bytes = Connection::feed(
+            rules,
+            &listener,
+            &bytes,
+            |at| if at == 0 { first } else { 1 },
+        );
         assert_eq!(by_bytes, whole);
     }
 }
@@ -99,13 +129,15 @@ struct Connection {
 
 impl Connection {
     /// Feeds all bytes, in chunks whose size `size` tells from the place of their begin. Returns events and answers.
-    fn feed(rules: &Rules, bytes: &[u8], mut size: impl FnMut(usize) -> usize) -> (String, String) {
-        let machine = match rules.proxies.borrow().is_empty() {
-            true => ClientMachine::default(),
-            false => ClientMachine::behind_proxy(rules),
-        };
+    fn feed(
+        rules: &Rules,
+        listener: &ListenerRules,
+        bytes: &[u8],
+        mut size: impl FnMut(usize) -> usize,
+    ) -> (String, String) {
+        let opener = Opener::of(listener, &rules.proxies.borrow(), PROXY);
         let mut connection = Self {
-            machine,
+            machine: ClientMachine::new(listener, opener),
             ..Self::default()
         };
         let (mut at, mut buffer) = (0, Vec::new());

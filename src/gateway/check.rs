@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{assets, executor, host, listen};
 use crate::admin;
 use crate::checked::CheckedConfig;
-use crate::config::{AdminAddress, Config, Master, Server};
+use crate::config::{Config, ListenAddress, Master, Server};
 use crate::error::{Error, Result};
 
 /// Exit code when there are problems, as for a start that is refused.
@@ -103,11 +103,20 @@ fn files(config: &Config, report: &mut Report) {
 
 /// Tests the ports, as a start opens them: all at once.
 fn ports(config: &Config, report: &mut Report) {
-    let clients = listen::bind(config, 1);
-    let address = clients.as_ref().ok().map(|listeners| listeners.address);
+    let listeners = config.client_listeners().into_iter();
+    let clients: Vec<_> = listeners
+        .map(|listener| listen::bind_one(config, listener, 1))
+        .collect();
     let calls = config.rpc.listen.map(listen::bind_rpc);
-    let ok = address.map(|address| format!("port for clients: {address} is free"));
-    report.add(clients.map(drop), ok.unwrap_or_default());
+    for opened in clients {
+        match opened {
+            Ok((listener, _)) => {
+                let address = listener.address;
+                report.ok(format!("port for clients: {address} is free"));
+            }
+            Err(error) => report.problem(error),
+        }
+    }
     if let (Some(calls), Some(address)) = (calls, config.rpc.listen) {
         report.add(
             calls.map(drop),
@@ -123,7 +132,7 @@ fn ports(config: &Config, report: &mut Report) {
                  another admin.listen"
             )),
         }
-        if let (AdminAddress::Tcp(_), Some(path)) = (address, &config.admin.token_file)
+        if let (ListenAddress::Tcp(_), Some(path)) = (address, &config.admin.token_file)
             && let Err(fault) = admin::token(path)
         {
             report.problem(format!("admin.token_file: {}: {fault}", path.display()));

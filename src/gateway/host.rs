@@ -16,9 +16,9 @@ use crate::shard;
 /// Memory that one executor locks, rounded up: 504 KiB on Linux 6.14 and newer, where the rings
 /// count, 192 KiB before. glommio asks for this much, whatever the kernel charges.
 const LOCKED_BYTES: u64 = 512 << 10;
-/// Descriptors of one shard: three rings and an eventfd of glommio, the epoll instance, the eventfd of the
-/// doorbell, the listener, and one to spare.
-const SHARD_FILES: usize = 8;
+/// Descriptors of one shard beside its listeners: three rings and an eventfd of glommio, the epoll instance, the eventfd
+/// of the doorbell, and one to spare.
+const SHARD_FILES: usize = 7;
 /// Descriptors of the operators' port: its connections, one more to refuse it, a listener, both ends of a
 /// probe, and three of its runtime.
 const ADMIN_FILES: usize = ADMIN_CONNECTIONS_MAX + 7;
@@ -185,7 +185,8 @@ fn reserve(limit: Option<u64>, config: &Config, shards: usize) -> usize {
         None => config.servers.len(),
     };
     let admin = config.admin.listen.as_ref().map_or(0, |_| ADMIN_FILES);
-    SPARE_FILES + shards * SHARD_FILES + admin + links + callers
+    let listeners = config.client_listeners().len();
+    SPARE_FILES + shards * (SHARD_FILES + listeners) + admin + links + callers
 }
 
 fn files_fit(limit: Option<u64>, config: &Config, shards: usize) -> Result<()> {

@@ -1,56 +1,124 @@
-//! The listening sockets: one per shard for clients, one for calls from other servers.
+//! The listening sockets: one per shard and listener for clients, one for calls from other servers.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::host::{PAUSE, TRIES};
-use crate::config::Config;
+use crate::client::listener::ListenerRules;
+use crate::config::{ClientListener, Config, ListenAddress};
 use crate::error::{Error, Result};
+use crate::net::unix_socket::{self, SocketFile};
+use crate::shard::SocketSeed;
 
 /// Connections that wait in the kernel while their shard is busy.
 const BACKLOG: i32 = 4096;
 /// The same for the listener for calls, as in Node; each server opens one connection.
 const RPC_BACKLOG: i32 = 512;
+/// Mode of a unix socket for clients: the proxy in front may be another user of this group.
+const SOCKET_MODE: u32 = 0o660;
 
-/// The listening sockets of one process.
+/// The listeners for clients of one process.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    /// One per shard, all on [`Self::address`]; the kernel distributes connections over them.
-    pub sockets: Vec<TcpListener>,
-    /// Address for clients, with the port that the kernel chose for port 0.
-    pub address: SocketAddr,
+    /// The sockets of each shard, one for each listener.
+    pub(super) sockets: Vec<Vec<SocketSeed>>,
+    /// The listeners, with the ports that the kernel chose for port 0.
+    pub(super) opened: Vec<ClientListener>,
 }
 
-/// Opens one listener per shard.
+/// Opens all listeners for clients, on each shard.
 pub(super) fn bind(config: &Config, shards: usize) -> Result<Listeners> {
-    let failed = |error| cannot_listen(Port::Clients, config.listen, &error);
+    let mut listeners = Listeners {
+        sockets: (0..shards).map(|_| Vec::new()).collect(),
+        opened: Vec::new(),
+    };
+    for listener in config.client_listeners() {
+        let (listener, sockets) = bind_one(config, listener, shards)?;
+        listeners.opened.push(listener);
+        for (of_shard, socket) in listeners.sockets.iter_mut().zip(sockets) {
+            of_shard.push(socket);
+        }
+    }
+    Ok(listeners)
+}
+
+/// Opens a listener for clients. Returns it with the port that the kernel chose for port 0, and one socket per shard.
+pub(super) fn bind_one(
+    config: &Config,
+    listener: ClientListener,
+    shards: usize,
+) -> Result<(ClientListener, Vec<SocketSeed>)> {
+    let rules = Arc::new(ListenerRules::new(&listener));
+    let seed = |file: Option<&Arc<SocketFile>>, socket: Socket| SocketSeed {
+        file: file.cloned(),
+        socket: socket.into(),
+        rules: rules.clone(),
+    };
+    let port = match config.listeners.is_empty() {
+        true => Port::Clients,
+        false => Port::Listener,
+    };
+    let failed = |error| cannot_listen(port, &listener.address, &error);
+    let (address, sockets) = match &listener.address {
+        ListenAddress::Tcp(address) => {
+            let (address, sockets) = bind_tcp(*address, shards).map_err(failed)?;
+            let seeds = sockets.into_iter().map(|socket| seed(None, socket));
+            (ListenAddress::Tcp(address), seeds.collect())
+        }
+        ListenAddress::Unix(path) => {
+            let (file, sockets) = bind_unix(path, shards).map_err(failed)?;
+            let seeds = sockets.into_iter().map(|socket| seed(Some(&file), socket));
+            (listener.address.clone(), seeds.collect())
+        }
+    };
+    let listener = ClientListener {
+        address,
+        ..listener
+    };
+    Ok((listener, sockets))
+}
+
+/// Opens one socket per shard, all on one address; the kernel distributes connections over them.
+fn bind_tcp(address: SocketAddr, shards: usize) -> io::Result<(SocketAddr, Vec<Socket>)> {
     // With SO_REUSEPORT alone, a second gateway would start and silently take half of the clients. So the
     // first socket claims the port without it, which only one process can do. Once that socket listens, it
     // lets the others join.
-    let first = patiently(|| listen(config.listen, false, BACKLOG)).map_err(failed)?;
-    first.set_reuse_port(shards > 1).map_err(failed)?;
-    let mut sockets = vec![TcpListener::from(first)];
-    let address = sockets[0].local_addr().map_err(failed)?;
+    let first = patiently(|| listen(address, false, BACKLOG))?;
+    first.set_reuse_port(shards > 1)?;
+    let bound = first.local_addr()?.as_socket();
+    let address = bound.ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let mut sockets = vec![first];
     for _ in 1..shards {
-        let socket = listen(address, true, BACKLOG).map_err(failed)?;
-        sockets.push(socket.into());
+        sockets.push(listen(address, true, BACKLOG)?);
     }
-    Ok(Listeners { sockets, address })
+    Ok((address, sockets))
+}
+
+/// Opens a unix socket, which all shards share: a path has one. Each connection wakes all shards that sleep, and one of
+/// them gets it.
+fn bind_unix(path: &Path, shards: usize) -> io::Result<(Arc<SocketFile>, Vec<Socket>)> {
+    let (file, first) = patiently(|| unix_socket::listen(path, SOCKET_MODE, BACKLOG))?;
+    let others = (1..shards).map(|_| first.try_clone());
+    let mut sockets = others.collect::<io::Result<Vec<_>>>()?;
+    sockets.push(first);
+    Ok((Arc::new(file), sockets))
 }
 
 /// Opens the listener for calls from other servers. There is one, because one shard accepts.
 pub(super) fn bind_rpc(address: SocketAddr) -> Result<TcpListener> {
     patiently(|| listen(address, false, RPC_BACKLOG))
         .map(TcpListener::from)
-        .map_err(|error| cannot_listen(Port::Rpc, address, &error))
+        .map_err(|error| cannot_listen(Port::Rpc, &ListenAddress::Tcp(address), &error))
 }
 
 /// Tries again while the port is in use: after a process is killed, the kernel closes its io_uring and its
 /// sockets with a delay.
-fn patiently(listen: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
+fn patiently<S>(listen: impl Fn() -> io::Result<S>) -> io::Result<S> {
     for _ in 1..TRIES {
         match listen() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(PAUSE),
@@ -93,19 +161,33 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Purpose of a port.
+/// The key that names an address.
+#[derive(Debug, Clone, Copy)]
 enum Port {
+    /// `listen`.
     Clients,
+    /// A section `[[listener]]`.
+    Listener,
+    /// `rpc.listen`.
     Rpc,
 }
 
-fn cannot_listen(port: Port, address: SocketAddr, error: &io::Error) -> Error {
+fn cannot_listen(port: Port, address: &ListenAddress, error: &io::Error) -> Error {
+    let address = match address {
+        ListenAddress::Tcp(address) => address,
+        ListenAddress::Unix(_) => return cannot_open(address, error),
+    };
     // The other servers dial the port in servers.json, so another port needs a change there.
     let (what, other_port, other_host) = match port {
         Port::Clients => (
             "",
             "choose another --listen or clientPort",
             "choose another --listen".into(),
+        ),
+        Port::Listener => (
+            " (a [[listener]])",
+            "choose another address",
+            "choose another address".into(),
         ),
         Port::Rpc => (
             " (rpc.listen)",
@@ -133,12 +215,37 @@ fn cannot_listen(port: Port, address: SocketAddr, error: &io::Error) -> Error {
     Error::Host(format!("cannot listen on {address}{what}: {why}"))
 }
 
+/// Returns the error of a unix socket.
+fn cannot_open(address: &ListenAddress, error: &io::Error) -> Error {
+    let why = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process (another tangelo?) listens there, or a file has its place; stop it, remove the file, or \
+             choose another address"
+                .into()
+        }
+        io::ErrorKind::NotFound => {
+            format!("{error}; make its folder, or choose another address")
+        }
+        io::ErrorKind::PermissionDenied => format!(
+            "{error}; the user of tangelo must be able to make files in its folder (RuntimeDirectory= of systemd)"
+        ),
+        _ => error.to_string(),
+    };
+    Error::Host(format!(
+        "cannot listen on {address} (a [[listener]]): {why}"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::host::tests::text;
     use super::*;
     use rustix::io::Errno;
+    use std::fs;
     use std::io::Write;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::PathBuf;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     fn config(listen: &str) -> Config {
@@ -159,13 +266,59 @@ mod tests {
             .unwrap()
     }
 
+    /// Several listeners.
+    fn sections(addresses: &[ListenAddress]) -> Config {
+        let listener = |address: &ListenAddress| ClientListener {
+            address: address.clone(),
+            ..ClientListener::default()
+        };
+        Config {
+            listeners: addresses.iter().map(listener).collect(),
+            ..Config::default()
+        }
+    }
+
+    /// The one listener of a configuration, and its sockets.
+    fn opened(config: &Config, shards: usize) -> (SocketAddr, Vec<TcpListener>) {
+        let Listeners { sockets, opened } = bind(config, shards).unwrap();
+        let [listener] = &*opened else {
+            panic!("{opened:?}");
+        };
+        let sockets = sockets.into_iter().flatten();
+        let sockets = sockets.map(|seed| TcpListener::from(seed.socket));
+        (listener.address.tcp().unwrap(), sockets.collect())
+    }
+
+    /// A folder for sockets, which goes at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let name = format!("tangelo-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn socket(&self, name: &str) -> (PathBuf, ListenAddress) {
+            let path = self.0.join(name);
+            (path.clone(), ListenAddress::Unix(path))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
     #[test]
     fn every_shard_gets_a_listener_on_the_same_port() {
-        let listeners = bind(&config("127.0.0.1:0"), 3).unwrap();
-        assert_ne!(listeners.address.port(), 0);
-        assert_eq!(listeners.sockets.len(), 3);
-        for socket in &listeners.sockets {
-            assert_eq!(socket.local_addr().unwrap(), listeners.address);
+        let (address, sockets) = opened(&config("127.0.0.1:0"), 3);
+        assert_ne!(address.port(), 0);
+        assert_eq!(sockets.len(), 3);
+        for socket in &sockets {
+            assert_eq!(socket.local_addr().unwrap(), address);
             assert_eq!(
                 socket.accept().unwrap_err().kind(),
                 io::ErrorKind::WouldBlock
@@ -174,11 +327,128 @@ mod tests {
     }
 
     #[test]
+    fn every_shard_gets_each_listener_in_the_order_of_the_configuration() {
+        let folder = Folder::new("listeners");
+        let (path, unix) = folder.socket("game.socket");
+        let tcp = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
+        let mut config = sections(&[tcp.clone(), unix.clone(), tcp]);
+        config.listeners[2].transports.tcp = false;
+        let listeners = bind(&config, 2).unwrap();
+        let [first, second, third] = &*listeners.opened else {
+            panic!("three listeners");
+        };
+        let ports = [first, third].map(|one| one.address.tcp().unwrap().port());
+        assert!(ports[0] != ports[1] && !ports.contains(&0), "{ports:?}");
+        assert_eq!(second.address, unix);
+        let rules = |of_shard: &Vec<SocketSeed>| -> Vec<(bool, bool, bool)> {
+            let rules = of_shard.iter().map(|seed| &seed.rules);
+            rules
+                .map(|rules| {
+                    (
+                        rules.is_unix,
+                        rules.transports.tcp,
+                        rules.transports.websocket,
+                    )
+                })
+                .collect()
+        };
+        let expected = [
+            (false, true, true),
+            (true, true, true),
+            (false, false, true),
+        ];
+        assert_eq!(
+            listeners.sockets.iter().map(rules).collect::<Vec<_>>(),
+            [expected, expected]
+        );
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o660
+        );
+        drop(listeners);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_shards_share_a_unix_socket_and_the_last_one_removes_its_file() {
+        let folder = Folder::new("shared");
+        let (path, unix) = folder.socket("game.socket");
+        let mut listeners = bind(&sections(&[unix]), 2).unwrap();
+        let second = listeners.sockets.pop().unwrap();
+        let accepted = |seeds: &[SocketSeed]| {
+            let socket = seeds[0].socket.try_clone().unwrap();
+            UnixListener::from(socket)
+                .accept()
+                .map(drop)
+                .map_err(|error| error.kind())
+        };
+        for seeds in [&listeners.sockets[0], &second] {
+            let _client = UnixStream::connect(&path).unwrap();
+            assert_eq!(accepted(seeds), Ok(()));
+            for empty in [&listeners.sockets[0], &second] {
+                assert_eq!(accepted(empty), Err(io::ErrorKind::WouldBlock));
+            }
+        }
+        drop(listeners);
+        let _client = UnixStream::connect(&path).unwrap();
+        assert_eq!(accepted(&second), Ok(()));
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_unix_socket_that_cannot_be_names_the_cause_and_a_stale_one_is_replaced() {
+        let folder = Folder::new("refused");
+        let (path, unix) = folder.socket("game.socket");
+        let config = sections(&[unix]);
+        let start = format!(
+            "cannot listen on unix:{} (a [[listener]]): ",
+            path.display()
+        );
+        let in_use = format!(
+            "{start}another process (another tangelo?) listens there, or a file has its place; stop it, remove the \
+             file, or choose another address"
+        );
+        let first = bind(&config, 1).unwrap();
+        assert_eq!(text(bind(&config, 2)), in_use);
+        drop(first);
+        fs::write(&path, "a file").unwrap();
+        assert_eq!(text(bind(&config, 1)), in_use);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a file");
+        fs::remove_file(&path).unwrap();
+        // As a process that was killed leaves it.
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        drop(bind(&config, 1).unwrap());
+        let (path, unix) = folder.socket("missing/game.socket");
+        assert_eq!(
+            text(bind(&sections(&[unix]), 1)),
+            format!(
+                "cannot listen on unix:{} (a [[listener]]): No such file or directory (os error 2); make its folder, \
+                 or choose another address",
+                path.display()
+            )
+        );
+    }
+
+    #[test]
     fn all_addresses_take_ipv4_clients_too() {
-        let listeners = bind(&config("[::]:0"), 1).unwrap();
-        let port = listeners.address.port();
+        let (address, _sockets) = opened(&config("[::]:0"), 1);
+        let port = address.port();
         let mut client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         client.write_all(b"x").unwrap();
+    }
+
+    #[test]
+    fn a_section_whose_port_is_taken_says_so() {
+        let (address, _sockets) = opened(&config("127.0.0.1:0"), 1);
+        assert_eq!(
+            text(bind(&sections(&[ListenAddress::Tcp(address)]), 1)),
+            format!(
+                "cannot listen on {address} (a [[listener]]): another process (another tangelo?) already listens \
+                 there; stop it or choose another address"
+            )
+        );
     }
 
     #[test]
@@ -220,11 +490,11 @@ mod tests {
     fn clients_are_spread_over_the_listeners_of_all_shards() {
         let address = format!("127.0.0.1:{}", free_port());
         for address in [&address, "127.0.0.1:0"] {
-            let listeners = bind(&config(address), 3).unwrap();
-            let connect = |_| std::net::TcpStream::connect(listeners.address).unwrap();
+            let (address, sockets) = opened(&config(address), 3);
+            let connect = |_| std::net::TcpStream::connect(address).unwrap();
             let clients: Vec<_> = (0..100).map(connect).collect();
             let mut accepted = 0;
-            for socket in &listeners.sockets {
+            for socket in &sockets {
                 let before = accepted;
                 while socket.accept().is_ok() {
                     accepted += 1;
@@ -237,11 +507,11 @@ mod tests {
 
     #[test]
     fn a_port_that_is_not_allowed_names_the_capability() {
-        let address = "127.0.0.1:80".parse().unwrap();
+        let address = ListenAddress::Tcp("127.0.0.1:80".parse().unwrap());
         assert_eq!(
             text::<()>(Err(cannot_listen(
                 Port::Clients,
-                address,
+                &address,
                 &Errno::ACCESS.into()
             ))),
             "cannot listen on 127.0.0.1:80: Permission denied (os error 13); a port below 1024 \
@@ -301,10 +571,10 @@ mod tests {
              error 99); this machine does not have that address; set rpc.listen to one that it \
              has, such as 0.0.0.0:3150",
         );
-        let address = "127.0.0.1:80".parse().unwrap();
+        let address = ListenAddress::Tcp("127.0.0.1:80".parse().unwrap());
         let refused = text::<()>(Err(cannot_listen(
             Port::Rpc,
-            address,
+            &address,
             &Errno::ACCESS.into(),
         )));
         assert!(

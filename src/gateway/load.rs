@@ -301,6 +301,7 @@ impl Layers {
             config = self.over_defaults(Compat::Exact, &mut places);
         }
         let mut problems = places.take_problems();
+        problems.extend(two_forms(&config, &places));
         let project = match config.app_dir.take() {
             Some(app_dir) => self.project(config.clone(), app_dir, &places),
             None if self.launch.is_some() => Err(Error::Config(
@@ -411,6 +412,15 @@ impl Layers {
             flag.apply(config, places);
         }
     }
+}
+
+/// Returns the error of sources that name the listeners in both forms.
+fn two_forms(config: &Config, places: &Places) -> Option<Error> {
+    let one = places
+        .text("listen")
+        .filter(|_| !config.listeners.is_empty())?;
+    let what = format!("not allowed together with listen, which {one} sets; remove one of them");
+    Some(places.locate(&ValueError::new("listener", what)))
 }
 
 /// Returns the parts of a configuration that have no key, with the file of the project that each comes from.

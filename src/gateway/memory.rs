@@ -62,10 +62,10 @@ use crate::config;
 use crate::error::Result;
 use crate::limits::SESSIONS_PER_SHARD_MAX;
 use crate::metrics;
-use crate::net::Network;
 use crate::net::clock::{self, VirtualClock};
 use crate::net::memory::{self, MemoryListener, MemoryNetwork, MemoryServers};
 use crate::net::task;
+use crate::net::{Network, UNIX_CLIENT};
 use crate::shard;
 
 mod caller;
@@ -105,7 +105,9 @@ impl Gateway {
         let shards = *self.config.shards.get_or_insert(1);
         self.config.master = None;
         let config = CheckedConfig::new(std::mem::take(&mut self.config))?;
-        let (listen, known) = (config.listen, config.servers.clone());
+        let known = config.servers.clone();
+        let listen = config.client_listeners()[0].address.tcp();
+        let listen = listen.unwrap_or(UNIX_CLIENT);
         let callers_max = shard::callers_max(&config);
         let (seeds, shared) =
             self.seeds(config, shards, shards * SESSIONS_PER_SHARD_MAX, callers_max)?;

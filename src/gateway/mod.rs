@@ -8,7 +8,7 @@
 //! **Where to start reading**: [`Gateway::start`].
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender};
@@ -23,7 +23,7 @@ use crate::admin::{OperatorsPort, Prober, View};
 use crate::checked::CheckedConfig;
 use crate::client::addresses::Addresses;
 use crate::client::rate::AcceptRate;
-use crate::config::Config;
+use crate::config::{ClientListener, Config, ListenAddress};
 use crate::error::{Error, Result};
 use crate::handler::Router;
 use crate::ids::ShardId;
@@ -145,7 +145,7 @@ impl Gateway {
             stopper: shared.stopper.clone(),
             operator: operator.clone(),
             output,
-            prober: Prober::new(listeners.address, shards, seeds[0].probe.clone()),
+            prober: Prober::new(first_tcp(&listeners.opened), shards, seeds[0].probe.clone()),
             traces: Arc::default(),
             stands: AtomicBool::new(false),
         });
@@ -158,8 +158,8 @@ impl Gateway {
         let (alive, ended) = std::sync::mpsc::channel();
         let watchdog = start_watchdog(activities, shared.counters.clone(), ended)?;
         let mut threads = Vec::with_capacity(shards);
-        for (mut seed, listener) in seeds.into_iter().zip(listeners.sockets) {
-            seed.listener = Some(listener);
+        for (mut seed, sockets) in seeds.into_iter().zip(listeners.sockets) {
+            seed.listeners = sockets;
             seed.rpc_listener = rpc_listener.take();
             threads.push(start_shard(
                 pinning.placement(seed.id.index()),
@@ -170,7 +170,7 @@ impl Gateway {
         }
         drop(alive);
         let running = Running {
-            address: listeners.address,
+            listeners: listeners.opened,
             shards,
             threads,
             watchdog,
@@ -227,7 +227,7 @@ impl Gateway {
             process: process.clone(),
             config: config.clone(),
             latest: latest.clone(),
-            listener: None,
+            listeners: Vec::new(),
             rpc_listener: None,
             inbox,
             outlets: outlets.clone(),
@@ -356,9 +356,15 @@ fn cannot_start(thread: &str, error: &std::io::Error) -> Error {
     ))
 }
 
+/// Returns the address of the first listener that has one of TCP.
+fn first_tcp(listeners: &[ClientListener]) -> Option<SocketAddr> {
+    listeners.iter().find_map(|listener| listener.address.tcp())
+}
+
 /// A running gateway.
 pub struct Running {
-    address: SocketAddr,
+    /// The listeners for clients, with the ports that the kernel chose for port 0.
+    listeners: Vec<ClientListener>,
     shards: usize,
     threads: Vec<JoinHandle<()>>,
     watchdog: JoinHandle<()>,
@@ -404,9 +410,17 @@ impl Running {
         self.threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// Returns the address for clients.
+    /// Returns the address for clients: that of the first listener with a TCP address. Where all listeners are unix
+    /// sockets, it is `0.0.0.0:0`.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        first_tcp(&self.listeners).unwrap_or(nowhere)
+    }
+
+    /// Returns the addresses of all listeners for clients, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<ListenAddress> {
+        let listeners = self.listeners.iter();
+        listeners.map(|listener| listener.address.clone()).collect()
     }
 
     /// Returns the number of shards.

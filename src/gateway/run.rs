@@ -22,7 +22,7 @@ use super::reload::{Reload, Reloads};
 use super::start_lines::StartLines;
 use super::{Gateway, Running, Starting, Stopper, cannot_start, report};
 use crate::checked::CheckedConfig;
-use crate::config::{Config, LogFormat};
+use crate::config::{ClientListener, Config, LogFormat};
 use crate::error::{Error, Result};
 use crate::log::{self, Output};
 use crate::metrics::{Counter, Counters};
@@ -119,9 +119,11 @@ impl Gateway {
                 return running.join();
             };
             lines.say(&running, servers, &output);
-            control.say_ready(running.address, running.shards);
-            if page.is_some() {
-                let url = page_url(running.address());
+            control.say_ready(&running);
+            if page.is_some()
+                && let Some(address) = page_address(&running.listeners)
+            {
+                let url = page_url(address);
                 let line = format!("open {url} in a browser");
                 output.say(&line, [("url", url.into())]);
             }
@@ -165,6 +167,12 @@ fn joined(
             .supervisor
             .tell(News::Waiting("waits for the master".into()));
     }
+}
+
+/// Returns the address at which a browser finds the page.
+fn page_address(listeners: &[ClientListener]) -> Option<SocketAddr> {
+    let mut serving = listeners.iter().filter(|one| one.transports.websocket);
+    serving.find_map(|listener| listener.address.tcp())
 }
 
 /// Returns the URL of the page for a browser on this machine.
@@ -214,8 +222,14 @@ impl Control {
     }
 
     /// Tells the service manager that clients are served.
-    fn say_ready(&self, address: SocketAddr, shards: usize) {
-        let text = format!("serves clients on {address} with {shards} shards");
+    fn say_ready(&self, running: &Running) {
+        let addresses: Vec<String> = running
+            .addresses()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let (addresses, shards) = (addresses.join(", "), running.shards);
+        let text = format!("serves clients on {addresses} with {shards} shards");
         self.supervisor.tell(News::Ready(text));
     }
 

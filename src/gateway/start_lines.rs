@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::Running;
-use crate::config::{self, Config};
+use crate::config::{self, ClientListener, Config};
 use crate::log::Output;
 use crate::metrics::{COMMIT, VERSION};
 
@@ -53,10 +53,8 @@ impl StartLines {
 
     /// Writes the line of a start that waits for its master.
     pub(super) fn say_waiting(&self, running: &Running, output: &Output) {
-        let (address, master) = (
-            running.address(),
-            self.master.as_deref().unwrap_or_default(),
-        );
+        let address = &running.listeners[0].address;
+        let master = self.master.as_deref().unwrap_or_default();
         let line = format!(
             "tangelo takes clients on {address}, but is not part of the cluster: it waits for the master {master}"
         );
@@ -70,6 +68,9 @@ impl StartLines {
     /// Writes the start lines. `servers` is the number of other servers that the master knows.
     pub(super) fn say(&self, running: &Running, servers: usize, output: &Output) {
         self.say_address(running, output);
+        if running.listeners.len() > 1 {
+            say_listeners(&running.listeners, output);
+        }
         let configuration = match &*self.configuration {
             [] => "the defaults".into(),
             sources => sources.join(", "),
@@ -94,10 +95,11 @@ impl StartLines {
         self.say_cluster(servers, output);
     }
 
-    /// Writes the first line: the address for clients, the number of shards, the pinning, the largest number of
-    /// clients. Other programs parse the text up to the number of shards.
+    /// Writes the first line: the address of the first listener for clients, the number of shards, the pinning, the
+    /// largest number of clients. Other programs parse the text up to the number of shards.
     fn say_address(&self, running: &Running, output: &Output) {
-        let (address, id, shards) = (running.address, &self.id, running.shards);
+        let address = &running.listeners[0].address;
+        let (id, shards) = (&self.id, running.shards);
         let (pinning, clients_max) = (&running.pinning, running.clients_max);
         let line = format!(
             "tangelo listening on {address} id {id} shards {shards} ({pinning}) clients up to {clients_max}"
@@ -129,4 +131,14 @@ impl StartLines {
         let master = self.master.as_deref().map_or(Value::Null, Value::from);
         output.say(&line, [("master", master), ("servers", servers.into())]);
     }
+}
+
+/// Writes the addresses of several listeners.
+fn say_listeners(listeners: &[ClientListener], output: &Output) {
+    let addresses = listeners
+        .iter()
+        .map(|listener| listener.address.to_string());
+    let addresses: Vec<String> = addresses.collect();
+    let line = format!("listeners: {}", addresses.join(", "));
+    output.say(&line, [("listeners", addresses.into())]);
 }

@@ -10,7 +10,7 @@
 //!
 //! **Where to start reading**: [`drive::read`].
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 pub(crate) mod bell;
@@ -23,6 +23,7 @@ mod pace;
 pub(crate) mod poller;
 pub(crate) mod socket;
 pub(crate) mod task;
+pub(crate) mod unix_socket;
 
 /// The network of a shard.
 #[derive(Debug)]
@@ -32,6 +33,9 @@ pub enum Network {
     /// Queues in memory.
     Memory(memory::MemoryNetwork),
 }
+
+/// The address of a client of a unix socket, which has none. No client of TCP has port 0.
+pub(crate) const UNIX_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Returns the address at which this machine reaches a listener. A wildcard stands for the loopback of IPv4, because
 /// `[::]` takes IPv4 too, and a machine may have no `::1`.

@@ -1,4 +1,4 @@
-//! TCP sockets watched by a shard's poller, and streams in memory in their place.
+//! TCP and unix sockets watched by a shard's poller, and streams in memory in their place.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, acceptfrom_with, recv, send, sendmsg,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, acceptfrom_with, recv,
+    send, sendmsg,
 };
 use socket2::{Domain, Protocol, SockRef, Type};
 
+use super::UNIX_CLIENT;
 use super::memory::{MemoryListener, MemoryStream};
 use super::poller::{Key, Poller};
 
@@ -58,7 +60,7 @@ impl Drop for Watched {
 }
 
 impl Socket {
-    /// Wraps a connected socket and sets TCP_NODELAY.
+    /// Wraps a connected socket and sets TCP_NODELAY, which a unix socket does not need.
     fn kernel(watched: Watched) -> Self {
         // A closed socket reports its error at the first read.
         let _ = SockRef::from(&watched.fd).set_tcp_nodelay(true);
@@ -155,10 +157,14 @@ impl Socket {
         }
     }
 
-    /// Returns the address of the other side, while it is connected.
+    /// Returns the address of the other side, while it is connected; [`UNIX_CLIENT`] for that of a unix socket.
     pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
         match &self.0 {
-            Kind::Kernel(watched) => watched.socket().peer_addr().ok()?.as_socket(),
+            Kind::Kernel(watched) => {
+                let address = watched.socket().peer_addr().ok()?;
+                let is_unix = address.is_unix();
+                address.as_socket().or(is_unix.then_some(UNIX_CLIENT))
+            }
             Kind::Memory(side) => Some(side.peer_address()),
         }
     }
@@ -230,13 +236,14 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// Wraps a listening socket.
-    pub(crate) fn new(socket: std::net::TcpListener, poller: &Rc<Poller>) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        Ok(Self::Kernel(Watched::new(socket.into(), poller)?))
+    /// Wraps a listening socket of TCP, or a unix socket.
+    pub(crate) fn new(socket: OwnedFd, poller: &Rc<Poller>) -> io::Result<Self> {
+        SockRef::from(&socket).set_nonblocking(true)?;
+        Ok(Self::Kernel(Watched::new(socket, poller)?))
     }
 
-    /// Waits for the next connection. Its address is known even if the other side has reset it already.
+    /// Waits for the next connection. Its address is known even if the other side has reset it already; it is
+    /// [`UNIX_CLIENT`] for a unix socket.
     pub(crate) async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         match self {
             Self::Kernel(watched) => poll_fn(|cx| watched.poll_accept(cx)).await,
@@ -255,7 +262,12 @@ impl Watched {
         while poller.may_read(*key, cx) {
             match acceptfrom_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok((fd, address)) => {
-                    let address = address.and_then(|address| address.try_into().ok());
+                    let address = match address {
+                        Some(address) if address.address_family() == AddressFamily::UNIX => {
+                            Some(UNIX_CLIENT)
+                        }
+                        address => address.and_then(|address| address.try_into().ok()),
+                    };
                     let address = address.ok_or(io::ErrorKind::ConnectionAborted)?;
                     let watched = Self::new(fd, poller)?;
                     return Poll::Ready(Ok((Socket::kernel(watched), address)));

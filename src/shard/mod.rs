@@ -30,6 +30,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use crate::checked::CheckedConfig;
 use crate::client::addresses::Addresses;
 use crate::client::coder::Protos;
 use crate::client::host_filter::HostFilter;
+use crate::client::listener::ListenerRules;
 use crate::client::rate::AcceptRate;
 use crate::error::{CloseReason, Error, Fault};
 use crate::handler::Router;
@@ -55,6 +57,7 @@ use crate::metrics::{Counters, Measure};
 use crate::net::drive::ReadBuffer;
 use crate::net::socket::Listener;
 use crate::net::task;
+use crate::net::unix_socket::SocketFile;
 use crate::net::{Network, clock};
 use crate::push::FlushSchedule;
 use crate::route::balance::Random;
@@ -88,7 +91,8 @@ pub use peers::callers_max;
 
 use activity::{Activity, Alive};
 use app::{Application, lifecycle};
-use clients::{Clients, accept, connection};
+use clients::accept::{self, ClientSocket};
+use clients::{Clients, connection};
 use coordinator::{COORDINATOR, Coordinator};
 use latest::LatestConfig;
 use memory::{Memory, ProcessMemory};
@@ -111,8 +115,8 @@ pub struct Seed {
     pub(crate) config: Arc<CheckedConfig>,
     /// The configuration with the changes since then.
     pub(crate) latest: Arc<ArcSwap<CheckedConfig>>,
-    /// Its own listening socket.
-    pub listener: Option<std::net::TcpListener>,
+    /// Its listening sockets for clients, one for each listener.
+    pub(crate) listeners: Vec<SocketSeed>,
     /// The listening socket for peers; only the coordinator has one.
     pub rpc_listener: Option<std::net::TcpListener>,
     /// Queue of batches from other shards.
@@ -161,6 +165,16 @@ pub struct Seed {
     pub javascript_handlers: Option<PathBuf>,
     /// The answer to `GET /`, if there is one.
     pub page: Option<&'static [u8]>,
+}
+
+/// A listening socket for clients, before its shard watches it.
+#[derive(Debug)]
+pub(crate) struct SocketSeed {
+    /// The file of a unix socket, which all shards share.
+    pub(crate) file: Option<Arc<SocketFile>>,
+    pub(crate) socket: OwnedFd,
+    /// The rules of its listener.
+    pub(crate) rules: Arc<ListenerRules>,
 }
 
 /// The number of some things in the process, and its maximum.
@@ -274,7 +288,10 @@ const END_BREATHS_MAX: usize = 1000;
 /// Runs a shard until the process is told to stop. Call inside its executor.
 pub async fn run(mut seed: Seed, network: Network) {
     let _alive = Alive::new(seed.activity.clone());
-    let (listener, rpc_listener) = (seed.listener.take(), seed.rpc_listener.take());
+    let (sockets, rpc_listener) = (
+        std::mem::take(&mut seed.listeners),
+        seed.rpc_listener.take(),
+    );
     assert!(rpc_listener.is_none() || seed.id == COORDINATOR);
     let (stop, stopper) = (seed.stop.clone(), seed.stopper.clone());
     let (starting, at_work) = (seed.starting.clone(), seed.at_work.clone());
@@ -299,7 +316,7 @@ pub async fn run(mut seed: Seed, network: Network) {
     shard.apply_members(peers::configured(&core.config));
     if core.id == COORDINATOR {
         let rpc_listener = match &core.network {
-            Network::Kernel(_) => core.listen(rpc_listener),
+            Network::Kernel(_) => rpc_listener.and_then(|socket| core.listen(socket.into())),
             Network::Memory(place) => Some(Listener::Memory(place.callers.clone())),
         };
         if let Some(listener) = rpc_listener {
@@ -315,9 +332,12 @@ pub async fn run(mut seed: Seed, network: Network) {
             core.keep(blacklist::ask(shard.clone()));
         }
     }
-    let listener = match &core.network {
-        Network::Kernel(_) => core.listen(listener),
-        Network::Memory(place) => Some(Listener::Memory(place.clients.clone())),
+    let sockets: Vec<ClientSocket> = match &core.network {
+        Network::Kernel(_) => {
+            let watched = |socket| ClientSocket::watched(core, socket);
+            sockets.into_iter().filter_map(watched).collect()
+        }
+        Network::Memory(place) => vec![ClientSocket::in_memory(core, &place.clients)],
     };
     core.keep(flush_turns(shard.clone()));
     core.keep(tick::run(shard.clone()));
@@ -332,10 +352,13 @@ pub async fn run(mut seed: Seed, network: Network) {
     let start = async { Some(shard.app.start(core, &context).await) };
     let started = future::or(stopped, start).await;
     let stands = matches!(started, Some(Ok(())));
-    let mut accepting = None;
+    let mut accepting = Vec::new();
     if stands {
-        accepting = listener
-            .map(|listener| task::spawn(accept::run(shard.clone(), listener, probe, accept_rate)));
+        let accept = |socket| {
+            let (probe, rate) = (probe.clone(), accept_rate.clone());
+            task::spawn(accept::run(shard.clone(), socket, probe, rate))
+        };
+        accepting.extend(sockets.into_iter().map(accept));
         lifecycle::start_tasks(&shard);
     } else if let Some(Err(error)) = started {
         shard.react(Fault::Operator(error));
@@ -352,11 +375,10 @@ pub async fn run(mut seed: Seed, network: Network) {
         true => CloseReason::Drain,
         false => CloseReason::Stopping,
     });
-    // Closes the listening socket: the kernel refuses new clients, and a balancer sends them elsewhere. A balancer
+    // Closes the listening sockets: the kernel refuses new clients, and a balancer sends them elsewhere. A balancer
     // that checks the health hears of the stop from the open port.
-    let answers_checks = core.config.client.health_path.is_some();
-    if let Some(accepting) = accepting.take_if(|_| !answers_checks) {
-        accepting.cancel().await;
+    if core.config.client.health_path.is_none() {
+        cancel(&mut accepting).await;
     }
     let drained_by = clock::now() + core.latest.config().drain.timeout;
     if is_drain() {
@@ -376,15 +398,20 @@ pub async fn run(mut seed: Seed, network: Network) {
     } else {
         drop(at_work);
     }
-    if let Some(accepting) = accepting {
-        accepting.cancel().await;
-    }
+    cancel(&mut accepting).await;
     registry::leave(&shard);
     inbound::leave(&shard);
     shard.close_everything();
     let mesh = receive_mesh(&shard, || false);
     future::or(clock::sleep(STOP_GRACE), mesh).await;
     shard.end().await;
+}
+
+/// Ends tasks.
+async fn cancel(tasks: &mut Vec<glommio::Task<()>>) {
+    for task in tasks.drain(..) {
+        task.cancel().await;
+    }
 }
 
 impl Shard {
@@ -417,9 +444,7 @@ impl Shard {
             }
             clock::yield_to_reactor().await;
         }
-        for task in self.core.kept.take() {
-            task.cancel().await;
-        }
+        cancel(&mut self.core.kept.take()).await;
         // The last tick saw parts of packages that are gone now.
         self.core.publish_memory();
     }
@@ -477,11 +502,11 @@ impl Core {
     }
 
     /// Watches a listening socket; the process ends where that cannot be done.
-    fn listen(&self, socket: Option<std::net::TcpListener>) -> Option<Listener> {
+    fn listen(&self, socket: OwnedFd) -> Option<Listener> {
         let Network::Kernel(poller) = &self.network else {
             return None;
         };
-        match Listener::new(socket?, poller) {
+        match Listener::new(socket, poller) {
             Ok(listener) => Some(listener),
             Err(error) => {
                 let text = format!("cannot watch the listening socket: {error}");

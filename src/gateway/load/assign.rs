@@ -102,6 +102,11 @@ impl Places {
         self.places.iter().map(text).collect()
     }
 
+    /// Returns the place that has set a key, as text.
+    pub(super) fn text(&self, key: &str) -> Option<String> {
+        self.places.get(key).map(Place::to_string)
+    }
+
     /// Returns whether a file or a flag has set a key.
     pub(super) fn has(&self, key: &str) -> bool {
         self.places.contains_key(key)

@@ -214,7 +214,7 @@ fn an_unknown_key_names_file_line_and_key() {
          use_protobuf, server_protos, client_protos, protobuf_check, use_crypto, rsa_bits_max, bad_signatures_max, json_bytes_max, max_connections, accepts_per_second, silent_percent, accept, blacklist, blacklist_file, blacklist_console, \
          forward, trusted_proxies, proxy_protocol, real_ip_header, real_port_header, health_path, package_bytes_max, handshake_bytes_max, outbox_bytes_max, messages_per_second, bytes_per_second, rate_burst, rate_timeout, address_connections_max, address_messages_per_second, address_bytes_per_second, fragments_max, calls_in_flight_max",
     );
-    let top = "unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, compat, listen, shards, pin, turn_min, start_timeout, stop_timeout, \
+    let top = "unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, compat, listen, listener, shards, pin, turn_min, start_timeout, stop_timeout, \
                app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log, admin, limits";
     refused_file(
         "id = 'a'\n[clinet]\nheartbeat = '3s'\n",
@@ -254,7 +254,7 @@ fn an_unknown_key_in_set_names_the_flag_and_the_known_keys() {
     );
     refused(
         &["--set", "=1"],
-        "--set =1: unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, compat, listen, shards, pin, turn_min, start_timeout, stop_timeout, \
+        "--set =1: unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, compat, listen, listener, shards, pin, turn_min, start_timeout, stop_timeout, \
          app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log, admin, limits",
     );
 }
@@ -413,6 +413,7 @@ fn the_effective_configuration_is_read_back_as_it_is() {
         "--set=route={ chat = 'rr', default = 'la' }",
         "--set=server=[{id='chat-1', type='chat', host='::1', port=6050}, {id='b', type='c', host='d', port=1, weight=3}]",
         "--set=push.schedulers=[{id='slow', scheduler='buffer', flush_interval='1s'}]",
+        "--set=listener=[{address='unix:/a b', transports=['tcp']}, {address='[::]:1', proxy_protocol=false}]",
         "--set=client.package_bytes_max=70000",
         "--set=client.health_path=/health",
         "--set=client.blacklist_file=a b",
@@ -429,6 +430,67 @@ fn the_effective_configuration_is_read_back_as_it_is() {
     };
     assert_eq!(plain(again), plain(config), "{text}");
     assert!(text.contains("# --set turn_min=0s\n"), "{text}");
+}
+
+#[test]
+fn listen_and_listeners_together_name_both_places() {
+    let sections = "[[listener]]\naddress = '127.0.0.1:2'\n";
+    let reason = "not allowed together with listen, which";
+    let text = format!("listen = '127.0.0.1:1'\n{sections}");
+    let folder = Folder::new(&[("tangelo.toml", &text)]);
+    let path = folder.path("tangelo.toml").display().to_string();
+    refused(
+        &["--config", &path],
+        &format!("{path}:2: listener: {reason} {path}:1 sets; remove one of them"),
+    );
+    let folder = Folder::new(&[("tangelo.toml", sections)]);
+    let path = folder.path("tangelo.toml").display().to_string();
+    refused(
+        &["--config", &path, "--listen", "127.0.0.1:1"],
+        &format!("{path}:1: listener: {reason} --listen 127.0.0.1:1 sets; remove one of them"),
+    );
+    refused(
+        &[
+            "--set=listen=127.0.0.1:1",
+            "--set=listener=[{address='[::]:2'}]",
+        ],
+        &format!(
+            "--set listener=[{{address='[::]:2'}}]: {reason} --set listen=127.0.0.1:1 sets; remove one of them"
+        ),
+    );
+    // The effective configuration of a gateway without sections has both keys.
+    let line = ["--listen=127.0.0.1:1", "--set=listener=[]"];
+    assert_eq!(args(&line).unwrap().listen.port(), 1);
+}
+
+#[test]
+fn the_port_of_a_project_counts_only_without_listeners() {
+    let folder = project();
+    let app_dir = folder.path("").display().to_string();
+    let line = ["--app-dir", &app_dir, "--id", "c-1"];
+    let addresses = |config: &Config| -> Vec<String> {
+        let listeners = config.client_listeners();
+        listeners
+            .iter()
+            .map(|listener| listener.address.to_string())
+            .collect()
+    };
+    let config = args(&line).unwrap();
+    assert_eq!(
+        addresses(&config),
+        [format!("[::]:{}", config.listen.port())]
+    );
+    let sections = "--set=listener=[{address='127.0.0.1:1'}, {address='unix:/a'}]";
+    let config = args(&[&line[..], &[sections]].concat()).unwrap();
+    assert_eq!(addresses(&config), ["127.0.0.1:1", "unix:/a"]);
+}
+
+#[test]
+fn tls_is_refused_with_its_place() {
+    refused_file(
+        "[[listener]]\naddress = '127.0.0.1:2'\ntls = 'required'\n",
+        ":1: listener[0].tls: TLS is not built in yet",
+    );
 }
 
 #[test]

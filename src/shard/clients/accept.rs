@@ -14,6 +14,7 @@ use super::connection::{
 use super::silent::Place;
 use crate::client::ClientMachine;
 use crate::client::heartbeat::LINGER;
+use crate::client::listener::{ListenerRules, Opener};
 use crate::client::rate::{AcceptRate, RateVerdict};
 use crate::error::{CloseReason, Fault};
 use crate::ids::Sid;
@@ -21,11 +22,13 @@ use crate::limits::{MEMORY_CLOSE_BYTES_MIN, READ_TURN_MAX};
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::drive::{self, End, Pause, Receiver, SLICE_UNITS};
+use crate::net::memory::MemoryListener;
 use crate::net::socket::{Listener, Socket};
 use crate::net::task;
+use crate::net::unix_socket::SocketFile;
 use crate::shard::memory::MemoryLevel;
 use crate::shard::probe::Probe;
-use crate::shard::{Core, Shard};
+use crate::shard::{Core, Shard, SocketSeed};
 
 /// Pause after an accept call that failed because descriptors or memory were missing.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -35,21 +38,50 @@ const SERVING_BYTES: usize = 112;
 /// Connections accepted before other tasks run.
 const BUDGET: usize = 64;
 
+/// A listening socket for clients, and the rules for its connections.
+pub(in crate::shard) struct ClientSocket {
+    /// The file goes before its socket closes.
+    _file: Option<Arc<SocketFile>>,
+    socket: Listener,
+    rules: Arc<ListenerRules>,
+}
+
+impl ClientSocket {
+    /// Watches the socket of a seed; the process ends where that cannot be done.
+    pub(in crate::shard) fn watched(core: &Core, seed: SocketSeed) -> Option<Self> {
+        Some(Self {
+            _file: seed.file,
+            socket: core.listen(seed.socket)?,
+            rules: seed.rules,
+        })
+    }
+
+    /// Takes connections in memory, by the rules of the first listener.
+    pub(in crate::shard) fn in_memory(core: &Core, queue: &Rc<MemoryListener>) -> Self {
+        let listeners = core.config.client_listeners();
+        Self {
+            _file: None,
+            socket: Listener::Memory(queue.clone()),
+            rules: Arc::new(ListenerRules::new(&listeners[0])),
+        }
+    }
+}
+
 /// Accepts connections for ever, at most at `rate`.
 pub(in crate::shard) async fn run(
     shard: Rc<Shard>,
-    listener: Listener,
+    listener: ClientSocket,
     probe: Arc<Probe>,
     rate: Option<Arc<AcceptRate>>,
 ) {
     let (core, clients) = (&shard.core, &shard.clients);
     let mut budget = BUDGET;
     loop {
-        match listener.accept().await {
+        match listener.socket.accept().await {
             Ok((_, address)) if probe.is_from(address) => {}
             Ok((socket, address)) => {
                 shard.cut_silent(Place::Socket);
-                if let Some((sid, socket)) = clients.admit(core, socket, address) {
+                if let Some((sid, socket)) = clients.admit(core, &listener.rules, socket, address) {
                     let serving = serve(shard.clone(), socket, sid);
                     debug_assert!(size_of_val(&serving) <= SERVING_BYTES);
                     task::spawn(serving).detach();
@@ -79,23 +111,27 @@ pub(in crate::shard) async fn run(
 
 impl Clients {
     /// Gives a connection its session id, if it may stay.
-    fn admit(&self, core: &Core, socket: Socket, address: SocketAddr) -> Option<(Sid, Rc<Socket>)> {
+    fn admit(
+        &self,
+        core: &Core,
+        listener: &ListenerRules,
+        socket: Socket,
+        address: SocketAddr,
+    ) -> Option<(Sid, Rc<Socket>)> {
         core.counters().add(Counter::Accepted, 1);
         if core.memory.level() >= MemoryLevel::RefuseNew {
             refused_for_memory(&address.to_string());
             core.counters().closed(CloseReason::Memory);
             return None;
         }
-        let proxies = self.rules.proxies.borrow();
-        let is_proxied = !proxies.is_empty() && proxies.trusts(address.ip());
-        drop(proxies);
+        let opener = Opener::of(listener, &self.rules.proxies.borrow(), address.ip());
         // Behind a proxy the address of the client is not known yet.
-        if !is_proxied && self.refuses_address(address) {
+        if opener == Opener::Client && self.refuses_address(address) {
             refused_for_address(&address.to_string());
             core.counters().closed(CloseReason::Blacklisted);
             return None;
         }
-        let Some(use_of_address) = self.enter_address(core, address.ip()) else {
+        let Some(use_of_address) = self.enter_address(core, address) else {
             refused_for_its_number(&address.to_string());
             core.counters().closed(CloseReason::AddressConnections);
             return None;
@@ -105,12 +141,8 @@ impl Clients {
             return self.refuse(core, address);
         }
         let socket = Rc::new(socket);
-        let client = match is_proxied {
-            true => ClientMachine::behind_proxy(&self.rules),
-            false => ClientMachine::default(),
-        };
         let connection = Connection::new(
-            client,
+            ClientMachine::new(listener, opener),
             socket.clone(),
             self.anonymous.clone(),
             core.time.get().now,

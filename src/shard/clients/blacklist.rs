@@ -15,6 +15,7 @@ use crate::client::host_filter::{BadExpression, HostFilter};
 use crate::ids::Sid;
 use crate::limits::BLACKLIST_BYTES_MAX;
 use crate::metrics::Counter;
+use crate::net::UNIX_CLIENT;
 use crate::net::blocking;
 use crate::net::clock;
 use crate::net::task;
@@ -25,19 +26,18 @@ use crate::shard::{Core, Shard};
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Clients {
-    /// Returns whether an address is on the blacklist.
+    /// Returns whether an address is on the blacklist. No list has that of a unix socket's client.
     pub(super) fn refuses_address(&self, address: SocketAddr) -> bool {
         let filter = self.host_filter.borrow();
-        !filter.is_empty() && filter.refuses(&address.ip().to_string())
+        !filter.is_empty() && address != UNIX_CLIENT && filter.refuses(&address.ip().to_string())
     }
 
     /// Returns whether a client is refused whose address a proxy may have told.
     pub(in crate::shard) fn refuses(&self, sid: Sid) -> bool {
-        let filter = self.host_filter.borrow();
-        !filter.is_empty()
+        !self.host_filter.borrow().is_empty()
             && self
-                .address(sid)
-                .is_some_and(|address| filter.refuses(&address.ip))
+                .socket_address(sid)
+                .is_some_and(|address| self.refuses_address(address))
     }
 
     /// Uses another blacklist.

@@ -292,11 +292,15 @@ impl Connection {
     }
 
     /// Returns the address of the client: what a proxy told, else what the socket knows.
-    fn address(&self) -> Option<ClientAddr> {
+    fn socket_address(&self) -> Option<SocketAddr> {
         let extras = self.extras.as_ref();
         let real = extras.and_then(|extras| extras.real_address);
-        let address = real.or_else(|| self.socket.peer_address());
-        address.map(ClientAddr::from)
+        real.or_else(|| self.socket.peer_address())
+    }
+
+    /// Returns the same as texts.
+    fn address(&self) -> Option<ClientAddr> {
+        self.socket_address().map(ClientAddr::from)
     }
 }
 
@@ -690,6 +694,12 @@ impl Clients {
             is_first
         });
         accepted == Some(true)
+    }
+
+    /// Returns the address of a client as the kernel or a proxy has it; `None` once it is gone.
+    pub(super) fn socket_address(&self, sid: Sid) -> Option<SocketAddr> {
+        self.connection(sid, |connection| connection.socket_address())
+            .flatten()
     }
 
     /// Returns the address of a client; `None` once it is gone.

@@ -1,7 +1,7 @@
 //! The limits of an address, for the connections of a shard: where an address becomes known, where its use is charged, and
 //! where a connection gives its place back.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::client::ClientState;
@@ -10,6 +10,7 @@ use crate::client::rate::RateVerdict;
 use crate::error::CloseReason;
 use crate::ids::Sid;
 use crate::metrics::Counter;
+use crate::net::UNIX_CLIENT;
 use crate::shard::Core;
 use crate::shard::clients::Clients;
 
@@ -21,16 +22,16 @@ impl Clients {
     pub(in crate::shard::clients) fn enter_address(
         &self,
         core: &Core,
-        address: IpAddr,
+        address: SocketAddr,
     ) -> Option<MaybeUse> {
         let Some(addresses) = &self.addresses else {
             return Some(None);
         };
         // Its clients would be one.
-        if self.rules.proxies.borrow().trusts(address) {
+        if address == UNIX_CLIENT || self.rules.proxies.borrow().trusts(address.ip()) {
             return Some(None);
         }
-        addresses.enter(address, core.ticked.get()).map(Some)
+        addresses.enter(address.ip(), core.ticked.get()).map(Some)
     }
 
     /// Counts one less.
@@ -60,7 +61,7 @@ impl Clients {
         let Some(address) = address else {
             return true;
         };
-        let entered = self.enter_address(core, address.ip());
+        let entered = self.enter_address(core, address);
         if entered.is_none() {
             refused_for_its_number(&address.to_string());
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use socket2::{Domain, SockAddr, Socket, Type};
-use tangelo::config::{Admin, AdminAddress};
+use tangelo::config::{Admin, ListenAddress};
 use tangelo::handler::{Answer, Outcome, Router};
 use tangelo::{Config, config};
 
@@ -28,7 +28,7 @@ use crate::harness::process::POLL_INTERVAL;
 /// A configuration with an operators' port of the test's own.
 pub(super) fn with_port() -> (Config, AdminPort) {
     let port = AdminPort::unix();
-    let listen = Some(AdminAddress::Unix(port.path().to_owned()));
+    let listen = Some(ListenAddress::Unix(port.path().to_owned()));
     let config = Config {
         admin: Admin {
             listen,
