@@ -6,6 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -106,6 +109,25 @@ impl Client {
             stream: connect_from(address, from),
             partial: Vec::new(),
         })
+    }
+
+    /// The same over a unix socket, behind these bytes of a proxy.
+    pub(crate) fn unix(path: &Path, header: &[u8]) -> Self {
+        let mut stream = connect_unix(path);
+        stream.write_all(header).expect("an open socket");
+        Self::over(Wire::Tcp {
+            stream,
+            partial: Vec::new(),
+        })
+    }
+
+    /// Connects over a unix socket and upgrades to WebSocket, where the server may refuse the upgrade.
+    pub(crate) fn try_websocket_unix(
+        path: &Path,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, String> {
+        let host = SocketAddr::from(([127, 0, 0, 1], 80));
+        Self::upgrade(connect_unix(path), host, headers)
     }
 
     /// Connects and upgrades to WebSocket; no package is sent yet.
@@ -529,6 +551,15 @@ pub(crate) fn connect_from(address: SocketAddr, from: IpAddr) -> TcpStream {
     let connected = bound.and_then(|()| socket.connect_timeout(&address.into(), HANG_GUARD));
     connected.unwrap_or_else(|e| panic!("{from} to {address}: {e}"));
     prepared(socket.into())
+}
+
+/// Connects to a unix socket. The calls that a client needs are the same as those of a TCP socket.
+fn connect_unix(path: &Path) -> TcpStream {
+    let stream = UnixStream::connect(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    stream
+        .set_write_timeout(Some(HANG_GUARD))
+        .expect("not zero");
+    TcpStream::from(OwnedFd::from(stream))
 }
 
 fn prepared(stream: TcpStream) -> TcpStream {

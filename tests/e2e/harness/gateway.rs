@@ -13,7 +13,7 @@ use crate::harness::peers::{Cluster, Dialect};
 use crate::harness::process::{POLL_INTERVAL, Process, resident_bytes};
 
 const TANGELO: &[&str] = &[env!("CARGO_BIN_EXE_tangelo")];
-const ANY_PORT: &str = "127.0.0.1:0";
+const ANY_PORT: Option<&str> = Some("127.0.0.1:0");
 
 /// A running gateway. Dropping it checks its counters and descriptors, and kills it.
 pub(crate) struct Gateway {
@@ -44,7 +44,19 @@ impl Gateway {
 
     /// The same, on an address of the test's own.
     pub(crate) fn start_on(listen: &str, args: &[&str]) -> Self {
-        Self::start_in(Turn::take(false), TANGELO, listen, args)
+        Self::start_in(Turn::take(false), TANGELO, Some(listen), args)
+    }
+
+    /// The same with sections `[[listener]]` alone; the first one has a TCP address.
+    pub(crate) fn start_with_listeners(args: &[&str]) -> Self {
+        Self::start_in(Turn::take(false), TANGELO, None, args)
+    }
+
+    /// The addresses of its listeners, where it has several.
+    pub(crate) fn listeners(&mut self) -> Vec<String> {
+        let line = self.wait_printed("listeners: ");
+        let (_, addresses) = line.split_once("listeners: ").expect("they follow");
+        addresses.split(", ").map(String::from).collect()
     }
 
     /// Starts the same with this limit of open files.
@@ -77,7 +89,7 @@ impl Gateway {
     /// The same, on an address of the test's own, with another temporary folder.
     pub(crate) fn start_with_temporary_folder(folder: &str, listen: &str) -> Self {
         let program = ["env", &format!("TMPDIR={folder}"), TANGELO[0]];
-        Self::start_in(Turn::take(false), &program, listen, &[])
+        Self::start_in(Turn::take(false), &program, Some(listen), &[])
     }
 
     /// The same, as process 1 of a container. It can be killed, and takes no other signals.
@@ -118,12 +130,13 @@ impl Gateway {
         (status.code(), process.transcript())
     }
 
-    fn start_in(turn: Turn, program: &[&str], listen: &str, args: &[&str]) -> Self {
+    fn start_in(turn: Turn, program: &[&str], listen: Option<&str>, args: &[&str]) -> Self {
         let [program, wrapped @ ..] = program else {
             panic!("no program");
         };
-        let listen = ["--listen", listen];
-        let args = wrapped.iter().chain(&listen).chain(args).copied();
+        let listen = listen.map(|listen| ["--listen", listen]);
+        let listen = listen.iter().flatten();
+        let args = wrapped.iter().chain(listen).chain(args).copied();
         let args: Vec<&str> = args.collect();
         let mut process = Process::start("tangelo", Path::new("/"), program, &args);
         let what =

@@ -50,8 +50,8 @@ struct Provocation {
     provoke: fn(&mut Gateway),
 }
 
-/// Reasons that need a server, an application or seconds, or have no line; the tests of their subject provoke them.
-const ELSEWHERE: [&str; 19] = [
+/// Reasons that need a server, an application, listeners or seconds, or have no line; the tests of their subject provoke them.
+const ELSEWHERE: [&str; 20] = [
     "ack_timeout",
     "address_rate",
     "bind_timeout",
@@ -70,6 +70,7 @@ const ELSEWHERE: [&str; 19] = [
     "rate",
     "signature",
     "silent",
+    "transport",
     "write_timeout",
 ];
 

@@ -6,6 +6,7 @@ mod closes;
 mod drain;
 mod holds;
 mod idle;
+mod listeners;
 mod notify;
 mod pause;
 mod pinning;
