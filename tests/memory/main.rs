@@ -32,6 +32,7 @@ mod drain;
 mod failures;
 mod fan_out;
 mod life;
+mod listeners;
 mod rates;
 mod servers;
 mod shedding;
