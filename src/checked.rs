@@ -286,11 +286,8 @@ fn check_relations(config: &Config) -> Result<(), ValueError> {
         let value = format!("{:?}", config.id);
         return Err(ValueError::expected(value, accepted).under(&format!("server[{index}].id")));
     }
-    if let Some(index) = config
-        .listeners
-        .iter()
-        .position(|listener| listener.tls != TlsMode::Off)
-    {
+    let mut listeners = config.listeners.iter().map(ListenerRules::new);
+    if let Some(index) = listeners.position(|listener| listener.tls != TlsMode::Off) {
         let key = format!("listener[{index}].tls");
         return Err(ValueError::new(key, "TLS is not built in yet"));
     }
