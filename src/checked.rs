@@ -333,6 +333,7 @@ fn check_relations(config: &Config) -> Result<(), ValueError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{ClientListener, ListenAddress};
 
     #[track_caller]
     fn refused(change: impl FnOnce(&mut Config)) -> String {
@@ -427,6 +428,47 @@ mod tests {
         assert!(
             untrusted.starts_with("client.proxy_protocol is ignored, "),
             "{untrusted}"
+        );
+    }
+
+    #[test]
+    fn keys_for_proxies_are_judged_by_all_listeners() {
+        let warnings = |trusted: bool, of_all: bool, listeners: &[(bool, Option<bool>)]| {
+            let listener = |(is_unix, proxy_protocol): &(bool, Option<bool>)| ClientListener {
+                address: match is_unix {
+                    true => ListenAddress::Unix("/a".into()),
+                    false => ClientListener::default().address,
+                },
+                proxy_protocol: *proxy_protocol,
+                ..ClientListener::default()
+            };
+            let mut config = Config::default();
+            config.client.trusted_proxies = trusted.then(|| "::1".into()).into_iter().collect();
+            config.client.proxy_protocol = of_all;
+            config.client.real_ip_header = Some("X-Real-IP".into());
+            config.listeners = listeners.iter().map(listener).collect();
+            let mut warnings: Vec<String> = useless(&config).into_iter().collect();
+            config.client.real_ip_header = None;
+            warnings.extend(useless(&config));
+            let texts = warnings.iter().map(|text| text.split(" is ").next());
+            texts
+                .map(|text| text.unwrap_or_default().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let (tcp, unix) = ((false, None), (true, None));
+        // A unix socket needs no list, and no listener uses the header where each has the protocol.
+        assert_eq!(warnings(false, true, &[unix]), [""; 0]);
+        assert_eq!(
+            warnings(true, true, &[unix, tcp]),
+            ["client.real_ip_header"]
+        );
+        let by_key = (false, Some(true));
+        let section = "proxy_protocol of a [[listener]]";
+        assert_eq!(warnings(false, false, &[unix, by_key]), [section; 2]);
+        assert_eq!(warnings(true, false, &[tcp, by_key]), [""; 0]);
+        assert_eq!(
+            warnings(false, false, &[unix, tcp]),
+            ["client.real_ip_header"]
         );
     }
 

@@ -102,7 +102,7 @@ knobs! {
         /// this key has no effect, and a file or a flag must not set it.
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 3010)), Address, Pomelo "clientPort";
         /// The listeners for clients, in place of `listen`: several ports and unix sockets, each with rules of its own.
-        /// Two listeners with one address are an error. The `clientPort` of a project then has no effect.
+        /// Two listeners with one address are an error. Beside sections the `clientPort` of a project has no effect.
         listeners as "listener": Vec<ClientListener> = Vec::new(), ListOf::<ClientListener>::at_most(limits::LISTENERS_MAX);
         /// Shards. Each is one thread with its own sockets, sessions and handlers. Without it there is one
         /// per available core. More shards than cores cost CPU per message.

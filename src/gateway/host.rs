@@ -254,7 +254,7 @@ fn is_exempt() -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::config::{Master, Server};
+    use crate::config::{ClientListener, Master, Server};
     use std::net::{Ipv4Addr, SocketAddr};
 
     /// Returns the text of an error of the machine.
@@ -358,6 +358,16 @@ pub(super) mod tests {
             80 + 60 + 120,
             "and as many links"
         );
+    }
+
+    #[test]
+    fn each_further_listener_needs_a_descriptor_of_each_shard() {
+        let mut config = Config::default();
+        let one = reserve(None, &config, 3);
+        config.listeners = vec![ClientListener::default()];
+        assert_eq!(reserve(None, &config, 3), one);
+        config.listeners = vec![ClientListener::default(); 3];
+        assert_eq!(reserve(None, &config, 3), one + 2 * 3);
     }
 
     #[test]
