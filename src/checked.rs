@@ -215,19 +215,19 @@ fn useless(config: &Config) -> Option<String> {
         (false, true) => Some("client.real_ip_header"),
         (false, false) => None,
     };
-    match (way, client.trusted_proxies.is_empty()) {
-        // A unix socket needs no addresses.
-        (Some(_), true) if tcp.is_empty() => None,
-        (Some(way), true) => Some(format!(
+    // A unix socket needs no addresses.
+    let has_list = !client.trusted_proxies.is_empty();
+    match (way, has_list || tcp.is_empty()) {
+        (Some(way), false) => Some(format!(
             "{way} is ignored, because any client could send such a header itself: add the line trusted_proxies = \
              [\"127.0.0.1\"] to [client], with the addresses of your proxies"
         )),
-        (Some(_), false) if always_protocol && has_header => Some(
+        (Some(_), true) if always_protocol && has_header => Some(
             "client.real_ip_header is ignored, because the header of the PROXY protocol counts: remove it, or \
              proxy_protocol"
                 .into(),
         ),
-        (None, false) => Some(
+        (None, _) if has_list => Some(
             "client.trusted_proxies has no effect: add the line proxy_protocol = true to [client], or real_ip_header = \
              \"X-Forwarded-For\" with the header that your proxies set"
                 .into(),
@@ -457,11 +457,13 @@ mod tests {
         };
         let (tcp, unix) = ((false, None), (true, None));
         // A unix socket needs no list, and no listener uses the header where each has the protocol.
-        assert_eq!(warnings(false, true, &[unix]), [""; 0]);
-        assert_eq!(
+        assert_eq!(warnings(false, false, &[unix]), [""; 0]);
+        for both in [
+            warnings(false, true, &[unix]),
             warnings(true, true, &[unix, tcp]),
-            ["client.real_ip_header"]
-        );
+        ] {
+            assert_eq!(both, ["client.real_ip_header"]);
+        }
         let by_key = (false, Some(true));
         let section = "proxy_protocol of a [[listener]]";
         assert_eq!(warnings(false, false, &[unix, by_key]), [section; 2]);
