@@ -278,8 +278,14 @@ impl ClientMachine {
     /// Returns the memory of parts: of a package or frame, and of a message in fragments.
     #[inline]
     pub fn held(&self) -> usize {
+        self.waiting as usize + self.held_fragments()
+    }
+
+    /// Returns the memory of a message in fragments.
+    #[inline]
+    pub fn held_fragments(&self) -> usize {
         let fragments = self.fragments.as_ref();
-        self.waiting as usize + fragments.map_or(0, |fragments| fragments.held())
+        fragments.map_or(0, |fragments| fragments.held())
     }
 
     /// Returns the largest package body that the state allows.

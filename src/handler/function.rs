@@ -1,6 +1,8 @@
 //! Plain async functions as handlers.
 
-use std::future::Future;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use super::{Answer, FromMessage, IntoReply, Needs, Outcome, Request};
@@ -19,8 +21,8 @@ use super::{Answer, FromMessage, IntoReply, Needs, Outcome, Request};
     note = "the `T` of `Json<T>` implements `serde::Deserialize` as an argument and `serde::Serialize` as a reply"
 )]
 pub trait Handler<Args>: 'static {
-    /// Handles one message. A handler that is ready at the first poll is answered at once.
-    fn call(&self, request: &Request<'_>) -> Answer<'static>;
+    /// Returns the function that handles a message. A handler that is ready at the first poll is answered at once.
+    fn into_function(self) -> impl Fn(&Request<'_>) -> Answer<'static> + 'static;
 
     /// Names the requirements of the handler.
     fn needs(needs: &mut Needs);
@@ -36,12 +38,15 @@ macro_rules! handler {
             $($arg: FromMessage + 'static,)*
         {
             #[allow(non_snake_case, unused_variables)]
-            fn call(&self, request: &Request<'_>) -> Answer<'static> {
-                $(let $arg = match $arg::from_message(request) {
-                    Ok(arg) => arg,
-                    Err(failure) => return Answer::Now(Outcome::failed(failure)),
-                };)*
-                answer(self($($arg),*))
+            fn into_function(self) -> impl Fn(&Request<'_>) -> Answer<'static> + 'static {
+                let place = Place::default();
+                move |request: &Request<'_>| {
+                    $(let $arg = match $arg::from_message(request) {
+                        Ok(arg) => arg,
+                        Err(failure) => return Answer::Now(Outcome::failed(failure)),
+                    };)*
+                    place.answer(self($($arg),*))
+                }
             }
 
             #[allow(unused_variables)]
@@ -63,13 +68,37 @@ handler!(A, B, C, D, E, G);
 handler!(A, B, C, D, E, G, H);
 handler!(A, B, C, D, E, G, H, I);
 
-/// Polls once, because most handlers wait for nothing and need no task of their own. If it waits, its
-/// task polls it again before other tasks run, and so registers its waker.
-fn answer(future: impl Future<Output: IntoReply> + 'static) -> Answer<'static> {
-    let mut future = Box::pin(future);
-    let mut cx = Context::from_waker(Waker::noop());
-    match future.as_mut().poll(&mut cx) {
-        Poll::Ready(reply) => Answer::Now(reply.into_outcome()),
-        Poll::Pending => Answer::later(async move { future.await.into_outcome() }),
+/// The memory of a handler's future. The next call uses it again, because most handlers wait for nothing.
+struct Place<F>(Cell<Option<Pin<Box<Option<F>>>>>);
+
+impl<F> Default for Place<F> {
+    fn default() -> Self {
+        Self(Cell::default())
     }
+}
+
+impl<F: Future<Output: IntoReply> + 'static> Place<F> {
+    /// Polls once, because most handlers need no task of their own. If it waits, its task polls it again before other
+    /// tasks run, and so registers its waker.
+    fn answer(&self, future: F) -> Answer<'static> {
+        // A handler that is called while it runs gets memory of its own.
+        let mut place = self.0.take().unwrap_or_else(|| Box::pin(None));
+        place.set(Some(future));
+        match poll(place.as_mut(), &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(reply) => {
+                place.set(None);
+                self.0.set(Some(place));
+                Answer::Now(reply.into_outcome())
+            }
+            Poll::Pending => Answer::later(async move {
+                let reply = poll_fn(|cx| poll(place.as_mut(), cx)).await;
+                reply.into_outcome()
+            }),
+        }
+    }
+}
+
+/// Polls the future of a place that is in use.
+fn poll<F: Future>(place: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    place.as_pin_mut().map_or(Poll::Pending, |future| future.poll(cx))
 }

@@ -265,9 +265,10 @@ impl Router {
 fn entry<Args, H: Handler<Args>>(route: &str, handler: H) -> Entry {
     let mut needs = Needs::default();
     H::needs(&mut needs);
+    let function = handler.into_function();
     Entry {
         route: route.into(),
-        call: Box::new(move |request| handler.call(request)),
+        call: Box::new(move |request| function(request)),
         filters: Vec::new(),
         needs,
     }

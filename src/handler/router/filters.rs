@@ -90,7 +90,8 @@ fn before<Args>(filter: impl Handler<Args>) -> Before {
             Err(outcome)
         }
     };
-    Box::new(move |incoming| match filter.call(&incoming.request()) {
+    let filter = filter.into_function();
+    Box::new(move |incoming| match filter(&incoming.request()) {
         Answer::Now(outcome) => Step::Ready(passed(outcome)),
         Answer::Later(outcome) => Step::Later(Box::pin(async move { passed(outcome.await) })),
     })

@@ -891,9 +891,9 @@ pub(super) fn receive(shard: &Rc<Shard>, sid: Sid, input: &mut [u8]) -> Option<u
         let Some(connection) = connections.get_mut(sid) else {
             return Some(bytes);
         };
-        let before = connection.client.held();
+        let before = connection.client.held_fragments();
         let received = connection.client.receive(&shard.clients.rules, input);
-        let held = connection.client.held();
+        let held = connection.client.held_fragments();
         if held != before {
             shard.core.memory.input_changed(before, held);
         }
