@@ -113,6 +113,14 @@ pub const MEMORY_SOCKET_BYTES: usize = 256 << 10;
 pub const READ_BUDGET_BYTES: usize = 4 * READ_BUFFER_BYTES;
 /// Time of a turn after which a reader lets the others run, before its next messages.
 pub const READ_TURN_MAX: Duration = Duration::from_millis(2);
+/// Bytes that a TLS connection keeps of a record or a message of the handshake that is not whole: the largest record of
+/// TLS 1.2, which is larger than that of 1.3.
+pub const TLS_RECORD_BYTES_MAX: usize = (16 << 10) + 2048 + 5;
+/// Bytes of TLS records without data between records with data; with more the connection ends. New keys, which a client
+/// needs once in 2^24 records, are 32 bytes.
+pub const TLS_BYTES_WITHOUT_DATA_MAX: usize = 4 << 10;
+/// Memory of a TLS session without waiting records, in the ledger of memory.
+pub const TLS_SESSION_BYTES: usize = 3 << 10;
 /// Slices of one vectored write.
 pub const WRITE_SLICES_MAX: usize = 16;
 /// Size from which outboxes share a push body instead of copying it.

@@ -23,6 +23,7 @@ mod pace;
 pub(crate) mod poller;
 pub(crate) mod socket;
 pub(crate) mod task;
+pub(crate) mod tls;
 pub(crate) mod unix_socket;
 
 /// The network of a shard.

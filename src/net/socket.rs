@@ -1,4 +1,4 @@
-//! TCP and unix sockets watched by a shard's poller, and streams in memory in their place.
+//! TCP and unix sockets watched by a shard's poller, and streams in memory in their place; with TLS over either.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -18,6 +18,7 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use super::UNIX_CLIENT;
 use super::memory::{MemoryListener, MemoryStream};
 use super::poller::{Key, Poller};
+use super::tls::{TlsBuffers, TlsStream};
 
 /// A connected socket for several tasks of one shard: one reads, another writes.
 #[derive(Debug)]
@@ -26,10 +27,17 @@ pub(crate) struct Socket(Kind);
 #[derive(Debug)]
 enum Kind {
     Kernel(Watched),
-    Memory(Box<MemoryStream>),
+    Other(Box<Other>),
 }
 
-// Each connection has one, and the second kind must not enlarge it.
+/// The kinds of sockets that a usual client does not have.
+#[derive(Debug)]
+enum Other {
+    Memory(MemoryStream),
+    Tls(TlsStream),
+}
+
+// Each connection has one, and the other kinds must not enlarge it.
 const _: () = assert!(size_of::<Socket>() == size_of::<Watched>());
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Socket>() == 16);
@@ -69,7 +77,33 @@ impl Socket {
 
     /// Wraps one side of a connection in memory.
     pub(crate) fn memory(side: MemoryStream) -> Self {
-        Self(Kind::Memory(Box::new(side)))
+        Self(Kind::Other(Box::new(Other::Memory(side))))
+    }
+
+    /// Wraps a connected socket whose client may speak TLS.
+    pub(crate) fn with_tls(self, buffers: &Rc<TlsBuffers>) -> Self {
+        let tls = TlsStream::new(self, buffers);
+        Self(Kind::Other(Box::new(Other::Tls(tls))))
+    }
+
+    /// Returns the layer of TLS, if there is one.
+    pub(crate) fn tls(&self) -> Option<&TlsStream> {
+        match &self.0 {
+            Kind::Other(other) => match &**other {
+                Other::Tls(tls) => Some(tls),
+                Other::Memory(_) => None,
+            },
+            Kind::Kernel(_) => None,
+        }
+    }
+
+    /// Returns the number of TLS records since the last call.
+    #[inline]
+    pub(crate) fn take_records(&self) -> usize {
+        match &self.0 {
+            Kind::Kernel(_) => 0,
+            Kind::Other(_) => self.tls().map_or(0, TlsStream::take_records),
+        }
     }
 
     /// Connects to an address.
@@ -92,7 +126,10 @@ impl Socket {
     pub(crate) fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match &self.0 {
             Kind::Kernel(watched) => watched.poll_read(cx, buffer),
-            Kind::Memory(side) => side.poll_read(cx, buffer),
+            Kind::Other(other) => match &**other {
+                Other::Memory(side) => side.poll_read(cx, buffer),
+                Other::Tls(tls) => tls.poll_read(cx, buffer),
+            },
         }
     }
 
@@ -101,15 +138,24 @@ impl Socket {
         hop!();
         match &self.0 {
             Kind::Kernel(watched) => watched.write(slices),
-            Kind::Memory(side) => side.write(slices),
+            Kind::Other(other) => match &**other {
+                Other::Memory(side) => side.write(slices),
+                Other::Tls(tls) => tls.write(slices),
+            },
         }
     }
 
-    /// Writes `bytes`, or waits until the socket takes some.
+    /// Writes `bytes`, or waits until the socket takes some. With TLS it may return the number of more bytes than that:
+    /// of those that an earlier write has offered.
     pub(crate) fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let watched = match &self.0 {
             Kind::Kernel(watched) => watched,
-            Kind::Memory(side) => return side.poll_write(cx, bytes),
+            Kind::Other(other) => {
+                return match &**other {
+                    Other::Memory(side) => side.poll_write(cx, bytes),
+                    Other::Tls(tls) => tls.poll_write(cx, bytes),
+                };
+            }
         };
         loop {
             match self.write(&[IoSlice::new(bytes)])? {
@@ -124,7 +170,13 @@ impl Socket {
     pub(crate) fn shutdown_write(&self) {
         match &self.0 {
             Kind::Kernel(watched) => watched.shutdown(Shutdown::Write),
-            Kind::Memory(side) => side.shutdown_write(),
+            Kind::Other(other) => match &**other {
+                Other::Memory(side) => side.shutdown_write(),
+                Other::Tls(tls) => {
+                    tls.end_write();
+                    tls.inner().shutdown_write();
+                }
+            },
         }
     }
 
@@ -132,7 +184,10 @@ impl Socket {
     pub(crate) fn shutdown(&self) {
         match &self.0 {
             Kind::Kernel(watched) => watched.shutdown(Shutdown::Both),
-            Kind::Memory(side) => side.shutdown(),
+            Kind::Other(other) => match &**other {
+                Other::Memory(side) => side.shutdown(),
+                Other::Tls(tls) => tls.inner().shutdown(),
+            },
         }
     }
 
@@ -152,7 +207,7 @@ impl Socket {
     /// Has the end of this socket reset the connection: the bytes that wait in the kernel are dropped, and the other side
     /// gets an error.
     pub(crate) fn reset_at_end(&self) {
-        if let Kind::Kernel(watched) = &self.0 {
+        if let Some(watched) = self.watched() {
             let _ = watched.socket().set_linger(Some(Duration::ZERO));
         }
     }
@@ -165,15 +220,29 @@ impl Socket {
                 let is_unix = address.is_unix();
                 address.as_socket().or(is_unix.then_some(UNIX_CLIENT))
             }
-            Kind::Memory(side) => Some(side.peer_address()),
+            Kind::Other(other) => match &**other {
+                Other::Memory(side) => Some(side.peer_address()),
+                Other::Tls(tls) => tls.inner().peer_address(),
+            },
         }
     }
 
     /// Acknowledges received bytes at once. A peer without TCP_NODELAY would otherwise wait 40 ms for a
     /// delayed acknowledgement. The kernel resets the option, so it is set after each read.
     pub(crate) fn quick_ack(&self) {
-        if let Kind::Kernel(watched) = &self.0 {
+        if let Some(watched) = self.watched() {
             let _ = watched.socket().set_tcp_quickack(true);
+        }
+    }
+
+    /// Returns the socket of the kernel, if there is one.
+    fn watched(&self) -> Option<&Watched> {
+        match &self.0 {
+            Kind::Kernel(watched) => Some(watched),
+            Kind::Other(other) => match &**other {
+                Other::Memory(_) => None,
+                Other::Tls(tls) => tls.inner().watched(),
+            },
         }
     }
 }

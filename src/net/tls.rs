@@ -1,0 +1,569 @@
+//! TLS over a socket: bytes of the network on one side, bytes of the client's protocol on the other. rustls speaks the
+//! protocol.
+//!
+//! ```text
+//!   kernel ──▶ records, in a buffer of the shard ──rustls──▶ plain bytes, in the lent read buffer ──▶ receiver
+//!   kernel ◀── records, in a buffer of the shard ◀──rustls── at most 16 KiB of plain bytes ◀── outbox
+//! ```
+//!
+//! Bound: a connection keeps at most one record of each direction: one whose last bytes are missing, and one that the
+//!        kernel has not taken whole. A message of the handshake that spans records has the same bound.
+//! Cost:  the library copies each body once. Reading copies it once more, into the lent buffer; writing too, where
+//!        one record has several parts.
+//! **Absent**: certificates and settings, which `crate::tls` has.
+//!
+//! **Where to start reading**: [`advance`].
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::HandshakeKind;
+use rustls::server::{ServerConfig, ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError};
+
+use super::socket::Socket;
+use crate::limits::{
+    READ_BUFFER_BYTES, TLS_BYTES_WITHOUT_DATA_MAX, TLS_RECORD_BYTES_MAX, TLS_SESSION_BYTES,
+};
+
+/// Most plain bytes of one record, as RFC 8446 says.
+const PLAIN_BYTES_MAX: usize = 16 << 10;
+/// First room for records on their way out: a whole record and what TLS adds to it.
+const RECORD_ROOM: usize = PLAIN_BYTES_MAX + 256;
+/// First room for a message of the handshake.
+const MESSAGE_ROOM: usize = 512;
+
+/// The buffers of a shard for all its TLS connections, each lent for one call.
+#[derive(Debug)]
+pub(crate) struct TlsBuffers {
+    incoming: RefCell<Box<[u8]>>,
+    plain: RefCell<Vec<u8>>,
+    outgoing: RefCell<Vec<u8>>,
+    /// Memory of all sessions, and of the records that connections keep.
+    held: Cell<usize>,
+}
+
+impl TlsBuffers {
+    /// Makes the buffers of a shard.
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            incoming: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
+            plain: RefCell::new(Vec::with_capacity(PLAIN_BYTES_MAX)),
+            outgoing: RefCell::new(vec![0; RECORD_ROOM]),
+            held: Cell::default(),
+        })
+    }
+
+    /// Returns the memory of all sessions, and of the records that connections keep.
+    pub(crate) fn held(&self) -> usize {
+        self.held.get()
+    }
+
+    /// Counts the memory of a connection anew.
+    #[inline]
+    fn count(&self, state: &mut State) {
+        let session = if state.session.is_some() { TLS_SESSION_BYTES } else { 0 };
+        let now = session + state.incoming.capacity() + state.outgoing.capacity();
+        let before = std::mem::replace(&mut state.held, now);
+        self.held.update(|held| held + now - before);
+    }
+}
+
+/// A connection that speaks TLS, or may begin to.
+pub(crate) struct TlsStream {
+    inner: Socket,
+    buffers: Rc<TlsBuffers>,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// `None` while it is open whether the client speaks TLS, and where it does not.
+    session: Option<UnbufferedServerConnection>,
+    /// Received bytes that nobody has used: the start of a record, or of what comes before TLS.
+    incoming: Vec<u8>,
+    /// Records that the kernel has not taken.
+    outgoing: Vec<u8>,
+    /// Plain bytes in `outgoing`, of which the writer hears when the kernel has them.
+    promised: usize,
+    /// The session may have plain bytes that nobody has read.
+    is_unread: bool,
+    /// The client has ended its direction, as TLS does.
+    has_ended: bool,
+    /// TLS has failed: bytes that come now mean nothing.
+    has_failed: bool,
+    /// Records since the last question for them.
+    records: usize,
+    /// Bytes of records since the last one with data.
+    without_data: usize,
+    /// Memory of this connection, as the buffers have counted it.
+    held: usize,
+}
+
+impl fmt::Debug for TlsStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TlsStream").field(&self.inner).finish()
+    }
+}
+
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        let held = self.state.get_mut().held;
+        self.buffers.held.update(|all| all - held);
+    }
+}
+
+impl TlsStream {
+    /// Wraps a connected socket that has not begun TLS.
+    pub(crate) fn new(inner: Socket, buffers: &Rc<TlsBuffers>) -> Self {
+        Self {
+            inner,
+            buffers: buffers.clone(),
+            state: RefCell::default(),
+        }
+    }
+
+    /// Returns the socket below.
+    pub(super) fn inner(&self) -> &Socket {
+        &self.inner
+    }
+
+    /// Returns the memory of the session, and of the records that it keeps.
+    pub(crate) fn held(&self) -> usize {
+        self.state.borrow().held
+    }
+
+    /// Returns the number of records since the last call.
+    pub(super) fn take_records(&self) -> usize {
+        std::mem::take(&mut self.state.borrow_mut().records)
+    }
+
+    /// Returns whether TLS has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.state.borrow().has_failed
+    }
+
+    // ---- The handshake ----
+
+    /// Waits for bytes, and keeps them. Returns their number; 0 at the end.
+    pub(crate) fn poll_receive(&self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+        let mut buffer = self.buffers.incoming.borrow_mut();
+        let received = ready!(self.inner.poll_read(cx, &mut buffer[..TLS_RECORD_BYTES_MAX]))?;
+        let state = &mut *self.state.borrow_mut();
+        state.incoming.extend_from_slice(&buffer[..received]);
+        self.buffers.count(state);
+        Poll::Ready(Ok(received))
+    }
+
+    /// Shows the bytes that are kept to `f`, which returns how many of them it takes.
+    pub(crate) fn take_kept<T>(&self, f: impl FnOnce(&mut [u8]) -> (usize, T)) -> T {
+        let mut kept = std::mem::take(&mut self.state.borrow_mut().incoming);
+        let (used, result) = f(&mut kept);
+        kept.drain(..used);
+        self.state.borrow_mut().incoming = kept;
+        result
+    }
+
+    /// Begins TLS, with the bytes that are kept.
+    pub(crate) fn begin(&self, config: Arc<ServerConfig>) -> io::Result<()> {
+        let state = &mut *self.state.borrow_mut();
+        state.session = Some(UnbufferedServerConnection::new(config).map_err(invalid)?);
+        self.buffers.count(state);
+        Ok(())
+    }
+
+    /// Takes a step of the handshake with the bytes that are kept. Returns true at its end: then bytes of the client's
+    /// protocol may follow.
+    ///
+    /// Errors: of the socket, or of kind [`io::ErrorKind::InvalidData`] where TLS fails. The alert for the client is sent.
+    pub(crate) fn shake_hands(&self) -> io::Result<bool> {
+        let state = &mut *self.state.borrow_mut();
+        let Some(session) = &mut state.session else {
+            return Ok(true);
+        };
+        let step = advance(session, &mut state.incoming, &mut state.outgoing, None);
+        let is_done = step.result.is_ok() && !session.is_handshaking();
+        state.incoming.drain(..step.used);
+        state.is_unread = is_done;
+        let judged = judge(state, step.result);
+        let sent = state.send(&self.inner);
+        self.buffers.count(state);
+        judged.and(sent).map(|_| is_done)
+    }
+
+    /// Waits until the kernel has all records.
+    pub(crate) fn poll_send(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        let state = &mut *self.state.borrow_mut();
+        while !state.outgoing.is_empty() {
+            let sent = ready!(self.inner.poll_write(cx, &state.outgoing))?;
+            state.outgoing.drain(..sent);
+        }
+        state.outgoing = Vec::new();
+        self.buffers.count(state);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Returns whether the handshake continued an earlier session.
+    pub(crate) fn is_resumed(&self) -> bool {
+        let state = self.state.borrow();
+        let session = state.session.as_ref();
+        session.and_then(|session| session.handshake_kind()) == Some(HandshakeKind::Resumed)
+    }
+
+    // ---- The client's protocol ----
+
+    /// Reads available bytes into `buffer`, which must have room for half a read buffer; 0 at the end, and where TLS
+    /// fails. After a handshake that failed it reads whatever comes, for a receiver that drops it.
+    pub(super) fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let state = &mut *self.state.borrow_mut();
+        if state.has_ended {
+            return Poll::Ready(Ok(0));
+        }
+        let read = match &state.session {
+            Some(_) if !state.has_failed => self.poll_records(cx, state, buffer),
+            _ if state.incoming.is_empty() => self.inner.poll_read(cx, buffer),
+            _ => Poll::Ready(Ok(give(&mut state.incoming, buffer))),
+        };
+        self.buffers.count(state);
+        read
+    }
+
+    fn poll_records(
+        &self,
+        cx: &Context<'_>,
+        state: &mut State,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let lent = &mut *self.buffers.incoming.borrow_mut();
+        let room = lent.len().min(buffer.len());
+        debug_assert!(room >= READ_BUFFER_BYTES / 2, "records may not fit");
+        loop {
+            let kept = state.incoming.len();
+            let received = match std::mem::take(&mut state.is_unread) {
+                true => 0,
+                false => match ready!(self.inner.poll_read(cx, &mut lent[kept..room]))? {
+                    0 => return Poll::Ready(Ok(0)),
+                    received => received,
+                },
+            };
+            let records = &mut lent[..kept + received];
+            records[..kept].copy_from_slice(&state.incoming);
+            let bytes = state.receive(records, buffer);
+            let _ = state.send(&self.inner)?;
+            if bytes > 0 || state.has_ended || state.has_failed {
+                return Poll::Ready(Ok(bytes));
+            }
+        }
+    }
+
+    /// Writes plain bytes as records. Returns the number of those that the kernel has; those of a record that it has in
+    /// part count when it has the rest, so the writer must offer them again.
+    pub(super) fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let state = &mut *self.state.borrow_mut();
+        let written = self.write_records(state, slices);
+        self.buffers.count(state);
+        written
+    }
+
+    fn write_records(&self, state: &mut State, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if !state.send(&self.inner)? {
+            return Ok(0);
+        }
+        if state.promised > 0 {
+            return Ok(std::mem::take(&mut state.promised));
+        }
+        let Some(session) = &mut state.session else {
+            return self.inner.write(slices);
+        };
+        let copy = &mut *self.buffers.plain.borrow_mut();
+        let records = &mut *self.buffers.outgoing.borrow_mut();
+        let mut taken = 0;
+        loop {
+            let plain = next_part(slices, taken, copy);
+            if plain.is_empty() {
+                return Ok(taken);
+            }
+            let bytes = encrypt(session, &mut state.incoming, plain, records)?;
+            let sent = self.inner.write(&[IoSlice::new(&records[..bytes])])?;
+            if sent < bytes {
+                state.outgoing = records[sent..bytes].to_vec();
+                state.promised = plain.len();
+                return Ok(taken);
+            }
+            taken += plain.len();
+        }
+    }
+
+    /// Writes `bytes`, or waits until the kernel takes some.
+    pub(super) fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_send(cx))?;
+            match self.write(&[IoSlice::new(bytes)])? {
+                0 if !bytes.is_empty() => {
+                    if self.state.borrow().outgoing.is_empty() {
+                        return self.inner.poll_write(cx, bytes);
+                    }
+                }
+                written => return Poll::Ready(Ok(written)),
+            }
+        }
+    }
+
+    /// Says that no more data follows, as TLS does. It is lost where the kernel takes no bytes.
+    pub(super) fn end_write(&self) {
+        let state = &mut *self.state.borrow_mut();
+        let session = state.session.as_mut().filter(|_| !state.has_failed);
+        if let Some(session) = session.filter(|session| !session.is_handshaking()) {
+            let records = &mut *self.buffers.outgoing.borrow_mut();
+            if let Ok(bytes) = encrypt_end(session, &mut state.incoming, records) {
+                state.outgoing.extend_from_slice(&records[..bytes]);
+            }
+        }
+        let _ = state.send(&self.inner);
+    }
+}
+
+impl State {
+    /// Decrypts records into `buffer`; returns the number of plain bytes.
+    fn receive(&mut self, records: &mut [u8], buffer: &mut [u8]) -> usize {
+        let Some(session) = &mut self.session else {
+            return 0;
+        };
+        let mut plain = Plain {
+            buffer,
+            used: 0,
+            records: 0,
+        };
+        let step = advance(session, records, &mut self.outgoing, Some(&mut plain));
+        let (bytes, count) = (plain.used, plain.records);
+        self.incoming = records[step.used..].to_vec();
+        self.records += count;
+        self.has_ended |= step.has_ended;
+        self.without_data += step.used;
+        if bytes > 0 {
+            self.without_data = 0;
+        }
+        if judge(self, step.result).is_ok() && self.without_data > TLS_BYTES_WITHOUT_DATA_MAX {
+            self.has_failed = true;
+        }
+        bytes
+    }
+
+    /// Hands the kernel as many records as it takes; true if it has all of them.
+    fn send(&mut self, inner: &Socket) -> io::Result<bool> {
+        if self.outgoing.is_empty() {
+            return Ok(true);
+        }
+        let sent = inner.write(&[IoSlice::new(&self.outgoing)])?;
+        if sent < self.outgoing.len() {
+            self.outgoing.drain(..sent);
+            return Ok(false);
+        }
+        self.outgoing = Vec::new();
+        Ok(true)
+    }
+}
+
+/// Notes a failure of TLS, and returns it.
+fn judge(state: &mut State, result: Result<(), rustls::Error>) -> io::Result<()> {
+    let too_long = || invalid("a message of the handshake is longer than a record may be");
+    let judged = match result {
+        Ok(()) if state.incoming.len() > TLS_RECORD_BYTES_MAX => Err(too_long()),
+        result => result.map_err(invalid),
+    };
+    if judged.is_err() {
+        state.has_failed = true;
+        state.incoming = Vec::new();
+    }
+    judged
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Moves bytes to the front of `buffer`; returns their number.
+fn give(from: &mut Vec<u8>, buffer: &mut [u8]) -> usize {
+    let bytes = from.len().min(buffer.len());
+    buffer[..bytes].copy_from_slice(&from[..bytes]);
+    from.drain(..bytes);
+    if from.is_empty() {
+        *from = Vec::new();
+    }
+    bytes
+}
+
+/// Returns the plain bytes of the next record: up to 16 KiB of `slices`, behind the first `at` bytes. `copy` is memory for
+/// parts of several slices.
+fn next_part<'a>(slices: &'a [IoSlice<'_>], mut at: usize, copy: &'a mut Vec<u8>) -> &'a [u8] {
+    copy.clear();
+    for (index, slice) in slices.iter().enumerate() {
+        if at >= slice.len() {
+            at -= slice.len();
+            continue;
+        }
+        let part = &slice[std::mem::take(&mut at)..];
+        if copy.is_empty() && (part.len() >= PLAIN_BYTES_MAX || index + 1 == slices.len()) {
+            return &part[..part.len().min(PLAIN_BYTES_MAX)];
+        }
+        let room = PLAIN_BYTES_MAX - copy.len();
+        copy.extend_from_slice(&part[..part.len().min(room)]);
+    }
+    copy
+}
+
+/// The plain bytes of a step.
+struct Plain<'a> {
+    buffer: &'a mut [u8],
+    used: usize,
+    /// Records that they came in.
+    records: usize,
+}
+
+/// The result of handing records to a session.
+struct Step {
+    /// Bytes of the input that it has used.
+    used: usize,
+    /// The client has ended its direction.
+    has_ended: bool,
+    result: Result<(), rustls::Error>,
+}
+
+/// Hands records to a session, until it needs more of them or TLS fails. It appends to `outgoing`. Without a place for
+/// `plain` bytes it stops in front of them.
+///
+/// **Invariant**: `input` has all bytes that the session has seen and not used. It remembers places in them.
+fn advance(
+    session: &mut UnbufferedServerConnection,
+    input: &mut [u8],
+    outgoing: &mut Vec<u8>,
+    mut plain: Option<&mut Plain<'_>>,
+) -> Step {
+    let mut step = Step {
+        used: 0,
+        has_ended: false,
+        result: Ok(()),
+    };
+    loop {
+        let status = session.process_tls_records(&mut input[step.used..]);
+        step.used += status.discard;
+        match status.state {
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                let Some(plain) = &mut plain else {
+                    return step;
+                };
+                while let Some(Ok(record)) = traffic.next_record() {
+                    let end = plain.used + record.payload.len();
+                    plain.buffer[plain.used..end].copy_from_slice(record.payload);
+                    plain.used = end;
+                    plain.records += 1;
+                    step.used += record.discard;
+                }
+            }
+            Ok(ConnectionState::EncodeTlsData(data)) => encode(data, outgoing),
+            // They are in `outgoing`.
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                step.has_ended = true;
+                return step;
+            }
+            Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => {
+                return step;
+            }
+            // Early data is off.
+            Ok(_) => {
+                step.result = Err(rustls::Error::General("a state that is not known".into()));
+                return step;
+            }
+            Err(error) => {
+                // The alert.
+                let status = session.process_tls_records(&mut input[step.used..]);
+                if let Ok(ConnectionState::EncodeTlsData(data)) = status.state {
+                    encode(data, outgoing);
+                }
+                step.result = Err(error);
+                return step;
+            }
+        }
+    }
+}
+
+/// Appends a message of the session to `outgoing`.
+fn encode(mut data: EncodeTlsData<'_, ServerConnectionData>, outgoing: &mut Vec<u8>) {
+    let start = outgoing.len();
+    let mut room = MESSAGE_ROOM;
+    loop {
+        outgoing.resize(start + room, 0);
+        match data.encode(&mut outgoing[start..]) {
+            Ok(bytes) => return outgoing.truncate(start + bytes),
+            Err(EncodeError::InsufficientSize(size)) => room = size.required_size,
+            Err(EncodeError::AlreadyEncoded) => return outgoing.truncate(start),
+        }
+    }
+}
+
+/// Encrypts plain bytes into `records`; returns the size of the records. Messages of the session come first.
+fn encrypt(
+    session: &mut UnbufferedServerConnection,
+    incoming: &mut [u8],
+    plain: &[u8],
+    records: &mut Vec<u8>,
+) -> io::Result<usize> {
+    write_traffic(session, incoming, records, |traffic, records| {
+        traffic.encrypt(plain, records)
+    })
+}
+
+/// Writes the end of the data into `records`; returns its size.
+fn encrypt_end(
+    session: &mut UnbufferedServerConnection,
+    incoming: &mut [u8],
+    records: &mut Vec<u8>,
+) -> io::Result<usize> {
+    write_traffic(session, incoming, records, |traffic, records| {
+        traffic.queue_close_notify(records)
+    })
+}
+
+fn write_traffic(
+    session: &mut UnbufferedServerConnection,
+    incoming: &mut [u8],
+    records: &mut Vec<u8>,
+    write: impl Fn(
+        &mut rustls::unbuffered::WriteTraffic<'_, ServerConnectionData>,
+        &mut [u8],
+    ) -> Result<usize, EncryptError>,
+) -> io::Result<usize> {
+    let mut start = 0;
+    loop {
+        // The session uses none of these bytes: they are no whole record.
+        match session.process_tls_records(incoming).state {
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                loop {
+                    match write(&mut traffic, &mut records[start..]) {
+                        Ok(bytes) => return Ok(start + bytes),
+                        Err(EncryptError::InsufficientSize(size)) => {
+                            records.resize(start + size.required_size, 0);
+                        }
+                        Err(EncryptError::EncryptExhausted) => {
+                            return Err(invalid("the keys of this session are used up"));
+                        }
+                    }
+                }
+            }
+            Ok(ConnectionState::EncodeTlsData(data)) => {
+                records.truncate(start);
+                encode(data, records);
+                start = records.len();
+                records.resize(start + RECORD_ROOM, 0);
+            }
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(_) => return Err(invalid("this session takes no data")),
+            Err(error) => return Err(invalid(error)),
+        }
+    }
+}
