@@ -12,7 +12,7 @@ use crate::client::check::ClientCheck;
 use crate::client::host_filter::HostFilter;
 use crate::client::listener::ListenerRules;
 use crate::client::proxies::Proxies;
-use crate::config::{self, Compat, Config, TlsMode, ValueError};
+use crate::config::{self, ClientCertificates, Compat, Config, TlsMode, ValueError};
 use crate::error::Error;
 use crate::handler::{HandlerRules, remote_parts};
 use crate::peer::callers::Callers;
@@ -255,6 +255,36 @@ fn open_door(config: &Config, callers: &Callers) -> Option<String> {
     })
 }
 
+/// Checks that TLS has what it needs.
+fn check_tls(config: &Config) -> Result<(), ValueError> {
+    let tls = &config.tls;
+    let missing = |needs: &str, key: &str| {
+        Err(ValueError::new(
+            key,
+            format!("missing; {needs} needs it, and docs/operations.md shows how"),
+        ))
+    };
+    let with_tls = config
+        .listeners
+        .iter()
+        .position(|listener| listener.tls != TlsMode::Off);
+    if tls.certificates.is_empty() {
+        if let Some(index) = with_tls {
+            return missing(&format!("listener[{index}].tls"), "tls.certificates");
+        }
+        if config.rpc.tls_listen.is_some() {
+            return missing("rpc.tls_listen", "tls.certificates");
+        }
+    }
+    if tls.client_certificates != ClientCertificates::Off && tls.client_ca.is_none() {
+        return missing("tls.client_certificates", "tls.client_ca");
+    }
+    if config.rpc.tls_listen.is_some() && config.rpc.tls_ca.is_none() {
+        return missing("rpc.tls_listen", "rpc.tls_ca");
+    }
+    Ok(())
+}
+
 fn check_relations(config: &Config) -> Result<(), ValueError> {
     let (rpc, cluster) = (&config.rpc, &config.cluster);
     for (low_key, low, high_key, high) in [
@@ -286,11 +316,7 @@ fn check_relations(config: &Config) -> Result<(), ValueError> {
         let value = format!("{:?}", config.id);
         return Err(ValueError::expected(value, accepted).under(&format!("server[{index}].id")));
     }
-    let mut listeners = config.listeners.iter().map(ListenerRules::new);
-    if let Some(index) = listeners.position(|listener| listener.tls != TlsMode::Off) {
-        let key = format!("listener[{index}].tls");
-        return Err(ValueError::new(key, "TLS is not built in yet"));
-    }
+    check_tls(config)?;
     if config.delegate_notices && config.delegate.is_none() {
         let error = ValueError::expected("true", "delegate to be set too");
         return Err(error.under("delegate_notices"));

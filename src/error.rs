@@ -184,6 +184,14 @@ close_reasons! {
     ProxyHeader = "closed_proxy_header", Client;
     /// No header of the PROXY protocol within its time.
     ProxyTimeout = "closed_proxy_timeout", Client;
+    /// TLS failed: nothing in common with the client, a certificate that is refused, a record that cannot be decrypted.
+    Tls = "closed_tls", Client;
+    /// TLS on a listener without it.
+    TlsOnPlain = "closed_tls_on_plain", Client;
+    /// Bytes without TLS on a listener that takes only TLS.
+    PlainOnTls = "closed_plain_on_tls", Client;
+    /// No whole TLS handshake within `tls.handshake_timeout`.
+    TlsTimeout = "closed_tls_timeout", Client;
     /// No byte within `client.first_byte_timeout`.
     FirstByteTimeout = "closed_first_byte_timeout", Client;
     /// No whole HTTP head within `client.upgrade_timeout`.
@@ -264,6 +272,9 @@ impl CloseReason {
             | Self::HttpTooLong
             | Self::HttpBadUpgrade
             | Self::ProxyHeader
+            | Self::Tls
+            | Self::TlsOnPlain
+            | Self::PlainOnTls
             | Self::WriteTimeout
             | Self::Rate
             | Self::AddressRate
@@ -276,6 +287,7 @@ impl CloseReason {
             | Self::HttpNoUpgrade
             | Self::Health
             | Self::ProxyTimeout
+            | Self::TlsTimeout
             | Self::FirstByteTimeout
             | Self::UpgradeTimeout
             | Self::HandshakeTimeout
@@ -296,6 +308,21 @@ impl CloseReason {
             | Self::Stopping
             | Self::Drain
             | Self::Blacklisted => false,
+        }
+    }
+
+    /// Returns what to do about it, where that is not known to every operator.
+    pub fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::TlsOnPlain => Some(
+                "the client speaks TLS and its listener does not: set tls of a [[listener]], or have clients use ws:// \
+                 in place of wss://",
+            ),
+            Self::PlainOnTls => Some(
+                "the client does not speak TLS and its listener takes nothing else: set tls = \"optional\" there, or \
+                 have clients use wss:// in place of ws://",
+            ),
+            _ => None,
         }
     }
 

@@ -57,6 +57,8 @@ mod log;
 #[cfg(feature = "runtime")]
 mod net;
 mod time;
+#[cfg(feature = "runtime")]
+mod tls;
 
 // Inner rooms. The feature `internals` opens them to tests and benches.
 #[cfg(feature = "internals")]

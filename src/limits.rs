@@ -113,6 +113,8 @@ pub const MEMORY_SOCKET_BYTES: usize = 256 << 10;
 pub const READ_BUDGET_BYTES: usize = 4 * READ_BUFFER_BYTES;
 /// Time of a turn after which a reader lets the others run, before its next messages.
 pub const READ_TURN_MAX: Duration = Duration::from_millis(2);
+/// Certificates of a process, each for some names.
+pub const CERTIFICATES_MAX: usize = 1024;
 /// Bytes that a TLS connection keeps of a record or a message of the handshake that is not whole: the largest record of
 /// TLS 1.2, which is larger than that of 1.3.
 pub const TLS_RECORD_BYTES_MAX: usize = (16 << 10) + 2048 + 5;

@@ -90,6 +90,16 @@ counters! {
     AcceptErrors = "accept_errors",
     /// Pauses of a shard before it accepts further connections, because of `client.accepts_per_second`.
     AcceptPauses = "accept_pauses",
+    /// TLS handshakes of clients and servers that ended well, with those that continued an earlier session.
+    TlsHandshakes = "tls_handshakes",
+    /// Those of them that continued an earlier session.
+    TlsResumed = "tls_resumed",
+    /// TLS handshakes that failed: bytes that are not TLS, nothing in common, a certificate that is refused.
+    TlsFailed = "tls_failed",
+    /// Times that changed files of TLS came into use.
+    TlsReloads = process "tls_reloads",
+    /// Times that changed files of TLS could not be used, so that the old ones stayed.
+    TlsReloadsFailed = process "tls_reloads_failed",
     /// Pauses of the reader of a session that was over its rate.
     RatePauses = "rate_pauses",
     /// Pauses of the reader of a session whose address was over its rate.

@@ -86,6 +86,17 @@ impl Collector for Own {
         let doc = "1 while /readyz says that this server should get new clients.";
         out.encode_descriptor("ready", doc, None, MetricType::Gauge)?
             .encode_gauge(&u32::from(health::ready(view).0.is_success()))?;
+        let expiries = view.expiries.load();
+        if !expiries.is_empty() {
+            let doc = "End of the validity of a certificate in use, in seconds since 1970.";
+            let name = "tls_certificate_expires_seconds";
+            let mut family = out.encode_descriptor(name, doc, None, MetricType::Gauge)?;
+            for expiry in expiries.iter() {
+                family
+                    .encode_family(&[("file", &*expiry.file)])?
+                    .encode_gauge(&expiry.seconds())?;
+            }
+        }
         let process = [metrics::of_process()];
         let process = process.into_iter().chain(&view.counters[view.shards()..]);
         for row in Counter::ROWS

@@ -35,6 +35,7 @@ use crate::metrics::{self, Counter, Counters};
 use crate::shard::Stopper;
 use crate::shard::activity::Activity;
 use crate::shard::operator::Operator;
+use crate::tls::Expiries;
 
 mod actions;
 mod exposition;
@@ -69,6 +70,8 @@ pub(crate) struct View {
     pub(crate) stopper: Stopper,
     /// The way of requests to the shards.
     pub(crate) operator: Operator,
+    /// The certificates in use.
+    pub(crate) expiries: Expiries,
     /// The log; `None` in a program that has started the gateway without it.
     pub(crate) output: Option<Arc<Output>>,
     pub(crate) prober: Prober,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::ClientState;
 use super::transport::Transport;
-use crate::config;
+use crate::config::Config;
 use crate::error::CloseReason;
 use crate::ids::Sid;
 use crate::limits::PROXY_HEADER_TIMEOUT;
@@ -36,6 +36,8 @@ pub struct Timeouts {
     pub idle_websocket: Option<Duration>,
     /// Time from the accept to the first byte.
     pub first_byte: Option<Duration>,
+    /// Time for the TLS handshake.
+    pub tls: Option<Duration>,
     /// Time from the first byte to the end of an HTTP head.
     pub upgrade: Option<Duration>,
     /// Time from there to the whole handshake.
@@ -52,7 +54,8 @@ pub struct Timeouts {
 
 impl Timeouts {
     /// Reads the limits from the client options. One option sets heartbeat and idle time, as in the reference.
-    pub fn new(client: &config::Client) -> Self {
+    pub fn new(config: &Config) -> Self {
+        let client = &config.client;
         Self {
             heartbeat: client
                 .heartbeat
@@ -63,6 +66,7 @@ impl Timeouts {
                 .timeout
                 .filter(|_| client.idle_websocket && client.heartbeat.is_none()),
             first_byte: client.first_byte_timeout,
+            tls: config.tls.handshake_timeout,
             upgrade: client.upgrade_timeout,
             handshake: client.handshake_timeout,
             ack: client.ack_timeout,
@@ -80,6 +84,7 @@ impl Timeouts {
             (ClientState::Working, _) => (self.bind, CloseReason::BindTimeout),
             (ClientState::WaitAck, _) => (self.ack, CloseReason::AckTimeout),
             (_, Transport::Proxied) => (Some(PROXY_HEADER_TIMEOUT), CloseReason::ProxyTimeout),
+            (_, Transport::Tls) => (self.tls, CloseReason::TlsTimeout),
             (_, Transport::Undecided) => (self.first_byte, CloseReason::FirstByteTimeout),
             (_, Transport::Http) => return None,
             _ => (self.handshake, CloseReason::HandshakeTimeout),
@@ -90,7 +95,7 @@ impl Timeouts {
     /// Returns the limit on the silence of a client. It begins behind the header of a proxy.
     pub fn idle(&self, transport: Transport) -> Option<Limit> {
         let limit = match transport {
-            Transport::Proxied => return None,
+            Transport::Proxied | Transport::Tls => return None,
             Transport::WebSocket => self.idle_websocket?,
             _ => self.idle,
         };
@@ -110,7 +115,7 @@ impl Timeouts {
                 let more = Duration::from_secs((bytes / BYTES_PER_SECOND) as u64);
                 Some((self.package? + more, CloseReason::PackageTimeout))
             }
-            Transport::Proxied | Transport::Undecided => None,
+            Transport::Proxied | Transport::Tls | Transport::Undecided => None,
         }
     }
 

@@ -270,6 +270,16 @@ impl ClientMachine {
         self.transport
     }
 
+    /// Moves on in what comes before the first byte of the client.
+    pub fn expect(&mut self, transport: Transport) {
+        debug_assert!(matches!(
+            self.transport,
+            Transport::Undecided | Transport::Tls
+        ));
+        self.transport = transport;
+        self.check_invariants();
+    }
+
     /// Notes the memory of a package or frame that is not complete. The owner of the machine has it.
     pub fn package_waits(&mut self, bytes: usize) {
         self.waiting = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -323,6 +333,9 @@ impl ClientMachine {
         }
         match self.transport {
             Transport::Undecided => {
+                if transport::is_tls(input) {
+                    return Err(CloseReason::TlsOnPlain);
+                }
                 self.transport = transport::detect(input);
                 match self.transport {
                     Transport::Http => self.receive_unit(rules, input),
@@ -331,6 +344,7 @@ impl ClientMachine {
                 }
             }
             Transport::Proxied => self.receive_proxy_header(input),
+            Transport::Tls => Ok(Some((input.len(), None))),
             Transport::Raw => self.receive_raw(rules, input),
             Transport::Http => Ok(self.receive_http(rules, input)),
             Transport::WebSocket => self.receive_websocket(rules, input),

@@ -11,6 +11,8 @@ use crate::wire::websocket::{self, HttpError, Opcode, WebSocketError};
 pub enum Transport {
     /// A trusted proxy has to send the header of the PROXY protocol.
     Proxied,
+    /// The TLS handshake comes first.
+    Tls,
     /// No byte of the client has arrived.
     #[default]
     Undecided,
@@ -30,6 +32,11 @@ pub fn detect(first_chunk: &[u8]) -> Transport {
     } else {
         Transport::Raw
     }
+}
+
+/// Returns whether the first chunk begins a TLS handshake: a record of type 22 and of a version 3.x.
+pub fn is_tls(first_chunk: &[u8]) -> bool {
+    first_chunk.starts_with(&[22, 3])
 }
 
 /// The result of reading an HTTP request.

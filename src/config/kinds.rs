@@ -11,7 +11,8 @@ use toml::de::DeValue;
 
 use super::Dialect;
 use super::types::{
-    Compat, DuplicateLogin, ListenAddress, LogFormat, Scheduler, TlsMode, Transports,
+    ClientCertificates, Compat, DuplicateLogin, ListenAddress, LogFormat, Scheduler, TlsMode,
+    TlsVersion, Transports,
 };
 use super::value::{RawValue, ValueError};
 use crate::limits;
@@ -650,6 +651,8 @@ impl Word for Scheduler {}
 impl Word for DuplicateLogin {}
 impl Word for LogFormat {}
 impl Word for TlsMode {}
+impl Word for TlsVersion {}
+impl Word for ClientCertificates {}
 
 /// One word of a few.
 pub(super) struct OneOf<T: 'static>(&'static [(&'static str, T)]);
@@ -667,6 +670,13 @@ pub(super) const DUPLICATE_LOGIN: OneOf<DuplicateLogin> = OneOf(&[
 ]);
 pub(super) const LOG_FORMAT: OneOf<LogFormat> =
     OneOf(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+pub(super) const TLS_VERSION: OneOf<TlsVersion> =
+    OneOf(&[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)]);
+pub(super) const CLIENT_CERTIFICATES: OneOf<ClientCertificates> = OneOf(&[
+    ("off", ClientCertificates::Off),
+    ("optional", ClientCertificates::Optional),
+    ("required", ClientCertificates::Required),
+]);
 pub(super) const TLS_MODE: OneOf<TlsMode> = OneOf(&[
     ("off", TlsMode::Off),
     ("required", TlsMode::Required),

@@ -1,4 +1,5 @@
-//! Lists of sections of which no two are the same: `[[listener]]`, `[[server]]` and `[[push.schedulers]]`.
+//! Lists of sections of which no two are the same: `[[listener]]`, `[[server]]`, `[[push.schedulers]]` and
+//! `[[tls.certificates]]`.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,7 +10,7 @@ use toml::de::DeValue;
 use super::kinds::Kind;
 use super::knob::Knob;
 use super::value::{RawValue, ValueError, in_order};
-use super::{ClientListener, NamedScheduler, Server};
+use super::{CertificateFiles, ClientListener, NamedScheduler, Server};
 
 /// A struct that a list of sections holds.
 pub(crate) trait Section: Default + 'static {
@@ -33,6 +34,17 @@ impl Section for ClientListener {
 
     fn is_same(&self, other: &Self) -> bool {
         self.address.overlaps(&other.address)
+    }
+}
+
+impl Section for CertificateFiles {
+    const LIST: &'static str = "tls.certificates";
+    const KEYS: &'static [Knob<Self>] = Self::KNOBS;
+    const NEEDED: &'static [&'static str] = &["chain", "key"];
+    const UNIQUE: &'static str = "chain";
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.chain == other.chain
     }
 }
 

@@ -29,8 +29,8 @@ pub use crate::dialect::Dialect;
 #[cfg(feature = "runtime")]
 pub(crate) use types::ConfigOrigin;
 pub use types::{
-    Compat, Cron, DuplicateLogin, ListenAddress, LogFormat, Master, Scheduler, Sources, TlsMode,
-    Transports,
+    ClientCertificates, Compat, Cron, DuplicateLogin, ListenAddress, LogFormat, Master, Scheduler,
+    Sources, TlsMode, TlsVersion, Transports,
 };
 
 #[cfg(feature = "runtime")]
@@ -170,6 +170,8 @@ knobs! {
         admin: Admin = Admin::default();
         /// Limits of the process.
         limits: Limits = Limits::default();
+        /// TLS.
+        tls: Tls = Tls::default() => Tls::exact_defaults();
         /// The master to join; it names the other servers. `None` without a project and with
         /// `cluster.join = false`. Pomelo: `master.json`.
         master: Option<Master> = None;
@@ -445,6 +447,12 @@ knobs! {
         /// tangelo opens no listener for calls: for a server without `port`, without a project, and always
         /// with `cluster.join = false`. Pomelo listens on all addresses.
         listen: Option<SocketAddr> = None, KnownAddress;
+        /// Second address for calls, with TLS, for servers behind other networks; it presents the first of
+        /// `tls.certificates`, and takes only callers with a certificate of `rpc.tls_ca`, whatever `rpc.allow` says. Genuine
+        /// backends do not speak TLS: put a tunnel such as stunnel beside them.
+        tls_listen: Option<SocketAddr> = None, KnownAddress;
+        /// File with the certificates that sign those of callers on `rpc.tls_listen`.
+        tls_ca: Option<PathBuf> = None, FilePath;
         /// Servers that may call, a list or a text with commas: `cluster` for the hosts in the list of servers, addresses,
         /// networks, or `any`. Calls carry no credentials, and a caller can send to all clients and kick them. So the
         /// default takes only servers of the cluster and programs of this machine; with `any` the address in
@@ -565,6 +573,34 @@ knobs! {
     }
 }
 
+knobs! {
+    /// TLS of the listeners with `tls`, and of `rpc.tls_listen`. New connections follow a change of these files within a
+    /// second, and of these keys after SIGHUP; a file that cannot be used changes nothing.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Tls, keys "tls." of |config: Config| config.tls, {
+        /// The certificates with their keys. A client that asks for a name (SNI) gets the first one for that name, and any other
+        /// client the first of the list.
+        certificates: Vec<CertificateFiles> = Vec::new(), ListOf::<CertificateFiles>::at_most(limits::CERTIFICATES_MAX) => live;
+        /// Oldest version: `1.2` or `1.3`. All ciphers have forward secrecy and authentication.
+        min_version: TlsVersion = TlsVersion::Tls12, TLS_VERSION => live;
+        /// Time from the accept, or from the header of a proxy, to the end of the TLS handshake. It takes two round trips.
+        /// Node has 120 s.
+        handshake_timeout: Option<Duration> = Some(Duration::from_secs(10)) => Some(Duration::from_secs(120)), OrOff(TimeRange(STEP_TIMES));
+        /// File with keys for session tickets, which several gateways may share: then a client continues its session on any
+        /// of them. Each line has one key, in Base64, as `openssl rand -base64 48` prints it. The first key makes new
+        /// tickets, and the first three are taken: put a new key in front, and remove old ones after 12 hours. Others
+        /// must not be able to read the file (mode 0600). Without it, each process makes a new key each 6 hours.
+        ticket_keys: Option<PathBuf> = None, FilePath => live;
+        /// Certificates of clients: `off`, `optional`, or `required`. They must be signed by one of `tls.client_ca`.
+        client_certificates: ClientCertificates = ClientCertificates::Off, CLIENT_CERTIFICATES => live;
+        /// File with the certificates that sign those of clients.
+        client_ca: Option<PathBuf> = None, FilePath => live;
+        /// Protocols of ALPN, the first one that a client knows counts; a client that knows none of them is refused. Without
+        /// this key the extension is ignored. Browsers name `http/1.1` for a WebSocket.
+        alpn: Vec<String> = Vec::new(), Texts(r#"["http/1.1"]"#) => live;
+    }
+}
+
 /// Log target of `log.forward`; `log.level = "warn,forward-log=info"` shows little else.
 pub const FORWARD_LOG: &str = "forward-log";
 /// Log target of the requests of operators.
@@ -594,6 +630,17 @@ knobs! {
 }
 
 knobs! {
+    /// A certificate and its key.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct CertificateFiles, keys "" of |files: CertificateFiles| *files, {
+        /// File of the PEM format with the certificate, and behind it those that lead to one that clients know.
+        chain: PathBuf = PathBuf::new(), FilePath;
+        /// File of the PEM format with its private key.
+        key: PathBuf = PathBuf::new(), FilePath;
+    }
+}
+
+knobs! {
     /// A listener for clients.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct ClientListener, keys "" of |listener: ClientListener| *listener, {
@@ -617,7 +664,7 @@ knobs! {
 
 /// The knobs of all sections.
 #[cfg(feature = "runtime")]
-const SECTIONS: [&[Knob<Config>]; 11] = [
+const SECTIONS: [&[Knob<Config>]; 12] = [
     Config::KNOBS,
     Client::KNOBS,
     Filter::KNOBS,
@@ -629,6 +676,7 @@ const SECTIONS: [&[Knob<Config>]; 11] = [
     Log::KNOBS,
     Admin::KNOBS,
     Limits::KNOBS,
+    Tls::KNOBS,
 ];
 
 impl Config {
@@ -636,6 +684,25 @@ impl Config {
     /// [`Config::default`].
     pub fn exact() -> Self {
         Self::exact_defaults()
+    }
+
+    /// Returns whether a listener takes TLS.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn uses_tls(&self) -> bool {
+        let listeners = self.listeners.iter();
+        let mut modes = listeners.map(|listener| listener.tls);
+        modes.any(|mode| mode != TlsMode::Off) || self.rpc.tls_listen.is_some()
+    }
+
+    /// Returns the files that TLS needs.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn tls_files(&self) -> Vec<PathBuf> {
+        let certificates = self.tls.certificates.iter();
+        let certificates = certificates.flat_map(|files| [files.chain.clone(), files.key.clone()]);
+        let others = [&self.tls.ticket_keys, &self.tls.client_ca, &self.rpc.tls_ca];
+        certificates
+            .chain(others.into_iter().flatten().cloned())
+            .collect()
     }
 
     /// Returns the listeners for clients: those of `[[listener]]`, or else the one of `listen`.

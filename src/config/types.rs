@@ -120,6 +120,26 @@ pub enum TlsMode {
     Optional,
 }
 
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
+
+/// Certificates of clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// No client is asked for one.
+    Off,
+    /// A client may have one; a wrong one is refused.
+    Optional,
+    /// A client must have one.
+    Required,
+}
+
 /// A time at which a function of the application runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cron {

@@ -15,6 +15,7 @@ use crate::admin;
 use crate::checked::CheckedConfig;
 use crate::config::{Config, ListenAddress, Master, Server};
 use crate::error::{Error, Result};
+use crate::tls::{self, Judgement};
 
 /// Exit code when there are problems, as for a start that is refused.
 const PROBLEMS: i32 = 2;
@@ -94,6 +95,18 @@ fn files(config: &Config, report: &mut Report) {
     let client = &config.client;
     if client.use_protobuf {
         report.add(assets::protos(config).map(drop), "protos: can be read");
+    }
+    if config.uses_tls() {
+        match tls::judge(config) {
+            Ok(judgements) => judgements
+                .into_iter()
+                .for_each(|judgement| match judgement {
+                    Judgement::Fine(text) => report.ok(format!("certificate: {text}")),
+                    Judgement::Soon(text) => report.warning(format!("certificate: {text}")),
+                    Judgement::Bad(text) => report.problem(format!("certificate: {text}")),
+                }),
+            Err(error) => report.problem(error),
+        }
     }
     if client.blacklist_file.is_some() {
         let read = assets::host_filter(&checked).map(drop);

@@ -37,6 +37,7 @@ use crate::shard::mesh;
 use crate::shard::operator::Operator;
 use crate::shard::probe::Probe;
 use crate::shard::{self, Gauge, Seed};
+use crate::tls::{self, Acceptors, Watching};
 
 mod assets;
 mod check;
@@ -137,6 +138,11 @@ impl Gateway {
         };
         let (seeds, shared) = self.seeds(config, shards, sockets_max, callers_max)?;
         let operator = Operator(seeds[0].outlets.clone());
+        let tls = shared.tls.as_ref();
+        let watching = tls.map(|tls| tls::start(tls.clone(), shared.latest.clone()));
+        let watching = watching
+            .transpose()
+            .map_err(|error| cannot_start("certificates", &error))?;
         let admin = OperatorsPort::start(View {
             config: seeds[0].config.clone(),
             latest: shared.latest.clone(),
@@ -144,6 +150,7 @@ impl Gateway {
             activities: seeds.iter().map(|seed| seed.activity.clone()).collect(),
             stopper: shared.stopper.clone(),
             operator: operator.clone(),
+            expiries: tls.map_or_else(Default::default, |tls| tls.expiries().clone()),
             output,
             prober: Prober::new(first_tcp(&listeners.opened), shards, seeds[0].probe.clone()),
             traces: Arc::default(),
@@ -184,6 +191,7 @@ impl Gateway {
             admin,
             clients_max,
             pinning,
+            _certificates: watching,
         };
         Ok((running, shared.starting))
     }
@@ -197,6 +205,7 @@ impl Gateway {
         callers_max: usize,
     ) -> Result<(Vec<Seed>, Shared)> {
         let protos = Arc::new(assets::protos(&config)?);
+        let tls = Acceptors::load(&config).map_err(Error::Config)?;
         let javascript_handlers = assets::javascript_handlers(&config);
         let host_filter = Arc::new(assets::host_filter(&config)?);
         let connections_max = config.client.max_connections.unwrap_or(sockets_max);
@@ -235,6 +244,7 @@ impl Gateway {
             activity: Arc::default(),
             make_router: self.make_router.clone(),
             memory: memory.clone(),
+            tls: tls.clone(),
             callers_max,
             probe: probe.clone(),
             sockets: sockets.clone(),
@@ -263,6 +273,7 @@ impl Gateway {
         };
         let seeds = inboxes.into_iter().enumerate().map(seed).collect();
         let shared = Shared {
+            tls,
             latest,
             stopper,
             starting: Starting {
@@ -279,6 +290,7 @@ impl Gateway {
 
 /// The part of all shards that their owner keeps.
 struct Shared {
+    tls: Option<Arc<Acceptors>>,
     latest: Arc<ArcSwap<CheckedConfig>>,
     stopper: Stopper,
     reread: Arc<AtomicBool>,
@@ -386,6 +398,8 @@ pub struct Running {
     clients_max: usize,
     /// Keeps the cores of the shards reserved.
     pinning: Pinning,
+    /// The thread that follows the files of TLS.
+    _certificates: Option<Watching>,
 }
 
 impl Running {

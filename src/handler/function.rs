@@ -100,5 +100,7 @@ impl<F: Future<Output: IntoReply> + 'static> Place<F> {
 
 /// Polls the future of a place that is in use.
 fn poll<F: Future>(place: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> Poll<F::Output> {
-    place.as_pin_mut().map_or(Poll::Pending, |future| future.poll(cx))
+    place
+        .as_pin_mut()
+        .map_or(Poll::Pending, |future| future.poll(cx))
 }

@@ -66,7 +66,11 @@ impl TlsBuffers {
     /// Counts the memory of a connection anew.
     #[inline]
     fn count(&self, state: &mut State) {
-        let session = if state.session.is_some() { TLS_SESSION_BYTES } else { 0 };
+        let session = if state.session.is_some() {
+            TLS_SESSION_BYTES
+        } else {
+            0
+        };
         let now = session + state.incoming.capacity() + state.outgoing.capacity();
         let before = std::mem::replace(&mut state.held, now);
         self.held.update(|held| held + now - before);
@@ -152,7 +156,10 @@ impl TlsStream {
     /// Waits for bytes, and keeps them. Returns their number; 0 at the end.
     pub(crate) fn poll_receive(&self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
         let mut buffer = self.buffers.incoming.borrow_mut();
-        let received = ready!(self.inner.poll_read(cx, &mut buffer[..TLS_RECORD_BYTES_MAX]))?;
+        let received = ready!(
+            self.inner
+                .poll_read(cx, &mut buffer[..TLS_RECORD_BYTES_MAX])
+        )?;
         let state = &mut *self.state.borrow_mut();
         state.incoming.extend_from_slice(&buffer[..received]);
         self.buffers.count(state);
@@ -542,19 +549,17 @@ fn write_traffic(
     loop {
         // The session uses none of these bytes: they are no whole record.
         match session.process_tls_records(incoming).state {
-            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                loop {
-                    match write(&mut traffic, &mut records[start..]) {
-                        Ok(bytes) => return Ok(start + bytes),
-                        Err(EncryptError::InsufficientSize(size)) => {
-                            records.resize(start + size.required_size, 0);
-                        }
-                        Err(EncryptError::EncryptExhausted) => {
-                            return Err(invalid("the keys of this session are used up"));
-                        }
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => loop {
+                match write(&mut traffic, &mut records[start..]) {
+                    Ok(bytes) => return Ok(start + bytes),
+                    Err(EncryptError::InsufficientSize(size)) => {
+                        records.resize(start + size.required_size, 0);
+                    }
+                    Err(EncryptError::EncryptExhausted) => {
+                        return Err(invalid("the keys of this session are used up"));
                     }
                 }
-            }
+            },
             Ok(ConnectionState::EncodeTlsData(data)) => {
                 records.truncate(start);
                 encode(data, records);

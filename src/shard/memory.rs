@@ -4,7 +4,7 @@
 //! Each shard publishes its own bytes at each tick and when they grow, as gauges (`memory_…_bytes`). The sum over all shards gives
 //! the level of the process. Any shard may raise or lower it, and rings the others.
 //!
-//! **Counted**: parts of packages and messages that are not complete, bodies of messages whose handlers or filters run,
+//! **Counted**: parts of packages and messages that are not complete, TLS sessions, bodies of messages whose handlers or filters run,
 //! bytes on their way to clients and servers, batches for other shards, and a flat size for each connection. A body that
 //! many clients get counts once. An eighth of all this is added for blocks between those in use.
 //! **Absent**: the memory of handlers themselves, and buffers of the kernel.
@@ -274,7 +274,7 @@ impl Core {
     /// Publishes the bytes that this shard holds.
     pub(super) fn publish_memory(&self) {
         let (memory, counters) = (&self.memory, self.counters());
-        let input = memory.input.get() + memory.bodies.get();
+        let input = memory.input.get() + memory.bodies.get() + self.tls_bytes();
         let output = self.scheduler.borrow().pool.held();
         let mesh = self.inbox.bytes() + self.mesh.borrow().open_bytes();
         counters.set(Counter::MemoryInput, input as u64);
@@ -302,7 +302,13 @@ impl Core {
     pub(super) fn memory_has_grown(&self) -> bool {
         let memory = &self.memory;
         let own = memory.input.get() + memory.bodies.get() + self.scheduler.borrow().pool.held();
-        own >= memory.looks_at.get()
+        own + self.tls_bytes() >= memory.looks_at.get()
+    }
+
+    /// Returns the memory of TLS sessions, and of records that are not whole.
+    #[inline]
+    fn tls_bytes(&self) -> usize {
+        self.tls.as_ref().map_or(0, |(buffers, _)| buffers.held())
     }
 
     /// Publishes the bytes of this shard, looks at those of all shards, and returns the level that follows.

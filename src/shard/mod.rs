@@ -57,12 +57,14 @@ use crate::metrics::{Counters, Measure};
 use crate::net::drive::ReadBuffer;
 use crate::net::socket::Listener;
 use crate::net::task;
+use crate::net::tls::TlsBuffers;
 use crate::net::unix_socket::SocketFile;
 use crate::net::{Network, clock};
 use crate::push::FlushSchedule;
 use crate::route::balance::Random;
 use crate::session::{Identity, Uid};
 use crate::time::ShardTime;
+use crate::tls::Acceptors;
 use crate::wire::json;
 use crate::wire::pomelo::rpc;
 
@@ -129,6 +131,8 @@ pub struct Seed {
     pub activity: Arc<Activity>,
     /// Makes its handlers.
     pub make_router: Arc<dyn Fn(ShardId) -> Router + Send + Sync>,
+    /// The settings of TLS, where a listener takes it.
+    pub(crate) tls: Option<Arc<Acceptors>>,
     /// The ledger of memory.
     pub memory: Arc<ProcessMemory>,
     /// Largest number of connections that other servers open.
@@ -264,6 +268,8 @@ struct Core {
     timeouts: Alarms,
     network: Network,
     read_buffer: ReadBuffer,
+    /// Where a listener takes TLS: the buffers of this shard, and the settings of new connections.
+    tls: Option<(Rc<TlsBuffers>, Arc<Acceptors>)>,
     scheduler: RefCell<FlushSchedule>,
     inbox: Inbox,
     mesh: RefCell<Mesh>,
@@ -486,6 +492,7 @@ impl Core {
             timeouts: Alarms::default(),
             network,
             read_buffer: ReadBuffer::default(),
+            tls: seed.tls.map(|acceptors| (TlsBuffers::new(), acceptors)),
             scheduler: RefCell::default(),
             inbox: seed.inbox,
             mesh: RefCell::new(Mesh::new(seed.outlets)),

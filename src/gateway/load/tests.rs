@@ -486,10 +486,10 @@ fn the_port_of_a_project_counts_only_without_listeners() {
 }
 
 #[test]
-fn tls_is_refused_with_its_place() {
+fn tls_without_a_certificate_is_refused_with_its_place() {
     refused_file(
         "[[listener]]\naddress = '127.0.0.1:2'\ntls = 'required'\n",
-        ":1: listener[0].tls: TLS is not built in yet",
+        ": tls.certificates: missing; listener[0].tls needs it, and docs/operations.md shows how",
     );
 }
 

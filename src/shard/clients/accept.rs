@@ -12,10 +12,12 @@ use super::connection::{
     refused_for_number,
 };
 use super::silent::Place;
+use super::tls;
 use crate::client::ClientMachine;
 use crate::client::heartbeat::LINGER;
 use crate::client::listener::{ListenerRules, Opener};
 use crate::client::rate::{AcceptRate, RateVerdict};
+use crate::config::TlsMode;
 use crate::error::{CloseReason, Fault};
 use crate::ids::Sid;
 use crate::limits::{MEMORY_CLOSE_BYTES_MIN, READ_TURN_MAX};
@@ -81,10 +83,14 @@ pub(in crate::shard) async fn run(
             Ok((_, address)) if probe.is_from(address) => {}
             Ok((socket, address)) => {
                 shard.cut_silent(Place::Socket);
+                let socket = match &core.tls {
+                    Some((buffers, _)) if listener.rules.tls != TlsMode::Off => {
+                        socket.with_tls(buffers)
+                    }
+                    _ => socket,
+                };
                 if let Some((sid, socket)) = clients.admit(core, &listener.rules, socket, address) {
-                    let serving = serve(shard.clone(), socket, sid);
-                    debug_assert!(size_of_val(&serving) <= SERVING_BYTES);
-                    task::spawn(serving).detach();
+                    spawn(&shard, socket, sid, listener.rules.tls);
                 }
                 if let Some(rate) = &rate
                     && let Some(pause) = rate.accepted(clock::now())
@@ -168,7 +174,20 @@ impl Clients {
     }
 }
 
-/// Reads one connection to its end.
+fn spawn(shard: &Rc<Shard>, socket: Rc<Socket>, sid: Sid, mode: TlsMode) {
+    if let Some((_, acceptors)) = &shard.core.tls
+        && socket.tls().is_some()
+    {
+        let serving = tls::serve(shard.clone(), socket, sid, mode, acceptors.clone());
+        task::spawn(serving).detach();
+        return;
+    }
+    let serving = serve(shard.clone(), socket, sid);
+    debug_assert!(size_of_val(&serving) <= SERVING_BYTES);
+    task::spawn(serving).detach();
+}
+
+/// Serves one connection to its end.
 #[allow(
     clippy::manual_async_fn,
     reason = "each client has this future, and an async fn would hold its arguments twice"
@@ -177,12 +196,15 @@ fn serve(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) -> impl Future<Output =
     async move {
         let receiver = ClientReceiver { shard: &shard, sid };
         let end = drive::read(&socket, &shard.core.read_buffer, receiver).await;
-        let reason = if let End::Failed = end {
-            CloseReason::Socket
-        } else {
-            CloseReason::Left
-        };
-        connection::end(&shard, sid, reason);
+        connection::end(&shard, sid, reason_of(&end));
+    }
+}
+
+/// Returns the reason to close a client whose bytes have ended.
+pub(super) fn reason_of(end: &End) -> CloseReason {
+    match end {
+        End::Failed => CloseReason::Socket,
+        End::Eof | End::Enough => CloseReason::Left,
     }
 }
 
@@ -206,9 +228,10 @@ fn yield_late(shard: &Shard) -> Option<Pause> {
     (turn > READ_TURN_MAX).then(|| -> Pause { Box::pin(clock::yield_to_reactor()) })
 }
 
-struct ClientReceiver<'a> {
-    shard: &'a Rc<Shard>,
-    sid: Sid,
+/// Acts on the bytes of one client.
+pub(super) struct ClientReceiver<'a> {
+    pub(super) shard: &'a Rc<Shard>,
+    pub(super) sid: Sid,
 }
 
 impl Receiver for ClientReceiver<'_> {
@@ -220,7 +243,7 @@ impl Receiver for ClientReceiver<'_> {
         }
         match shard.clients.read(&shard.core, *sid, units, bytes, rest) {
             // The messages of a slice may cost more time than their number says.
-            RateVerdict::Within if units == SLICE_UNITS => yield_late(shard),
+            RateVerdict::Within if units >= SLICE_UNITS => yield_late(shard),
             RateVerdict::Within => None,
             RateVerdict::Pause(time) => Some(pause(shard, *sid, time)),
             RateVerdict::Excess(reason) => {

@@ -19,6 +19,7 @@ use crate::ids::Sid;
 use crate::limits::{MEMORY_CLOSE_BYTES_MIN, MEMORY_CLOSES_MAX};
 use crate::metrics::Counter;
 use crate::net::socket::Socket;
+use crate::net::tls::TlsStream;
 use crate::peer::delegate::DelegateMark;
 use crate::push::{Framing, Outbox};
 use crate::session::{BindError, Identity, Uid};
@@ -131,6 +132,13 @@ impl Connection {
     /// Returns whether it has not finished its handshake.
     fn is_unready(&self) -> bool {
         matches!(self.state(), ClientState::Inited | ClientState::WaitAck)
+    }
+
+    /// Moves on in what comes before the first byte of an open client.
+    pub(super) fn expect(&mut self, transport: Transport) {
+        if self.state() == ClientState::Inited {
+            self.client.expect(transport);
+        }
     }
 
     pub(super) fn is_bound(&self) -> bool {
@@ -471,7 +479,8 @@ impl Clients {
                 true => connection.is_unready(),
                 false => connection.state() != ClientState::Closed,
             };
-            let held = connection.client.held() + connection.outbox.bytes();
+            let records = connection.socket.tls().map_or(0, TlsStream::held);
+            let held = connection.client.held() + connection.outbox.bytes() + records;
             (counts && held >= MEMORY_CLOSE_BYTES_MIN).then_some((held, sid))
         });
         let mut held: Vec<(usize, Sid)> = held.collect();
@@ -562,6 +571,14 @@ impl Clients {
             (connection.state() != ClientState::Closed).then(|| connection.identity.clone())
         })
         .flatten()
+    }
+
+    /// Returns the transport of a connection that has not closed.
+    pub(super) fn transport(&self, sid: Sid) -> Option<Transport> {
+        let open = |connection: &mut Connection| {
+            (connection.state() != ClientState::Closed).then(|| connection.client.transport())
+        };
+        self.connection(sid, open).flatten()
     }
 
     /// Returns the state of a connection.
@@ -726,7 +743,10 @@ impl Clients {
     /// Returns whether a byte of a client has come, behind the header of a proxy.
     fn has_spoken(&self, sid: Sid) -> bool {
         let transport = self.connection(sid, |connection| connection.client.transport());
-        !matches!(transport, Some(Transport::Proxied | Transport::Undecided))
+        !matches!(
+            transport,
+            Some(Transport::Proxied | Transport::Tls | Transport::Undecided)
+        )
     }
 
     /// Logs the end of a connection: of a client that broke the protocol as `info`, of each other one as `debug`. A
@@ -741,6 +761,7 @@ impl Clients {
         if reason == CloseReason::Probe {
             return;
         }
+        let hint = reason.hint();
         let (reason, is_offence) = (reason.name(), reason.is_offence());
         if !is_offence && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
@@ -748,7 +769,14 @@ impl Clients {
         let (session, address) = (tracing::field::display(sid), self.address_for_log(sid));
         let uid = uid.map(Uid::json);
         match is_offence {
-            true => tracing::info!(session, address, uid, reason, "a client broke the protocol"),
+            true => tracing::info!(
+                session,
+                address,
+                uid,
+                reason,
+                hint,
+                "a client broke the protocol"
+            ),
             false => tracing::debug!(session, address, uid, reason, kick, "a client is closed"),
         }
     }

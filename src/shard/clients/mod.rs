@@ -33,6 +33,7 @@ pub(super) mod fanout;
 pub(super) mod handshake;
 pub(super) mod route;
 pub(super) mod silent;
+mod tls;
 
 use connection::Connection;
 use silent::Silent;
@@ -87,7 +88,7 @@ impl Clients {
             handshake: handshake.into(),
             coder: Coder::new(dictionary, protos, config.client.protobuf_check),
             scratch: Cell::default(),
-            timeouts: Timeouts::new(&config.client),
+            timeouts: Timeouts::new(config),
             rate: ReadRate::of_session(&config.client),
             addresses: seed.addresses.clone(),
             host_filter: RefCell::new(seed.host_filter.clone()),

@@ -350,7 +350,10 @@ fn both_forms_and_tls_are_refused_at_the_start() {
             "--set listener=[{address='127.0.0.1:0'}]: not allowed together with listen, which --listen 127.0.0.1:0 \
              sets; remove one of them",
         ),
-        (&tls, "listener[0].tls: TLS is not built in yet"),
+        (
+            &tls,
+            "tls.certificates: missing; listener[0].tls needs it, and docs/operations.md shows how",
+        ),
     ] {
         let (code, printed) = Gateway::refused(args);
         assert_eq!(code, Some(2), "{printed}");

@@ -1,0 +1,234 @@
+//! A certificate with its key, from files of the PEM format: its names, its dates, its chain.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::sign::CertifiedKey;
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_cert::der::Decode;
+
+/// Time before its end from which on a certificate is worth a warning: a renewal that failed is a week old then, because
+/// certificates of 90 days are renewed 30 days before their end.
+const ENDS_SOON: Duration = Duration::from_secs(21 * 24 * 3600);
+
+/// A certificate in use.
+#[derive(Debug)]
+pub(crate) struct Certificate {
+    /// Its file.
+    file: String,
+    key: Arc<CertifiedKey>,
+    /// The names that it is for, in lower case.
+    names: Vec<String>,
+    /// Begin and end of its validity.
+    valid: (SystemTime, SystemTime),
+}
+
+/// The end of a certificate's validity.
+#[derive(Debug, Clone)]
+pub(crate) struct Expiry {
+    /// The file of the certificate.
+    pub(crate) file: String,
+    /// The time.
+    pub(crate) at: SystemTime,
+}
+
+impl Expiry {
+    /// Returns whether it is over.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.at <= now()
+    }
+
+    /// Returns the time in seconds since 1970.
+    pub(crate) fn seconds(&self) -> u64 {
+        let since = self.at.duration_since(UNIX_EPOCH);
+        since.unwrap_or_default().as_secs()
+    }
+}
+
+impl fmt::Display for Expiry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (valid until {})", self.file, date(self.at))
+    }
+}
+
+/// The judgement of `tangelo check` on a certificate.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// Clients accept it.
+    Fine(String),
+    /// They do so for now.
+    Soon(String),
+    /// They do not accept it.
+    Bad(String),
+}
+
+impl Certificate {
+    /// Reads a chain, the certificate of this server first, and its key.
+    pub(super) fn read(
+        chain: &Path,
+        key: &Path,
+        provider: &CryptoProvider,
+    ) -> Result<Self, String> {
+        let file = chain.display().to_string();
+        let certificates = read_chain(chain)?;
+        let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| {
+            format!(
+                "{} has no private key of the PEM format: {error}",
+                key.display()
+            )
+        })?;
+        let private = provider
+            .key_provider
+            .load_private_key(private)
+            .map_err(|error| format!("{}: {error}", key.display()))?;
+        let names = names(&certificates[0]).map_err(|error| format!("{file}: {error}"))?;
+        let valid = validity(&certificates[0]).map_err(|error| format!("{file}: {error}"))?;
+        let key_of = CertifiedKey::new(certificates, private);
+        key_of.keys_match().map_err(|_| {
+            format!(
+                "the key in {} does not belong to the certificate in {file}",
+                key.display()
+            )
+        })?;
+        Ok(Self {
+            file,
+            key: Arc::new(key_of),
+            names,
+            valid,
+        })
+    }
+
+    /// Returns the certificate with its key.
+    pub(super) fn key(&self) -> &Arc<CertifiedKey> {
+        &self.key
+    }
+
+    /// Returns the names that it is for, in lower case; `*.` stands for one label.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Returns its file.
+    pub(super) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Returns the end of its validity.
+    pub(super) fn expiry(&self) -> Expiry {
+        Expiry {
+            file: self.file.clone(),
+            at: self.valid.1,
+        }
+    }
+
+    /// Judges its dates and its chain, as a client would that trusts the last certificate of the chain.
+    pub(crate) fn judge(&self) -> Judgement {
+        let (from, until) = self.valid;
+        let (file, names) = (&self.file, self.names.join(", "));
+        let until_date = date(until);
+        if until <= now() {
+            return Judgement::Bad(format!("{file} has expired on {until_date}"));
+        }
+        if from > now() {
+            return Judgement::Bad(format!("{file} is valid from {} on only", date(from)));
+        }
+        if names.is_empty() {
+            return Judgement::Bad(format!(
+                "{file} has no name (subjectAltName), and browsers accept no other kind of name"
+            ));
+        }
+        let left = until.duration_since(now()).unwrap_or_default();
+        if left < ENDS_SOON {
+            let days = left.as_secs() / (24 * 3600);
+            return Judgement::Soon(format!(
+                "{file} expires in {days} days, on {until_date}: look after its renewal"
+            ));
+        }
+        let known = format!("{file}: {names}, valid until {until_date}");
+        match self.check_chain() {
+            Ok(0) => Judgement::Fine(format!(
+                "{known}; without further certificates, so a client must know the one that signed it"
+            )),
+            Ok(more) => Judgement::Fine(format!("{known}, with {more} further certificates")),
+            Err(error) => Judgement::Bad(format!("{file}: its chain is broken: {error}")),
+        }
+    }
+
+    /// Checks that each certificate is signed by a later one. Returns the number of further certificates.
+    fn check_chain(&self) -> Result<usize, webpki::Error> {
+        let Some((first, rest)) = self.key.cert.split_first() else {
+            return Ok(0);
+        };
+        let Some((last, between)) = rest.split_last() else {
+            return Ok(0);
+        };
+        let anchor = anchor_from_trusted_cert(last)?;
+        EndEntityCert::try_from(first)?.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            &[anchor],
+            between,
+            UnixTime::now(),
+            KeyUsage::server_auth(),
+            None,
+            None,
+        )?;
+        Ok(rest.len())
+    }
+}
+
+/// Reads all certificates of a file; at least one.
+pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = read(path)?;
+    let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates
+        .map_err(|error| format!("{} cannot be read as PEM: {error}", path.display()))?;
+    match certificates.is_empty() {
+        true => Err(format!(
+            "{} has no certificate of the PEM format",
+            path.display()
+        )),
+        false => Ok(certificates),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
+    let parsed = EndEntityCert::try_from(certificate);
+    let parsed = parsed.map_err(|error| format!("not a certificate of a server: {error}"))?;
+    Ok(parsed.valid_dns_names().map(str::to_lowercase).collect())
+}
+
+fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), String> {
+    let parsed = x509_cert::Certificate::from_der(certificate);
+    let parsed = parsed.map_err(|error| format!("not a certificate: {error}"))?;
+    let validity = &parsed.tbs_certificate.validity;
+    Ok((
+        validity.not_before.to_system_time(),
+        validity.not_after.to_system_time(),
+    ))
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "dates of certificates are those of the wall clock"
+)]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+fn date(time: SystemTime) -> String {
+    let stamp = jiff::Timestamp::try_from(time);
+    stamp.map_or_else(
+        |_| "a date out of range".into(),
+        |stamp| stamp.strftime("%Y-%m-%d").to_string(),
+    )
+}

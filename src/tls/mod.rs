@@ -1,0 +1,216 @@
+//! TLS: certificates and their names, keys of tickets, the settings of rustls that follow from them, and their reload.
+//!
+//! **Invariants**: no early data (0-RTT), because an attacker can send it twice; a file that cannot be used changes nothing;
+//! sessions go on through a reload, and tickets stay valid.
+//!
+//! **Absent**: records, which [`crate::net::tls`] has.
+//!
+//! **Where to start reading**: [`Acceptors::load`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::RootCertStore;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig, WebPkiClientVerifier};
+use rustls::version::{TLS12, TLS13};
+
+use crate::config::{ClientCertificates, Config, TlsVersion};
+
+mod certificate;
+mod names;
+mod tickets;
+mod watch;
+
+use certificate::Certificate;
+pub(crate) use certificate::{Expiry, Judgement};
+pub(crate) use watch::{Watching, start};
+
+use names::CertificatesByName;
+use tickets::TicketKeys;
+
+/// The settings of new TLS connections: one word each for the shards to read.
+#[derive(Debug)]
+pub struct Acceptors {
+    /// For clients.
+    clients: ArcSwap<ServerConfig>,
+    /// For other servers, on `rpc.tls_listen`.
+    servers: Option<ArcSwap<ServerConfig>>,
+    /// The certificates in use, and when they end.
+    expiries: Expiries,
+    /// Sessions of these tickets are continued, unless `tls.ticket_keys` names a file.
+    own_tickets: Arc<dyn ProducesTickets>,
+}
+
+/// The certificates of a process that are in use, and when they end.
+pub(crate) type Expiries = Arc<ArcSwap<Vec<Expiry>>>;
+
+/// All that the files and keys say.
+struct Loaded {
+    clients: Arc<ServerConfig>,
+    servers: Option<Arc<ServerConfig>>,
+    expiries: Vec<Expiry>,
+}
+
+impl Acceptors {
+    /// Reads all files of `[tls]`. `None` where no listener takes TLS.
+    ///
+    /// Errors: a text with the key and the file that cannot be used.
+    pub(crate) fn load(config: &Config) -> Result<Option<Arc<Self>>, String> {
+        if !config.uses_tls() {
+            return Ok(None);
+        }
+        let own_tickets = ring::Ticketer::new().map_err(|error| error.to_string())?;
+        let loaded = Loaded::read(config, &own_tickets)?;
+        Ok(Some(Arc::new(Self {
+            clients: ArcSwap::new(loaded.clients),
+            servers: loaded.servers.map(ArcSwap::new),
+            expiries: Arc::new(ArcSwap::from_pointee(loaded.expiries)),
+            own_tickets,
+        })))
+    }
+
+    /// Reads all files again. With an error everything stays as it was.
+    fn reload(&self, config: &Config) -> Result<(), String> {
+        let loaded = Loaded::read(config, &self.own_tickets)?;
+        let has_ended = loaded.expiries.iter().find(|expiry| expiry.has_passed());
+        if let Some(expiry) = has_ended {
+            return Err(format!("the certificate of {expiry} has expired"));
+        }
+        self.clients.store(loaded.clients);
+        if let (Some(servers), Some(config)) = (&self.servers, loaded.servers) {
+            servers.store(config);
+        }
+        self.expiries.store(Arc::new(loaded.expiries));
+        Ok(())
+    }
+
+    /// Returns the settings for a new client.
+    pub(crate) fn for_client(&self) -> Arc<ServerConfig> {
+        self.clients.load_full()
+    }
+
+    /// Returns the settings for another server that connects.
+    pub(crate) fn for_server(&self) -> Option<Arc<ServerConfig>> {
+        self.servers.as_ref().map(ArcSwap::load_full)
+    }
+
+    /// Returns the certificates in use, and when they end.
+    pub(crate) fn expiries(&self) -> &Expiries {
+        &self.expiries
+    }
+}
+
+/// Judges all certificates as clients would, for `tangelo check`.
+///
+/// Errors: as [`Acceptors::load`].
+pub(crate) fn judge(config: &Config) -> Result<Vec<Judgement>, String> {
+    let provider = Arc::new(ring::default_provider());
+    let certificates = read_certificates(config, &provider)?;
+    Acceptors::load(config)?;
+    Ok(certificates.iter().map(Certificate::judge).collect())
+}
+
+fn read_certificates(
+    config: &Config,
+    provider: &CryptoProvider,
+) -> Result<Vec<Certificate>, String> {
+    let listed = config.tls.certificates.iter().enumerate();
+    let certificates = listed.map(|(index, files)| {
+        Certificate::read(&files.chain, &files.key, provider)
+            .map_err(|error| format!("tls.certificates[{index}]: {error}"))
+    });
+    certificates.collect()
+}
+
+impl Loaded {
+    fn read(config: &Config, own_tickets: &Arc<dyn ProducesTickets>) -> Result<Self, String> {
+        let tls = &config.tls;
+        let provider = Arc::new(ring::default_provider());
+        let certificates = read_certificates(config, &provider)?;
+        let expiries = certificates.iter().map(Certificate::expiry).collect();
+        let names = Arc::new(CertificatesByName::new(&certificates)?);
+        let tickets: Arc<dyn ProducesTickets> = match &tls.ticket_keys {
+            Some(path) => Arc::new(
+                TicketKeys::read(path).map_err(|error| format!("tls.ticket_keys: {error}"))?,
+            ),
+            None => own_tickets.clone(),
+        };
+        let is_optional = tls.client_certificates == ClientCertificates::Optional;
+        let client_ca = tls.client_ca.as_ref();
+        let client_ca = client_ca.filter(|_| tls.client_certificates != ClientCertificates::Off);
+        let client_verifier = match client_ca {
+            Some(path) => Some(
+                verifier(path, is_optional, &provider)
+                    .map_err(|error| format!("tls.client_ca: {error}"))?,
+            ),
+            None => None,
+        };
+        let settings = |verifier| {
+            let mut settings = server_config(&provider, tls.min_version, verifier, names.clone())?;
+            settings.ticketer = tickets.clone();
+            settings.alpn_protocols = tls.alpn.iter().map(|name| name.clone().into()).collect();
+            Ok::<_, String>(Arc::new(settings))
+        };
+        let servers = match (&config.rpc.tls_listen, &config.rpc.tls_ca) {
+            (Some(_), Some(path)) => {
+                let verifier = verifier(path, false, &provider)
+                    .map_err(|error| format!("rpc.tls_ca: {error}"))?;
+                Some(settings(Some(verifier))?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            clients: settings(client_verifier)?,
+            servers,
+            expiries,
+        })
+    }
+}
+
+/// Makes the settings of rustls. It offers no cipher without forward secrecy and authentication.
+fn server_config(
+    provider: &Arc<CryptoProvider>,
+    min_version: TlsVersion,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    names: Arc<CertificatesByName>,
+) -> Result<ServerConfig, String> {
+    let versions = match min_version {
+        TlsVersion::Tls12 => &[&TLS13, &TLS12][..],
+        TlsVersion::Tls13 => &[&TLS13][..],
+    };
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions)
+        .map_err(|error| error.to_string())?;
+    let mut settings = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    }
+    .with_cert_resolver(names);
+    // Tickets continue sessions on all shards; a store would be shared by them.
+    settings.session_storage = Arc::new(NoServerSessionStorage {});
+    settings.max_early_data_size = 0;
+    Ok(settings)
+}
+
+/// Makes the check of certificates that clients present.
+fn verifier(
+    path: &PathBuf,
+    is_optional: bool,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificate::read_chain(path)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+    let builder = match is_optional {
+        true => builder.allow_unauthenticated(),
+        false => builder,
+    };
+    let built = builder.build();
+    built.map_err(|error| format!("{}: {error}", path.display()))
+}

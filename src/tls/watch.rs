@@ -1,0 +1,111 @@
+//! The thread that reads the files of `[tls]` again when they change.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::Acceptors;
+use crate::checked::CheckedConfig;
+use crate::config::{Config, Tls};
+use crate::metrics::{Counter, count_for_process};
+
+/// Distance between two looks at the files. New connections get a new certificate within a second.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The running thread, which ends when this is dropped.
+pub(crate) struct Watching(#[allow(dead_code, reason = "dropping it ends the thread")] Sender<()>);
+
+/// Starts the thread.
+pub(crate) fn start(
+    acceptors: Arc<Acceptors>,
+    latest: Arc<ArcSwap<CheckedConfig>>,
+) -> std::io::Result<Watching> {
+    let (sender, ended) = channel();
+    // Before the first look: a change until then is seen.
+    let seen = Seen::of(&latest.load());
+    thread::Builder::new()
+        .name("certificates".into())
+        .spawn(move || watch(&acceptors, &latest, seen, &ended))?;
+    Ok(Watching(sender))
+}
+
+fn watch(
+    acceptors: &Acceptors,
+    latest: &ArcSwap<CheckedConfig>,
+    mut seen: Seen,
+    ended: &Receiver<()>,
+) {
+    while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+        let config = latest.load();
+        let now = Seen::of(&config);
+        if now == seen {
+            continue;
+        }
+        // Renewal writes two files, and the first one does not fit to the old second one. A look later both are there.
+        if ended.recv_timeout(LOOK / 5) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+        match acceptors.reload(&config) {
+            Ok(()) => {
+                seen = now;
+                count_for_process(Counter::TlsReloads);
+                let expiries = acceptors.expiries().load();
+                let list: Vec<String> = expiries.iter().map(ToString::to_string).collect();
+                tracing::info!(
+                    "the files of TLS have changed, and count for new connections: {}",
+                    list.join(", ")
+                );
+            }
+            Err(error) => {
+                // The next look tries again only after a further change.
+                seen = now;
+                count_for_process(Counter::TlsReloadsFailed);
+                tracing::error!(
+                    "the files of TLS have changed and cannot be used; the old ones stay in use: {error}"
+                );
+            }
+        }
+    }
+}
+
+/// The state of all files: a change of one of them changes this value.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    settings: Tls,
+    files: Vec<(PathBuf, Option<Stamp>)>,
+}
+
+/// Device, inode, size and time of the last change.
+type Stamp = (u64, u64, u64, i64, i64);
+
+impl Seen {
+    fn of(config: &Config) -> Self {
+        let files = config.tls_files();
+        let stamped = |path: PathBuf| {
+            let stamp = stamp(&path);
+            (path, stamp)
+        };
+        Self {
+            settings: config.tls.clone(),
+            files: files.into_iter().map(stamped).collect(),
+        }
+    }
+}
+
+/// Follows links, which renewal tools exchange.
+fn stamp(path: &Path) -> Option<Stamp> {
+    let file = fs::metadata(path).ok()?;
+    Some((
+        file.dev(),
+        file.ino(),
+        file.size(),
+        file.ctime(),
+        file.ctime_nsec(),
+    ))
+}
