@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::listen::Port;
 use super::{assets, executor, host, listen};
 use crate::admin;
 use crate::checked::CheckedConfig;
@@ -120,7 +121,11 @@ fn ports(config: &Config, report: &mut Report) {
     let clients: Vec<_> = listeners
         .map(|listener| listen::bind_one(config, listener, 1))
         .collect();
-    let calls = config.rpc.listen.map(listen::bind_rpc);
+    let calls = [
+        (config.rpc.listen, Port::Rpc),
+        (config.rpc.tls_listen, Port::RpcTls),
+    ];
+    let calls = calls.map(|(address, port)| Some((address?, listen::bind_rpc(address?, port))));
     for opened in clients {
         match opened {
             Ok((listener, _)) => {
@@ -130,9 +135,9 @@ fn ports(config: &Config, report: &mut Report) {
             Err(error) => report.problem(error),
         }
     }
-    if let (Some(calls), Some(address)) = (calls, config.rpc.listen) {
+    for (address, opened) in calls.into_iter().flatten() {
         report.add(
-            calls.map(drop),
+            opened.map(drop),
             format!("port for calls: {address} is free"),
         );
     }

@@ -109,11 +109,11 @@ fn bind_unix(path: &Path, shards: usize) -> io::Result<(Arc<SocketFile>, Vec<Soc
     Ok((Arc::new(file), sockets))
 }
 
-/// Opens the listener for calls from other servers. There is one, because one shard accepts.
-pub(super) fn bind_rpc(address: SocketAddr) -> Result<TcpListener> {
+/// Opens a listener for calls from other servers. One shard accepts all of them.
+pub(super) fn bind_rpc(address: SocketAddr, port: Port) -> Result<TcpListener> {
     patiently(|| listen(address, false, RPC_BACKLOG))
         .map(TcpListener::from)
-        .map_err(|error| cannot_listen(Port::Rpc, &ListenAddress::Tcp(address), &error))
+        .map_err(|error| cannot_listen(port, &ListenAddress::Tcp(address), &error))
 }
 
 /// Tries again while the port is in use: after a process is killed, the kernel closes its io_uring and its
@@ -163,13 +163,15 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 
 /// The key that names an address.
 #[derive(Debug, Clone, Copy)]
-enum Port {
+pub(super) enum Port {
     /// `listen`.
     Clients,
     /// A section `[[listener]]`.
     Listener,
     /// `rpc.listen`.
     Rpc,
+    /// `rpc.tls_listen`.
+    RpcTls,
 }
 
 fn cannot_listen(port: Port, address: &ListenAddress, error: &io::Error) -> Error {
@@ -188,6 +190,11 @@ fn cannot_listen(port: Port, address: &ListenAddress, error: &io::Error) -> Erro
             " (a [[listener]])",
             "choose another address",
             "choose another address".into(),
+        ),
+        Port::RpcTls => (
+            " (rpc.tls_listen)",
+            "choose another rpc.tls_listen",
+            "choose another rpc.tls_listen".into(),
         ),
         Port::Rpc => (
             " (rpc.listen)",
@@ -531,7 +538,7 @@ mod tests {
 
     #[test]
     fn the_listener_for_calls_is_one_that_does_not_share_its_port() {
-        let listener = bind_rpc("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = bind_rpc("127.0.0.1:0".parse().unwrap(), Port::Rpc).unwrap();
         assert_eq!(
             listener.accept().unwrap_err().kind(),
             io::ErrorKind::WouldBlock
@@ -541,14 +548,14 @@ mod tests {
             "cannot listen on {address} (rpc.listen): another process (another tangelo?) already \
              listens there; stop it or choose another `port` for this server in servers.json"
         );
-        assert_eq!(text(bind_rpc(address)), expected);
+        assert_eq!(text(bind_rpc(address, Port::Rpc)), expected);
         let sharing = socket(address, true);
         assert_eq!(sharing.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
     fn a_listener_for_calls_opens_right_after_the_last_one_closed() {
-        let listener = bind_rpc("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = bind_rpc("127.0.0.1:0".parse().unwrap(), Port::Rpc).unwrap();
         let address = listener.local_addr().unwrap();
         // Leaves a connection in TIME_WAIT behind.
         let client = std::net::TcpStream::connect(address).unwrap();
@@ -558,7 +565,7 @@ mod tests {
             thread::sleep(2 * PAUSE);
             drop(listener);
         });
-        bind_rpc(address).unwrap();
+        bind_rpc(address, Port::Rpc).unwrap();
         closing.unwrap().join().unwrap();
         drop(client);
     }
@@ -566,7 +573,7 @@ mod tests {
     #[test]
     fn a_listener_for_calls_that_cannot_be_names_rpc_listen_and_what_to_change() {
         assert_eq!(
-            text(bind_rpc("203.0.113.7:3150".parse().unwrap())),
+            text(bind_rpc("203.0.113.7:3150".parse().unwrap(), Port::Rpc)),
             "cannot listen on 203.0.113.7:3150 (rpc.listen): Cannot assign requested address (os \
              error 99); this machine does not have that address; set rpc.listen to one that it \
              has, such as 0.0.0.0:3150",

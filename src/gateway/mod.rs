@@ -38,6 +38,7 @@ use crate::shard::operator::Operator;
 use crate::shard::probe::Probe;
 use crate::shard::{self, Gauge, Seed};
 use crate::tls::{self, Acceptors, Watching};
+use listen::Port;
 
 mod assets;
 mod check;
@@ -121,7 +122,14 @@ impl Gateway {
         host::check(&config, shards)?;
         executor::probe()?;
         let listeners = listen::bind(&config, shards)?;
-        let mut rpc_listener = config.rpc.listen.map(listen::bind_rpc).transpose()?;
+        let bind_rpc = |address: Option<SocketAddr>, port| {
+            let bind = |address| listen::bind_rpc(address, port);
+            address.map(bind).transpose()
+        };
+        let mut rpc_listeners = [
+            bind_rpc(config.rpc.listen, Port::Rpc)?,
+            bind_rpc(config.rpc.tls_listen, Port::RpcTls)?,
+        ];
         let client = &config.client;
         if client.heartbeat.is_none() && (client.timeout.is_none() || !client.idle_websocket) {
             tracing::info!(
@@ -167,7 +175,7 @@ impl Gateway {
         let mut threads = Vec::with_capacity(shards);
         for (mut seed, sockets) in seeds.into_iter().zip(listeners.sockets) {
             seed.listeners = sockets;
-            seed.rpc_listener = rpc_listener.take();
+            seed.rpc_listeners = std::mem::take(&mut rpc_listeners);
             threads.push(start_shard(
                 pinning.placement(seed.id.index()),
                 seed,
@@ -237,7 +245,7 @@ impl Gateway {
             config: config.clone(),
             latest: latest.clone(),
             listeners: Vec::new(),
-            rpc_listener: None,
+            rpc_listeners: [None, None],
             inbox,
             outlets: outlets.clone(),
             counters: counters.clone(),

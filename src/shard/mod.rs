@@ -83,6 +83,7 @@ pub mod parcel;
 mod peers;
 pub mod probe;
 mod tick;
+mod tls;
 pub mod trace;
 mod turn;
 
@@ -119,8 +120,8 @@ pub struct Seed {
     pub(crate) latest: Arc<ArcSwap<CheckedConfig>>,
     /// Its listening sockets for clients, one for each listener.
     pub(crate) listeners: Vec<SocketSeed>,
-    /// The listening socket for peers; only the coordinator has one.
-    pub rpc_listener: Option<std::net::TcpListener>,
+    /// The listening sockets for peers, without and with TLS; only the coordinator has them.
+    pub rpc_listeners: [Option<std::net::TcpListener>; 2],
     /// Queue of batches from other shards.
     pub inbox: Inbox,
     /// Queues of the other shards.
@@ -294,11 +295,10 @@ const END_BREATHS_MAX: usize = 1000;
 /// Runs a shard until the process is told to stop. Call inside its executor.
 pub async fn run(mut seed: Seed, network: Network) {
     let _alive = Alive::new(seed.activity.clone());
-    let (sockets, rpc_listener) = (
+    let (sockets, rpc_listeners) = (
         std::mem::take(&mut seed.listeners),
-        seed.rpc_listener.take(),
+        std::mem::take(&mut seed.rpc_listeners),
     );
-    assert!(rpc_listener.is_none() || seed.id == COORDINATOR);
     let (stop, stopper) = (seed.stop.clone(), seed.stopper.clone());
     let (starting, at_work) = (seed.starting.clone(), seed.at_work.clone());
     let (reread, joined) = (seed.reread.clone(), seed.joined.clone());
@@ -321,12 +321,16 @@ pub async fn run(mut seed: Seed, network: Network) {
     }
     shard.apply_members(peers::configured(&core.config));
     if core.id == COORDINATOR {
-        let rpc_listener = match &core.network {
-            Network::Kernel(_) => rpc_listener.and_then(|socket| core.listen(socket.into())),
-            Network::Memory(place) => Some(Listener::Memory(place.callers.clone())),
+        let rpc_listeners = match &core.network {
+            Network::Kernel(_) => {
+                rpc_listeners.map(|socket| socket.and_then(|socket| core.listen(socket.into())))
+            }
+            Network::Memory(place) => [Some(Listener::Memory(place.callers.clone())), None],
         };
-        if let Some(listener) = rpc_listener {
-            core.keep(inbound::run(shard.clone(), listener));
+        for (listener, has_tls) in rpc_listeners.into_iter().zip([false, true]) {
+            if let Some(listener) = listener {
+                core.keep(inbound::run(shard.clone(), listener, has_tls));
+            }
         }
         if let Some(registry) = shard.peers.open_registry(core, joined) {
             core.keep(registry::run(shard.clone(), registry));

@@ -1,13 +1,8 @@
 //! What comes before the first byte of a client's protocol on a listener with TLS: the header of a proxy, the choice
 //! between TLS and no TLS, and the handshake.
-//!
-//! A shard gives handshakes only a part of each turn. So a storm of them makes new clients wait, and no other one.
 
-use std::future::poll_fn;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Clients;
 use super::accept::{ClientReceiver, reason_of};
@@ -16,18 +11,15 @@ use crate::client::transport::Transport;
 use crate::config::TlsMode;
 use crate::error::{CloseReason, Fault};
 use crate::ids::Sid;
-use crate::metrics::Counter;
-use crate::net::clock;
 use crate::net::drive::{self, End, Pause, Receiver};
 use crate::net::socket::Socket;
 use crate::net::tls::TlsStream;
+use crate::shard::tls::{self, HandshakeFault};
 use crate::shard::{Core, Shard};
 use crate::tls::Acceptors;
 
-/// Time of a turn after which no further handshake takes a step: one step takes up to 0.3 ms, with an RSA key 1 ms.
-const HANDSHAKE_TURN_MAX: Duration = Duration::from_millis(1);
 /// First byte of each record of a handshake, as RFC 8446 says. No client without TLS begins with it.
-pub(super) const HANDSHAKE_RECORD: u8 = 22;
+const HANDSHAKE_RECORD: u8 = 22;
 
 /// The reason why a connection does not get to its protocol. `None`: it is closed already.
 type Ended = Option<CloseReason>;
@@ -97,7 +89,7 @@ async fn begin(
 ) -> Result<(), Ended> {
     let (core, clients) = (&shard.core, &shard.clients);
     while clients.transport(sid) == Some(Transport::Proxied) {
-        receive(tls).await?;
+        tls::receive(tls).await.map_err(reason)?;
         tls.take_kept(|bytes| {
             let used = connection::receive(shard, sid, bytes);
             (used.unwrap_or(0), ())
@@ -107,11 +99,21 @@ async fn begin(
     let first = loop {
         match tls.take_kept(|bytes| (0, bytes.first().copied())) {
             Some(first) => break first,
-            None => receive(tls).await?,
+            None => tls::receive(tls).await.map_err(reason)?,
         }
     };
     match (first == HANDSHAKE_RECORD, mode) {
-        (true, _) => shake_hands(shard, tls, sid, acceptors).await?,
+        (true, _) => {
+            let (settings, is_open) = (acceptors.for_client(), || clients.is_open(sid));
+            let done = tls::shake_hands(core, tls, settings, is_open).await;
+            done.map_err(|fault| {
+                if let HandshakeFault::Tls(error) = &fault {
+                    let address = clients.address_for_log(sid);
+                    tracing::debug!(session = %sid, address, %error, "a TLS handshake failed");
+                }
+                reason(fault)
+            })?;
+        }
         (false, TlsMode::Required) => return Err(Some(CloseReason::PlainOnTls)),
         (false, _) => {}
     }
@@ -122,55 +124,12 @@ async fn begin(
     Ok(())
 }
 
-/// Waits for bytes; the reason to end where none follow.
-async fn receive(tls: &TlsStream) -> Result<(), Ended> {
-    match poll_fn(|cx| tls.poll_receive(cx)).await {
-        Ok(0) => Err(Some(CloseReason::Left)),
-        Ok(_) => Ok(()),
-        Err(_) => Err(Some(CloseReason::Socket)),
-    }
-}
-
-async fn shake_hands(
-    shard: &Rc<Shard>,
-    tls: &TlsStream,
-    sid: Sid,
-    acceptors: &Acceptors,
-) -> Result<(), Ended> {
-    let (core, clients) = (&shard.core, &shard.clients);
-    tls.begin(acceptors.for_client())
-        .map_err(|_| Some(CloseReason::Tls))?;
-    loop {
-        wait_for_a_turn(core).await;
-        if !clients.is_open(sid) {
-            return Err(None);
-        }
-        match tls.shake_hands() {
-            Ok(true) => break,
-            Ok(false) => {}
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                core.counters().add(Counter::TlsFailed, 1);
-                let address = clients.address_for_log(sid);
-                tracing::debug!(session = %sid, address, %error, "a TLS handshake failed");
-                return Err(Some(CloseReason::Tls));
-            }
-            Err(_) => return Err(Some(CloseReason::Socket)),
-        }
-        let sent = poll_fn(|cx| tls.poll_send(cx)).await;
-        sent.map_err(|_| Some(CloseReason::Socket))?;
-        receive(tls).await?;
-    }
-    core.counters().add(Counter::TlsHandshakes, 1);
-    if tls.is_resumed() {
-        core.counters().add(Counter::TlsResumed, 1);
-    }
-    Ok(())
-}
-
-/// Waits until the handshakes of this turn have left time for another one.
-async fn wait_for_a_turn(core: &Core) {
-    while clock::now().saturating_duration_since(core.looked.get()) > HANDSHAKE_TURN_MAX {
-        clock::yield_to_reactor().await;
+fn reason(fault: HandshakeFault) -> Ended {
+    match fault {
+        HandshakeFault::Left => Some(CloseReason::Left),
+        HandshakeFault::Socket => Some(CloseReason::Socket),
+        HandshakeFault::Tls(_) => Some(CloseReason::Tls),
+        HandshakeFault::Unwanted => None,
     }
 }
 

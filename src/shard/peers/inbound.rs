@@ -35,8 +35,10 @@ use crate::net::dial;
 use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::{Listener, Socket};
 use crate::net::task;
+use crate::net::tls::TlsStream;
 use crate::peer::directory::MemberList;
 use crate::peer::pomelo::acceptor::{self, AcceptorEvent};
+use crate::shard::tls::{self, HandshakeFault};
 use crate::shard::{Core, Shard};
 use crate::wire::json;
 use crate::wire::pomelo::{mqtt, rpc};
@@ -86,10 +88,14 @@ impl Inbound {
 }
 
 /// Accepts the connections of peers, for ever.
-pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener) {
+pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener, has_tls: bool) {
     loop {
         match listener.accept().await {
             Ok((socket, caller)) => {
+                let socket = match &shard.core.tls {
+                    Some((buffers, _)) if has_tls => socket.with_tls(buffers),
+                    _ => socket,
+                };
                 task::spawn(serve(shard.clone(), socket, caller)).detach();
             }
             Err(error) => {
@@ -111,7 +117,14 @@ async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
         tracing::warn!(%caller, "other servers have {max} connections already, and this one is closed; raise rpc.max_connections");
         return refuse(core, &socket).await;
     };
-    if !peers.may_call(core, caller).await {
+    if let Some(tls) = socket.tls() {
+        // Its certificate says that it may call.
+        if let Err(error) = shake_hands(core, tls).await {
+            core.counters().add(Counter::PeersRefused, 1);
+            tracing::warn!(%caller, error, "a TLS handshake on rpc.tls_listen failed, and its connection is closed");
+            return;
+        }
+    } else if !peers.may_call(core, caller).await {
         core.counters().add(Counter::PeersRefused, 1);
         peers.report_refused(core, caller);
         return refuse(core, &socket).await;
@@ -174,6 +187,36 @@ async fn see_off(core: &Core, socket: &Socket) {
     future::or(ended, core.timeout(CALLER_LATE_TIME)).await;
     core.counters()
         .add(Counter::PeersLateBytes, discard.taken.get() as u64);
+}
+
+/// Does the TLS handshake of a peer, in its time.
+async fn shake_hands(core: &Core, tls: &TlsStream) -> Result<(), String> {
+    let settings = core
+        .tls
+        .as_ref()
+        .and_then(|(_, acceptors)| acceptors.for_server());
+    let settings = settings.ok_or("rpc.tls_listen is not set")?;
+    let handshake = async {
+        let begun = tls::receive(tls).await;
+        begun?;
+        tls::shake_hands(core, tls, settings, || true).await
+    };
+    let done = match core.config.tls.handshake_timeout {
+        None => handshake.await,
+        Some(time) => {
+            let late = async {
+                core.timeout(time).await;
+                Err(HandshakeFault::Unwanted)
+            };
+            future::or(handshake, late).await
+        }
+    };
+    done.map_err(|fault| match fault {
+        HandshakeFault::Left => "the caller has closed the connection".into(),
+        HandshakeFault::Socket => "the connection failed".into(),
+        HandshakeFault::Unwanted => "it took longer than tls.handshake_timeout".into(),
+        HandshakeFault::Tls(error) => error.to_string(),
+    })
 }
 
 /// The last sign of life of a peer.
