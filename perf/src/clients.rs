@@ -2,7 +2,6 @@
 //! per ready session.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use crate::measure::show_progress;
 use crate::process::check_stop;
 use crate::session;
 use crate::stream::{Events, READ_BUFFER_BYTES, Stream};
+use crate::tls::{Connection, Dial};
 use crate::wire::{self, Framing, Packages};
 
 pub(crate) struct Clients {
@@ -27,11 +27,11 @@ impl Clients {
     /// Opens `count` sessions, one after the other: no listen queue overflows. Each is handed to
     /// `prepare` while its socket still blocks.
     pub(crate) fn open(
-        address: SocketAddr,
+        dial: &Dial,
         framing: Framing,
         count: u32,
         heartbeats: bool,
-        mut prepare: impl FnMut(u32, &mut TcpStream) -> io::Result<()>,
+        mut prepare: impl FnMut(u32, &mut Connection) -> io::Result<()>,
     ) -> io::Result<Self> {
         let mut clients = Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
@@ -42,7 +42,7 @@ impl Clients {
             out: Vec::new(),
         };
         for index in 0..count {
-            let opened = session::open(address, framing.transport, heartbeats)
+            let opened = session::open(dial, framing.transport, heartbeats)
                 .and_then(|mut socket| prepare(index, &mut socket).map(|()| socket));
             let socket = opened.map_err(|error| {
                 let text = format!("after {index} of {count} sessions: {error}");

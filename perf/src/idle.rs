@@ -1,7 +1,6 @@
 //! `idle`: memory and CPU of sessions that do nothing.
 
 use std::io;
-use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use crate::cores::Cores;
 use crate::process::{Memory, check_stop, sessions_max};
 use crate::session::{self, ECHO_ROUTE};
 use crate::target::{Around, Start, Target};
+use crate::tls::Connection;
 use crate::wire::{Framing, Transport};
 
 /// The bound on the time that opening all sessions takes.
@@ -113,11 +113,11 @@ pub(crate) fn run(options: &Options, available: &[usize]) -> io::Result<Idle> {
 }
 
 /// One after the other: each is verified before the next, and no listen queue overflows.
-fn open_all(target: &Target, transport: Transport, sessions: u32) -> io::Result<Vec<TcpStream>> {
+fn open_all(target: &Target, transport: Transport, sessions: u32) -> io::Result<Vec<Connection>> {
     let start = Instant::now();
     let mut sockets = Vec::new();
     for index in 0..sessions {
-        let socket = session::open(target.address, transport, false).map_err(|error| {
+        let socket = session::open(&target.dial, transport, false).map_err(|error| {
             io::Error::new(
                 error.kind(),
                 format!("after {index} of {sessions} sessions: {error}"),

@@ -10,6 +10,7 @@ use crate::clients::Body;
 use crate::cores::Cores;
 use crate::measure::{Measured, measure};
 use crate::target::{Around, Backend, Kind, Start, Target, check_sessions};
+use crate::tls::Tls;
 use crate::wire::Transport;
 
 mod broadcast;
@@ -136,11 +137,11 @@ pub(crate) fn run_once(options: &Options, available: &[usize]) -> io::Result<Mea
             )
         }
         Work::Connect => {
-            let mut load = Connect::open(options, target.address)?;
+            let mut load = Connect::open(options, target.dial.address)?;
             measure(&target, &mut load, ["session", "sessions"], warm_up, time)
         }
         _ => {
-            let mut load = Exchange::open(options, target.address)?;
+            let mut load = Exchange::open(options, &target.dial)?;
             measure(&target, &mut load, ["message", "messages"], warm_up, time)
         }
     }
@@ -158,6 +159,9 @@ impl Options {
         match self.kind {
             Work::Heartbeat if self.start.heartbeat.is_none() => {
                 Some("--kind heartbeat needs --heartbeat")
+            }
+            Work::Connect if self.start.tls != Tls::Off => {
+                Some("--kind connect speaks without TLS")
             }
             Work::Heartbeat if self.depth != 1 => Some("--kind heartbeat needs --depth 1"),
             // With more, a frontend answers some with an error at once.

@@ -39,6 +39,7 @@ mod rpc;
 mod session;
 mod stream;
 mod target;
+mod tls;
 mod wire;
 
 use std::io;

@@ -238,8 +238,39 @@ pub(crate) static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
     rows.extend(growth());
     rows.extend(tails());
     rows.extend(idle());
+    rows.extend(tls());
     rows
 });
+
+/// Rows of clients with TLS: the gateway alone, beside HAProxy in front of a gateway without TLS.
+fn tls() -> Vec<Row> {
+    const GATEWAY: Server = ("TLS", "--tls gateway");
+    const HAPROXY: Server = ("HAProxy", "--tls haproxy");
+    let work = |name, work, command| {
+        let cheaper = cpu(GATEWAY, better(1.0, HAPROXY));
+        row(name, work, command, &[GATEWAY, HAPROXY], &[cheaper])
+    };
+    vec![
+        work("tls-echo-1", "local echo, TLS, depth 1", "load --depth 1"),
+        work(
+            "tls-echo-16",
+            "local echo, TLS, depth 16",
+            "load --depth 16",
+        ),
+        work(
+            "tls-rate",
+            "local echo, TLS, 1 000 connections, 10 000 a second",
+            "load --connections 1000 --rate 10000",
+        ),
+        row(
+            "tls-idle",
+            "10 000 idle sessions with TLS",
+            "idle --sessions 10000",
+            &[GATEWAY, HAPROXY],
+            &[check(GATEWAY, SessionBytes, AtMost(6000.0))],
+        ),
+    ]
+}
 
 /// Rows in which a client sends its next message when it has an answer.
 fn closed_loop() -> Vec<Row> {

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use sha1::{Digest as _, Sha1};
 
+use crate::tls::{Connection, Dial};
 use crate::wire::{self, Framing, Packages, Transport};
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,17 +32,14 @@ pub(crate) const TRIGGER_ROUTE: &str = "broadcast";
 
 /// Connects and comes back with a blocking socket whose session is working. `heartbeats`: whether
 /// the server is to ask for them; a load that sends none would be cut off in the middle.
-pub(crate) fn open(
-    address: SocketAddr,
-    transport: Transport,
-    heartbeats: bool,
-) -> io::Result<TcpStream> {
-    let mut socket = connect(address)?;
-    socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(STEP_TIMEOUT))?;
-    socket.set_write_timeout(Some(STEP_TIMEOUT))?;
+pub(crate) fn open(dial: &Dial, transport: Transport, heartbeats: bool) -> io::Result<Connection> {
+    let tcp = connect(dial.address)?;
+    tcp.set_nodelay(true)?;
+    tcp.set_read_timeout(Some(STEP_TIMEOUT))?;
+    tcp.set_write_timeout(Some(STEP_TIMEOUT))?;
+    let mut socket = dial.wrap(tcp)?;
     if transport == Transport::Websocket {
-        upgrade(&mut socket, address)?;
+        upgrade(&mut socket, dial.address)?;
     }
     let framing = Framing {
         transport,
@@ -94,7 +92,7 @@ fn source() -> Ipv4Addr {
 /// One request on a session from [`open`], answered with its body: proves that the session is still
 /// there and working.
 pub(crate) fn check(
-    socket: &mut TcpStream,
+    socket: &mut Connection,
     framing: Framing,
     route: &str,
     body: &[u8],
@@ -109,7 +107,7 @@ pub(crate) fn check(
 
 /// One request on a session from [`open`].
 pub(crate) fn ask(
-    socket: &mut TcpStream,
+    socket: &mut Connection,
     framing: Framing,
     route: &str,
     body: &[u8],
@@ -145,7 +143,7 @@ pub(crate) fn check_handshake(kind: u8, reply: &[u8], heartbeats: bool) -> io::R
     Ok(())
 }
 
-fn upgrade(socket: &mut TcpStream, address: SocketAddr) -> io::Result<()> {
+fn upgrade(socket: &mut Connection, address: SocketAddr) -> io::Result<()> {
     // One write: a head in pieces would make the server keep its first part.
     socket.write_all(upgrade_request(address).as_bytes())?;
     let mut reply = Vec::new();
@@ -180,7 +178,7 @@ pub(crate) fn accept_value(key: &str) -> String {
     STANDARD.encode(digest)
 }
 
-fn next_package(socket: &mut TcpStream, transport: Transport) -> io::Result<(u8, Vec<u8>)> {
+fn next_package(socket: &mut Connection, transport: Transport) -> io::Result<(u8, Vec<u8>)> {
     let mut bytes = Vec::new();
     let mut found = None;
     read_until(socket, &mut bytes, |bytes| {
@@ -196,7 +194,7 @@ fn next_package(socket: &mut TcpStream, transport: Transport) -> io::Result<(u8,
 }
 
 fn read_until(
-    socket: &mut TcpStream,
+    socket: &mut Connection,
     bytes: &mut Vec<u8>,
     mut is_whole: impl FnMut(&[u8]) -> io::Result<bool>,
 ) -> io::Result<()> {

@@ -1,7 +1,6 @@
 //! One non-blocking socket, and what one read or write could not finish.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -9,6 +8,8 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::sockopt;
+
+use crate::tls::Connection;
 
 /// The buffer that one thread reads all its sockets into.
 pub(crate) const READ_BUFFER_BYTES: usize = 64 << 10;
@@ -48,7 +49,7 @@ impl Events {
 }
 
 pub(crate) struct Stream {
-    socket: TcpStream,
+    socket: Connection,
     /// The start of a package whose end has not come yet.
     partial: Vec<u8>,
     /// Not taken by the socket yet; empty most of the time.
@@ -56,9 +57,10 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(socket: TcpStream) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        socket.set_nodelay(true)?;
+    pub(crate) fn new(socket: impl Into<Connection>) -> io::Result<Self> {
+        let socket = socket.into();
+        socket.tcp().set_nonblocking(true)?;
+        socket.tcp().set_nodelay(true)?;
         Ok(Self {
             socket,
             partial: Vec::new(),
@@ -84,7 +86,7 @@ impl Stream {
     /// Has the kernel acknowledge the next bytes without delay. It forgets this now and then, so it
     /// has to be said before each read.
     pub(crate) fn acknowledge_at_once(&self) -> io::Result<()> {
-        Ok(sockopt::set_tcp_quickack(&self.socket, true)?)
+        Ok(sockopt::set_tcp_quickack(self.socket.tcp(), true)?)
     }
 
     /// Keeps `rest` for the next read. A package has to fit into the read buffer.
@@ -124,7 +126,7 @@ impl Stream {
     pub(crate) fn watch(&self, epoll: impl AsFd, token: u64) -> io::Result<()> {
         Ok(epoll::add(
             epoll,
-            &self.socket,
+            self.socket.tcp(),
             EventData::new_u64(token),
             EventFlags::IN,
         )?)
@@ -144,14 +146,14 @@ impl Stream {
         };
         Ok(epoll::modify(
             epoll,
-            &self.socket,
+            self.socket.tcp(),
             EventData::new_u64(token),
             flags,
         )?)
     }
 }
 
-fn write_some(socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+fn write_some(socket: &mut Connection, bytes: &[u8]) -> io::Result<usize> {
     match socket.write(bytes) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
         other => other,

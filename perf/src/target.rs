@@ -14,6 +14,7 @@ use rustix::process::Pid;
 use crate::cores::Cores;
 use crate::peers::{self, BACKEND, CONNECTOR, Cluster, Dialect};
 use crate::process::{self, Memory, Process, cpu_of, memory_of, to_pid};
+use crate::tls::{Certificate, Dial, Tls};
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// The interval of the buffer scheduler, as Pomelo and the gateway have it by default.
@@ -76,6 +77,9 @@ pub(crate) struct Start {
     /// Push scheduler of the server
     #[arg(long, value_enum, default_value_t = Scheduler::Direct)]
     pub(crate) scheduler: Scheduler,
+    /// Server that ends the TLS of the clients
+    #[arg(long, value_enum, default_value_t = Tls::Off)]
+    pub(crate) tls: Tls,
     /// Heartbeat interval that the server asks for, in seconds; by default none
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
     pub(crate) heartbeat: Option<u16>,
@@ -121,16 +125,29 @@ impl Start {
             }
             _ => (None, None),
         };
+        let certificate = match self.tls {
+            Tls::Off => None,
+            Tls::Gateway | Tls::Haproxy => Some(Certificate::make()?),
+        };
         cores.pin_to_server()?;
-        let started = self.run_server(cluster.as_ref(), backend_address);
+        let started = self.run_server(cluster.as_ref(), backend_address, certificate.as_ref());
+        let started = started.and_then(|(server, address)| match &certificate {
+            Some(certificate) if self.tls == Tls::Haproxy => {
+                let (proxy, front) = certificate.start_haproxy(address)?;
+                Ok((vec![proxy, server], certificate.dial(front)?))
+            }
+            Some(certificate) => Ok((vec![server], certificate.dial(address)?)),
+            None => Ok((vec![server], Dial::plain(address))),
+        });
         cores.pin_to_load()?;
-        let (server, address) = started?;
+        let (servers, dial) = started?;
         Ok(Target {
             name: self.to_string(),
-            address,
-            pid: server.pid(),
+            dial,
+            pids: servers.iter().map(Process::pid).collect(),
             rpc: cluster.as_ref().map(Cluster::connector),
-            _processes: [Some(server), backend].into_iter().flatten().collect(),
+            _processes: servers.into_iter().chain(backend).collect(),
+            _certificate: certificate,
             _cluster: cluster,
         })
     }
@@ -157,6 +174,7 @@ impl Start {
         &self,
         cluster: Option<&Cluster>,
         backend: Option<SocketAddr>,
+        certificate: Option<&Certificate>,
     ) -> io::Result<(Process, SocketAddr)> {
         if let (Kind::Pomelo | Kind::Pinus, Some(cluster)) = (self.server, cluster) {
             let mut extra = Vec::new();
@@ -215,7 +233,14 @@ impl Start {
             command.args(&self.server_args);
             command
         };
-        command.args(["--listen", "127.0.0.1:0"]);
+        match certificate {
+            Some(certificate) if self.tls == Tls::Gateway => {
+                command.args(certificate.gateway_args());
+            }
+            _ => {
+                command.args(["--listen", "127.0.0.1:0"]);
+            }
+        }
         Process::start(self.to_string(), &mut command, START_TIMEOUT, listening)
     }
 }
@@ -237,7 +262,11 @@ impl fmt::Display for Start {
         if self.scheduler == Scheduler::Buffer {
             f.write_str(", buffer scheduler")?;
         }
-        Ok(())
+        match self.tls {
+            Tls::Off => Ok(()),
+            Tls::Gateway => f.write_str(", TLS"),
+            Tls::Haproxy => f.write_str(", TLS by HAProxy"),
+        }
     }
 }
 
@@ -245,11 +274,13 @@ impl fmt::Display for Start {
 /// around it.
 pub(crate) struct Target {
     pub(crate) name: String,
-    pub(crate) address: SocketAddr,
+    pub(crate) dial: Dial,
     /// Where it takes calls of backends.
     pub(crate) rpc: Option<SocketAddr>,
-    pid: Pid,
+    /// The server, and what stands in front of it.
+    pids: Vec<Pid>,
     _processes: Vec<Process>,
+    _certificate: Option<Certificate>,
     _cluster: Option<Cluster>,
 }
 
@@ -266,10 +297,11 @@ impl Target {
         }
         let target = Self {
             name: format!("pid {pid}"),
-            address,
+            dial: Dial::plain(address),
             rpc,
-            pid: to_pid(pid)?,
+            pids: vec![to_pid(pid)?],
             _processes: Vec::new(),
+            _certificate: None,
             _cluster: None,
         };
         target.cpu()?;
@@ -277,11 +309,20 @@ impl Target {
     }
 
     pub(crate) fn cpu(&self) -> io::Result<Duration> {
-        cpu_of(self.pid)
+        self.pids.iter().map(|pid| cpu_of(*pid)).sum()
     }
 
     pub(crate) fn memory(&self) -> io::Result<Memory> {
-        memory_of(self.pid)
+        let mut sum = Memory {
+            resident: 0,
+            anonymous: 0,
+        };
+        for pid in &self.pids {
+            let memory = memory_of(*pid)?;
+            sum.resident += memory.resident;
+            sum.anonymous += memory.anonymous;
+        }
+        Ok(sum)
     }
 
     /// Returns when it has used less than 1 % of a core for 300 ms, or after 10 s.

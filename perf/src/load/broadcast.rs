@@ -13,6 +13,7 @@ use crate::rpc;
 use crate::session::{self, PUSH_ROUTE, TRIGGER_ROUTE};
 use crate::stream::{READ_BUFFER_BYTES, Stream};
 use crate::target::{Kind, Target};
+use crate::tls::Connection;
 use crate::wire::{self, Framing, refused};
 
 /// Token of the connection that has the server send.
@@ -49,7 +50,7 @@ impl Broadcast {
         };
         let (mut call, socket) = if options.start.server == Kind::Ceiling {
             // It knows no backends: one more client stands for them.
-            let socket = session::open(target.address, options.transport, false)?;
+            let socket = session::open(&target.dial, options.transport, false)?;
             (Call::Notify(framing), socket)
         } else {
             let rpc = target.rpc;
@@ -60,17 +61,17 @@ impl Broadcast {
                 Work::Push => Call::Push(Vec::new()),
                 _ => Call::Broadcast,
             };
-            (call, rpc::connect_to_server(rpc)?)
+            (call, rpc::connect_to_server(rpc)?.into())
         };
         let clients = Clients::open(
-            target.address,
+            &target.dial,
             framing,
             options.connections,
             options.start.heartbeat.is_some(),
             |index, client| match &mut call {
                 Call::Push(uids) => {
                     uids.push(format!("user-{index}"));
-                    bind(&socket, client, framing, &uids[index as usize])
+                    bind(socket.tcp(), client, framing, &uids[index as usize])
                 }
                 _ => Ok(()),
             },
@@ -240,7 +241,12 @@ impl Source {
 }
 
 /// Binds a session, whose id its backend tells, to a user.
-fn bind(socket: &TcpStream, client: &mut TcpStream, framing: Framing, uid: &str) -> io::Result<()> {
+fn bind(
+    socket: &TcpStream,
+    client: &mut Connection,
+    framing: Framing,
+    uid: &str,
+) -> io::Result<()> {
     let answer = session::ask(client, framing, "chat.chatHandler.session", b"{}")?;
     let answer: serde_json::Value = serde_json::from_slice(&answer)?;
     let mut out = Vec::new();

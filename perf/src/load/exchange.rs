@@ -2,13 +2,13 @@
 //! or at a fixed rate.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{Options, Work};
 use crate::clients::{Body, Clients, unexpected};
 use crate::measure::{Load, Tally};
 use crate::session::{self, DELEGATE_ROUTE, ECHO_ROUTE, FORWARD_ROUTE};
+use crate::tls::Dial;
 use crate::wire::{self, Framing, refused};
 
 /// Notifies with the one request behind them, whose answer shows that they have arrived: messages of
@@ -32,7 +32,7 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) fn open(options: &Options, address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn open(options: &Options, dial: &Dial) -> io::Result<Self> {
         let count = options.connections + options.flood;
         let heartbeats = options.start.heartbeat.is_some();
         let framing = Framing {
@@ -45,7 +45,7 @@ impl Exchange {
             _ => None,
         };
         let mut body = Body::new(options.body as usize);
-        let clients = Clients::open(address, framing, count, heartbeats, |index, socket| {
+        let clients = Clients::open(dial, framing, count, heartbeats, |index, socket| {
             // One alone: a Pinus frontend may lose answers that come with the first one of a link.
             if let (0, Some(route)) = (index, first) {
                 session::check(socket, framing, route, body.of(1))?;
