@@ -2,7 +2,7 @@
 // A tangelo.toml in the making.
 
 /** The order of the sections; '' are the keys at the top. */
-const SECTIONS = ['', 'route', 'client', 'filter', 'session', 'push', 'rpc', 'cluster', 'log'];
+const SECTIONS = ['', 'route', 'client', 'filter', 'session', 'push', 'rpc', 'cluster', 'log', 'tls'];
 
 class Toml {
   constructor() {

@@ -3,6 +3,7 @@
 
 const path = require('path');
 const { describe } = require('./describe');
+const { sslOptions } = require('./files');
 const { filters } = require('./filters');
 const { firstLine } = require('./places');
 const { scheduler } = require('./scheduler');
@@ -46,6 +47,7 @@ async function collect(app, framework, task, places) {
     if (name.endsWith('Config') && value) settings[name] = describe(value);
   }
   const connectorConfig = app.get('connectorConfig') || {};
+  if (connectorConfig.ssl) settings.connectorConfig.ssl = sslOptions(connectorConfig.ssl);
   require(path.join(task.lib, 'util/appUtil')).loadDefaultComponents(app);
   return {
     connector: nameIn(framework.connectors, connectorConfig.connector) || 'sioconnector',

@@ -8,6 +8,7 @@ const { opened, replaceListen } = require('./network');
 const { firstLine, placeOf } = require('./places');
 const { collect } = require('./collect');
 const { watch } = require('./watch');
+const { watchFiles } = require('./files');
 
 /** @type {{file: string, base: string, root: string, name: string, framework: string, lib: string}} */
 const task = JSON.parse(process.env.TANGELO_RECORD);
@@ -25,6 +26,7 @@ function fail(error) {
 }
 
 replaceListen();
+watchFiles();
 
 const load = Module._load;
 Module._load = function (request, parent, isMain) {

@@ -16,8 +16,6 @@ const TEXTS = { realIPKey: 'client.real_ip_header', realPortKey: 'client.real_po
 
 /** Options that a person has to look at, with what to do. */
 const ASKED = {
-  ssl: 'tangelo has no TLS: put a TLS proxy in front, and set client.trusted_proxies and client.real_ip_header',
-  sslWatcher: 'tangelo has no TLS: the proxy in front watches the certificates',
   encode: 'own coders are JavaScript; tangelo sends JSON or protobuf',
   decode: 'own coders are JavaScript; tangelo reads JSON or protobuf',
   useAsyncCoder: 'own coders are JavaScript',
@@ -33,6 +31,7 @@ const DELEGATED = {
 const NEEDLESS = {
   setNoDelay: 'tangelo always sets it',
   disconnectOnTimeout: 'tangelo always closes clients that send no heartbeat',
+  sslWatcher: 'tangelo follows changed files of certificates by itself',
   closeMethod: 'tangelo half-closes each socket, and cuts it off after 2 s',
 };
 
@@ -64,6 +63,7 @@ function client(toml, { type, env, entries, record }, notes) {
     notes.ask('connectorConfig.realIPKey: the header counts only for the proxies in client.trusted_proxies: add their addresses', place);
   }
   if (config.forwardMsg === false) toml.set('client.forward', false, from('forwardMsg'));
+  if (config.ssl) ssl(toml, config.ssl, place, notes);
   if (config.distinctHost) distinctHost(toml, entries, from('distinctHost'), notes);
   const asked = askedFunctions(record);
   for (const [key, { remote, options }] of Object.entries(DELEGATED)) {
@@ -94,6 +94,22 @@ function seconds(toml, key, value, comment, notes) {
     toml.set(key, `${number}s`, comment);
   } else {
     notes.ask(`${comment} is ${JSON.stringify(value)}: ${key} takes whole seconds`);
+  }
+}
+
+/** TLS on the port of the project, with the files that the main script reads. */
+function ssl(toml, { cert, key, ca, requestCert, rejectUnauthorized }, place, notes) {
+  if (!cert || !key) {
+    notes.ask('connectorConfig.ssl: the script reads no files for cert and key; add [[listener]] with tls = "required", and the files to [[tls.certificates]]', place);
+    return;
+  }
+  toml.table('listener', { tls: 'required' });
+  toml.table('tls.certificates', { chain: cert, key });
+  if (requestCert && ca) {
+    toml.set('tls.client_ca', ca, `${place}: ssl`);
+    toml.set('tls.client_certificates', rejectUnauthorized === false ? 'optional' : 'required');
+  } else if (requestCert) {
+    notes.ask('connectorConfig.ssl: name the file with the certificates that sign those of clients in tls.client_ca', place);
   }
 }
 
