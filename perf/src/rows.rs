@@ -264,8 +264,8 @@ fn tls() -> Vec<Row> {
         ),
         row(
             "tls-idle",
-            "10 000 idle sessions with TLS",
-            "idle --sessions 10000",
+            "9 000 idle sessions with TLS",
+            "idle --sessions 9000",
             &[GATEWAY, HAPROXY],
             &[check(GATEWAY, SessionBytes, AtMost(6000.0))],
         ),

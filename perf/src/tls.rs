@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::process::Process;
+use crate::process::{Process, sessions_max};
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -201,12 +201,13 @@ fn free_port() -> io::Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-/// The same versions and ciphers as the gateway has, and timeouts that no run reaches.
+/// The same versions as the gateway has, and timeouts that no run reaches. Each session needs two descriptors.
 fn haproxy_config(port: u16, pem: &Path, server: SocketAddr) -> String {
+    let sessions = sessions_max() / 2;
     format!(
-        "global\n  maxconn 40000\n  nbthread 1\n  ssl-default-bind-options ssl-min-ver TLSv1.2\n\
+        "global\n  maxconn {sessions}\n  nbthread 1\n  ssl-default-bind-options ssl-min-ver TLSv1.2\n\
          defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 10m\n  timeout server 10m\n\
-         listen game\n  maxconn 40000\n  bind 127.0.0.1:{port} ssl crt {}\n  server gateway {server}\n",
+         listen game\n  bind 127.0.0.1:{port} ssl crt {}\n  server gateway {server}\n",
         pem.display()
     )
 }
