@@ -461,10 +461,7 @@ mod tests {
     fn keys_for_proxies_are_judged_by_all_listeners() {
         let warnings = |trusted: bool, of_all: bool, listeners: &[(bool, Option<bool>)]| {
             let listener = |(is_unix, proxy_protocol): &(bool, Option<bool>)| ClientListener {
-                address: match is_unix {
-                    true => ListenAddress::Unix("/a".into()),
-                    false => ClientListener::default().address,
-                },
+                address: is_unix.then(|| ListenAddress::Unix("/a".into())),
                 proxy_protocol: *proxy_protocol,
                 ..ClientListener::default()
             };

@@ -1,6 +1,6 @@
 //! Tests of the parent.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
@@ -15,6 +15,7 @@ use super::*;
 use crate::config::{Config, Master};
 use crate::metrics::Measure;
 use crate::shard::mesh;
+use crate::tls::Expiry;
 
 /// Makes the view of a gateway with one shard. `key` is `""`, `master` or `require_registry`.
 pub(super) fn view(key: &str) -> View {
@@ -37,6 +38,10 @@ pub(super) fn view(key: &str) -> View {
         activities: vec![Arc::default()],
         stopper: Stopper::new(Vec::new()),
         operator: Operator(mesh::queues(1).0),
+        expiries: Arc::new(ArcSwap::from_pointee(vec![Expiry {
+            file: "/etc/tangelo/fullchain.pem".into(),
+            at: UNIX_EPOCH + Duration::from_secs(1_893_456_000),
+        }])),
         output: None,
         prober: Prober::new("127.0.0.1:0".parse().ok(), 1, Arc::default()),
         traces: Arc::default(),

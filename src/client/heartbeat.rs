@@ -250,11 +250,10 @@ mod tests {
                 (Some(4 * second), 4 * second),
             ),
         ] {
-            let timeouts = Timeouts::new(&config::Client {
-                heartbeat,
-                timeout,
-                ..config::Client::default()
-            });
+            let mut config = Config::default();
+            config.client.heartbeat = heartbeat;
+            config.client.timeout = timeout;
+            let timeouts = Timeouts::new(&config);
             assert_eq!((timeouts.heartbeat, timeouts.idle), limits);
         }
     }

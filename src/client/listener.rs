@@ -25,7 +25,7 @@ impl ListenerRules {
             transports: listener.transports,
             tls: listener.tls,
             proxy_protocol: listener.proxy_protocol,
-            is_unix: matches!(listener.address, ListenAddress::Unix(_)),
+            is_unix: matches!(listener.address, Some(ListenAddress::Unix(_))),
         }
     }
 }

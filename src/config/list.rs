@@ -29,11 +29,15 @@ pub(crate) trait Section: Default + 'static {
 impl Section for ClientListener {
     const LIST: &'static str = "listener";
     const KEYS: &'static [Knob<Self>] = Self::KNOBS;
-    const NEEDED: &'static [&'static str] = &["address"];
+    const NEEDED: &'static [&'static str] = &[];
     const UNIQUE: &'static str = "address";
 
     fn is_same(&self, other: &Self) -> bool {
-        self.address.overlaps(&other.address)
+        match (&self.address, &other.address) {
+            (Some(own), Some(other)) => own.overlaps(other),
+            (None, None) => true,
+            _ => false,
+        }
     }
 }
 

@@ -102,7 +102,7 @@ knobs! {
         /// this key has no effect, and a file or a flag must not set it.
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 3010)), Address, Pomelo "clientPort";
         /// The listeners for clients, in place of `listen`: several ports and unix sockets, each with rules of its own.
-        /// Two listeners with one address are an error. Beside sections the `clientPort` of a project has no effect.
+        /// Two listeners with one address are an error. The `clientPort` of a project is the port of the one without `address`.
         listeners as "listener": Vec<ClientListener> = Vec::new(), ListOf::<ClientListener>::at_most(limits::LISTENERS_MAX);
         /// Shards. Each is one thread with its own sockets, sessions and handlers. Without it there is one
         /// per available core. More shards than cores cost CPU per message.
@@ -649,7 +649,8 @@ knobs! {
         /// replaces one that a killed process has left behind. Whoever can open the file counts as a proxy of
         /// `client.trusted_proxies`. A client whose address such a proxy does not tell has the address `127.0.0.1`
         /// with port 0, which counts neither for blacklists nor for limits of addresses.
-        address: ListenAddress = ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 3010))), Endpoint("0.0.0.0:3010");
+        /// Without this key it is that of `listen`: in a project, the `clientPort` of the own server on all addresses.
+        address: Option<ListenAddress> = None, Endpoint("0.0.0.0:3010");
         /// Transports that the listener takes. A connection that begins with another one is closed
         /// (`closed_transport`), HTTP with status 400. `"websocket"` stands for HTTP too: the page and
         /// `client.health_path`.
@@ -709,11 +710,15 @@ impl Config {
     pub(crate) fn client_listeners(&self) -> Vec<ClientListener> {
         match self.listeners.is_empty() {
             false => self.listeners.clone(),
-            true => vec![ClientListener {
-                address: ListenAddress::Tcp(self.listen),
-                ..ClientListener::default()
-            }],
+            true => vec![ClientListener::default()],
         }
+    }
+
+    /// Returns the address of a listener: its own, or that of `listen`.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn address_of(&self, listener: &ClientListener) -> ListenAddress {
+        let address = listener.address.clone();
+        address.unwrap_or(ListenAddress::Tcp(self.listen))
     }
 
     /// Returns the defaults of a value of `compat`.

@@ -306,7 +306,8 @@ fn the_sections_take_the_place_of_listen() {
     let [one] = &*config.client_listeners() else {
         panic!("one listener");
     };
-    assert_eq!(one.address, ListenAddress::Tcp(config.listen));
+    let own = ListenAddress::Tcp(config.listen);
+    assert_eq!((&one.address, config.address_of(one)), (&None, own));
     assert_eq!((one.transports, one.tls), (Transports::ALL, TlsMode::Off));
     assert_eq!(one.proxy_protocol, None);
     let two = r#"[{address="unix:/run/game.socket", transports=["websocket"], proxy_protocol=true},
@@ -315,7 +316,8 @@ fn the_sections_take_the_place_of_listen() {
     let [unix, tcp] = &*config.client_listeners() else {
         panic!("two listeners");
     };
-    assert_eq!(unix.address.to_string(), "unix:/run/game.socket");
+    let address = config.address_of(unix);
+    assert_eq!(address.to_string(), "unix:/run/game.socket");
     assert!(!unix.transports.tcp && unix.transports.websocket);
     assert_eq!(
         (unix.proxy_protocol, tcp.proxy_protocol),

@@ -238,7 +238,7 @@ impl Connection {
         let most = match machine.transport() {
             Transport::Proxied => PROXY_HEADER_BYTES_MAX,
             Transport::Http => HTTP_HEAD_BYTES_MAX,
-            Transport::Undecided | Transport::Raw => body + HEAD_BYTES,
+            Transport::Tls | Transport::Undecided | Transport::Raw => body + HEAD_BYTES,
             Transport::WebSocket => payload + FRAME_HEAD_BYTES_MAX,
         };
         assert!(rest.len() < most, "{} bytes wait", rest.len());

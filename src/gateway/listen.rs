@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::host::{PAUSE, TRIES};
 use crate::client::listener::ListenerRules;
-use crate::config::{ClientListener, Config, ListenAddress};
+use crate::config::{ClientListener, Config, ListenAddress, TlsMode, Transports};
 use crate::error::{Error, Result};
 use crate::net::unix_socket::{self, SocketFile};
 use crate::shard::SocketSeed;
@@ -28,7 +28,7 @@ pub(super) struct Listeners {
     /// The sockets of each shard, one for each listener.
     pub(super) sockets: Vec<Vec<SocketSeed>>,
     /// The listeners, with the ports that the kernel chose for port 0.
-    pub(super) opened: Vec<ClientListener>,
+    pub(super) opened: Vec<OpenListener>,
 }
 
 /// Opens all listeners for clients, on each shard.
@@ -47,12 +47,21 @@ pub(super) fn bind(config: &Config, shards: usize) -> Result<Listeners> {
     Ok(listeners)
 }
 
+/// A listener that is open.
+#[derive(Debug)]
+pub(super) struct OpenListener {
+    /// Its address, with the port that the kernel chose for port 0.
+    pub(super) address: ListenAddress,
+    pub(super) transports: Transports,
+    pub(super) tls: TlsMode,
+}
+
 /// Opens a listener for clients. Returns it with the port that the kernel chose for port 0, and one socket per shard.
 pub(super) fn bind_one(
     config: &Config,
     listener: ClientListener,
     shards: usize,
-) -> Result<(ClientListener, Vec<SocketSeed>)> {
+) -> Result<(OpenListener, Vec<SocketSeed>)> {
     let rules = Arc::new(ListenerRules::new(&listener));
     let seed = |file: Option<&Arc<SocketFile>>, socket: Socket| SocketSeed {
         file: file.cloned(),
@@ -63,8 +72,9 @@ pub(super) fn bind_one(
         true => Port::Clients,
         false => Port::Listener,
     };
-    let failed = |error| cannot_listen(port, &listener.address, &error);
-    let (address, sockets) = match &listener.address {
+    let address = config.address_of(&listener);
+    let failed = |error| cannot_listen(port, &address, &error);
+    let (address, sockets) = match &address {
         ListenAddress::Tcp(address) => {
             let (address, sockets) = bind_tcp(*address, shards).map_err(failed)?;
             let seeds = sockets.into_iter().map(|socket| seed(None, socket));
@@ -73,14 +83,15 @@ pub(super) fn bind_one(
         ListenAddress::Unix(path) => {
             let (file, sockets) = bind_unix(path, shards).map_err(failed)?;
             let seeds = sockets.into_iter().map(|socket| seed(Some(&file), socket));
-            (listener.address.clone(), seeds.collect())
+            (address.clone(), seeds.collect())
         }
     };
-    let listener = ClientListener {
+    let open = OpenListener {
         address,
-        ..listener
+        transports: listener.transports,
+        tls: listener.tls,
     };
-    Ok((listener, sockets))
+    Ok((open, sockets))
 }
 
 /// Opens one socket per shard, all on one address; the kernel distributes connections over them.
@@ -276,7 +287,7 @@ mod tests {
     /// Several listeners.
     fn sections(addresses: &[ListenAddress]) -> Config {
         let listener = |address: &ListenAddress| ClientListener {
-            address: address.clone(),
+            address: Some(address.clone()),
             ..ClientListener::default()
         };
         Config {

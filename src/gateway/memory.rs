@@ -106,7 +106,7 @@ impl Gateway {
         self.config.master = None;
         let config = CheckedConfig::new(std::mem::take(&mut self.config))?;
         let known = config.servers.clone();
-        let listen = config.client_listeners()[0].address.tcp();
+        let listen = config.address_of(&config.client_listeners()[0]).tcp();
         let listen = listen.unwrap_or(UNIX_CLIENT);
         let callers_max = shard::callers_max(&config);
         let (seeds, shared) =

@@ -23,7 +23,7 @@ use crate::admin::{OperatorsPort, Prober, View};
 use crate::checked::CheckedConfig;
 use crate::client::addresses::Addresses;
 use crate::client::rate::AcceptRate;
-use crate::config::{ClientListener, Config, ListenAddress};
+use crate::config::{Config, ListenAddress};
 use crate::error::{Error, Result};
 use crate::handler::Router;
 use crate::ids::ShardId;
@@ -38,7 +38,7 @@ use crate::shard::operator::Operator;
 use crate::shard::probe::Probe;
 use crate::shard::{self, Gauge, Seed};
 use crate::tls::{self, Acceptors, Watching};
-use listen::Port;
+use listen::{OpenListener, Port};
 
 mod assets;
 mod check;
@@ -377,14 +377,14 @@ fn cannot_start(thread: &str, error: &std::io::Error) -> Error {
 }
 
 /// Returns the address of the first listener that has one of TCP.
-fn first_tcp(listeners: &[ClientListener]) -> Option<SocketAddr> {
+fn first_tcp(listeners: &[OpenListener]) -> Option<SocketAddr> {
     listeners.iter().find_map(|listener| listener.address.tcp())
 }
 
 /// A running gateway.
 pub struct Running {
     /// The listeners for clients, with the ports that the kernel chose for port 0.
-    listeners: Vec<ClientListener>,
+    listeners: Vec<OpenListener>,
     shards: usize,
     threads: Vec<JoinHandle<()>>,
     watchdog: JoinHandle<()>,

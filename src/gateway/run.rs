@@ -1,7 +1,6 @@
 //! A gateway as a whole program: output, signals, and the start line.
 
 use std::env;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,13 +15,14 @@ use signal_hook::low_level;
 
 use super::host;
 use super::launcher;
+use super::listen::OpenListener;
 use super::load::{self, Program};
 use super::notify::{News, Supervisor};
 use super::reload::{Reload, Reloads};
 use super::start_lines::StartLines;
 use super::{Gateway, Running, Starting, Stopper, cannot_start, report};
 use crate::checked::CheckedConfig;
-use crate::config::{ClientListener, Config, LogFormat};
+use crate::config::{Config, LogFormat, TlsMode};
 use crate::error::{Error, Result};
 use crate::log::{self, Output};
 use crate::metrics::{Counter, Counters};
@@ -121,9 +121,8 @@ impl Gateway {
             lines.say(&running, servers, &output);
             control.say_ready(&running);
             if page.is_some()
-                && let Some(address) = page_address(&running.listeners)
+                && let Some(url) = running.listeners.iter().find_map(page_url)
             {
-                let url = page_url(address);
                 let line = format!("open {url} in a browser");
                 output.say(&line, [("url", url.into())]);
             }
@@ -169,16 +168,16 @@ fn joined(
     }
 }
 
-/// Returns the address at which a browser finds the page.
-fn page_address(listeners: &[ClientListener]) -> Option<SocketAddr> {
-    let mut serving = listeners.iter().filter(|one| one.transports.websocket);
-    serving.find_map(|listener| listener.address.tcp())
-}
-
-/// Returns the URL of the page for a browser on this machine.
-fn page_url(address: SocketAddr) -> String {
+/// Returns the URL of the page for a browser on this machine; `None` for a listener that does not have the page.
+fn page_url(listener: &OpenListener) -> Option<String> {
+    let address = listener.address.tcp();
+    let address = address.filter(|_| listener.transports.websocket)?;
+    let scheme = match listener.tls {
+        TlsMode::Required => "https",
+        TlsMode::Off | TlsMode::Optional => "http",
+    };
     // A browser may refuse to connect to the wildcard address.
-    format!("http://{}/", reachable(address))
+    Some(format!("{scheme}://{}/", reachable(address)))
 }
 
 /// The signal handler. **Invariant**: it never waits, so its thread is always ready for the next
@@ -295,17 +294,25 @@ fn name(signal: i32) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{ListenAddress, Transports};
 
     #[test]
     fn the_page_has_an_address_that_a_browser_opens() {
-        for (address, url) in [
-            ("127.0.0.1:3010", "http://127.0.0.1:3010/"),
-            ("0.0.0.0:3010", "http://127.0.0.1:3010/"),
-            ("192.0.2.7:80", "http://192.0.2.7:80/"),
-            ("[::1]:3010", "http://[::1]:3010/"),
-            ("[::]:3010", "http://127.0.0.1:3010/"),
+        for (address, tls, url) in [
+            ("127.0.0.1:3010", TlsMode::Off, "http://127.0.0.1:3010/"),
+            ("0.0.0.0:3010", TlsMode::Optional, "http://127.0.0.1:3010/"),
+            ("192.0.2.7:80", TlsMode::Required, "https://192.0.2.7:80/"),
+            ("[::1]:3010", TlsMode::Off, "http://[::1]:3010/"),
+            ("[::]:3010", TlsMode::Off, "http://127.0.0.1:3010/"),
         ] {
-            assert_eq!(page_url(address.parse().unwrap()), url);
+            let mut listener = OpenListener {
+                address: ListenAddress::Tcp(address.parse().unwrap()),
+                transports: Transports::ALL,
+                tls,
+            };
+            assert_eq!(page_url(&listener).as_deref(), Some(url));
+            listener.transports.websocket = false;
+            assert_eq!(page_url(&listener), None);
         }
     }
 }

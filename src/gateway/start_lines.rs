@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::Running;
-use crate::config::{self, ClientListener, Config};
+use super::listen::OpenListener;
+use crate::config::{self, Config};
 use crate::log::Output;
 use crate::metrics::{COMMIT, VERSION};
 
@@ -134,7 +135,7 @@ impl StartLines {
 }
 
 /// Writes the addresses of several listeners.
-fn say_listeners(listeners: &[ClientListener], output: &Output) {
+fn say_listeners(listeners: &[OpenListener], output: &Output) {
     let addresses = listeners
         .iter()
         .map(|listener| listener.address.to_string());

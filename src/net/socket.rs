@@ -195,7 +195,7 @@ impl Socket {
     /// socket resets the connection: the kernel does not open a full window again, so the other side would send nothing,
     /// and hear of the end a minute or two later.
     pub(crate) fn break_off(&self) {
-        if let Kind::Kernel(watched) = &self.0
+        if let Some(watched) = self.watched()
             && recv(&watched.fd, &mut [0], RecvFlags::DONTWAIT | RecvFlags::PEEK)
                 .is_ok_and(|(_, waiting)| waiting > 0)
         {

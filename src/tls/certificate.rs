@@ -114,11 +114,6 @@ impl Certificate {
         &self.names
     }
 
-    /// Returns its file.
-    pub(super) fn file(&self) -> &str {
-        &self.file
-    }
-
     /// Returns the end of its validity.
     pub(super) fn expiry(&self) -> Expiry {
         Expiry {

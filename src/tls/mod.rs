@@ -33,7 +33,7 @@ use tickets::TicketKeys;
 
 /// The settings of new TLS connections: one word each for the shards to read.
 #[derive(Debug)]
-pub struct Acceptors {
+pub(crate) struct Acceptors {
     /// For clients.
     clients: ArcSwap<ServerConfig>,
     /// For other servers, on `rpc.tls_listen`.

@@ -464,7 +464,7 @@ fn listen_and_listeners_together_name_both_places() {
 }
 
 #[test]
-fn the_port_of_a_project_counts_only_without_listeners() {
+fn the_port_of_a_project_is_that_of_a_listener_without_an_address() {
     let folder = project();
     let app_dir = folder.path("").display().to_string();
     let line = ["--app-dir", &app_dir, "--id", "c-1"];
@@ -472,7 +472,7 @@ fn the_port_of_a_project_counts_only_without_listeners() {
         let listeners = config.client_listeners();
         listeners
             .iter()
-            .map(|listener| listener.address.to_string())
+            .map(|listener| config.address_of(listener).to_string())
             .collect()
     };
     let config = args(&line).unwrap();
@@ -483,6 +483,11 @@ fn the_port_of_a_project_counts_only_without_listeners() {
     let sections = "--set=listener=[{address='127.0.0.1:1'}, {address='unix:/a'}]";
     let config = args(&[&line[..], &[sections]].concat()).unwrap();
     assert_eq!(addresses(&config), ["127.0.0.1:1", "unix:/a"]);
+    // A section without an address has that port.
+    let sections = "--set=listener=[{transports=['tcp']}, {address='unix:/a'}]";
+    let config = args(&[&line[..], &[sections]].concat()).unwrap();
+    let own = format!("[::]:{}", config.listen.port());
+    assert_eq!(addresses(&config), [&*own, "unix:/a"]);
 }
 
 #[test]

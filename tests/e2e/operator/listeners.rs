@@ -203,7 +203,7 @@ fn behind_unix(socket: &SocketPath, client: config::Client) -> Inside {
     let config = Config {
         shards: Some(2),
         listeners: vec![ClientListener {
-            address: ListenAddress::Unix(socket.0.clone()),
+            address: Some(ListenAddress::Unix(socket.0.clone())),
             ..ClientListener::default()
         }],
         client: config::Client {
@@ -407,7 +407,7 @@ fn a_gateway_with_unix_sockets_alone_is_ready_without_a_probe() {
     let config = Config {
         shards: Some(1),
         listeners: vec![ClientListener {
-            address: ListenAddress::Unix(socket.0.clone()),
+            address: Some(ListenAddress::Unix(socket.0.clone())),
             transports: Transports {
                 tcp: true,
                 websocket: false,
