@@ -258,29 +258,27 @@ fn open_door(config: &Config, callers: &Callers) -> Option<String> {
 /// Checks that TLS has what it needs.
 fn check_tls(config: &Config) -> Result<(), ValueError> {
     let tls = &config.tls;
-    let missing = |needs: &str, key: &str| {
-        Err(ValueError::new(
-            key,
-            format!("missing; {needs} needs it, and docs/operations.md shows how"),
-        ))
+    let needs = |key: &str, needed: &str| {
+        let reason = format!("needs {needed}; docs/operations.md shows how");
+        Err(ValueError::new(key, reason))
     };
     let with_tls = config
         .listeners
         .iter()
         .position(|listener| listener.tls != TlsMode::Off);
-    if tls.certificates.is_empty() {
-        if let Some(index) = with_tls {
-            return missing(&format!("listener[{index}].tls"), "tls.certificates");
+    if let (Some(index), true) = (with_tls, tls.certificates.is_empty()) {
+        return needs(&format!("listener[{index}].tls"), "[[tls.certificates]]");
+    }
+    if config.rpc.tls_listen.is_some() {
+        if tls.certificates.is_empty() {
+            return needs("rpc.tls_listen", "[[tls.certificates]]");
         }
-        if config.rpc.tls_listen.is_some() {
-            return missing("rpc.tls_listen", "tls.certificates");
+        if config.rpc.tls_ca.is_none() {
+            return needs("rpc.tls_listen", "rpc.tls_ca");
         }
     }
     if tls.client_certificates != ClientCertificates::Off && tls.client_ca.is_none() {
-        return missing("tls.client_certificates", "tls.client_ca");
-    }
-    if config.rpc.tls_listen.is_some() && config.rpc.tls_ca.is_none() {
-        return missing("rpc.tls_listen", "rpc.tls_ca");
+        return needs("tls.client_certificates", "tls.client_ca");
     }
     Ok(())
 }

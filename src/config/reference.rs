@@ -72,6 +72,8 @@ fn reference() -> String {
     section(&mut out, "`[log]`", Log::ABOUT, Log::KNOBS);
     section(&mut out, "`[admin]`", Admin::ABOUT, Admin::KNOBS);
     section(&mut out, "`[limits]`", Limits::ABOUT, Limits::KNOBS);
+    section(&mut out, "`[tls]`", Tls::ABOUT, Tls::KNOBS);
+    list::<CertificateFiles>(&mut out, CertificateFiles::ABOUT);
     list::<ClientListener>(&mut out, ClientListener::ABOUT);
     list::<Server>(&mut out, Server::ABOUT);
     list::<NamedScheduler>(&mut out, NamedScheduler::ABOUT);

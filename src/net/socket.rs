@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use super::UNIX_CLIENT;
 use super::memory::{MemoryListener, MemoryStream};
 use super::poller::{Key, Poller};
-use super::tls::{TlsBuffers, TlsStream};
+use super::tls::{Carrier, TlsBuffers, TlsStream};
 
 /// A connected socket for several tasks of one shard: one reads, another writes.
 #[derive(Debug)]
@@ -30,11 +30,14 @@ enum Kind {
     Other(Box<Other>),
 }
 
+/// A socket with TLS, or whose client may begin it.
+pub(crate) type TlsSocket = TlsStream<Socket>;
+
 /// The kinds of sockets that a usual client does not have.
 #[derive(Debug)]
 enum Other {
     Memory(MemoryStream),
-    Tls(TlsStream),
+    Tls(TlsStream<Socket>),
 }
 
 // Each connection has one, and the other kinds must not enlarge it.
@@ -87,7 +90,7 @@ impl Socket {
     }
 
     /// Returns the layer of TLS, if there is one.
-    pub(crate) fn tls(&self) -> Option<&TlsStream> {
+    pub(crate) fn tls(&self) -> Option<&TlsSocket> {
         match &self.0 {
             Kind::Other(other) => match &**other {
                 Other::Tls(tls) => Some(tls),
@@ -244,6 +247,24 @@ impl Socket {
                 Other::Tls(tls) => tls.inner().watched(),
             },
         }
+    }
+}
+
+impl Carrier for Socket {
+    fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_read(cx, buffer)
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.write(&[IoSlice::new(bytes)])
+    }
+
+    fn write_slices(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write(slices)
+    }
+
+    fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write(cx, bytes)
     }
 }
 

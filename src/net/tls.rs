@@ -25,7 +25,6 @@ use rustls::HandshakeKind;
 use rustls::server::{ServerConfig, ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError};
 
-use super::socket::Socket;
 use crate::limits::{
     READ_BUFFER_BYTES, TLS_BYTES_WITHOUT_DATA_MAX, TLS_RECORD_BYTES_MAX, TLS_SESSION_BYTES,
 };
@@ -77,9 +76,21 @@ impl TlsBuffers {
     }
 }
 
+/// A socket that carries records. The methods are those of a socket.
+pub(super) trait Carrier: fmt::Debug {
+    /// Reads available bytes into `buffer`.
+    fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
+    /// Writes the bytes that it takes now; 0 if it takes none.
+    fn write(&self, bytes: &[u8]) -> io::Result<usize>;
+    /// The same for bytes in several places.
+    fn write_slices(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Writes `bytes`, or waits until it takes some.
+    fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+}
+
 /// A connection that speaks TLS, or may begin to.
-pub(crate) struct TlsStream {
-    inner: Socket,
+pub(crate) struct TlsStream<S> {
+    inner: S,
     buffers: Rc<TlsBuffers>,
     state: RefCell<State>,
 }
@@ -108,22 +119,23 @@ struct State {
     held: usize,
 }
 
-impl fmt::Debug for TlsStream {
+impl<S: fmt::Debug> fmt::Debug for TlsStream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("TlsStream").field(&self.inner).finish()
     }
 }
 
-impl Drop for TlsStream {
+impl<S> Drop for TlsStream<S> {
     fn drop(&mut self) {
         let held = self.state.get_mut().held;
         self.buffers.held.update(|all| all - held);
     }
 }
 
-impl TlsStream {
+#[allow(private_bounds, reason = "only sockets of this layer carry records")]
+impl<S: Carrier> TlsStream<S> {
     /// Wraps a connected socket that has not begun TLS.
-    pub(crate) fn new(inner: Socket, buffers: &Rc<TlsBuffers>) -> Self {
+    pub(super) fn new(inner: S, buffers: &Rc<TlsBuffers>) -> Self {
         Self {
             inner,
             buffers: buffers.clone(),
@@ -132,7 +144,7 @@ impl TlsStream {
     }
 
     /// Returns the socket below.
-    pub(super) fn inner(&self) -> &Socket {
+    pub(super) fn inner(&self) -> &S {
         &self.inner
     }
 
@@ -284,7 +296,7 @@ impl TlsStream {
             return Ok(std::mem::take(&mut state.promised));
         }
         let Some(session) = &mut state.session else {
-            return self.inner.write(slices);
+            return self.inner.write_slices(slices);
         };
         let copy = &mut *self.buffers.plain.borrow_mut();
         let records = &mut *self.buffers.outgoing.borrow_mut();
@@ -295,7 +307,7 @@ impl TlsStream {
                 return Ok(taken);
             }
             let bytes = encrypt(session, &mut state.incoming, plain, records)?;
-            let sent = self.inner.write(&[IoSlice::new(&records[..bytes])])?;
+            let sent = self.inner.write(&records[..bytes])?;
             if sent < bytes {
                 state.outgoing = records[sent..bytes].to_vec();
                 state.promised = plain.len();
@@ -361,11 +373,11 @@ impl State {
     }
 
     /// Hands the kernel as many records as it takes; true if it has all of them.
-    fn send(&mut self, inner: &Socket) -> io::Result<bool> {
+    fn send(&mut self, inner: &impl Carrier) -> io::Result<bool> {
         if self.outgoing.is_empty() {
             return Ok(true);
         }
-        let sent = inner.write(&[IoSlice::new(&self.outgoing)])?;
+        let sent = inner.write(&self.outgoing)?;
         if sent < self.outgoing.len() {
             self.outgoing.drain(..sent);
             return Ok(false);
@@ -547,7 +559,7 @@ fn write_traffic(
 ) -> io::Result<usize> {
     let mut start = 0;
     loop {
-        // The session uses none of these bytes: they are no whole record.
+        // The session uses none of these bytes, which do not make a whole record.
         match session.process_tls_records(incoming).state {
             Ok(ConnectionState::WriteTraffic(mut traffic)) => loop {
                 match write(&mut traffic, &mut records[start..]) {

@@ -12,7 +12,7 @@ use rustls::ServerConfig;
 use super::Core;
 use crate::metrics::Counter;
 use crate::net::clock;
-use crate::net::tls::TlsStream;
+use crate::net::socket::TlsSocket;
 
 /// Time of a turn after which no further handshake takes a step. A step takes up to 0.3 ms, and 1 ms with an RSA key.
 const HANDSHAKE_TURN_MAX: Duration = Duration::from_millis(1);
@@ -31,7 +31,7 @@ pub(super) enum HandshakeFault {
 }
 
 /// Waits for bytes before TLS or of its handshake.
-pub(super) async fn receive(tls: &TlsStream) -> Result<(), HandshakeFault> {
+pub(super) async fn receive(tls: &TlsSocket) -> Result<(), HandshakeFault> {
     match poll_fn(|cx| tls.poll_receive(cx)).await {
         Ok(0) => Err(HandshakeFault::Left),
         Ok(_) => Ok(()),
@@ -42,7 +42,7 @@ pub(super) async fn receive(tls: &TlsStream) -> Result<(), HandshakeFault> {
 /// Does the whole handshake, while the connection `is_wanted`. The first bytes of it must be there.
 pub(super) async fn shake_hands(
     core: &Core,
-    tls: &TlsStream,
+    tls: &TlsSocket,
     settings: Arc<ServerConfig>,
     is_wanted: impl Fn() -> bool,
 ) -> Result<(), HandshakeFault> {

@@ -18,6 +18,7 @@ const LEVELS: &[&[&str]] = &[
     &["client", "push", "peer"],
     &["handler"],
     &["checked"],
+    &["tls"],
     &["net"],
     &["shard"],
     &["admin"],
@@ -34,6 +35,10 @@ const FENCES: &[(&str, &[&str])] = &[
     (
         "crossbeam_channel",
         &["src/shard/mesh.rs", "src/net/", "src/log", "src/pool.rs"],
+    ),
+    (
+        "rustls",
+        &["src/tls/", "src/net/tls.rs", "src/shard/tls.rs"],
     ),
     ("tokio", &["src/admin/"]),
     ("hyper", &["src/admin/"]),

@@ -215,7 +215,7 @@ fn an_unknown_key_names_file_line_and_key() {
          forward, trusted_proxies, proxy_protocol, real_ip_header, real_port_header, health_path, package_bytes_max, handshake_bytes_max, outbox_bytes_max, messages_per_second, bytes_per_second, rate_burst, rate_timeout, address_connections_max, address_messages_per_second, address_bytes_per_second, fragments_max, calls_in_flight_max",
     );
     let top = "unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, compat, listen, listener, shards, pin, turn_min, start_timeout, stop_timeout, \
-               app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log, admin, limits";
+               app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log, admin, limits, tls";
     refused_file(
         "id = 'a'\n[clinet]\nheartbeat = '3s'\n",
         &format!(":2: clinet: {top}"),
@@ -255,7 +255,7 @@ fn an_unknown_key_in_set_names_the_flag_and_the_known_keys() {
     refused(
         &["--set", "=1"],
         "--set =1: unknown key; known keys here: id, server_type, delegate, delegate_closed, delegate_handshake, delegate_blacklist, delegate_notices, env, dialect, compat, listen, listener, shards, pin, turn_min, start_timeout, stop_timeout, \
-         app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log, admin, limits",
+         app_dir, dictionary, handler_routes, server, route, client, filter, session, push, rpc, cluster, drain, log, admin, limits, tls",
     );
 }
 
@@ -494,7 +494,7 @@ fn the_port_of_a_project_is_that_of_a_listener_without_an_address() {
 fn tls_without_a_certificate_is_refused_with_its_place() {
     refused_file(
         "[[listener]]\naddress = '127.0.0.1:2'\ntls = 'required'\n",
-        ": tls.certificates: missing; listener[0].tls needs it, and docs/operations.md shows how",
+        ":1: listener[0].tls: needs [[tls.certificates]]; docs/operations.md shows how",
     );
 }
 

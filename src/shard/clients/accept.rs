@@ -11,19 +11,18 @@ use super::connection::{
     self, Connection, refused_for_address, refused_for_its_number, refused_for_memory,
     refused_for_number,
 };
+use super::receiver::{ClientReceiver, reason_of};
 use super::silent::Place;
 use super::tls;
 use crate::client::ClientMachine;
-use crate::client::heartbeat::LINGER;
 use crate::client::listener::{ListenerRules, Opener};
-use crate::client::rate::{AcceptRate, RateVerdict};
+use crate::client::rate::AcceptRate;
 use crate::config::TlsMode;
-use crate::error::{CloseReason, Fault};
+use crate::error::CloseReason;
 use crate::ids::Sid;
-use crate::limits::{MEMORY_CLOSE_BYTES_MIN, READ_TURN_MAX};
 use crate::metrics::Counter;
 use crate::net::clock;
-use crate::net::drive::{self, End, Pause, Receiver, SLICE_UNITS};
+use crate::net::drive;
 use crate::net::memory::MemoryListener;
 use crate::net::socket::{Listener, Socket};
 use crate::net::task;
@@ -197,80 +196,5 @@ fn serve(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) -> impl Future<Output =
         let receiver = ClientReceiver { shard: &shard, sid };
         let end = drive::read(&socket, &shard.core.read_buffer, receiver).await;
         connection::end(&shard, sid, reason_of(&end));
-    }
-}
-
-/// Returns the reason to close a client whose bytes have ended.
-pub(super) fn reason_of(end: &End) -> CloseReason {
-    match end {
-        End::Failed => CloseReason::Socket,
-        End::Eof | End::Enough => CloseReason::Left,
-    }
-}
-
-/// Pauses a reader by the time of the shard, which then stays awake. It looks whether its client is closed meanwhile.
-#[cold]
-fn pause(shard: &Rc<Shard>, sid: Sid, time: Duration) -> Pause {
-    let shard = shard.clone();
-    Box::pin(async move {
-        let mut left = time;
-        while !left.is_zero() && shard.clients.is_open(sid) {
-            let part = left.min(LINGER);
-            shard.core.timeout(part).await;
-            left -= part;
-        }
-    })
-}
-
-/// Lets the other connections run when a turn lasts too long.
-fn yield_late(shard: &Shard) -> Option<Pause> {
-    let turn = clock::now().saturating_duration_since(shard.core.looked.get());
-    (turn > READ_TURN_MAX).then(|| -> Pause { Box::pin(clock::yield_to_reactor()) })
-}
-
-/// Acts on the bytes of one client.
-pub(super) struct ClientReceiver<'a> {
-    pub(super) shard: &'a Rc<Shard>,
-    pub(super) sid: Sid,
-}
-
-impl Receiver for ClientReceiver<'_> {
-    fn finished(&self, units: usize, bytes: usize, rest: &[u8]) -> Option<Pause> {
-        let Self { shard, sid } = self;
-        // Here too, because one turn reads from many clients, and answers them.
-        if shard.core.memory_has_grown() {
-            shard.look_at_memory();
-        }
-        match shard.clients.read(&shard.core, *sid, units, bytes, rest) {
-            // The messages of a slice may cost more time than their number says.
-            RateVerdict::Within if units >= SLICE_UNITS => yield_late(shard),
-            RateVerdict::Within => None,
-            RateVerdict::Pause(time) => Some(pause(shard, *sid, time)),
-            RateVerdict::Excess(reason) => {
-                shard.react(Fault::Client(*sid, reason));
-                None
-            }
-        }
-    }
-
-    fn waits(&self, bytes: usize) {
-        let Shard { core, clients, .. } = &**self.shard;
-        clients.package_waits(core, self.sid, bytes);
-        if bytes >= MEMORY_CLOSE_BYTES_MIN
-            && core.memory.level_now() >= MemoryLevel::CloseUnready
-            && clients.is_unready(self.sid)
-        {
-            // One that still grows goes at once: shards that wait for a CPU cannot close theirs.
-            self.shard.close(self.sid, CloseReason::Memory, None);
-        }
-    }
-
-    /// Those that were closed for their memory give it back before this one takes more.
-    fn is_memory_short(&self) -> bool {
-        self.shard.core.memory.level() > MemoryLevel::Normal
-    }
-
-    fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {
-        Ok(connection::receive(self.shard, self.sid, input))
     }
 }

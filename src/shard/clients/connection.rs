@@ -18,8 +18,7 @@ use crate::handler::Failure;
 use crate::ids::Sid;
 use crate::limits::{MEMORY_CLOSE_BYTES_MIN, MEMORY_CLOSES_MAX};
 use crate::metrics::Counter;
-use crate::net::socket::Socket;
-use crate::net::tls::TlsStream;
+use crate::net::socket::{Socket, TlsSocket};
 use crate::peer::delegate::DelegateMark;
 use crate::push::{Framing, Outbox};
 use crate::session::{BindError, Identity, Uid};
@@ -479,7 +478,7 @@ impl Clients {
                 true => connection.is_unready(),
                 false => connection.state() != ClientState::Closed,
             };
-            let records = connection.socket.tls().map_or(0, TlsStream::held);
+            let records = connection.socket.tls().map_or(0, TlsSocket::held);
             let held = connection.client.held() + connection.outbox.bytes() + records;
             (counts && held >= MEMORY_CLOSE_BYTES_MIN).then_some((held, sid))
         });

@@ -31,6 +31,7 @@ pub mod blacklist;
 pub(super) mod connection;
 pub(super) mod fanout;
 pub(super) mod handshake;
+mod receiver;
 pub(super) mod route;
 pub(super) mod silent;
 mod tls;

@@ -1,19 +1,18 @@
-//! What comes before the first byte of a client's protocol on a listener with TLS: the header of a proxy, the choice
-//! between TLS and no TLS, and the handshake.
+//! The begin of a connection on a listener with TLS: the header of a proxy, the choice between TLS and no TLS, the
+//! handshake.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Clients;
-use super::accept::{ClientReceiver, reason_of};
 use super::connection;
+use super::receiver::{ClientReceiver, reason_of};
 use crate::client::transport::Transport;
 use crate::config::TlsMode;
 use crate::error::{CloseReason, Fault};
 use crate::ids::Sid;
 use crate::net::drive::{self, End, Pause, Receiver};
-use crate::net::socket::Socket;
-use crate::net::tls::TlsStream;
+use crate::net::socket::{Socket, TlsSocket};
 use crate::shard::tls::{self, HandshakeFault};
 use crate::shard::{Core, Shard};
 use crate::tls::Acceptors;
@@ -45,7 +44,7 @@ pub(super) async fn serve(
     };
     // It reads to the end of a closed connection too: the client gets the alert before the end.
     let end = drive::read(&socket, &shard.core.read_buffer, receiver).await;
-    let has_failed = begun.is_ok() && socket.tls().is_some_and(TlsStream::has_failed);
+    let has_failed = begun.is_ok() && socket.tls().is_some_and(TlsSocket::has_failed);
     let reason = if has_failed {
         CloseReason::Tls
     } else {
@@ -82,7 +81,7 @@ impl Receiver for TlsReceiver<'_> {
 
 async fn begin(
     shard: &Rc<Shard>,
-    tls: &TlsStream,
+    tls: &TlsSocket,
     sid: Sid,
     mode: TlsMode,
     acceptors: &Acceptors,

@@ -33,9 +33,8 @@ use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::dial;
 use crate::net::drive::{self, End, Receiver};
-use crate::net::socket::{Listener, Socket};
+use crate::net::socket::{Listener, Socket, TlsSocket};
 use crate::net::task;
-use crate::net::tls::TlsStream;
 use crate::peer::directory::MemberList;
 use crate::peer::pomelo::acceptor::{self, AcceptorEvent};
 use crate::shard::tls::{self, HandshakeFault};
@@ -190,7 +189,7 @@ async fn see_off(core: &Core, socket: &Socket) {
 }
 
 /// Does the TLS handshake of a peer, in its time.
-async fn shake_hands(core: &Core, tls: &TlsStream) -> Result<(), String> {
+async fn shake_hands(core: &Core, tls: &TlsSocket) -> Result<(), String> {
     let settings = core
         .tls
         .as_ref()

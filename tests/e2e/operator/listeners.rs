@@ -352,7 +352,7 @@ fn both_forms_and_tls_are_refused_at_the_start() {
         ),
         (
             &tls,
-            "tls.certificates: missing; listener[0].tls needs it, and docs/operations.md shows how",
+            "listener[0].tls: needs [[tls.certificates]]; docs/operations.md shows how",
         ),
     ] {
         let (code, printed) = Gateway::refused(args);
