@@ -51,7 +51,7 @@ struct Provocation {
 }
 
 /// Reasons that need a server, an application, listeners or seconds, or have no line; the tests of their subject provoke them.
-const ELSEWHERE: [&str; 20] = [
+const ELSEWHERE: [&str; 23] = [
     "ack_timeout",
     "address_rate",
     "bind_timeout",
@@ -65,16 +65,19 @@ const ELSEWHERE: [&str; 20] = [
     "message_body",
     "outbox_full",
     "package_timeout",
+    "plain_on_tls",
     "probe",
     "proxy_timeout",
     "rate",
     "signature",
     "silent",
+    "tls",
+    "tls_timeout",
     "transport",
     "write_timeout",
 ];
 
-const PROVOCATIONS: [Provocation; 25] = [
+const PROVOCATIONS: [Provocation; 26] = [
     Provocation {
         reason: "left",
         settings: &[],
@@ -113,6 +116,11 @@ const PROVOCATIONS: [Provocation; 25] = [
         reason: "package_type",
         settings: &[],
         provoke: |gateway| open(gateway).send_package(9, b""),
+    },
+    Provocation {
+        reason: "tls_on_plain",
+        settings: &[],
+        provoke: |gateway| ask(gateway, "\x16\x03\x01\x02\x00"),
     },
     Provocation {
         reason: "package_too_long",
