@@ -107,7 +107,7 @@ struct State {
     promised: usize,
     /// The session may have plain bytes that nobody has read.
     is_unread: bool,
-    /// The client has ended its direction, as TLS does.
+    /// The client has ended its direction, as TLS does, or has made a fault in it after the handshake.
     has_ended: bool,
     /// TLS has failed: bytes that come now mean nothing.
     has_failed: bool,
@@ -298,6 +298,10 @@ impl<S: Carrier> TlsStream<S> {
         let Some(session) = &mut state.session else {
             return self.inner.write_slices(slices);
         };
+        if state.has_failed {
+            // The session remembers places in bytes that are gone.
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let copy = &mut *self.buffers.plain.borrow_mut();
         let records = &mut *self.buffers.outgoing.borrow_mut();
         let mut taken = 0;
@@ -369,6 +373,8 @@ impl State {
         if judge(self, step.result).is_ok() && self.without_data > TLS_BYTES_WITHOUT_DATA_MAX {
             self.has_failed = true;
         }
+        // Bytes that follow a fault are nobody's: they must not pass as plain ones.
+        self.has_ended |= self.has_failed;
         bytes
     }
 
@@ -584,3 +590,6 @@ fn write_traffic(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
