@@ -227,3 +227,153 @@ fn date(time: SystemTime) -> String {
         |stamp| stamp.strftime("%Y-%m-%d").to_string(),
     )
 }
+
+/// Certificates of `tests/vectors/tls/`.
+#[cfg(test)]
+pub(super) mod vectors {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    pub(crate) fn path(file: &str) -> PathBuf {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/tls");
+        folder.join(file)
+    }
+
+    pub(crate) fn read(name: &str) -> Result<Certificate, String> {
+        read_pair(&path(&format!("{name}.pem")), &path(&format!("{name}.key")))
+    }
+
+    pub(crate) fn read_pair(chain: &Path, key: &Path) -> Result<Certificate, String> {
+        Certificate::read(chain, key, &rustls::crypto::ring::default_provider())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::vectors::{path, read as read_vector, read_pair};
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn judged(certificate: &Certificate) -> (&'static str, String) {
+        match certificate.judge() {
+            Judgement::Fine(text) => ("fine", text),
+            Judgement::Soon(text) => ("soon", text),
+            Judgement::Bad(text) => ("bad", text),
+        }
+    }
+
+    #[test]
+    fn files_that_do_not_fit_are_told_by_their_names() {
+        for (chain, key, expected) in [
+            (
+                "server.pem",
+                "alone.key",
+                &[
+                    "alone.key does not belong to the certificate in",
+                    "server.pem",
+                ][..],
+            ),
+            (
+                "server.pem",
+                "ca.pem",
+                &["ca.pem has no private key of the PEM format"],
+            ),
+            (
+                "server.key",
+                "server.key",
+                &["server.key has no certificate of the PEM format"],
+            ),
+            (
+                "README.md",
+                "server.key",
+                &["README.md has no certificate of the PEM format"],
+            ),
+            ("none.pem", "server.key", &["cannot read", "none.pem"]),
+            ("server.pem", "none.key", &["cannot read", "none.key"]),
+        ] {
+            let error = read_pair(&path(chain), &path(key)).unwrap_err();
+            for part in expected {
+                assert!(error.contains(part), "{error}");
+            }
+            assert!(!error.contains("-----"), "{error}");
+        }
+        let file = std::env::temp_dir().join(format!("tangelo-pem-{}", std::process::id()));
+        let good = fs::read_to_string(path("server.pem")).expect("a vector");
+        for text in ["", &good[..good.len() / 4], &good.replace('M', "N")] {
+            fs::write(&file, text).expect("a folder for temporary files");
+            assert!(read_pair(&file, &path("server.key")).is_err(), "{text}");
+        }
+        fs::remove_file(&file).expect("our file");
+    }
+
+    #[test]
+    fn the_names_are_those_of_subject_alt_name_alone() {
+        let names = |name| read_vector(name).expect("a vector").names().to_vec();
+        assert_eq!(names("server"), ["game.example", "localhost"]);
+        assert_eq!(names("wildcard"), ["*.play.example"]);
+        let nameless = read_vector("nameless").expect("a vector");
+        assert!(nameless.names().is_empty());
+        let (kind, text) = judged(&nameless);
+        assert_eq!(kind, "bad");
+        assert!(text.contains("has no name (subjectAltName)"), "{text}");
+    }
+
+    #[test]
+    fn a_certificate_is_judged_by_its_dates() {
+        let mut certificate = read_vector("server").expect("a vector");
+        let (kind, text) = judged(&certificate);
+        assert_eq!(kind, "fine", "{text}");
+        assert!(
+            text.contains(": game.example, localhost, valid until 2126-11-04, with 1 further"),
+            "{text}"
+        );
+        for (from, until, kind, expected) in [
+            (-DAY.as_secs_f64(), -1.0, "bad", "has expired on"),
+            (60.0, 1e7, "bad", "is valid from"),
+            (
+                -60.0,
+                DAY.as_secs_f64() * 20.5,
+                "soon",
+                "expires in 20 days",
+            ),
+            (-60.0, 60.0, "soon", "expires in 0 days"),
+            (-60.0, DAY.as_secs_f64() * 21.5, "fine", "valid until"),
+        ] {
+            let at = |seconds: f64| match seconds < 0.0 {
+                true => now() - Duration::from_secs_f64(-seconds),
+                false => now() + Duration::from_secs_f64(seconds),
+            };
+            certificate.valid = (at(from), at(until));
+            let (found, text) = judged(&certificate);
+            assert_eq!(found, kind, "{text}");
+            assert!(text.contains(expected), "{text}");
+            assert_eq!(certificate.expiry().has_passed(), until < 0.0);
+        }
+        certificate.valid.1 = UNIX_EPOCH + Duration::from_secs(5);
+        assert_eq!(certificate.expiry().seconds(), 5);
+        let text = certificate.expiry().to_string();
+        assert!(
+            text.ends_with("server.pem (valid until 1970-01-01)"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_chain_must_lead_to_its_last_certificate() {
+        let (kind, text) = judged(&read_vector("alone").expect("a vector"));
+        assert_eq!(kind, "fine");
+        assert!(text.contains("without further certificates"), "{text}");
+        // The certificate of somebody else in place of the one that signed.
+        let file = std::env::temp_dir().join(format!("tangelo-chain-{}", std::process::id()));
+        let of = |name| fs::read_to_string(path(name)).expect("a vector");
+        let leaf = of("server.pem").replace(&of("ca.pem"), "");
+        fs::write(&file, leaf + &of("alone.pem")).expect("a folder for temporary files");
+        let broken = read_pair(&file, &path("server.key"));
+        fs::remove_file(&file).expect("our file");
+        let (kind, text) = judged(&broken.expect("key and certificate fit"));
+        assert_eq!(kind, "bad");
+        assert!(text.contains("its chain is broken: "), "{text}");
+    }
+}

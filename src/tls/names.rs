@@ -52,3 +52,45 @@ impl ResolvesServerCert for CertificatesByName {
         Some(key.unwrap_or(&self.first).clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::certificate::vectors::read;
+    use super::*;
+
+    #[test]
+    fn a_client_gets_the_certificate_of_the_name_that_it_asks_for_or_the_first() {
+        let certificates =
+            ["alone", "server", "wildcard", "nameless"].map(|name| read(name).expect(name));
+        let by_name = CertificatesByName::new(&certificates).expect("four certificates");
+        for (name, expected) in [
+            ("alone.example", 0),
+            ("game.example", 1),
+            ("GAME.Example", 1),
+            ("localhost", 1),
+            ("a.play.example", 2),
+            ("A.PLAY.EXAMPLE", 2),
+            ("a.b.play.example", 0),
+            ("play.example", 0),
+            (".play.example", 2),
+            ("*.play.example", 2),
+            ("a.game.example", 0),
+            ("nobody.example", 0),
+            ("example", 0),
+            ("", 0),
+        ] {
+            let found = by_name.find(name);
+            assert!(Arc::ptr_eq(found, certificates[expected].key()), "{name}");
+        }
+    }
+
+    #[test]
+    fn of_two_certificates_with_a_name_the_first_counts_and_there_must_be_one() {
+        let certificates = ["server", "server"].map(|name| read(name).expect(name));
+        let by_name = CertificatesByName::new(&certificates).expect("two certificates");
+        let found = by_name.find("game.example");
+        assert!(Arc::ptr_eq(found, certificates[0].key()));
+        let error = CertificatesByName::new(&[]).unwrap_err();
+        assert!(error.contains("there is no certificate"), "{error}");
+    }
+}

@@ -120,3 +120,114 @@ impl ProducesTickets for TicketKeys {
         Some(plain.to_vec())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of its own, which goes with this value.
+    struct KeyFile(std::path::PathBuf);
+
+    impl KeyFile {
+        fn new(name: &str, text: &str, mode: u32) -> Self {
+            let name = format!("tangelo-tickets-{name}-{}", std::process::id());
+            let file = Self(std::env::temp_dir().join(name));
+            fs::write(&file.0, text).expect("a folder for temporary files");
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions(&file.0, mode).expect("our file");
+            file
+        }
+
+        fn read(&self) -> Result<TicketKeys, String> {
+            TicketKeys::read(&self.0)
+        }
+    }
+
+    impl Drop for KeyFile {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
+    fn line(of: u8) -> String {
+        BASE64_STANDARD.encode([of; NAME_BYTES + KEY_BYTES])
+    }
+
+    fn keys(name: &str, of: &[u8]) -> TicketKeys {
+        let lines: Vec<String> = of.iter().map(|of| line(*of)).collect();
+        let file = KeyFile::new(name, &lines.join("\n"), 0o600);
+        file.read().expect("right keys")
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_refused() {
+        for mode in [0o640, 0o604, 0o620, 0o601, 0o777] {
+            let error = KeyFile::new("mode", &line(1), mode).read().unwrap_err();
+            let expected = format!("may be read by others (mode {mode:03o})");
+            assert!(error.contains(&expected), "{error}");
+        }
+        assert!(KeyFile::new("mode", &line(1), 0o400).read().is_ok());
+    }
+
+    #[test]
+    fn a_wrong_line_is_told_by_its_number_and_none_of_its_bytes() {
+        for wrong in [
+            BASE64_STANDARD.encode([7; 47]),
+            BASE64_STANDARD.encode([7; 49]),
+            "no Base64!".into(),
+        ] {
+            let text = format!("{}\n\n  {wrong}\n", line(1));
+            let error = KeyFile::new("line", &text, 0o600).read().unwrap_err();
+            assert!(error.contains(":3: expected 48 bytes in Base64"), "{error}");
+            assert!(!error.contains(&wrong), "{error}");
+        }
+        let error = KeyFile::new("none", "\n \n", 0o600).read().unwrap_err();
+        assert!(error.ends_with(" has no key"), "{error}");
+        let error = TicketKeys::read(Path::new("/nowhere/keys")).unwrap_err();
+        assert!(error.starts_with("cannot read /nowhere/keys: "), "{error}");
+    }
+
+    #[test]
+    fn tickets_are_of_the_newest_key_and_three_keys_take_them() {
+        let plain = b"the state of a session";
+        let ticket = keys("old", &[3]).encrypt(plain).expect("a ticket");
+        assert!(ticket.starts_with(&[3; NAME_BYTES]));
+        for (newer, is_taken) in [
+            (&[3][..], true),
+            (&[2, 3], true),
+            (&[1, 2, 3], true),
+            (&[0, 1, 2, 3], false),
+            (&[1, 2], false),
+        ] {
+            let found = keys("newer", newer).decrypt(&ticket);
+            assert_eq!(found, is_taken.then(|| plain.to_vec()), "{newer:?}");
+        }
+        let both = keys("both", &[2, 3]);
+        assert!(
+            both.encrypt(plain)
+                .expect("a ticket")
+                .starts_with(&[2; NAME_BYTES])
+        );
+        assert_eq!(format!("{both:?}"), "TicketKeys(2 keys)");
+        assert!(both.enabled());
+    }
+
+    #[test]
+    fn a_ticket_that_was_changed_or_cut_is_not_taken() {
+        let keys = keys("changed", &[1, 2]);
+        let ticket = keys.encrypt(b"the state of a session").expect("a ticket");
+        let again = keys.encrypt(b"the state of a session").expect("a ticket");
+        assert_ne!(ticket, again, "a nonce is used once");
+        assert!(keys.decrypt(&ticket).is_some());
+        for at in 0..ticket.len() {
+            let mut changed = ticket.clone();
+            changed[at] ^= 1;
+            assert_eq!(keys.decrypt(&changed), None, "byte {at}");
+            assert_eq!(keys.decrypt(&ticket[..at]), None, "cut at {at}");
+        }
+        // The name of another key that is there.
+        let mut foreign = ticket.clone();
+        foreign[..NAME_BYTES].fill(2);
+        assert_eq!(keys.decrypt(&foreign), None);
+    }
+}
