@@ -98,7 +98,9 @@ pub(crate) struct TlsStream<S> {
 #[derive(Default)]
 struct State {
     /// `None` while it is open whether the client speaks TLS, and where it does not.
-    session: Option<UnbufferedServerConnection>,
+    ///
+    /// Boxed, so that the latter is small.
+    session: Option<Box<UnbufferedServerConnection>>,
     /// Received bytes that nobody has used: the start of a record, or of what comes before TLS.
     incoming: Vec<u8>,
     /// Records that the kernel has not taken.
@@ -190,7 +192,8 @@ impl<S: Carrier> TlsStream<S> {
     /// Begins TLS, with the bytes that are kept.
     pub(crate) fn begin(&self, config: Arc<ServerConfig>) -> io::Result<()> {
         let state = &mut *self.state.borrow_mut();
-        state.session = Some(UnbufferedServerConnection::new(config).map_err(invalid)?);
+        let session = UnbufferedServerConnection::new(config).map_err(invalid)?;
+        state.session = Some(session.into());
         self.buffers.count(state);
         Ok(())
     }

@@ -7,7 +7,7 @@
 //!
 //! **Where to start reading**: [`Acceptors::load`].
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -197,7 +197,7 @@ fn server_config(
 
 /// Makes the check of certificates that clients present.
 fn verifier(
-    path: &PathBuf,
+    path: &Path,
     is_optional: bool,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {

@@ -153,13 +153,14 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpListener;
     use std::thread;
     use std::time::Duration;
 
     use super::*;
     use crate::clients::Body;
     use crate::session::{self, ECHO_ROUTE, FORWARD_ROUTE};
+    use crate::tls::{Connection, Dial};
     use crate::wire::{self, Packages, Transport};
     use crate::{backend, ceiling};
 
@@ -201,8 +202,8 @@ mod tests {
                 client: true,
             };
             let mut body = Body::new(64);
-            let open = |_| session::open(address, transport, false).unwrap();
-            let mut clients: Vec<TcpStream> = (0..3).map(open).collect();
+            let open = |_| session::open(&Dial::plain(address), transport, false).unwrap();
+            let mut clients: Vec<Connection> = (0..3).map(open).collect();
             for number in 1..=9 {
                 let client = &mut clients[number as usize % 3];
                 for route in [FORWARD_ROUTE, ECHO_ROUTE] {

@@ -15,6 +15,7 @@ use rustls::{
 
 use super::*;
 use crate::net::memory::{MemoryStream, connection};
+use crate::net::socket::{Socket, TlsSocket};
 
 const CHAIN: &[u8] = include_bytes!("../../../tests/vectors/tls/server.pem");
 const KEY: &[u8] = include_bytes!("../../../tests/vectors/tls/server.key");
@@ -74,7 +75,7 @@ impl Pair {
         pair
     }
 
-    fn tls(&self) -> &TlsStream {
+    fn tls(&self) -> &TlsSocket {
         self.socket.tls().expect("TLS")
     }
 
