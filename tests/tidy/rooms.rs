@@ -36,10 +36,7 @@ const FENCES: &[(&str, &[&str])] = &[
         "crossbeam_channel",
         &["src/shard/mesh.rs", "src/net/", "src/log", "src/pool.rs"],
     ),
-    (
-        "rustls",
-        &["src/tls/", "src/net/tls.rs", "src/shard/tls.rs"],
-    ),
+    ("rustls", &["src/tls/", "src/net/tls", "src/shard/tls.rs"]),
     ("tokio", &["src/admin/"]),
     ("hyper", &["src/admin/"]),
     ("hyper_util", &["src/admin/"]),

@@ -96,7 +96,26 @@ fn each_setting_of_pomelo_is_a_key_a_decision_or_a_question_with_its_place() {
 #[test]
 fn each_setting_of_pinus_is_found_when_it_starts_late() {
     let project = Project::plain(Dialect::Pinus);
+    for name in ["cert", "key", "ca"] {
+        let file = project.root.join(format!("config/{name}.pem"));
+        let text = format!("-----BEGIN {name}-----\n-----END {name}-----\n");
+        fs::write(file, text).expect("a file of the project");
+    }
     let (settings, report) = read(&project, "pinus.js");
+    let file = |name: &str| {
+        let file = project.root.join(format!("config/{name}.pem"));
+        let file = file.canonicalize().expect("it is there");
+        format!("\"{}\"", file.display())
+    };
+    let (cert, key, ca) = (file("cert"), file("key"), file("ca"));
+    has(
+        &settings,
+        &[
+            "[[listener]]\ntls = \"required\"",
+            &format!("[[tls.certificates]]\nchain = {cert}\nkey = {key}"),
+            &format!("client_ca = {ca}\nclient_certificates = \"required\""),
+        ],
+    );
     has(
         &settings,
         &[
@@ -116,7 +135,6 @@ fn each_setting_of_pinus_is_found_when_it_starts_late() {
         &[
             "ask      app.js: production: connector uses sioconnector",
             "connectorConfig.realIPKey: the header counts only for the proxies in client.trusted_proxies: ",
-            "ask      app.js:10: connectorConfig.ssl: ",
             "app.route('lanes') is the strategy delegate:session: ",
             "; its text uses only the session and the list of servers, so connectorDelegate asks the function once",
         ],

@@ -1,10 +1,12 @@
 // Configures what Pinus has in another form than Pomelo.
 'use strict';
 
+const fs = require('fs');
 require('reflect-metadata');
 const { pinus } = require('pinus');
 
 const app = pinus.createApp();
+const pem = (name) => fs.readFileSync(`config/${name}.pem`);
 
 app.configure('development', 'connector', () => {
   app.set('connectorConfig', {
@@ -12,7 +14,7 @@ app.configure('development', 'connector', () => {
     heartbeat: 3,
     forwardMsg: false,
     realIPKey: 'X-Real-IP',
-    ssl: { type: 'wss' },
+    ssl: { type: 'wss', cert: pem('cert'), key: pem('key'), ca: [pem('ca')], requestCert: true },
   });
   app.set('pushSchedulerConfig', { scheduler: pinus.pushSchedulers.buffer, flushInterval: 50 });
   app.globalFilter(new pinus.filters.serial(5000));
