@@ -129,12 +129,12 @@ enum Kind {
 }
 
 impl Kind {
-    /// Returns the allocations of one message, as the docs of `handler` say: for JSON the future, the text of
-    /// the message and that of the response; a handler that waits also has a task.
+    /// Returns the allocations of one message, as the docs of `handler` say: for JSON the text of the message and
+    /// that of the response; a handler that waits also has a future and a task.
     fn allocations(self) -> u32 {
         match self {
             Self::Request | Self::Notify | Self::Local => 0,
-            Self::Json => 3,
+            Self::Json => 2,
             Self::Waiting => 6,
         }
     }

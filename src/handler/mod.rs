@@ -119,8 +119,8 @@
 //!
 //! # Cost
 //!
-//! A JSON request costs two allocations, for its future and the text of the response, plus those of the
-//! argument's `T`: three with one `String` in it. A handler that waits costs three more, for a task of
+//! A JSON request costs one allocation, for the text of the response, plus those of the
+//! argument's `T`: two with one `String` in it. A handler that waits costs four more, for its future, a task of
 //! its own and its waker. A [raw route](Router::raw_route) costs none, and neither does a message for another server.
 //! `tests/allocations.rs` counts them.
 //!

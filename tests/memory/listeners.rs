@@ -72,10 +72,14 @@ fn http_on_a_listener_for_raw_tcp_gets_a_short_answer_and_is_closed() {
 #[test]
 fn raw_bytes_on_a_listener_for_websocket_are_closed_without_an_answer() {
     let gateway = gateway(only(false, true), false);
-    for bytes in [HANDSHAKE, b"G", b"\x16\x03\x01"] {
+    for bytes in [HANDSHAKE, b"G", b"\x16\x04"] {
         assert_eq!(send(&gateway, None, &[bytes]), (String::new(), true));
     }
     assert_eq!(gateway.counter("closed_transport"), 3);
+    // TLS has a reason of its own, on each listener without it.
+    let tls = b"\x16\x03\x01";
+    assert_eq!(send(&gateway, None, &[tls]), (String::new(), true));
+    assert_eq!(gateway.counter("closed_tls_on_plain"), 1);
     let (answer, is_closed) = send(&gateway, None, &[UPGRADE]);
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
     assert!(!is_closed);
