@@ -82,13 +82,30 @@ pub(crate) struct Client {
     last_id: u32,
 }
 
+/// The bytes under packages or WebSocket: a socket, or a session of TLS on one.
+pub(crate) trait Stream: Read + Write + Send {
+    /// The socket.
+    fn socket(&self) -> &TcpStream;
+
+    /// The certificate that the server has shown.
+    fn certificate(&self) -> Option<&[u8]> {
+        None
+    }
+}
+
+impl Stream for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
 enum Wire {
     Tcp {
-        stream: TcpStream,
+        stream: Box<dyn Stream>,
         /// Bytes behind the last whole package.
         partial: Vec<u8>,
     },
-    WebSocket(Box<WebSocket<TcpStream>>),
+    WebSocket(Box<WebSocket<Box<dyn Stream>>>),
 }
 
 /// The body of a plain handshake.
@@ -97,26 +114,25 @@ const PLAIN_HANDSHAKE: &[u8] = br#"{"sys":{"type":"e2e","version":"1.0.0"},"user
 impl Client {
     /// Connects over raw TCP; nothing is sent yet.
     pub(crate) fn tcp(address: SocketAddr) -> Self {
-        Self::over(Wire::Tcp {
-            stream: connect(address),
-            partial: Vec::new(),
-        })
+        Self::raw(connect(address))
     }
 
     /// The same from an address of this machine.
     pub(crate) fn tcp_from(address: SocketAddr, from: IpAddr) -> Self {
-        Self::over(Wire::Tcp {
-            stream: connect_from(address, from),
-            partial: Vec::new(),
-        })
+        Self::raw(connect_from(address, from))
     }
 
     /// The same over a unix socket, behind these bytes of a proxy.
     pub(crate) fn unix(path: &Path, header: &[u8]) -> Self {
         let mut stream = connect_unix(path);
         stream.write_all(header).expect("an open socket");
+        Self::raw(stream)
+    }
+
+    /// Raw TCP over a stream that is open.
+    pub(crate) fn raw(stream: impl Stream + 'static) -> Self {
         Self::over(Wire::Tcp {
-            stream,
+            stream: Box::new(stream),
             partial: Vec::new(),
         })
     }
@@ -158,12 +174,17 @@ impl Client {
         Self::upgrade(connect_from(address, from), address, headers)
     }
 
-    fn upgrade(
-        stream: TcpStream,
+    /// Upgrades a stream that is open to WebSocket, where the server may refuse the upgrade.
+    pub(crate) fn upgrade(
+        stream: impl Stream + 'static,
         address: SocketAddr,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, String> {
-        stream.set_read_timeout(Some(HANG_GUARD)).expect("not zero");
+        let stream: Box<dyn Stream> = Box::new(stream);
+        stream
+            .socket()
+            .set_read_timeout(Some(HANG_GUARD))
+            .expect("not zero");
         let mut request = format!("ws://{address}/")
             .into_client_request()
             .expect("an address");
@@ -233,8 +254,16 @@ impl Client {
     /// The socket under everything, for bytes that are not packages or frames.
     pub(crate) fn stream(&self) -> &TcpStream {
         match &self.wire {
-            Wire::Tcp { stream, .. } => stream,
-            Wire::WebSocket(socket) => socket.get_ref(),
+            Wire::Tcp { stream, .. } => stream.socket(),
+            Wire::WebSocket(socket) => socket.get_ref().socket(),
+        }
+    }
+
+    /// The certificate that the server has shown, over TLS.
+    pub(crate) fn certificate(&self) -> Option<&[u8]> {
+        match &self.wire {
+            Wire::Tcp { stream, .. } => stream.certificate(),
+            Wire::WebSocket(socket) => socket.get_ref().certificate(),
         }
     }
 
@@ -480,8 +509,9 @@ impl Client {
             }
             match &mut self.wire {
                 Wire::Tcp { stream, partial } => {
-                    stream.set_read_timeout(Some(left)).expect("not zero");
-                    self.end = read_stream(stream, partial);
+                    let socket = stream.socket();
+                    socket.set_read_timeout(Some(left)).expect("not zero");
+                    self.end = read_stream(&mut **stream, partial);
                     cut_packages(partial, &mut self.packages);
                     let whole = self.end.is_none() || partial.is_empty();
                     assert!(whole, "{:?} inside a package: {partial:02x?}", self.end);
@@ -489,6 +519,7 @@ impl Client {
                 Wire::WebSocket(socket) => {
                     socket
                         .get_ref()
+                        .socket()
                         .set_read_timeout(Some(left))
                         .expect("not zero");
                     self.end = read_frame(socket, &mut self.packages);
@@ -539,7 +570,7 @@ impl Client {
 
 struct TimedOut;
 
-fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, HANG_GUARD);
     prepared(stream.unwrap_or_else(|e| panic!("{address}: {e}")))
 }
@@ -572,7 +603,7 @@ fn prepared(stream: TcpStream) -> TcpStream {
 }
 
 /// Reads once. Nothing within the socket's time-out is neither bytes nor an end.
-fn read_stream(stream: &mut TcpStream, partial: &mut Vec<u8>) -> Option<End> {
+fn read_stream(stream: &mut dyn Stream, partial: &mut Vec<u8>) -> Option<End> {
     let mut chunk = [0; 65_536];
     match stream.read(&mut chunk) {
         Ok(0) => Some(End::Fin),
@@ -585,7 +616,10 @@ fn read_stream(stream: &mut TcpStream, partial: &mut Vec<u8>) -> Option<End> {
 }
 
 /// Reads one frame, or a part of one that the socket remembers.
-fn read_frame(socket: &mut WebSocket<TcpStream>, packages: &mut VecDeque<Package>) -> Option<End> {
+fn read_frame(
+    socket: &mut WebSocket<Box<dyn Stream>>,
+    packages: &mut VecDeque<Package>,
+) -> Option<End> {
     use tungstenite::Error;
     use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
     match socket.read() {

@@ -1,7 +1,7 @@
 //! The tools of the tests: `process` starts and stops programs; `peers` is a cluster made of them;
 //! `gateway` is tangelo itself, `frontend` is tangelo or the genuine connector; `inside` is a gateway in
 //! this process; `client` is a player, `canaries` are a hundred of them beside an attack, `browser` a player's browser, `rpc` another server; `pause` is a wait of a handler;
-//! `admin` is the operators' port; `debian` installs programs, `package` the npm package; `ledger` checks the counters of each gateway
+//! `secure` is TLS of a client, `certificates` makes its files; `admin` is the operators' port; `debian` installs programs, `package` the npm package; `ledger` checks the counters of each gateway
 //! after its test.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -11,6 +11,7 @@ pub(crate) mod admin;
 pub(crate) mod browser;
 pub(crate) mod bystander;
 pub(crate) mod canaries;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod debian;
 pub(crate) mod frames;
@@ -25,6 +26,7 @@ pub(crate) mod process;
 #[path = "../../differential/random.rs"]
 pub(crate) mod random;
 pub(crate) mod rpc;
+pub(crate) mod secure;
 
 /// An address that no outgoing connection gets by chance, nor another test or run of this one.
 pub(crate) fn free_address() -> SocketAddr {

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -35,22 +36,13 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `program` in `dir`; `name` stands for it in messages.
     pub(crate) fn start<S: AsRef<str>>(name: &str, dir: &Path, program: &str, args: &[S]) -> Self {
-        let mut command = Command::new("setpriv");
+        let mut command = under_our_life(program, args);
         command
-            .args(["--pdeathsig", "KILL", "--", program])
-            .args(args.iter().map(AsRef::as_ref))
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let (reply, started) = channel();
-        STARTER
-            .send((command, reply))
-            .expect("the starting thread lives");
-        let mut child = started
-            .recv()
-            .expect("the starting thread lives")
-            .unwrap_or_else(|e| panic!("{name}: setpriv (package util-linux) does not run: {e}"));
+        let mut child = spawn(name, command);
 
         let output = Arc::new(Output::default());
         let stdout = child.stdout.take().expect("piped above");
@@ -62,6 +54,15 @@ impl Process {
             child,
             output,
         }
+    }
+
+    /// Starts a program that reads from the first of these and writes to the second one. It ends when the other ends
+    /// of both are closed.
+    pub(crate) fn start_between(program: &str, args: &[&str], from: OwnedFd, to: OwnedFd) {
+        let mut command = under_our_life(program, args);
+        command.stdin(from).stdout(to);
+        let mut child = spawn(program, command);
+        thread::spawn(move || child.wait());
     }
 
     /// Its own process id: setpriv becomes the program, it does not stay as a parent.
@@ -203,6 +204,25 @@ impl Process {
         }
         text
     }
+}
+
+fn under_our_life<S: AsRef<str>>(program: &str, args: &[S]) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "--", program])
+        .args(args.iter().map(AsRef::as_ref));
+    command
+}
+
+fn spawn(name: &str, command: Command) -> Child {
+    let (reply, started) = channel();
+    STARTER
+        .send((command, reply))
+        .expect("the starting thread lives");
+    started
+        .recv()
+        .expect("the starting thread lives")
+        .unwrap_or_else(|e| panic!("{name}: setpriv (package util-linux) does not run: {e}"))
 }
 
 /// The memory that a process has in use, as the kernel counts it.

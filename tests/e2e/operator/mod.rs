@@ -1,4 +1,4 @@
-//! An operator's view: the command line, signals, the operators' port, the log, limits, proxies, and threads that are pinned, held or idle.
+//! An operator's view: the command line, signals, the operators' port, the log, limits, proxies, TLS, and threads that are pinned, held or idle.
 
 mod admin;
 mod check;
@@ -14,3 +14,4 @@ mod proxies;
 mod reload;
 mod signals;
 mod start;
+mod tls;

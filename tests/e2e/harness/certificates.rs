@@ -1,0 +1,137 @@
+//! Certificates for a test, which `openssl` makes.
+
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use crate::harness::debian;
+
+/// Finds the program. It has no option `--version`.
+fn need_openssl() {
+    if Command::new("openssl").arg("version").output().is_err() {
+        debian::install(&["openssl"]);
+    }
+}
+
+/// A folder with an authority of its own, `ca.pem`. Dropping it removes the folder.
+pub(crate) struct Certificates(PathBuf);
+
+/// The names that most tests connect to.
+pub(crate) const LOCAL: &str = "DNS:localhost,IP:127.0.0.1";
+
+impl Certificates {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU16 = AtomicU16::new(0);
+        need_openssl();
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tangelo-e2e-certificates-{}-{count}", std::process::id());
+        let made = Self(std::env::temp_dir().join(name));
+        fs::create_dir_all(&made.0).expect("a temporary folder");
+        made.openssl(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj /CN=authority \
+             -keyout ca.key -out ca.pem",
+        );
+        made
+    }
+
+    /// The same, with a certificate for this machine in `a.pem` and `a.key`.
+    pub(crate) fn local() -> Self {
+        let made = Self::new();
+        made.sign("a", LOCAL, 365);
+        made
+    }
+
+    /// Makes `NAME.pem`, the certificate and the authority's, and `NAME.key`. `names` are as in a subjectAltName, or
+    /// empty. With fewer than 0 days it has expired.
+    pub(crate) fn sign(&self, name: &str, names: &str, days: i32) {
+        let names = match names {
+            "" => String::new(),
+            names => format!("subjectAltName={names}\n"),
+        };
+        self.write("extensions", &format!("basicConstraints=CA:FALSE\n{names}"));
+        self.openssl(&format!(
+            "req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={name} -keyout {name}.key -out request"
+        ));
+        self.openssl(&format!(
+            "x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -extfile extensions -days {days} -out {name}.pem"
+        ));
+        let chain = [self.read(&format!("{name}.pem")), self.read("ca.pem")];
+        self.write(&format!("{name}.pem"), &chain.concat());
+    }
+
+    /// Makes a file with a new key of tickets, which only its owner may read.
+    pub(crate) fn ticket_keys(&self, name: &str) {
+        let key = self.openssl("rand -base64 48");
+        let mut file = fs::OpenOptions::new();
+        let opened = file
+            .write(true)
+            .create(true)
+            .mode(0o600)
+            .open(self.0.join(name));
+        std::io::Write::write_all(&mut opened.expect("our own folder"), key.as_bytes())
+            .expect("our own folder");
+    }
+
+    /// Runs `openssl` in the folder, and returns its standard output.
+    pub(crate) fn openssl(&self, args: &str) -> String {
+        let mut openssl = Command::new("openssl");
+        let done = openssl.args(args.split(' ')).current_dir(&self.0).output();
+        let done = done.expect("openssl runs");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "openssl {args}: {said}");
+        String::from_utf8(done.stdout).expect("text in UTF-8")
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        let path = self.0.join(name);
+        path.to_str().expect("a path in UTF-8").to_owned()
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.0.join(name)).expect("our own folder")
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        fs::write(self.0.join(name), text).expect("our own folder");
+    }
+
+    /// Puts the files of one certificate in the place of another's, as a renewal does.
+    pub(crate) fn exchange(&self, new: &str, old: &str) {
+        for kind in ["pem", "key"] {
+            let text = self.read(&format!("{new}.{kind}"));
+            self.write("renewed", &text);
+            let moved = fs::rename(self.0.join("renewed"), self.0.join(format!("{old}.{kind}")));
+            moved.expect("our own folder");
+        }
+    }
+
+    /// The first certificate of a file, as a client gets it.
+    pub(crate) fn first(&self, name: &str) -> CertificateDer<'static> {
+        CertificateDer::from_pem_file(self.0.join(name)).expect("a certificate")
+    }
+
+    /// A line of `tls.certificates` in the form of `--set`.
+    pub(crate) fn set(&self, names: &[&str]) -> String {
+        let files = names.iter().map(|name| {
+            let [chain, key] = ["pem", "key"].map(|kind| self.path(&format!("{name}.{kind}")));
+            format!("{{chain='{chain}', key='{key}'}}")
+        });
+        let files: Vec<String> = files.collect();
+        format!("tls.certificates=[{}]", files.join(", "))
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

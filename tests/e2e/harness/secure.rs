@@ -1,0 +1,82 @@
+//! TLS of a client: rustls, which trusts one authority.
+
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::harness::certificates::Certificates;
+use crate::harness::client::{Client, HANG_GUARD, Stream, connect};
+use crate::harness::process::Process;
+
+type Session = StreamOwned<ClientConnection, TcpStream>;
+
+impl Stream for Session {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref()
+    }
+
+    fn certificate(&self) -> Option<&[u8]> {
+        Some(self.conn.peer_certificates()?.first()?)
+    }
+}
+
+impl Client {
+    /// Connects over TLS, as raw TCP; nothing is sent inside of it yet.
+    pub(crate) fn tls(address: SocketAddr, trust: &Trust) -> Self {
+        Self::raw(trust.shake_hands(connect(address)))
+    }
+
+    /// The same, and upgrades to WebSocket.
+    pub(crate) fn wss(address: SocketAddr, trust: &Trust) -> Self {
+        Self::upgrade(trust.shake_hands(connect(address)), address, &[])
+            .unwrap_or_else(|e| panic!("waited for the WebSocket upgrade: {e}"))
+    }
+
+    /// Raw TCP through a program, which carries its standard input and output.
+    pub(crate) fn through(program: &str, args: &[&str]) -> Self {
+        let (ours, its) = UnixStream::pair().expect("two sockets");
+        let copy = its.try_clone().expect("an open socket");
+        Process::start_between(program, args, its.into(), copy.into());
+        Self::raw(TcpStream::from(OwnedFd::from(ours)))
+    }
+}
+
+/// The authority that a client trusts, and the name that it asks for.
+pub(crate) struct Trust {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl Trust {
+    /// Trusts the authority of these certificates, and asks for `localhost`.
+    pub(crate) fn of(certificates: &Certificates) -> Self {
+        let mut roots = RootCertStore::empty();
+        let added = roots.add(certificates.first("ca.pem"));
+        added.expect("a certificate of an authority");
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions();
+        let builder = builder.expect("versions that fit to the ciphers");
+        let config = builder.with_root_certificates(roots).with_no_client_auth();
+        Self {
+            config: Arc::new(config),
+            name: ServerName::try_from("localhost").expect("a name"),
+        }
+    }
+
+    /// Does the whole handshake.
+    pub(crate) fn shake_hands(&self, mut stream: TcpStream) -> Session {
+        stream.set_read_timeout(Some(HANG_GUARD)).expect("not zero");
+        let session = ClientConnection::new(Arc::clone(&self.config), self.name.clone());
+        let mut session = session.expect("a configuration that fits");
+        while session.is_handshaking() {
+            let done = session.complete_io(&mut stream);
+            done.unwrap_or_else(|e| panic!("the TLS handshake: {e}"));
+        }
+        StreamOwned::new(session, stream)
+    }
+}
