@@ -508,9 +508,10 @@ fn advance(
                 return step;
             }
             Err(error) => {
-                // The alert.
-                let status = session.process_tls_records(&mut input[step.used..]);
-                if let Ok(ConnectionState::EncodeTlsData(data)) = status.state {
+                // All that it has still to say: the alert comes last.
+                while let Ok(ConnectionState::EncodeTlsData(data)) =
+                    session.process_tls_records(&mut input[step.used..]).state
+                {
                     encode(data, outgoing);
                 }
                 step.result = Err(error);
