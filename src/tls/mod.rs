@@ -1,6 +1,7 @@
 //! TLS: certificates and their names, keys of tickets, the settings of rustls that follow from them, and their reload.
 //!
-//! **Invariants**: no early data (0-RTT), because an attacker can send it twice; a file that cannot be used changes nothing;
+//! **Invariants**: no early data (0-RTT), because an attacker can send it twice; where clients show certificates no
+//! ticket stands for one; a file that cannot be used changes nothing;
 //! sessions go on through a reload, and tickets stay valid.
 //!
 //! **Absent**: records, which [`crate::net::tls`] has.
@@ -148,9 +149,13 @@ impl Loaded {
             ),
             None => None,
         };
-        let settings = |verifier| {
+        let settings = |verifier: Option<_>| {
+            let asks_for_certificates = verifier.is_some();
             let mut settings = server_config(&provider, tls.min_version, verifier, names.clone())?;
-            settings.ticketer = tickets.clone();
+            // A continued session shows no certificate, and its ticket may come from a listener that asks for none.
+            if !asks_for_certificates {
+                settings.ticketer = tickets.clone();
+            }
             settings.alpn_protocols = tls.alpn.iter().map(|name| name.clone().into()).collect();
             Ok::<_, String>(Arc::new(settings))
         };
