@@ -40,6 +40,11 @@ impl Browser {
     /// Starts it. Where pages name one of the first addresses, it connects to the second one. Other machines do not
     /// exist for it.
     pub(crate) fn start(places: &[(&str, SocketAddr)]) -> Self {
+        Self::start_with(places, &[])
+    }
+
+    /// The same with further options.
+    pub(crate) fn start_with(places: &[(&str, SocketAddr)], options: &[&str]) -> Self {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         debian::need("chromium");
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -66,6 +71,7 @@ impl Browser {
             &format!("--user-data-dir={folder}"),
             "--remote-debugging-port=0",
         ];
+        let args = [&args[..], options].concat();
         let mut process = Process::start("chromium", &profile, "env", &args);
         let devtools = wait_for("the DevTools of Chromium", || {
             let ended = process.has_exited();

@@ -20,11 +20,15 @@ use crate::harness::gateway::Gateway;
 use crate::harness::inside::Inside;
 
 /// A path for a unix socket that no other gateway has.
-struct SocketPath(PathBuf);
+pub(super) struct SocketPath(PathBuf);
 
 impl SocketPath {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(AdminPort::unix().path().to_owned())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 
     fn address(&self) -> String {

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tangelo::config::{ClientListener, ListenAddress};
 use tangelo::handler::{ClientAddr, Json, Router};
 use tangelo::{Config, config};
 
+use super::listeners::SocketPath;
 use crate::harness::client::{Client, HANG_GUARD};
 use crate::harness::debian;
 use crate::harness::frames::handshake;
@@ -77,7 +79,7 @@ fn manual(marker: &str) -> String {
 }
 
 /// A running proxy. Dropping it kills it.
-struct Proxy {
+pub(super) struct Proxy {
     process: Process,
     port: u16,
     dir: PathBuf,
@@ -95,7 +97,7 @@ impl Proxy {
         )
     }
 
-    fn with(ports: Ports, configuration: &str, is_nginx: bool) -> Self {
+    pub(super) fn with(ports: Ports, configuration: &str, is_nginx: bool) -> Self {
         let port = ports.nth(0);
         let dir = std::env::temp_dir().join(format!("tangelo-e2e-proxy-{port}"));
         fs::create_dir_all(&dir).expect("a temporary folder");
@@ -135,7 +137,7 @@ impl Proxy {
         proxy
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 }
@@ -350,6 +352,41 @@ fn any_connection_without_a_byte_is_a_probe() {
     }
     gateway.wait_counter("closed_probe", 2);
     assert_eq!(gateway.counter("closed_left"), 0);
+    gateway.stop();
+}
+
+#[test]
+fn behind_haproxy_a_unix_socket_takes_both_transports_from_clients_with_addresses_of_their_own() {
+    let socket = SocketPath::new();
+    let who = async |address: ClientAddr| Json(address.to_string());
+    let config = Config {
+        shards: Some(2),
+        listeners: vec![ClientListener {
+            address: Some(ListenAddress::Unix(socket.path().to_owned())),
+            proxy_protocol: Some(true),
+            ..ClientListener::default()
+        }],
+        ..Config::default()
+    };
+    let gateway = Inside::with(config, move || Router::new().route("entryHandler.who", who));
+    let ports = Ports::claim();
+    let configuration = Kind::HaproxyV2.configuration(ports.nth(0), gateway.address());
+    // The line of the manual has the place of the other one.
+    let to_tcp = format!("server tangelo {} ", gateway.address());
+    let configuration = configuration.replace(
+        &to_tcp,
+        &format!("server tangelo unix@{} ", socket.path().display()),
+    );
+    let proxy = Proxy::with(ports, &configuration, false);
+    for client in [
+        Client::tcp_from(proxy.address(), PLAYER),
+        Client::websocket_from(proxy.address(), PLAYER, &FORGED).expect("an upgrade"),
+    ] {
+        let expected = own(&client);
+        assert_eq!(told(client), expected);
+    }
+    gateway.wait_counter("closed_probe", 1);
+    drop(proxy);
     gateway.stop();
 }
 
