@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -85,10 +85,6 @@ impl Certificates {
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "openssl {args}: {said}");
         String::from_utf8(done.stdout).expect("text in UTF-8")
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        &self.0
     }
 
     pub(crate) fn path(&self, name: &str) -> String {

@@ -1,0 +1,177 @@
+//! The versions, ciphers, certificates and protocols that a gateway offers.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use super::{TAKEN, s_client, start};
+use crate::harness::certificates::Certificates;
+use crate::harness::debian;
+
+/// Everything that OpenSSL can still do.
+const ANYTHING: &str = "-cipher ALL:@SECLEVEL=0";
+
+#[test]
+fn nothing_weak_is_offered_to_openssl() {
+    let certificates = Certificates::local();
+    let gateway = start(&certificates, &["a"], &[]);
+    for version in ["-tls1", "-tls1_1"] {
+        let refused = s_client(gateway.address(), &format!("{version} {ANYTHING}"));
+        assert!(refused.contains("Cipher is (NONE)"), "{refused}");
+    }
+    for (version, name) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let taken = s_client(gateway.address(), &format!("{version} {ANYTHING}"));
+        for part in [
+            TAKEN,
+            &format!("New, {name}, Cipher is "),
+            "Compression: NONE",
+        ] {
+            assert!(taken.contains(part), "{part:?} in {taken}");
+        }
+    }
+    // Without forward secrecy, or without authentication of each record by AEAD, or without a certificate.
+    for ciphers in [
+        "AES128-SHA:AES256-GCM-SHA384",
+        "ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA384",
+        "aNULL",
+    ] {
+        let refused = s_client(
+            gateway.address(),
+            &format!("-tls1_2 -cipher {ciphers}:@SECLEVEL=0"),
+        );
+        assert!(refused.contains("Cipher is (NONE)"), "{refused}");
+    }
+    drop(gateway);
+
+    let gateway = start(&certificates, &["a"], &["--set", "tls.min_version='1.3'"]);
+    let refused = s_client(gateway.address(), "-tls1_2");
+    assert!(refused.contains("Cipher is (NONE)"), "{refused}");
+    assert!(s_client(gateway.address(), "-tls1_3").contains(TAKEN));
+}
+
+#[test]
+fn nothing_weak_is_offered_to_sslscan() {
+    debian::need("sslscan");
+    let certificates = Certificates::local();
+    let gateway = start(&certificates, &["a"], &[]);
+    let mut sslscan = Command::new("sslscan");
+    sslscan.args(["--no-colour", &gateway.address().to_string()]);
+    let output = sslscan.output().expect("the program runs");
+    let printed = String::from_utf8(output.stdout).expect("text in UTF-8");
+    let words: Vec<Vec<&str>> = printed
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    for version in ["SSLv2", "SSLv3", "TLSv1.0", "TLSv1.1"] {
+        assert!(words.contains(&vec![version, "disabled"]), "{printed}");
+    }
+    assert!(
+        printed.contains("Session renegotiation not supported"),
+        "{printed}"
+    );
+    let heartbleed = printed.matches("vulnerable to heartbleed").count();
+    let none = printed.matches("not vulnerable to heartbleed").count();
+    assert_eq!((heartbleed, none), (2, 2), "{printed}");
+    let ciphers = words.iter().filter_map(|words| match &words[..] {
+        ["Accepted" | "Preferred", version, _, "bits", cipher, ..] => Some((*version, *cipher)),
+        _ => None,
+    });
+    let expected = [
+        ("TLSv1.3", "TLS_AES_128_GCM_SHA256"),
+        ("TLSv1.3", "TLS_AES_256_GCM_SHA384"),
+        ("TLSv1.3", "TLS_CHACHA20_POLY1305_SHA256"),
+        ("TLSv1.2", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+        ("TLSv1.2", "ECDHE-ECDSA-CHACHA20-POLY1305"),
+        ("TLSv1.2", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+    ];
+    let ciphers: BTreeSet<_> = ciphers.collect();
+    assert_eq!(ciphers, BTreeSet::from(expected), "{printed}");
+}
+
+#[test]
+fn the_name_that_a_client_asks_for_chooses_the_certificate() {
+    let certificates = Certificates::local();
+    certificates.sign("b", "DNS:b.test", 365);
+    certificates.sign("w", "DNS:*.game.test", 365);
+    let gateway = start(&certificates, &["a", "b", "w"], &[]);
+    for (name, shown) in [
+        ("-noservername", "a"),
+        ("-servername localhost", "a"),
+        ("-servername b.test", "b"),
+        ("-servername B.Test", "b"),
+        ("-servername x.game.test", "w"),
+        // A wildcard stands for one label.
+        ("-servername y.x.game.test", "a"),
+        ("-servername game.test", "a"),
+        ("-servername unknown.test", "a"),
+    ] {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let taken = s_client(gateway.address(), &format!("{version} {name}"));
+            assert!(
+                taken.contains(&format!("subject=CN = {shown}\n")),
+                "{name}: {taken}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_protocol_is_chosen_only_where_the_key_asks_for_it() {
+    let certificates = Certificates::local();
+    let gateway = start(&certificates, &["a"], &[]);
+    let taken = s_client(gateway.address(), "-alpn h2,http/1.1");
+    assert!(
+        taken.contains("No ALPN negotiated") && taken.contains(TAKEN),
+        "{taken}"
+    );
+    drop(gateway);
+
+    let gateway = start(&certificates, &["a"], &["--set", "tls.alpn=['http/1.1']"]);
+    let taken = s_client(gateway.address(), "-alpn h2,http/1.1");
+    assert!(
+        taken.contains("ALPN protocol: http/1.1") && taken.contains(TAKEN),
+        "{taken}"
+    );
+    let refused = s_client(gateway.address(), "-alpn h2");
+    assert!(
+        !refused.contains(TAKEN) && refused.contains("SSL alert number 120"),
+        "{refused}"
+    );
+    let taken = s_client(gateway.address(), "");
+    assert!(
+        taken.contains("No ALPN negotiated") && taken.contains(TAKEN),
+        "{taken}"
+    );
+}
+
+#[test]
+fn certificates_of_clients_are_asked_for_as_the_key_says() {
+    let certificates = Certificates::local();
+    certificates.sign("client", "", 365);
+    let foreign = Certificates::local();
+    let authority = format!("tls.client_ca='{}'", certificates.path("ca.pem"));
+    let with = |certificates: &Certificates, name: &str| {
+        let [chain, key] = ["pem", "key"].map(|kind| certificates.path(&format!("{name}.{kind}")));
+        format!("-cert {chain} -key {key}")
+    };
+    let own = with(&certificates, "client");
+    let foreign = with(&foreign, "a");
+    // Whether clients without one, with one, and with one of another authority are taken.
+    for (mode, expected) in [
+        ("off", [true; 3]),
+        ("optional", [true, true, false]),
+        ("required", [false, true, false]),
+    ] {
+        let mode = format!("tls.client_certificates='{mode}'");
+        let gateway = start(
+            &certificates,
+            &["a"],
+            &["--set", &mode, "--set", &authority],
+        );
+        for version in ["-tls1_2", "-tls1_3"] {
+            let taken = ["", &own, &foreign].map(|shown| {
+                s_client(gateway.address(), &format!("{version} {shown}")).contains(TAKEN)
+            });
+            assert_eq!(taken, expected, "{mode} {version}");
+        }
+    }
+}
