@@ -15,8 +15,9 @@ use crate::checked::CheckedConfig;
 use crate::config::{Config, Tls};
 use crate::metrics::{Counter, count_for_process};
 
-/// Distance between two looks at the files. New connections get a new certificate within a second.
-const LOOK: Duration = Duration::from_millis(500);
+/// Distance between two looks at the files. A change counts when the next look sees the same files, because a renewal
+/// writes several of them. So new connections get a new certificate within a second.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The running thread, which ends when this is dropped.
 pub(crate) struct Watching(#[allow(dead_code, reason = "dropping it ends the thread")] Sender<()>);
@@ -41,15 +42,13 @@ fn watch(
     mut seen: Seen,
     ended: &Receiver<()>,
 ) {
+    let mut last = seen.clone();
     while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
         let config = latest.load();
         let now = Seen::of(&config);
-        if now == seen {
+        let is_settled = std::mem::replace(&mut last, now.clone()) == now;
+        if now == seen || !is_settled {
             continue;
-        }
-        // Renewal writes two files, and the first one does not fit to the old second one. A look later both are there.
-        if ended.recv_timeout(LOOK / 5) != Err(RecvTimeoutError::Timeout) {
-            return;
         }
         match acceptors.reload(&config) {
             Ok(()) => {
@@ -75,7 +74,7 @@ fn watch(
 }
 
 /// The state of all files: a change of one of them changes this value.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Seen {
     settings: Tls,
     files: Vec<(PathBuf, Option<Stamp>)>,
