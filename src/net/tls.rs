@@ -113,6 +113,8 @@ struct State {
     has_ended: bool,
     /// TLS has failed: bytes that come now mean nothing.
     has_failed: bool,
+    /// This side has said that no more data follows, and wants none.
+    is_closed: bool,
     /// Records since the last question for them.
     records: usize,
     /// Bytes of records since the last one with data.
@@ -239,14 +241,17 @@ impl<S: Carrier> TlsStream<S> {
     // ---- The client's protocol ----
 
     /// Reads available bytes into `buffer`, which must have room for half a read buffer; 0 at the end, and where TLS
-    /// fails. After a handshake that failed it reads whatever comes, for a receiver that drops it.
+    /// fails. After a handshake that failed, and after [`TlsStream::end_write`], it reads whatever comes, for a receiver
+    /// that drops it.
     pub(super) fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let state = &mut *self.state.borrow_mut();
         if state.has_ended {
             return Poll::Ready(Ok(0));
         }
         let read = match &state.session {
-            Some(_) if !state.has_failed => self.poll_records(cx, state, buffer),
+            Some(_) if !state.has_failed && !state.is_closed => {
+                self.poll_records(cx, state, buffer)
+            }
             _ if state.incoming.is_empty() => self.inner.poll_read(cx, buffer),
             _ => Poll::Ready(Ok(give(&mut state.incoming, buffer))),
         };
@@ -301,7 +306,7 @@ impl<S: Carrier> TlsStream<S> {
         let Some(session) = &mut state.session else {
             return self.inner.write_slices(slices);
         };
-        if state.has_failed {
+        if state.has_failed || state.is_closed {
             // The session remembers places in bytes that are gone.
             return Err(io::ErrorKind::BrokenPipe.into());
         }
@@ -339,9 +344,13 @@ impl<S: Carrier> TlsStream<S> {
         }
     }
 
-    /// Says that no more data follows, as TLS does. It is lost where the kernel takes no bytes.
+    /// Says that no more data follows, as TLS does. It is lost where the kernel takes no bytes. The session sees no further
+    /// record: it takes none after its own end.
     pub(super) fn end_write(&self) {
         let state = &mut *self.state.borrow_mut();
+        if std::mem::replace(&mut state.is_closed, true) {
+            return;
+        }
         let session = state.session.as_mut().filter(|_| !state.has_failed);
         if let Some(session) = session.filter(|session| !session.is_handshaking()) {
             let records = &mut *self.buffers.outgoing.borrow_mut();

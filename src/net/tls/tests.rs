@@ -271,6 +271,23 @@ fn each_side_may_end_its_direction_before_the_other() {
 }
 
 #[test]
+fn a_fault_after_the_end_of_this_side_is_nothing() {
+    for version in VERSIONS {
+        let mut pair = Pair::ready(version);
+        pair.socket.shutdown_write();
+        let mut records = pair.encrypt(b"too late");
+        *records.last_mut().expect("a record") ^= 1;
+        pair.send(&records);
+        assert_eq!(pair.read(), Some(records), "for a receiver that drops it");
+        assert!(pair.write(b"x").is_err());
+        pair.socket.shutdown_write();
+        pair.take_in(usize::MAX);
+        let state = pair.client.process_new_packets().expect("right records");
+        assert!(state.peer_has_closed() && !pair.tls().has_failed());
+    }
+}
+
+#[test]
 fn after_a_record_that_was_changed_on_the_way_no_byte_counts() {
     for version in VERSIONS {
         let mut pair = Pair::ready(version);
@@ -516,7 +533,7 @@ fn a_client_may_leave_at_each_byte_of_its_handshake() {
             pair.wire.shutdown_write();
             assert!(matches!(pair.tls().poll_receive(&cx()), Poll::Ready(Ok(0))));
             pair.socket.shutdown_write();
-            assert_eq!(pair.read().map(|bytes| bytes.len()), Some(0));
+            assert_eq!(pair.read().map(|bytes| bytes.len()), Some(kept));
             let buffers = pair.buffers.clone();
             drop(pair);
             assert_eq!(buffers.held(), 0);
