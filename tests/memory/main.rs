@@ -37,6 +37,7 @@ mod rates;
 mod servers;
 mod shedding;
 mod silent;
+mod tls;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
