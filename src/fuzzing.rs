@@ -12,6 +12,7 @@ pub mod ledger;
 mod peers;
 mod received;
 pub mod simulation;
+mod tls;
 
 pub use clients::{client, http, proxy, websocket};
 pub use files::{config, project};
@@ -19,6 +20,7 @@ pub use formats::{dictionary, handshake, json, message, package, protobuf_pinus,
 pub use gateway::gateway;
 pub use input::Choices;
 pub use peers::{admin, master, mqtt, rpc};
+pub use tls::tls;
 
 /// A fuzz target: its name and its function.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
@@ -42,5 +44,6 @@ pub const TARGETS: &[FuzzTarget] = &[
     ("protobuf_pomelo", protobuf_pomelo),
     ("proxy", proxy),
     ("rpc", rpc),
+    ("tls", tls),
     ("websocket", websocket),
 ];
