@@ -10,4 +10,5 @@ mod npm;
 mod random;
 mod reference;
 mod room;
+mod tls;
 mod wire;

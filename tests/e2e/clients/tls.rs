@@ -1,0 +1,409 @@
+//! Clients that misuse TLS, and a storm of handshakes: each ends as it should, and a hundred clients beside them notice
+//! nothing.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustls::client::Resumption;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::harness::bystander::ECHO;
+use crate::harness::canaries::{Canaries, p99};
+use crate::harness::client::{HANG_GUARD, encode_message, encode_package};
+use crate::harness::gateway::Gateway;
+
+fn vector(file: &str) -> PathBuf {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/tls"));
+    folder.join(file)
+}
+
+/// A gateway with canaries on its listener without TLS.
+struct Beside {
+    gateway: Gateway,
+    tls: SocketAddr,
+    canaries: Canaries,
+}
+
+impl Beside {
+    fn start(shards: &str, more: &[&str]) -> Self {
+        let certificates = format!(
+            "tls.certificates=[{{chain='{}', key='{}'}}]",
+            vector("server.pem").display(),
+            vector("server.key").display()
+        );
+        let listeners =
+            "listener=[{address='127.0.0.1:0'}, {address='127.0.0.1:0', tls='required'}]";
+        let args = [
+            "--shards",
+            shards,
+            "--set",
+            listeners,
+            "--set",
+            &certificates,
+        ];
+        let mut gateway = Gateway::start_with_listeners(&[&args[..], more].concat());
+        let tls = gateway.listeners()[1].clone();
+        let tls = tls.trim_end_matches(" (TLS)").parse().expect("ADDR:PORT");
+        let canaries = Canaries::start(gateway.address(), ECHO);
+        Self {
+            gateway,
+            tls,
+            canaries,
+        }
+    }
+
+    /// Plays an attack. Afterwards connections have ended for these reasons, and none is left.
+    fn attack(&mut self, name: &str, reasons: &[(&str, u64)], attack: impl FnOnce(SocketAddr)) {
+        println!("attack: {name}");
+        let before = self.gateway.counters();
+        attack(self.tls);
+        let deadline = Instant::now() + HANG_GUARD;
+        let expected = reasons.iter().filter(|(_, count)| *count > 0);
+        let expected: BTreeMap<&str, u64> = expected.copied().collect();
+        loop {
+            let now = self.gateway.counters();
+            let more = |name: &String| now[name] - before.get(name).copied().unwrap_or_default();
+            let closed = now.keys().filter(|name| name.starts_with("closed_"));
+            let closed = closed.map(|name| (name.as_str(), more(name)));
+            let mut closed: BTreeMap<&str, u64> = closed.filter(|(_, more)| *more > 0).collect();
+            // A client that leaves before it has read the tickets resets the connection.
+            if let Some(reset) = closed.remove("closed_socket") {
+                *closed.entry("closed_left").or_default() += reset;
+            }
+            // The canaries are left.
+            if closed == expected && now["connections"] == 100 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{name}: {closed:?} in {now:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.assert_unharmed();
+    }
+
+    /// The canaries get answers from now on.
+    fn assert_unharmed(&self) {
+        self.canaries.take_times();
+        let deadline = Instant::now() + HANG_GUARD;
+        while self.canaries.take_times().is_empty() {
+            assert!(Instant::now() < deadline, "the canaries get no answer");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn finish(self) {
+        self.canaries.finish();
+        let (code, printed) = self.gateway.stop();
+        assert_eq!(code, Some(0), "{printed}");
+        assert!(!printed.contains("panicked"), "{printed}");
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("somebody listens");
+    stream.set_read_timeout(Some(HANG_GUARD)).expect("not zero");
+    stream.set_nodelay(true).expect("an open socket");
+    stream
+}
+
+fn settings(resumes: bool) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(vector("ca.pem")).expect("a certificate");
+    roots.add(ca).expect("a certificate that signs");
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    let mut config = config.with_no_client_auth();
+    if !resumes {
+        config.resumption = Resumption::disabled();
+    }
+    Arc::new(config)
+}
+
+fn session(settings: &Arc<ClientConfig>) -> ClientConnection {
+    let name = "game.example".try_into().expect("a name");
+    ClientConnection::new(settings.clone(), name).expect("a session")
+}
+
+/// The first flight of a client.
+fn hello() -> Vec<u8> {
+    let mut records = Vec::new();
+    let sent = session(&settings(false)).write_tls(&mut records);
+    sent.expect("memory");
+    records
+}
+
+type Secure = StreamOwned<ClientConnection, TcpStream>;
+
+/// A client whose handshake of TLS is done.
+fn secure(address: SocketAddr, settings: &Arc<ClientConfig>) -> Secure {
+    let mut stream = StreamOwned::new(session(settings), connect(address));
+    while stream.conn.is_handshaking() {
+        stream
+            .conn
+            .complete_io(&mut stream.sock)
+            .expect("a handshake");
+    }
+    stream
+}
+
+/// Sends plain bytes in records of one byte each.
+fn send_in_bytes(stream: &mut Secure, plain: &[u8]) {
+    for byte in plain {
+        stream.conn.writer().write_all(&[*byte]).expect("memory");
+    }
+    stream.flush().expect("an open connection");
+}
+
+/// Reads until the other side has closed.
+fn read_to_end(stream: &mut TcpStream) -> usize {
+    let mut all = Vec::new();
+    // A reset is an end too.
+    let _ = stream.read_to_end(&mut all);
+    all.len()
+}
+
+fn greeting() -> Vec<u8> {
+    let hello = br#"{"sys":{"type":"e2e","version":"1.0.0"}}"#;
+    [encode_package(1, hello), encode_package(2, b"")].concat()
+}
+
+fn misuse(count: u64) {
+    let mut beside = Beside::start("2", &["--set", "tls.handshake_timeout=2s"]);
+    let hello = hello();
+    beside.attack("half handshakes", &[("closed_tls_timeout", count)], |at| {
+        let part = |n: u64| &hello[..1 + n as usize % (hello.len() - 1)];
+        let mut streams: Vec<TcpStream> = (0..count).map(|_| connect(at)).collect();
+        for (n, stream) in streams.iter_mut().enumerate() {
+            stream
+                .write_all(part(n as u64))
+                .expect("an open connection");
+        }
+        for stream in &mut streams {
+            assert_eq!(read_to_end(stream), 0);
+        }
+    });
+    beside.attack("huge ClientHellos", &[("closed_tls", count)], |at| {
+        let mut huge = Vec::new();
+        for n in 0..4 {
+            huge.extend([22, 3, 1, 0x3f, 0xff]);
+            huge.extend(if n == 0 {
+                &[1, 0, 0xea, 0x60][..]
+            } else {
+                &[0; 4]
+            });
+            huge.extend([0; 0x3ffb]);
+        }
+        let mut streams: Vec<TcpStream> = (0..count).map(|_| connect(at)).collect();
+        for stream in &mut streams {
+            let _ = stream.write_all(&huge);
+        }
+        for stream in &mut streams {
+            read_to_end(stream);
+        }
+    });
+    beside.attack("plain bytes", &[("closed_plain_on_tls", count)], |at| {
+        for n in 0..count {
+            let mut stream = connect(at);
+            let bytes = [
+                &b"GET / HTTP/1.1\r\n\r\n"[..],
+                &greeting(),
+                b"\x15\x03\x01\0\x02\x02\x28",
+            ];
+            stream
+                .write_all(bytes[n as usize % 3])
+                .expect("an open connection");
+            assert_eq!(read_to_end(&mut stream), 0);
+        }
+    });
+    beside.attack("records of one byte", &[("closed_left", count)], |at| {
+        let settings = settings(true);
+        let message = encode_message(Some(1), ECHO.into(), b"[12345]");
+        let request = encode_package(4, &message);
+        for _ in 0..count {
+            let mut stream = secure(at, &settings);
+            send_in_bytes(&mut stream, &[greeting(), request.clone()].concat());
+            let mut received = Vec::new();
+            while !received.ends_with(b"[12345]") {
+                let mut part = [0; 4096];
+                let bytes = stream.read(&mut part).expect("an answer");
+                assert!(bytes > 0, "closed");
+                received.extend_from_slice(&part[..bytes]);
+            }
+        }
+    });
+    // Each connection has spoken, or said no byte.
+    let silent = count / 5;
+    let reasons = [("closed_probe", silent), ("closed_left", count - silent)];
+    beside.attack("closes at each step", &reasons, |at| {
+        let settings = settings(false);
+        for n in 0..count {
+            match n % 5 {
+                0 => drop(connect(at)),
+                1 => {
+                    let mut stream = connect(at);
+                    let bytes = &hello[..1 + n as usize % (hello.len() - 1)];
+                    stream.write_all(bytes).expect("an open connection");
+                }
+                2 => {
+                    let mut stream = connect(at);
+                    stream.write_all(&hello).expect("an open connection");
+                    stream.shutdown(Shutdown::Write).expect("open");
+                    assert!(read_to_end(&mut stream) > 500, "the answer of the gateway");
+                }
+                3 => drop(secure(at, &settings)),
+                _ => {
+                    let mut stream = secure(at, &settings);
+                    send_in_bytes(&mut stream, &greeting()[..20]);
+                }
+            }
+        }
+    });
+    beside.finish();
+}
+
+#[test]
+fn misuse_of_tls_harms_nobody_else() {
+    misuse(100);
+}
+
+#[test]
+#[ignore = "a thousand of each"]
+fn a_thousand_of_each_misuse_of_tls_harm_nobody_else() {
+    misuse(1_000);
+}
+
+/// Asks for a renegotiation, which TLS 1.2 has, and returns what the program printed.
+fn renegotiate(at: SocketAddr) -> String {
+    let mut child = Command::new("openssl")
+        .args(["s_client", "-tls1_2", "-connect", &at.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("openssl is there");
+    let mut input = child.stdin.take().expect("a pipe");
+    // It reads commands after the handshake.
+    thread::sleep(Duration::from_millis(100));
+    let _ = input.write_all(b"R\n");
+    thread::sleep(Duration::from_millis(100));
+    let _ = input.write_all(b"R\n");
+    drop(input);
+    let output = child.wait_with_output().expect("it ends");
+    let texts = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&texts).into_owned()
+}
+
+fn renegotiations(count: u64) {
+    let mut beside = Beside::start("2", &[]);
+    let before = beside.gateway.counters();
+    let at = beside.tls;
+    for _ in 0..count / 20 {
+        let all: Vec<_> = (0..20)
+            .map(|_| thread::spawn(move || renegotiate(at)))
+            .collect();
+        for one in all {
+            let printed = one.join().expect("it ran");
+            assert!(printed.contains("RENEGOTIATING"), "{printed}");
+            assert!(printed.contains("no renegotiation"), "{printed}");
+        }
+    }
+    let handshakes = |counters: &crate::harness::ledger::Counters| {
+        counters.get("tls_handshakes").copied().unwrap_or_default()
+    };
+    let after = beside.gateway.counters();
+    assert_eq!(handshakes(&after) - handshakes(&before), count);
+    beside.finish();
+}
+
+#[test]
+fn renegotiation_is_refused() {
+    renegotiations(20);
+}
+
+#[test]
+#[ignore = "a thousand processes"]
+fn a_thousand_renegotiations_are_refused() {
+    renegotiations(1_000);
+}
+
+/// Clients of some threads that shake hands and leave, every second one with a ticket, until `is_over`.
+fn storm(at: SocketAddr, threads: usize, is_over: impl Fn(u64) -> bool + Sync) -> u64 {
+    let (done, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let run = || {
+        let [fresh, resuming] = [false, true].map(settings);
+        // The first one gets the tickets.
+        for n in 0_u64.. {
+            let settings = if n % 2 == 0 { &resuming } else { &fresh };
+            let mut stream = secure(at, settings);
+            stream.conn.writer().write_all(&greeting()).expect("memory");
+            stream.flush().expect("an open connection");
+            // The tickets come before the answer.
+            let read = stream.read(&mut [0; 4096]).expect("an answer");
+            assert!(read > 0);
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if stop.load(Ordering::Relaxed) || is_over(done) {
+                stop.store(true, Ordering::Relaxed);
+                return;
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(run);
+        }
+    });
+    done.into_inner()
+}
+
+#[test]
+fn a_storm_of_handshakes_cuts_nobody() {
+    let mut beside = Beside::start("1", &[]);
+    let done = storm(beside.tls, 2, |done| done >= 300);
+    beside.assert_unharmed();
+    let counters = beside.gateway.counters();
+    assert_eq!(counters["tls_handshakes"], done);
+    let resumed = counters["tls_resumed"];
+    assert!(
+        (done / 2 - 10..=done / 2 + 1).contains(&resumed),
+        "{resumed} of {done}"
+    );
+    beside.finish();
+}
+
+/// Prints the figures of docs/reliability.md.
+#[test]
+#[ignore = "measures for 20 s"]
+fn a_storm_of_handshakes_that_fills_a_core_is_measured() {
+    const TIME: Duration = Duration::from_secs(10);
+    let beside = Beside::start("1", &["--set", "client.accepts_per_second=off"]);
+    thread::sleep(TIME);
+    let calm = p99(beside.canaries.take_times());
+    let used = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", beside.gateway.pid()));
+        let stat = stat.expect("the process runs");
+        let fields: Vec<i64> = stat
+            .split(' ')
+            .filter_map(|field| field.parse().ok())
+            .collect();
+        // utime and stime, in hundredths of a second.
+        fields[11] + fields[12]
+    };
+    let (begun, before) = (Instant::now(), used());
+    let done = storm(beside.tls, 8, |_| begun.elapsed() > TIME);
+    let seconds = begun.elapsed().as_secs_f64();
+    let cores = (used() - before) as f64 / 100.0 / seconds;
+    let within = p99(beside.canaries.take_times());
+    println!(
+        "{:.0} handshakes a second, half of them resumed; the gateway uses {cores:.2} cores; \
+         p99 of the canaries {calm:?} before, {within:?} in the storm",
+        done as f64 / seconds
+    );
+    beside.finish();
+}
