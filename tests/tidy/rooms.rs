@@ -36,7 +36,15 @@ const FENCES: &[(&str, &[&str])] = &[
         "crossbeam_channel",
         &["src/shard/mesh.rs", "src/net/", "src/log", "src/pool.rs"],
     ),
-    ("rustls", &["src/tls/", "src/net/tls", "src/shard/tls.rs"]),
+    (
+        "rustls",
+        &[
+            "src/tls/",
+            "src/net/tls",
+            "src/shard/tls.rs",
+            "src/fuzzing/",
+        ],
+    ),
     ("tokio", &["src/admin/"]),
     ("hyper", &["src/admin/"]),
     ("hyper_util", &["src/admin/"]),

@@ -10,6 +10,7 @@ use crate::harness::frames;
 use crate::harness::gateway::Gateway;
 
 mod browsers;
+mod calls;
 mod clients;
 mod mistakes;
 mod offered;
@@ -39,6 +40,11 @@ const TAKEN: &str = r#""code":200"#;
 /// Runs `openssl s_client` with these arguments, and a handshake of Pomelo as soon as TLS is there. Returns all it
 /// prints until that is answered, or until the connection ends: it has then seen the tickets of its session.
 fn s_client(address: SocketAddr, args: &str) -> String {
+    converse(address, args, &frames::handshake(), TAKEN)
+}
+
+/// Runs it, and sends these bytes. Returns all it prints until this text, or until the connection ends.
+fn converse(address: SocketAddr, args: &str, sent: &[u8], until: &str) -> String {
     let line = format!("exec timeout 60 openssl s_client -connect {address} {args} 2>&1");
     let mut shell = Command::new("sh");
     shell
@@ -48,15 +54,12 @@ fn s_client(address: SocketAddr, args: &str) -> String {
     let mut child = shell.spawn().expect("sh runs");
     let (mut input, mut output) = (child.stdin.take(), child.stdout.take().expect("piped"));
     // It may have ended already.
-    let _ = input
-        .as_mut()
-        .expect("piped")
-        .write_all(&frames::handshake());
+    let _ = input.as_mut().expect("piped").write_all(sent);
     let mut printed = Vec::new();
     let mut chunk = [0; 4096];
     while let Ok(count @ 1..) = output.read(&mut chunk) {
         printed.extend_from_slice(&chunk[..count]);
-        if String::from_utf8_lossy(&printed).contains(TAKEN) {
+        if String::from_utf8_lossy(&printed).contains(until) {
             // It leaves.
             input = None;
         }
