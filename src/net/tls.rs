@@ -331,12 +331,15 @@ impl<S: Carrier> TlsStream<S> {
 
     /// Writes `bytes`, or waits until the kernel takes some.
     pub(super) fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.state.borrow().session.is_none() {
+            return self.inner.poll_write(cx, bytes);
+        }
         loop {
             ready!(self.poll_send(cx))?;
             match self.write(&[IoSlice::new(bytes)])? {
                 0 if !bytes.is_empty() => {
                     if self.state.borrow().outgoing.is_empty() {
-                        return self.inner.poll_write(cx, bytes);
+                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                     }
                 }
                 written => return Poll::Ready(Ok(written)),
