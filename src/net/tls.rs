@@ -520,9 +520,10 @@ fn advance(
                 return step;
             }
             Err(error) => {
-                // All that it has still to say: the alert comes last.
-                while let Ok(ConnectionState::EncodeTlsData(data)) =
-                    session.process_tls_records(&mut input[step.used..]).state
+                // All that it has still to say: the alert comes last. Then it must not see the bad record again.
+                while session.wants_write()
+                    && let Ok(ConnectionState::EncodeTlsData(data)) =
+                        session.process_tls_records(&mut input[step.used..]).state
                 {
                     encode(data, outgoing);
                 }
