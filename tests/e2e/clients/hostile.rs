@@ -102,10 +102,6 @@ fn bytes_that_are_not_a_package_end_only_their_raw_connection() {
                 (&b"\x00\x00\x00\x00"[..], "closed_package_type"),
                 (b"\x06\x00\x00\x00", "closed_package_type"),
                 (b"\xff\xff\xff\xff", "closed_package_type"),
-                (
-                    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-                    "closed_package_type",
-                ),
                 (b"DELETE / HTTP/1.1\r\n\r\n", "closed_package_type"),
                 (b"get / HTTP/1.1\r\n\r\n", "closed_package_type"),
                 (b"\x05\x00\x00\x00", "closed_package_kick"),
@@ -119,6 +115,13 @@ fn bytes_that_are_not_a_package_end_only_their_raw_connection() {
             ] {
                 attack(attacked, stage, bytes, reason, End::Fin);
             }
+        }
+        for (stage, reason) in [
+            (Stage::Fresh, "closed_tls_on_plain"),
+            (Stage::Tcp, "closed_package_type"),
+        ] {
+            let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+            attack(attacked, stage, tls, reason, End::Fin);
         }
         for (message, reason) in broken_messages() {
             let package = encode_package(DATA, &message);
