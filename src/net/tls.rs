@@ -99,7 +99,7 @@ pub(crate) struct TlsStream<S> {
 struct State {
     /// `None` while it is open whether the client speaks TLS, and where it does not.
     ///
-    /// Boxed, so that the latter is small.
+    /// Boxed, so that a connection without TLS stays small.
     session: Option<Box<UnbufferedServerConnection>>,
     /// Received bytes that nobody has used: the start of a record, or of what comes before TLS.
     incoming: Vec<u8>,

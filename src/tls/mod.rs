@@ -1,8 +1,8 @@
 //! TLS: certificates and their names, keys of tickets, the settings of rustls that follow from them, and their reload.
 //!
-//! **Invariants**: no early data (0-RTT), because an attacker can send it twice; where clients show certificates no
-//! ticket stands for one; a file that cannot be used changes nothing;
-//! sessions go on through a reload, and tickets stay valid.
+//! **Invariants**: no early data (0-RTT), because an attacker can send it twice; no tickets where clients are asked for
+//! certificates, because a continued session shows none; a file that cannot be used changes nothing; open sessions and
+//! tickets outlive a reload.
 //!
 //! **Absent**: records, which [`crate::net::tls`] has.
 //!
@@ -32,7 +32,7 @@ pub(crate) use watch::{Watching, start};
 use names::CertificatesByName;
 use tickets::TicketKeys;
 
-/// The settings of new TLS connections: one word each for the shards to read.
+/// The settings of new TLS connections. Shards read them without a lock.
 #[derive(Debug)]
 pub(crate) struct Acceptors {
     /// For clients.

@@ -221,6 +221,22 @@ fn the_header_of_a_proxy_comes_before_tls_however_it_is_split() {
 }
 
 #[test]
+fn a_client_whose_proxy_tells_a_refused_address_is_closed_before_tls() {
+    let gateway = with_tls(TlsMode::Required, |config| {
+        config.client.trusted_proxies = vec!["10.0.0.5".into()];
+        config.client.proxy_protocol = true;
+        config.client.blacklist = vec!["203\\.0\\.113\\.7".into()];
+    });
+    let mut client = gateway.open(ClientOptions {
+        address: Some(PROXY.parse().expect("an address")),
+        ..ClientOptions::default()
+    });
+    client.send_bytes(HEADER);
+    assert!(client.is_closed());
+    assert_eq!(gateway.counter("closed_blacklisted"), 1);
+}
+
+#[test]
 fn each_record_counts_for_the_rate_where_it_has_only_a_part_of_a_message() {
     const REQUESTS: usize = 60;
     for part in [1, 1000] {

@@ -94,6 +94,10 @@ async fn begin(
             (used.unwrap_or(0), ())
         });
     }
+    if !clients.is_open(sid) {
+        // The header has the address of a client that is refused.
+        return Err(None);
+    }
     clients.expect_tls(core, sid);
     let first = loop {
         match tls.take_kept(|bytes| (0, bytes.first().copied())) {
