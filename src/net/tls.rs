@@ -31,6 +31,8 @@ use crate::limits::{
 
 /// Most plain bytes of one record, as RFC 8446 says.
 const PLAIN_BYTES_MAX: usize = 16 << 10;
+/// Bytes in front of each record: its kind, its version, its length.
+const RECORD_HEADER: usize = 5;
 /// First room for records on their way out: a whole record and what TLS adds to it.
 const RECORD_ROOM: usize = PLAIN_BYTES_MAX + 256;
 /// First room for a message of the handshake.
@@ -371,15 +373,11 @@ impl State {
         let Some(session) = &mut self.session else {
             return 0;
         };
-        let mut plain = Plain {
-            buffer,
-            used: 0,
-            records: 0,
-        };
+        self.records += whole_records(records);
+        let mut plain = Plain { buffer, used: 0 };
         let step = advance(session, records, &mut self.outgoing, Some(&mut plain));
-        let (bytes, count) = (plain.used, plain.records);
+        let bytes = plain.used;
         self.incoming = records[step.used..].to_vec();
-        self.records += count;
         self.has_ended |= step.has_ended;
         self.without_data += step.used;
         if bytes > 0 {
@@ -456,12 +454,23 @@ fn next_part<'a>(slices: &'a [IoSlice<'_>], mut at: usize, copy: &'a mut Vec<u8>
     copy
 }
 
+/// Returns the number of records that are whole. Those without data count too: each costs a decryption.
+fn whole_records(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(&[_, _, _, high, low]) = bytes.first_chunk() {
+        let size = RECORD_HEADER + usize::from(u16::from_be_bytes([high, low]));
+        let Some(rest) = bytes.get(size..) else {
+            break;
+        };
+        (count, bytes) = (count + 1, rest);
+    }
+    count
+}
+
 /// The plain bytes of a step.
 struct Plain<'a> {
     buffer: &'a mut [u8],
     used: usize,
-    /// Records that they came in.
-    records: usize,
 }
 
 /// The result of handing records to a session.
@@ -500,7 +509,6 @@ fn advance(
                     let end = plain.used + record.payload.len();
                     plain.buffer[plain.used..end].copy_from_slice(record.payload);
                     plain.used = end;
-                    plain.records += 1;
                     step.used += record.discard;
                 }
             }
