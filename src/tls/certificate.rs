@@ -44,6 +44,22 @@ impl Expiry {
         self.at <= now()
     }
 
+    /// Judges it: `None` where it is far away.
+    pub(crate) fn judge(&self) -> Option<Judgement> {
+        let Self { file, at } = self;
+        let date = date(*at);
+        if self.has_passed() {
+            return Some(Judgement::Bad(format!("{file} has expired on {date}")));
+        }
+        let left = at.duration_since(now()).unwrap_or_default();
+        let days = left.as_secs() / (24 * 3600);
+        (left < ENDS_SOON).then(|| {
+            Judgement::Soon(format!(
+                "{file} expires in {days} days, on {date}: look after its renewal"
+            ))
+        })
+    }
+
     /// Returns the time in seconds since 1970.
     pub(crate) fn seconds(&self) -> u64 {
         let since = self.at.duration_since(UNIX_EPOCH);
@@ -126,10 +142,6 @@ impl Certificate {
     pub(crate) fn judge(&self) -> Judgement {
         let (from, until) = self.valid;
         let (file, names) = (&self.file, self.names.join(", "));
-        let until_date = date(until);
-        if until <= now() {
-            return Judgement::Bad(format!("{file} has expired on {until_date}"));
-        }
         if from > now() {
             return Judgement::Bad(format!("{file} is valid from {} on only", date(from)));
         }
@@ -138,14 +150,10 @@ impl Certificate {
                 "{file} has no name (subjectAltName), and browsers accept no other kind of name"
             ));
         }
-        let left = until.duration_since(now()).unwrap_or_default();
-        if left < ENDS_SOON {
-            let days = left.as_secs() / (24 * 3600);
-            return Judgement::Soon(format!(
-                "{file} expires in {days} days, on {until_date}: look after its renewal"
-            ));
+        if let Some(judgement) = self.expiry().judge() {
+            return judgement;
         }
-        let known = format!("{file}: {names}, valid until {until_date}");
+        let known = format!("{file}: {names}, valid until {}", date(until));
         match self.check_chain() {
             Ok(0) => Judgement::Fine(format!(
                 "{known}; without further certificates, so a client must know the one that signed it"

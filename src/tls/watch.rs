@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::Acceptors;
+use super::{Acceptors, Expiry, Judgement};
 use crate::checked::CheckedConfig;
 use crate::config::{Config, Tls};
 use crate::metrics::{Counter, count_for_process};
@@ -18,6 +18,9 @@ use crate::metrics::{Counter, count_for_process};
 /// Distance between two looks at the files. A change counts when the next look sees the same files, because a renewal
 /// writes several of them. So new connections get a new certificate within a second.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// Looks between two log lines of a certificate that ends soon, or has ended: those of a day.
+const LOOKS_UNTIL_REMINDER: u64 = 24 * 3600 * 1000 / LOOK.as_millis() as u64;
 
 /// The running thread, which ends when this is dropped.
 pub(crate) struct Watching(#[allow(dead_code, reason = "dropping it ends the thread")] Sender<()>);
@@ -43,7 +46,13 @@ fn watch(
     ended: &Receiver<()>,
 ) {
     let mut last = seen.clone();
+    let mut until_reminder = 0;
     while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+        if until_reminder == 0 {
+            acceptors.log_ends();
+            until_reminder = LOOKS_UNTIL_REMINDER;
+        }
+        until_reminder -= 1;
         let config = latest.load();
         let now = Seen::of(&config);
         let is_settled = std::mem::replace(&mut last, now.clone()) == now;
@@ -60,6 +69,7 @@ fn watch(
                     "the files of TLS have changed, and count for new connections: {}",
                     list.join(", ")
                 );
+                until_reminder = 0;
             }
             Err(error) => {
                 // The next look tries again only after a further change.
@@ -68,6 +78,18 @@ fn watch(
                 tracing::error!(
                     "the files of TLS have changed and cannot be used; the old ones stay in use: {error}"
                 );
+            }
+        }
+    }
+}
+
+impl Acceptors {
+    /// Logs the certificates in use that have ended, or end soon.
+    fn log_ends(&self) {
+        for judgement in self.expiries.load().iter().filter_map(Expiry::judge) {
+            match judgement {
+                Judgement::Bad(text) => tracing::error!("{text}: clients refuse it"),
+                Judgement::Soon(text) | Judgement::Fine(text) => tracing::warn!("{text}"),
             }
         }
     }

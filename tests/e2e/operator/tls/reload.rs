@@ -91,6 +91,22 @@ fn new_clients_get_a_renewed_certificate_and_a_thousand_old_ones_live() {
 }
 
 #[test]
+fn a_certificate_in_use_that_ends_soon_or_has_ended_is_in_the_log() {
+    let certificates = Certificates::local();
+    certificates.sign("ended", LOCAL, -1);
+    certificates.sign("soon", LOCAL, 5);
+    certificates.sign("far", LOCAL, 100);
+    let gateway = start(&certificates, &["ended", "soon", "far"], &[]);
+    let line = gateway.wait_printed("ended.pem has expired on");
+    assert!(line.contains("ERROR"), "{line}");
+    let line = gateway.wait_printed("soon.pem expires in");
+    assert!(line.contains("WARN"), "{line}");
+    let (code, printed) = gateway.stop();
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(!printed.contains("far.pem expires"), "{printed}");
+}
+
+#[test]
 fn a_changed_key_counts_for_new_clients_after_sighup() {
     let certificates = Certificates::local();
     let text = |more: &str| format!("{}\n{}\n{more}\n", REQUIRED, certificates.set(&["a"]));
