@@ -109,3 +109,5 @@ pub use error::{Error, Result};
 pub use gateway::main;
 #[cfg(feature = "runtime")]
 pub use gateway::{Gateway, Program, Running, Stopper, memory};
+#[cfg(all(feature = "internals", feature = "runtime"))]
+pub use net::tls::{Carrier, TlsBuffers, TlsStream};

@@ -40,7 +40,7 @@ const MESSAGE_ROOM: usize = 512;
 
 /// The buffers of a shard for all its TLS connections, each lent for one call.
 #[derive(Debug)]
-pub(crate) struct TlsBuffers {
+pub struct TlsBuffers {
     incoming: RefCell<Box<[u8]>>,
     plain: RefCell<Vec<u8>>,
     outgoing: RefCell<Vec<u8>>,
@@ -50,7 +50,7 @@ pub(crate) struct TlsBuffers {
 
 impl TlsBuffers {
     /// Makes the buffers of a shard.
-    pub(crate) fn new() -> Rc<Self> {
+    pub fn new() -> Rc<Self> {
         Rc::new(Self {
             incoming: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
             plain: RefCell::new(Vec::with_capacity(PLAIN_BYTES_MAX)),
@@ -79,7 +79,7 @@ impl TlsBuffers {
 }
 
 /// A socket that carries records. The methods are those of a socket.
-pub(super) trait Carrier: fmt::Debug {
+pub trait Carrier: fmt::Debug {
     /// Reads available bytes into `buffer`.
     fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
     /// Writes the bytes that it takes now; 0 if it takes none.
@@ -91,7 +91,7 @@ pub(super) trait Carrier: fmt::Debug {
 }
 
 /// A connection that speaks TLS, or may begin to.
-pub(crate) struct TlsStream<S> {
+pub struct TlsStream<S> {
     inner: S,
     buffers: Rc<TlsBuffers>,
     state: RefCell<State>,
@@ -138,10 +138,9 @@ impl<S> Drop for TlsStream<S> {
     }
 }
 
-#[allow(private_bounds, reason = "only sockets of this layer carry records")]
 impl<S: Carrier> TlsStream<S> {
     /// Wraps a connected socket that has not begun TLS.
-    pub(super) fn new(inner: S, buffers: &Rc<TlsBuffers>) -> Self {
+    pub fn new(inner: S, buffers: &Rc<TlsBuffers>) -> Self {
         Self {
             inner,
             buffers: buffers.clone(),
@@ -150,7 +149,7 @@ impl<S: Carrier> TlsStream<S> {
     }
 
     /// Returns the socket below.
-    pub(super) fn inner(&self) -> &S {
+    pub fn inner(&self) -> &S {
         &self.inner
     }
 
@@ -172,7 +171,7 @@ impl<S: Carrier> TlsStream<S> {
     // ---- The handshake ----
 
     /// Waits for bytes, and keeps them. Returns their number; 0 at the end.
-    pub(crate) fn poll_receive(&self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+    pub fn poll_receive(&self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
         let mut buffer = self.buffers.incoming.borrow_mut();
         let received = ready!(
             self.inner
@@ -194,7 +193,7 @@ impl<S: Carrier> TlsStream<S> {
     }
 
     /// Begins TLS, with the bytes that are kept.
-    pub(crate) fn begin(&self, config: Arc<ServerConfig>) -> io::Result<()> {
+    pub fn begin(&self, config: Arc<ServerConfig>) -> io::Result<()> {
         let state = &mut *self.state.borrow_mut();
         let session = UnbufferedServerConnection::new(config).map_err(invalid)?;
         state.session = Some(session.into());
@@ -206,7 +205,7 @@ impl<S: Carrier> TlsStream<S> {
     /// protocol may follow.
     ///
     /// Errors: of the socket, or of kind [`io::ErrorKind::InvalidData`] where TLS fails. The alert for the client is sent.
-    pub(crate) fn shake_hands(&self) -> io::Result<bool> {
+    pub fn shake_hands(&self) -> io::Result<bool> {
         let state = &mut *self.state.borrow_mut();
         let Some(session) = &mut state.session else {
             return Ok(true);
@@ -222,7 +221,7 @@ impl<S: Carrier> TlsStream<S> {
     }
 
     /// Waits until the kernel has all records.
-    pub(crate) fn poll_send(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_send(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         let state = &mut *self.state.borrow_mut();
         while !state.outgoing.is_empty() {
             let sent = ready!(self.inner.poll_write(cx, &state.outgoing))?;
@@ -245,7 +244,7 @@ impl<S: Carrier> TlsStream<S> {
     /// Reads available bytes into `buffer`, which must have room for half a read buffer; 0 at the end, and where TLS
     /// fails. After a handshake that failed, and after [`TlsStream::end_write`], it reads whatever comes, for a receiver
     /// that drops it.
-    pub(super) fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let state = &mut *self.state.borrow_mut();
         if state.has_ended {
             return Poll::Ready(Ok(0));
@@ -332,7 +331,7 @@ impl<S: Carrier> TlsStream<S> {
     }
 
     /// Writes `bytes`, or waits until the kernel takes some.
-    pub(super) fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.state.borrow().session.is_none() {
             return self.inner.poll_write(cx, bytes);
         }
@@ -351,7 +350,7 @@ impl<S: Carrier> TlsStream<S> {
 
     /// Says that no more data follows, as TLS does. It is lost where the kernel takes no bytes. The session sees no further
     /// record: it takes none after its own end.
-    pub(super) fn end_write(&self) {
+    pub fn end_write(&self) {
         let state = &mut *self.state.borrow_mut();
         if std::mem::replace(&mut state.is_closed, true) {
             return;

@@ -1,13 +1,17 @@
 //! A WebSocket server that answers each message with itself.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 
+use rustls::ServerConfig;
 use tangelo::CloseReason;
 use tangelo::client::transport::{self, FrameBounds, Http, HttpRules, TransportEvent};
 use tangelo::config::Dialect;
 use tangelo::wire::websocket::{self, Opcode};
+
+use super::secure::Secure;
 
 const BOUNDS: FrameBounds = FrameBounds {
     // The largest message of the suite.
@@ -17,20 +21,36 @@ const BOUNDS: FrameBounds = FrameBounds {
     dialect: Dialect::Pomelo,
 };
 
-/// Serves until the program ends.
-pub(super) fn start() -> SocketAddr {
+/// Serves until the program ends; over TLS where it has a configuration.
+pub(super) fn start(tls: Option<Arc<ServerConfig>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     thread::spawn(move || {
         for stream in listener.incoming() {
             let stream = stream.expect("a connection");
-            thread::spawn(move || serve(stream));
+            let tls = tls.clone();
+            thread::spawn(move || match tls {
+                Some(config) => serve(Secure::accept(stream, config).expect("a handshake")),
+                None => serve(stream),
+            });
         }
     });
     address
 }
 
-fn serve(mut stream: TcpStream) {
+/// A connection of a client.
+pub(super) trait Stream: Read + Write {
+    /// Says that nothing follows.
+    fn end(&self);
+}
+
+impl Stream for TcpStream {
+    fn end(&self) {
+        let _ = self.shutdown(Shutdown::Write);
+    }
+}
+
+fn serve(mut stream: impl Stream) {
     let mut input = Vec::new();
     loop {
         match transport::http(&input, &HttpRules::default()) {
@@ -56,7 +76,7 @@ fn serve(mut stream: TcpStream) {
         let goes_on = session.take_frames(&mut input, &mut out);
         if stream.write_all(&out).is_err() || !goes_on || !read(&mut stream, &mut input) {
             // The client sees the end of the stream, and not a reset, when nothing is left to read.
-            let _ = stream.shutdown(std::net::Shutdown::Write);
+            stream.end();
             while read(&mut stream, &mut input) {}
             return;
         }
@@ -64,7 +84,7 @@ fn serve(mut stream: TcpStream) {
 }
 
 /// Returns whether something came.
-fn read(stream: &mut TcpStream, input: &mut Vec<u8>) -> bool {
+fn read(stream: &mut impl Read, input: &mut Vec<u8>) -> bool {
     let mut some = [0; 65_536];
     let count = stream.read(&mut some).unwrap_or(0);
     input.extend_from_slice(&some[..count]);

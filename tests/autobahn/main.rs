@@ -1,7 +1,7 @@
 //! The Autobahn suite against the WebSocket code of the gateway: `just autobahn`.
 //!
 //! The messages of the suite are not packages, so a small server answers each with itself. It reads requests and frames by
-//! `client::transport` and writes them by `wire::websocket`, as the shards do. The suite is a program for Python 2.7, which
+//! `client::transport` and writes them by `wire::websocket`, as the shards do, and speaks TLS by `net::tls`. The suite is a program for Python 2.7, which
 //! `PYTHON2` names or pyenv has; its packages are installed below the target directory. In CI, tungstenite is the client.
 #![cfg(feature = "runtime")]
 #![allow(
@@ -10,7 +10,8 @@
     reason = "a test runs on the real clock; the bans are for the gateway"
 )]
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -21,17 +22,27 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Bytes, Message};
 
 mod echo;
+mod secure;
 
 const CASES: [&str; 9] = [
     "1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*",
 ];
 
+/// The suite plays them one after the other.
+const SCHEMES: [&str; 2] = ["ws", "wss"];
+
 #[test]
 fn tungstenite_gets_each_message_back() {
     println!("the Autobahn suite has not run: just autobahn");
-    let address = echo::start();
-    let (mut client, _) =
-        tungstenite::connect(format!("ws://{address}/")).expect("the server accepts the upgrade");
+    let connect = |tls| TcpStream::connect(echo::start(tls)).expect("somebody listens");
+    play("ws", connect(None));
+    play("wss", secure::client(connect(Some(secure::server()))));
+}
+
+fn play(scheme: &str, stream: impl Read + Write) {
+    let Ok((mut client, _)) = tungstenite::client(format!("{scheme}://localhost/"), stream) else {
+        panic!("the server refuses the upgrade");
+    };
     for length in [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 20] {
         let text = "ä".repeat(length / 2);
         for message in [Message::text(text), Message::binary(vec![0xff; length])] {
@@ -65,8 +76,14 @@ fn no_case_of_the_suite_fails() {
     fs::create_dir_all(&folder).expect("a folder of our own");
     let python = python2();
     install(&python, &folder);
-    let report = run(&python, &folder, echo::start());
+    let report = run(&python, &folder);
+    for scheme in SCHEMES {
+        judge(scheme, &report[scheme]);
+    }
+}
 
+/// Prints the counts of all results over this scheme; none of them is a failure.
+fn judge(scheme: &str, report: &Value) {
     let mut counts = std::collections::BTreeMap::<String, usize>::new();
     let mut failed = Vec::new();
     for (case, result) in report.as_object().expect("cases by name") {
@@ -80,8 +97,8 @@ fn no_case_of_the_suite_fails() {
             failed.push((case, behaviors));
         }
     }
-    println!("{counts:?}");
-    assert!(failed.is_empty(), "{failed:?}");
+    println!("{scheme}: {counts:?}");
+    assert!(failed.is_empty(), "{scheme}: {failed:?}");
 }
 
 fn python2() -> PathBuf {
@@ -114,16 +131,19 @@ fn install(python: &Path, folder: &Path) {
     assert!(status.expect("Python runs").success(), "pip install");
 }
 
-/// Runs the suite and returns its results by case.
-fn run(python: &Path, folder: &Path, server: SocketAddr) -> Value {
-    const AGENT: &str = "tangelo";
+/// Runs the suite and returns its results by scheme and case.
+fn run(python: &Path, folder: &Path) -> Value {
     // One of its packages is found only in a folder for packages.
     const START: &str = "import os, site; site.addsitedir(os.environ['PACKAGES']); \
                          from autobahntestsuite.wstest import run; run()";
+    let servers = SCHEMES.map(|scheme| {
+        let address = echo::start((scheme == "wss").then(secure::server));
+        json!({"agent": scheme, "url": format!("{scheme}://{address}")})
+    });
     let plan = json!({
         "options": {"failByDrop": false},
         "outdir": folder.join("report"),
-        "servers": [{"agent": AGENT, "url": format!("ws://{server}")}],
+        "servers": servers,
         "cases": CASES,
         "exclude-cases": [],
         "exclude-agent-cases": {},
@@ -139,6 +159,5 @@ fn run(python: &Path, folder: &Path, server: SocketAddr) -> Value {
         .status();
     assert!(status.expect("Python runs").success(), "wstest");
     let report = fs::read(folder.join("report/index.json")).expect("the suite wrote it");
-    let report: Value = serde_json::from_slice(&report).expect("it is JSON");
-    report[AGENT].clone()
+    serde_json::from_slice(&report).expect("it is JSON")
 }

@@ -1,0 +1,110 @@
+//! TLS of the gateway over a socket that blocks, and a client for it.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+use tangelo::{Carrier, TlsBuffers, TlsStream};
+
+use super::echo::Stream;
+
+const CHAIN: &[u8] = include_bytes!("../vectors/tls/server.pem");
+const KEY: &[u8] = include_bytes!("../vectors/tls/server.key");
+const CA: &[u8] = include_bytes!("../vectors/tls/ca.pem");
+
+pub(super) fn server() -> Arc<ServerConfig> {
+    let chain = CertificateDer::pem_slice_iter(CHAIN).map(|one| one.expect("a certificate"));
+    let key = PrivateKeyDer::from_pem_slice(KEY).expect("a key");
+    let config = ServerConfig::builder().with_no_client_auth();
+    let config = config.with_single_cert(chain.collect(), key);
+    Arc::new(config.expect("the key of the certificate"))
+}
+
+pub(super) fn client(stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(CA).expect("a certificate");
+    roots.add(ca).expect("a certificate that signs");
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    let name = "localhost".try_into().expect("a name");
+    let session = ClientConnection::new(Arc::new(config.with_no_client_auth()), name);
+    StreamOwned::new(session.expect("a client"), stream)
+}
+
+#[derive(Debug)]
+struct Blocking(TcpStream);
+
+impl Carrier for Blocking {
+    fn poll_read(&self, _: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready((&self.0).read(buffer))
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        (&self.0).write(bytes)
+    }
+
+    fn write_slices(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&self.0).write_vectored(slices)
+    }
+
+    fn poll_write(&self, _: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.write(bytes))
+    }
+}
+
+/// A connection whose handshake is done.
+pub(super) struct Secure(TlsStream<Blocking>);
+
+impl Secure {
+    pub(super) fn accept(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<Self> {
+        let tls = TlsStream::new(Blocking(stream), &TlsBuffers::new());
+        tls.begin(config)?;
+        loop {
+            if now(tls.poll_receive(&cx()))? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let is_done = tls.shake_hands()?;
+            now(tls.poll_send(&cx()))?;
+            if is_done {
+                return Ok(Self(tls));
+            }
+        }
+    }
+}
+
+impl Read for Secure {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        now(self.0.poll_read(&cx(), buffer))
+    }
+}
+
+impl Write for Secure {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        now(self.0.poll_write(&cx(), bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        now(self.0.poll_send(&cx()))
+    }
+}
+
+impl Stream for Secure {
+    fn end(&self) {
+        self.0.end_write();
+        self.0.inner().0.end();
+    }
+}
+
+fn cx() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+fn now<T>(poll: Poll<T>) -> T {
+    match poll {
+        Poll::Ready(result) => result,
+        Poll::Pending => panic!("the socket blocks"),
+    }
+}
