@@ -18,19 +18,21 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::harness::bystander::ECHO;
 use crate::harness::canaries::{Canaries, p99};
-use crate::harness::client::{HANG_GUARD, encode_message, encode_package};
+use crate::harness::client::{Client, HANG_GUARD, encode_message, encode_package};
 use crate::harness::gateway::Gateway;
+use crate::harness::secure::Trust;
 
 fn vector(file: &str) -> PathBuf {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/tls"));
     folder.join(file)
 }
 
-/// A gateway with canaries on its listener without TLS.
+/// A gateway with a hundred canaries: half of them over TLS.
 struct Beside {
     gateway: Gateway,
     tls: SocketAddr,
-    canaries: Canaries,
+    /// Those without TLS, and those with it.
+    canaries: [Canaries; 2],
 }
 
 impl Beside {
@@ -51,9 +53,18 @@ impl Beside {
             &certificates,
         ];
         let mut gateway = Gateway::start_with_listeners(&[&args[..], more].concat());
-        let tls = gateway.listeners()[1].clone();
-        let tls = tls.trim_end_matches(" (TLS)").parse().expect("ADDR:PORT");
-        let canaries = Canaries::start(gateway.address(), ECHO);
+        let tls = gateway.listeners()[1].parse().expect("ADDR:PORT");
+        let (plain, trust) = (gateway.address(), Trust::authority(authority()));
+        let canaries = [
+            Canaries::connected(50, ECHO, |n| match n % 2 {
+                0 => Client::tcp(plain),
+                _ => Client::websocket(plain),
+            }),
+            Canaries::connected(50, ECHO, |n| match n % 2 {
+                0 => Client::tls(tls, &trust),
+                _ => Client::wss(tls, &trust),
+            }),
+        ];
         Self {
             gateway,
             tls,
@@ -91,16 +102,18 @@ impl Beside {
 
     /// The canaries get answers from now on.
     fn assert_unharmed(&self) {
-        self.canaries.take_times();
         let deadline = Instant::now() + HANG_GUARD;
-        while self.canaries.take_times().is_empty() {
-            assert!(Instant::now() < deadline, "the canaries get no answer");
-            thread::sleep(Duration::from_millis(20));
+        for canaries in &self.canaries {
+            canaries.take_times();
+            while canaries.take_times().is_empty() {
+                assert!(Instant::now() < deadline, "the canaries get no answer");
+                thread::sleep(Duration::from_millis(20));
+            }
         }
     }
 
     fn finish(self) {
-        self.canaries.finish();
+        self.canaries.into_iter().for_each(Canaries::finish);
         let (code, printed) = self.gateway.stop();
         assert_eq!(code, Some(0), "{printed}");
         assert!(!printed.contains("panicked"), "{printed}");
@@ -114,10 +127,13 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+fn authority() -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(vector("ca.pem")).expect("a certificate")
+}
+
 fn settings(resumes: bool) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_file(vector("ca.pem")).expect("a certificate");
-    roots.add(ca).expect("a certificate that signs");
+    roots.add(authority()).expect("a certificate that signs");
     let config = ClientConfig::builder().with_root_certificates(roots);
     let mut config = config.with_no_client_auth();
     if !resumes {
@@ -314,11 +330,8 @@ fn renegotiations(count: u64) {
             assert!(printed.contains("no renegotiation"), "{printed}");
         }
     }
-    let handshakes = |counters: &crate::harness::ledger::Counters| {
-        counters.get("tls_handshakes").copied().unwrap_or_default()
-    };
     let after = beside.gateway.counters();
-    assert_eq!(handshakes(&after) - handshakes(&before), count);
+    assert_eq!(after["tls_handshakes"] - before["tls_handshakes"], count);
     beside.finish();
 }
 
@@ -365,11 +378,13 @@ fn storm(at: SocketAddr, threads: usize, is_over: impl Fn(u64) -> bool + Sync) -
 #[test]
 fn a_storm_of_handshakes_cuts_nobody() {
     let mut beside = Beside::start("1", &[]);
+    let before = beside.gateway.counters();
     let done = storm(beside.tls, 2, |done| done >= 300);
     beside.assert_unharmed();
-    let counters = beside.gateway.counters();
-    assert_eq!(counters["tls_handshakes"], done);
-    let resumed = counters["tls_resumed"];
+    let after = beside.gateway.counters();
+    let more = |name: &str| after[name] - before.get(name).copied().unwrap_or_default();
+    assert_eq!(more("tls_handshakes"), done);
+    let resumed = more("tls_resumed");
     assert!(
         (done / 2 - 10..=done / 2 + 1).contains(&resumed),
         "{resumed} of {done}"
@@ -384,7 +399,11 @@ fn a_storm_of_handshakes_that_fills_a_core_is_measured() {
     const TIME: Duration = Duration::from_secs(10);
     let beside = Beside::start("1", &["--set", "client.accepts_per_second=off"]);
     thread::sleep(TIME);
-    let calm = p99(beside.canaries.take_times());
+    let p99_of_both = || {
+        let canaries = beside.canaries.each_ref();
+        canaries.map(|canaries| p99(canaries.take_times()))
+    };
+    let calm = p99_of_both();
     let used = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", beside.gateway.pid()));
         let stat = stat.expect("the process runs");
@@ -399,10 +418,10 @@ fn a_storm_of_handshakes_that_fills_a_core_is_measured() {
     let done = storm(beside.tls, 8, |_| begun.elapsed() > TIME);
     let seconds = begun.elapsed().as_secs_f64();
     let cores = (used() - before) as f64 / 100.0 / seconds;
-    let within = p99(beside.canaries.take_times());
+    let within = p99_of_both();
     println!(
         "{:.0} handshakes a second, half of them resumed; the gateway uses {cores:.2} cores; \
-         p99 of the canaries {calm:?} before, {within:?} in the storm",
+         p99 of the canaries without TLS and with it {calm:?} before, {within:?} in the storm",
         done as f64 / seconds
     );
     beside.finish();

@@ -15,7 +15,7 @@ const COUNT: usize = 100;
 /// Between two rounds of requests.
 const PACE: Duration = Duration::from_millis(50);
 
-/// A hundred clients of one thread, over both transports. In each round, each of them sends two requests and takes two answers.
+/// Clients of one thread. In each round, each of them sends two requests and takes two answers.
 pub(crate) struct Canaries {
     stop: Arc<AtomicBool>,
     times: Arc<Mutex<Vec<Duration>>>,
@@ -23,14 +23,19 @@ pub(crate) struct Canaries {
 }
 
 impl Canaries {
-    /// `route` answers with the body that it gets.
+    /// Starts a hundred, over both transports. `route` answers with the body that it gets.
     pub(crate) fn start(address: SocketAddr, route: &'static str) -> Self {
-        let clients: Vec<Client> = (0..COUNT)
-            .map(|n| match n % 2 {
-                0 => Client::tcp(address).open(),
-                _ => Client::websocket(address).open(),
-            })
-            .collect();
+        let connect = [Client::tcp, Client::websocket];
+        Self::connected(COUNT, route, |n| connect[n % 2](address))
+    }
+
+    /// Starts some that this function connects.
+    pub(crate) fn connected(
+        count: usize,
+        route: &'static str,
+        connect: impl Fn(usize) -> Client,
+    ) -> Self {
+        let clients = (0..count).map(|n| connect(n).open()).collect();
         let stop = Arc::<AtomicBool>::default();
         let times = Arc::<Mutex<Vec<Duration>>>::default();
         let (is_over, of_thread) = (stop.clone(), times.clone());

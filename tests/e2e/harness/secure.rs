@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use rustls::crypto::ring;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::harness::certificates::Certificates;
@@ -55,8 +55,13 @@ pub(crate) struct Trust {
 impl Trust {
     /// Trusts the authority of these certificates, and asks for `localhost`.
     pub(crate) fn of(certificates: &Certificates) -> Self {
+        Self::authority(certificates.first("ca.pem"))
+    }
+
+    /// Trusts this authority, and asks for `localhost`.
+    pub(crate) fn authority(certificate: CertificateDer<'static>) -> Self {
         let mut roots = RootCertStore::empty();
-        let added = roots.add(certificates.first("ca.pem"));
+        let added = roots.add(certificate);
         added.expect("a certificate of an authority");
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions();
