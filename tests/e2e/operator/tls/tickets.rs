@@ -1,5 +1,7 @@
 //! Sessions that are continued by a ticket, and those that are not.
 
+use std::fs;
+
 use super::{TAKEN, s_client, start};
 use crate::harness::certificates::Certificates;
 use crate::harness::gateway::Gateway;
@@ -72,6 +74,59 @@ fn no_session_takes_early_data() {
             .openssl(&format!("sess_id -in {file} -text -noout"))
             .contains("Max Early Data: 1")
     );
+}
+
+/// Writes into a session that its ticket allows 1 MiB of early data.
+fn allow_early_data(certificates: &Certificates) {
+    /// `max_early_data [15] INTEGER`, as OpenSSL keeps it.
+    const FIELD: [u8; 7] = [0xaf, 5, 2, 3, 0x10, 0, 0];
+    certificates.openssl("sess_id -in session -outform DER -out der");
+    let mut der = fs::read(certificates.path("der")).expect("openssl has made it");
+    // A sequence with two bytes for its length. The tags of its fields grow, after those without a number.
+    assert_eq!(der[..2], [0x30, 0x82]);
+    let mut at = 4;
+    while der.get(at).is_some_and(|tag| *tag < FIELD[0]) {
+        at += match der[at + 1] {
+            0x81 => 3 + usize::from(der[at + 2]),
+            0x82 => 4 + usize::from(u16::from_be_bytes([der[at + 2], der[at + 3]])),
+            short => 2 + usize::from(short),
+        };
+    }
+    der.splice(at..at, FIELD);
+    let length = (der.len() - 4) as u16;
+    der[2..4].copy_from_slice(&length.to_be_bytes());
+    fs::write(certificates.path("der"), der).expect("our own folder");
+    certificates.openssl("sess_id -inform DER -in der -out session");
+}
+
+#[test]
+fn early_data_that_nobody_was_offered_reaches_nobody() {
+    let certificates = Certificates::local();
+    let mut gateway = start(&certificates, &["a"], &[]);
+    keep(&gateway, "-tls1_3", &certificates.path("session"));
+    allow_early_data(&certificates);
+    let [session, early] = ["session", "early"].map(|name| certificates.path(name));
+    let args = format!("-tls1_3 -servername localhost -sess_in {session} -early_data {early}");
+
+    // The first byte of it as a package would close the client.
+    certificates.write("early", &"x".repeat(500));
+    let taken = s_client(gateway.address(), &args);
+    for part in ["\nReused, ", "Early data was rejected", TAKEN] {
+        assert!(taken.contains(part), "{part:?} in {taken}");
+    }
+    assert_eq!(gateway.wait_counter("tls_resumed", 1), 1);
+
+    // More than its bound.
+    certificates.write("early", &"x".repeat(40_000));
+    let refused = s_client(gateway.address(), &args);
+    assert!(!refused.contains(TAKEN), "{refused}");
+    assert!(refused.contains("SSL alert number 20"), "{refused}");
+    gateway.wait_counter("closed_tls", 1);
+    let counters = gateway.counters();
+    let count = |name: &str| counters.get(name).copied().unwrap_or_default();
+    assert_eq!(count("tls_failed"), 1);
+    assert_eq!(count("tls_handshakes"), 2);
+    assert_eq!(count("closed_package_type"), 0);
 }
 
 #[test]
