@@ -49,13 +49,27 @@ impl Certificates {
     /// Makes `NAME.pem`, the certificate and the authority's, and `NAME.key`. `names` are as in a subjectAltName, or
     /// empty. With fewer than 0 days it has expired.
     pub(crate) fn sign(&self, name: &str, names: &str, days: i32) {
+        self.sign_key(
+            "ec -pkeyopt ec_paramgen_curve:prime256v1",
+            name,
+            names,
+            days,
+        );
+    }
+
+    /// The same with an RSA key of 2048 bits.
+    pub(crate) fn sign_rsa(&self, name: &str, names: &str, days: i32) {
+        self.sign_key("rsa:2048", name, names, days);
+    }
+
+    fn sign_key(&self, kind: &str, name: &str, names: &str, days: i32) {
         let names = match names {
             "" => String::new(),
             names => format!("subjectAltName={names}\n"),
         };
         self.write("extensions", &format!("basicConstraints=CA:FALSE\n{names}"));
         self.openssl(&format!(
-            "req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={name} -keyout {name}.key -out request"
+            "req -new -newkey {kind} -nodes -subj /CN={name} -keyout {name}.key -out request"
         ));
         self.openssl(&format!(
             "x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -extfile extensions -days {days} -out {name}.pem"

@@ -6,14 +6,32 @@ use std::process::Command;
 use super::{TAKEN, s_client, start};
 use crate::harness::certificates::Certificates;
 use crate::harness::debian;
+use crate::harness::gateway::Gateway;
 
 /// Everything that OpenSSL can still do.
 const ANYTHING: &str = "-cipher ALL:@SECLEVEL=0";
 
+/// The certificate `a` with an ECDSA key for `localhost`, and `r` with an RSA key for `rsa.test`.
+fn both_kinds() -> Certificates {
+    let certificates = Certificates::local();
+    certificates.sign_rsa("r", "DNS:rsa.test", 365);
+    certificates
+}
+
 #[test]
 fn nothing_weak_is_offered_to_openssl() {
-    let certificates = Certificates::local();
-    let gateway = start(&certificates, &["a"], &[]);
+    let certificates = both_kinds();
+    for names in [&["a"][..], &["r"], &["a", "r"], &["r", "a"]] {
+        assert_nothing_weak(&start(&certificates, names, &[]));
+    }
+
+    let gateway = start(&certificates, &["a"], &["--set", "tls.min_version='1.3'"]);
+    let refused = s_client(gateway.address(), "-tls1_2");
+    assert!(refused.contains("Cipher is (NONE)"), "{refused}");
+    assert!(s_client(gateway.address(), "-tls1_3").contains(TAKEN));
+}
+
+fn assert_nothing_weak(gateway: &Gateway) {
     for version in ["-tls1", "-tls1_1"] {
         let refused = s_client(gateway.address(), &format!("{version} {ANYTHING}"));
         assert!(refused.contains("Cipher is (NONE)"), "{refused}");
@@ -32,6 +50,8 @@ fn nothing_weak_is_offered_to_openssl() {
     for ciphers in [
         "AES128-SHA:AES256-GCM-SHA384",
         "ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA384",
+        "ECDHE-RSA-AES128-SHA:ECDHE-RSA-AES256-SHA384",
+        "DHE-RSA-AES128-SHA:DHE-RSA-AES256-GCM-SHA384",
         "aNULL",
     ] {
         let refused = s_client(
@@ -40,21 +60,27 @@ fn nothing_weak_is_offered_to_openssl() {
         );
         assert!(refused.contains("Cipher is (NONE)"), "{refused}");
     }
-    drop(gateway);
-
-    let gateway = start(&certificates, &["a"], &["--set", "tls.min_version='1.3'"]);
-    let refused = s_client(gateway.address(), "-tls1_2");
-    assert!(refused.contains("Cipher is (NONE)"), "{refused}");
-    assert!(s_client(gateway.address(), "-tls1_3").contains(TAKEN));
 }
 
 #[test]
 fn nothing_weak_is_offered_to_sslscan() {
     debian::need("sslscan");
-    let certificates = Certificates::local();
-    let gateway = start(&certificates, &["a"], &[]);
+    let certificates = both_kinds();
+    for (names, asked, kind) in [
+        (&["a"][..], "localhost", "ECDSA"),
+        (&["r"], "localhost", "RSA"),
+        (&["a", "r"], "localhost", "ECDSA"),
+        (&["a", "r"], "rsa.test", "RSA"),
+    ] {
+        scan(&start(&certificates, names, &[]), asked, kind);
+    }
+}
+
+/// Scans a gateway that has a key of this kind for the name `asked`.
+fn scan(gateway: &Gateway, asked: &str, kind: &str) {
     let mut sslscan = Command::new("sslscan");
-    sslscan.args(["--no-colour", &gateway.address().to_string()]);
+    sslscan.args(["--no-colour", &format!("--sni-name={asked}")]);
+    sslscan.arg(gateway.address().to_string());
     let output = sslscan.output().expect("the program runs");
     let printed = String::from_utf8(output.stdout).expect("text in UTF-8");
     let words: Vec<Vec<&str>> = printed
@@ -71,6 +97,12 @@ fn nothing_weak_is_offered_to_sslscan() {
     let heartbleed = printed.matches("vulnerable to heartbleed").count();
     let none = printed.matches("not vulnerable to heartbleed").count();
     assert_eq!((heartbleed, none), (2, 2), "{printed}");
+    let suites = [
+        "AES256-GCM-SHA384",
+        "CHACHA20-POLY1305",
+        "AES128-GCM-SHA256",
+    ];
+    let suites = suites.map(|suite| format!("ECDHE-{kind}-{suite}"));
     let ciphers = words.iter().filter_map(|words| match &words[..] {
         ["Accepted" | "Preferred", version, _, "bits", cipher, ..] => Some((*version, *cipher)),
         _ => None,
@@ -79,12 +111,11 @@ fn nothing_weak_is_offered_to_sslscan() {
         ("TLSv1.3", "TLS_AES_128_GCM_SHA256"),
         ("TLSv1.3", "TLS_AES_256_GCM_SHA384"),
         ("TLSv1.3", "TLS_CHACHA20_POLY1305_SHA256"),
-        ("TLSv1.2", "ECDHE-ECDSA-AES256-GCM-SHA384"),
-        ("TLSv1.2", "ECDHE-ECDSA-CHACHA20-POLY1305"),
-        ("TLSv1.2", "ECDHE-ECDSA-AES128-GCM-SHA256"),
     ];
+    let suites = suites.iter().map(|suite| ("TLSv1.2", suite.as_str()));
+    let expected = expected.into_iter().chain(suites).collect();
     let ciphers: BTreeSet<_> = ciphers.collect();
-    assert_eq!(ciphers, BTreeSet::from(expected), "{printed}");
+    assert_eq!(ciphers, expected, "{printed}");
 }
 
 #[test]
