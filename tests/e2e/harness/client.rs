@@ -585,7 +585,7 @@ pub(crate) fn connect_from(address: SocketAddr, from: IpAddr) -> TcpStream {
 }
 
 /// Connects to a unix socket. The calls that a client needs are the same as those of a TCP socket.
-fn connect_unix(path: &Path) -> TcpStream {
+pub(crate) fn connect_unix(path: &Path) -> TcpStream {
     let stream = UnixStream::connect(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     stream
         .set_write_timeout(Some(HANG_GUARD))

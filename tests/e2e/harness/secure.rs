@@ -1,8 +1,10 @@
 //! TLS of a client: rustls, which trusts one authority.
 
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::ring;
@@ -10,7 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::harness::certificates::Certificates;
-use crate::harness::client::{Client, HANG_GUARD, Stream, connect};
+use crate::harness::client::{Client, HANG_GUARD, Stream, connect, connect_unix};
 use crate::harness::process::Process;
 
 type Session = StreamOwned<ClientConnection, TcpStream>;
@@ -35,6 +37,13 @@ impl Client {
     pub(crate) fn wss(address: SocketAddr, trust: &Trust) -> Self {
         Self::upgrade(trust.shake_hands(connect(address)), address, &[])
             .unwrap_or_else(|e| panic!("waited for the WebSocket upgrade: {e}"))
+    }
+
+    /// TLS over a unix socket, behind these bytes of a proxy.
+    pub(crate) fn tls_unix(path: &Path, header: &[u8], trust: &Trust) -> Self {
+        let mut stream = connect_unix(path);
+        stream.write_all(header).expect("an open socket");
+        Self::raw(trust.shake_hands(stream))
     }
 
     /// Raw TCP through a program, which carries its standard input and output.

@@ -15,9 +15,11 @@ use tangelo::handler::{ClientAddr, Json, Router};
 
 use super::reload::File;
 use crate::harness::admin::AdminPort;
+use crate::harness::certificates::Certificates;
 use crate::harness::client::{Client, HANG_GUARD};
 use crate::harness::gateway::Gateway;
 use crate::harness::inside::Inside;
+use crate::harness::secure::Trust;
 
 /// A path for a unix socket that no other gateway has.
 pub(super) struct SocketPath(PathBuf);
@@ -334,6 +336,48 @@ fn the_file_of_a_unix_socket_is_one_per_gateway_and_a_killed_one_leaves_it_for_t
     serves();
     let (code, _) = gateway.stop();
     assert_eq!((code, socket.0.exists()), (Some(0), false));
+}
+
+#[test]
+fn clients_of_a_unix_socket_speak_tls_where_its_section_says_so() {
+    let certificates = Certificates::local();
+    let (trust, authority) = (Trust::of(&certificates), certificates.path("ca.pem"));
+    for shards in ["1", "2"] {
+        let sockets = [(); 3].map(|()| SocketPath::new());
+        let [required, optional, proxied] = sockets.each_ref().map(SocketPath::address);
+        let listeners = format!(
+            "listener=[{{address='127.0.0.1:0'}}, {{address='{required}', tls='required'}}, \
+             {{address='{optional}', tls='optional'}}, {{address='{proxied}', tls='required', proxy_protocol=true}}]"
+        );
+        let files = certificates.set(&["a"]);
+        let args = ["--shards", shards, "--set", &listeners, "--set", &files];
+        let mut gateway = Gateway::start_with_listeners(&args);
+        let [required, optional, proxied] = sockets.each_ref().map(SocketPath::path);
+        let openssl = |path: &Path| {
+            let path = path.to_str().expect("UTF-8");
+            let line = format!(
+                "s_client -quiet -no_ign_eof -verify_quiet -verify_return_error -verify_hostname localhost \
+                 -servername localhost -CAfile {authority} -unix {path}"
+            );
+            Client::through("openssl", &line.split(' ').collect::<Vec<_>>())
+        };
+        for client in [
+            openssl(required),
+            openssl(optional),
+            Client::tls_unix(required, b"", &trust),
+            Client::tls_unix(optional, b"", &trust),
+            Client::tls_unix(proxied, PROXY_HEADER, &trust),
+            Client::unix(optional, b""),
+        ] {
+            let answer = client.open().request_text("connector.h.m", "{}");
+            assert_eq!(answer, r#"{"code":500}"#);
+        }
+        assert_eq!(gateway.wait_counter("tls_handshakes", 5), 5);
+        let mut plain = Client::unix(required, b"");
+        plain.send_raw(b"\x01\0\0\x02{}");
+        assert_eq!(plain.next_package(), None);
+        gateway.wait_counter("closed_plain_on_tls", 1);
+    }
 }
 
 #[test]
