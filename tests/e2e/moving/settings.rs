@@ -2,38 +2,54 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use tangelo::gateway::load;
 
 use super::project::Project;
-use crate::harness::peers::Dialect;
+use crate::harness::certificates::{Certificates, LOCAL};
+use crate::harness::client::Client;
+use crate::harness::gateway::Gateway;
+use crate::harness::peers::{Dialect, wait_for};
+use crate::harness::secure::Trust;
 
 /// Reads a project whose main script is this file of `tests/genuine/moving/`. Returns the settings for
 /// development and the report, and checks that tangelo takes the settings.
 fn read(project: &Project, script: &str) -> (String, String) {
+    let (file, report) = init(project, script);
+    let mut args: Vec<OsString> = vec!["tangelo".into()];
+    args.extend(arguments(project, &file).map(OsString::from));
+    let config = load::from_args(args);
+    assert!(config.is_ok(), "{:?}", config.err());
+    (fs::read_to_string(file).expect("the settings"), report)
+}
+
+/// Arguments of tangelo for the connector of a project.
+fn arguments<'a>(project: &'a Project, settings: &'a Path) -> [&'a str; 6] {
+    let [settings, root] = [settings, &project.root].map(|path| path.to_str().expect("UTF-8"));
+    [
+        "--config",
+        settings,
+        "--app-dir",
+        root,
+        "--id",
+        "connector-server-1",
+    ]
+}
+
+/// Reads a project with this main script. Returns the file of the settings for development, and the report.
+fn init(project: &Project, script: &str) -> (PathBuf, String) {
     let source = format!(
         "{}/tests/genuine/moving/{script}",
         env!("CARGO_MANIFEST_DIR")
     );
     fs::copy(source, project.root.join("app.js")).expect("a file of our own");
     super::init::succeeds(&project.root, &["--write"]);
-    let text = |name: &str| fs::read_to_string(project.root.join("config/tangelo").join(name));
-    let names = ["connector.toml", "connector.development.toml"];
-    let name = names
-        .into_iter()
-        .find(|name| text(name).is_ok())
-        .expect("the settings");
-    let mut args: Vec<OsString> = vec!["tangelo".into(), "--config".into()];
-    args.push(project.root.join("config/tangelo").join(name).into());
-    args.push("--app-dir".into());
-    args.push(project.root.clone().into());
-    args.extend(["--id", "connector-server-1"].map(OsString::from));
-    let config = load::from_args(args);
-    assert!(config.is_ok(), "{:?}", config.err());
-    (
-        text(name).expect("read before"),
-        text("report.txt").expect("the report"),
-    )
+    let folder = project.root.join("config/tangelo");
+    let files = ["connector.toml", "connector.development.toml"].map(|name| folder.join(name));
+    let file = files.into_iter().find(|file| file.exists());
+    let report = fs::read_to_string(folder.join("report.txt")).expect("the report");
+    (file.expect("the settings"), report)
 }
 
 fn has(text: &str, parts: &[&str]) {
@@ -139,6 +155,38 @@ fn each_setting_of_pinus_is_found_when_it_starts_late() {
             "; its text uses only the session and the list of servers, so connectorDelegate asks the function once",
         ],
     );
+}
+
+/// `sslWatcher` of Pinus gives a changed certificate to new connections; tangelo does so by itself.
+#[test]
+fn a_project_with_ssl_watcher_gets_its_changed_certificate_served() {
+    let certificates = Certificates::local();
+    certificates.sign("b", LOCAL, 365);
+    let project = Project::plain(Dialect::Pinus);
+    let install = |name: &str| {
+        for kind in ["key", "pem"] {
+            let file = project.root.join(format!("config/a.{kind}"));
+            fs::copy(certificates.path(&format!("{name}.{kind}")), file).expect("our own folders");
+        }
+    };
+    install("a");
+    let (settings, report) = init(&project, "pinus-tls.js");
+    has(
+        &report,
+        &[
+            "decided  connectorConfig.sslWatcher has no key: tangelo takes a changed certificate by itself",
+        ],
+    );
+    let mut gateway = Gateway::start_with_listeners(&arguments(&project, &settings));
+    let trust = Trust::of(&certificates);
+    let shown = |name: &str| {
+        let client = Client::tls(gateway.address(), &trust);
+        client.certificate() == Some(&*certificates.first(&format!("{name}.pem")))
+    };
+    assert!(shown("a"));
+    install("b");
+    wait_for("the new certificate", || shown("b").then_some(()));
+    gateway.wait_counter("tls_reloads", 1);
 }
 
 #[test]

@@ -31,7 +31,7 @@ const DELEGATED = {
 const NEEDLESS = {
   setNoDelay: 'tangelo always sets it',
   disconnectOnTimeout: 'tangelo always closes clients that send no heartbeat',
-  sslWatcher: 'tangelo follows changed files of certificates by itself',
+  sslWatcher: 'tangelo takes a changed certificate by itself, from the files of ssl; write a new one into them',
   closeMethod: 'tangelo half-closes each socket, and cuts it off after 2 s',
 };
 
