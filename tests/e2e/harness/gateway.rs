@@ -114,6 +114,11 @@ impl Gateway {
         Self::start_in(Turn::take(false), &program, ANY_PORT, args)
     }
 
+    /// The same with sections `[[listener]]` alone; the first one has a TCP address.
+    pub(crate) fn start_example_with_listeners(name: &str, args: &[&str]) -> Self {
+        Self::start_in(Turn::take(false), &[&example(name)], None, args)
+    }
+
     /// The same, while no other gateway of this test binary runs: for tests that measure time.
     pub(crate) fn start_alone(args: &[&str]) -> Self {
         Self::start_in(Turn::take(true), TANGELO, ANY_PORT, args)

@@ -1,6 +1,7 @@
 //! Two browsers chat over wss, behind nothing and behind HAProxy.
 
 use std::net::SocketAddr;
+use std::process::Command;
 
 use super::start;
 use crate::harness::browser::{Browser, Page};
@@ -61,6 +62,41 @@ const BEHIND_A_PROXY: [&str; 4] = [
     "--set",
     "client.proxy_protocol=true",
 ];
+
+/// Runs the two commands of its first comment in a folder; the second one as the harness runs an example.
+#[test]
+fn two_browsers_chat_over_wss_with_the_example_and_its_certificate() {
+    const EXAMPLE: &str = include_str!("../../../../examples/chat.rs");
+    const OPERATIONS: &str = include_str!("../../../../docs/operations.md");
+    let commands = EXAMPLE
+        .split("//! ```")
+        .nth(1)
+        .expect("a block of commands");
+    let commands = commands.trim_start_matches("sh\n").replace("//! ", "");
+    let (make, run) = commands
+        .split_once("cargo run --release --example chat -- ")
+        .expect("two commands");
+    assert!(OPERATIONS.contains(make), "{make}");
+
+    let folder = Certificates::new();
+    let made = Command::new("sh")
+        .args(["-c", make])
+        .current_dir(folder.path(""))
+        .output();
+    let made = made.expect("sh runs");
+    assert!(made.status.success(), "{made:?}");
+    // The port may be in use here.
+    let run = run.replace(":3443", ":0").replace("\\\n", "");
+    let run = ["fullchain.pem", "privkey.pem"]
+        .iter()
+        .fold(run, |run, name| run.replace(name, &folder.path(name)));
+    let args = run
+        .split('"')
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
+    let gateway = Gateway::start_example_with_listeners("chat", &args.collect::<Vec<_>>());
+    chat(gateway.address());
+}
 
 #[test]
 fn two_browsers_chat_over_wss() {
