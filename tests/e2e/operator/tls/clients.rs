@@ -21,18 +21,28 @@ socket.pipe(process.stdout);
 socket.on("end", () => process.exit(0));
 "#;
 
+/// The same in one thread: two must not use a session of Python at one time.
 const PYTHON: &str = r#"
-import os, socket, ssl, sys, threading
+import os, select, socket, ssl, sys
 port, ca = sys.argv[1:]
 context = ssl.create_default_context(cafile=ca)
 plain = socket.create_connection(("127.0.0.1", int(port)))
 tls = context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False)
-def send():
-    while data := os.read(0, 65536):
+while True:
+    ready, _, _ = select.select([0, tls], [], [])
+    if 0 in ready:
+        data = os.read(0, 65536)
+        if not data:
+            break
+        tls.setblocking(True)
         tls.sendall(data)
-threading.Thread(target=send, daemon=True).start()
-while data := tls.recv(65536):
-    os.write(1, data)
+    tls.setblocking(False)
+    try:
+        while data := tls.recv(65536):
+            os.write(1, data)
+        break
+    except ssl.SSLWantReadError:
+        pass
 "#;
 
 const HELLO: &str = "connector.e.hello";
