@@ -289,10 +289,10 @@ mod tests {
         for place in [second, other] {
             assert!(addresses.leave(&place, begin + SECOND));
         }
-        // Later connections make the table forget them.
-        for _ in 0..1000 {
+        // Later connections make the table forget them, when they come into the same part of it.
+        for network in 0..=255 {
             for host in 0..=255 {
-                let address = IpAddr::from([198, 51, 100, host]);
+                let address = IpAddr::from([198, 51, network, host]);
                 let place = addresses.enter(address, begin + 60 * SECOND).unwrap();
                 assert!(addresses.leave(&place, begin + 60 * SECOND));
             }
