@@ -96,10 +96,10 @@ fn a_certificate_in_use_that_ends_soon_or_has_ended_is_in_the_log() {
     certificates.sign("ended", LOCAL, -1);
     certificates.sign("soon", LOCAL, 5);
     certificates.sign("far", LOCAL, 100);
-    let gateway = start(&certificates, &["ended", "soon", "far"], &[]);
+    let mut gateway = start(&certificates, &["ended", "soon", "far"], &[]);
     let line = gateway.wait_printed("ended.pem has expired on");
     assert!(line.contains("ERROR"), "{line}");
-    let line = gateway.wait_printed("soon.pem expires in");
+    let line = gateway.wait_printed("soon.pem expires soon, on ");
     assert!(line.contains("WARN"), "{line}");
     let (code, printed) = gateway.stop();
     assert_eq!(code, Some(0), "{printed}");
