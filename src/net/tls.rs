@@ -376,7 +376,11 @@ impl State {
         let mut plain = Plain { buffer, used: 0 };
         let step = advance(session, records, &mut self.outgoing, Some(&mut plain));
         let bytes = plain.used;
-        self.incoming = records[step.used..].to_vec();
+        // What follows the end of the client is nothing, as RFC 8446 says.
+        self.incoming = match step.has_ended {
+            true => Vec::new(),
+            false => records[step.used..].to_vec(),
+        };
         self.has_ended |= step.has_ended;
         self.without_data += step.used;
         if bytes > 0 {

@@ -271,6 +271,30 @@ fn each_side_may_end_its_direction_before_the_other() {
 }
 
 #[test]
+fn whatever_follows_the_end_of_the_client_is_nothing() {
+    for version in VERSIONS {
+        for behind in [pattern(TLS_RECORD_BYTES_MAX + 1), vec![]] {
+            let mut pair = Pair::ready(version);
+            let mut records = pair.encrypt(b"the last word");
+            pair.client.send_close_notify();
+            records.extend(pair.records());
+            // Records of the session, which some libraries send, or bytes of nobody.
+            records.extend(match behind.is_empty() {
+                true => pair.encrypt(&pattern(40_000)),
+                false => behind,
+            });
+            pair.send(&records);
+            assert_eq!(pair.read(), Some(b"the last word".into()));
+            assert_eq!(pair.read(), Some(vec![]));
+            assert!(!pair.tls().has_failed());
+            assert_eq!(pair.buffers.held(), TLS_SESSION_BYTES);
+            assert_eq!(pair.write(b"an answer").expect("room"), 9);
+            assert_eq!(pair.take_in(usize::MAX), b"an answer");
+        }
+    }
+}
+
+#[test]
 fn a_fault_after_the_end_of_this_side_is_nothing() {
     for version in VERSIONS {
         let mut pair = Pair::ready(version);
