@@ -469,7 +469,7 @@ fn replays(at: SocketAddr, threads: usize, is_over: impl Fn() -> bool + Sync) ->
     done.into_inner()
 }
 
-/// Prints the figures of docs/operations.md.
+/// Prints the figures of docs/reliability.md.
 #[test]
 #[ignore = "measures for 30 s"]
 fn a_storm_of_handshakes_that_fills_a_core_is_measured() {
