@@ -110,4 +110,4 @@ pub use gateway::main;
 #[cfg(feature = "runtime")]
 pub use gateway::{Gateway, Program, Running, Stopper, memory};
 #[cfg(all(feature = "internals", feature = "runtime"))]
-pub use net::tls::{Carrier, TlsBuffers, TlsStream};
+pub use net::tls::{Carrier, TlsBuffers, TlsStream, vectors as tls_vectors};

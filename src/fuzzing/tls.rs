@@ -3,26 +3,18 @@
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
-use rustls::{
-    ClientConfig, ClientConnection, ConnectionTrafficSecrets, RootCertStore, ServerConfig,
-};
+use rustls::{ClientConnection, ConnectionTrafficSecrets};
 
 use super::input::{Choices, Input};
 use crate::limits::{READ_BUFFER_BYTES, TLS_RECORD_BYTES_MAX, TLS_SESSION_BYTES};
 use crate::net::memory::{MemoryStream, connection};
 use crate::net::socket::Socket;
 use crate::net::tls::TlsBuffers;
-
-const CHAIN: &[u8] = include_bytes!("../../tests/vectors/tls/server.pem");
-const KEY: &[u8] = include_bytes!("../../tests/vectors/tls/server.key");
-const CA: &[u8] = include_bytes!("../../tests/vectors/tls/ca.pem");
+use crate::net::tls::vectors::{self, client_config, server_config};
 
 const STEPS_MAX: usize = 300;
 /// New keys of a client between records with data; rustls ends a session after 32.
@@ -72,24 +64,10 @@ struct Play {
     received: Vec<u8>,
 }
 
-fn server_config() -> Arc<ServerConfig> {
-    let chain = CertificateDer::pem_slice_iter(CHAIN).map(|one| one.expect("a certificate"));
-    let key = PrivateKeyDer::from_pem_slice(KEY).expect("a key");
-    let config = ServerConfig::builder().with_no_client_auth();
-    let config = config.with_single_cert(chain.collect(), key);
-    Arc::new(config.expect("the key of the certificate"))
-}
-
 fn client(is_old: bool) -> ClientConnection {
-    let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_slice(CA).expect("a certificate");
-    roots.add(ca).expect("a certificate that signs");
-    let versions = if is_old { &TLS12 } else { &TLS13 };
-    let config = ClientConfig::builder_with_protocol_versions(&[versions]);
-    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    let mut config = client_config(&[if is_old { &TLS12 } else { &TLS13 }]);
     config.enable_secret_extraction = true;
-    let name = "game.example".try_into().expect("a name");
-    ClientConnection::new(Arc::new(config), name).expect("a client")
+    vectors::client(config)
 }
 
 fn cx() -> Context<'static> {

@@ -376,7 +376,7 @@ impl State {
         let mut plain = Plain { buffer, used: 0 };
         let step = advance(session, records, &mut self.outgoing, Some(&mut plain));
         let bytes = plain.used;
-        // What follows the end of the client is nothing, as RFC 8446 says.
+        // Bytes behind the end of the client are nothing, as RFC 8446 says.
         self.incoming = match step.has_ended {
             true => Vec::new(),
             false => records[step.used..].to_vec(),
@@ -621,3 +621,5 @@ fn write_traffic(
 
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, feature = "internals"))]
+pub mod vectors;

@@ -17,6 +17,7 @@ use std::process::Command;
 use std::{env, fs};
 
 use serde_json::{Value, json};
+use tangelo::tls_vectors::server_config;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Bytes, Message};
@@ -36,7 +37,7 @@ fn tungstenite_gets_each_message_back() {
     println!("the Autobahn suite has not run: just autobahn");
     let connect = |tls| TcpStream::connect(echo::start(tls)).expect("somebody listens");
     play("ws", connect(None));
-    play("wss", secure::client(connect(Some(secure::server()))));
+    play("wss", secure::client(connect(Some(server_config()))));
 }
 
 fn play(scheme: &str, stream: impl Read + Write) {
@@ -137,7 +138,7 @@ fn run(python: &Path, folder: &Path) -> Value {
     const START: &str = "import os, site; site.addsitedir(os.environ['PACKAGES']); \
                          from autobahntestsuite.wstest import run; run()";
     let servers = SCHEMES.map(|scheme| {
-        let address = echo::start((scheme == "wss").then(secure::server));
+        let address = echo::start((scheme == "wss").then(server_config));
         json!({"agent": scheme, "url": format!("{scheme}://{address}")})
     });
     let plan = json!({

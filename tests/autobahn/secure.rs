@@ -5,33 +5,14 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
-use tangelo::{Carrier, TlsBuffers, TlsStream};
+use rustls::{ALL_VERSIONS, ClientConnection, ServerConfig, StreamOwned};
+use tangelo::{Carrier, TlsBuffers, TlsStream, tls_vectors};
 
 use super::echo::Stream;
 
-const CHAIN: &[u8] = include_bytes!("../vectors/tls/server.pem");
-const KEY: &[u8] = include_bytes!("../vectors/tls/server.key");
-const CA: &[u8] = include_bytes!("../vectors/tls/ca.pem");
-
-pub(super) fn server() -> Arc<ServerConfig> {
-    let chain = CertificateDer::pem_slice_iter(CHAIN).map(|one| one.expect("a certificate"));
-    let key = PrivateKeyDer::from_pem_slice(KEY).expect("a key");
-    let config = ServerConfig::builder().with_no_client_auth();
-    let config = config.with_single_cert(chain.collect(), key);
-    Arc::new(config.expect("the key of the certificate"))
-}
-
 pub(super) fn client(stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
-    let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_slice(CA).expect("a certificate");
-    roots.add(ca).expect("a certificate that signs");
-    let config = ClientConfig::builder().with_root_certificates(roots);
-    let name = "localhost".try_into().expect("a name");
-    let session = ClientConnection::new(Arc::new(config.with_no_client_auth()), name);
-    StreamOwned::new(session.expect("a client"), stream)
+    let config = tls_vectors::client_config(ALL_VERSIONS);
+    StreamOwned::new(tls_vectors::client(config), stream)
 }
 
 #[derive(Debug)]

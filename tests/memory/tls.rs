@@ -2,12 +2,10 @@
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ALL_VERSIONS, ClientConnection};
 use tangelo::config::{CertificateFiles, ClientListener, TlsMode};
+use tangelo::tls_vectors::{client, client_config};
 
 use super::*;
 
@@ -38,12 +36,7 @@ fn with_tls(mode: TlsMode, change: impl FnOnce(&mut Config)) -> InMemory {
 }
 
 fn session() -> ClientConnection {
-    let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_file(vector("ca.pem")).expect("a certificate");
-    roots.add(ca).expect("a certificate that signs");
-    let config = ClientConfig::builder().with_root_certificates(roots);
-    let name = "game.example".try_into().expect("a name");
-    ClientConnection::new(Arc::new(config.with_no_client_auth()), name).expect("a session")
+    client(client_config(ALL_VERSIONS))
 }
 
 /// A client over TLS.

@@ -5,21 +5,13 @@ use std::net::SocketAddr;
 use std::task::Waker;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
-use rustls::{
-    ClientConfig, ClientConnection, ConnectionTrafficSecrets, RootCertStore,
-    SupportedProtocolVersion,
-};
+use rustls::{ClientConnection, ConnectionTrafficSecrets, SupportedProtocolVersion};
 
+use super::vectors::{self, client_config, server_config};
 use super::*;
 use crate::net::memory::{MemoryStream, connection};
 use crate::net::socket::{Socket, TlsSocket};
-
-const CHAIN: &[u8] = include_bytes!("../../../tests/vectors/tls/server.pem");
-const KEY: &[u8] = include_bytes!("../../../tests/vectors/tls/server.key");
-const CA: &[u8] = include_bytes!("../../../tests/vectors/tls/ca.pem");
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
@@ -31,23 +23,10 @@ struct Pair {
     buffers: Rc<TlsBuffers>,
 }
 
-fn server_config() -> Arc<ServerConfig> {
-    let chain = CertificateDer::pem_slice_iter(CHAIN).map(|one| one.expect("a certificate"));
-    let key = PrivateKeyDer::from_pem_slice(KEY).expect("a key");
-    let config = ServerConfig::builder().with_no_client_auth();
-    let config = config.with_single_cert(chain.collect(), key);
-    Arc::new(config.expect("the key of the certificate"))
-}
-
 fn client(version: &'static SupportedProtocolVersion) -> ClientConnection {
-    let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_slice(CA).expect("a certificate");
-    roots.add(ca).expect("a certificate that signs");
-    let config = ClientConfig::builder_with_protocol_versions(&[version]);
-    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    let mut config = client_config(&[version]);
     config.enable_secret_extraction = true;
-    let name = "game.example".try_into().expect("a name");
-    ClientConnection::new(Arc::new(config), name).expect("a client")
+    vectors::client(config)
 }
 
 fn cx() -> Context<'static> {

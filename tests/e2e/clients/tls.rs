@@ -17,9 +17,10 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    ALL_VERSIONS, ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme,
     StreamOwned,
 };
+use tangelo::tls_vectors::{self, client_config};
 
 use crate::harness::bystander::ECHO;
 use crate::harness::canaries::{Canaries, p99};
@@ -137,10 +138,7 @@ fn authority() -> CertificateDer<'static> {
 }
 
 fn settings(resumes: bool) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(authority()).expect("a certificate that signs");
-    let config = ClientConfig::builder().with_root_certificates(roots);
-    let mut config = config.with_no_client_auth();
+    let mut config = client_config(ALL_VERSIONS);
     if !resumes {
         config.resumption = Resumption::disabled();
     }
@@ -195,8 +193,7 @@ impl ServerCertVerifier for Careless {
 }
 
 fn session(settings: &Arc<ClientConfig>) -> ClientConnection {
-    let name = "game.example".try_into().expect("a name");
-    ClientConnection::new(settings.clone(), name).expect("a session")
+    tls_vectors::client(settings.clone())
 }
 
 /// The first flight of a client.
