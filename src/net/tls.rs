@@ -107,17 +107,17 @@ struct State {
     incoming: Vec<u8>,
     /// Records that the kernel has not taken.
     outgoing: Vec<u8>,
-    /// Plain bytes in `outgoing`, of which the writer hears when the kernel has them.
-    promised: usize,
+    /// Plain bytes of the record in `outgoing`. The next write reports them when the kernel has the whole record.
+    unreported: usize,
     /// The session may have plain bytes that nobody has read.
     is_unread: bool,
-    /// The client has ended its direction, as TLS does, or has made a fault in it after the handshake.
+    /// Reading returns 0 from now on: the client has sent close_notify, or has made a fault after the handshake.
     has_ended: bool,
     /// TLS has failed: bytes that come now mean nothing.
     has_failed: bool,
-    /// This side has said that no more data follows, and wants none.
+    /// close_notify is sent, or was tried, and the session must see no further record.
     is_closed: bool,
-    /// Records since the last question for them.
+    /// Whole records since the last call of `take_records`.
     records: usize,
     /// Bytes of records since the last one with data.
     without_data: usize,
@@ -213,6 +213,7 @@ impl<S: Carrier> TlsStream<S> {
         let step = advance(session, &mut state.incoming, &mut state.outgoing, None);
         let is_done = step.result.is_ok() && !session.is_handshaking();
         state.incoming.drain(..step.used);
+        state.note_end(step.has_ended);
         state.is_unread = is_done;
         let judged = judge(state, step.result);
         let sent = state.send(&self.inner);
@@ -281,10 +282,11 @@ impl<S: Carrier> TlsStream<S> {
             let records = &mut lent[..kept + received];
             records[..kept].copy_from_slice(&state.incoming);
             let bytes = state.receive(records, buffer);
-            let _ = state.send(&self.inner)?;
+            let sent = state.send(&self.inner);
             if bytes > 0 || state.has_ended || state.has_failed {
                 return Poll::Ready(Ok(bytes));
             }
+            sent?;
         }
     }
 
@@ -301,8 +303,8 @@ impl<S: Carrier> TlsStream<S> {
         if !state.send(&self.inner)? {
             return Ok(0);
         }
-        if state.promised > 0 {
-            return Ok(std::mem::take(&mut state.promised));
+        if state.unreported > 0 {
+            return Ok(std::mem::take(&mut state.unreported));
         }
         let Some(session) = &mut state.session else {
             return self.inner.write_slices(slices);
@@ -323,7 +325,7 @@ impl<S: Carrier> TlsStream<S> {
             let sent = self.inner.write(&records[..bytes])?;
             if sent < bytes {
                 state.outgoing = records[sent..bytes].to_vec();
-                state.promised = plain.len();
+                state.unreported = plain.len();
                 return Ok(taken);
             }
             taken += plain.len();
@@ -348,8 +350,8 @@ impl<S: Carrier> TlsStream<S> {
         }
     }
 
-    /// Says that no more data follows, as TLS does. It is lost where the kernel takes no bytes. The session sees no further
-    /// record: it takes none after its own end.
+    /// Says that no more data follows, as TLS does. Where the kernel has no room now, close_notify is not sent: a FIN follows
+    /// at once. The session sees no further record: it takes none after its own end.
     pub fn end_write(&self) {
         let state = &mut *self.state.borrow_mut();
         if std::mem::replace(&mut state.is_closed, true) {
@@ -363,6 +365,7 @@ impl<S: Carrier> TlsStream<S> {
             }
         }
         let _ = state.send(&self.inner);
+        self.buffers.count(state);
     }
 }
 
@@ -376,12 +379,8 @@ impl State {
         let mut plain = Plain { buffer, used: 0 };
         let step = advance(session, records, &mut self.outgoing, Some(&mut plain));
         let bytes = plain.used;
-        // Bytes behind the end of the client are nothing, as RFC 8446 says.
-        self.incoming = match step.has_ended {
-            true => Vec::new(),
-            false => records[step.used..].to_vec(),
-        };
-        self.has_ended |= step.has_ended;
+        self.incoming = records[step.used..].to_vec();
+        self.note_end(step.has_ended);
         self.without_data += step.used;
         if bytes > 0 {
             self.without_data = 0;
@@ -389,9 +388,17 @@ impl State {
         if judge(self, step.result).is_ok() && self.without_data > TLS_BYTES_WITHOUT_DATA_MAX {
             self.has_failed = true;
         }
-        // Bytes that follow a fault are nobody's: they must not pass as plain ones.
+        // Bytes behind a fault must not reach the receiver as plain ones.
         self.has_ended |= self.has_failed;
         bytes
+    }
+
+    /// Notes that the client has ended its direction. Bytes behind close_notify are ignored (RFC 8446, 6.1).
+    fn note_end(&mut self, has_ended: bool) {
+        if has_ended {
+            self.has_ended = true;
+            self.incoming = Vec::new();
+        }
     }
 
     /// Hands the kernel as many records as it takes; true if it has all of them.
@@ -593,7 +600,7 @@ fn write_traffic(
 ) -> io::Result<usize> {
     let mut start = 0;
     loop {
-        // The session uses none of these bytes, which do not make a whole record.
+        // They hold no whole record, so the session uses none of them.
         match session.process_tls_records(incoming).state {
             Ok(ConnectionState::WriteTraffic(mut traffic)) => loop {
                 match write(&mut traffic, &mut records[start..]) {

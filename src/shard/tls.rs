@@ -52,17 +52,19 @@ pub(super) async fn shake_hands(
         if !is_wanted() {
             return Err(HandshakeFault::Unwanted);
         }
-        match tls.shake_hands() {
-            Ok(true) => break,
-            Ok(false) => {}
+        let is_done = match tls.shake_hands() {
+            Ok(is_done) => is_done,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 core.counters().add(Counter::TlsFailed, 1);
                 return Err(HandshakeFault::Tls(error));
             }
             Err(_) => return Err(HandshakeFault::Socket),
-        }
+        };
         let sent = poll_fn(|cx| tls.poll_send(cx)).await;
         sent.map_err(|_| HandshakeFault::Socket)?;
+        if is_done {
+            break;
+        }
         receive(tls).await?;
     }
     core.counters().add(Counter::TlsHandshakes, 1);

@@ -252,6 +252,61 @@ fn each_record_counts_for_the_rate_where_it_has_only_a_part_of_a_message() {
 }
 
 #[test]
+fn a_message_in_a_record_of_its_own_counts_once_for_the_rate() {
+    const REQUESTS: usize = 1500;
+    let mut gateway = with_tls(TlsMode::Required, |_| {});
+    let mut client = Secure::open(&gateway);
+    for _ in 0..REQUESTS / 60 {
+        for _ in 0..60 {
+            let request = echo("[12345]");
+            client.session.writer().write_all(&request).expect("memory");
+        }
+        client.exchange();
+    }
+    // The burst of `client.messages_per_second` is 2000.
+    assert_eq!(gateway.counter("rate_pauses"), 0);
+    let answers = client.take();
+    let answers = answers.windows(7).filter(|bytes| bytes == b"[12345]");
+    assert_eq!(answers.count(), REQUESTS);
+}
+
+#[test]
+fn a_fault_behind_a_request_in_the_same_read_is_one_of_tls() {
+    let mut gateway = with_tls(TlsMode::Required, |_| {});
+    let mut client = Secure::open(&gateway);
+    client
+        .session
+        .writer()
+        .write_all(&echo("[1]"))
+        .expect("memory");
+    let mut records = client.records();
+    client
+        .session
+        .writer()
+        .write_all(&echo("[2]"))
+        .expect("memory");
+    records.extend(client.records());
+    *records.last_mut().expect("a record") ^= 1;
+    client.wire.offer_bytes(&records);
+    gateway.advance(SECOND);
+    let closed = ["closed_tls", "closed_socket"].map(|name| gateway.counter(name));
+    assert_eq!(closed, [1, 0]);
+}
+
+#[test]
+fn a_client_that_leaves_before_its_first_byte_of_the_protocol_is_a_probe() {
+    let mut gateway = with_tls(TlsMode::Required, |_| {});
+    for bytes in 0..3 {
+        let mut client = Secure::over(gateway.open(ClientOptions::default()));
+        let records = client.records();
+        client.wire.offer_bytes(&records[..bytes * 100]);
+        drop(client);
+    }
+    gateway.advance(SECOND);
+    assert_eq!(gateway.counter("closed_probe"), 3);
+}
+
+#[test]
 fn sessions_and_records_that_are_not_whole_are_in_the_ledger_until_they_leave() {
     let mut gateway = with_tls(TlsMode::Required, |_| {});
     let mut clients: Vec<Secure> = (0..100).map(|_| Secure::open(&gateway)).collect();

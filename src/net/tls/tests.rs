@@ -214,7 +214,7 @@ fn a_socket_that_is_full_in_the_middle_of_a_record_loses_and_doubles_nothing() {
                 _ => pair.socket.write(&slices).expect("an open connection"),
             };
             at += written;
-            promises += usize::from(pair.tls().state.borrow().promised > 0);
+            promises += usize::from(pair.tls().state.borrow().unreported > 0);
             assert!(pair.tls().held() <= TLS_SESSION_BYTES + RECORD_ROOM);
             answer.extend(pair.take_in(1 + (seed >> 40) % 30_000));
         }
@@ -250,7 +250,28 @@ fn each_side_may_end_its_direction_before_the_other() {
 }
 
 #[test]
-fn whatever_follows_the_end_of_the_client_is_nothing() {
+fn the_client_may_end_its_direction_with_its_last_message_of_the_handshake() {
+    let mut pair = Pair::new(&TLS13);
+    pair.tls().begin(server_config()).expect("a session");
+    let mut is_done = false;
+    while !is_done {
+        if !pair.client.is_handshaking() {
+            pair.client.send_close_notify();
+        }
+        let records = pair.records();
+        pair.send(&records);
+        is_done = pair.step().expect("a handshake without faults");
+        pair.take_in(usize::MAX);
+    }
+    assert_eq!(pair.read(), Some(vec![]));
+    pair.send(b"bytes behind it");
+    assert_eq!(pair.read(), Some(vec![]));
+    assert!(!pair.tls().has_failed());
+    assert_eq!(pair.buffers.held(), TLS_SESSION_BYTES);
+}
+
+#[test]
+fn bytes_behind_close_notify_are_ignored() {
     for version in VERSIONS {
         for behind in [pattern(TLS_RECORD_BYTES_MAX + 1), vec![]] {
             let mut pair = Pair::ready(version);

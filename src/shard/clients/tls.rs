@@ -1,6 +1,7 @@
 //! The begin of a connection on a listener with TLS: the header of a proxy, the choice between TLS and no TLS, the
 //! handshake.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::client::transport::Transport;
 use crate::config::TlsMode;
 use crate::error::{CloseReason, Fault};
 use crate::ids::Sid;
-use crate::net::drive::{self, End, Pause, Receiver};
+use crate::net::drive::{self, End, Pause, Receiver, SLICE_UNITS};
 use crate::net::socket::{Socket, TlsSocket};
 use crate::shard::tls::{self, HandshakeFault};
 use crate::shard::{Core, Shard};
@@ -20,7 +21,7 @@ use crate::tls::Acceptors;
 /// First byte of each record of a handshake, as RFC 8446 says. No client without TLS begins with it.
 const HANDSHAKE_RECORD: u8 = 22;
 
-/// The reason why a connection does not get to its protocol. `None`: it is closed already.
+/// The reason why a connection does not get to its protocol. `None`: it is closed already, or its read loop sees its end.
 type Ended = Option<CloseReason>;
 
 /// Serves a connection of a listener with TLS to its end.
@@ -41,28 +42,38 @@ pub(super) async fn serve(
     let receiver = TlsReceiver {
         client: ClientReceiver { shard: &shard, sid },
         socket: &socket,
+        records: Cell::default(),
     };
     // It reads to the end of a closed connection too: the client gets the alert before the end.
     let end = drive::read(&socket, &shard.core.read_buffer, receiver).await;
-    let has_failed = begun.is_ok() && socket.tls().is_some_and(TlsSocket::has_failed);
-    let reason = if has_failed {
-        CloseReason::Tls
-    } else {
-        reason_of(&end)
-    };
-    connection::end(&shard, sid, reason);
+    if begun.is_ok() && socket.tls().is_some_and(TlsSocket::has_failed) {
+        // Before the last answers are written, which fails too and has another reason.
+        shard.react(Fault::Client(sid, CloseReason::Tls));
+    }
+    connection::end(&shard, sid, reason_of(&end));
 }
 
 /// Acts on the bytes of one client, which come in records.
 struct TlsReceiver<'a> {
     client: ClientReceiver<'a>,
     socket: &'a Socket,
+    /// Records of this read that no unit has stood for.
+    records: Cell<usize>,
 }
 
 impl Receiver for TlsReceiver<'_> {
     /// A record with a part of a message costs as much as one with the whole of it, so records count where they are more.
     fn finished(&self, units: usize, bytes: usize, rest: &[u8]) -> Option<Pause> {
-        let units = units.max(self.socket.take_records());
+        let records = self.records.get() + self.socket.take_records();
+        // The last call of a read has fewer units than a slice.
+        let is_last = units < SLICE_UNITS;
+        let left = if is_last {
+            0
+        } else {
+            records.saturating_sub(units)
+        };
+        self.records.set(left);
+        let units = if is_last { units.max(records) } else { units };
         self.client.finished(units, bytes, rest)
     }
 
@@ -128,12 +139,7 @@ async fn begin(
 }
 
 fn reason(fault: HandshakeFault) -> Ended {
-    match fault {
-        HandshakeFault::Left => Some(CloseReason::Left),
-        HandshakeFault::Socket => Some(CloseReason::Socket),
-        HandshakeFault::Tls(_) => Some(CloseReason::Tls),
-        HandshakeFault::Unwanted => None,
-    }
+    matches!(fault, HandshakeFault::Tls(_)).then_some(CloseReason::Tls)
 }
 
 impl Clients {

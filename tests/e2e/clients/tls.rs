@@ -303,8 +303,8 @@ fn misuse(count: u64) {
             }
         }
     });
-    // Each connection has spoken, or said no byte.
-    let silent = count / 5;
+    // Only the last ones of five get to the protocol of the client.
+    let silent = count / 5 * 4;
     let reasons = [("closed_probe", silent), ("closed_left", count - silent)];
     beside.attack("closes at each step", &reasons, |at| {
         let settings = settings(false);
