@@ -83,7 +83,10 @@ fn reference() -> String {
 fn list<S: Section>(out: &mut String, about: &str) {
     let heading = format!("`[[{}]]`", S::LIST);
     let needed: Vec<String> = S::NEEDED.iter().map(|key| format!("`{key}`")).collect();
-    let about = format!("{about} Each section must have {}.", needed.join(", "));
+    let about = match needed.is_empty() {
+        true => about.to_owned(),
+        false => format!("{about} Each section must have {}.", needed.join(", ")),
+    };
     section(out, &heading, &about, S::KEYS);
 }
 

@@ -13,9 +13,9 @@ use rustls::sign::CertifiedKey;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_cert::der::Decode;
 
-/// Time before its end from which on a certificate is worth a warning: a renewal that failed is a week old then, because
-/// certificates of 90 days are renewed 30 days before their end.
-const ENDS_SOON: Duration = Duration::from_secs(21 * 24 * 3600);
+/// A certificate ends soon in the last quarter of its time, and not earlier than this before its end. Renewal tools act when
+/// a third is left, so a renewal has failed for days then.
+const ENDS_SOON_MAX: Duration = Duration::from_secs(21 * 24 * 3600);
 
 /// A certificate in use.
 #[derive(Debug)]
@@ -30,15 +30,26 @@ pub(crate) struct Certificate {
 }
 
 /// The end of a certificate's validity.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Expiry {
     /// The file of the certificate.
     pub(crate) file: String,
     /// The time.
-    pub(crate) at: SystemTime,
+    at: SystemTime,
+    /// Its whole validity.
+    validity: Duration,
 }
 
 impl Expiry {
+    /// The end of a certificate with this begin and end of its validity.
+    pub(crate) fn new(file: &str, (from, at): (SystemTime, SystemTime)) -> Self {
+        Self {
+            file: file.to_owned(),
+            at,
+            validity: at.duration_since(from).unwrap_or_default(),
+        }
+    }
+
     /// Returns whether it is over.
     pub(crate) fn has_passed(&self) -> bool {
         self.at <= now()
@@ -46,13 +57,13 @@ impl Expiry {
 
     /// Judges it: `None` where it is far away.
     pub(crate) fn judge(&self) -> Option<Judgement> {
-        let Self { file, at } = self;
+        let Self { file, at, validity } = self;
         let date = date(*at);
         if self.has_passed() {
             return Some(Judgement::Bad(format!("{file} has expired on {date}")));
         }
         let left = at.duration_since(now()).unwrap_or_default();
-        (left < ENDS_SOON).then(|| {
+        (left < ENDS_SOON_MAX.min(*validity / 4)).then(|| {
             Judgement::Soon(format!(
                 "{file} expires soon, on {date}: look after its renewal"
             ))
@@ -131,10 +142,7 @@ impl Certificate {
 
     /// Returns the end of its validity.
     pub(super) fn expiry(&self) -> Expiry {
-        Expiry {
-            file: self.file.clone(),
-            at: self.valid.1,
-        }
+        Expiry::new(&self.file, self.valid)
     }
 
     /// Judges its dates and its chain, as a client would that trusts the last certificate of the chain.
@@ -339,9 +347,10 @@ mod tests {
         for (from, until, kind, expected) in [
             (-DAY.as_secs_f64(), -1.0, "bad", "has expired on"),
             (60.0, 1e7, "bad", "is valid from"),
-            (-60.0, DAY.as_secs_f64() * 20.5, "soon", "expires soon, on"),
-            (-60.0, 60.0, "soon", "expires soon, on"),
-            (-60.0, DAY.as_secs_f64() * 21.5, "fine", "valid until"),
+            (-1e7, DAY.as_secs_f64() * 20.5, "soon", "expires soon, on"),
+            (-1e7, DAY.as_secs_f64() * 21.5, "fine", "valid until"),
+            (-300.0, 90.0, "soon", "expires soon, on"),
+            (-200.0, 90.0, "fine", "valid until"),
         ] {
             let at = |seconds: f64| match seconds < 0.0 {
                 true => now() - Duration::from_secs_f64(-seconds),

@@ -76,9 +76,11 @@ impl Acceptors {
     /// Reads all files again. With an error everything stays as it was.
     fn reload(&self, config: &Config) -> Result<(), String> {
         let loaded = Loaded::read(config, &self.own_tickets)?;
-        let has_ended = loaded.expiries.iter().find(|expiry| expiry.has_passed());
-        if let Some(expiry) = has_ended {
-            return Err(format!("the certificate of {expiry} has expired"));
+        // One that is in use already must not keep the renewal of others out.
+        let in_use = self.expiries.load();
+        let mut expiries = loaded.expiries.iter();
+        if let Some(expiry) = expiries.find(|one| one.has_passed() && !in_use.contains(one)) {
+            return Err(format!("{} has expired", expiry.file));
         }
         self.clients.store(loaded.clients);
         if let (Some(servers), Some(config)) = (&self.servers, loaded.servers) {

@@ -66,7 +66,7 @@ fn watch(
                 let expiries = acceptors.expiries().load();
                 let list: Vec<String> = expiries.iter().map(ToString::to_string).collect();
                 tracing::info!(
-                    "the files of TLS have changed, and count for new connections: {}",
+                    "TLS is read again, and new connections use {}",
                     list.join(", ")
                 );
                 until_reminder = 0;
@@ -75,9 +75,7 @@ fn watch(
                 // The next look tries again only after a further change.
                 seen = now;
                 count_for_process(Counter::TlsReloadsFailed);
-                tracing::error!(
-                    "the files of TLS have changed and cannot be used; the old ones stay in use: {error}"
-                );
+                tracing::error!("TLS cannot be read again, and the old ones stay in use: {error}");
             }
         }
     }

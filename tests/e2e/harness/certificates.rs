@@ -78,6 +78,31 @@ impl Certificates {
         self.write(&format!("{name}.pem"), &chain.concat());
     }
 
+    /// Makes the same files of a certificate for this machine that began so many days ago, and ends in so many days.
+    pub(crate) fn sign_aged(&self, name: &str, age_days: u32, left_days: u32) {
+        let date = |of: String| {
+            let date = Command::new("date")
+                .args(["-u", "-d", &of, "+%y%m%d%H%M%SZ"])
+                .output();
+            let text = String::from_utf8(date.expect("date runs").stdout).expect("a date");
+            text.trim().to_owned()
+        };
+        let [from, until] = [format!("-{age_days} days"), format!("{left_days} days")].map(date);
+        self.write("database", "");
+        self.write(
+            "ca.cnf",
+            "[ca]\ndefault_ca=all\n[all]\ndatabase=database\nnew_certs_dir=.\nrand_serial=yes\ndefault_md=sha256\n\
+             policy=any\n[any]\ncommonName=supplied\n",
+        );
+        self.sign(name, LOCAL, 1);
+        self.openssl(&format!(
+            "ca -batch -notext -config ca.cnf -cert ca.pem -keyfile ca.key -in request -extfile extensions \
+             -startdate {from} -enddate {until} -out {name}.pem"
+        ));
+        let chain = [self.read(&format!("{name}.pem")), self.read("ca.pem")];
+        self.write(&format!("{name}.pem"), &chain.concat());
+    }
+
     /// Makes a file with a new key of tickets, which only its owner may read.
     pub(crate) fn ticket_keys(&self, name: &str) {
         let key = self.openssl("rand -base64 48");

@@ -60,7 +60,7 @@ fn check_finds_what_is_wrong_with_a_certificate() {
     let certificates = Certificates::local();
     let foreign = Certificates::new();
     certificates.sign("ended", LOCAL, -1);
-    certificates.sign("soon", LOCAL, 5);
+    certificates.sign_aged("soon", 85, 5);
     certificates.sign("nameless", "", 365);
     certificates.sign("exchanged", LOCAL, 365);
     certificates.write("exchanged.key", &certificates.read("a.key"));
