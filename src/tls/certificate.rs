@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,6 +13,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_cert::der::Decode;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
 
 /// A certificate ends soon in the last quarter of its time, and not earlier than this before its end. Renewal tools act when
 /// a third is left, so a renewal has failed for days then.
@@ -25,6 +28,8 @@ pub(crate) struct Certificate {
     key: Arc<CertifiedKey>,
     /// The names that it is for, in lower case.
     names: Vec<String>,
+    /// The IP addresses that it is for.
+    addresses: Vec<IpAddr>,
     /// Begin and end of its validity.
     valid: (SystemTime, SystemTime),
 }
@@ -34,52 +39,51 @@ pub(crate) struct Certificate {
 pub(crate) struct Expiry {
     /// The file of the certificate.
     pub(crate) file: String,
-    /// The time.
-    at: SystemTime,
-    /// Its whole validity.
-    validity: Duration,
+    /// Begin and end of the validity.
+    valid: (SystemTime, SystemTime),
 }
 
 impl Expiry {
     /// The end of a certificate with this begin and end of its validity.
-    pub(crate) fn new(file: &str, (from, at): (SystemTime, SystemTime)) -> Self {
-        Self {
-            file: file.to_owned(),
-            at,
-            validity: at.duration_since(from).unwrap_or_default(),
-        }
+    pub(crate) fn new(file: &str, valid: (SystemTime, SystemTime)) -> Self {
+        let file = file.to_owned();
+        Self { file, valid }
     }
 
-    /// Returns whether it is over.
-    pub(crate) fn has_passed(&self) -> bool {
-        self.at <= now()
-    }
-
-    /// Judges it: `None` where it is far away.
+    /// Judges the dates: `None` where the certificate is valid, and its end is far away.
     pub(crate) fn judge(&self) -> Option<Judgement> {
-        let Self { file, at, validity } = self;
-        let date = date(*at);
-        if self.has_passed() {
-            return Some(Judgement::Bad(format!("{file} has expired on {date}")));
+        let (file, (from, until), now) = (&self.file, self.valid, now());
+        let date_of_end = date(until);
+        if until <= now {
+            return Some(Judgement::Bad(format!(
+                "{file} has expired on {date_of_end}"
+            )));
         }
-        let left = at.duration_since(now()).unwrap_or_default();
-        (left < ENDS_SOON_MAX.min(*validity / 4)).then(|| {
+        if from > now {
+            let from = date(from);
+            return Some(Judgement::Bad(format!(
+                "{file} is valid from {from} on only"
+            )));
+        }
+        let validity = until.duration_since(from).unwrap_or_default();
+        let left = until.duration_since(now).unwrap_or_default();
+        (left < ENDS_SOON_MAX.min(validity / 4)).then(|| {
             Judgement::Soon(format!(
-                "{file} expires soon, on {date}: look after its renewal"
+                "{file} expires soon, on {date_of_end}: look after its renewal"
             ))
         })
     }
 
     /// Returns the time in seconds since 1970.
     pub(crate) fn seconds(&self) -> u64 {
-        let since = self.at.duration_since(UNIX_EPOCH);
+        let since = self.valid.1.duration_since(UNIX_EPOCH);
         since.unwrap_or_default().as_secs()
     }
 }
 
 impl fmt::Display for Expiry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (valid until {})", self.file, date(self.at))
+        write!(f, "{} (valid until {})", self.file, date(self.valid.1))
     }
 }
 
@@ -114,7 +118,9 @@ impl Certificate {
             .load_private_key(private)
             .map_err(|error| format!("{}: {error}", key.display()))?;
         let names = names(&certificates[0]).map_err(|error| format!("{file}: {error}"))?;
-        let valid = validity(&certificates[0]).map_err(|error| format!("{file}: {error}"))?;
+        let parsed = x509_cert::Certificate::from_der(&certificates[0])
+            .map_err(|error| format!("{file}: not a certificate: {error}"))?;
+        let (addresses, valid) = (addresses(&parsed), validity(&parsed));
         let key_of = CertifiedKey::new(certificates, private);
         key_of.keys_match().map_err(|_| {
             format!(
@@ -126,6 +132,7 @@ impl Certificate {
             file,
             key: Arc::new(key_of),
             names,
+            addresses,
             valid,
         })
     }
@@ -147,20 +154,19 @@ impl Certificate {
 
     /// Judges its dates and its chain, as a client would that trusts the last certificate of the chain.
     pub(crate) fn judge(&self) -> Judgement {
-        let (from, until) = self.valid;
-        let (file, names) = (&self.file, self.names.join(", "));
-        if from > now() {
-            return Judgement::Bad(format!("{file} is valid from {} on only", date(from)));
-        }
+        let file = &self.file;
+        let addresses = self.addresses.iter().map(IpAddr::to_string);
+        let names: Vec<String> = self.names.iter().cloned().chain(addresses).collect();
         if names.is_empty() {
             return Judgement::Bad(format!(
-                "{file} has no name (subjectAltName), and browsers accept no other kind of name"
+                "{file} has no name and no address (subjectAltName), and browsers accept nothing else as a name"
             ));
         }
         if let Some(judgement) = self.expiry().judge() {
             return judgement;
         }
-        let known = format!("{file}: {names}, valid until {}", date(until));
+        let (names, until) = (names.join(", "), date(self.valid.1));
+        let known = format!("{file}: {names}, valid until {until}");
         match self.check_chain() {
             Ok(0) => Judgement::Fine(format!(
                 "{known}; without further certificates, so a client must know the one that signed it"
@@ -208,6 +214,10 @@ pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, St
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
+    // Reading a pipe might never end.
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(format!("{} is not a regular file", path.display()));
+    }
     fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
@@ -217,14 +227,26 @@ fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
     Ok(parsed.valid_dns_names().map(str::to_lowercase).collect())
 }
 
-fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), String> {
-    let parsed = x509_cert::Certificate::from_der(certificate);
-    let parsed = parsed.map_err(|error| format!("not a certificate: {error}"))?;
-    let validity = &parsed.tbs_certificate.validity;
-    Ok((
+fn addresses(certificate: &x509_cert::Certificate) -> Vec<IpAddr> {
+    let Ok(Some((_, names))) = certificate.tbs_certificate.get::<SubjectAltName>() else {
+        return Vec::new();
+    };
+    let addresses = names.0.iter().filter_map(|name| match name {
+        GeneralName::IpAddress(bytes) => match *bytes.as_bytes() {
+            [a, b, c, d] => Some(IpAddr::from([a, b, c, d])),
+            ref bytes => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        },
+        _ => None,
+    });
+    addresses.collect()
+}
+
+fn validity(certificate: &x509_cert::Certificate) -> (SystemTime, SystemTime) {
+    let validity = &certificate.tbs_certificate.validity;
+    (
         validity.not_before.to_system_time(),
         validity.not_after.to_system_time(),
-    ))
+    )
 }
 
 #[allow(
@@ -360,7 +382,6 @@ mod tests {
             let (found, text) = judged(&certificate);
             assert_eq!(found, kind, "{text}");
             assert!(text.contains(expected), "{text}");
-            assert_eq!(certificate.expiry().has_passed(), until < 0.0);
         }
         certificate.valid.1 = UNIX_EPOCH + Duration::from_secs(5);
         assert_eq!(certificate.expiry().seconds(), 5);

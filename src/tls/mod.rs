@@ -73,14 +73,16 @@ impl Acceptors {
         })))
     }
 
-    /// Reads all files again. With an error everything stays as it was.
+    /// Reads all files again. With an error everything stays as it was. A new certificate whose dates are wrong is one.
     fn reload(&self, config: &Config) -> Result<(), String> {
         let loaded = Loaded::read(config, &self.own_tickets)?;
         // One that is in use already must not keep the renewal of others out.
         let in_use = self.expiries.load();
-        let mut expiries = loaded.expiries.iter();
-        if let Some(expiry) = expiries.find(|one| one.has_passed() && !in_use.contains(one)) {
-            return Err(format!("{} has expired", expiry.file));
+        let new = loaded.expiries.iter().filter(|one| !in_use.contains(one));
+        for judgement in new.filter_map(Expiry::judge) {
+            if let Judgement::Bad(text) = judgement {
+                return Err(text);
+            }
         }
         self.clients.store(loaded.clients);
         if let (Some(servers), Some(config)) = (&self.servers, loaded.servers) {

@@ -12,7 +12,6 @@ use arc_swap::ArcSwap;
 
 use super::{Acceptors, Expiry, Judgement};
 use crate::checked::CheckedConfig;
-use crate::config::{Config, Tls};
 use crate::metrics::{Counter, count_for_process};
 
 /// Distance between two looks at the files. A change counts when the next look sees the same files, because a renewal
@@ -32,7 +31,7 @@ pub(crate) fn start(
 ) -> std::io::Result<Watching> {
     let (sender, ended) = channel();
     // Before the first look: a change until then is seen.
-    let seen = Seen::of(&latest.load());
+    let seen = Seen::of(latest.load_full());
     thread::Builder::new()
         .name("certificates".into())
         .spawn(move || watch(&acceptors, &latest, seen, &ended))?;
@@ -53,8 +52,8 @@ fn watch(
             until_reminder = LOOKS_UNTIL_REMINDER;
         }
         until_reminder -= 1;
-        let config = latest.load();
-        let now = Seen::of(&config);
+        let config = latest.load_full();
+        let now = Seen::of(config.clone());
         let is_settled = std::mem::replace(&mut last, now.clone()) == now;
         if now == seen || !is_settled {
             continue;
@@ -72,7 +71,7 @@ fn watch(
                 until_reminder = 0;
             }
             Err(error) => {
-                // The next look tries again only after a further change.
+                // It is tried again after a further change, or SIGHUP.
                 seen = now;
                 count_for_process(Counter::TlsReloadsFailed);
                 tracing::error!("TLS cannot be read again, and the old ones stay in use: {error}");
@@ -93,26 +92,33 @@ impl Acceptors {
     }
 }
 
-/// The state of all files: a change of one of them changes this value.
-#[derive(Debug, Clone, PartialEq)]
+/// The configuration, and the state of all files: a change of one of them changes this value.
+#[derive(Clone)]
 struct Seen {
-    settings: Tls,
+    /// SIGHUP makes a new one, even where no key has changed.
+    config: Arc<CheckedConfig>,
     files: Vec<(PathBuf, Option<Stamp>)>,
 }
 
 /// Device, inode, size and time of the last change.
 type Stamp = (u64, u64, u64, i64, i64);
 
+impl PartialEq for Seen {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.config, &other.config) && self.files == other.files
+    }
+}
+
 impl Seen {
-    fn of(config: &Config) -> Self {
+    fn of(config: Arc<CheckedConfig>) -> Self {
         let files = config.tls_files();
         let stamped = |path: PathBuf| {
             let stamp = stamp(&path);
             (path, stamp)
         };
         Self {
-            settings: config.tls.clone(),
             files: files.into_iter().map(stamped).collect(),
+            config,
         }
     }
 }

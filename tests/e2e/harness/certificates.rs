@@ -79,15 +79,16 @@ impl Certificates {
     }
 
     /// Makes the same files of a certificate for this machine that began so many days ago, and ends in so many days.
-    pub(crate) fn sign_aged(&self, name: &str, age_days: u32, left_days: u32) {
-        let date = |of: String| {
+    pub(crate) fn sign_aged(&self, name: &str, age_days: i32, left_days: i32) {
+        let date = |days: i32| {
+            let of = format!("{days} days");
             let date = Command::new("date")
                 .args(["-u", "-d", &of, "+%y%m%d%H%M%SZ"])
                 .output();
             let text = String::from_utf8(date.expect("date runs").stdout).expect("a date");
             text.trim().to_owned()
         };
-        let [from, until] = [format!("-{age_days} days"), format!("{left_days} days")].map(date);
+        let [from, until] = [-age_days, left_days].map(date);
         self.write("database", "");
         self.write(
             "ca.cnf",

@@ -121,6 +121,21 @@ fn a_certificate_that_has_ended_keeps_no_renewal_of_another_one_out() {
 }
 
 #[test]
+fn sighup_reads_files_again_that_could_not_be_used() {
+    let certificates = Certificates::local();
+    certificates.sign_aged("early", -10, 100);
+    let mut gateway = start(&certificates, &["a"], &[]);
+    certificates.exchange("early", "a");
+    for failed in 1..=3 {
+        gateway.wait_counter("tls_reloads_failed", failed);
+        let line = gateway.wait_printed("a.pem is valid from");
+        assert!(line.contains("ERROR"), "{line}");
+        gateway.signal("HUP");
+    }
+    assert_eq!(gateway.stop().0, Some(0));
+}
+
+#[test]
 fn a_changed_key_counts_for_new_clients_after_sighup() {
     let certificates = Certificates::local();
     let text = |more: &str| format!("{}\n{}\n{more}\n", REQUIRED, certificates.set(&["a"]));
