@@ -222,7 +222,7 @@ counters! {
     PeersAccepted = "peers_accepted",
     /// Links refused because `rpc.allow` does not have the address of the peer.
     PeersRefused = "peers_refused",
-    /// Links from peers refused because `rpc.max_connections` were open.
+    /// Links from peers refused because `rpc.max_connections` were open, or too many TLS handshakes on `rpc.tls_listen`.
     PeersTooMany = "peers_too_many",
     /// Links from peers closed because no packet came within `rpc.first_frame_timeout`.
     PeersSilent = "peers_silent",
@@ -230,7 +230,7 @@ counters! {
     PeersIdle = "peers_idle",
     /// Links from peers reset because more than `rpc.queue_bytes_max` waited for a peer that takes no bytes.
     PeersStuck = "peers_stuck",
-    /// Bytes of peers that came after the DISCONNECT of the gateway and were dropped.
+    /// Bytes of peers that came after the DISCONNECT or the TLS alert of the gateway and were dropped.
     PeersLateBytes = "peers_late_bytes",
     /// Calls received from peers.
     PeerCalls = "peer_calls",

@@ -8,6 +8,9 @@
 //!                  DISCONNECT, which a genuine caller notices, then FIN, which it does not;
 //!                  what it still sends is read and dropped for up to 5 s
 //! ```
+//!
+//! On `rpc.tls_listen` a caller is held during its TLS handshake, for `tls.handshake_timeout`, and its certificate stands
+//! for `rpc.allow`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -81,6 +84,11 @@ impl Inbound {
         }
     }
 
+    /// Takes one of the places for callers that are not known yet.
+    fn hold(&self) -> Option<Place<'_>> {
+        Place::take(&self.held, self.held_max())
+    }
+
     fn held_max(&self) -> usize {
         (self.max / HELD_PART).min(CALLERS_HELD_MAX)
     }
@@ -117,7 +125,13 @@ async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
         return refuse(core, &socket).await;
     };
     if let Some(tls) = socket.tls() {
-        // Its certificate says that it may call.
+        // Until its certificate says that it may call, it is a stranger.
+        let Some(_held) = peers.inbound.hold() else {
+            core.counters().add(Counter::PeersTooMany, 1);
+            let max = peers.inbound.held_max();
+            tracing::warn!(%caller, "{max} callers are not known yet, and this one on rpc.tls_listen is closed");
+            return refuse(core, &socket).await;
+        };
         if let Err(error) = shake_hands(core, tls).await {
             core.counters().add(Counter::PeersRefused, 1);
             tracing::warn!(%caller, error, "a TLS handshake on rpc.tls_listen failed, and its connection is closed");
@@ -173,10 +187,10 @@ async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
     }
 }
 
-/// Waits until a caller that was sent DISCONNECT has ended its side. A busy caller may write calls before it reads DISCONNECT.
-/// Nobody can answer them any more, and when it reads DISCONNECT, it fails them itself. But if the connection were
-/// closed, the kernel would answer them with RST: the caller would fail to write, never read DISCONNECT, and wait until
-/// its calls are late.
+/// Waits until a caller that was sent DISCONNECT has ended its side. A busy caller may write calls
+/// before it reads DISCONNECT. Nobody can answer them any more, and when it reads DISCONNECT, it fails them itself. But if the
+/// connection were closed, the kernel would answer them with RST: the caller would fail to write, never read DISCONNECT,
+/// and wait until its calls are late.
 async fn see_off(core: &Core, socket: &Socket) {
     socket.shutdown_write();
     let discard = Discard::at_most(CALLER_LATE_BYTES_MAX);
@@ -402,7 +416,7 @@ impl Peers {
         if is_host(&self.members.borrow(), caller) {
             return true;
         }
-        let Some(_held) = Place::take(&self.inbound.held, self.inbound.held_max()) else {
+        let Some(_held) = self.inbound.hold() else {
             return false;
         };
         let late = async {

@@ -7,9 +7,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::crypto::ring;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned};
 
 use crate::harness::certificates::Certificates;
 use crate::harness::client::{Client, HANG_GUARD, Stream, connect, connect_unix};
@@ -67,15 +69,31 @@ impl Trust {
         Self::authority(certificates.first("ca.pem"))
     }
 
+    /// The same, and shows the certificate of this name.
+    pub(crate) fn with_certificate(certificates: &Certificates, name: &str) -> Self {
+        let shown = certificates.first(&format!("{name}.pem"));
+        let key = PrivateKeyDer::from_pem_file(certificates.path(&format!("{name}.key")));
+        let builder = Self::builder(certificates.first("ca.pem"));
+        let config = builder.with_client_auth_cert(vec![shown], key.expect("a key"));
+        Self::to_localhost(config.expect("a key that fits"))
+    }
+
     /// Trusts this authority, and asks for `localhost`.
     pub(crate) fn authority(certificate: CertificateDer<'static>) -> Self {
+        Self::to_localhost(Self::builder(certificate).with_no_client_auth())
+    }
+
+    fn builder(authority: CertificateDer<'static>) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         let mut roots = RootCertStore::empty();
-        let added = roots.add(certificate);
+        let added = roots.add(authority);
         added.expect("a certificate of an authority");
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions();
         let builder = builder.expect("versions that fit to the ciphers");
-        let config = builder.with_root_certificates(roots).with_no_client_auth();
+        builder.with_root_certificates(roots)
+    }
+
+    fn to_localhost(config: ClientConfig) -> Self {
         Self {
             config: Arc::new(config),
             name: ServerName::try_from("localhost").expect("a name"),

@@ -1,21 +1,55 @@
 //! Calls of other servers over TLS: `rpc.tls_listen`.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 
 use super::converse;
 use crate::harness::certificates::Certificates;
+use crate::harness::client::connect;
 use crate::harness::free_address;
 use crate::harness::gateway::Gateway;
 use crate::harness::rpc::Rpc;
+use crate::harness::secure::Trust;
 
 /// The answer to a call that is not JSON.
 const ANSWERED: &str = "the payload is not JSON";
 
+/// The first packet of another server, and a call that is not JSON.
+fn first_call() -> Vec<u8> {
+    let connect = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01x";
+    [&connect[..], &Rpc::frame(b"?")].concat()
+}
+
 /// Connects as another server does, and sends a call that is not JSON.
 fn call(address: SocketAddr, args: &str) -> String {
-    let connect = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01x";
-    let sent = [&connect[..], &Rpc::frame(b"?")].concat();
-    converse(address, args, &sent, ANSWERED)
+    converse(address, args, &first_call(), ANSWERED)
+}
+
+/// Shows that a caller is served.
+#[track_caller]
+fn assert_served(caller: &mut (impl Read + Write), sent: &[u8]) {
+    caller.write_all(sent).expect("an open connection");
+    let mut answer = Vec::new();
+    while !String::from_utf8_lossy(&answer).contains(ANSWERED) {
+        let mut byte = [0];
+        caller.read_exact(&mut byte).expect("an answer");
+        answer.push(byte[0]);
+    }
+}
+
+/// Starts the binary with both ports for calls; those with TLS take callers with a certificate of the same authority.
+fn start(certificates: &Certificates, plain: SocketAddr, tls: SocketAddr) -> Gateway {
+    let ca = certificates.path("ca.pem");
+    Gateway::start(&[
+        &format!("--set=rpc.listen={plain}"),
+        &format!("--set=rpc.tls_listen={tls}"),
+        &format!("--set=rpc.tls_ca={ca}"),
+        "--set",
+        &certificates.set(&["a"]),
+        // Two of them may be callers that are not known yet.
+        "--set=rpc.max_connections=8",
+        "--set=tls.handshake_timeout=off",
+    ])
 }
 
 #[test]
@@ -58,4 +92,34 @@ fn only_a_server_with_a_certificate_calls_over_tls_and_no_ticket_stands_for_it()
     }
     gateway.wait_printed("a TLS handshake on rpc.tls_listen failed");
     gateway.wait_counter("peers_refused", 4);
+}
+
+#[test]
+fn strangers_that_say_nothing_over_tls_take_no_place_of_a_server() {
+    let certificates = Certificates::local();
+    certificates.sign("caller", "DNS:backend", 365);
+    let trust = Trust::with_certificate(&certificates, "caller");
+    let (plain, tls) = (free_address(), free_address());
+    let mut gateway = start(&certificates, plain, tls);
+    // More than may be in their handshakes at one time: each gives its place back.
+    let mut served: Vec<_> = (0..4)
+        .map(|_| {
+            let mut caller = trust.shake_hands(connect(tls));
+            assert_served(&mut caller, &first_call());
+            caller
+        })
+        .collect();
+    let mut strangers: Vec<TcpStream> = (0..6).map(|_| connect(tls)).collect();
+    gateway.wait_counter("peers_too_many", 4);
+    for refused in &mut strangers[2..] {
+        let mut bytes = Vec::new();
+        refused.read_to_end(&mut bytes).expect("it is closed");
+    }
+    for caller in &mut served {
+        assert_served(caller, &Rpc::frame(b"?"));
+    }
+    assert!(Rpc::connect(plain).expect("the port is open").is_open());
+    drop(strangers);
+    gateway.wait_counter("peers_refused", 2);
+    assert_served(&mut trust.shake_hands(connect(tls)), &first_call());
 }
