@@ -135,7 +135,7 @@ async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
         if let Err(error) = shake_hands(core, tls).await {
             core.counters().add(Counter::PeersRefused, 1);
             tracing::warn!(%caller, error, "a TLS handshake on rpc.tls_listen failed, and its connection is closed");
-            return;
+            return see_off(core, &socket).await;
         }
     } else if !peers.may_call(core, caller).await {
         core.counters().add(Counter::PeersRefused, 1);
@@ -187,8 +187,8 @@ async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
     }
 }
 
-/// Waits until a caller that was sent DISCONNECT has ended its side. A busy caller may write calls
-/// before it reads DISCONNECT. Nobody can answer them any more, and when it reads DISCONNECT, it fails them itself. But if the
+/// Waits until a caller that was sent DISCONNECT, or an alert of TLS, has ended its side. A busy caller may write calls
+/// before it reads that. Nobody can answer them any more, and when it reads DISCONNECT, it fails them itself. But if the
 /// connection were closed, the kernel would answer them with RST: the caller would fail to write, never read DISCONNECT,
 /// and wait until its calls are late.
 async fn see_off(core: &Core, socket: &Socket) {
@@ -279,6 +279,10 @@ async fn refuse(core: &Core, socket: &Socket) {
     // The kernel answers unread bytes with RST, which may overtake the DISCONNECT.
     let discard = Discard::at_most(usize::MAX);
     let _ = future::poll_once(drive::read(socket, &core.read_buffer, &discard)).await;
+    if socket.tls().is_some() {
+        // TLS has not begun, so it notices the FIN.
+        return;
+    }
     // A connection that has just begun takes two bytes.
     let _ = socket.write(&[IoSlice::new(&mqtt::DISCONNECT)]);
 }

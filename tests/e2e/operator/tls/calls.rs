@@ -1,7 +1,9 @@
 //! Calls of other servers over TLS: `rpc.tls_listen`.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::Duration;
 
 use super::converse;
 use crate::harness::certificates::Certificates;
@@ -114,6 +116,7 @@ fn strangers_that_say_nothing_over_tls_take_no_place_of_a_server() {
     for refused in &mut strangers[2..] {
         let mut bytes = Vec::new();
         refused.read_to_end(&mut bytes).expect("it is closed");
+        assert_eq!(bytes, b"", "TLS has not begun");
     }
     for caller in &mut served {
         assert_served(caller, &Rpc::frame(b"?"));
@@ -122,4 +125,30 @@ fn strangers_that_say_nothing_over_tls_take_no_place_of_a_server() {
     drop(strangers);
     gateway.wait_counter("peers_refused", 2);
     assert_served(&mut trust.shake_hands(connect(tls)), &first_call());
+}
+
+#[test]
+fn a_caller_without_a_certificate_reads_the_alert_and_its_calls_are_read_and_dropped() {
+    let certificates = Certificates::local();
+    let (plain, tls) = (free_address(), free_address());
+    let mut gateway = start(&certificates, plain, tls);
+    // In TLS 1.3 its own handshake is done before the gateway has seen that it shows none.
+    let mut caller = Trust::of(&certificates).shake_hands(connect(tls));
+    let waiting = caller.sock.peek(&mut [0]);
+    assert_eq!(waiting.expect("an alert comes"), 1);
+    let mut late = 0;
+    for _ in 0..10 {
+        let mut writer = caller.conn.writer();
+        writer.write_all(&first_call()).expect("memory");
+        late += caller
+            .conn
+            .write_tls(&mut caller.sock)
+            .expect("the gateway reads");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let error = caller.read(&mut [0]).expect_err("an alert");
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+    assert!(error.to_string().contains("CertificateRequired"), "{error}");
+    drop(caller);
+    gateway.wait_counter("peers_late_bytes", late as u64);
 }
