@@ -3,7 +3,8 @@
 //! A ticket is the name of its key, a random nonce, and the state of the session under AES-256-GCM.
 
 use std::fmt;
-use std::fs;
+use std::fs::File;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -18,7 +19,8 @@ const NAME_BYTES: usize = 16;
 const KEY_BYTES: usize = 32;
 /// Keys that are kept: the one of new tickets, and those of older ones.
 const KEYS_MAX: usize = 3;
-/// Time that clients may keep a ticket. A key must be in the file for as long.
+/// Time that clients may keep a ticket. The gateway checks no age: it takes a ticket while its key is one of the first three
+/// of the file.
 const LIFETIME_SECONDS: u32 = 12 * 3600;
 
 /// The keys of a file, the newest first.
@@ -39,10 +41,7 @@ impl TicketKeys {
     /// Reads a file with a key on each line, in Base64, the newest first. Lines behind the third are not used.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
         let file = path.display();
-        let mode = fs::metadata(path)
-            .map_err(|error| format!("cannot read {file}: {error}"))?
-            .permissions()
-            .mode();
+        let (mode, text) = read(path).map_err(|error| format!("cannot read {file}: {error}"))?;
         if mode & 0o077 != 0 {
             return Err(format!(
                 "{file} may be read by others (mode {:03o}), and whoever has these keys can read the sessions of \
@@ -50,8 +49,6 @@ impl TicketKeys {
                 mode & 0o777
             ));
         }
-        let text =
-            fs::read_to_string(path).map_err(|error| format!("cannot read {file}: {error}"))?;
         let lines = text.lines().map(str::trim).enumerate();
         let lines = lines.filter(|(_, line)| !line.is_empty()).take(KEYS_MAX);
         let keys = lines.map(|(number, line)| {
@@ -68,6 +65,13 @@ impl TicketKeys {
             false => Ok(Self(keys)),
         }
     }
+}
+
+/// Returns the mode and the text of one open file: another one may take its place at any time.
+fn read(path: &Path) -> io::Result<(u32, String)> {
+    let file = File::open(path)?;
+    let mode = file.metadata()?.permissions().mode();
+    Ok((mode, io::read_to_string(file)?))
 }
 
 impl TicketKey {
@@ -123,6 +127,11 @@ impl ProducesTickets for TicketKeys {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::process::Command;
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
 
     /// A file of its own, which goes with this value.
@@ -167,6 +176,24 @@ mod tests {
             assert!(error.contains(&expected), "{error}");
         }
         assert!(KeyFile::new("mode", &line(1), 0o400).read().is_ok());
+    }
+
+    #[test]
+    fn the_mode_that_is_checked_is_that_of_the_file_that_is_read() {
+        let file = KeyFile::new("changed-mode", "", 0o600);
+        fs::remove_file(&file.0).expect("our file");
+        let made = Command::new("mkfifo").arg("-m600").arg(&file.0).status();
+        assert!(made.expect("mkfifo runs").success());
+        thread::scope(|scope| {
+            // It waits in the opening until somebody writes.
+            let reader = scope.spawn(|| file.read());
+            thread::sleep(Duration::from_millis(100));
+            let mode = fs::Permissions::from_mode(0o644);
+            fs::set_permissions(&file.0, mode).expect("our file");
+            fs::write(&file.0, line(1)).expect("somebody reads");
+            let error = reader.join().expect("an answer").unwrap_err();
+            assert!(error.contains("(mode 644)"), "{error}");
+        });
     }
 
     #[test]
