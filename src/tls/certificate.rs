@@ -354,7 +354,10 @@ mod tests {
         assert!(nameless.names().is_empty());
         let (kind, text) = judged(&nameless);
         assert_eq!(kind, "bad");
-        assert!(text.contains("has no name (subjectAltName)"), "{text}");
+        assert!(
+            text.contains("has no name and no address (subjectAltName)"),
+            "{text}"
+        );
     }
 
     #[test]

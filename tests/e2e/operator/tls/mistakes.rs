@@ -77,7 +77,7 @@ fn check_finds_what_is_wrong_with_a_certificate() {
             "nameless",
             2,
             "problem  ",
-            "nameless.pem has no name (subjectAltName)",
+            "nameless.pem has no name and no address (subjectAltName)",
         ),
         (
             "exchanged",
