@@ -78,7 +78,7 @@ impl Certificates {
         self.write(&format!("{name}.pem"), &chain.concat());
     }
 
-    /// Makes the same files of a certificate for this machine that began so many days ago, and ends in so many days.
+    /// Makes the same files for this machine, of a certificate with this age, and this time to its end.
     pub(crate) fn sign_aged(&self, name: &str, age_days: i32, left_days: i32) {
         let date = |days: i32| {
             let of = format!("{days} days");
