@@ -116,6 +116,7 @@ impl CheckedConfig {
         let callers = Callers::new(&config.rpc.allow).map_err(rule("rpc.allow"))?;
         config.warnings.extend(useless(&config));
         config.warnings.extend(open_door(&config, &callers));
+        config.warnings.extend(useless_tls(&config));
         if config.compat == Compat::Exact {
             config.warnings.push(
                 "compat = \"exact\" turns off the deadlines, rates and limits that the reference does not have: \
@@ -234,6 +235,25 @@ fn useless(config: &Config) -> Option<String> {
         ),
         _ => None,
     }
+}
+
+/// Returns warnings about keys of TLS that nothing uses.
+fn useless_tls(config: &Config) -> impl Iterator<Item = String> + use<> {
+    let tls = &config.tls;
+    let has_certificates = !tls.certificates.is_empty();
+    [
+        (has_certificates && !config.uses_tls()).then_some(
+            "[[tls.certificates]] has no effect: add the line tls = \"required\" to a [[listener]], or set rpc.tls_listen",
+        ),
+        (tls.client_ca.is_some() && tls.client_certificates == ClientCertificates::Off).then_some(
+            "tls.client_ca has no effect: add the line client_certificates = \"required\" to [tls]",
+        ),
+        (config.rpc.tls_ca.is_some() && config.rpc.tls_listen.is_none())
+            .then_some("rpc.tls_ca has no effect: set rpc.tls_listen too"),
+    ]
+    .into_iter()
+    .flatten()
+    .map(String::from)
 }
 
 /// Returns a warning about an RPC port that takes calls from too many addresses, or maybe from too few.
@@ -407,6 +427,32 @@ mod tests {
         let text = refused(|config| config.client.accept = vec!["js-socket 1.0".into()]);
         let start = "client.accept: \"js-socket 1.0\" is not a rule for clients; expected ";
         assert!(text.starts_with(start), "{text}");
+    }
+
+    #[test]
+    fn keys_of_tls_that_nothing_uses_are_warnings_with_the_line_to_add() {
+        let mut config = Config::default();
+        config.tls.certificates = vec![config::CertificateFiles {
+            chain: "chain.pem".into(),
+            key: "key.pem".into(),
+        }];
+        config.tls.client_ca = Some("ca.pem".into());
+        config.rpc.tls_ca = Some("ca.pem".into());
+        let warnings = CheckedConfig::new(config.clone()).unwrap().config.warnings;
+        let [certificates, clients, calls] = &*warnings else {
+            panic!("{warnings:?}");
+        };
+        assert!(certificates.contains("add the line tls = \"required\""));
+        assert!(clients.contains("add the line client_certificates = \"required\""));
+        assert!(calls.contains("rpc.tls_listen"));
+        config.tls.client_certificates = ClientCertificates::Optional;
+        config.rpc.tls_ca = None;
+        config.listeners = vec![config::ClientListener {
+            tls: config::TlsMode::Optional,
+            ..Default::default()
+        }];
+        let warnings = CheckedConfig::new(config).unwrap().config.warnings;
+        assert_eq!(warnings, [""; 0]);
     }
 
     #[test]

@@ -173,11 +173,11 @@ impl<S: Carrier> TlsStream<S> {
     /// Waits for bytes, and keeps them. Returns their number; 0 at the end.
     pub fn poll_receive(&self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
         let mut buffer = self.buffers.incoming.borrow_mut();
-        let received = ready!(
-            self.inner
-                .poll_read(cx, &mut buffer[..TLS_RECORD_BYTES_MAX])
-        )?;
         let state = &mut *self.state.borrow_mut();
+        // One byte more than may be, so that a message that is too long is seen.
+        let room = (TLS_RECORD_BYTES_MAX + 1).saturating_sub(state.incoming.len());
+        let received = ready!(self.inner.poll_read(cx, &mut buffer[..room.max(1)]))?;
+        state.incoming.reserve_exact(received);
         state.incoming.extend_from_slice(&buffer[..received]);
         self.buffers.count(state);
         Poll::Ready(Ok(received))
@@ -242,8 +242,8 @@ impl<S: Carrier> TlsStream<S> {
 
     // ---- The client's protocol ----
 
-    /// Reads available bytes into `buffer`, which must have room for half a read buffer; 0 at the end, and where TLS
-    /// fails. After a handshake that failed, and after [`TlsStream::end_write`], it reads whatever comes, for a receiver
+    /// Reads available bytes into `buffer`, which must have room for half a read buffer, and for a whole one at the
+    /// first call; 0 at the end, and where TLS fails. After a handshake that failed, and after [`TlsStream::end_write`], it reads whatever comes, for a receiver
     /// that drops it.
     pub fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let state = &mut *self.state.borrow_mut();
@@ -273,7 +273,11 @@ impl<S: Carrier> TlsStream<S> {
         loop {
             let kept = state.incoming.len();
             let received = match std::mem::take(&mut state.is_unread) {
-                true => 0,
+                true => {
+                    let room = PLAIN_BYTES_MAX + TLS_RECORD_BYTES_MAX;
+                    debug_assert!(buffer.len() >= room, "a record and kept ones may not fit");
+                    0
+                }
                 false => match ready!(self.inner.poll_read(cx, &mut lent[kept..room]))? {
                     0 => return Poll::Ready(Ok(0)),
                     received => received,

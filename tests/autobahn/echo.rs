@@ -73,8 +73,8 @@ fn serve(mut stream: impl Stream) {
     let mut session = Session::default();
     loop {
         let mut out = Vec::new();
-        let goes_on = session.take_frames(&mut input, &mut out);
-        if stream.write_all(&out).is_err() || !goes_on || !read(&mut stream, &mut input) {
+        let is_open = session.take_frames(&mut input, &mut out);
+        if stream.write_all(&out).is_err() || !is_open || !read(&mut stream, &mut input) {
             // The client sees the end of the stream, and not a reset, when nothing is left to read.
             stream.end();
             while read(&mut stream, &mut input) {}
@@ -104,8 +104,8 @@ impl Session {
     /// Takes the complete frames off the front of `input`. Returns false when the connection has to end.
     fn take_frames(&mut self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> bool {
         let mut taken = 0;
-        let mut goes_on = true;
-        while goes_on {
+        let mut is_open = true;
+        while is_open {
             let rest = &mut input[taken..];
             if self.fragments.is_none() {
                 self.opcode = match rest.first().map(|first| first & 0xf) {
@@ -131,13 +131,13 @@ impl Session {
                 TransportEvent::Ping(payload) => write(out, Opcode::Pong, payload),
                 TransportEvent::Close(code) => {
                     websocket::write_close(out, code);
-                    goes_on = false;
+                    is_open = false;
                 }
             }
             taken += used;
         }
         input.drain(..taken);
-        goes_on
+        is_open
     }
 }
 

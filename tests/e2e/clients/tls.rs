@@ -346,23 +346,30 @@ fn a_thousand_of_each_misuse_of_tls_harm_nobody_else() {
 
 /// Asks for a renegotiation, which TLS 1.2 has, and returns what the program printed.
 fn renegotiate(at: SocketAddr) -> String {
-    let mut child = Command::new("openssl")
-        .args(["s_client", "-tls1_2", "-connect", &at.to_string()])
+    let line = format!("exec timeout 60 openssl s_client -tls1_2 -connect {at} 2>&1");
+    let mut child = Command::new("sh")
+        .args(["-c", &line])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
         .spawn()
-        .expect("openssl is there");
-    let mut input = child.stdin.take().expect("a pipe");
-    // It reads commands after the handshake.
-    thread::sleep(Duration::from_millis(100));
-    let _ = input.write_all(b"R\n");
-    thread::sleep(Duration::from_millis(100));
-    let _ = input.write_all(b"R\n");
-    drop(input);
-    let output = child.wait_with_output().expect("it ends");
-    let texts = [output.stdout, output.stderr].concat();
-    String::from_utf8_lossy(&texts).into_owned()
+        .expect("sh is there");
+    let mut input = child.stdin.take();
+    let mut output = child.stdout.take().expect("a pipe");
+    let (mut printed, mut part, mut has_asked) = (String::new(), [0; 4096], false);
+    while let Ok(bytes @ 1..) = output.read(&mut part) {
+        printed += &String::from_utf8_lossy(&part[..bytes]);
+        // It reads commands when it has told of the handshake.
+        if !has_asked && printed.contains("Verify return code") {
+            has_asked = true;
+            let _ = input.as_mut().expect("a pipe").write_all(b"R\n");
+        }
+        if printed.contains("no renegotiation") {
+            // It leaves.
+            input = None;
+        }
+    }
+    child.wait().expect("our own child");
+    printed
 }
 
 fn renegotiations(count: u64) {
