@@ -37,7 +37,7 @@ use crate::shard::mesh;
 use crate::shard::operator::Operator;
 use crate::shard::probe::Probe;
 use crate::shard::{self, Gauge, Seed};
-use crate::tls::{self, Acceptors, Watching};
+use crate::tls::{self, TlsSettings, Watching};
 use listen::{OpenListener, Port};
 
 mod assets;
@@ -213,7 +213,7 @@ impl Gateway {
         callers_max: usize,
     ) -> Result<(Vec<Seed>, Shared)> {
         let protos = Arc::new(assets::protos(&config)?);
-        let tls = Acceptors::load(&config).map_err(Error::Config)?;
+        let tls = TlsSettings::load(&config).map_err(Error::Config)?;
         let javascript_handlers = assets::javascript_handlers(&config);
         let host_filter = Arc::new(assets::host_filter(&config)?);
         let connections_max = config.client.max_connections.unwrap_or(sockets_max);
@@ -298,7 +298,7 @@ impl Gateway {
 
 /// The part of all shards that their owner keeps.
 struct Shared {
-    tls: Option<Arc<Acceptors>>,
+    tls: Option<Arc<TlsSettings>>,
     latest: Arc<ArcSwap<CheckedConfig>>,
     stopper: Stopper,
     reread: Arc<AtomicBool>,

@@ -215,10 +215,10 @@ impl<S: Carrier> TlsStream<S> {
         state.incoming.drain(..step.used);
         state.note_end(step.has_ended);
         state.is_unread = is_done;
-        let judged = judge(state, step.result);
+        let noted = note_failure(state, step.result);
         let sent = state.send(&self.inner);
         self.buffers.count(state);
-        judged.and(sent).map(|_| is_done)
+        noted.and(sent).map(|_| is_done)
     }
 
     /// Waits until the kernel has all records.
@@ -389,7 +389,8 @@ impl State {
         if bytes > 0 {
             self.without_data = 0;
         }
-        if judge(self, step.result).is_ok() && self.without_data > TLS_BYTES_WITHOUT_DATA_MAX {
+        if note_failure(self, step.result).is_ok() && self.without_data > TLS_BYTES_WITHOUT_DATA_MAX
+        {
             self.has_failed = true;
         }
         // Bytes behind a fault must not reach the receiver as plain ones.
@@ -421,17 +422,17 @@ impl State {
 }
 
 /// Notes a failure of TLS, and returns it.
-fn judge(state: &mut State, result: Result<(), rustls::Error>) -> io::Result<()> {
+fn note_failure(state: &mut State, result: Result<(), rustls::Error>) -> io::Result<()> {
     let too_long = || invalid("a message of the handshake is longer than a record may be");
-    let judged = match result {
+    let noted = match result {
         Ok(()) if state.incoming.len() > TLS_RECORD_BYTES_MAX => Err(too_long()),
         result => result.map_err(invalid),
     };
-    if judged.is_err() {
+    if noted.is_err() {
         state.has_failed = true;
         state.incoming = Vec::new();
     }
-    judged
+    noted
 }
 
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {

@@ -64,7 +64,7 @@ use crate::push::FlushSchedule;
 use crate::route::balance::Random;
 use crate::session::{Identity, Uid};
 use crate::time::ShardTime;
-use crate::tls::Acceptors;
+use crate::tls::TlsSettings;
 use crate::wire::json;
 use crate::wire::pomelo::rpc;
 
@@ -133,7 +133,7 @@ pub struct Seed {
     /// Makes its handlers.
     pub make_router: Arc<dyn Fn(ShardId) -> Router + Send + Sync>,
     /// The settings of TLS, where a listener takes it.
-    pub(crate) tls: Option<Arc<Acceptors>>,
+    pub(crate) tls: Option<Arc<TlsSettings>>,
     /// The ledger of memory.
     pub memory: Arc<ProcessMemory>,
     /// Largest number of connections that other servers open.
@@ -270,7 +270,7 @@ struct Core {
     network: Network,
     read_buffer: ReadBuffer,
     /// Where a listener takes TLS: the buffers of this shard, and the settings of new connections.
-    tls: Option<(Rc<TlsBuffers>, Arc<Acceptors>)>,
+    tls: Option<(Rc<TlsBuffers>, Arc<TlsSettings>)>,
     scheduler: RefCell<FlushSchedule>,
     inbox: Inbox,
     mesh: RefCell<Mesh>,
@@ -496,7 +496,7 @@ impl Core {
             timeouts: Alarms::default(),
             network,
             read_buffer: ReadBuffer::default(),
-            tls: seed.tls.map(|acceptors| (TlsBuffers::new(), acceptors)),
+            tls: seed.tls.map(|settings| (TlsBuffers::new(), settings)),
             scheduler: RefCell::default(),
             inbox: seed.inbox,
             mesh: RefCell::new(Mesh::new(seed.outlets)),

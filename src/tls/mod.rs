@@ -6,7 +6,7 @@
 //!
 //! **Absent**: records, which [`crate::net::tls`] has.
 //!
-//! **Where to start reading**: [`Acceptors::load`].
+//! **Where to start reading**: [`TlsSettings::load`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use tickets::TicketKeys;
 
 /// The settings of new TLS connections. Shards read them without a lock.
 #[derive(Debug)]
-pub(crate) struct Acceptors {
+pub(crate) struct TlsSettings {
     /// For clients.
     clients: ArcSwap<ServerConfig>,
     /// For other servers, on `rpc.tls_listen`.
@@ -55,7 +55,7 @@ struct Loaded {
     expiries: Vec<Expiry>,
 }
 
-impl Acceptors {
+impl TlsSettings {
     /// Reads all files of `[tls]`. `None` where no listener takes TLS.
     ///
     /// Errors: a text with the key and the file that cannot be used.
@@ -110,11 +110,11 @@ impl Acceptors {
 
 /// Judges all certificates as clients would, for `tangelo check`.
 ///
-/// Errors: as [`Acceptors::load`].
+/// Errors: as [`TlsSettings::load`].
 pub(crate) fn judge(config: &Config) -> Result<Vec<Judgement>, String> {
     let provider = Arc::new(ring::default_provider());
     let certificates = read_certificates(config, &provider)?;
-    Acceptors::load(config)?;
+    TlsSettings::load(config)?;
     Ok(certificates.iter().map(Certificate::judge).collect())
 }
 

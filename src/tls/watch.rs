@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::{Acceptors, Expiry, Judgement};
+use super::{Expiry, Judgement, TlsSettings};
 use crate::checked::CheckedConfig;
 use crate::metrics::{Counter, count_for_process};
 
@@ -26,7 +26,7 @@ pub(crate) struct Watching(#[allow(dead_code, reason = "dropping it ends the thr
 
 /// Starts the thread.
 pub(crate) fn start(
-    acceptors: Arc<Acceptors>,
+    settings: Arc<TlsSettings>,
     latest: Arc<ArcSwap<CheckedConfig>>,
 ) -> std::io::Result<Watching> {
     let (sender, ended) = channel();
@@ -34,12 +34,12 @@ pub(crate) fn start(
     let seen = Seen::of(latest.load_full());
     thread::Builder::new()
         .name("certificates".into())
-        .spawn(move || watch(&acceptors, &latest, seen, &ended))?;
+        .spawn(move || watch(&settings, &latest, seen, &ended))?;
     Ok(Watching(sender))
 }
 
 fn watch(
-    acceptors: &Acceptors,
+    settings: &TlsSettings,
     latest: &ArcSwap<CheckedConfig>,
     mut seen: Seen,
     ended: &Receiver<()>,
@@ -48,7 +48,7 @@ fn watch(
     let mut until_reminder = 0;
     while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
         if until_reminder == 0 {
-            acceptors.log_ends();
+            settings.log_ends();
             until_reminder = LOOKS_UNTIL_REMINDER;
         }
         until_reminder -= 1;
@@ -58,11 +58,11 @@ fn watch(
         if now == seen || !is_settled {
             continue;
         }
-        match acceptors.reload(&config) {
+        match settings.reload(&config) {
             Ok(()) => {
                 seen = now;
                 count_for_process(Counter::TlsReloads);
-                let expiries = acceptors.expiries().load();
+                let expiries = settings.expiries().load();
                 let list: Vec<String> = expiries.iter().map(ToString::to_string).collect();
                 tracing::info!(
                     "TLS is read again, and new connections use {}",
@@ -80,7 +80,7 @@ fn watch(
     }
 }
 
-impl Acceptors {
+impl TlsSettings {
     /// Logs the certificates in use that have ended, or end soon.
     fn log_ends(&self) {
         for judgement in self.expiries.load().iter().filter_map(Expiry::judge) {

@@ -174,10 +174,10 @@ impl Clients {
 }
 
 fn spawn(shard: &Rc<Shard>, socket: Rc<Socket>, sid: Sid, mode: TlsMode) {
-    if let Some((_, acceptors)) = &shard.core.tls
+    if let Some((_, settings)) = &shard.core.tls
         && socket.tls().is_some()
     {
-        let serving = tls::serve(shard.clone(), socket, sid, mode, acceptors.clone());
+        let serving = tls::serve(shard.clone(), socket, sid, mode, settings.clone());
         task::spawn(serving).detach();
         return;
     }

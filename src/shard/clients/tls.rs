@@ -16,7 +16,7 @@ use crate::net::drive::{self, End, Pause, Receiver, SLICE_UNITS};
 use crate::net::socket::{Socket, TlsSocket};
 use crate::shard::tls::{self, HandshakeFault};
 use crate::shard::{Core, Shard};
-use crate::tls::Acceptors;
+use crate::tls::TlsSettings;
 
 /// First byte of each record of a handshake, as RFC 8446 says. No client without TLS begins with it.
 const HANDSHAKE_RECORD: u8 = 22;
@@ -30,10 +30,10 @@ pub(super) async fn serve(
     socket: Rc<Socket>,
     sid: Sid,
     mode: TlsMode,
-    acceptors: Arc<Acceptors>,
+    settings: Arc<TlsSettings>,
 ) {
     let begun = match socket.tls() {
-        Some(tls) => begin(&shard, tls, sid, mode, &acceptors).await,
+        Some(tls) => begin(&shard, tls, sid, mode, &settings).await,
         None => Ok(()),
     };
     if let Err(Some(reason)) = begun {
@@ -95,7 +95,7 @@ async fn begin(
     tls: &TlsSocket,
     sid: Sid,
     mode: TlsMode,
-    acceptors: &Acceptors,
+    settings: &TlsSettings,
 ) -> Result<(), Ended> {
     let (core, clients) = (&shard.core, &shard.clients);
     while clients.transport(sid) == Some(Transport::Proxied) {
@@ -118,7 +118,7 @@ async fn begin(
     };
     match (first == HANDSHAKE_RECORD, mode) {
         (true, _) => {
-            let (settings, is_open) = (acceptors.for_client(), || clients.is_open(sid));
+            let (settings, is_open) = (settings.for_client(), || clients.is_open(sid));
             let done = tls::shake_hands(core, tls, settings, is_open).await;
             done.map_err(|fault| {
                 if let HandshakeFault::Tls(error) = &fault {

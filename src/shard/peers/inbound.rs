@@ -207,7 +207,7 @@ async fn shake_hands(core: &Core, tls: &TlsSocket) -> Result<(), String> {
     let settings = core
         .tls
         .as_ref()
-        .and_then(|(_, acceptors)| acceptors.for_server());
+        .and_then(|(_, settings)| settings.for_server());
     let settings = settings.ok_or("rpc.tls_listen is not set")?;
     let handshake = async {
         let begun = tls::receive(tls).await;
