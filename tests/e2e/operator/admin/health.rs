@@ -88,6 +88,15 @@ fn a_gateway_is_ready_when_it_takes_clients_and_not_while_it_drains() {
     }
 }
 
+/// Frees the blocked handlers, however the test ends.
+struct FreedAtTheEnd(Arc<AtomicBool>);
+
+impl Drop for FreedAtTheEnd {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 #[test]
 fn a_stalled_shard_makes_both_checks_red_until_it_runs_again() {
     let (config, port) = with_port();
@@ -103,12 +112,15 @@ fn a_stalled_shard_makes_both_checks_red_until_it_runs_again() {
         })
     };
     let inside = Inside::start(2, config, handlers);
+    // A test that fails must not wait for its own handler.
+    let _freed = FreedAtTheEnd(is_free.clone());
     let mut client = Client::tcp(inside.address()).open();
     client.request(1, "connector.h.block", "{}");
     for path in ["/livez", "/readyz"] {
         let text = port.wait_for(path, 503);
         let shard = "is stalled in the handler of connector.h.block\n";
-        assert!(text.ends_with(shard), "{text}");
+        // On a busy machine the other shard may be late too.
+        assert!(text.contains(shard), "{text}");
     }
     is_free.store(true, Ordering::Release);
     for path in ["/livez", "/readyz"] {
