@@ -74,7 +74,9 @@ fn watch(
                 // It is tried again after a further change, or SIGHUP.
                 seen = now;
                 count_for_process(Counter::TlsReloadsFailed);
-                tracing::error!("TLS cannot be read again, and the old ones stay in use: {error}");
+                tracing::error!(
+                    "TLS cannot be read again, and the old certificates and keys stay in use: {error}"
+                );
             }
         }
     }

@@ -72,7 +72,7 @@ fn new_clients_get_a_renewed_certificate_and_a_thousand_old_ones_live() {
         gateway.wait_counter("tls_reloads_failed", failed + 1);
         let line = gateway.wait_printed(said);
         assert!(
-            line.contains("ERROR") && line.contains("the old ones stay in use"),
+            line.contains("ERROR") && line.contains("the old certificates and keys stay in use"),
             "{line}"
         );
         let newcomer = Client::tls(gateway.address(), &trust);
