@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::listen::Port;
+use super::listen::AddressKey;
 use super::{assets, executor, host, listen};
 use crate::admin;
 use crate::checked::CheckedConfig;
@@ -122,10 +122,10 @@ fn ports(config: &Config, report: &mut Report) {
         .map(|listener| listen::bind_one(config, listener, 1))
         .collect();
     let calls = [
-        (config.rpc.listen, Port::Rpc),
-        (config.rpc.tls_listen, Port::RpcTls),
+        (config.rpc.listen, AddressKey::Rpc),
+        (config.rpc.tls_listen, AddressKey::RpcTls),
     ];
-    let calls = calls.map(|(address, port)| Some((address?, listen::bind_rpc(address?, port))));
+    let calls = calls.map(|(address, key)| Some((address?, listen::bind_rpc(address?, key))));
     for opened in clients {
         match opened {
             Ok((listener, _)) => {

@@ -68,12 +68,12 @@ pub(super) fn bind_one(
         socket: socket.into(),
         rules: rules.clone(),
     };
-    let port = match config.listeners.is_empty() {
-        true => Port::Clients,
-        false => Port::Listener,
+    let key = match config.listeners.is_empty() {
+        true => AddressKey::Clients,
+        false => AddressKey::Listener,
     };
     let address = config.address_of(&listener);
-    let failed = |error| cannot_listen(port, &address, &error);
+    let failed = |error| cannot_listen(key, &address, &error);
     let (address, sockets) = match &address {
         ListenAddress::Tcp(address) => {
             let (address, sockets) = bind_tcp(*address, shards).map_err(failed)?;
@@ -99,7 +99,7 @@ fn bind_tcp(address: SocketAddr, shards: usize) -> io::Result<(SocketAddr, Vec<S
     // With SO_REUSEPORT alone, a second gateway would start and silently take half of the clients. So the
     // first socket claims the port without it, which only one process can do. Once that socket listens, it
     // lets the others join.
-    let first = patiently(|| listen(address, false, BACKLOG))?;
+    let first = retry_while_in_use(|| listen(address, false, BACKLOG))?;
     first.set_reuse_port(shards > 1)?;
     let bound = first.local_addr()?.as_socket();
     let address = bound.ok_or(io::ErrorKind::AddrNotAvailable)?;
@@ -113,7 +113,7 @@ fn bind_tcp(address: SocketAddr, shards: usize) -> io::Result<(SocketAddr, Vec<S
 /// Opens a unix socket, which all shards share: a path has one. Each connection wakes all shards that sleep, and one of
 /// them gets it.
 fn bind_unix(path: &Path, shards: usize) -> io::Result<(Arc<SocketFile>, Vec<Socket>)> {
-    let (file, first) = patiently(|| unix_socket::listen(path, SOCKET_MODE, BACKLOG))?;
+    let (file, first) = retry_while_in_use(|| unix_socket::listen(path, SOCKET_MODE, BACKLOG))?;
     let others = (1..shards).map(|_| first.try_clone());
     let mut sockets = others.collect::<io::Result<Vec<_>>>()?;
     sockets.push(first);
@@ -121,15 +121,15 @@ fn bind_unix(path: &Path, shards: usize) -> io::Result<(Arc<SocketFile>, Vec<Soc
 }
 
 /// Opens a listener for calls from other servers. One shard accepts all of them.
-pub(super) fn bind_rpc(address: SocketAddr, port: Port) -> Result<TcpListener> {
-    patiently(|| listen(address, false, RPC_BACKLOG))
+pub(super) fn bind_rpc(address: SocketAddr, key: AddressKey) -> Result<TcpListener> {
+    retry_while_in_use(|| listen(address, false, RPC_BACKLOG))
         .map(TcpListener::from)
-        .map_err(|error| cannot_listen(port, &ListenAddress::Tcp(address), &error))
+        .map_err(|error| cannot_listen(key, &ListenAddress::Tcp(address), &error))
 }
 
 /// Tries again while the port is in use: after a process is killed, the kernel closes its io_uring and its
 /// sockets with a delay.
-fn patiently<S>(listen: impl Fn() -> io::Result<S>) -> io::Result<S> {
+fn retry_while_in_use<S>(listen: impl Fn() -> io::Result<S>) -> io::Result<S> {
     for _ in 1..TRIES {
         match listen() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(PAUSE),
@@ -174,7 +174,7 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 
 /// The key that names an address.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Port {
+pub(super) enum AddressKey {
     /// `listen`.
     Clients,
     /// A section `[[listener]]`.
@@ -185,29 +185,29 @@ pub(super) enum Port {
     RpcTls,
 }
 
-fn cannot_listen(port: Port, address: &ListenAddress, error: &io::Error) -> Error {
+fn cannot_listen(key: AddressKey, address: &ListenAddress, error: &io::Error) -> Error {
     let address = match address {
         ListenAddress::Tcp(address) => address,
         ListenAddress::Unix(_) => return cannot_open(address, error),
     };
     // The other servers dial the port in servers.json, so another port needs a change there.
-    let (what, other_port, other_host) = match port {
-        Port::Clients => (
+    let (what, other_port, other_host) = match key {
+        AddressKey::Clients => (
             "",
             "choose another --listen or clientPort",
             "choose another --listen".into(),
         ),
-        Port::Listener => (
+        AddressKey::Listener => (
             " (a [[listener]])",
             "choose another address",
             "choose another address".into(),
         ),
-        Port::RpcTls => (
+        AddressKey::RpcTls => (
             " (rpc.tls_listen)",
             "choose another rpc.tls_listen",
             "choose another rpc.tls_listen".into(),
         ),
-        Port::Rpc => (
+        AddressKey::Rpc => (
             " (rpc.listen)",
             "choose another `port` for this server in servers.json",
             format!(
@@ -528,7 +528,7 @@ mod tests {
         let address = ListenAddress::Tcp("127.0.0.1:80".parse().unwrap());
         assert_eq!(
             text::<()>(Err(cannot_listen(
-                Port::Clients,
+                AddressKey::Clients,
                 &address,
                 &Errno::ACCESS.into()
             ))),
@@ -549,7 +549,7 @@ mod tests {
 
     #[test]
     fn the_listener_for_calls_is_one_that_does_not_share_its_port() {
-        let listener = bind_rpc("127.0.0.1:0".parse().unwrap(), Port::Rpc).unwrap();
+        let listener = bind_rpc("127.0.0.1:0".parse().unwrap(), AddressKey::Rpc).unwrap();
         assert_eq!(
             listener.accept().unwrap_err().kind(),
             io::ErrorKind::WouldBlock
@@ -559,14 +559,14 @@ mod tests {
             "cannot listen on {address} (rpc.listen): another process (another tangelo?) already \
              listens there; stop it or choose another `port` for this server in servers.json"
         );
-        assert_eq!(text(bind_rpc(address, Port::Rpc)), expected);
+        assert_eq!(text(bind_rpc(address, AddressKey::Rpc)), expected);
         let sharing = socket(address, true);
         assert_eq!(sharing.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
     fn a_listener_for_calls_opens_right_after_the_last_one_closed() {
-        let listener = bind_rpc("127.0.0.1:0".parse().unwrap(), Port::Rpc).unwrap();
+        let listener = bind_rpc("127.0.0.1:0".parse().unwrap(), AddressKey::Rpc).unwrap();
         let address = listener.local_addr().unwrap();
         // Leaves a connection in TIME_WAIT behind.
         let client = std::net::TcpStream::connect(address).unwrap();
@@ -576,7 +576,7 @@ mod tests {
             thread::sleep(2 * PAUSE);
             drop(listener);
         });
-        bind_rpc(address, Port::Rpc).unwrap();
+        bind_rpc(address, AddressKey::Rpc).unwrap();
         closing.unwrap().join().unwrap();
         drop(client);
     }
@@ -584,14 +584,17 @@ mod tests {
     #[test]
     fn a_listener_for_calls_that_cannot_be_names_rpc_listen_and_what_to_change() {
         assert_eq!(
-            text(bind_rpc("203.0.113.7:3150".parse().unwrap(), Port::Rpc)),
+            text(bind_rpc(
+                "203.0.113.7:3150".parse().unwrap(),
+                AddressKey::Rpc
+            )),
             "cannot listen on 203.0.113.7:3150 (rpc.listen): Cannot assign requested address (os \
              error 99); this machine does not have that address; set rpc.listen to one that it \
              has, such as 0.0.0.0:3150",
         );
         let address = ListenAddress::Tcp("127.0.0.1:80".parse().unwrap());
         let refused = text::<()>(Err(cannot_listen(
-            Port::Rpc,
+            AddressKey::Rpc,
             &address,
             &Errno::ACCESS.into(),
         )));

@@ -38,7 +38,7 @@ use crate::shard::operator::Operator;
 use crate::shard::probe::Probe;
 use crate::shard::{self, Gauge, Seed};
 use crate::tls::{self, TlsSettings, Watching};
-use listen::{OpenListener, Port};
+use listen::{AddressKey, OpenListener};
 
 mod assets;
 mod check;
@@ -122,13 +122,13 @@ impl Gateway {
         host::check(&config, shards)?;
         executor::probe()?;
         let listeners = listen::bind(&config, shards)?;
-        let bind_rpc = |address: Option<SocketAddr>, port| {
-            let bind = |address| listen::bind_rpc(address, port);
+        let bind_rpc = |address: Option<SocketAddr>, key| {
+            let bind = |address| listen::bind_rpc(address, key);
             address.map(bind).transpose()
         };
         let mut rpc_listeners = [
-            bind_rpc(config.rpc.listen, Port::Rpc)?,
-            bind_rpc(config.rpc.tls_listen, Port::RpcTls)?,
+            bind_rpc(config.rpc.listen, AddressKey::Rpc)?,
+            bind_rpc(config.rpc.tls_listen, AddressKey::RpcTls)?,
         ];
         let client = &config.client;
         if client.heartbeat.is_none() && (client.timeout.is_none() || !client.idle_websocket) {
