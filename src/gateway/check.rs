@@ -16,7 +16,7 @@ use crate::admin;
 use crate::checked::CheckedConfig;
 use crate::config::{Config, ListenAddress, Master, Server};
 use crate::error::{Error, Result};
-use crate::tls::{self, Judgement};
+use crate::tls::{self, CertificateStatus};
 
 /// Exit code when there are problems, as for a start that is refused.
 const PROBLEMS: i32 = 2;
@@ -98,14 +98,14 @@ fn files(config: &Config, report: &mut Report) {
         report.add(assets::protos(config).map(drop), "protos: can be read");
     }
     if config.uses_tls() {
-        match tls::judge(config) {
-            Ok(judgements) => judgements
-                .into_iter()
-                .for_each(|judgement| match judgement {
-                    Judgement::Fine(text) => report.ok(format!("certificate: {text}")),
-                    Judgement::Soon(text) => report.warning(format!("certificate: {text}")),
-                    Judgement::Bad(text) => report.problem(format!("certificate: {text}")),
-                }),
+        match tls::check_files(config) {
+            Ok(certificates) => certificates.into_iter().for_each(|status| match status {
+                CertificateStatus::Valid(text) => report.ok(format!("certificate: {text}")),
+                CertificateStatus::ExpiresSoon(text) => {
+                    report.warning(format!("certificate: {text}"));
+                }
+                CertificateStatus::Invalid(text) => report.problem(format!("certificate: {text}")),
+            }),
             Err(error) => report.problem(error),
         }
     }

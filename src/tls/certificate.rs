@@ -50,25 +50,25 @@ impl Expiry {
         Self { file, valid }
     }
 
-    /// Judges the dates: `None` where the certificate is valid, and its end is far away.
-    pub(crate) fn judge(&self) -> Option<Judgement> {
+    /// Returns a warning where the certificate is not valid now, or expires soon.
+    pub(crate) fn warning(&self) -> Option<CertificateStatus> {
         let (file, (from, until), now) = (&self.file, self.valid, now());
         let date_of_end = date(until);
         if until <= now {
-            return Some(Judgement::Bad(format!(
+            return Some(CertificateStatus::Invalid(format!(
                 "{file} has expired on {date_of_end}"
             )));
         }
         if from > now {
             let from = date(from);
-            return Some(Judgement::Bad(format!(
+            return Some(CertificateStatus::Invalid(format!(
                 "{file} is valid from {from} on only"
             )));
         }
         let validity = until.duration_since(from).unwrap_or_default();
         let left = until.duration_since(now).unwrap_or_default();
         (left < ENDS_SOON_MAX.min(validity / 4)).then(|| {
-            Judgement::Soon(format!(
+            CertificateStatus::ExpiresSoon(format!(
                 "{file} expires soon, on {date_of_end}: look after its renewal"
             ))
         })
@@ -87,15 +87,15 @@ impl fmt::Display for Expiry {
     }
 }
 
-/// The judgement of `tangelo check` on a certificate.
+/// The status of a certificate, with a text for operators.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Judgement {
+pub(crate) enum CertificateStatus {
     /// Clients accept it.
-    Fine(String),
+    Valid(String),
     /// They do so for now.
-    Soon(String),
+    ExpiresSoon(String),
     /// They do not accept it.
-    Bad(String),
+    Invalid(String),
 }
 
 impl Certificate {
@@ -152,27 +152,31 @@ impl Certificate {
         Expiry::new(&self.file, self.valid)
     }
 
-    /// Judges its dates and its chain, as a client would that trusts the last certificate of the chain.
-    pub(crate) fn judge(&self) -> Judgement {
+    /// Checks its names, its dates and its chain, as a client would that trusts the last certificate of the chain.
+    pub(super) fn check(&self) -> CertificateStatus {
         let file = &self.file;
         let addresses = self.addresses.iter().map(IpAddr::to_string);
         let names: Vec<String> = self.names.iter().cloned().chain(addresses).collect();
         if names.is_empty() {
-            return Judgement::Bad(format!(
+            return CertificateStatus::Invalid(format!(
                 "{file} has no name and no address (subjectAltName), and browsers accept nothing else as a name"
             ));
         }
-        if let Some(judgement) = self.expiry().judge() {
-            return judgement;
+        if let Some(warning) = self.expiry().warning() {
+            return warning;
         }
         let (names, until) = (names.join(", "), date(self.valid.1));
         let known = format!("{file}: {names}, valid until {until}");
         match self.check_chain() {
-            Ok(0) => Judgement::Fine(format!(
+            Ok(0) => CertificateStatus::Valid(format!(
                 "{known}; without further certificates, so a client must know the one that signed it"
             )),
-            Ok(more) => Judgement::Fine(format!("{known}, with {more} further certificates")),
-            Err(error) => Judgement::Bad(format!("{file}: its chain is broken: {error}")),
+            Ok(more) => {
+                CertificateStatus::Valid(format!("{known}, with {more} further certificates"))
+            }
+            Err(error) => {
+                CertificateStatus::Invalid(format!("{file}: its chain is broken: {error}"))
+            }
         }
     }
 
@@ -293,11 +297,11 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
-    fn judged(certificate: &Certificate) -> (&'static str, String) {
-        match certificate.judge() {
-            Judgement::Fine(text) => ("fine", text),
-            Judgement::Soon(text) => ("soon", text),
-            Judgement::Bad(text) => ("bad", text),
+    fn checked(certificate: &Certificate) -> (&'static str, String) {
+        match certificate.check() {
+            CertificateStatus::Valid(text) => ("valid", text),
+            CertificateStatus::ExpiresSoon(text) => ("soon", text),
+            CertificateStatus::Invalid(text) => ("invalid", text),
         }
     }
 
@@ -352,8 +356,8 @@ mod tests {
         assert_eq!(names("wildcard"), ["*.play.example"]);
         let nameless = read_vector("nameless").expect("a vector");
         assert!(nameless.names().is_empty());
-        let (kind, text) = judged(&nameless);
-        assert_eq!(kind, "bad");
+        let (kind, text) = checked(&nameless);
+        assert_eq!(kind, "invalid");
         assert!(
             text.contains("has no name and no address (subjectAltName)"),
             "{text}"
@@ -361,28 +365,28 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_judged_by_its_dates() {
+    fn the_status_of_a_certificate_follows_its_dates() {
         let mut certificate = read_vector("server").expect("a vector");
-        let (kind, text) = judged(&certificate);
-        assert_eq!(kind, "fine", "{text}");
+        let (kind, text) = checked(&certificate);
+        assert_eq!(kind, "valid", "{text}");
         assert!(
             text.contains(": game.example, localhost, valid until 2126-11-04, with 1 further"),
             "{text}"
         );
         for (from, until, kind, expected) in [
-            (-DAY.as_secs_f64(), -1.0, "bad", "has expired on"),
-            (60.0, 1e7, "bad", "is valid from"),
+            (-DAY.as_secs_f64(), -1.0, "invalid", "has expired on"),
+            (60.0, 1e7, "invalid", "is valid from"),
             (-1e7, DAY.as_secs_f64() * 20.5, "soon", "expires soon, on"),
-            (-1e7, DAY.as_secs_f64() * 21.5, "fine", "valid until"),
+            (-1e7, DAY.as_secs_f64() * 21.5, "valid", "valid until"),
             (-300.0, 90.0, "soon", "expires soon, on"),
-            (-200.0, 90.0, "fine", "valid until"),
+            (-200.0, 90.0, "valid", "valid until"),
         ] {
             let at = |seconds: f64| match seconds < 0.0 {
                 true => now() - Duration::from_secs_f64(-seconds),
                 false => now() + Duration::from_secs_f64(seconds),
             };
             certificate.valid = (at(from), at(until));
-            let (found, text) = judged(&certificate);
+            let (found, text) = checked(&certificate);
             assert_eq!(found, kind, "{text}");
             assert!(text.contains(expected), "{text}");
         }
@@ -397,8 +401,8 @@ mod tests {
 
     #[test]
     fn a_chain_must_lead_to_its_last_certificate() {
-        let (kind, text) = judged(&read_vector("alone").expect("a vector"));
-        assert_eq!(kind, "fine");
+        let (kind, text) = checked(&read_vector("alone").expect("a vector"));
+        assert_eq!(kind, "valid");
         assert!(text.contains("without further certificates"), "{text}");
         // The certificate of somebody else in place of the one that signed.
         let file = std::env::temp_dir().join(format!("tangelo-chain-{}", std::process::id()));
@@ -407,8 +411,8 @@ mod tests {
         fs::write(&file, leaf + &of("alone.pem")).expect("a folder for temporary files");
         let broken = read_pair(&file, &path("server.key"));
         fs::remove_file(&file).expect("our file");
-        let (kind, text) = judged(&broken.expect("key and certificate fit"));
-        assert_eq!(kind, "bad");
+        let (kind, text) = checked(&broken.expect("key and certificate fit"));
+        assert_eq!(kind, "invalid");
         assert!(text.contains("its chain is broken: "), "{text}");
     }
 }

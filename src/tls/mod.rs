@@ -26,7 +26,7 @@ mod tickets;
 mod watch;
 
 use certificate::Certificate;
-pub(crate) use certificate::{Expiry, Judgement};
+pub(crate) use certificate::{CertificateStatus, Expiry};
 pub(crate) use watch::{Watching, start};
 
 use names::CertificatesByName;
@@ -79,8 +79,8 @@ impl TlsSettings {
         // One that is in use already must not keep the renewal of others out.
         let in_use = self.expiries.load();
         let new = loaded.expiries.iter().filter(|one| !in_use.contains(one));
-        for judgement in new.filter_map(Expiry::judge) {
-            if let Judgement::Bad(text) = judgement {
+        for warning in new.filter_map(Expiry::warning) {
+            if let CertificateStatus::Invalid(text) = warning {
                 return Err(text);
             }
         }
@@ -108,14 +108,14 @@ impl TlsSettings {
     }
 }
 
-/// Judges all certificates as clients would, for `tangelo check`.
+/// Reads all files of `[tls]`, and checks the certificates as clients would, for `tangelo check`.
 ///
 /// Errors: as [`TlsSettings::load`].
-pub(crate) fn judge(config: &Config) -> Result<Vec<Judgement>, String> {
+pub(crate) fn check_files(config: &Config) -> Result<Vec<CertificateStatus>, String> {
     let provider = Arc::new(ring::default_provider());
     let certificates = read_certificates(config, &provider)?;
     TlsSettings::load(config)?;
-    Ok(certificates.iter().map(Certificate::judge).collect())
+    Ok(certificates.iter().map(Certificate::check).collect())
 }
 
 fn read_certificates(

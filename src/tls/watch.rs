@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::{Expiry, Judgement, TlsSettings};
+use super::{CertificateStatus, Expiry, TlsSettings};
 use crate::checked::CheckedConfig;
 use crate::metrics::{Counter, count_for_process};
 
@@ -85,10 +85,12 @@ fn watch(
 impl TlsSettings {
     /// Logs the certificates in use that have ended, or end soon.
     fn log_ends(&self) {
-        for judgement in self.expiries.load().iter().filter_map(Expiry::judge) {
-            match judgement {
-                Judgement::Bad(text) => tracing::error!("{text}: clients refuse it"),
-                Judgement::Soon(text) | Judgement::Fine(text) => tracing::warn!("{text}"),
+        for warning in self.expiries.load().iter().filter_map(Expiry::warning) {
+            match warning {
+                CertificateStatus::Invalid(text) => tracing::error!("{text}: clients refuse it"),
+                CertificateStatus::ExpiresSoon(text) | CertificateStatus::Valid(text) => {
+                    tracing::warn!("{text}");
+                }
             }
         }
     }
