@@ -1,20 +1,20 @@
-//! A certificate with its key, from files of the PEM format: its names, its dates, its chain.
+//! A certificate with its key: its names, its dates, its chain.
 
 use std::fmt;
-use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::sign::CertifiedKey;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+
+use super::files;
 
 /// A certificate ends soon in the last quarter of its time, and not earlier than this before its end. Renewal tools act when
 /// a third is left, so a renewal has failed for days then.
@@ -106,17 +106,8 @@ impl Certificate {
         provider: &CryptoProvider,
     ) -> Result<Self, String> {
         let file = chain.display().to_string();
-        let certificates = read_chain(chain)?;
-        let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| {
-            format!(
-                "{} has no private key of the PEM format: {error}",
-                key.display()
-            )
-        })?;
-        let private = provider
-            .key_provider
-            .load_private_key(private)
-            .map_err(|error| format!("{}: {error}", key.display()))?;
+        let certificates = files::read_chain(chain)?;
+        let private = files::read_key(key, provider)?;
         let names = names(&certificates[0]).map_err(|error| format!("{file}: {error}"))?;
         let parsed = x509_cert::Certificate::from_der(&certificates[0])
             .map_err(|error| format!("{file}: not a certificate: {error}"))?;
@@ -202,29 +193,6 @@ impl Certificate {
     }
 }
 
-/// Reads all certificates of a file; at least one.
-pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let text = read(path)?;
-    let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    let certificates = certificates
-        .map_err(|error| format!("{} cannot be read as PEM: {error}", path.display()))?;
-    match certificates.is_empty() {
-        true => Err(format!(
-            "{} has no certificate of the PEM format",
-            path.display()
-        )),
-        false => Ok(certificates),
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    // Reading a pipe might never end.
-    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        return Err(format!("{} is not a regular file", path.display()));
-    }
-    fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
-}
-
 fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
     let parsed = EndEntityCert::try_from(certificate);
     let parsed = parsed.map_err(|error| format!("not a certificate of a server: {error}"))?;
@@ -272,14 +240,8 @@ fn date(time: SystemTime) -> String {
 /// Certificates of `tests/vectors/tls/`.
 #[cfg(test)]
 pub(super) mod vectors {
-    use std::path::PathBuf;
-
+    use super::super::files::vectors::path;
     use super::*;
-
-    pub(crate) fn path(file: &str) -> PathBuf {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/tls");
-        folder.join(file)
-    }
 
     pub(crate) fn read(name: &str) -> Result<Certificate, String> {
         read_pair(&path(&format!("{name}.pem")), &path(&format!("{name}.key")))
@@ -292,7 +254,10 @@ pub(super) mod vectors {
 
 #[cfg(test)]
 mod tests {
-    use super::vectors::{path, read as read_vector, read_pair};
+    use std::fs;
+
+    use super::super::files::vectors::path;
+    use super::vectors::{read as read_vector, read_pair};
     use super::*;
 
     const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -21,6 +21,7 @@ use rustls::version::{TLS12, TLS13};
 use crate::config::{ClientCertificates, Config, TlsVersion};
 
 mod certificate;
+mod files;
 mod names;
 mod tickets;
 mod watch;
@@ -211,7 +212,7 @@ fn verifier(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificate::read_chain(path)? {
+    for certificate in files::read_chain(path)? {
         let added = roots.add(certificate);
         added.map_err(|error| format!("{}: {error}", path.display()))?;
     }
