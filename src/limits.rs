@@ -91,6 +91,8 @@ pub const BLACKLIST_MAX: usize = 10_000;
 /// Memory for the compiled expressions, and largest size of their file.
 pub const BLACKLIST_BYTES_MAX: usize = 10 << 20;
 
+/// Path of a unix socket: the kernel takes 108 bytes with the zero behind them.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Addresses and networks of trusted proxies; each new connection is compared with all of them.
 pub const TRUSTED_PROXIES_MAX: usize = 1024;
 /// Largest header of the PROXY protocol. The addresses need 52 bytes; the rest is for the further fields of clouds

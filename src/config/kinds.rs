@@ -397,10 +397,10 @@ pub(super) struct Endpoint(pub(super) &'static str);
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let example = self.0;
+        let (example, max) = (self.0, limits::SOCKET_PATH_BYTES_MAX);
         write!(
             f,
-            "ADDR:PORT, such as {example}, or unix: with an absolute path"
+            "ADDR:PORT, such as {example}, or unix: with an absolute path of up to {max} bytes"
         )
     }
 }
@@ -417,7 +417,9 @@ impl Kind<ListenAddress> for Endpoint {
     fn admits(&self, value: &ListenAddress) -> bool {
         match value {
             ListenAddress::Tcp(_) => true,
-            ListenAddress::Unix(path) => path.is_absolute(),
+            ListenAddress::Unix(path) => {
+                path.is_absolute() && path.as_os_str().len() <= limits::SOCKET_PATH_BYTES_MAX
+            }
         }
     }
 
@@ -693,9 +695,18 @@ impl<T> fmt::Display for OneOf<T> {
 
 impl<T: Word> Kind<T> for OneOf<T> {
     fn parse(&self, raw: RawValue<'_>) -> Option<T> {
-        let text = raw.toml.as_str()?;
+        let text = raw.text()?;
         let found = self.0.iter().find(|(word, _)| *word == text);
         found.map(|(_, value)| *value)
+    }
+
+    fn read(&self, raw: RawValue<'_>, into: &mut T) -> Result<(), ValueError> {
+        *into = self.parse(raw).ok_or_else(|| match raw.text() {
+            Some(_) => ValueError::expected(raw, self),
+            // TOML reads some words as numbers.
+            None => ValueError::expected(raw, format!("{self}, in quotes")),
+        })?;
+        Ok(())
     }
 
     fn show(&self, value: &T) -> String {

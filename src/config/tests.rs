@@ -210,7 +210,14 @@ fn a_refused_server_names_its_place() {
 fn a_refused_listener_names_its_place() {
     let keys = "up to 16 sections [[listener]] with keys address, transports, tls, proxy_protocol";
     refused("listener", "7", &format!(" = 7: expected {keys}"));
-    let address = "expected ADDR:PORT, such as 0.0.0.0:3010, or unix: with an absolute path";
+    let address = "expected ADDR:PORT, such as 0.0.0.0:3010, or unix: with an absolute path of up to 107 bytes";
+    let (longest, too_long) = (
+        format!("/{}", "a".repeat(106)),
+        format!("/{}", "a".repeat(107)),
+    );
+    let mut config = Config::default();
+    let section = format!(r#"[{{address="unix:{longest}"}}]"#);
+    assert_eq!(try_set(&mut config, "listener", &section), Ok(()));
     let transports = r#"expected a list of "tcp" and "websocket", or of one of them"#;
     for (section, expected) in [
         (
@@ -220,6 +227,10 @@ fn a_refused_listener_names_its_place() {
         (
             r#"address="unix:a""#,
             format!(r#".address = "unix:a": {address}"#),
+        ),
+        (
+            &*format!(r#"address="unix:{too_long}""#),
+            format!(r#".address = "unix:{too_long}": {address}"#),
         ),
         (
             r#"address="[::]:1", transports=[]"#,

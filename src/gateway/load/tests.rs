@@ -1,7 +1,7 @@
 //! Tests of the parent.
 
 use super::*;
-use crate::config::{Dialect, NamedScheduler, Scheduler, Server};
+use crate::config::{Dialect, NamedScheduler, Scheduler, Server, TlsVersion};
 use crate::gateway::load::project::tests::Folder;
 use crate::limits;
 use crate::session::binding::DuplicateLogin;
@@ -468,6 +468,25 @@ fn tls_without_a_certificate_is_refused_with_its_place() {
     refused_file(
         "[[listener]]\naddress = '127.0.0.1:2'\ntls = 'required'\n",
         ":1: listener[0].tls: needs [[tls.certificates]]; docs/operations.md shows how",
+    );
+}
+
+#[test]
+fn a_word_that_toml_reads_as_a_number_needs_quotes_in_a_file() {
+    refused_file(
+        "[tls]\nmin_version = 1.3\n",
+        ":2: tls.min_version = 1.3: expected 1.2 or 1.3, in quotes",
+    );
+    refused_file(
+        "[tls]\nmin_version = '1.1'\n",
+        ":2: tls.min_version = \"1.1\": expected 1.2 or 1.3",
+    );
+    // A shell takes them away.
+    let config = args(&["--set=tls.min_version=1.3"]).unwrap();
+    assert_eq!(config.tls.min_version, TlsVersion::Tls13);
+    refused(
+        &["--set=tls.min_version=1.1"],
+        "--set tls.min_version=1.1: expected 1.2 or 1.3",
     );
 }
 
