@@ -12,7 +12,7 @@ use crate::client::check::ClientCheck;
 use crate::client::host_filter::HostFilter;
 use crate::client::listener::ListenerRules;
 use crate::client::proxies::Proxies;
-use crate::config::{self, ClientCertificates, Compat, Config, TlsMode, ValueError};
+use crate::config::{self, ClientCertificates, Compat, Config, ListenAddress, TlsMode, ValueError};
 use crate::error::Error;
 use crate::handler::{HandlerRules, remote_parts};
 use crate::peer::callers::Callers;
@@ -303,6 +303,41 @@ fn check_tls(config: &Config) -> Result<(), ValueError> {
     Ok(())
 }
 
+/// Checks that no two ports of this server would take each other's connections.
+fn check_addresses(config: &Config) -> Result<(), ValueError> {
+    let listeners = config.client_listeners();
+    let clients = listeners.iter().enumerate().map(|(index, listener)| {
+        let own = format!("listener[{index}].address");
+        let key = listener.address.as_ref().map_or("listen".into(), |_| own);
+        (key, config.address_of(listener))
+    });
+    let tcp = |address: Option<_>| address.map(ListenAddress::Tcp);
+    let others = [
+        ("rpc.listen", tcp(config.rpc.listen)),
+        ("rpc.tls_listen", tcp(config.rpc.tls_listen)),
+        ("admin.listen", config.admin.listen.clone()),
+    ];
+    let others = others.map(|(key, address)| Some((key.into(), address?)));
+    let addresses: Vec<(String, ListenAddress)> =
+        clients.chain(others.into_iter().flatten()).collect();
+    for (index, (key, address)) in addresses.iter().enumerate() {
+        let mut before = addresses[..index].iter();
+        let Some((other_key, other)) = before.find(|(_, other)| other.overlaps(address)) else {
+            continue;
+        };
+        let port = match key.as_str() {
+            "rpc.listen" => ", or another `port` for this server in servers.json",
+            _ => "",
+        };
+        let taken = format!("{other_key} = \"{other}\" takes this address already");
+        return Err(ValueError {
+            value: Some(format!("\"{address}\"")),
+            ..ValueError::new(key, format!("{taken}; choose another one{port}"))
+        });
+    }
+    Ok(())
+}
+
 fn check_relations(config: &Config) -> Result<(), ValueError> {
     let (rpc, cluster) = (&config.rpc, &config.cluster);
     for (low_key, low, high_key, high) in [
@@ -334,6 +369,7 @@ fn check_relations(config: &Config) -> Result<(), ValueError> {
         let value = format!("{:?}", config.id);
         return Err(ValueError::expected(value, accepted).under(&format!("server[{index}].id")));
     }
+    check_addresses(config)?;
     check_tls(config)?;
     if config.delegate_notices && config.delegate.is_none() {
         let error = ValueError::expected("true", "delegate to be set too");
@@ -377,7 +413,7 @@ fn check_relations(config: &Config) -> Result<(), ValueError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ClientListener, ListenAddress};
+    use crate::config::ClientListener;
 
     #[track_caller]
     fn refused(change: impl FnOnce(&mut Config)) -> String {
@@ -568,6 +604,49 @@ mod tests {
             CheckedConfig::new(Config::default()).unwrap().warnings,
             [""; 0]
         );
+    }
+
+    #[test]
+    fn ports_that_would_take_the_connections_of_each_other_are_refused() {
+        let unix = |path: &str| Some(ListenAddress::Unix(path.into()));
+        let tcp = |address: &str| Some(ListenAddress::Tcp(address.parse().unwrap()));
+        let text = refused(|config| config.admin.listen = tcp("0.0.0.0:3010"));
+        assert_eq!(
+            text,
+            "admin.listen = \"0.0.0.0:3010\": listen = \"127.0.0.1:3010\" takes this address already; choose another one"
+        );
+        let text = refused(|config| config.rpc.listen = Some("[::]:3010".parse().unwrap()));
+        assert!(
+            text.ends_with("choose another one, or another `port` for this server in servers.json"),
+            "{text}"
+        );
+        let text = refused(|config| {
+            config.rpc.listen = Some("10.0.0.1:3150".parse().unwrap());
+            config.rpc.tls_listen = Some("0.0.0.0:3150".parse().unwrap());
+        });
+        assert!(text.starts_with("rpc.tls_listen = "), "{text}");
+        let listeners = |config: &mut Config, addresses: [Option<ListenAddress>; 2]| {
+            let listener = |address| ClientListener {
+                address,
+                ..ClientListener::default()
+            };
+            config.listeners = addresses.map(listener).into();
+        };
+        let text = refused(|config| {
+            listeners(config, [unix("/run/a"), unix("/run/b")]);
+            config.admin.listen = unix("/run/b");
+        });
+        let expected =
+            "admin.listen = \"unix:/run/b\": listener[1].address = \"unix:/run/b\" takes ";
+        assert!(text.starts_with(expected), "{text}");
+        // The one without an address has that of `listen`.
+        let text = refused(|config| listeners(config, [None, tcp("127.0.0.1:3010")]));
+        assert!(text.starts_with("listener[1].address = "), "{text}");
+        let mut fine = Config::default();
+        listeners(&mut fine, [tcp("127.0.0.1:0"), tcp("127.0.0.1:0")]);
+        fine.rpc.listen = Some("127.0.0.1:3150".parse().unwrap());
+        fine.admin.listen = tcp("127.0.0.1:3010");
+        assert_eq!(fine.validate(), Ok(()));
     }
 
     #[test]

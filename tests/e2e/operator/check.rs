@@ -344,9 +344,15 @@ fn a_port_a_file_or_a_server_that_is_not_there_is_named_with_the_change() {
     );
     let same = rpc.to_string();
     project.has(
-        &["(rpc.listen): another process"],
+        &["rpc.listen = … listen = … takes this address already; choose another one"],
         &[],
         &["--listen", &same],
+    );
+    let clients = format!("admin.listen=127.0.0.1:{}", address.port());
+    project.has(
+        &["--set admin.listen=127.0.0.1: … listen = … takes this address already"],
+        &[],
+        &["--set", &clients],
     );
     // An address of another machine.
     project.has(

@@ -144,6 +144,11 @@ fn a_mistake_in_the_configuration_is_named_with_file_line_and_key() {
             2,
             "client.max_connections",
         ),
+        (
+            "listen = \"127.0.0.1:3010\"\n[admin]\nlisten = \"0.0.0.0:3010\"\n",
+            3,
+            "admin.listen = \"0.0.0.0:3010\": listen = \"127.0.0.1:3010\" takes this address already",
+        ),
         ("id = 1 = 2\n", 1, ""),
     ] {
         fs::write(&path, file).expect("a temporary file");

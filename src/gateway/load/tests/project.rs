@@ -7,7 +7,7 @@ const MASTER: &str = r#"{"development": {"host": "127.0.0.1", "port": 3005}}"#;
 #[test]
 fn a_project_is_the_lowest_layer() {
     let servers = r#"{"development": {"connector": [
-            {"id": "c-1", "host": "127.0.0.1", "port": 1, "clientPort": 3010, "frontend": true,
+            {"id": "c-1", "host": "127.0.0.1", "port": 2, "clientPort": 3010, "frontend": true,
              "max-connections": 9}]}}"#;
     let folder = Folder::new(&[
         ("game/config/servers.json", servers),
