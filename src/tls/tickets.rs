@@ -3,8 +3,6 @@
 //! A ticket is the name of its key, a random nonce, and the state of the session under AES-256-GCM.
 
 use std::fmt;
-use std::fs::File;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -13,6 +11,8 @@ use base64::prelude::BASE64_STANDARD;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::server::ProducesTickets;
+
+use super::files;
 
 /// Bytes of the name of a key, and of the key itself.
 const NAME_BYTES: usize = 16;
@@ -41,7 +41,8 @@ impl TicketKeys {
     /// Reads a file with a key on each line, in Base64, the newest first. Lines behind the third are not used.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
         let file = path.display();
-        let (mode, text) = read(path).map_err(|error| format!("cannot read {file}: {error}"))?;
+        let (metadata, bytes) = files::read(path)?;
+        let mode = metadata.permissions().mode();
         if mode & 0o077 != 0 {
             return Err(format!(
                 "{file} may be read by others (mode {:03o}), and whoever has these keys can read the sessions of \
@@ -49,6 +50,7 @@ impl TicketKeys {
                 mode & 0o777
             ));
         }
+        let text = String::from_utf8_lossy(&bytes);
         let lines = text.lines().map(str::trim).enumerate();
         let lines = lines.filter(|(_, line)| !line.is_empty()).take(KEYS_MAX);
         let keys = lines.map(|(number, line)| {
@@ -65,13 +67,6 @@ impl TicketKeys {
             false => Ok(Self(keys)),
         }
     }
-}
-
-/// Returns the mode and the text of one open file: another one may take its place at any time.
-fn read(path: &Path) -> io::Result<(u32, String)> {
-    let file = File::open(path)?;
-    let mode = file.metadata()?.permissions().mode();
-    Ok((mode, io::read_to_string(file)?))
 }
 
 impl TicketKey {
@@ -128,9 +123,10 @@ impl ProducesTickets for TicketKeys {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::symlink;
     use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
-    use std::time::Duration;
 
     use super::*;
 
@@ -180,20 +176,38 @@ mod tests {
 
     #[test]
     fn the_mode_that_is_checked_is_that_of_the_file_that_is_read() {
-        let file = KeyFile::new("changed-mode", "", 0o600);
+        let private = KeyFile::new("private", &line(1), 0o600);
+        let public = KeyFile::new("public", &line(2), 0o644);
+        let place = KeyFile::new("place", "", 0o600);
+        let next = KeyFile::new("next", "", 0o600);
+        let is_done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for file in [&public, &private].into_iter().cycle() {
+                    if is_done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let _ = fs::remove_file(&next.0);
+                    symlink(&file.0, &next.0).expect("our folder");
+                    fs::rename(&next.0, &place.0).expect("our folder");
+                }
+            });
+            let read: Vec<_> = (0..20_000).map(|_| place.read()).collect();
+            is_done.store(true, Ordering::Relaxed);
+            for keys in read.into_iter().flatten() {
+                assert_eq!(keys.0[0].name, [1; NAME_BYTES]);
+            }
+        });
+    }
+
+    #[test]
+    fn a_pipe_is_refused_at_once() {
+        let file = KeyFile::new("pipe", "", 0o600);
         fs::remove_file(&file.0).expect("our file");
         let made = Command::new("mkfifo").arg("-m600").arg(&file.0).status();
         assert!(made.expect("mkfifo runs").success());
-        thread::scope(|scope| {
-            // It waits in the opening until somebody writes.
-            let reader = scope.spawn(|| file.read());
-            thread::sleep(Duration::from_millis(100));
-            let mode = fs::Permissions::from_mode(0o644);
-            fs::set_permissions(&file.0, mode).expect("our file");
-            fs::write(&file.0, line(1)).expect("somebody reads");
-            let error = reader.join().expect("an answer").unwrap_err();
-            assert!(error.contains("(mode 644)"), "{error}");
-        });
+        let error = file.read().unwrap_err();
+        assert!(error.contains(" is not a regular file, and "), "{error}");
     }
 
     #[test]

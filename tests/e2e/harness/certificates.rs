@@ -140,6 +140,15 @@ impl Certificates {
         fs::write(self.0.join(name), text).expect("our own folder");
     }
 
+    /// Makes a pipe that nobody writes to.
+    pub(crate) fn pipe(&self, name: &str) {
+        let made = Command::new("mkfifo")
+            .arg("-m600")
+            .arg(self.0.join(name))
+            .status();
+        assert!(made.expect("mkfifo runs").success());
+    }
+
     /// Puts the files of one certificate in the place of another's, as a renewal does.
     pub(crate) fn exchange(&self, new: &str, old: &str) {
         for kind in ["pem", "key"] {

@@ -69,6 +69,8 @@ fn check_finds_what_is_wrong_with_a_certificate() {
         .read("torn.pem")
         .replace(&certificates.read("ca.pem"), &foreign.read("ca.pem"));
     certificates.write("torn.pem", &torn);
+    certificates.sign("addresses", "IP:127.0.0.1,IP:::1", 365);
+    certificates.pipe("pipe.pem");
     for (name, code, begin, part) in [
         ("a", 0, "ok  ", "a.pem: localhost"),
         ("ended", 2, "problem  ", "ended.pem has expired on "),
@@ -87,6 +89,13 @@ fn check_finds_what_is_wrong_with_a_certificate() {
         ),
         ("torn", 2, "problem  ", "torn.pem: its chain is broken: "),
         ("missing", 2, "problem  ", "cannot read "),
+        (
+            "addresses",
+            0,
+            "ok  ",
+            "addresses.pem: 127.0.0.1, ::1, valid until ",
+        ),
+        ("pipe", 2, "problem  ", "pipe.pem is not a regular file"),
     ] {
         let (found, line) = check(&certificates, &[name]);
         assert!(
@@ -102,10 +111,13 @@ fn a_start_without_the_files_that_a_key_needs_is_refused() {
     let certificates = Certificates::local();
     let files = certificates.set(&["a"]);
     certificates.write("keys", &certificates.openssl("rand -base64 48"));
-    let keys = format!("tls.ticket_keys='{}'", certificates.path("keys"));
+    certificates.pipe("pipe");
+    let [keys, pipe] =
+        ["keys", "pipe"].map(|name| format!("tls.ticket_keys='{}'", certificates.path(name)));
     for (setting, expected) in [
         ("tls.client_certificates='required'", "tls.client_ca"),
         (&*keys, "may be read by others"),
+        (&*pipe, "pipe is not a regular file"),
     ] {
         let (code, printed) =
             Gateway::refused(&["--set", REQUIRED, "--set", &files, "--set", setting]);
