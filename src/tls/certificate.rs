@@ -51,8 +51,8 @@ impl Expiry {
     }
 
     /// Returns a warning where the certificate is not valid now, or expires soon.
-    pub(crate) fn warning(&self) -> Option<CertificateStatus> {
-        let (file, (from, until), now) = (&self.file, self.valid, now());
+    pub(super) fn warning(&self, now: SystemTime) -> Option<CertificateStatus> {
+        let (file, (from, until)) = (&self.file, self.valid);
         let date_of_end = date(until);
         if until <= now {
             return Some(CertificateStatus::Invalid(format!(
@@ -72,6 +72,11 @@ impl Expiry {
                 "{file} expires soon, on {date_of_end}: look after its renewal"
             ))
         })
+    }
+
+    /// Returns the begin of the validity, if that is later than now.
+    pub(super) fn valid_from(&self, now: SystemTime) -> Option<SystemTime> {
+        Some(self.valid.0).filter(|from| *from > now)
     }
 
     /// Returns the time in seconds since 1970.
@@ -153,7 +158,7 @@ impl Certificate {
                 "{file} has no name and no address (subjectAltName), and browsers accept nothing else as a name"
             ));
         }
-        if let Some(warning) = self.expiry().warning() {
+        if let Some(warning) = self.expiry().warning(now()) {
             return warning;
         }
         let (names, until) = (names.join(", "), date(self.valid.1));
@@ -225,7 +230,7 @@ fn validity(certificate: &x509_cert::Certificate) -> (SystemTime, SystemTime) {
     clippy::disallowed_methods,
     reason = "dates of certificates are those of the wall clock"
 )]
-fn now() -> SystemTime {
+pub(super) fn now() -> SystemTime {
     SystemTime::now()
 }
 

@@ -10,6 +10,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::RootCertStore;
@@ -49,6 +50,20 @@ pub(crate) struct TlsSettings {
 /// The certificates of a process that are in use, and when they end.
 pub(crate) type Expiries = Arc<ArcSwap<Vec<Expiry>>>;
 
+/// The reason why files that have changed are not used.
+struct ReloadError {
+    text: String,
+    /// The time from which they can be used: the begin of a certificate.
+    valid_from: Option<SystemTime>,
+}
+
+impl From<String> for ReloadError {
+    fn from(text: String) -> Self {
+        let valid_from = None;
+        Self { text, valid_from }
+    }
+}
+
 /// All that the files and keys say.
 struct Loaded {
     clients: Arc<ServerConfig>,
@@ -75,14 +90,18 @@ impl TlsSettings {
     }
 
     /// Reads all files again. With an error everything stays as it was. A new certificate whose dates are wrong is one.
-    fn reload(&self, config: &Config) -> Result<(), String> {
+    fn reload(&self, config: &Config, now: SystemTime) -> Result<(), ReloadError> {
         let loaded = Loaded::read(config, &self.own_tickets)?;
         // One that is in use already must not keep the renewal of others out.
         let in_use = self.expiries.load();
-        let new = loaded.expiries.iter().filter(|one| !in_use.contains(one));
-        for warning in new.filter_map(Expiry::warning) {
-            if let CertificateStatus::Invalid(text) = warning {
-                return Err(text);
+        for new in loaded.expiries.iter().filter(|one| !in_use.contains(one)) {
+            if let Some(CertificateStatus::Invalid(text)) = new.warning(now) {
+                let valid_from = new.valid_from(now);
+                let again = valid_from.map_or("", |_| "; it is read again then");
+                return Err(ReloadError {
+                    text: text + again,
+                    valid_from,
+                });
             }
         }
         self.clients.store(loaded.clients);

@@ -4,13 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 
-use super::{CertificateStatus, Expiry, TlsSettings};
+use super::{CertificateStatus, ReloadError, TlsSettings, certificate};
 use crate::checked::CheckedConfig;
 use crate::metrics::{Counter, count_for_process};
 
@@ -31,51 +31,76 @@ pub(crate) fn start(
 ) -> std::io::Result<Watching> {
     let (sender, ended) = channel();
     // Before the first look: a change until then is seen.
-    let seen = Seen::of(latest.load_full());
+    let mut watcher = Watcher::new(settings, latest);
     thread::Builder::new()
         .name("certificates".into())
-        .spawn(move || watch(&settings, &latest, seen, &ended))?;
+        .spawn(move || {
+            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                watcher.look(certificate::now());
+            }
+        })?;
     Ok(Watching(sender))
 }
 
-fn watch(
-    settings: &TlsSettings,
-    latest: &ArcSwap<CheckedConfig>,
-    mut seen: Seen,
-    ended: &Receiver<()>,
-) {
-    let mut last = seen.clone();
-    let mut until_reminder = 0;
-    while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-        if until_reminder == 0 {
-            settings.log_ends();
-            until_reminder = LOOKS_UNTIL_REMINDER;
+/// The state of the thread.
+struct Watcher {
+    settings: Arc<TlsSettings>,
+    latest: Arc<ArcSwap<CheckedConfig>>,
+    /// The configuration and the files that were read last.
+    read: Seen,
+    /// Those of the last look.
+    last: Seen,
+    /// The time to read them again: a certificate has come before it is valid.
+    valid_from: Option<SystemTime>,
+    looks_until_reminder: u64,
+}
+
+impl Watcher {
+    fn new(settings: Arc<TlsSettings>, latest: Arc<ArcSwap<CheckedConfig>>) -> Self {
+        let seen = Seen::of(latest.load_full());
+        Self {
+            settings,
+            latest,
+            read: seen.clone(),
+            last: seen,
+            valid_from: None,
+            looks_until_reminder: 0,
         }
-        until_reminder -= 1;
-        let config = latest.load_full();
-        let now = Seen::of(config.clone());
-        let is_settled = std::mem::replace(&mut last, now.clone()) == now;
-        if now == seen || !is_settled {
-            continue;
+    }
+
+    /// Looks at the files, and reads them where they have changed.
+    fn look(&mut self, now: SystemTime) {
+        if self.looks_until_reminder == 0 {
+            self.settings.log_warnings(now);
+            self.looks_until_reminder = LOOKS_UNTIL_REMINDER;
         }
-        match settings.reload(&config) {
+        self.looks_until_reminder -= 1;
+        let config = self.latest.load_full();
+        let seen = Seen::of(config.clone());
+        let is_settled = std::mem::replace(&mut self.last, seen.clone()) == seen;
+        let is_due = self.valid_from.is_some_and(|time| time <= now);
+        if !is_settled || (seen == self.read && !is_due) {
+            return;
+        }
+        // After an error they are read again at that time, after a further change, and after SIGHUP.
+        self.read = seen;
+        self.valid_from = None;
+        match self.settings.reload(&config, now) {
             Ok(()) => {
-                seen = now;
                 count_for_process(Counter::TlsReloads);
-                let expiries = settings.expiries().load();
+                let expiries = self.settings.expiries().load();
                 let list: Vec<String> = expiries.iter().map(ToString::to_string).collect();
                 tracing::info!(
                     "TLS is read again, and new connections use {}",
                     list.join(", ")
                 );
-                until_reminder = 0;
+                self.looks_until_reminder = 0;
             }
-            Err(error) => {
-                // It is tried again after a further change, or SIGHUP.
-                seen = now;
+            Err(ReloadError { text, valid_from }) => {
+                self.valid_from = valid_from;
                 count_for_process(Counter::TlsReloadsFailed);
                 tracing::error!(
-                    "TLS cannot be read again, and the old certificates and keys stay in use: {error}"
+                    "TLS cannot be read again, and the old certificates and keys stay in use: {text}"
                 );
             }
         }
@@ -83,9 +108,10 @@ fn watch(
 }
 
 impl TlsSettings {
-    /// Logs the certificates in use that have ended, or end soon.
-    fn log_ends(&self) {
-        for warning in self.expiries.load().iter().filter_map(Expiry::warning) {
+    /// Logs the certificates in use that are not valid, or expire soon.
+    fn log_warnings(&self, now: SystemTime) {
+        let expiries = self.expiries.load();
+        for warning in expiries.iter().filter_map(|one| one.warning(now)) {
             match warning {
                 CertificateStatus::Invalid(text) => tracing::error!("{text}: clients refuse it"),
                 CertificateStatus::ExpiresSoon(text) | CertificateStatus::Valid(text) => {
@@ -137,4 +163,76 @@ fn stamp(path: &Path) -> Option<Stamp> {
         file.ctime(),
         file.ctime_nsec(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::super::files::vectors::path;
+    use super::*;
+    use crate::config::{CertificateFiles, ClientListener, Config, TlsMode};
+
+    /// A folder for a certificate and its key, which goes with this value.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let name = format!("tangelo-watch-{}", std::process::id());
+            let folder = Self(std::env::temp_dir().join(name));
+            fs::create_dir_all(&folder.0).expect("a folder for temporary files");
+            folder
+        }
+
+        /// Puts a certificate of the vectors in the place of the last one.
+        fn install(&self, name: &str) {
+            for kind in ["pem", "key"] {
+                fs::copy(path(&format!("{name}.{kind}")), self.0.join("new")).expect("a vector");
+                fs::rename(self.0.join("new"), self.0.join(kind)).expect("our folder");
+            }
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_comes_before_it_is_valid_is_used_when_it_is() {
+        let folder = Folder::new();
+        folder.install("server");
+        let mut config = Config {
+            listeners: vec![ClientListener {
+                tls: TlsMode::Required,
+                ..ClientListener::default()
+            }],
+            ..Config::default()
+        };
+        config.tls.certificates = vec![CertificateFiles {
+            chain: folder.0.join("pem"),
+            key: folder.0.join("key"),
+        }];
+        let config = CheckedConfig::new(config).expect("a right configuration");
+        let settings = TlsSettings::load(&config).expect("right files");
+        let settings = settings.expect("a listener takes TLS");
+        let latest = Arc::new(ArcSwap::from_pointee(config));
+        let mut watcher = Watcher::new(settings.clone(), latest);
+        let in_use = || settings.expiries().load_full();
+        let first = in_use();
+
+        folder.install("alone");
+        let early = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        for _ in 0..3 {
+            watcher.look(early);
+            assert_eq!(in_use(), first);
+        }
+        let valid_from = watcher.valid_from.expect("it is not valid yet");
+        watcher.look(valid_from - Duration::from_secs(1));
+        assert_eq!(in_use(), first);
+        watcher.look(valid_from);
+        assert_ne!(in_use(), first);
+        assert_eq!(watcher.valid_from, None);
+    }
 }

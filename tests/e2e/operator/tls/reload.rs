@@ -129,7 +129,10 @@ fn sighup_reads_files_again_that_could_not_be_used() {
     for failed in 1..=3 {
         gateway.wait_counter("tls_reloads_failed", failed);
         let line = gateway.wait_printed("a.pem is valid from");
-        assert!(line.contains("ERROR"), "{line}");
+        assert!(
+            line.contains("ERROR") && line.contains("on only; it is read again then"),
+            "{line}"
+        );
         gateway.signal("HUP");
     }
     assert_eq!(gateway.stop().0, Some(0));
