@@ -253,7 +253,7 @@ fn each_record_counts_for_the_rate_where_it_has_only_a_part_of_a_message() {
 
 #[test]
 fn a_message_in_a_record_of_its_own_counts_once_for_the_rate() {
-    const REQUESTS: usize = 1500;
+    const REQUESTS: usize = 1980;
     let gateway = with_tls(TlsMode::Required, |_| {});
     let mut client = Secure::open(&gateway);
     for _ in 0..REQUESTS / 60 {
