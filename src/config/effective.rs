@@ -16,8 +16,8 @@ pub(crate) struct EffectiveValue {
 pub(crate) fn entries(config: &Config) -> impl Iterator<Item = EffectiveValue> {
     let defaults = Config::defaults(config.compat);
     knobs().map(move |knob| {
-        // `listen` has no effect beside listeners, and a file may not have both.
-        let has_effect = knob.key != "listen" || config.listeners.is_empty();
+        // Where no listener uses `listen`, a file must not set it.
+        let has_effect = knob.key != "listen" || config.uses_listen();
         let value = knob.toml(config).filter(|_| has_effect);
         let source = match config.sources.place(knob.key) {
             Some(place) => place.to_owned(),

@@ -99,7 +99,8 @@ knobs! {
         compat: Compat = Compat::Guarded => Compat::Exact, COMPAT;
         /// Address for clients, TCP and WebSocket on one port. With port 0 the kernel chooses one. In a
         /// project the default is the `clientPort` of the own server, on all addresses. With `[[listener]]` sections
-        /// this key has no effect, and a file or a flag must not set it.
+        /// it is the address of the section without `address`. Where each section has one, a file or a flag must not set
+        /// this key.
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 3010)), Address, Pomelo "clientPort";
         /// The listeners for clients, in place of `listen`: several ports and unix sockets, each with rules of its own.
         /// Two listeners with one address are an error. The `clientPort` of a project is the port of the one without `address`.
@@ -719,6 +720,13 @@ impl Config {
     pub(crate) fn address_of(&self, listener: &ClientListener) -> ListenAddress {
         let address = listener.address.clone();
         address.unwrap_or(ListenAddress::Tcp(self.listen))
+    }
+
+    /// Returns whether a listener has the address of `listen`.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn uses_listen(&self) -> bool {
+        let listeners = self.client_listeners();
+        listeners.iter().any(|listener| listener.address.is_none())
     }
 
     /// Returns the defaults of a value of `compat`.

@@ -416,11 +416,7 @@ impl Layers {
 
 /// Returns the error of sources that name the listeners in both forms.
 fn two_forms(config: &Config, places: &Places) -> Option<Error> {
-    let mut listeners = config.listeners.iter();
-    let has_addresses = listeners.all(|listener| listener.address.is_some());
-    let one = places
-        .text("listen")
-        .filter(|_| !config.listeners.is_empty() && has_addresses)?;
+    let one = places.text("listen").filter(|_| !config.uses_listen())?;
     let what = format!("not allowed together with listen, which {one} sets; remove one of them");
     Some(places.locate(&ValueError::new("listener", what)))
 }

@@ -419,17 +419,28 @@ fn the_effective_configuration_is_read_back_as_it_is() {
         "--set=client.blacklist_file=a b",
         "--set=turn_min=0s",
     ];
-    let config = args(&set).unwrap();
-    let text = effective::toml(&config);
-    let folder = Folder::new(&[("tangelo.toml", &text)]);
-    let again = Config::load(folder.path("tangelo.toml")).unwrap();
-    let plain = |config: Config| Config {
-        sources: Sources::default(),
-        embedded: false,
-        ..config
+    let read_back = |config: Config| {
+        let text = effective::toml(&config);
+        let folder = Folder::new(&[("tangelo.toml", &text)]);
+        let again = Config::load(folder.path("tangelo.toml")).unwrap();
+        let plain = |config: Config| Config {
+            sources: Sources::default(),
+            embedded: false,
+            ..config
+        };
+        assert_eq!(plain(again), plain(config), "{text}");
+        text
     };
-    assert_eq!(plain(again), plain(config), "{text}");
+    let text = read_back(args(&set).unwrap());
     assert!(text.contains("# --set turn_min=0s\n"), "{text}");
+    assert!(text.contains("# listen has no value"), "{text}");
+    // The section without an address has that of `listen`.
+    let sections = "--set=listener=[{transports=['tcp']}, {address='[::]:1'}]";
+    let text = read_back(args(&["--listen=0.0.0.0:3010", sections]).unwrap());
+    assert!(
+        text.contains("listen = \"0.0.0.0:3010\"  # --listen"),
+        "{text}"
+    );
 }
 
 #[test]
