@@ -175,10 +175,8 @@ fn callers_within(limit: Option<u64>, config: &Config) -> usize {
 
 /// Descriptors that are not for clients.
 fn reserve(limit: Option<u64>, config: &Config, shards: usize) -> usize {
-    let callers = config
-        .rpc
-        .listen
-        .map_or(0, |_| callers_within(limit, config));
+    let takes_calls = config.rpc.listen.or(config.rpc.tls_listen);
+    let callers = takes_calls.map_or(0, |_| callers_within(limit, config));
     // A master may name as many servers as call.
     let links = match config.master {
         Some(_) => config.servers.len().max(callers / 2),
@@ -337,8 +335,12 @@ pub(super) mod tests {
             ..Config::default()
         };
         assert_eq!(reserve(None, &config, 2), 90);
-        config.rpc.listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 3150)));
-        assert_eq!(reserve(None, &config, 2), 90 + 2 * 10 + 256);
+        // Callers come by either listener, and share the places of `rpc.max_connections`.
+        let address = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 3150)));
+        for (plain, tls) in [(None, address), (address, address), (address, None)] {
+            (config.rpc.listen, config.rpc.tls_listen) = (plain, tls);
+            assert_eq!(reserve(None, &config, 2), 90 + 2 * 10 + 256);
+        }
         assert_eq!(
             reserve(Some(400), &config, 2),
             90 + 50,
