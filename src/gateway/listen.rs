@@ -1,5 +1,6 @@
 //! The listening sockets: one per shard and listener for clients, one for calls from other servers.
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -54,6 +55,27 @@ pub(super) struct OpenListener {
     pub(super) address: ListenAddress,
     pub(super) transports: Transports,
     pub(super) tls: TlsMode,
+}
+
+impl fmt::Display for OpenListener {
+    /// Its address, and in brackets the rules that the one of `listen` does not have.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = match (self.transports.tcp, self.transports.websocket) {
+            (true, false) => Some("tcp"),
+            (false, true) => Some("websocket"),
+            _ => None,
+        };
+        let tls = match self.tls {
+            TlsMode::Off => None,
+            TlsMode::Required => Some("tls required"),
+            TlsMode::Optional => Some("tls optional"),
+        };
+        let rules: Vec<&str> = transport.into_iter().chain(tls).collect();
+        match rules.is_empty() {
+            true => self.address.fmt(f),
+            false => write!(f, "{} ({})", self.address, rules.join("; ")),
+        }
+    }
 }
 
 /// Opens a listener for clients. Returns it with the port that the kernel chose for port 0, and one socket per shard.

@@ -199,6 +199,7 @@ impl Gateway {
             admin,
             clients_max,
             pinning,
+            tls: shared.tls,
             _certificates: watching,
         };
         Ok((running, shared.starting))
@@ -406,6 +407,8 @@ pub struct Running {
     clients_max: usize,
     /// Keeps the cores of the shards reserved.
     pinning: Pinning,
+    /// TLS, where a listener takes it.
+    tls: Option<Arc<TlsSettings>>,
     /// The thread that follows the files of TLS.
     _certificates: Option<Watching>,
 }

@@ -7,6 +7,7 @@ use super::listen::OpenListener;
 use crate::config::{self, Config};
 use crate::log::Output;
 use crate::metrics::{COMMIT, VERSION};
+use crate::tls::TlsSettings;
 
 /// Limits in the start lines, beside the largest number of clients.
 const LIMITS: [&str; 10] = [
@@ -69,8 +70,9 @@ impl StartLines {
     /// Writes the start lines. `servers` is the number of other servers that the master knows.
     pub(super) fn say(&self, running: &Running, servers: usize, output: &Output) {
         self.say_address(running, output);
-        if running.listeners.len() > 1 {
-            say_listeners(&running.listeners, output);
+        say_listeners(&running.listeners, output);
+        if let Some(tls) = &running.tls {
+            say_certificates(tls, output);
         }
         let configuration = match &*self.configuration {
             [] => "the defaults".into(),
@@ -134,12 +136,20 @@ impl StartLines {
     }
 }
 
-/// Writes the addresses of several listeners.
+/// Writes the addresses and the rules of the listeners, where the first line does not say all of that.
 fn say_listeners(listeners: &[OpenListener], output: &Output) {
-    let addresses = listeners
-        .iter()
-        .map(|listener| listener.address.to_string());
-    let addresses: Vec<String> = addresses.collect();
-    let line = format!("listeners: {}", addresses.join(", "));
-    output.say(&line, [("listeners", addresses.into())]);
+    let texts: Vec<String> = listeners.iter().map(ToString::to_string).collect();
+    if texts == [listeners[0].address.to_string()] {
+        return;
+    }
+    let line = format!("listeners: {}", texts.join(", "));
+    output.say(&line, [("listeners", texts.into())]);
+}
+
+/// Writes the certificates in use.
+fn say_certificates(tls: &TlsSettings, output: &Output) {
+    let certificates = tls.expiries().load();
+    let texts: Vec<String> = certificates.iter().map(ToString::to_string).collect();
+    let line = format!("certificates: {}", texts.join(", "));
+    output.say(&line, [("certificates", texts.into())]);
 }

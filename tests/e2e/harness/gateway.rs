@@ -52,11 +52,12 @@ impl Gateway {
         Self::start_in(Turn::take(false), TANGELO, None, args)
     }
 
-    /// The addresses of its listeners, where it has several.
+    /// The addresses of its listeners, where it has several or one with rules of its own.
     pub(crate) fn listeners(&mut self) -> Vec<String> {
         let line = self.wait_printed("listeners: ");
         let (_, addresses) = line.split_once("listeners: ").expect("they follow");
-        addresses.split(", ").map(String::from).collect()
+        let without_rules = |text: &str| text.split(" (").next().map(String::from);
+        addresses.split(", ").filter_map(without_rules).collect()
     }
 
     /// Starts the same with this limit of open files.

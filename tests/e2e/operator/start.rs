@@ -5,6 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 
 use crate::harness::bystander::ECHO;
+use crate::harness::certificates::Certificates;
 use crate::harness::client::Client;
 use crate::harness::free_address;
 use crate::harness::gateway::Gateway;
@@ -73,6 +74,38 @@ fn the_lines_after_it_name_the_version_the_configuration_the_limits_and_the_clus
         cluster,
         "cluster: no master, 0 servers of the configuration"
     );
+}
+
+#[test]
+fn the_lines_of_a_start_say_where_tls_is_and_which_certificates_it_uses() {
+    let certificates = Certificates::local();
+    let files = certificates.set(&["a"]);
+    for (listeners, expected) in [
+        (
+            "listener=[{address='127.0.0.1:0', tls='required'}]",
+            "listeners: 127.0.0.1:PORT (tls required)",
+        ),
+        (
+            "listener=[{address='127.0.0.1:0', tls='optional', transports=['websocket']},\
+             {address='127.0.0.1:0', transports=['tcp']}, {address='127.0.0.1:0'}]",
+            "listeners: 127.0.0.1:PORT (websocket; tls optional), 127.0.0.1:PORT (tcp), 127.0.0.1:PORT",
+        ),
+    ] {
+        let gateway = Gateway::start_with_listeners(&["--set", listeners, "--set", &files]);
+        let (code, printed) = gateway.stop();
+        assert_eq!(code, Some(0), "{printed}");
+        let lines = printed
+            .lines()
+            .filter_map(|line| line.strip_prefix("out| "));
+        let lines: Vec<&str> = lines.collect();
+        let parts = lines[1].split("127.0.0.1:");
+        let parts: Vec<&str> = parts
+            .map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()))
+            .collect();
+        assert_eq!(parts.join("127.0.0.1:PORT"), expected, "{printed}");
+        let certificate = format!("certificates: {} (valid until ", certificates.path("a.pem"));
+        assert!(lines[2].starts_with(&certificate), "{printed}");
+    }
 }
 
 #[test]
