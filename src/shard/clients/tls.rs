@@ -123,7 +123,7 @@ async fn begin(
             done.map_err(|fault| {
                 if let HandshakeFault::Tls(error) = &fault {
                     let address = clients.address_for_log(sid);
-                    tracing::debug!(session = %sid, address, %error, "a TLS handshake failed");
+                    tracing::info!(session = %sid, address, %error, "a TLS handshake failed");
                 }
                 reason(fault)
             })?;

@@ -35,6 +35,20 @@ fn a_client_on_the_wrong_port_is_closed_and_its_line_says_what_to_change() {
     );
 }
 
+#[test]
+fn the_line_of_a_handshake_that_fails_has_the_cause() {
+    let certificates = Certificates::local();
+    let ca = format!("tls.client_ca='{}'", certificates.path("ca.pem"));
+    let asked = ["--set", &ca, "--set", "tls.client_certificates=required"];
+    let mut gateway = start(&certificates, &["a"], &[&asked[..], &INFO].concat());
+    assert!(!s_client(gateway.address(), "").contains(TAKEN));
+    let line = gateway.wait_printed("a TLS handshake failed");
+    assert!(
+        line.contains("INFO") && line.contains("no certificates"),
+        "{line}"
+    );
+}
+
 /// Runs `check` with these certificates. Returns its exit code and the line about the first certificate.
 fn check(certificates: &Certificates, names: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_tangelo"))
