@@ -576,7 +576,7 @@ knobs! {
 
 knobs! {
     /// TLS of the listeners with `tls`, and of `rpc.tls_listen`. New connections follow a change of these files within a
-    /// second, and of these keys after SIGHUP; a file that cannot be used changes nothing.
+    /// second, and of these keys, but `tls.handshake_timeout`, after SIGHUP; a file that cannot be used changes nothing.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Tls, keys "tls." of |config: Config| config.tls, {
         /// The certificates with their keys. A client that asks for a name (SNI) gets the first one for that name, and any other

@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::log::{self, Output};
 use crate::shard::operator::Operator;
 use crate::shard::parcel::{OperatorReply, OperatorRequest};
+use crate::tls::TlsSettings;
 
 /// The thread that reads the configuration again.
 pub(super) struct Reloads(SyncSender<()>);
@@ -42,6 +43,7 @@ pub(super) struct Reload {
     latest: Arc<ArcSwap<CheckedConfig>>,
     stopper: Stopper,
     operator: Operator,
+    tls: Option<Arc<TlsSettings>>,
     output: Arc<Output>,
     supervisor: Supervisor,
 }
@@ -61,6 +63,7 @@ impl Reload {
             latest: running.latest.clone(),
             stopper: running.stopper.clone(),
             operator: running.operator.clone(),
+            tls: running.tls.clone(),
             output,
             supervisor,
         }
@@ -83,11 +86,15 @@ impl Reload {
     }
 
     /// Reads the sources again, and writes one line with the keys that have changed and those that need a restart. With
-    /// a mistake in the sources everything stays as it was, and the line has the mistake.
+    /// a mistake in the sources everything stays as it was, and the line has the mistake. The files of TLS are read again in
+    /// any case.
     fn run(&mut self) {
         match self.change() {
             Ok(text) => tracing::info!("SIGHUP: {text}"),
             Err(text) => tracing::warn!("SIGHUP: the configuration stays as it was: {text}"),
+        }
+        if let Some(tls) = &self.tls {
+            tls.read_again();
         }
     }
 

@@ -10,6 +10,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -45,6 +46,9 @@ pub(crate) struct TlsSettings {
     expiries: Expiries,
     /// Sessions of these tickets are continued, unless `tls.ticket_keys` names a file.
     own_tickets: Arc<dyn ProducesTickets>,
+    /// Number of times that [`TlsSettings::read_again`] was called. Written by the thread of the reloads, read by the
+    /// thread that follows the files.
+    asked: AtomicU64,
 }
 
 /// The certificates of a process that are in use, and when they end.
@@ -86,7 +90,13 @@ impl TlsSettings {
             servers: loaded.servers.map(ArcSwap::new),
             expiries: Arc::new(ArcSwap::from_pointee(loaded.expiries)),
             own_tickets,
+            asked: AtomicU64::new(0),
         })))
+    }
+
+    /// Has the files read again, whether they have changed or not.
+    pub(crate) fn read_again(&self) {
+        self.asked.fetch_add(1, Ordering::Release);
     }
 
     /// Reads all files again. With an error everything stays as it was. A new certificate whose dates are wrong is one.

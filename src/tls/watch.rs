@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -12,6 +13,7 @@ use arc_swap::ArcSwap;
 
 use super::{CertificateStatus, ReloadError, TlsSettings, certificate};
 use crate::checked::CheckedConfig;
+use crate::config::Config;
 use crate::metrics::{Counter, count_for_process};
 
 /// Distance between two looks at the files. A change counts when the next look sees the same files, because a renewal
@@ -57,7 +59,7 @@ struct Watcher {
 
 impl Watcher {
     fn new(settings: Arc<TlsSettings>, latest: Arc<ArcSwap<CheckedConfig>>) -> Self {
-        let seen = Seen::of(latest.load_full());
+        let seen = Seen::of(&settings, &latest.load());
         Self {
             settings,
             latest,
@@ -76,7 +78,7 @@ impl Watcher {
         }
         self.looks_until_reminder -= 1;
         let config = self.latest.load_full();
-        let seen = Seen::of(config.clone());
+        let seen = Seen::of(&self.settings, &config);
         let is_settled = std::mem::replace(&mut self.last, seen.clone()) == seen;
         let is_due = self.valid_from.is_some_and(|time| time <= now);
         if !is_settled || (seen == self.read && !is_due) {
@@ -122,33 +124,27 @@ impl TlsSettings {
     }
 }
 
-/// The configuration, and the state of all files: a change of one of them changes this value.
-#[derive(Clone)]
+/// The state of all files, and the number of requests to read them: a change of one of them changes this value.
+#[derive(Clone, PartialEq, Eq)]
 struct Seen {
-    /// SIGHUP makes a new one, even where no key has changed.
-    config: Arc<CheckedConfig>,
+    /// SIGHUP is one, even where no key has changed.
+    asked: u64,
     files: Vec<(PathBuf, Option<Stamp>)>,
 }
 
 /// Device, inode, size and time of the last change.
 type Stamp = (u64, u64, u64, i64, i64);
 
-impl PartialEq for Seen {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.config, &other.config) && self.files == other.files
-    }
-}
-
 impl Seen {
-    fn of(config: Arc<CheckedConfig>) -> Self {
+    fn of(settings: &TlsSettings, config: &Config) -> Self {
         let files = config.tls_files();
         let stamped = |path: PathBuf| {
             let stamp = stamp(&path);
             (path, stamp)
         };
         Self {
+            asked: settings.asked.load(Ordering::Acquire),
             files: files.into_iter().map(stamped).collect(),
-            config,
         }
     }
 }
