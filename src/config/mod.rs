@@ -448,9 +448,10 @@ knobs! {
         /// tangelo opens no listener for calls: for a server without `port`, without a project, and always
         /// with `cluster.join = false`. Pomelo listens on all addresses.
         listen: Option<SocketAddr> = None, KnownAddress;
-        /// Second address for calls, with TLS, for servers behind other networks; it presents the first of
-        /// `tls.certificates`, and takes only callers with a certificate of `rpc.tls_ca`, whatever `rpc.allow` says. Genuine
-        /// backends do not speak TLS: put a tunnel such as stunnel beside them.
+        /// Second address for calls, with TLS, for servers behind other networks; it presents the one of
+        /// `tls.certificates` for the name that the caller asks for, or else the first, and takes only callers with a
+        /// certificate of `rpc.tls_ca`, whatever `rpc.allow` says. Genuine backends do not speak TLS: put a tunnel such as
+        /// stunnel beside them.
         tls_listen: Option<SocketAddr> = None, KnownAddress;
         /// File with the certificates that sign those of callers on `rpc.tls_listen`.
         tls_ca: Option<PathBuf> = None, FilePath;
