@@ -597,8 +597,8 @@ knobs! {
         client_certificates: ClientCertificates = ClientCertificates::Off, CLIENT_CERTIFICATES => live;
         /// File with the certificates that sign those of clients.
         client_ca: Option<PathBuf> = None, FilePath => live;
-        /// Protocols of ALPN, the first one that a client knows counts; a client that knows none of them is refused. Without
-        /// this key the extension is ignored. Browsers name `http/1.1` for a WebSocket.
+        /// Protocols of ALPN for clients, the first one that a client knows counts; a client that knows none of them is
+        /// refused. Without this key the extension is ignored. Browsers name `http/1.1` for a WebSocket.
         alpn: Vec<String> = Vec::new(), Texts(r#"["http/1.1"]"#) => live;
     }
 }

@@ -190,19 +190,20 @@ impl Loaded {
             if !asks_for_certificates {
                 settings.ticketer = tickets.clone();
             }
-            settings.alpn_protocols = tls.alpn.iter().map(|name| name.clone().into()).collect();
-            Ok::<_, String>(Arc::new(settings))
+            Ok::<_, String>(settings)
         };
         let servers = match (&config.rpc.tls_listen, &config.rpc.tls_ca) {
             (Some(_), Some(path)) => {
                 let verifier = verifier(path, false, &provider)
                     .map_err(|error| format!("rpc.tls_ca: {error}"))?;
-                Some(settings(Some(verifier))?)
+                Some(Arc::new(settings(Some(verifier))?))
             }
             _ => None,
         };
+        let mut clients = settings(client_verifier)?;
+        clients.alpn_protocols = tls.alpn.iter().map(|name| name.clone().into()).collect();
         Ok(Self {
-            clients: settings(client_verifier)?,
+            clients: Arc::new(clients),
             servers,
             expiries,
         })

@@ -68,6 +68,9 @@ fn only_a_server_with_a_certificate_calls_over_tls_and_no_ticket_stands_for_it()
         &format!("rpc.tls_ca={ca}"),
         "--set",
         &files,
+        // Protocols of clients are none of callers.
+        "--set",
+        "tls.alpn=['http/1.1']",
         // The certificate alone lets a caller in.
         "--set",
         "rpc.allow=192.0.2.1",
@@ -79,7 +82,11 @@ fn only_a_server_with_a_certificate_calls_over_tls_and_no_ticket_stands_for_it()
     let session = own.path("session");
     for version in ["-tls1_2", "-tls1_3"] {
         let shown = certificate(&own);
-        let answer = call(address, &format!("{version} {shown} -sess_out {session}"));
+        let asked = "-alpn mqtt";
+        let answer = call(
+            address,
+            &format!("{version} {shown} {asked} -sess_out {session}"),
+        );
         assert!(answer.contains(ANSWERED), "{answer}");
         for refused in [String::new(), certificate(&foreign)] {
             let answer = call(address, &format!("{version} {refused}"));
