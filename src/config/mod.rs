@@ -581,7 +581,7 @@ knobs! {
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Tls, keys "tls." of |config: Config| config.tls, {
         /// The certificates with their keys. A client that asks for a name (SNI) gets the first one for that name, and any other
-        /// client the first of the list.
+        /// client the first of the list. One whose kind of key (ECDSA, RSA, Ed25519) a client does not know is passed over.
         certificates: Vec<CertificateFiles> = Vec::new(), ListOf::<CertificateFiles>::at_most(limits::CERTIFICATES_MAX) => live;
         /// Oldest version: `1.2` or `1.3`. All ciphers have forward secrecy and authentication.
         min_version: TlsVersion = TlsVersion::Tls12, TLS_VERSION => live;

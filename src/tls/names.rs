@@ -1,4 +1,4 @@
-//! The choice of a certificate by the name that a client asks for (SNI).
+//! The choice of a certificate by the name that a client asks for (SNI), and by the kinds of keys that it knows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,48 +8,67 @@ use rustls::sign::CertifiedKey;
 
 use super::Certificate;
 
-/// The certificates of a gateway by their names. A client that asks for no name, or for one that nobody has, gets the first.
+/// The certificates of a gateway by their names. A client that asks for no name, or for one that nobody has, may get each of
+/// them. Of those for a client it gets the first whose kind of key it knows.
 #[derive(Debug)]
 pub(super) struct CertificatesByName {
-    first: Arc<CertifiedKey>,
-    by_name: HashMap<String, Arc<CertifiedKey>>,
+    /// At least one.
+    all: Vec<Arc<CertifiedKey>>,
+    by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
 }
 
 impl CertificatesByName {
-    /// Collects the names of certificates. Of two with the same name the first counts.
+    /// Collects the names of certificates.
     pub(super) fn new(certificates: &[Certificate]) -> Result<Self, String> {
-        let first = certificates
-            .first()
-            .ok_or("tls.certificates: a listener takes TLS, and there is no certificate")?;
-        let mut by_name = HashMap::new();
+        if certificates.is_empty() {
+            return Err(
+                "tls.certificates: a listener takes TLS, and there is no certificate".into(),
+            );
+        }
+        let mut by_name = HashMap::<String, Vec<_>>::new();
         for certificate in certificates {
             for name in certificate.names() {
-                by_name
-                    .entry(name.clone())
-                    .or_insert_with(|| certificate.key().clone());
+                let of_name = by_name.entry(name.clone()).or_default();
+                of_name.push(certificate.key().clone());
             }
         }
+        let all = certificates.iter().map(|one| one.key().clone());
         Ok(Self {
-            first: first.key().clone(),
+            all: all.collect(),
             by_name,
         })
     }
 
-    fn find(&self, name: &str) -> &Arc<CertifiedKey> {
-        let name = name.to_lowercase();
-        let exact = self.by_name.get(&name);
-        let by_parent = || {
-            let (_, parent) = name.split_once('.')?;
-            self.by_name.get(&format!("*.{parent}"))
+    /// Returns the certificate for a client that asks for this name, and knows keys that are `known`. If it knows none of them,
+    /// the handshake fails with the certificate that is returned.
+    fn find(
+        &self,
+        name: Option<&str>,
+        known: impl Fn(&CertifiedKey) -> bool,
+    ) -> &Arc<CertifiedKey> {
+        let name = name.map(str::to_lowercase).unwrap_or_default();
+        let parent = name
+            .split_once('.')
+            .map(|(_, parent)| format!("*.{parent}"));
+        let names = [Some(name), parent].into_iter().flatten();
+        let of_name: Vec<_> = names
+            .filter_map(|name| self.by_name.get(&name))
+            .flatten()
+            .collect();
+        let candidates = match of_name.is_empty() {
+            true => self.all.iter().collect(),
+            false => of_name,
         };
-        exact.or_else(by_parent).unwrap_or(&self.first)
+        let found = candidates.iter().find(|key| known(key));
+        found.unwrap_or(&candidates[0])
     }
 }
 
 impl ResolvesServerCert for CertificatesByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let key = hello.server_name().map(|name| self.find(name));
-        Some(key.unwrap_or(&self.first).clone())
+        let schemes = hello.signature_schemes();
+        let known = |key: &CertifiedKey| key.key.choose_scheme(schemes).is_some();
+        Some(self.find(hello.server_name(), known).clone())
     }
 }
 
@@ -79,17 +98,40 @@ mod tests {
             ("example", 0),
             ("", 0),
         ] {
-            let found = by_name.find(name);
+            let found = by_name.find(Some(name), |_| true);
             assert!(Arc::ptr_eq(found, certificates[expected].key()), "{name}");
         }
+        assert!(Arc::ptr_eq(
+            by_name.find(None, |_| true),
+            certificates[0].key()
+        ));
     }
 
     #[test]
-    fn of_two_certificates_with_a_name_the_first_counts_and_there_must_be_one() {
-        let certificates = ["server", "server"].map(|name| read(name).expect(name));
-        let by_name = CertificatesByName::new(&certificates).expect("two certificates");
-        let found = by_name.find("game.example");
-        assert!(Arc::ptr_eq(found, certificates[0].key()));
+    fn of_the_certificates_for_a_client_it_gets_the_first_with_a_key_that_it_knows() {
+        let names = ["alone", "server", "server", "wildcard"];
+        let certificates = names.map(|name| read(name).expect(name));
+        let by_name = CertificatesByName::new(&certificates).expect("four certificates");
+        for (name, known, expected) in [
+            (Some("game.example"), &[1, 2][..], 1),
+            (Some("game.example"), &[0, 2, 3], 2),
+            // It would refuse the certificate of another name.
+            (Some("game.example"), &[0, 3], 1),
+            (Some("game.example"), &[], 1),
+            (Some("nobody.example"), &[2, 3], 2),
+            (None, &[3], 3),
+            (None, &[], 0),
+        ] {
+            let is_known = |key: &CertifiedKey| {
+                let is_it = |index: &usize| std::ptr::eq(&**certificates[*index].key(), key);
+                known.iter().any(is_it)
+            };
+            let found = by_name.find(name, is_known);
+            assert!(
+                Arc::ptr_eq(found, certificates[expected].key()),
+                "{name:?} {known:?}"
+            );
+        }
         let error = CertificatesByName::new(&[]).unwrap_err();
         assert!(error.contains("there is no certificate"), "{error}");
     }

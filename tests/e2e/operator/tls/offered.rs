@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use super::{TAKEN, s_client, start};
-use crate::harness::certificates::Certificates;
+use crate::harness::certificates::{Certificates, LOCAL};
 use crate::harness::debian;
 use crate::harness::gateway::Gateway;
 
@@ -142,6 +142,41 @@ fn the_name_that_a_client_asks_for_chooses_the_certificate() {
                 "{name}: {taken}"
             );
         }
+    }
+}
+
+#[test]
+fn of_two_kinds_of_key_for_a_name_a_client_gets_the_first_that_it_knows() {
+    let certificates = Certificates::local();
+    certificates.sign_rsa("r", LOCAL, 365);
+    certificates.sign("b", "DNS:b.test", 365);
+    for (names, first) in [(["b", "a", "r"], "a"), (["b", "r", "a"], "r")] {
+        let gateway = start(&certificates, &names, &[]);
+        for (args, shown) in [
+            ("-tls1_3 -servername localhost", first),
+            ("-tls1_2 -servername localhost", first),
+            ("-tls1_3 -servername localhost -sigalgs ECDSA+SHA256", "a"),
+            ("-tls1_2 -servername localhost -sigalgs ECDSA+SHA256", "a"),
+            ("-tls1_3 -servername localhost -sigalgs RSA-PSS+SHA256", "r"),
+            ("-tls1_2 -servername localhost -sigalgs RSA+SHA256", "r"),
+            (
+                "-tls1_2 -servername localhost -cipher ECDHE-RSA-AES128-GCM-SHA256",
+                "r",
+            ),
+            // Without a name, all of them are for the client.
+            ("-tls1_3 -noservername", "b"),
+            ("-tls1_3 -noservername -sigalgs RSA-PSS+SHA256", "r"),
+        ] {
+            let taken = s_client(gateway.address(), args);
+            let is_shown = taken.contains(&format!("subject=CN = {shown}\n"));
+            assert!(is_shown && taken.contains(TAKEN), "{args}: {taken}");
+        }
+        // The certificate of another name is none for this one.
+        let refused = s_client(
+            gateway.address(),
+            "-tls1_3 -servername b.test -sigalgs RSA-PSS+SHA256",
+        );
+        assert!(!refused.contains(TAKEN), "{refused}");
     }
 }
 
