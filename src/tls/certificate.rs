@@ -30,65 +30,100 @@ pub(crate) struct Certificate {
     names: Vec<String>,
     /// The IP addresses that it is for.
     addresses: Vec<IpAddr>,
-    /// Begin and end of its validity.
-    valid: (SystemTime, SystemTime),
+    /// Validity of it, and of each further certificate in its file.
+    validities: Vec<Validity>,
 }
 
-/// The end of a certificate's validity.
+/// Begin and end of the validity of a certificate.
+pub(crate) type Validity = (SystemTime, SystemTime);
+
+/// The end of the validity of a certificate in use: the first end in its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Expiry {
-    /// The file of the certificate.
+    /// The file.
     pub(crate) file: String,
-    /// Begin and end of the validity.
-    valid: (SystemTime, SystemTime),
+    /// Validity of each certificate in it.
+    validities: Vec<Validity>,
 }
 
 impl Expiry {
-    /// The end of a certificate with this begin and end of its validity.
-    pub(crate) fn new(file: &str, valid: (SystemTime, SystemTime)) -> Self {
-        let file = file.to_owned();
-        Self { file, valid }
+    /// The end of a certificate with the validity of each certificate in its file.
+    pub(crate) fn new(file: &str, validities: &[Validity]) -> Self {
+        Self {
+            file: file.to_owned(),
+            validities: validities.to_vec(),
+        }
     }
 
-    /// Returns a warning where the certificate is not valid now, or expires soon.
+    /// Returns a warning where a certificate of the file is not valid now, or else where one expires soon.
     pub(super) fn warning(&self, now: SystemTime) -> Option<CertificateStatus> {
-        let (file, (from, until)) = (&self.file, self.valid);
-        let date_of_end = date(until);
-        if until <= now {
-            return Some(CertificateStatus::Invalid(format!(
-                "{file} has expired on {date_of_end}"
-            )));
-        }
-        if from > now {
-            let from = date(from);
-            return Some(CertificateStatus::Invalid(format!(
-                "{file} is valid from {from} on only"
-            )));
-        }
-        let validity = until.duration_since(from).unwrap_or_default();
-        let left = until.duration_since(now).unwrap_or_default();
-        (left < ENDS_SOON_MAX.min(validity / 4)).then(|| {
-            CertificateStatus::ExpiresSoon(format!(
-                "{file} expires soon, on {date_of_end}: look after its renewal"
-            ))
+        let invalid = self.find(|subject, (from, until)| {
+            let text = match (until <= now, from > now) {
+                (true, _) => format!("{subject} has expired on {}", date(until)),
+                (false, true) => format!("{subject} is valid from {} on only", date(from)),
+                (false, false) => return None,
+            };
+            Some(CertificateStatus::Invalid(text))
+        });
+        let ends_soon = |subject: &str, (from, until): Validity| {
+            let validity = until.duration_since(from).unwrap_or_default();
+            let left = until.duration_since(now).unwrap_or_default();
+            (left < ENDS_SOON_MAX.min(validity / 4)).then(|| {
+                CertificateStatus::ExpiresSoon(format!(
+                    "{subject} expires soon, on {}: look after its renewal",
+                    date(until)
+                ))
+            })
+        };
+        invalid.or_else(|| self.find(ends_soon))
+    }
+
+    /// Calls a function with each certificate of the file, until it returns something.
+    fn find(
+        &self,
+        status: impl Fn(&str, Validity) -> Option<CertificateStatus>,
+    ) -> Option<CertificateStatus> {
+        let file = &self.file;
+        let mut each = self.validities.iter().enumerate();
+        each.find_map(|(index, validity)| match index {
+            0 => status(file, *validity),
+            _ => status(
+                &format!("the {} certificate in {file}", place(index)),
+                *validity,
+            ),
         })
     }
 
     /// Returns the begin of the validity, if that is later than now.
     pub(super) fn valid_from(&self, now: SystemTime) -> Option<SystemTime> {
-        Some(self.valid.0).filter(|from| *from > now)
+        let begins = self.validities.iter().map(|(from, _)| *from);
+        begins.max().filter(|from| *from > now)
     }
 
-    /// Returns the time in seconds since 1970.
+    /// Returns the end of the validity.
+    fn until(&self) -> SystemTime {
+        let ends = self.validities.iter().map(|(_, until)| *until);
+        ends.min().unwrap_or(UNIX_EPOCH)
+    }
+
+    /// Returns the end of the validity in seconds since 1970.
     pub(crate) fn seconds(&self) -> u64 {
-        let since = self.valid.1.duration_since(UNIX_EPOCH);
+        let since = self.until().duration_since(UNIX_EPOCH);
         since.unwrap_or_default().as_secs()
     }
 }
 
 impl fmt::Display for Expiry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (valid until {})", self.file, date(self.valid.1))
+        write!(f, "{} (valid until {})", self.file, date(self.until()))
+    }
+}
+
+/// Returns a word for the place of a certificate in its file.
+fn place(index: usize) -> String {
+    match ["first", "second", "third", "fourth"].get(index) {
+        Some(word) => (*word).into(),
+        None => format!("{}th", index + 1),
     }
 }
 
@@ -114,9 +149,12 @@ impl Certificate {
         let certificates = files::read_chain(chain)?;
         let private = files::read_key(key, provider)?;
         let names = names(&certificates[0]).map_err(|error| format!("{file}: {error}"))?;
-        let parsed = x509_cert::Certificate::from_der(&certificates[0])
-            .map_err(|error| format!("{file}: not a certificate: {error}"))?;
-        let (addresses, valid) = (addresses(&parsed), validity(&parsed));
+        let parsed = certificates
+            .iter()
+            .map(|one| x509_cert::Certificate::from_der(one));
+        let parsed = parsed.collect::<Result<Vec<_>, _>>();
+        let parsed = parsed.map_err(|error| format!("{file}: not a certificate: {error}"))?;
+        let (addresses, validities) = (addresses(&parsed[0]), validities(&parsed));
         let key_of = CertifiedKey::new(certificates, private);
         key_of.keys_match().map_err(|_| {
             format!(
@@ -129,7 +167,7 @@ impl Certificate {
             key: Arc::new(key_of),
             names,
             addresses,
-            valid,
+            validities,
         })
     }
 
@@ -145,10 +183,10 @@ impl Certificate {
 
     /// Returns the end of its validity.
     pub(super) fn expiry(&self) -> Expiry {
-        Expiry::new(&self.file, self.valid)
+        Expiry::new(&self.file, &self.validities)
     }
 
-    /// Checks its names, its dates and its chain, as a client would that trusts the last certificate of the chain.
+    /// Checks its names, its dates and its chain, as a client would that trusts one of the further certificates.
     pub(super) fn check(&self) -> CertificateStatus {
         let file = &self.file;
         let addresses = self.addresses.iter().map(IpAddr::to_string);
@@ -158,10 +196,11 @@ impl Certificate {
                 "{file} has no name and no address (subjectAltName), and browsers accept nothing else as a name"
             ));
         }
-        if let Some(warning) = self.expiry().warning(now()) {
+        let expiry = self.expiry();
+        if let Some(warning) = expiry.warning(now()) {
             return warning;
         }
-        let (names, until) = (names.join(", "), date(self.valid.1));
+        let (names, until) = (names.join(", "), date(expiry.until()));
         let known = format!("{file}: {names}, valid until {until}");
         match self.check_chain() {
             Ok(0) => CertificateStatus::Valid(format!(
@@ -176,16 +215,32 @@ impl Certificate {
         }
     }
 
-    /// Checks that each certificate is signed by a later one. Returns the number of further certificates.
-    fn check_chain(&self) -> Result<usize, webpki::Error> {
+    /// Checks that the first certificate leads to each of the further ones, over those between. Returns their number.
+    fn check_chain(&self) -> Result<usize, String> {
         let Some((first, rest)) = self.key.cert.split_first() else {
             return Ok(0);
         };
-        let Some((last, between)) = rest.split_last() else {
-            return Ok(0);
-        };
-        let anchor = anchor_from_trusted_cert(last)?;
-        EndEntityCert::try_from(first)?.verify_for_usage(
+        for (index, trusted) in rest.iter().enumerate() {
+            let checked = check_path(first, &rest[..index], trusted);
+            checked.map_err(|error| {
+                let place = place(index + 1);
+                format!("the first certificate does not lead to the {place}: {error}")
+            })?;
+        }
+        Ok(rest.len())
+    }
+}
+
+/// Checks a certificate as a client would that trusts another one.
+fn check_path(
+    certificate: &CertificateDer<'_>,
+    between: &[CertificateDer<'_>],
+    trusted: &CertificateDer<'_>,
+) -> Result<(), webpki::Error> {
+    let anchor = anchor_from_trusted_cert(trusted)?;
+    let certificate = EndEntityCert::try_from(certificate)?;
+    certificate
+        .verify_for_usage(
             webpki::ALL_VERIFICATION_ALGS,
             &[anchor],
             between,
@@ -193,9 +248,8 @@ impl Certificate {
             KeyUsage::server_auth(),
             None,
             None,
-        )?;
-        Ok(rest.len())
-    }
+        )
+        .map(drop)
 }
 
 fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
@@ -218,12 +272,13 @@ fn addresses(certificate: &x509_cert::Certificate) -> Vec<IpAddr> {
     addresses.collect()
 }
 
-fn validity(certificate: &x509_cert::Certificate) -> (SystemTime, SystemTime) {
-    let validity = &certificate.tbs_certificate.validity;
-    (
-        validity.not_before.to_system_time(),
-        validity.not_after.to_system_time(),
-    )
+fn validities(certificates: &[x509_cert::Certificate]) -> Vec<Validity> {
+    let validities = certificates.iter().map(|one| {
+        let validity = &one.tbs_certificate.validity;
+        let (from, until) = (validity.not_before, validity.not_after);
+        (from.to_system_time(), until.to_system_time())
+    });
+    validities.collect()
 }
 
 #[allow(
@@ -337,6 +392,7 @@ mod tests {
     #[test]
     fn the_status_of_a_certificate_follows_its_dates() {
         let mut certificate = read_vector("server").expect("a vector");
+        let valid = certificate.validities.clone();
         let (kind, text) = checked(&certificate);
         assert_eq!(kind, "valid", "{text}");
         assert!(
@@ -355,12 +411,17 @@ mod tests {
                 true => now() - Duration::from_secs_f64(-seconds),
                 false => now() + Duration::from_secs_f64(seconds),
             };
-            certificate.valid = (at(from), at(until));
-            let (found, text) = checked(&certificate);
-            assert_eq!(found, kind, "{text}");
-            assert!(text.contains(expected), "{text}");
+            // The dates of the one that signed it count too.
+            for (place, subject) in [(0, ""), (1, "the second certificate in ")] {
+                certificate.validities = valid.clone();
+                certificate.validities[place] = (at(from), at(until));
+                let (found, text) = checked(&certificate);
+                assert_eq!(found, kind, "{text}");
+                assert!(text.contains(expected), "{text}");
+                assert!(kind == "valid" || text.starts_with(subject), "{text}");
+            }
         }
-        certificate.valid.1 = UNIX_EPOCH + Duration::from_secs(5);
+        certificate.validities[1].1 = UNIX_EPOCH + Duration::from_secs(5);
         assert_eq!(certificate.expiry().seconds(), 5);
         let text = certificate.expiry().to_string();
         assert!(

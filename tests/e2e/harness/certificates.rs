@@ -62,6 +62,33 @@ impl Certificates {
         self.sign_key("rsa:2048", name, names, days);
     }
 
+    /// Makes the same files, of a certificate that an authority between it and the first one has signed: `between.pem`,
+    /// with this time to its end.
+    pub(crate) fn sign_between(&self, name: &str, names: &str, days: i32) {
+        let key = "req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        self.write("extensions", "basicConstraints=CA:TRUE\n");
+        self.openssl(&format!(
+            "{key} -subj /CN=between -keyout between.key -out request"
+        ));
+        self.openssl(&format!(
+            "x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -extfile extensions -days {days} -out \
+             between.pem"
+        ));
+        self.write(
+            "extensions",
+            &format!("basicConstraints=CA:FALSE\nsubjectAltName={names}\n"),
+        );
+        self.openssl(&format!(
+            "{key} -subj /CN={name} -keyout {name}.key -out request"
+        ));
+        self.openssl(&format!(
+            "x509 -req -in request -CA between.pem -CAkey between.key -CAcreateserial -extfile extensions -days 365 \
+             -out {name}.pem"
+        ));
+        let chain = [&format!("{name}.pem"), "between.pem", "ca.pem"].map(|file| self.read(file));
+        self.write(&format!("{name}.pem"), &chain.concat());
+    }
+
     fn sign_key(&self, kind: &str, name: &str, names: &str, days: i32) {
         let names = match names {
             "" => String::new(),

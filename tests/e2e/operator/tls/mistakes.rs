@@ -83,6 +83,21 @@ fn check_finds_what_is_wrong_with_a_certificate() {
         .read("torn.pem")
         .replace(&certificates.read("ca.pem"), &foreign.read("ca.pem"));
     certificates.write("torn.pem", &torn);
+    certificates.sign_between("three", LOCAL, 365);
+    let three = certificates.read("three.pem");
+    let [between, ca] = ["between.pem", "ca.pem"].map(|name| certificates.read(name));
+    let with_stranger = between.clone() + &foreign.read("ca.pem");
+    for (name, chain) in [
+        ("stranger", three.replace(&between, &with_stranger)),
+        (
+            "mixed",
+            three.replace(&format!("{between}{ca}"), &format!("{ca}{between}")),
+        ),
+    ] {
+        certificates.write(&format!("{name}.key"), &certificates.read("three.key"));
+        certificates.write(&format!("{name}.pem"), &chain);
+    }
+    certificates.sign_between("ended_between", LOCAL, -1);
     certificates.sign("addresses", "IP:127.0.0.1,IP:::1", 365);
     certificates.pipe("pipe.pem");
     for (name, code, begin, part) in [
@@ -103,6 +118,25 @@ fn check_finds_what_is_wrong_with_a_certificate() {
         ),
         ("torn", 2, "problem  ", "torn.pem: its chain is broken: "),
         ("missing", 2, "problem  ", "cannot read "),
+        ("three", 0, "ok  ", "with 2 further certificates"),
+        (
+            "stranger",
+            2,
+            "problem  ",
+            "stranger.pem: its chain is broken: the first certificate does not lead to the third",
+        ),
+        (
+            "mixed",
+            2,
+            "problem  ",
+            "mixed.pem: its chain is broken: the first certificate does not lead to the second",
+        ),
+        (
+            "ended_between",
+            2,
+            "problem  ",
+            "the second certificate in ",
+        ),
         (
             "addresses",
             0,
