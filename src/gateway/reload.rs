@@ -131,6 +131,12 @@ impl Reload {
                 tracing::warn!("{warning}");
             }
         }
+        // The thread that reads the files again comes too late for the line of this reload.
+        if next.tls != self.config.tls
+            && let Some(tls) = &self.tls
+        {
+            tls.check(&next)?;
+        }
         if next.client.blacklist != self.config.client.blacklist {
             self.replace_blacklist(next.client.blacklist.clone())?;
         }

@@ -101,25 +101,32 @@ impl TlsSettings {
 
     /// Reads all files again. With an error everything stays as it was. A new certificate whose dates are wrong is one.
     fn reload(&self, config: &Config, now: SystemTime) -> Result<(), ReloadError> {
-        let loaded = Loaded::read(config, &self.own_tickets)?;
-        // One that is in use already must not keep the renewal of others out.
-        let in_use = self.expiries.load();
-        for new in loaded.expiries.iter().filter(|one| !in_use.contains(one)) {
-            if let Some(CertificateStatus::Invalid(text)) = new.warning(now) {
-                let valid_from = new.valid_from(now);
-                let again = valid_from.map_or("", |_| "; it is read again then");
-                return Err(ReloadError {
-                    text: text + again,
-                    valid_from,
-                });
-            }
-        }
+        let loaded = self.read(config, now)?;
         self.clients.store(loaded.clients);
         if let (Some(servers), Some(config)) = (&self.servers, loaded.servers) {
             servers.store(config);
         }
         self.expiries.store(Arc::new(loaded.expiries));
         Ok(())
+    }
+
+    /// Checks whether a reload with this configuration would succeed now.
+    pub(crate) fn check(&self, config: &Config) -> Result<(), String> {
+        let read = self.read(config, certificate::now());
+        read.map(drop).map_err(|error| error.text)
+    }
+
+    fn read(&self, config: &Config, now: SystemTime) -> Result<Loaded, ReloadError> {
+        let loaded = Loaded::read(config, &self.own_tickets)?;
+        // One that is in use already must not keep the renewal of others out.
+        let in_use = self.expiries.load();
+        for new in loaded.expiries.iter().filter(|one| !in_use.contains(one)) {
+            if let Some(CertificateStatus::Invalid(text)) = new.warning(now) {
+                let valid_from = new.valid_from(now);
+                return Err(ReloadError { text, valid_from });
+            }
+        }
+        Ok(loaded)
     }
 
     /// Returns the settings for a new client.

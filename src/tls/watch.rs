@@ -101,8 +101,9 @@ impl Watcher {
             Err(ReloadError { text, valid_from }) => {
                 self.valid_from = valid_from;
                 count_for_process(Counter::TlsReloadsFailed);
+                let again = valid_from.map_or("", |_| "; it is read again then");
                 tracing::error!(
-                    "TLS cannot be read again, and the old certificates and keys stay in use: {text}"
+                    "TLS cannot be read again, and the old certificates and keys stay in use: {text}{again}"
                 );
             }
         }
