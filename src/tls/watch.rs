@@ -20,6 +20,10 @@ use crate::metrics::{Counter, count_for_process};
 /// writes several of them. So new connections get a new certificate within a second.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Pause before files that could not be used are read again, though they have not changed: the reason may have been another
+/// one, such as too many open files.
+const RETRY: Duration = Duration::from_secs(60);
+
 /// Looks between two log lines of a certificate that ends soon, or has ended: those of a day.
 const LOOKS_UNTIL_REMINDER: u64 = 24 * 3600 * 1000 / LOOK.as_millis() as u64;
 
@@ -52,8 +56,10 @@ struct Watcher {
     read: Seen,
     /// Those of the last look.
     last: Seen,
-    /// The time to read them again: a certificate has come before it is valid.
-    valid_from: Option<SystemTime>,
+    /// The error of the last time.
+    error: Option<String>,
+    /// The time to read them again: some time after an error, or the begin of a certificate that has come before it is valid.
+    again_at: Option<SystemTime>,
     looks_until_reminder: u64,
 }
 
@@ -65,7 +71,8 @@ impl Watcher {
             latest,
             read: seen.clone(),
             last: seen,
-            valid_from: None,
+            error: None,
+            again_at: None,
             looks_until_reminder: 0,
         }
     }
@@ -80,13 +87,14 @@ impl Watcher {
         let config = self.latest.load_full();
         let seen = Seen::of(&self.settings, &config);
         let is_settled = std::mem::replace(&mut self.last, seen.clone()) == seen;
-        let is_due = self.valid_from.is_some_and(|time| time <= now);
-        if !is_settled || (seen == self.read && !is_due) {
+        let is_due = self.again_at.is_some_and(|time| time <= now);
+        let has_changed = seen != self.read;
+        if !is_settled || !(has_changed || is_due) {
             return;
         }
-        // After an error they are read again at that time, after a further change, and after SIGHUP.
         self.read = seen;
-        self.valid_from = None;
+        self.again_at = None;
+        let last_error = self.error.take().filter(|_| !has_changed);
         match self.settings.reload(&config, now) {
             Ok(()) => {
                 count_for_process(Counter::TlsReloads);
@@ -99,12 +107,19 @@ impl Watcher {
                 self.looks_until_reminder = 0;
             }
             Err(ReloadError { text, valid_from }) => {
-                self.valid_from = valid_from;
-                count_for_process(Counter::TlsReloadsFailed);
-                let again = valid_from.map_or("", |_| "; it is read again then");
-                tracing::error!(
-                    "TLS cannot be read again, and the old certificates and keys stay in use: {text}{again}"
-                );
+                let retry = now + RETRY;
+                self.again_at = Some(valid_from.map_or(retry, |from| from.min(retry)));
+                if last_error.as_ref() != Some(&text) {
+                    count_for_process(Counter::TlsReloadsFailed);
+                    let again = match valid_from {
+                        Some(_) => "it is read again then",
+                        None => "the files are read again each minute",
+                    };
+                    tracing::error!(
+                        "TLS cannot be read again, and the old certificates and keys stay in use: {text}; {again}"
+                    );
+                }
+                self.error = Some(text);
             }
         }
     }
@@ -166,9 +181,11 @@ fn stamp(path: &Path) -> Option<Stamp> {
 mod tests {
     use std::time::UNIX_EPOCH;
 
+    use super::super::certificate::vectors::read;
     use super::super::files::vectors::path;
     use super::*;
-    use crate::config::{CertificateFiles, ClientListener, Config, TlsMode};
+    use crate::config::{CertificateFiles, ClientListener, TlsMode};
+    use crate::metrics::of_process;
 
     /// A folder for a certificate and its key, which goes with this value.
     struct Folder(PathBuf);
@@ -197,7 +214,8 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_comes_before_it_is_valid_is_used_when_it_is() {
+    fn files_that_could_not_be_used_are_read_again_each_minute_and_a_certificate_when_it_is_valid()
+    {
         let folder = Folder::new();
         folder.install("server");
         let mut config = Config {
@@ -217,19 +235,36 @@ mod tests {
         let latest = Arc::new(ArcSwap::from_pointee(config));
         let mut watcher = Watcher::new(settings.clone(), latest);
         let in_use = || settings.expiries().load_full();
-        let first = in_use();
+        let failed = || of_process().get(Counter::TlsReloadsFailed);
+        let (first, before) = (in_use(), failed());
 
         folder.install("alone");
-        let early = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let mut time = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        watcher.look(time);
+        assert_eq!(watcher.again_at, None, "the files must stay as they are");
+        watcher.look(time);
         for _ in 0..3 {
-            watcher.look(early);
-            assert_eq!(in_use(), first);
+            let again_at = time + RETRY;
+            assert_eq!(watcher.again_at, Some(again_at));
+            watcher.look(again_at - LOOK);
+            assert_eq!(watcher.again_at, Some(again_at));
+            watcher.look(again_at);
+            time = again_at;
         }
-        let valid_from = watcher.valid_from.expect("it is not valid yet");
-        watcher.look(valid_from - Duration::from_secs(1));
-        assert_eq!(in_use(), first);
+        assert_eq!(failed() - before, 1, "it is told once");
+        settings.read_again();
+        watcher.look(time);
+        watcher.look(time);
+        assert_eq!(failed() - before, 2, "somebody has asked");
+        let alone = read("alone").expect("a vector").expiry();
+        let valid_from = alone.valid_from(time).expect("it is not valid yet");
+        watcher.look(valid_from - LOOK);
+        assert_eq!(
+            (in_use(), watcher.again_at),
+            (first.clone(), Some(valid_from))
+        );
         watcher.look(valid_from);
+        assert_eq!(watcher.again_at, None);
         assert_ne!(in_use(), first);
-        assert_eq!(watcher.valid_from, None);
     }
 }
