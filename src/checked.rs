@@ -250,6 +250,10 @@ fn useless_tls(config: &Config) -> impl Iterator<Item = String> + use<> {
         ),
         (config.rpc.tls_ca.is_some() && config.rpc.tls_listen.is_none())
             .then_some("rpc.tls_ca has no effect: set rpc.tls_listen too"),
+        (tls.client_crl.is_some() && tls.client_ca.is_none())
+            .then_some("tls.client_crl has no effect: set tls.client_ca too"),
+        (config.rpc.tls_crl.is_some() && config.rpc.tls_ca.is_none())
+            .then_some("rpc.tls_crl has no effect: set rpc.tls_ca too"),
     ]
     .into_iter()
     .flatten()
@@ -481,8 +485,19 @@ mod tests {
         assert!(certificates.contains("add the line tls = \"required\""));
         assert!(clients.contains("add the line client_certificates = \"required\""));
         assert!(calls.contains("rpc.tls_listen"));
+        (config.tls.client_ca, config.rpc.tls_ca) = (None, None);
+        config.tls.client_crl = Some("crl.pem".into());
+        config.rpc.tls_crl = Some("crl.pem".into());
+        config.tls.client_certificates = ClientCertificates::Off;
+        let warnings = CheckedConfig::new(config.clone()).unwrap().config.warnings;
+        let [_, clients, calls] = &*warnings else {
+            panic!("{warnings:?}");
+        };
+        assert!(clients.contains("set tls.client_ca too"));
+        assert!(calls.contains("set rpc.tls_ca too"));
         config.tls.client_certificates = ClientCertificates::Optional;
-        config.rpc.tls_ca = None;
+        config.tls.client_ca = Some("ca.pem".into());
+        config.rpc.tls_crl = None;
         config.listeners = vec![config::ClientListener {
             tls: config::TlsMode::Optional,
             ..Default::default()

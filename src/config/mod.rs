@@ -455,6 +455,9 @@ knobs! {
         tls_listen: Option<SocketAddr> = None, KnownAddress;
         /// File with the certificates that sign those of callers on `rpc.tls_listen`.
         tls_ca: Option<PathBuf> = None, FilePath;
+        /// File of the PEM format with lists of revoked certificates (CRL) for those of callers on `rpc.tls_listen`, as
+        /// `tls.client_crl` has them for clients.
+        tls_crl: Option<PathBuf> = None, FilePath;
         /// Servers that may call, a list or a text with commas: `cluster` for the hosts in the list of servers, addresses,
         /// networks, or `any`. Calls carry no credentials, and a caller can send to all clients and kick them. So the
         /// default takes only servers of the cluster and programs of this machine; with `any` the address in
@@ -597,6 +600,10 @@ knobs! {
         client_certificates: ClientCertificates = ClientCertificates::Off, CLIENT_CERTIFICATES => live;
         /// File with the certificates that sign those of clients.
         client_ca: Option<PathBuf> = None, FilePath => live;
+        /// File of the PEM format with lists of revoked certificates (CRL), one of each authority that signs certificates of
+        /// clients. A client whose certificate is in its list, or has no list, is refused. Without this file no certificate
+        /// is revoked.
+        client_crl: Option<PathBuf> = None, FilePath => live;
         /// Protocols of ALPN for clients, the first one that a client knows counts; a client that knows none of them is
         /// refused. Without this key the extension is ignored. Browsers name `http/1.1` for a WebSocket.
         alpn: Vec<String> = Vec::new(), Texts(r#"["http/1.1"]"#) => live;
@@ -702,10 +709,10 @@ impl Config {
     pub(crate) fn tls_files(&self) -> Vec<PathBuf> {
         let certificates = self.tls.certificates.iter();
         let certificates = certificates.flat_map(|files| [files.chain.clone(), files.key.clone()]);
-        let others = [&self.tls.ticket_keys, &self.tls.client_ca, &self.rpc.tls_ca];
-        certificates
-            .chain(others.into_iter().flatten().cloned())
-            .collect()
+        let (tls, rpc) = (&self.tls, &self.rpc);
+        let authorities = [&tls.client_ca, &tls.client_crl, &rpc.tls_ca, &rpc.tls_crl];
+        let others = authorities.into_iter().chain([&tls.ticket_keys]);
+        certificates.chain(others.flatten().cloned()).collect()
     }
 
     /// Returns the listeners for clients: those of `[[listener]]`, or else the one of `listen`.

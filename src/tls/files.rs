@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::SigningKey;
 use x509_cert::der::Decode;
 use x509_cert::der::asn1::AnyRef;
@@ -28,6 +28,19 @@ pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, St
         });
     }
     Ok(certificates)
+}
+
+/// Reads all lists of revoked certificates of a file; at least one.
+pub(super) fn read_crls(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let (file, (_, bytes)) = (path.display(), read(path)?);
+    let lists = CertificateRevocationListDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+    match lists {
+        Ok(lists) if lists.is_empty() => Err(format!(
+            "{file} has no list of revoked certificates (X509 CRL) of the PEM format"
+        )),
+        Ok(lists) => Ok(lists),
+        Err(error) => Err(format!("{file} cannot be read as PEM: {error}")),
+    }
 }
 
 /// Reads the first private key of a file.

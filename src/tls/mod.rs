@@ -8,7 +8,8 @@
 //!
 //! **Where to start reading**: [`TlsSettings::load`].
 
-use std::path::Path;
+use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -17,7 +18,10 @@ use arc_swap::ArcSwap;
 use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig, WebPkiClientVerifier};
+use rustls::server::{
+    NoServerSessionStorage, ProducesTickets, ServerConfig, VerifierBuilderError,
+    WebPkiClientVerifier,
+};
 use rustls::version::{TLS12, TLS13};
 
 use crate::config::{ClientCertificates, Config, TlsVersion};
@@ -183,13 +187,12 @@ impl Loaded {
         let is_optional = tls.client_certificates == ClientCertificates::Optional;
         let client_ca = tls.client_ca.as_ref();
         let client_ca = client_ca.filter(|_| tls.client_certificates != ClientCertificates::Off);
-        let client_verifier = match client_ca {
-            Some(path) => Some(
-                verifier(path, is_optional, &provider)
-                    .map_err(|error| format!("tls.client_ca: {error}"))?,
-            ),
-            None => None,
-        };
+        let client_verifier = client_ca.map(|path| {
+            let ca = ("tls.client_ca", path);
+            let crl = tls.client_crl.as_ref().map(|path| ("tls.client_crl", path));
+            verifier(ca, crl, is_optional, &provider)
+        });
+        let client_verifier = client_verifier.transpose()?;
         let settings = |verifier: Option<_>| {
             let asks_for_certificates = verifier.is_some();
             let mut settings = server_config(&provider, tls.min_version, verifier, names.clone())?;
@@ -201,8 +204,10 @@ impl Loaded {
         };
         let servers = match (&config.rpc.tls_listen, &config.rpc.tls_ca) {
             (Some(_), Some(path)) => {
-                let verifier = verifier(path, false, &provider)
-                    .map_err(|error| format!("rpc.tls_ca: {error}"))?;
+                let ca = ("rpc.tls_ca", path);
+                let crl = config.rpc.tls_crl.as_ref();
+                let crl = crl.map(|path| ("rpc.tls_crl", path));
+                let verifier = verifier(ca, crl, false, &provider)?;
                 Some(Arc::new(settings(Some(verifier))?))
             }
             _ => None,
@@ -242,22 +247,32 @@ fn server_config(
     Ok(settings)
 }
 
-/// Makes the check of certificates that clients present.
+/// Makes the check of certificates that clients present, by the files of authorities and of revoked certificates. Each has the
+/// name of its key.
 fn verifier(
-    path: &Path,
+    (ca_key, ca): (&str, &PathBuf),
+    crl: Option<(&str, &PathBuf)>,
     is_optional: bool,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let in_ca = |error: &dyn Display| format!("{ca_key}: {}: {error}", ca.display());
     let mut roots = RootCertStore::empty();
-    for certificate in files::read_chain(path)? {
-        let added = roots.add(certificate);
-        added.map_err(|error| format!("{}: {error}", path.display()))?;
+    let authorities = files::read_chain(ca).map_err(|error| format!("{ca_key}: {error}"))?;
+    for certificate in authorities {
+        roots.add(certificate).map_err(|error| in_ca(&error))?;
     }
-    let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
-    let builder = match is_optional {
-        true => builder.allow_unauthenticated(),
-        false => builder,
-    };
-    let built = builder.build();
-    built.map_err(|error| format!("{}: {error}", path.display()))
+    let mut builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+    if is_optional {
+        builder = builder.allow_unauthenticated();
+    }
+    if let Some((key, path)) = crl {
+        let lists = files::read_crls(path).map_err(|error| format!("{key}: {error}"))?;
+        builder = builder.with_crls(lists);
+    }
+    builder.build().map_err(|error| match crl {
+        Some((key, path)) if matches!(error, VerifierBuilderError::InvalidCrl(_)) => {
+            format!("{key}: {}: {error}", path.display())
+        }
+        _ => in_ca(&error),
+    })
 }

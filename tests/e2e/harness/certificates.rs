@@ -131,6 +131,22 @@ impl Certificates {
         self.write(&format!("{name}.pem"), &chain.concat());
     }
 
+    /// Makes `crl.pem`, the authority's list of revoked certificates, with those of these names.
+    pub(crate) fn revoke(&self, names: &[&str]) {
+        self.write("database", "");
+        self.write("crlnumber", "01\n");
+        self.write(
+            "ca.cnf",
+            "[ca]\ndefault_ca=all\n[all]\ndatabase=database\ncrlnumber=crlnumber\ndefault_md=sha256\n\
+             default_crl_days=30\ncrl_extensions=list\n[list]\nauthorityKeyIdentifier=keyid\n",
+        );
+        let ca = "ca -config ca.cnf -cert ca.pem -keyfile ca.key";
+        for name in names {
+            self.openssl(&format!("{ca} -revoke {name}.pem"));
+        }
+        self.openssl(&format!("{ca} -gencrl -out crl.pem"));
+    }
+
     /// Makes a file with a new key of tickets, which only its owner may read.
     pub(crate) fn ticket_keys(&self, name: &str) {
         let key = self.openssl("rand -base64 48");

@@ -14,7 +14,7 @@ use crate::harness::rpc::Rpc;
 use crate::harness::secure::Trust;
 
 /// The answer to a call that is not JSON.
-const ANSWERED: &str = "the payload is not JSON";
+pub(super) const ANSWERED: &str = "the payload is not JSON";
 
 /// The first packet of another server, and a call that is not JSON.
 fn first_call() -> Vec<u8> {
@@ -23,7 +23,7 @@ fn first_call() -> Vec<u8> {
 }
 
 /// Connects as another server does, and sends a call that is not JSON.
-fn call(address: SocketAddr, args: &str) -> String {
+pub(super) fn call(address: SocketAddr, args: &str) -> String {
     converse(address, args, &first_call(), ANSWERED)
 }
 

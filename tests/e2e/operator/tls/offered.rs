@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use super::calls::{ANSWERED, call};
 use super::{TAKEN, s_client, start};
 use crate::harness::certificates::{Certificates, LOCAL};
 use crate::harness::debian;
+use crate::harness::free_address;
 use crate::harness::gateway::Gateway;
 
 /// Everything that OpenSSL can still do.
@@ -240,4 +242,46 @@ fn certificates_of_clients_are_asked_for_as_the_key_says() {
             assert_eq!(taken, expected, "{mode} {version}");
         }
     }
+}
+
+#[test]
+fn a_revoked_certificate_of_a_client_or_of_another_server_is_refused() {
+    let certificates = Certificates::local();
+    certificates.sign("own", "DNS:own", 365);
+    certificates.sign("stolen", "DNS:stolen", 365);
+    certificates.revoke(&[]);
+    let calls = free_address();
+    let files = ["ca", "crl"].map(|name| certificates.path(&format!("{name}.pem")));
+    let [ca, crl] = &files;
+    let mut gateway = start(
+        &certificates,
+        &["a"],
+        &[
+            "--set=tls.client_certificates=required",
+            &format!("--set=tls.client_ca={ca}"),
+            &format!("--set=tls.client_crl={crl}"),
+            &format!("--set=rpc.tls_listen={calls}"),
+            &format!("--set=rpc.tls_ca={ca}"),
+            &format!("--set=rpc.tls_crl={crl}"),
+        ],
+    );
+    let clients = gateway.address();
+    let taken = |name: &str| {
+        let [chain, key] = ["pem", "key"].map(|kind| certificates.path(&format!("{name}.{kind}")));
+        let shown = format!("-cert {chain} -key {key}");
+        let as_client = s_client(clients, &shown).contains(TAKEN);
+        (as_client, call(calls, &shown).contains(ANSWERED))
+    };
+    assert_eq!([taken("own"), taken("stolen")], [(true, true); 2]);
+    certificates.revoke(&["stolen"]);
+    gateway.wait_counter("tls_reloads", 1);
+    assert_eq!(taken("own"), (true, true));
+    assert_eq!(taken("stolen"), (false, false));
+    let line = gateway.wait_printed("a TLS handshake failed");
+    assert!(line.contains("Revoked"), "{line}");
+    // A file without a list lets nobody in that was kept out.
+    certificates.write("crl.pem", "");
+    gateway.wait_counter("tls_reloads_failed", 1);
+    gateway.wait_printed("tls.client_crl: ");
+    assert_eq!(taken("stolen"), (false, false));
 }
