@@ -72,7 +72,8 @@ impl TlsBuffers {
         } else {
             0
         };
-        let now = session + state.incoming.capacity() + state.outgoing.capacity();
+        let now =
+            session + state.incoming.capacity() + state.outgoing.capacity() + state.transcript;
         let before = std::mem::replace(&mut state.held, now);
         self.held.update(|held| held + now - before);
     }
@@ -107,6 +108,9 @@ struct State {
     incoming: Vec<u8>,
     /// Records that the kernel has not taken.
     outgoing: Vec<u8>,
+    /// Bytes of the handshake that the session keeps. It does so until its end, for the signature of a client that may show a
+    /// certificate.
+    transcript: usize,
     /// Plain bytes of the record in `outgoing`. The next write reports them when the kernel has the whole record.
     unreported: usize,
     /// The session may have plain bytes that nobody has read.
@@ -212,7 +216,14 @@ impl<S: Carrier> TlsStream<S> {
         };
         let step = advance(session, &mut state.incoming, &mut state.outgoing, None);
         let is_done = step.result.is_ok() && !session.is_handshaking();
+        state.transcript = match is_done {
+            true => 0,
+            false => state.transcript + step.used + state.outgoing.len(),
+        };
         state.incoming.drain(..step.used);
+        if state.incoming.is_empty() {
+            state.incoming = Vec::new();
+        }
         state.note_end(step.has_ended);
         state.is_unread = is_done;
         let noted = note_failure(state, step.result);

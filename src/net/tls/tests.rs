@@ -226,6 +226,25 @@ fn a_socket_that_is_full_in_the_middle_of_a_record_loses_and_doubles_nothing() {
 }
 
 #[test]
+fn a_half_handshake_counts_the_bytes_that_the_session_keeps() {
+    for version in VERSIONS {
+        let mut pair = Pair::new(version);
+        pair.tls().begin(server_config()).expect("a session");
+        let hello = pair.records();
+        pair.send(&hello);
+        assert!(!pair.step().expect("a handshake without faults"));
+        let kept = pair.tls().held() - TLS_SESSION_BYTES;
+        let bounds = hello.len()..hello.len() + 2 * RECORD_ROOM;
+        assert!(bounds.contains(&kept), "{kept}");
+        pair.take_in(usize::MAX);
+        let records = pair.records();
+        pair.send(&records);
+        assert!(pair.step().expect("a handshake without faults"));
+        assert_eq!(pair.tls().held(), TLS_SESSION_BYTES);
+    }
+}
+
+#[test]
 fn each_side_may_end_its_direction_before_the_other() {
     for version in VERSIONS {
         let mut pair = Pair::ready(version);
