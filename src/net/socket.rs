@@ -189,7 +189,10 @@ impl Socket {
             Kind::Kernel(watched) => watched.shutdown(Shutdown::Both),
             Kind::Other(other) => match &**other {
                 Other::Memory(side) => side.shutdown(),
-                Other::Tls(tls) => tls.inner().shutdown(),
+                Other::Tls(tls) => {
+                    tls.end_write();
+                    tls.inner().shutdown();
+                }
             },
         }
     }

@@ -252,6 +252,55 @@ fn each_record_counts_for_the_rate_where_it_has_only_a_part_of_a_message() {
 }
 
 #[test]
+fn records_prolong_no_deadline() {
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\n";
+    let [_, package @ ..] = &*echo("[1]") else {
+        panic!("a package");
+    };
+    for (begun, rest, seconds, counter) in [
+        (&head[..4], &head[4..], 10, "closed_upgrade_timeout"),
+        (b"\x04", package, 30, "closed_package_timeout"),
+    ] {
+        let mut gateway = with_tls(TlsMode::Required, |_| {});
+        let mut client = match counter {
+            "closed_package_timeout" => Secure::open(&gateway),
+            _ => {
+                let mut client = Secure::over(gateway.open(ClientOptions::default()));
+                (0..3).for_each(|_| client.exchange());
+                client
+            }
+        };
+        client.send(begun);
+        for byte in &rest[..seconds] {
+            assert!(!client.wire.is_closed(), "{counter}");
+            client.send(&[*byte]);
+            gateway.advance(SECOND);
+        }
+        gateway.advance(100 * MS);
+        client.exchange();
+        assert!(client.wire.is_closed(), "{counter}");
+        assert_eq!(gateway.counter(counter), 1);
+    }
+}
+
+#[test]
+fn a_client_that_ends_first_gets_its_answer_and_the_end_of_the_other_side() {
+    let gateway = with_tls(TlsMode::Required, |_| {});
+    let mut client = Secure::open(&gateway);
+    client
+        .session
+        .writer()
+        .write_all(&echo("[1]"))
+        .expect("memory");
+    client.session.send_close_notify();
+    assert!(client.take().ends_with(b"[1]"));
+    let state = client.session.process_new_packets();
+    assert!(state.expect("right records").peer_has_closed());
+    assert!(client.wire.is_closed());
+    assert_eq!(gateway.counter("closed_left"), 1);
+}
+
+#[test]
 fn a_message_in_a_record_of_its_own_counts_once_for_the_rate() {
     const REQUESTS: usize = 1980;
     let gateway = with_tls(TlsMode::Required, |_| {});

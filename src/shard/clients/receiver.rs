@@ -36,10 +36,14 @@ fn pause(shard: &Rc<Shard>, sid: Sid, time: Duration) -> Pause {
     })
 }
 
-/// Lets the other connections run when a turn lasts too long.
-fn yield_late(shard: &Shard) -> Option<Pause> {
-    let turn = clock::now().saturating_duration_since(shard.core.looked.get());
-    (turn > READ_TURN_MAX).then(|| -> Pause { Box::pin(clock::yield_to_reactor()) })
+/// A part of a read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    /// Whole packages or messages.
+    pub(super) units: usize,
+    /// Their number for the rate, which over TLS may be that of the records.
+    pub(super) charged: usize,
+    pub(super) bytes: usize,
 }
 
 /// Acts on the bytes of one client.
@@ -48,16 +52,18 @@ pub(super) struct ClientReceiver<'a> {
     pub(super) sid: Sid,
 }
 
-impl Receiver for ClientReceiver<'_> {
-    fn finished(&self, units: usize, bytes: usize, rest: &[u8]) -> Option<Pause> {
+impl ClientReceiver<'_> {
+    /// Ends a part of a read, behind which `rest` follows.
+    #[inline]
+    pub(super) fn finish(&self, taken: Taken, rest: &[u8]) -> Option<Pause> {
         let Self { shard, sid } = self;
         // Here too, because one turn reads from many clients, and answers them.
         if shard.core.memory_has_grown() {
             shard.look_at_memory();
         }
-        match shard.clients.read(&shard.core, *sid, units, bytes, rest) {
+        match shard.clients.read(&shard.core, *sid, taken, rest) {
             // The messages of a slice may cost more time than their number says.
-            RateVerdict::Within if units >= SLICE_UNITS => yield_late(shard),
+            RateVerdict::Within if taken.units >= SLICE_UNITS => self.yield_late(),
             RateVerdict::Within => None,
             RateVerdict::Pause(time) => Some(pause(shard, *sid, time)),
             RateVerdict::Excess(reason) => {
@@ -65,6 +71,23 @@ impl Receiver for ClientReceiver<'_> {
                 None
             }
         }
+    }
+
+    /// Lets the other connections run when a turn lasts too long.
+    pub(super) fn yield_late(&self) -> Option<Pause> {
+        let turn = clock::now().saturating_duration_since(self.shard.core.looked.get());
+        (turn > READ_TURN_MAX).then(|| -> Pause { Box::pin(clock::yield_to_reactor()) })
+    }
+}
+
+impl Receiver for ClientReceiver<'_> {
+    fn finished(&self, units: usize, bytes: usize, rest: &[u8]) -> Option<Pause> {
+        let taken = Taken {
+            units,
+            charged: units,
+            bytes,
+        };
+        self.finish(taken, rest)
     }
 
     fn waits(&self, bytes: usize) {

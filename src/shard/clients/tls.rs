@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Clients;
 use super::connection;
-use super::receiver::{ClientReceiver, reason_of};
+use super::receiver::{ClientReceiver, Taken, reason_of};
 use crate::client::transport::Transport;
 use crate::config::TlsMode;
 use crate::error::{CloseReason, Fault};
@@ -73,8 +73,17 @@ impl Receiver for TlsReceiver<'_> {
             records.saturating_sub(units)
         };
         self.records.set(left);
-        let units = if is_last { units.max(records) } else { units };
-        self.client.finished(units, bytes, rest)
+        let charged = if is_last { units.max(records) } else { units };
+        let taken = Taken {
+            units,
+            charged,
+            bytes,
+        };
+        // Records may cost more time than their bytes say: they may have none.
+        match self.client.finish(taken, rest) {
+            None if charged > 0 => self.client.yield_late(),
+            pause => pause,
+        }
     }
 
     fn waits(&self, bytes: usize) {

@@ -12,6 +12,7 @@ use crate::ids::Sid;
 use crate::limits::{MEMORY_CLOSE_BYTES_MIN, MEMORY_CLOSES_MAX};
 use crate::net::socket::TlsSocket;
 use crate::push::Framing;
+use crate::shard::clients::receiver::Taken;
 use crate::shard::{Core, Shard};
 
 /// Acts on the unit at the front of a client's bytes; returns its size, or `None` when it is not complete. A client at
@@ -52,15 +53,19 @@ pub(in crate::shard::clients) fn receive(
 }
 
 impl Clients {
-    /// Ends a read of `units` packages or messages of `bytes` bytes, behind which `rest` follows.
+    /// Ends a part of a read, behind which `rest` follows.
     pub(in crate::shard::clients) fn read(
         &self,
         core: &Core,
         sid: Sid,
-        units: usize,
-        bytes: usize,
+        taken: Taken,
         rest: &[u8],
     ) -> RateVerdict {
+        let Taken {
+            units,
+            charged,
+            bytes,
+        } = taken;
         let verdict = self.connection(sid, |connection| {
             let now = core.time.get().now;
             connection.restart_idle(&self.timeouts, now);
@@ -72,7 +77,7 @@ impl Clients {
             }
             let used = self
                 .rate
-                .charge(&mut connection.used_until, now, units, bytes);
+                .charge(&mut connection.used_until, now, charged, bytes);
             match used.is_over {
                 true => connection.slow_down(core, &self.rate, used, now),
                 false => connection.calm_down(used),
@@ -80,7 +85,7 @@ impl Clients {
         });
         let verdict = verdict.unwrap_or(RateVerdict::Within);
         match &self.addresses {
-            Some(addresses) => self.charge_address(core, sid, addresses, (units, bytes), verdict),
+            Some(addresses) => self.charge_address(core, sid, addresses, (charged, bytes), verdict),
             None => verdict,
         }
     }
