@@ -159,8 +159,8 @@ pub const RPC_FRAME_BYTES_MAX: usize = 32 << 20;
 pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Entries of `rpc.allow`; each new connection of another server is compared with all of them.
 pub const CALLER_NETWORKS_MAX: usize = 1024;
-/// Callers that are not known yet and wait for the list of servers, for the look-up of its names, or for the end of their
-/// TLS handshake; more are refused.
+/// Callers that are not known yet and wait for the list of servers or the look-up of its names; more are refused. Of those
+/// that wait for the end of their TLS handshake there are as many; for one more, the oldest is closed.
 pub const CALLERS_HELD_MAX: usize = 64;
 /// Longest time of this wait. A server of a cluster may call before the master has named it, seconds at most.
 pub const CALLER_HELD_TIME: Duration = Duration::from_secs(5);

@@ -36,8 +36,6 @@ pub struct Timeouts {
     pub idle_websocket: Option<Duration>,
     /// Time from the accept to the first byte.
     pub first_byte: Option<Duration>,
-    /// Time for the TLS handshake.
-    pub tls: Option<Duration>,
     /// Time from the first byte to the end of an HTTP head.
     pub upgrade: Option<Duration>,
     /// Time from there to the whole handshake.
@@ -66,7 +64,6 @@ impl Timeouts {
                 .timeout
                 .filter(|_| client.idle_websocket && client.heartbeat.is_none()),
             first_byte: client.first_byte_timeout,
-            tls: config.tls.handshake_timeout,
             upgrade: client.upgrade_timeout,
             handshake: client.handshake_timeout,
             ack: client.ack_timeout,
@@ -84,9 +81,8 @@ impl Timeouts {
             (ClientState::Working, _) => (self.bind, CloseReason::BindTimeout),
             (ClientState::WaitAck, _) => (self.ack, CloseReason::AckTimeout),
             (_, Transport::Proxied) => (Some(PROXY_HEADER_TIMEOUT), CloseReason::ProxyTimeout),
-            (_, Transport::Tls) => (self.tls, CloseReason::TlsTimeout),
             (_, Transport::Undecided) => (self.first_byte, CloseReason::FirstByteTimeout),
-            (_, Transport::Http) => return None,
+            (_, Transport::Tls | Transport::Http) => return None,
             _ => (self.handshake, CloseReason::HandshakeTimeout),
         };
         Some((limit?, reason))

@@ -205,7 +205,8 @@ knobs! {
         /// `client.heartbeat` a silent WebSocket stays open.
         idle_websocket: bool = true => false, Switch;
         /// Time from the accept to the first byte. A player's device sends its first bytes at once; ten seconds leave
-        /// room for lost packets on a mobile network. The reference waits as `timeout` says.
+        /// room for lost packets on a mobile network. With TLS the first byte behind its handshake has this time too.
+        /// The reference waits as `timeout` says.
         first_byte_timeout: Option<Duration> = Some(Duration::from_secs(10)) => None, OrOff(TimeRange(STEP_TIMES));
         /// Time from the first byte to the end of the HTTP head of a WebSocket upgrade, which fits into one packet or
         /// two. Bytes do not prolong it.
@@ -588,8 +589,8 @@ knobs! {
         certificates: Vec<CertificateFiles> = Vec::new(), ListOf::<CertificateFiles>::at_most(limits::CERTIFICATES_MAX) => live;
         /// Oldest version: `1.2` or `1.3`. All ciphers have forward secrecy and authentication.
         min_version: TlsVersion = TlsVersion::Tls12, TLS_VERSION => live;
-        /// Time from the accept, or from the header of a proxy, to the end of the TLS handshake. It takes two round trips.
-        /// Node has 120 s.
+        /// Time from the first byte of a TLS handshake to its end, which takes two round trips. It stops while the
+        /// gateway has to do the next step, as when many clients come at once. Node has 120 s, from the accept.
         handshake_timeout: Option<Duration> = Some(Duration::from_secs(10)) => Some(Duration::from_secs(120)), OrOff(TimeRange(STEP_TIMES));
         /// File with keys for session tickets, which several gateways may share: then a client continues its session on any
         /// of them. Each line has one key, in Base64, as `openssl rand -base64 48` prints it. The first key makes new

@@ -41,7 +41,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_lite::future;
-use glommio::sync::Semaphore;
 
 use crate::checked::CheckedConfig;
 use crate::client::addresses::Addresses;
@@ -272,8 +271,7 @@ struct Core {
     read_buffer: ReadBuffer,
     /// Where a listener takes TLS: the buffers of this shard, and the settings of new connections.
     tls: Option<(Rc<TlsBuffers>, Arc<TlsSettings>)>,
-    /// The place of the one TLS handshake that waits for its turn in front of the others.
-    first_handshake: Semaphore,
+    handshakes: tls::HandshakeLine,
     scheduler: RefCell<FlushSchedule>,
     inbox: Inbox,
     mesh: RefCell<Mesh>,
@@ -500,7 +498,7 @@ impl Core {
             network,
             read_buffer: ReadBuffer::default(),
             tls: seed.tls.map(|settings| (TlsBuffers::new(), settings)),
-            first_handshake: Semaphore::new(1),
+            handshakes: tls::HandshakeLine::default(),
             scheduler: RefCell::default(),
             inbox: seed.inbox,
             mesh: RefCell::new(Mesh::new(seed.outlets)),

@@ -122,9 +122,11 @@ fn a_client_without_a_whole_handshake_of_tls_has_its_time_and_no_more() {
             config.tls.handshake_timeout = Some(4 * SECOND);
         });
         let mut ready = Secure::open(&gateway);
+        let mut silent = gateway.open(ClientOptions::default());
+        gateway.advance(2 * SECOND);
         let hello = Secure::over(gateway.open(ClientOptions::default())).records();
-        // No byte, a part of the hello, and the whole of it.
-        let mut strangers: Vec<Client> = [0, 1, 100, hello.len()]
+        // A part of the hello, and the whole of it.
+        let mut strangers: Vec<Client> = [1, 100, hello.len()]
             .iter()
             .map(|bytes| {
                 let mut stranger = gateway.open(ClientOptions::default());
@@ -132,7 +134,12 @@ fn a_client_without_a_whole_handshake_of_tls_has_its_time_and_no_more() {
                 stranger
             })
             .collect();
-        gateway.advance(4 * SECOND - 100 * MS);
+        // Later bytes do not prolong it.
+        for second in 1..4 {
+            gateway.advance(SECOND);
+            strangers[0].send_bytes(&hello[second..=second]);
+        }
+        gateway.advance(SECOND - 100 * MS);
         for stranger in &mut strangers {
             stranger.take_bytes();
             assert!(!stranger.is_closed());
@@ -142,7 +149,13 @@ fn a_client_without_a_whole_handshake_of_tls_has_its_time_and_no_more() {
             stranger.take_bytes();
             assert!(stranger.is_closed());
         }
-        assert_eq!(gateway.counter("closed_tls_timeout"), 4);
+        assert_eq!(gateway.counter("closed_tls_timeout"), 3);
+        // The first byte has the time that it has without TLS.
+        gateway.advance(3 * SECOND);
+        assert!(!silent.is_closed());
+        gateway.advance(SECOND);
+        assert!(silent.is_closed());
+        assert_eq!(gateway.counter("closed_first_byte_timeout"), 1);
         ready.send(&echo("[1]"));
         assert!(ready.take().ends_with(b"[1]"));
         assert_eq!(gateway.counter("tls_handshakes"), 1);
@@ -203,13 +216,13 @@ fn the_header_of_a_proxy_comes_before_tls_however_it_is_split() {
         headless.exchange();
         assert!(headless.wire.is_closed());
         assert_eq!(gateway.counter("closed_proxy_header"), 1);
-        // Nothing but the header: the handshake of TLS has its own time.
+        // Nothing but the header: the first byte behind it has its own time.
         let mut silent = open();
         silent.send_bytes(HEADER);
         let mut gateway = gateway;
         gateway.advance(11 * SECOND);
         assert!(silent.is_closed());
-        assert_eq!(gateway.counter("closed_tls_timeout"), 1);
+        assert_eq!(gateway.counter("closed_first_byte_timeout"), 1);
     }
 }
 

@@ -118,7 +118,7 @@ async fn begin(
         // The header has the address of a client that is refused.
         return Err(None);
     }
-    clients.expect_tls(core, sid);
+    clients.expect_first_byte(core, sid);
     let first = loop {
         match tls.take_kept(|bytes| (0, bytes.first().copied())) {
             Some(first) => break first,
@@ -127,6 +127,7 @@ async fn begin(
     };
     match (first == HANDSHAKE_RECORD, mode) {
         (true, _) => {
+            clients.expect_tls(core, sid);
             let (settings, is_open) = (settings.for_client(), || clients.is_open(sid));
             let done = tls::shake_hands(core, tls, settings, is_open).await;
             done.map_err(|fault| {
@@ -148,17 +149,21 @@ async fn begin(
 }
 
 fn reason(fault: HandshakeFault) -> Ended {
-    matches!(fault, HandshakeFault::Tls(_)).then_some(CloseReason::Tls)
+    match fault {
+        HandshakeFault::Tls(_) => Some(CloseReason::Tls),
+        HandshakeFault::Late => Some(CloseReason::TlsTimeout),
+        HandshakeFault::Left | HandshakeFault::Socket | HandshakeFault::Unwanted => None,
+    }
 }
 
 impl Clients {
-    /// Begins the time of the TLS handshake, where the connection is still open.
+    /// Stops the time of the first byte: the handshake of TLS has one of its own.
     fn expect_tls(&self, core: &Core, sid: Sid) {
         self.connection(sid, |connection| connection.expect(Transport::Tls));
         self.begin(core, sid);
     }
 
-    /// Begins the time of the first byte of the client's protocol.
+    /// Begins the time of the first byte: of TLS, or of the client's protocol behind it.
     fn expect_first_byte(&self, core: &Core, sid: Sid) {
         self.connection(sid, |connection| connection.expect(Transport::Undecided));
         self.begin(core, sid);

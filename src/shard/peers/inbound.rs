@@ -13,7 +13,7 @@
 //! for `rpc.allow`.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -70,6 +70,10 @@ pub(super) struct Inbound {
     /// Number of connections, and of those whose caller is not known yet.
     open: Cell<usize>,
     held: Cell<usize>,
+    /// Callers on `rpc.tls_listen` without a certificate so far, and refused ones that have not ended their side. At most
+    /// [`Inbound::held_max`], by the order in which they came.
+    strangers: RefCell<BTreeMap<u64, Rc<Socket>>>,
+    next_stranger: Cell<u64>,
     /// Largest number of connections.
     max: usize,
     /// Addresses that were refused, at most [`CALLERS_REFUSED_MAX`].
@@ -87,6 +91,24 @@ impl Inbound {
     /// Takes one of the places for callers that are not known yet.
     fn hold(&self) -> Option<Place<'_>> {
         Place::take(&self.held, self.held_max())
+    }
+
+    /// Gives a caller on `rpc.tls_listen` a place until its certificate is known. Where none is free, the oldest such caller
+    /// loses its own: strangers that wait keep no server out.
+    fn admit_stranger(&self, socket: &Rc<Socket>) -> Stranger<'_> {
+        let mut strangers = self.strangers.borrow_mut();
+        if strangers.len() >= self.held_max()
+            && let Some((_, oldest)) = strangers.pop_first()
+        {
+            oldest.shutdown();
+        }
+        let number = self.next_stranger.get();
+        self.next_stranger.set(number + 1);
+        strangers.insert(number, socket.clone());
+        Stranger {
+            inbound: self,
+            number,
+        }
     }
 
     fn held_max(&self) -> usize {
@@ -124,15 +146,17 @@ async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
         tracing::warn!(%caller, "other servers have {max} connections already, and this one is closed; raise rpc.max_connections");
         return refuse(core, &socket).await;
     };
+    let socket = Rc::new(socket);
     if let Some(tls) = socket.tls() {
-        // Until its certificate says that it may call, it is a stranger.
-        let Some(_held) = peers.inbound.hold() else {
+        let stranger = peers.inbound.admit_stranger(&socket);
+        let done = shake_hands(core, tls, &stranger).await;
+        if stranger.has_given_way() {
             core.counters().add(Counter::PeersTooMany, 1);
             let max = peers.inbound.held_max();
-            tracing::warn!(%caller, "{max} callers are not known yet, and this one on rpc.tls_listen is closed");
-            return refuse(core, &socket).await;
-        };
-        if let Err(error) = shake_hands(core, tls).await {
+            tracing::warn!(%caller, "{max} callers on rpc.tls_listen came later and are not known yet, and this one is closed");
+            return;
+        }
+        if let Err(error) = done {
             core.counters().add(Counter::PeersRefused, 1);
             tracing::warn!(%caller, error, "a TLS handshake on rpc.tls_listen failed, and its connection is closed");
             return see_off(core, &socket).await;
@@ -143,7 +167,6 @@ async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
         return refuse(core, &socket).await;
     }
     core.counters().add(Counter::PeersAccepted, 1);
-    let socket = Rc::new(socket);
     socket.quick_ack();
     let writer = Rc::new(PeerWriter::to(socket.clone()));
     let key = peers.inbound.served.borrow_mut().insert(writer.clone());
@@ -203,31 +226,18 @@ async fn see_off(core: &Core, socket: &Socket) {
 }
 
 /// Does the TLS handshake of a peer, in its time.
-async fn shake_hands(core: &Core, tls: &TlsSocket) -> Result<(), String> {
+async fn shake_hands(core: &Core, tls: &TlsSocket, stranger: &Stranger<'_>) -> Result<(), String> {
     let settings = core
         .tls
         .as_ref()
         .and_then(|(_, settings)| settings.for_server());
     let settings = settings.ok_or("rpc.tls_listen is not set")?;
-    let handshake = async {
-        let begun = tls::receive(tls).await;
-        begun?;
-        tls::shake_hands(core, tls, settings, || true).await
-    };
-    let done = match core.config.tls.handshake_timeout {
-        None => handshake.await,
-        Some(time) => {
-            let late = async {
-                core.timeout(time).await;
-                Err(HandshakeFault::Unwanted)
-            };
-            future::or(handshake, late).await
-        }
-    };
+    let done = tls::shake_hands(core, tls, settings, || !stranger.has_given_way()).await;
     done.map_err(|fault| match fault {
         HandshakeFault::Left => "the caller has closed the connection".into(),
         HandshakeFault::Socket => "the connection failed".into(),
-        HandshakeFault::Unwanted => "it took longer than tls.handshake_timeout".into(),
+        HandshakeFault::Late => "it took longer than tls.handshake_timeout".into(),
+        HandshakeFault::Unwanted => "later callers have its place".into(),
         HandshakeFault::Tls(error) => error.to_string(),
     })
 }
@@ -568,6 +578,26 @@ async fn is_named_host(members: &MemberList, caller: IpAddr) -> bool {
         }
     }
     false
+}
+
+/// The place of a caller whose certificate is not known yet, until it is dropped.
+struct Stranger<'a> {
+    inbound: &'a Inbound,
+    number: u64,
+}
+
+impl Stranger<'_> {
+    /// Returns whether a later caller has its place.
+    fn has_given_way(&self) -> bool {
+        let strangers = self.inbound.strangers.borrow();
+        !strangers.contains_key(&self.number)
+    }
+}
+
+impl Drop for Stranger<'_> {
+    fn drop(&mut self) {
+        self.inbound.strangers.borrow_mut().remove(&self.number);
+    }
 }
 
 /// One of a number of places.
