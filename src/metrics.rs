@@ -92,7 +92,9 @@ counters! {
     AcceptPauses = "accept_pauses",
     /// TLS handshakes of clients and servers that ended well, with those that continued an earlier session.
     TlsHandshakes = "tls_handshakes",
-    /// Those of them that continued an earlier session.
+    /// Those of them with TLS 1.2, which `tls.min_version = "1.3"` would refuse.
+    Tls12Handshakes = "tls_1_2_handshakes",
+    /// Those of all that continued an earlier session.
     TlsResumed = "tls_resumed",
     /// TLS handshakes that failed: bytes that are not TLS, nothing in common, a certificate that is refused.
     TlsFailed = "tls_failed",

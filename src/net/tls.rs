@@ -21,9 +21,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::HandshakeKind;
 use rustls::server::{ServerConfig, ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError};
+use rustls::{HandshakeKind, ProtocolVersion};
 
 use crate::limits::{
     READ_BUFFER_BYTES, TLS_BYTES_WITHOUT_DATA_MAX, TLS_RECORD_BYTES_MAX, TLS_SESSION_BYTES,
@@ -249,6 +249,13 @@ impl<S: Carrier> TlsStream<S> {
         let state = self.state.borrow();
         let session = state.session.as_ref();
         session.and_then(|session| session.handshake_kind()) == Some(HandshakeKind::Resumed)
+    }
+
+    /// Returns whether the other side speaks TLS 1.2.
+    pub(crate) fn is_old_version(&self) -> bool {
+        let state = self.state.borrow();
+        let session = state.session.as_ref();
+        session.and_then(|session| session.protocol_version()) == Some(ProtocolVersion::TLSv1_2)
     }
 
     // ---- The client's protocol ----

@@ -84,6 +84,9 @@ pub(super) async fn shake_hands(
         }
     }
     core.counters().add(Counter::TlsHandshakes, 1);
+    if tls.is_old_version() {
+        core.counters().add(Counter::Tls12Handshakes, 1);
+    }
     if tls.is_resumed() {
         core.counters().add(Counter::TlsResumed, 1);
     }
@@ -104,7 +107,7 @@ async fn within(
         core.timeout(*time).await;
         Err(HandshakeFault::Late)
     };
-    // What has come counts, even where the time is over.
+    // Bytes that have come count, even where the time is over.
     let done = future::or(part, late).await;
     let taken = core.time.get().now.saturating_duration_since(began);
     *time = time.saturating_sub(taken);

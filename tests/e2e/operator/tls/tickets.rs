@@ -49,6 +49,9 @@ fn a_session_continues_on_its_own_gateway_and_not_on_another_one() {
         assert!(!continues(&other, version, &file));
     }
     assert_eq!(gateway.wait_counter("tls_resumed", 8), 8);
+    // One new session and four continued ones of each version.
+    assert_eq!(gateway.wait_counter("tls_handshakes", 10), 10);
+    assert_eq!(gateway.wait_counter("tls_1_2_handshakes", 5), 5);
 }
 
 #[test]
