@@ -190,7 +190,7 @@ close_reasons! {
     TlsOnPlain = "closed_tls_on_plain", Client;
     /// Bytes without TLS on a listener that takes only TLS.
     PlainOnTls = "closed_plain_on_tls", Client;
-    /// No whole TLS handshake within `tls.handshake_timeout` from its first byte.
+    /// The client did not do its part of a TLS handshake within `tls.handshake_timeout`.
     TlsTimeout = "closed_tls_timeout", Client;
     /// No byte within `client.first_byte_timeout`.
     FirstByteTimeout = "closed_first_byte_timeout", Client;

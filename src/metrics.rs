@@ -94,7 +94,7 @@ counters! {
     TlsHandshakes = "tls_handshakes",
     /// Those of them with TLS 1.2, which `tls.min_version = "1.3"` would refuse.
     Tls12Handshakes = "tls_1_2_handshakes",
-    /// Those of all that continued an earlier session.
+    /// TLS handshakes of all versions that continued an earlier session.
     TlsResumed = "tls_resumed",
     /// TLS handshakes that failed: bytes that are not TLS, nothing in common, a certificate that is refused.
     TlsFailed = "tls_failed",

@@ -88,7 +88,7 @@ impl Collector for Own {
             .encode_gauge(&u32::from(health::ready(view).0.is_success()))?;
         let expiries = view.expiries.load();
         if !expiries.is_empty() {
-            let doc = "End of the validity of a certificate in use, or of a further one in its file, in seconds since 1970.";
+            let doc = "End of the validity of a certificate in use, in seconds since 1970.";
             let name = "tls_certificate_expires_seconds";
             let mut family = out.encode_descriptor(name, doc, None, MetricType::Gauge)?;
             for expiry in expiries.iter() {

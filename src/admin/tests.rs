@@ -40,7 +40,8 @@ pub(super) fn view(key: &str) -> View {
         operator: Operator(mesh::queues(1).0),
         expiries: Arc::new(ArcSwap::from_pointee(vec![Expiry::new(
             "/etc/tangelo/fullchain.pem",
-            &[(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1_893_456_000))],
+            (UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1_893_456_000)),
+            &[],
         )])),
         output: None,
         prober: Prober::new("127.0.0.1:0".parse().ok(), 1, Arc::default()),

@@ -392,6 +392,29 @@ impl Kind<SocketAddr> for KnownAddress {
     }
 }
 
+/// An address for a second listener for calls, whose port others know too.
+pub(super) struct SecondAddress;
+
+impl fmt::Display for SecondAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ADDR:PORT with a port that no other key has, such as [::]:3151")
+    }
+}
+
+impl Kind<SocketAddr> for SecondAddress {
+    fn parse(&self, raw: RawValue<'_>) -> Option<SocketAddr> {
+        KnownAddress.parse(raw)
+    }
+
+    fn admits(&self, value: &SocketAddr) -> bool {
+        KnownAddress.admits(value)
+    }
+
+    fn show(&self, value: &SocketAddr) -> String {
+        KnownAddress.show(value)
+    }
+}
+
 /// A TCP address, with an example, or the path of a unix socket.
 pub(super) struct Endpoint(pub(super) &'static str);
 

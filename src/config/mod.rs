@@ -453,7 +453,7 @@ knobs! {
         /// `tls.certificates` for the name that the caller asks for, or else the first, and takes only callers with a
         /// certificate of `rpc.tls_ca`, whatever `rpc.allow` says. Genuine backends do not speak TLS: put a tunnel such as
         /// stunnel beside them.
-        tls_listen: Option<SocketAddr> = None, KnownAddress;
+        tls_listen: Option<SocketAddr> = None, SecondAddress;
         /// File with the certificates that sign those of callers on `rpc.tls_listen`.
         tls_ca: Option<PathBuf> = None, FilePath;
         /// File of the PEM format with lists of revoked certificates (CRL) for those of callers on `rpc.tls_listen`, as
@@ -589,8 +589,9 @@ knobs! {
         certificates: Vec<CertificateFiles> = Vec::new(), ListOf::<CertificateFiles>::at_most(limits::CERTIFICATES_MAX) => live;
         /// Oldest version: `1.2` or `1.3`. All ciphers have forward secrecy and authentication.
         min_version: TlsVersion = TlsVersion::Tls12, TLS_VERSION => live;
-        /// Time from the first byte of a TLS handshake to its end, which takes two round trips. It stops while the
-        /// gateway has to do the next step, as when many clients come at once. Node has 120 s, from the accept.
+        /// Time from the first byte of a TLS handshake to its end, which takes two round trips; on `rpc.tls_listen` from the
+        /// accept. It stops while the gateway has to do the next step, as when many clients come at once. Node has
+        /// 120 s, from the accept.
         handshake_timeout: Option<Duration> = Some(Duration::from_secs(10)) => Some(Duration::from_secs(120)), OrOff(TimeRange(STEP_TIMES));
         /// File with keys for session tickets, which several gateways may share: then a client continues its session on any
         /// of them. Each line has one key, in Base64, as `openssl rand -base64 48` prints it. The first key makes new

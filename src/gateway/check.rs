@@ -101,7 +101,7 @@ fn files(config: &Config, report: &mut Report) {
         match tls::check_files(config) {
             Ok(certificates) => certificates.into_iter().for_each(|status| match status {
                 CertificateStatus::Valid(text) => report.ok(format!("certificate: {text}")),
-                CertificateStatus::ExpiresSoon(text) => {
+                CertificateStatus::Warning(text) => {
                     report.warning(format!("certificate: {text}"));
                 }
                 CertificateStatus::Invalid(text) => report.problem(format!("certificate: {text}")),

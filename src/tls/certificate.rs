@@ -30,92 +30,84 @@ pub(crate) struct Certificate {
     names: Vec<String>,
     /// The IP addresses that it is for.
     addresses: Vec<IpAddr>,
-    /// Validity of it, and of each further certificate in its file.
-    validities: Vec<Validity>,
+    valid: Validity,
+    /// Validity of the further certificates in its file.
+    further: Vec<Validity>,
 }
 
 /// Begin and end of the validity of a certificate.
 pub(crate) type Validity = (SystemTime, SystemTime);
 
-/// The end of the validity of a certificate in use: the first end in its file.
+/// The end of the validity of a certificate in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Expiry {
     /// The file.
     pub(crate) file: String,
-    /// Validity of each certificate in it.
-    validities: Vec<Validity>,
+    valid: Validity,
+    /// Validity of the further certificates in the file. Clients may need them or not.
+    further: Vec<Validity>,
 }
 
 impl Expiry {
-    /// The end of a certificate with the validity of each certificate in its file.
-    pub(crate) fn new(file: &str, validities: &[Validity]) -> Self {
+    /// The end of a certificate, the first one in its file.
+    pub(crate) fn new(file: &str, valid: Validity, further: &[Validity]) -> Self {
         Self {
             file: file.to_owned(),
-            validities: validities.to_vec(),
+            valid,
+            further: further.to_vec(),
         }
     }
 
-    /// Returns a warning where a certificate of the file is not valid now, or else where one expires soon.
+    /// Returns a warning where a certificate of the file is not valid now, or where the first one expires soon.
     pub(super) fn warning(&self, now: SystemTime) -> Option<CertificateStatus> {
-        let invalid = self.find(|subject, (from, until)| {
-            let text = match (until <= now, from > now) {
-                (true, _) => format!("{subject} has expired on {}", date(until)),
-                (false, true) => format!("{subject} is valid from {} on only", date(from)),
-                (false, false) => return None,
-            };
-            Some(CertificateStatus::Invalid(text))
-        });
-        let ends_soon = |subject: &str, (from, until): Validity| {
-            let validity = until.duration_since(from).unwrap_or_default();
-            let left = until.duration_since(now).unwrap_or_default();
-            (left < ENDS_SOON_MAX.min(validity / 4)).then(|| {
-                CertificateStatus::ExpiresSoon(format!(
-                    "{subject} expires soon, on {}: look after its renewal",
-                    date(until)
-                ))
-            })
-        };
-        invalid.or_else(|| self.find(ends_soon))
-    }
-
-    /// Calls a function with each certificate of the file, until it returns something.
-    fn find(
-        &self,
-        status: impl Fn(&str, Validity) -> Option<CertificateStatus>,
-    ) -> Option<CertificateStatus> {
         let file = &self.file;
-        let mut each = self.validities.iter().enumerate();
-        each.find_map(|(index, validity)| match index {
-            0 => status(file, *validity),
-            _ => status(
-                &format!("the {} certificate in {file}", place(index)),
-                *validity,
-            ),
+        if let Some(text) = invalid(self.valid, now) {
+            return Some(CertificateStatus::Invalid(format!("{file} {text}")));
+        }
+        let mut further = self.further.iter().enumerate();
+        let invalid = further.find_map(|(index, valid)| Some((index, invalid(*valid, now)?)));
+        if let Some((index, text)) = invalid {
+            let place = place(index + 1);
+            return Some(CertificateStatus::Warning(format!(
+                "the {place} certificate in {file} {text}: renew the file, or remove that one if clients do not need it"
+            )));
+        }
+        let (from, until) = self.valid;
+        let validity = until.duration_since(from).unwrap_or_default();
+        let left = until.duration_since(now).unwrap_or_default();
+        (left < ENDS_SOON_MAX.min(validity / 4)).then(|| {
+            let date = date(until);
+            CertificateStatus::Warning(format!(
+                "{file} expires soon, on {date}: look after its renewal"
+            ))
         })
     }
 
     /// Returns the begin of the validity, if that is later than now.
     pub(super) fn valid_from(&self, now: SystemTime) -> Option<SystemTime> {
-        let begins = self.validities.iter().map(|(from, _)| *from);
-        begins.max().filter(|from| *from > now)
-    }
-
-    /// Returns the end of the validity.
-    fn until(&self) -> SystemTime {
-        let ends = self.validities.iter().map(|(_, until)| *until);
-        ends.min().unwrap_or(UNIX_EPOCH)
+        let (from, _) = self.valid;
+        (from > now).then_some(from)
     }
 
     /// Returns the end of the validity in seconds since 1970.
     pub(crate) fn seconds(&self) -> u64 {
-        let since = self.until().duration_since(UNIX_EPOCH);
+        let (_, until) = self.valid;
+        let since = until.duration_since(UNIX_EPOCH);
         since.unwrap_or_default().as_secs()
     }
 }
 
+/// Returns the reason why a certificate is not valid now.
+fn invalid((from, until): Validity, now: SystemTime) -> Option<String> {
+    if until <= now {
+        return Some(format!("has expired on {}", date(until)));
+    }
+    (from > now).then(|| format!("is valid from {} on only", date(from)))
+}
+
 impl fmt::Display for Expiry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (valid until {})", self.file, date(self.until()))
+        write!(f, "{} (valid until {})", self.file, date(self.valid.1))
     }
 }
 
@@ -132,8 +124,8 @@ fn place(index: usize) -> String {
 pub(crate) enum CertificateStatus {
     /// Clients accept it.
     Valid(String),
-    /// They do so for now.
-    ExpiresSoon(String),
+    /// They accept it now, or most of them do.
+    Warning(String),
     /// They do not accept it.
     Invalid(String),
 }
@@ -149,12 +141,13 @@ impl Certificate {
         let certificates = files::read_chain(chain)?;
         let private = files::read_key(key, provider)?;
         let names = names(&certificates[0]).map_err(|error| format!("{file}: {error}"))?;
-        let parsed = certificates
-            .iter()
-            .map(|one| x509_cert::Certificate::from_der(one));
-        let parsed = parsed.collect::<Result<Vec<_>, _>>();
+        let parsed = x509_cert::Certificate::from_der(&certificates[0]);
         let parsed = parsed.map_err(|error| format!("{file}: not a certificate: {error}"))?;
-        let (addresses, validities) = (addresses(&parsed[0]), validities(&parsed));
+        let (addresses, valid) = (addresses(&parsed), validity(&parsed));
+        // Clients look at them, and tangelo need not be able to.
+        let further = certificates[1..].iter();
+        let further = further.filter_map(|one| x509_cert::Certificate::from_der(one).ok());
+        let further = further.map(|one| validity(&one)).collect();
         let key_of = CertifiedKey::new(certificates, private);
         key_of.keys_match().map_err(|_| {
             format!(
@@ -167,7 +160,8 @@ impl Certificate {
             key: Arc::new(key_of),
             names,
             addresses,
-            validities,
+            valid,
+            further,
         })
     }
 
@@ -183,7 +177,7 @@ impl Certificate {
 
     /// Returns the end of its validity.
     pub(super) fn expiry(&self) -> Expiry {
-        Expiry::new(&self.file, &self.validities)
+        Expiry::new(&self.file, self.valid, &self.further)
     }
 
     /// Checks its names, its dates and its chain, as a client would that trusts one of the further certificates.
@@ -196,38 +190,51 @@ impl Certificate {
                 "{file} has no name and no address (subjectAltName), and browsers accept nothing else as a name"
             ));
         }
-        let expiry = self.expiry();
-        if let Some(warning) = expiry.warning(now()) {
+        let warning = match self.expiry().warning(now()) {
+            Some(invalid @ CertificateStatus::Invalid(_)) => return invalid,
+            warning => warning,
+        };
+        let stray = match self.check_chain() {
+            Ok(stray) => stray,
+            Err(error) => {
+                return CertificateStatus::Invalid(format!("{file}: its chain is broken: {error}"));
+            }
+        };
+        if let Some(warning) = warning {
             return warning;
         }
-        let (names, until) = (names.join(", "), date(expiry.until()));
-        let known = format!("{file}: {names}, valid until {until}");
-        match self.check_chain() {
-            Ok(0) => CertificateStatus::Valid(format!(
-                "{known}; without further certificates, so a client must know the one that signed it"
-            )),
-            Ok(more) => {
-                CertificateStatus::Valid(format!("{known}, with {more} further certificates"))
-            }
-            Err(error) => {
-                CertificateStatus::Invalid(format!("{file}: its chain is broken: {error}"))
-            }
+        if let Some(stray) = stray {
+            let place = place(stray);
+            return CertificateStatus::Warning(format!(
+                "the {place} certificate in {file} has not signed one before it: remove it, or put it behind that one"
+            ));
         }
+        let (names, until) = (names.join(", "), date(self.valid.1));
+        let known = format!("{file}: {names}, valid until {until}");
+        CertificateStatus::Valid(match self.key.cert.len() - 1 {
+            0 => format!(
+                "{known}; without further certificates, so a client must know the one that signed it"
+            ),
+            more => format!("{known}, with {more} further certificates"),
+        })
     }
 
-    /// Checks that the first certificate leads to each of the further ones, over those between. Returns their number.
-    fn check_chain(&self) -> Result<usize, String> {
+    /// Checks that the first certificate leads to one of the further ones, over those between. Returns the place of the first
+    /// one to which it does not lead.
+    fn check_chain(&self) -> Result<Option<usize>, webpki::Error> {
         let Some((first, rest)) = self.key.cert.split_first() else {
-            return Ok(0);
+            return Ok(None);
         };
-        for (index, trusted) in rest.iter().enumerate() {
-            let checked = check_path(first, &rest[..index], trusted);
-            checked.map_err(|error| {
-                let place = place(index + 1);
-                format!("the first certificate does not lead to the {place}: {error}")
-            })?;
+        let paths = rest.iter().enumerate();
+        let paths = paths.map(|(index, trusted)| check_path(first, &rest[..index], trusted));
+        let paths: Vec<Result<(), webpki::Error>> = paths.collect();
+        if let Some(Err(error)) = paths.last()
+            && paths.iter().all(Result::is_err)
+        {
+            return Err(error.clone());
         }
-        Ok(rest.len())
+        let stray = paths.iter().position(Result::is_err);
+        Ok(stray.map(|index| index + 1))
     }
 }
 
@@ -272,13 +279,11 @@ fn addresses(certificate: &x509_cert::Certificate) -> Vec<IpAddr> {
     addresses.collect()
 }
 
-fn validities(certificates: &[x509_cert::Certificate]) -> Vec<Validity> {
-    let validities = certificates.iter().map(|one| {
-        let validity = &one.tbs_certificate.validity;
-        let (from, until) = (validity.not_before, validity.not_after);
-        (from.to_system_time(), until.to_system_time())
-    });
-    validities.collect()
+/// Returns the begin and the end of the validity of a certificate.
+fn validity(certificate: &x509_cert::Certificate) -> Validity {
+    let validity = &certificate.tbs_certificate.validity;
+    let (from, until) = (validity.not_before, validity.not_after);
+    (from.to_system_time(), until.to_system_time())
 }
 
 #[allow(
@@ -325,7 +330,7 @@ mod tests {
     fn checked(certificate: &Certificate) -> (&'static str, String) {
         match certificate.check() {
             CertificateStatus::Valid(text) => ("valid", text),
-            CertificateStatus::ExpiresSoon(text) => ("soon", text),
+            CertificateStatus::Warning(text) => ("warning", text),
             CertificateStatus::Invalid(text) => ("invalid", text),
         }
     }
@@ -392,7 +397,6 @@ mod tests {
     #[test]
     fn the_status_of_a_certificate_follows_its_dates() {
         let mut certificate = read_vector("server").expect("a vector");
-        let valid = certificate.validities.clone();
         let (kind, text) = checked(&certificate);
         assert_eq!(kind, "valid", "{text}");
         assert!(
@@ -402,26 +406,26 @@ mod tests {
         for (from, until, kind, expected) in [
             (-DAY.as_secs_f64(), -1.0, "invalid", "has expired on"),
             (60.0, 1e7, "invalid", "is valid from"),
-            (-1e7, DAY.as_secs_f64() * 20.5, "soon", "expires soon, on"),
+            (
+                -1e7,
+                DAY.as_secs_f64() * 20.5,
+                "warning",
+                "expires soon, on",
+            ),
             (-1e7, DAY.as_secs_f64() * 21.5, "valid", "valid until"),
-            (-300.0, 90.0, "soon", "expires soon, on"),
+            (-300.0, 90.0, "warning", "expires soon, on"),
             (-200.0, 90.0, "valid", "valid until"),
         ] {
             let at = |seconds: f64| match seconds < 0.0 {
                 true => now() - Duration::from_secs_f64(-seconds),
                 false => now() + Duration::from_secs_f64(seconds),
             };
-            // The dates of the one that signed it count too.
-            for (place, subject) in [(0, ""), (1, "the second certificate in ")] {
-                certificate.validities = valid.clone();
-                certificate.validities[place] = (at(from), at(until));
-                let (found, text) = checked(&certificate);
-                assert_eq!(found, kind, "{text}");
-                assert!(text.contains(expected), "{text}");
-                assert!(kind == "valid" || text.starts_with(subject), "{text}");
-            }
+            certificate.valid = (at(from), at(until));
+            let (found, text) = checked(&certificate);
+            assert_eq!(found, kind, "{text}");
+            assert!(text.contains(expected), "{text}");
         }
-        certificate.validities[1].1 = UNIX_EPOCH + Duration::from_secs(5);
+        certificate.valid.1 = UNIX_EPOCH + Duration::from_secs(5);
         assert_eq!(certificate.expiry().seconds(), 5);
         let text = certificate.expiry().to_string();
         assert!(
@@ -430,8 +434,24 @@ mod tests {
         );
     }
 
+    /// Clients may not need it, so the new certificate in front of it counts.
     #[test]
-    fn a_chain_must_lead_to_its_last_certificate() {
+    fn a_further_certificate_that_has_expired_is_a_warning_and_no_end() {
+        let mut certificate = read_vector("server").expect("a vector");
+        let until = certificate.expiry().seconds();
+        certificate.further[0].1 = now() - DAY;
+        let (kind, text) = checked(&certificate);
+        assert_eq!(kind, "warning", "{text}");
+        assert!(
+            text.starts_with("the second certificate in ") && text.contains("has expired on"),
+            "{text}"
+        );
+        assert_eq!(certificate.expiry().seconds(), until);
+        assert_eq!(certificate.expiry().valid_from(now()), None);
+    }
+
+    #[test]
+    fn a_chain_must_lead_to_a_further_certificate() {
         let (kind, text) = checked(&read_vector("alone").expect("a vector"));
         assert_eq!(kind, "valid");
         assert!(text.contains("without further certificates"), "{text}");

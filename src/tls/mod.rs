@@ -29,6 +29,7 @@ use crate::config::{ClientCertificates, Config, TlsVersion};
 mod certificate;
 mod files;
 mod names;
+mod revoked;
 mod tickets;
 mod watch;
 
@@ -258,8 +259,10 @@ fn verifier(
     let in_ca = |error: &dyn Display| format!("{ca_key}: {}: {error}", ca.display());
     let mut roots = RootCertStore::empty();
     let authorities = files::read_chain(ca).map_err(|error| format!("{ca_key}: {error}"))?;
-    for certificate in authorities {
-        roots.add(certificate).map_err(|error| in_ca(&error))?;
+    for certificate in &authorities {
+        roots
+            .add(certificate.clone())
+            .map_err(|error| in_ca(&error))?;
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
     if is_optional {
@@ -267,6 +270,8 @@ fn verifier(
     }
     if let Some((key, path)) = crl {
         let lists = files::read_crls(path).map_err(|error| format!("{key}: {error}"))?;
+        revoked::check(&authorities, &lists)
+            .map_err(|error| format!("{key}: {}: {error}", path.display()))?;
         builder = builder.with_crls(lists);
     }
     builder.build().map_err(|error| match crl {

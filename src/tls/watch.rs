@@ -132,7 +132,7 @@ impl TlsSettings {
         for warning in expiries.iter().filter_map(|one| one.warning(now)) {
             match warning {
                 CertificateStatus::Invalid(text) => tracing::error!("{text}: clients refuse it"),
-                CertificateStatus::ExpiresSoon(text) | CertificateStatus::Valid(text) => {
+                CertificateStatus::Warning(text) | CertificateStatus::Valid(text) => {
                     tracing::warn!("{text}");
                 }
             }

@@ -279,9 +279,20 @@ fn a_revoked_certificate_of_a_client_or_of_another_server_is_refused() {
     assert_eq!(taken("stolen"), (false, false));
     let line = gateway.wait_printed("a TLS handshake failed");
     assert!(line.contains("Revoked"), "{line}");
-    // A file without a list lets nobody in that was kept out.
-    certificates.write("crl.pem", "");
-    gateway.wait_counter("tls_reloads_failed", 1);
-    gateway.wait_printed("tls.client_crl: ");
-    assert_eq!(taken("stolen"), (false, false));
+    // Files with no list, with an old one beside the new one, or without that of an authority let nobody in that was kept out.
+    let list = certificates.read("crl.pem");
+    certificates.sign_between("three", LOCAL, 365);
+    let authorities = certificates.read("ca.pem") + &certificates.read("between.pem");
+    for (failed, file, text, reason) in [
+        (1, "crl.pem", "", "has no list of revoked certificates"),
+        (2, "crl.pem", &*list.repeat(2), "has two lists of CN="),
+        (3, "ca.pem", &authorities, "has no list of CN="),
+    ] {
+        certificates.write("crl.pem", &list);
+        certificates.write(file, text);
+        gateway.wait_counter("tls_reloads_failed", failed);
+        let line = gateway.wait_printed(reason);
+        assert!(line.contains("tls.client_crl: "), "{line}");
+        assert_eq!(taken("stolen"), (false, false));
+    }
 }
