@@ -190,7 +190,7 @@ impl Socket {
             Kind::Other(other) => match &**other {
                 Other::Memory(side) => side.shutdown(),
                 Other::Tls(tls) => {
-                    tls.end_write();
+                    tls.end();
                     tls.inner().shutdown();
                 }
             },

@@ -372,6 +372,15 @@ impl<S: Carrier> TlsStream<S> {
         }
     }
 
+    /// Ends both directions. Reading returns 0 from now on: the kernel may still have records, and their bytes must not reach a
+    /// receiver as plain ones.
+    pub(super) fn end(&self) {
+        self.end_write();
+        let state = &mut *self.state.borrow_mut();
+        state.note_end(true);
+        self.buffers.count(state);
+    }
+
     /// Says that no more data follows, as TLS does. Where the kernel has no room now, close_notify is not sent: a FIN follows
     /// at once. The session sees no further record: it takes none after its own end.
     pub fn end_write(&self) {

@@ -271,7 +271,6 @@ struct Core {
     read_buffer: ReadBuffer,
     /// Where a listener takes TLS: the buffers of this shard, and the settings of new connections.
     tls: Option<(Rc<TlsBuffers>, Arc<TlsSettings>)>,
-    handshakes: tls::HandshakeLine,
     scheduler: RefCell<FlushSchedule>,
     inbox: Inbox,
     mesh: RefCell<Mesh>,
@@ -498,7 +497,6 @@ impl Core {
             network,
             read_buffer: ReadBuffer::default(),
             tls: seed.tls.map(|settings| (TlsBuffers::new(), settings)),
-            handshakes: tls::HandshakeLine::default(),
             scheduler: RefCell::default(),
             inbox: seed.inbox,
             mesh: RefCell::new(Mesh::new(seed.outlets)),

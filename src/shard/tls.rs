@@ -51,14 +51,20 @@ pub(super) async fn receive(tls: &TlsSocket) -> Result<(), HandshakeFault> {
 /// The other side has `tls.handshake_timeout` for its part. A wait for the turn of this handshake does not count.
 pub(super) async fn shake_hands(
     core: &Core,
+    line: &HandshakeLine,
     tls: &TlsSocket,
     settings: Arc<ServerConfig>,
     is_wanted: impl Fn() -> bool,
 ) -> Result<(), HandshakeFault> {
     tls.begin(settings).map_err(HandshakeFault::Tls)?;
     let mut time_left = core.config.tls.handshake_timeout;
+    let mut is_first_step = true;
     loop {
-        wait_for_a_turn(core, tls).await?;
+        let has_waited = wait_for_a_turn(core, line).await;
+        if has_waited && is_first_step {
+            look_for_the_end(tls).await?;
+        }
+        is_first_step = false;
         if !is_wanted() {
             return Err(HandshakeFault::Unwanted);
         }
@@ -114,31 +120,36 @@ async fn within(
     done
 }
 
-/// Waits until the handshakes of this turn have left time for another one. A gateway in memory has no turns.
-async fn wait_for_a_turn(core: &Core, tls: &TlsSocket) -> Result<(), HandshakeFault> {
+/// Waits until the handshakes of this turn have left time for another one; returns whether it had to. A gateway in memory
+/// has no turns.
+async fn wait_for_a_turn(core: &Core, line: &HandshakeLine) -> bool {
     if !matches!(core.network, Network::Kernel(_)) {
-        return Ok(());
+        return false;
     }
     let is_late = || clock::now().saturating_duration_since(core.looked.get()) > HANDSHAKE_TURN_MAX;
-    let place = core.handshakes.line_up();
-    if !place.is_first() || is_late() {
+    let place = line.line_up();
+    let must_wait = !place.is_first() || is_late();
+    if must_wait {
         // Only the first one waits for the next turn. If each of thousands did, this would cost more than the handshakes.
         poll_fn(|cx| place.poll_first(cx)).await;
         if is_late() {
             // Once, so that each turn has at least one step, however full it is.
             clock::yield_to_reactor().await;
         }
-        // Where it has left meanwhile, the step would be work for nobody.
-        match poll_fn(|cx| Poll::Ready(tls.poll_receive(cx))).await {
-            Poll::Ready(Ok(0)) => return Err(HandshakeFault::Left),
-            Poll::Ready(Err(_)) => return Err(HandshakeFault::Socket),
-            Poll::Ready(Ok(_)) | Poll::Pending => {}
-        }
     }
-    Ok(())
+    must_wait
 }
 
-/// The handshakes of a shard that wait for their turn, the oldest first.
+/// Looks whether the other side has left before the first step, which costs most: that would be work for nobody.
+async fn look_for_the_end(tls: &TlsSocket) -> Result<(), HandshakeFault> {
+    match poll_fn(|cx| Poll::Ready(tls.poll_receive(cx))).await {
+        Poll::Ready(Ok(0)) => Err(HandshakeFault::Left),
+        Poll::Ready(Err(_)) => Err(HandshakeFault::Socket),
+        Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+    }
+}
+
+/// Handshakes of a shard that wait for their turn, the oldest first.
 ///
 /// Bound: one entry per connection.
 #[derive(Debug, Default)]

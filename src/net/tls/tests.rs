@@ -268,6 +268,21 @@ fn each_side_may_end_its_direction_before_the_other() {
     assert_eq!(pair.take_in(usize::MAX), b"");
 }
 
+/// They could be half of a record, or bytes that nobody has decrypted.
+#[test]
+fn bytes_that_wait_at_the_end_of_a_socket_reach_no_receiver() {
+    for version in VERSIONS {
+        let mut pair = Pair::ready(version);
+        let records = pair.encrypt(b"a call");
+        pair.send(&records[..10]);
+        assert_eq!(pair.read(), None);
+        pair.send(&records[10..15]);
+        pair.socket.shutdown();
+        assert_eq!(pair.read(), Some(vec![]));
+        assert_eq!(pair.buffers.held(), TLS_SESSION_BYTES);
+    }
+}
+
 #[test]
 fn the_client_may_end_its_direction_with_its_last_message_of_the_handshake() {
     let mut pair = Pair::new(&TLS13);

@@ -25,6 +25,7 @@ use crate::push::select::Selector;
 use crate::route::dictionary::Dictionary;
 use crate::session::Identity;
 use crate::session::slab::Slab;
+use crate::shard::tls::HandshakeLine;
 
 pub(super) mod accept;
 pub mod blacklist;
@@ -55,6 +56,8 @@ pub(super) struct Clients {
     scratch: Cell<Vec<u8>>,
     timeouts: Timeouts,
     rate: ReadRate,
+    /// TLS handshakes that wait for their turn.
+    handshakes: HandshakeLine,
     /// The addresses of clients, where a limit for them is set.
     addresses: Option<Arc<Addresses>>,
     host_filter: RefCell<Arc<HostFilter>>,
@@ -90,6 +93,7 @@ impl Clients {
             coder: Coder::new(dictionary, protos, config.client.protobuf_check),
             scratch: Cell::default(),
             timeouts: Timeouts::new(config),
+            handshakes: HandshakeLine::default(),
             rate: ReadRate::of_session(&config.client),
             addresses: seed.addresses.clone(),
             host_filter: RefCell::new(seed.host_filter.clone()),

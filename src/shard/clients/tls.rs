@@ -79,9 +79,9 @@ impl Receiver for TlsReceiver<'_> {
             charged,
             bytes,
         };
-        // Records may cost more time than their bytes say: they may have none.
+        // Records may cost more time than their bytes and messages say: they may have none.
         match self.client.finish(taken, rest) {
-            None if charged > 0 => self.client.yield_late(),
+            None if charged > units => self.client.yield_late(),
             pause => pause,
         }
     }
@@ -129,7 +129,7 @@ async fn begin(
         (true, _) => {
             clients.expect_tls(core, sid);
             let (settings, is_open) = (settings.for_client(), || clients.is_open(sid));
-            let done = tls::shake_hands(core, tls, settings, is_open).await;
+            let done = tls::shake_hands(core, &clients.handshakes, tls, settings, is_open).await;
             done.map_err(|fault| {
                 if let HandshakeFault::Tls(error) = &fault {
                     let address = clients.address_for_log(sid);

@@ -40,7 +40,7 @@ use crate::net::socket::{Listener, Socket, TlsSocket};
 use crate::net::task;
 use crate::peer::directory::MemberList;
 use crate::peer::pomelo::acceptor::{self, AcceptorEvent};
-use crate::shard::tls::{self, HandshakeFault};
+use crate::shard::tls::{self, HandshakeFault, HandshakeLine};
 use crate::shard::{Core, Shard};
 use crate::wire::json;
 use crate::wire::pomelo::{mqtt, rpc};
@@ -74,6 +74,8 @@ pub(super) struct Inbound {
     /// [`Inbound::held_max`], by the order in which they came.
     strangers: RefCell<BTreeMap<u64, Rc<Socket>>>,
     next_stranger: Cell<u64>,
+    /// Servers do not wait behind a storm of clients.
+    handshakes: HandshakeLine,
     /// Largest number of connections.
     max: usize,
     /// Addresses that were refused, at most [`CALLERS_REFUSED_MAX`].
@@ -232,7 +234,8 @@ async fn shake_hands(core: &Core, tls: &TlsSocket, stranger: &Stranger<'_>) -> R
         .as_ref()
         .and_then(|(_, settings)| settings.for_server());
     let settings = settings.ok_or("rpc.tls_listen is not set")?;
-    let done = tls::shake_hands(core, tls, settings, || !stranger.has_given_way()).await;
+    let (line, is_wanted) = (&stranger.inbound.handshakes, || !stranger.has_given_way());
+    let done = tls::shake_hands(core, line, tls, settings, is_wanted).await;
     done.map_err(|fault| match fault {
         HandshakeFault::Left => "the caller has closed the connection".into(),
         HandshakeFault::Socket => "the connection failed".into(),
