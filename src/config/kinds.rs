@@ -369,12 +369,12 @@ impl Kind<SocketAddr> for Address {
     }
 }
 
-/// An address whose port others know: the kernel cannot choose it.
-pub(super) struct KnownAddress;
+/// An address whose port others know, so the kernel cannot choose it; with a text about the port.
+pub(super) struct KnownAddress(pub(super) &'static str);
 
 impl fmt::Display for KnownAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ADDR:PORT with the port of this server in servers.json, such as [::]:3150")
+        write!(f, "ADDR:PORT with {}", self.0)
     }
 }
 
@@ -389,29 +389,6 @@ impl Kind<SocketAddr> for KnownAddress {
 
     fn show(&self, value: &SocketAddr) -> String {
         Address.show(value)
-    }
-}
-
-/// An address for a second listener for calls, whose port others know too.
-pub(super) struct SecondAddress;
-
-impl fmt::Display for SecondAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ADDR:PORT with a port that no other key has, such as [::]:3151")
-    }
-}
-
-impl Kind<SocketAddr> for SecondAddress {
-    fn parse(&self, raw: RawValue<'_>) -> Option<SocketAddr> {
-        KnownAddress.parse(raw)
-    }
-
-    fn admits(&self, value: &SocketAddr) -> bool {
-        KnownAddress.admits(value)
-    }
-
-    fn show(&self, value: &SocketAddr) -> String {
-        KnownAddress.show(value)
     }
 }
 

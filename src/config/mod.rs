@@ -448,12 +448,12 @@ knobs! {
         /// does not have that address, or to listen on all addresses (`[::]:3150`). Without an address
         /// tangelo opens no listener for calls: for a server without `port`, without a project, and always
         /// with `cluster.join = false`. Pomelo listens on all addresses.
-        listen: Option<SocketAddr> = None, KnownAddress;
+        listen: Option<SocketAddr> = None, KnownAddress("the port of this server in servers.json, such as [::]:3150");
         /// Second address for calls, with TLS, for servers behind other networks; it presents the one of
         /// `tls.certificates` for the name that the caller asks for, or else the first, and takes only callers with a
         /// certificate of `rpc.tls_ca`, whatever `rpc.allow` says. Genuine backends do not speak TLS: put a tunnel such as
         /// stunnel beside them.
-        tls_listen: Option<SocketAddr> = None, SecondAddress;
+        tls_listen: Option<SocketAddr> = None, KnownAddress("a port that no other key has, such as [::]:3151");
         /// File with the certificates that sign those of callers on `rpc.tls_listen`.
         tls_ca: Option<PathBuf> = None, FilePath;
         /// File of the PEM format with lists of revoked certificates (CRL) for those of callers on `rpc.tls_listen`, as

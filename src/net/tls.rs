@@ -108,8 +108,7 @@ struct State {
     incoming: Vec<u8>,
     /// Records that the kernel has not taken.
     outgoing: Vec<u8>,
-    /// Bytes of the handshake that the session keeps. It does so until its end, for the signature of a client that may show a
-    /// certificate.
+    /// Bytes of the handshake. The session keeps them until the handshake ends, where clients may show certificates.
     transcript: usize,
     /// Plain bytes of the record in `outgoing`. The next write reports them when the kernel has the whole record.
     unreported: usize,

@@ -98,8 +98,14 @@ impl Secure {
         }
     }
 
+    /// Hands bytes to the session, which makes records of them.
+    fn write(&mut self, plain: &[u8]) {
+        let written = self.session.writer().write_all(plain);
+        written.expect("memory");
+    }
+
     fn send(&mut self, plain: &[u8]) {
-        self.session.writer().write_all(plain).expect("memory");
+        self.write(plain);
         self.exchange();
     }
 
@@ -251,7 +257,7 @@ fn each_record_counts_for_the_rate_where_it_has_only_a_part_of_a_message() {
         let mut other = Secure::open(&gateway);
         let requests = echo("[12345]").repeat(REQUESTS);
         for bytes in requests.chunks(part) {
-            client.session.writer().write_all(bytes).expect("memory");
+            client.write(bytes);
         }
         client.exchange();
         other.send(&echo("[1]"));
@@ -300,11 +306,7 @@ fn records_prolong_no_deadline() {
 fn a_client_that_ends_first_gets_its_answer_and_the_end_of_the_other_side() {
     let gateway = with_tls(TlsMode::Required, |_| {});
     let mut client = Secure::open(&gateway);
-    client
-        .session
-        .writer()
-        .write_all(&echo("[1]"))
-        .expect("memory");
+    client.write(&echo("[1]"));
     client.session.send_close_notify();
     assert!(client.take().ends_with(b"[1]"));
     let state = client.session.process_new_packets();
@@ -321,7 +323,7 @@ fn a_message_in_a_record_of_its_own_counts_once_for_the_rate() {
     for _ in 0..REQUESTS / 60 {
         for _ in 0..60 {
             let request = echo("[12345]");
-            client.session.writer().write_all(&request).expect("memory");
+            client.write(&request);
         }
         client.exchange();
     }
@@ -336,17 +338,9 @@ fn a_message_in_a_record_of_its_own_counts_once_for_the_rate() {
 fn a_fault_behind_a_request_in_the_same_read_is_one_of_tls() {
     let mut gateway = with_tls(TlsMode::Required, |_| {});
     let mut client = Secure::open(&gateway);
-    client
-        .session
-        .writer()
-        .write_all(&echo("[1]"))
-        .expect("memory");
+    client.write(&echo("[1]"));
     let mut records = client.records();
-    client
-        .session
-        .writer()
-        .write_all(&echo("[2]"))
-        .expect("memory");
+    client.write(&echo("[2]"));
     records.extend(client.records());
     *records.last_mut().expect("a record") ^= 1;
     client.wire.offer_bytes(&records);
