@@ -17,13 +17,18 @@ function watchFiles() {
   };
 }
 
-/** Returns the options of TLS that tangelo has, with paths in place of contents. */
-function sslOptions({ cert, key, ca, requestCert, rejectUnauthorized }) {
+/** Returns the options of TLS that tangelo has, with paths in place of contents, and the names of all others. */
+function sslOptions({ cert, key, ca, crl, requestCert, rejectUnauthorized, minVersion, ...others }) {
   const pathOf = (content) => {
     const [one, ...more] = [content].flat();
     return more.length === 0 ? paths.get(String(one)) : undefined;
   };
-  return { cert: pathOf(cert), key: pathOf(key), ca: pathOf(ca), requestCert, rejectUnauthorized };
+  const lists = pathOf(crl);
+  const without = Object.keys(others).filter((option) => option !== 'type');
+  if (crl && !lists) without.push('crl');
+  return {
+    cert: pathOf(cert), key: pathOf(key), ca: pathOf(ca), crl: lists, requestCert, rejectUnauthorized, minVersion, without,
+  };
 }
 
 module.exports = { sslOptions, watchFiles };

@@ -112,7 +112,7 @@ fn each_setting_of_pomelo_is_a_key_a_decision_or_a_question_with_its_place() {
 #[test]
 fn each_setting_of_pinus_is_found_when_it_starts_late() {
     let project = Project::plain(Dialect::Pinus);
-    for name in ["cert", "key", "ca"] {
+    for name in ["cert", "key", "ca", "crl"] {
         let file = project.root.join(format!("config/{name}.pem"));
         let text = format!("-----BEGIN {name}-----\n-----END {name}-----\n");
         fs::write(file, text).expect("a file of the project");
@@ -123,13 +123,15 @@ fn each_setting_of_pinus_is_found_when_it_starts_late() {
         let file = file.canonicalize().expect("it is there");
         format!("\"{}\"", file.display())
     };
-    let (cert, key, ca) = (file("cert"), file("key"), file("ca"));
+    let (cert, key) = (file("cert"), file("key"));
+    let (ca, crl) = (file("ca"), file("crl"));
     has(
         &settings,
         &[
             "[[listener]]\ntls = \"required\"",
             &format!("[[tls.certificates]]\nchain = {cert}\nkey = {key}"),
-            &format!("client_ca = {ca}\nclient_certificates = \"required\""),
+            "min_version = \"1.3\"",
+            &format!("client_ca = {ca}\nclient_certificates = \"required\"\nclient_crl = {crl}"),
         ],
     );
     has(
@@ -150,6 +152,7 @@ fn each_setting_of_pinus_is_found_when_it_starts_late() {
         &report,
         &[
             "ask      app.js: production: connector uses sioconnector",
+            "connectorConfig.ssl.ciphers: init wrote no key for it; ",
             "connectorConfig.realIPKey: the header counts only for the proxies in client.trusted_proxies: ",
             "app.route('lanes') is the strategy delegate:session: ",
             "; its text uses only the session and the list of servers, so connectorDelegate asks the function once",

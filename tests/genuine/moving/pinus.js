@@ -14,7 +14,10 @@ app.configure('development', 'connector', () => {
     heartbeat: 3,
     forwardMsg: false,
     realIPKey: 'X-Real-IP',
-    ssl: { type: 'wss', cert: pem('cert'), key: pem('key'), ca: [pem('ca')], requestCert: true },
+    ssl: {
+      type: 'wss', cert: pem('cert'), key: pem('key'), ca: [pem('ca')], crl: pem('crl'), requestCert: true, minVersion: 'TLSv1.3',
+      ciphers: 'HIGH',
+    },
   });
   app.set('pushSchedulerConfig', { scheduler: pinus.pushSchedulers.buffer, flushInterval: 50 });
   app.globalFilter(new pinus.filters.serial(5000));

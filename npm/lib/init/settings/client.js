@@ -98,18 +98,24 @@ function seconds(toml, key, value, comment, notes) {
 }
 
 /** TLS on the port of the project, with the files that the main script reads. */
-function ssl(toml, { cert, key, ca, requestCert, rejectUnauthorized }, place, notes) {
+function ssl(toml, options, place, notes) {
+  const { cert, key, ca, crl, requestCert, rejectUnauthorized, minVersion, without } = options;
   if (!cert || !key) {
     notes.ask('connectorConfig.ssl: the script reads no files for cert and key; add [[listener]] with tls = "required", and the files to [[tls.certificates]]', place);
     return;
   }
   toml.table('listener', { tls: 'required' });
   toml.table('tls.certificates', { chain: cert, key });
+  if (minVersion === 'TLSv1.3') toml.set('tls.min_version', '1.3', `${place}: ssl`);
   if (requestCert && ca) {
     toml.set('tls.client_ca', ca, `${place}: ssl`);
     toml.set('tls.client_certificates', rejectUnauthorized === false ? 'optional' : 'required');
+    if (crl) toml.set('tls.client_crl', crl);
   } else if (requestCert) {
     notes.ask('connectorConfig.ssl: name the file with the certificates that sign those of clients in tls.client_ca', place);
+  }
+  for (const option of without) {
+    notes.ask(`connectorConfig.ssl.${option}: init wrote no key for it; the keys of TLS are in docs/configuration.md under [tls]`, place);
   }
 }
 
