@@ -38,11 +38,11 @@ pub(super) fn view(key: &str) -> View {
         activities: vec![Arc::default()],
         stopper: Stopper::new(Vec::new()),
         operator: Operator(mesh::queues(1).0),
-        expiries: Arc::new(ArcSwap::from_pointee(vec![Expiry::new(
-            "/etc/tangelo/fullchain.pem",
-            (UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1_893_456_000)),
-            &[],
-        )])),
+        expiries: Arc::new(ArcSwap::from_pointee(vec![Expiry {
+            file: "/etc/tangelo/fullchain.pem".into(),
+            valid: (UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1_893_456_000)),
+            further: Vec::new(),
+        }])),
         output: None,
         prober: Prober::new("127.0.0.1:0".parse().ok(), 1, Arc::default()),
         traces: Arc::default(),

@@ -23,16 +23,12 @@ const ENDS_SOON_MAX: Duration = Duration::from_secs(21 * 24 * 3600);
 /// A certificate in use.
 #[derive(Debug)]
 pub(crate) struct Certificate {
-    /// Its file.
-    file: String,
     key: Arc<CertifiedKey>,
     /// The names that it is for, in lower case.
     names: Vec<String>,
     /// The IP addresses that it is for.
     addresses: Vec<IpAddr>,
-    valid: Validity,
-    /// Validity of the further certificates in its file.
-    further: Vec<Validity>,
+    expiry: Expiry,
 }
 
 /// Begin and end of the validity of a certificate.
@@ -43,44 +39,35 @@ pub(crate) type Validity = (SystemTime, SystemTime);
 pub(crate) struct Expiry {
     /// The file.
     pub(crate) file: String,
-    valid: Validity,
-    /// Validity of the further certificates in the file. Clients may need them or not.
-    further: Vec<Validity>,
+    pub(crate) valid: Validity,
+    /// Validity of the further certificates in the file. Clients may need them or not. `None` for one that tangelo cannot read.
+    pub(crate) further: Vec<Option<Validity>>,
 }
 
 impl Expiry {
-    /// The end of a certificate, the first one in its file.
-    pub(crate) fn new(file: &str, valid: Validity, further: &[Validity]) -> Self {
-        Self {
-            file: file.to_owned(),
-            valid,
-            further: further.to_vec(),
-        }
-    }
-
-    /// Returns a warning where a certificate of the file is not valid now, or where the first one expires soon.
+    /// Returns a warning where a certificate of the file is not valid now, or ends soon.
     pub(super) fn warning(&self, now: SystemTime) -> Option<CertificateStatus> {
         let file = &self.file;
         if let Some(text) = invalid(self.valid, now) {
             return Some(CertificateStatus::Invalid(format!("{file} {text}")));
         }
-        let mut further = self.further.iter().enumerate();
-        let invalid = further.find_map(|(index, valid)| Some((index, invalid(*valid, now)?)));
-        if let Some((index, text)) = invalid {
-            let place = place(index + 1);
-            return Some(CertificateStatus::Warning(format!(
-                "the {place} certificate in {file} {text}: renew the file, or remove that one if clients do not need it"
-            )));
-        }
-        let (from, until) = self.valid;
-        let validity = until.duration_since(from).unwrap_or_default();
-        let left = until.duration_since(now).unwrap_or_default();
-        (left < ENDS_SOON_MAX.min(validity / 4)).then(|| {
-            let date = date(until);
-            CertificateStatus::Warning(format!(
-                "{file} expires soon, on {date}: look after its renewal"
-            ))
-        })
+        let further = |test: fn(Validity, SystemTime) -> Option<String>| {
+            let mut further = self.further.iter().enumerate();
+            let found = further.find_map(|(index, valid)| Some((index, test((*valid)?, now)?)));
+            found.map(|(index, text)| {
+                let place = place(index + 1);
+                format!(
+                    "the {place} certificate in {file} {text}: renew the file, or remove that one if clients do not need it"
+                )
+            })
+        };
+        let first = || {
+            let text = ends_soon(self.valid, now)?;
+            Some(format!("{file} {text}: look after its renewal"))
+        };
+        let warning = further(invalid).or_else(first);
+        let warning = warning.or_else(|| further(ends_soon));
+        warning.map(CertificateStatus::Warning)
     }
 
     /// Returns the begin of the validity, if that is later than now.
@@ -95,6 +82,14 @@ impl Expiry {
         let since = until.duration_since(UNIX_EPOCH);
         since.unwrap_or_default().as_secs()
     }
+}
+
+/// Returns the end of a certificate as a text, if that is soon.
+fn ends_soon((from, until): Validity, now: SystemTime) -> Option<String> {
+    let validity = until.duration_since(from).unwrap_or_default();
+    let left = until.duration_since(now).unwrap_or_default();
+    let is_soon = left < ENDS_SOON_MAX.min(validity / 4);
+    is_soon.then(|| format!("expires soon, on {}", date(until)))
 }
 
 /// Returns the reason why a certificate is not valid now.
@@ -143,11 +138,12 @@ impl Certificate {
         let names = names(&certificates[0]).map_err(|error| format!("{file}: {error}"))?;
         let parsed = x509_cert::Certificate::from_der(&certificates[0]);
         let parsed = parsed.map_err(|error| format!("{file}: not a certificate: {error}"))?;
-        let (addresses, valid) = (addresses(&parsed), validity(&parsed));
-        // Clients look at them, and tangelo need not be able to.
-        let further = certificates[1..].iter();
-        let further = further.filter_map(|one| x509_cert::Certificate::from_der(one).ok());
-        let further = further.map(|one| validity(&one)).collect();
+        // Clients look at the further ones, and tangelo need not be able to.
+        let further = certificates[1..].iter().map(|one| {
+            let parsed = x509_cert::Certificate::from_der(one);
+            parsed.ok().map(|parsed| validity(&parsed))
+        });
+        let further = further.collect();
         let key_of = CertifiedKey::new(certificates, private);
         key_of.keys_match().map_err(|_| {
             format!(
@@ -156,12 +152,14 @@ impl Certificate {
             )
         })?;
         Ok(Self {
-            file,
             key: Arc::new(key_of),
             names,
-            addresses,
-            valid,
-            further,
+            addresses: addresses(&parsed),
+            expiry: Expiry {
+                file,
+                valid: validity(&parsed),
+                further,
+            },
         })
     }
 
@@ -176,13 +174,13 @@ impl Certificate {
     }
 
     /// Returns the end of its validity.
-    pub(super) fn expiry(&self) -> Expiry {
-        Expiry::new(&self.file, self.valid, &self.further)
+    pub(super) fn expiry(&self) -> &Expiry {
+        &self.expiry
     }
 
     /// Checks its names, its dates and its chain, as a client would that trusts one of the further certificates.
     pub(super) fn check(&self) -> CertificateStatus {
-        let file = &self.file;
+        let file = &self.expiry.file;
         let addresses = self.addresses.iter().map(IpAddr::to_string);
         let names: Vec<String> = self.names.iter().cloned().chain(addresses).collect();
         if names.is_empty() {
@@ -190,7 +188,7 @@ impl Certificate {
                 "{file} has no name and no address (subjectAltName), and browsers accept nothing else as a name"
             ));
         }
-        let warning = match self.expiry().warning(now()) {
+        let warning = match self.expiry.warning(now()) {
             Some(invalid @ CertificateStatus::Invalid(_)) => return invalid,
             warning => warning,
         };
@@ -209,7 +207,7 @@ impl Certificate {
                 "the {place} certificate in {file} has not signed one before it: remove it, or put it behind that one"
             ));
         }
-        let (names, until) = (names.join(", "), date(self.valid.1));
+        let (names, until) = (names.join(", "), date(self.expiry.valid.1));
         let known = format!("{file}: {names}, valid until {until}");
         CertificateStatus::Valid(match self.key.cert.len() - 1 {
             0 => format!(
@@ -420,12 +418,12 @@ mod tests {
                 true => now() - Duration::from_secs_f64(-seconds),
                 false => now() + Duration::from_secs_f64(seconds),
             };
-            certificate.valid = (at(from), at(until));
+            certificate.expiry.valid = (at(from), at(until));
             let (found, text) = checked(&certificate);
             assert_eq!(found, kind, "{text}");
             assert!(text.contains(expected), "{text}");
         }
-        certificate.valid.1 = UNIX_EPOCH + Duration::from_secs(5);
+        certificate.expiry.valid.1 = UNIX_EPOCH + Duration::from_secs(5);
         assert_eq!(certificate.expiry().seconds(), 5);
         let text = certificate.expiry().to_string();
         assert!(
@@ -436,18 +434,24 @@ mod tests {
 
     /// Clients may not need it, so the new certificate in front of it counts.
     #[test]
-    fn a_further_certificate_that_has_expired_is_a_warning_and_no_end() {
+    fn a_further_certificate_that_has_expired_or_ends_soon_is_a_warning_and_no_end() {
         let mut certificate = read_vector("server").expect("a vector");
         let until = certificate.expiry().seconds();
-        certificate.further[0].1 = now() - DAY;
-        let (kind, text) = checked(&certificate);
-        assert_eq!(kind, "warning", "{text}");
-        assert!(
-            text.starts_with("the second certificate in ") && text.contains("has expired on"),
-            "{text}"
-        );
-        assert_eq!(certificate.expiry().seconds(), until);
-        assert_eq!(certificate.expiry().valid_from(now()), None);
+        for (end, expected) in [
+            (now() - DAY, "has expired on"),
+            (now() + DAY, "expires soon"),
+        ] {
+            // One before it cannot be read.
+            certificate.expiry.further = vec![None, Some((now() - 9 * DAY, end))];
+            let (kind, text) = checked(&certificate);
+            assert_eq!(kind, "warning", "{text}");
+            assert!(
+                text.starts_with("the third certificate in ") && text.contains(expected),
+                "{text}"
+            );
+            assert_eq!(certificate.expiry().seconds(), until);
+            assert_eq!(certificate.expiry().valid_from(now()), None);
+        }
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl From<String> for ReloadError {
 struct Loaded {
     clients: Arc<ServerConfig>,
     servers: Option<Arc<ServerConfig>>,
-    expiries: Vec<Expiry>,
+    certificates: Vec<Certificate>,
 }
 
 impl TlsSettings {
@@ -88,12 +88,12 @@ impl TlsSettings {
         if !config.uses_tls() {
             return Ok(None);
         }
-        let own_tickets = ring::Ticketer::new().map_err(|error| error.to_string())?;
+        let own_tickets = own_tickets()?;
         let loaded = Loaded::read(config, &own_tickets)?;
         Ok(Some(Arc::new(Self {
+            expiries: Arc::new(ArcSwap::from_pointee(loaded.expiries())),
             clients: ArcSwap::new(loaded.clients),
             servers: loaded.servers.map(ArcSwap::new),
-            expiries: Arc::new(ArcSwap::from_pointee(loaded.expiries)),
             own_tickets,
             asked: AtomicU64::new(0),
         })))
@@ -107,11 +107,11 @@ impl TlsSettings {
     /// Reads all files again. With an error everything stays as it was. A new certificate whose dates are wrong is one.
     fn reload(&self, config: &Config, now: SystemTime) -> Result<(), ReloadError> {
         let loaded = self.read(config, now)?;
+        self.expiries.store(Arc::new(loaded.expiries()));
         self.clients.store(loaded.clients);
         if let (Some(servers), Some(config)) = (&self.servers, loaded.servers) {
             servers.store(config);
         }
-        self.expiries.store(Arc::new(loaded.expiries));
         Ok(())
     }
 
@@ -125,7 +125,8 @@ impl TlsSettings {
         let loaded = Loaded::read(config, &self.own_tickets)?;
         // One that is in use already must not keep the renewal of others out.
         let in_use = self.expiries.load();
-        for new in loaded.expiries.iter().filter(|one| !in_use.contains(one)) {
+        let new = loaded.certificates.iter().map(Certificate::expiry);
+        for new in new.filter(|one| !in_use.contains(one)) {
             if let Some(CertificateStatus::Invalid(text)) = new.warning(now) {
                 let valid_from = new.valid_from(now);
                 return Err(ReloadError { text, valid_from });
@@ -154,10 +155,20 @@ impl TlsSettings {
 ///
 /// Errors: as [`TlsSettings::load`].
 pub(crate) fn check_files(config: &Config) -> Result<Vec<CertificateStatus>, String> {
-    let provider = Arc::new(ring::default_provider());
-    let certificates = read_certificates(config, &provider)?;
-    TlsSettings::load(config)?;
-    Ok(certificates.iter().map(Certificate::check).collect())
+    let Loaded { certificates, .. } = Loaded::read(config, &own_tickets()?)?;
+    let unused = names::unused(&certificates).into_iter().map(|one| {
+        let file = &one.expiry().file;
+        CertificateStatus::Warning(format!(
+            "{file} is not used: clients that ask for one of its names, or for none, get an earlier certificate with the same kind of key"
+        ))
+    });
+    let checked = certificates.iter().map(Certificate::check);
+    Ok(checked.chain(unused).collect())
+}
+
+/// Makes the keys of tickets that a process has for itself.
+fn own_tickets() -> Result<Arc<dyn ProducesTickets>, String> {
+    ring::Ticketer::new().map_err(|error| error.to_string())
 }
 
 fn read_certificates(
@@ -177,7 +188,6 @@ impl Loaded {
         let tls = &config.tls;
         let provider = Arc::new(ring::default_provider());
         let certificates = read_certificates(config, &provider)?;
-        let expiries = certificates.iter().map(Certificate::expiry).collect();
         let names = Arc::new(CertificatesByName::new(&certificates)?);
         let tickets: Arc<dyn ProducesTickets> = match &tls.ticket_keys {
             Some(path) => Arc::new(
@@ -218,8 +228,13 @@ impl Loaded {
         Ok(Self {
             clients: Arc::new(clients),
             servers,
-            expiries,
+            certificates,
         })
+    }
+
+    fn expiries(&self) -> Vec<Expiry> {
+        let expiries = self.certificates.iter().map(Certificate::expiry);
+        expiries.cloned().collect()
     }
 }
 

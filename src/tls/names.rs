@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -72,6 +73,25 @@ impl ResolvesServerCert for CertificatesByName {
     }
 }
 
+/// Returns the certificates that no client gets: earlier ones have each of their names, and the same kind of key.
+pub(super) fn unused(certificates: &[Certificate]) -> Vec<&Certificate> {
+    let schemes = ring::default_provider()
+        .signature_verification_algorithms
+        .supported_schemes();
+    let kind = |one: &Certificate| {
+        let signer = one.key().key.choose_scheme(&schemes);
+        signer.map(|signer| signer.scheme())
+    };
+    let is_unused = |(index, one): &(usize, &Certificate)| {
+        let earlier = certificates[..*index].iter();
+        let earlier: Vec<_> = earlier.filter(|other| kind(other) == kind(one)).collect();
+        let is_earlier = |name| earlier.iter().any(|other| other.names().contains(name));
+        !earlier.is_empty() && one.names().iter().all(is_earlier)
+    };
+    let found = certificates.iter().enumerate().filter(is_unused);
+    found.map(|(_, one)| one).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::certificate::vectors::read;
@@ -134,5 +154,22 @@ mod tests {
         }
         let error = CertificatesByName::new(&[]).unwrap_err();
         assert!(error.contains("there is no certificate"), "{error}");
+    }
+
+    #[test]
+    fn a_certificate_is_unused_where_earlier_ones_have_its_names_and_its_kind_of_key() {
+        let read = |name: &&str| read(name).expect("a vector");
+        for (names, expected) in [
+            (&["server", "alone", "wildcard"][..], &[][..]),
+            (&["server", "alone", "server"], &[2]),
+            // A client that asks for no name, or for an address, gets the first.
+            (&["nameless", "server", "nameless"], &[2]),
+        ] {
+            let certificates: Vec<_> = names.iter().map(read).collect();
+            let unused = unused(&certificates);
+            let is_it = |index: &usize| std::ptr::eq(unused[0], &raw const certificates[*index]);
+            assert_eq!(unused.len(), expected.len(), "{names:?}");
+            assert!(expected.iter().all(is_it), "{names:?}");
+        }
     }
 }

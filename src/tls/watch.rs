@@ -256,8 +256,11 @@ mod tests {
         watcher.look(time);
         watcher.look(time);
         assert_eq!(failed() - before, 2, "somebody has asked");
-        let alone = read("alone").expect("a vector").expiry();
-        let valid_from = alone.valid_from(time).expect("it is not valid yet");
+        let alone = read("alone").expect("a vector");
+        let valid_from = alone
+            .expiry()
+            .valid_from(time)
+            .expect("it is not valid yet");
         watcher.look(valid_from - LOOK);
         assert_eq!(
             (in_use(), watcher.again_at),
