@@ -2,8 +2,10 @@
 
 use std::cell::OnceCell;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{fs, io};
+
+use tempfile::TempDir;
 
 use super::input::{Choices, Input};
 use crate::config::{Config, effective, knobs};
@@ -89,7 +91,7 @@ pub fn project(bytes: &[u8]) {
     FOLDER.with(|folder| {
         let folder = folder.get_or_init(Folder::new);
         folder.write(&files).expect("the folder can be written");
-        read(&folder.0, &words);
+        read(folder.0.path(), &words);
     });
 }
 
@@ -144,32 +146,24 @@ thread_local! {
 }
 
 /// The folder of the projects of a thread, one after the other.
-struct Folder(PathBuf);
+struct Folder(TempDir);
 
 impl Folder {
     fn new() -> Self {
-        let thread = std::thread::current().id();
-        let name = format!("tangelo-fuzz-{}-{thread:?}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(folder.join("config/development")).expect("a folder can be made");
-        // Links on the way to it would be in the texts of errors.
-        Self(folder.canonicalize().expect("it is there"))
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let nested = folder.path().join("config/development");
+        fs::create_dir_all(nested).expect("a folder can be made");
+        Self(folder)
     }
 
     fn write(&self, files: &[Option<&[u8]>; FILES.len()]) -> io::Result<()> {
         for (name, content) in FILES.iter().zip(files) {
-            let path = self.0.join(name);
+            let path = self.0.path().join(name);
             match content {
                 Some(content) => fs::write(path, content)?,
                 None => drop(fs::remove_file(path)),
             }
         }
         Ok(())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

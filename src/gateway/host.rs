@@ -374,9 +374,9 @@ pub(super) mod tests {
 
     #[test]
     fn the_least_limit_of_the_cgroups_counts() {
-        let folder = std::env::temp_dir().join(format!("tangelo-cgroups-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
-            let path = folder.join(path);
+            let path = folder.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
@@ -384,7 +384,7 @@ pub(super) mod tests {
         write("games/memory.max", "500000000\n");
         write("memory/docker/memory.limit_in_bytes", "700000000\n");
         write("memory/memory.limit_in_bytes", "9223372036854771712\n");
-        let limit = |groups: &str| cgroup_memory(groups, &folder);
+        let limit = |groups: &str| cgroup_memory(groups, folder.path());
         let version_1 = "12:cpu,cpuacct:/docker\n4:memory:/docker\n";
         let found = [
             limit("0::/games/pit\n"),
@@ -393,7 +393,6 @@ pub(super) mod tests {
             limit("0::/\n"),
             limit(""),
         ];
-        fs::remove_dir_all(&folder).unwrap();
         let huge = Some(9_223_372_036_854_771_712);
         assert_eq!(
             found,

@@ -37,18 +37,15 @@ pub(super) fn read(path: &Path) -> Result<Option<Value>> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::NamedTempFile;
+
     use super::*;
 
     fn file(bytes: &[u8]) -> std::result::Result<Option<Value>, String> {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tangelo-json-{}-{n}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, bytes).unwrap();
-        let found = read(&path);
-        fs::remove_file(&path).unwrap();
-        found.map_err(|error| error.to_string().replace(&*path.to_string_lossy(), "file"))
+        let file = NamedTempFile::new().unwrap();
+        fs::write(&file, bytes).unwrap();
+        let path = file.path().to_string_lossy();
+        read(file.path()).map_err(|error| error.to_string().replace(&*path, "file"))
     }
 
     #[track_caller]

@@ -287,6 +287,7 @@ mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use tempfile::TempDir;
 
     fn config(listen: &str) -> Config {
         Config {
@@ -329,27 +330,10 @@ mod tests {
         (listener.address.tcp().unwrap(), sockets.collect())
     }
 
-    /// A folder for sockets, which goes at the end.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let name = format!("tangelo-{name}-{}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-
-        fn socket(&self, name: &str) -> (PathBuf, ListenAddress) {
-            let path = self.0.join(name);
-            (path.clone(), ListenAddress::Unix(path))
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    /// A socket in a folder.
+    fn socket_in(folder: &TempDir, name: &str) -> (PathBuf, ListenAddress) {
+        let path = folder.path().join(name);
+        (path.clone(), ListenAddress::Unix(path))
     }
 
     #[test]
@@ -368,8 +352,8 @@ mod tests {
 
     #[test]
     fn every_shard_gets_each_listener_in_the_order_of_the_configuration() {
-        let folder = Folder::new("listeners");
-        let (path, unix) = folder.socket("game.socket");
+        let folder = tempfile::tempdir().unwrap();
+        let (path, unix) = socket_in(&folder, "game.socket");
         let tcp = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
         let mut config = sections(&[tcp.clone(), unix.clone(), tcp]);
         config.listeners[2].transports.tcp = false;
@@ -411,8 +395,8 @@ mod tests {
 
     #[test]
     fn the_shards_share_a_unix_socket_and_the_last_one_removes_its_file() {
-        let folder = Folder::new("shared");
-        let (path, unix) = folder.socket("game.socket");
+        let folder = tempfile::tempdir().unwrap();
+        let (path, unix) = socket_in(&folder, "game.socket");
         let mut listeners = bind(&sections(&[unix]), 2).unwrap();
         let second = listeners.sockets.pop().unwrap();
         let accepted = |seeds: &[SocketSeed]| {
@@ -438,8 +422,8 @@ mod tests {
 
     #[test]
     fn a_unix_socket_that_cannot_be_names_the_cause_and_a_stale_one_is_replaced() {
-        let folder = Folder::new("refused");
-        let (path, unix) = folder.socket("game.socket");
+        let folder = tempfile::tempdir().unwrap();
+        let (path, unix) = socket_in(&folder, "game.socket");
         let config = sections(&[unix]);
         let start = format!(
             "cannot listen on unix:{} (a [[listener]]): ",
@@ -460,7 +444,7 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         drop(bind(&config, 1).unwrap());
-        let (path, unix) = folder.socket("missing/game.socket");
+        let (path, unix) = socket_in(&folder, "missing/game.socket");
         assert_eq!(
             text(bind(&sections(&[unix]), 1)),
             format!(

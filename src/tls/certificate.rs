@@ -319,6 +319,8 @@ pub(super) mod vectors {
 mod tests {
     use std::fs;
 
+    use tempfile::NamedTempFile;
+
     use super::super::files::vectors::path;
     use super::vectors::{read as read_vector, read_pair};
     use super::*;
@@ -368,13 +370,15 @@ mod tests {
             }
             assert!(!error.contains("-----"), "{error}");
         }
-        let file = std::env::temp_dir().join(format!("tangelo-pem-{}", std::process::id()));
+        let file = NamedTempFile::new().expect("a folder for temporary files");
         let good = fs::read_to_string(path("server.pem")).expect("a vector");
         for text in ["", &good[..good.len() / 4], &good.replace('M', "N")] {
             fs::write(&file, text).expect("a folder for temporary files");
-            assert!(read_pair(&file, &path("server.key")).is_err(), "{text}");
+            assert!(
+                read_pair(file.path(), &path("server.key")).is_err(),
+                "{text}"
+            );
         }
-        fs::remove_file(&file).expect("our file");
     }
 
     #[test]
@@ -460,12 +464,11 @@ mod tests {
         assert_eq!(kind, "valid");
         assert!(text.contains("without further certificates"), "{text}");
         // The certificate of somebody else in place of the one that signed.
-        let file = std::env::temp_dir().join(format!("tangelo-chain-{}", std::process::id()));
+        let file = NamedTempFile::new().expect("a folder for temporary files");
         let of = |name| fs::read_to_string(path(name)).expect("a vector");
         let leaf = of("server.pem").replace(&of("ca.pem"), "");
         fs::write(&file, leaf + &of("alone.pem")).expect("a folder for temporary files");
-        let broken = read_pair(&file, &path("server.key"));
-        fs::remove_file(&file).expect("our file");
+        let broken = read_pair(file.path(), &path("server.key"));
         let (kind, text) = checked(&broken.expect("key and certificate fit"));
         assert_eq!(kind, "invalid");
         assert!(text.contains("its chain is broken: "), "{text}");

@@ -119,29 +119,13 @@ pub(super) mod vectors {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::process::Command;
 
     use rustls::crypto::ring;
+    use tempfile::NamedTempFile;
 
     use super::vectors::path;
     use super::*;
-
-    /// A file of its own, which goes with this value.
-    struct Temporary(PathBuf);
-
-    impl Temporary {
-        fn new(name: &str) -> Self {
-            let name = format!("tangelo-{name}-{}", std::process::id());
-            Self(std::env::temp_dir().join(name))
-        }
-    }
-
-    impl Drop for Temporary {
-        fn drop(&mut self) {
-            let _ = fs::remove_file(&self.0);
-        }
-    }
 
     #[track_caller]
     fn refused(path: &Path, of: fn(&Path) -> Result<(), String>, parts: &[&str]) {
@@ -183,33 +167,34 @@ mod tests {
 
     #[test]
     fn a_file_in_der_names_the_command_that_makes_pem_of_it() {
-        let file = Temporary::new("der");
+        let file = NamedTempFile::new().expect("a folder for temporary files");
         let certificate = read_chain(&path("server.pem")).expect("a vector").remove(0);
-        fs::write(&file.0, &certificate).expect("a folder for temporary files");
+        fs::write(&file, &certificate).expect("a folder for temporary files");
         refused(
-            &file.0,
+            file.path(),
             chain,
             &["has the DER format", "`openssl x509 -inform der -in "],
         );
         let private = PrivateKeyDer::from_pem_file(path("server.key")).expect("a vector");
-        fs::write(&file.0, private.secret_der()).expect("a folder for temporary files");
+        fs::write(&file, private.secret_der()).expect("a folder for temporary files");
         refused(
-            &file.0,
+            file.path(),
             key,
             &["has the DER format", "`openssl pkey -inform der -in "],
         );
         // Half of it has no format.
         let half = &private.secret_der()[..20];
-        fs::write(&file.0, half).expect("a folder for temporary files");
-        refused(&file.0, key, &["has no private key of the PEM format"]);
+        fs::write(&file, half).expect("a folder for temporary files");
+        refused(file.path(), key, &["has no private key of the PEM format"]);
     }
 
     #[test]
     fn a_pipe_or_a_folder_is_refused_at_once() {
-        let pipe = Temporary::new("pipe");
-        let made = Command::new("mkfifo").arg(&pipe.0).status();
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let pipe = folder.path().join("pipe");
+        let made = Command::new("mkfifo").arg(&pipe).status();
         assert!(made.expect("mkfifo runs").success());
-        for path in [&*pipe.0, &*std::env::temp_dir()] {
+        for path in [&*pipe, folder.path()] {
             for of in [chain, key] {
                 refused(path, of, &["is not a regular file"]);
             }

@@ -128,29 +128,24 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
+    use tempfile::NamedTempFile;
+
     use super::*;
 
     /// A file of its own, which goes with this value.
-    struct KeyFile(std::path::PathBuf);
+    struct KeyFile(NamedTempFile);
 
     impl KeyFile {
-        fn new(name: &str, text: &str, mode: u32) -> Self {
-            let name = format!("tangelo-tickets-{name}-{}", std::process::id());
-            let file = Self(std::env::temp_dir().join(name));
-            fs::write(&file.0, text).expect("a folder for temporary files");
+        fn new(text: &str, mode: u32) -> Self {
+            let file = NamedTempFile::new().expect("a folder for temporary files");
+            fs::write(&file, text).expect("our file");
             let mode = fs::Permissions::from_mode(mode);
-            fs::set_permissions(&file.0, mode).expect("our file");
-            file
+            fs::set_permissions(&file, mode).expect("our file");
+            Self(file)
         }
 
         fn read(&self) -> Result<TicketKeys, String> {
-            TicketKeys::read(&self.0)
-        }
-    }
-
-    impl Drop for KeyFile {
-        fn drop(&mut self) {
-            let _ = fs::remove_file(&self.0);
+            TicketKeys::read(self.0.path())
         }
     }
 
@@ -158,28 +153,28 @@ mod tests {
         BASE64_STANDARD.encode([of; NAME_BYTES + KEY_BYTES])
     }
 
-    fn keys(name: &str, of: &[u8]) -> TicketKeys {
+    fn keys(of: &[u8]) -> TicketKeys {
         let lines: Vec<String> = of.iter().map(|of| line(*of)).collect();
-        let file = KeyFile::new(name, &lines.join("\n"), 0o600);
+        let file = KeyFile::new(&lines.join("\n"), 0o600);
         file.read().expect("right keys")
     }
 
     #[test]
     fn a_file_that_others_may_read_is_refused() {
         for mode in [0o640, 0o604, 0o620, 0o601, 0o777] {
-            let error = KeyFile::new("mode", &line(1), mode).read().unwrap_err();
+            let error = KeyFile::new(&line(1), mode).read().unwrap_err();
             let expected = format!("may be read by others (mode {mode:03o})");
             assert!(error.contains(&expected), "{error}");
         }
-        assert!(KeyFile::new("mode", &line(1), 0o400).read().is_ok());
+        assert!(KeyFile::new(&line(1), 0o400).read().is_ok());
     }
 
     #[test]
     fn the_mode_that_is_checked_is_that_of_the_file_that_is_read() {
-        let private = KeyFile::new("private", &line(1), 0o600);
-        let public = KeyFile::new("public", &line(2), 0o644);
-        let place = KeyFile::new("place", "", 0o600);
-        let next = KeyFile::new("next", "", 0o600);
+        let private = KeyFile::new(&line(1), 0o600);
+        let public = KeyFile::new(&line(2), 0o644);
+        let place = KeyFile::new("", 0o600);
+        let next = KeyFile::new("", 0o600);
         let is_done = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -202,9 +197,12 @@ mod tests {
 
     #[test]
     fn a_pipe_is_refused_at_once() {
-        let file = KeyFile::new("pipe", "", 0o600);
+        let file = KeyFile::new("", 0o600);
         fs::remove_file(&file.0).expect("our file");
-        let made = Command::new("mkfifo").arg("-m600").arg(&file.0).status();
+        let made = Command::new("mkfifo")
+            .arg("-m600")
+            .arg(file.0.path())
+            .status();
         assert!(made.expect("mkfifo runs").success());
         let error = file.read().unwrap_err();
         assert!(error.contains(" is not a regular file, and "), "{error}");
@@ -218,11 +216,11 @@ mod tests {
             "no Base64!".into(),
         ] {
             let text = format!("{}\n\n  {wrong}\n", line(1));
-            let error = KeyFile::new("line", &text, 0o600).read().unwrap_err();
+            let error = KeyFile::new(&text, 0o600).read().unwrap_err();
             assert!(error.contains(":3: expected 48 bytes in Base64"), "{error}");
             assert!(!error.contains(&wrong), "{error}");
         }
-        let error = KeyFile::new("none", "\n \n", 0o600).read().unwrap_err();
+        let error = KeyFile::new("\n \n", 0o600).read().unwrap_err();
         assert!(error.ends_with(" has no key"), "{error}");
         let error = TicketKeys::read(Path::new("/nowhere/keys")).unwrap_err();
         assert!(error.starts_with("cannot read /nowhere/keys: "), "{error}");
@@ -231,7 +229,7 @@ mod tests {
     #[test]
     fn tickets_are_of_the_newest_key_and_three_keys_take_them() {
         let plain = b"the state of a session";
-        let ticket = keys("old", &[3]).encrypt(plain).expect("a ticket");
+        let ticket = keys(&[3]).encrypt(plain).expect("a ticket");
         assert!(ticket.starts_with(&[3; NAME_BYTES]));
         for (newer, is_taken) in [
             (&[3][..], true),
@@ -240,10 +238,10 @@ mod tests {
             (&[0, 1, 2, 3], false),
             (&[1, 2], false),
         ] {
-            let found = keys("newer", newer).decrypt(&ticket);
+            let found = keys(newer).decrypt(&ticket);
             assert_eq!(found, is_taken.then(|| plain.to_vec()), "{newer:?}");
         }
-        let both = keys("both", &[2, 3]);
+        let both = keys(&[2, 3]);
         assert!(
             both.encrypt(plain)
                 .expect("a ticket")
@@ -255,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_ticket_that_was_changed_or_cut_is_not_taken() {
-        let keys = keys("changed", &[1, 2]);
+        let keys = keys(&[1, 2]);
         let ticket = keys.encrypt(b"the state of a session").expect("a ticket");
         let again = keys.encrypt(b"the state of a session").expect("a ticket");
         assert_ne!(ticket, again, "a nonce is used once");

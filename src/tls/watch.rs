@@ -187,37 +187,19 @@ mod tests {
     use crate::config::{CertificateFiles, ClientListener, TlsMode};
     use crate::metrics::of_process;
 
-    /// A folder for a certificate and its key, which goes with this value.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Self {
-            let name = format!("tangelo-watch-{}", std::process::id());
-            let folder = Self(std::env::temp_dir().join(name));
-            fs::create_dir_all(&folder.0).expect("a folder for temporary files");
-            folder
-        }
-
-        /// Puts a certificate of the vectors in the place of the last one.
-        fn install(&self, name: &str) {
-            for kind in ["pem", "key"] {
-                fs::copy(path(&format!("{name}.{kind}")), self.0.join("new")).expect("a vector");
-                fs::rename(self.0.join("new"), self.0.join(kind)).expect("our folder");
-            }
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn files_that_could_not_be_used_are_read_again_each_minute_and_a_certificate_when_it_is_valid()
     {
-        let folder = Folder::new();
-        folder.install("server");
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let in_folder = |name| folder.path().join(name);
+        // Puts a certificate of the vectors in the place of the last one.
+        let install = |name| {
+            for kind in ["pem", "key"] {
+                fs::copy(path(&format!("{name}.{kind}")), in_folder("new")).expect("a vector");
+                fs::rename(in_folder("new"), in_folder(kind)).expect("our folder");
+            }
+        };
+        install("server");
         let mut config = Config {
             listeners: vec![ClientListener {
                 tls: TlsMode::Required,
@@ -226,8 +208,8 @@ mod tests {
             ..Config::default()
         };
         config.tls.certificates = vec![CertificateFiles {
-            chain: folder.0.join("pem"),
-            key: folder.0.join("key"),
+            chain: in_folder("pem"),
+            key: in_folder("key"),
         }];
         let config = CheckedConfig::new(config).expect("a right configuration");
         let settings = TlsSettings::load(&config).expect("right files");
@@ -238,7 +220,7 @@ mod tests {
         let failed = || of_process().get(Counter::TlsReloadsFailed);
         let (first, before) = (in_use(), failed());
 
-        folder.install("alone");
+        install("alone");
         let mut time = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         watcher.look(time);
         assert_eq!(watcher.again_at, None, "the files must stay as they are");

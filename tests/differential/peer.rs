@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
 const SOURCE_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/genuine");
 
 /// Runs `node <program> <args> <file with the lines>` of a peer; one line comes back for each.
 pub(crate) fn ask(peer: &str, program: &str, args: &[&str], lines: &[Value]) -> Vec<Value> {
     let home = install(peer, program);
-    let file = home.join(format!("{}-{}.jsonl", args.concat(), std::process::id()));
+    let file = NamedTempFile::new().unwrap();
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     fs::write(&file, text).unwrap();
     let node = Command::new("node")
@@ -19,10 +20,9 @@ pub(crate) fn ask(peer: &str, program: &str, args: &[&str], lines: &[Value]) -> 
         .arg("--no-deprecation")
         .arg(program)
         .args(args)
-        .arg(&file)
+        .arg(file.path())
         .output()
         .expect("node is installed");
-    fs::remove_file(&file).unwrap();
     let complaint = String::from_utf8_lossy(&node.stderr);
     assert!(node.status.success(), "{complaint}");
     let text = String::from_utf8(node.stdout).unwrap();

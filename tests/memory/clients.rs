@@ -220,10 +220,9 @@ fn codes_of_the_dictionary_stand_for_routes_in_both_directions() {
 
 #[test]
 fn bodies_with_a_proto_are_protobuf_in_both_directions() {
-    let folder = std::env::temp_dir().join(format!("tangelo-memory-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, protos: Value| {
-        let path = folder.join(name);
+        let path = folder.path().join(name);
         std::fs::write(&path, protos.to_string()).unwrap();
         Some(path)
     };
@@ -238,7 +237,6 @@ fn bodies_with_a_proto_are_protobuf_in_both_directions() {
         ..Config::default()
     };
     let gateway = start(config);
-    std::fs::remove_dir_all(&folder).unwrap();
     let mut client = gateway.connect();
     let body = json!({"text": "hi", "size": 300});
     assert_eq!(client.request(ECHO, &body), body);

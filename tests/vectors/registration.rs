@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,6 +11,7 @@ use tangelo::config::Dialect;
 use tangelo::gateway::load;
 use tangelo::wire::pomelo::mqtt::{self, Packet};
 use tangelo::{Config, Gateway};
+use tempfile::TempDir;
 
 use super::file::lines;
 use super::server::start_gateway;
@@ -31,12 +31,11 @@ fn connection(text: &str) -> Vec<Captured> {
 }
 
 /// The files that the captured cluster was started from.
-struct Project(PathBuf);
+struct Project(TempDir);
 
 impl Project {
-    fn new(name: &str, packets: &[Captured], master_port: u16) -> Self {
-        let folder = format!("tangelo-registration-{name}-{}", std::process::id());
-        let project = Self(std::env::temp_dir().join(folder));
+    fn new(packets: &[Captured], master_port: u16) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
         let registered = &packets[2].json;
         let mut entry = registered["info"].clone();
         let fields = entry.as_object_mut().expect("an entry");
@@ -46,7 +45,7 @@ impl Project {
         }
         assert_eq!(fields["frontend"], "true", "a command line has texts");
         fields["frontend"] = true.into();
-        let config = project.0.join("config");
+        let config = folder.path().join("config");
         fs::create_dir_all(&config).expect("a folder");
         for (name, json) in [
             (
@@ -64,12 +63,12 @@ impl Project {
         ] {
             fs::write(config.join(name), json.to_string()).expect("a file");
         }
-        project
+        Self(folder)
     }
 
     /// Reads the configuration of this project with these words in front.
     fn config(&self, words: &[&str], more: &[&str]) -> Config {
-        let folder = self.0.to_str().expect("UTF-8");
+        let folder = self.0.path().to_str().expect("UTF-8");
         let own = [
             "--app-dir",
             folder,
@@ -84,12 +83,6 @@ impl Project {
         // No server calls this one, and the captured port may be taken here.
         config.rpc.listen = None;
         config
-    }
-}
-
-impl Drop for Project {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -182,7 +175,7 @@ fn joins(
 }
 
 fn main_of(project: &Project) -> String {
-    let main = project.0.join("app.js");
+    let main = project.0.path().join("app.js");
     main.to_str().expect("UTF-8").to_owned()
 }
 
@@ -191,7 +184,7 @@ fn an_entry_of_a_file_registers_with_the_bytes_of_a_genuine_pomelo_server() {
     let packets = connection(include_str!("rpc/pomelo-master-startup.jsonl"));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
-    let project = Project::new("file", &packets, port);
+    let project = Project::new(&packets, port);
     let config = project.config(&[], &["--id", ID]);
     let main = main_of(&project);
     joins(&packets, &listener, config, |info| {
@@ -205,7 +198,7 @@ fn the_command_line_of_a_master_registers_with_the_bytes_of_a_genuine_pomelo_ser
     let packets = connection(include_str!("rpc/pomelo-master-startup.jsonl"));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
-    let project = Project::new("words", &packets, port);
+    let project = Project::new(&packets, port);
     let info = packets[2].json["info"].as_object().expect("an entry");
     let word = |(key, value): (&String, &Value)| match value {
         Value::String(text) => format!("{key}={text}"),
@@ -223,7 +216,7 @@ fn an_entry_of_a_file_registers_as_a_genuine_pinus_server_without_its_folders() 
     let packets = connection(include_str!("rpc/pinus-master-startup.jsonl"));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
-    let project = Project::new("pinus", &packets, port);
+    let project = Project::new(&packets, port);
     let remotes = format!("cluster.remoter_paths=[{REMOTES:?}]");
     let config = project.config(&[], &["--id", ID, "--dialect", "pinus", "--set", &remotes]);
     assert_eq!(config.dialect, Dialect::Pinus);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tangelo::config::{self, Config, Dialect};
 use tangelo::{Gateway, Running};
+use tempfile::TempDir;
 
 use super::app::{self, Logs};
 use super::backend;
@@ -14,7 +15,9 @@ use super::client::{Client, DATA, Package};
 use super::handshake;
 
 /// Dictionary and protos of the captured server: read from the reply to a client that has none.
-fn c_dict(config: &mut Config) {
+///
+/// Returns the folder with the protos, which the gateway reads at its start.
+fn c_dict(config: &mut Config) -> TempDir {
     let sys = handshake::full_reply(config.dialect)["sys"].clone();
     let routes = sys["dict"].as_object().expect("a dictionary").keys();
     let user = ["onChat", "onAdd", "onLeave", "chat.chatHandler.virtual"].map(String::from);
@@ -25,16 +28,16 @@ fn c_dict(config: &mut Config) {
     client.accept = vec!["!bad".into()];
     client.use_dict = true;
     client.use_protobuf = true;
-    let folder = std::env::temp_dir().join(format!("tangelo-vectors-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder for protos");
+    let folder = tempfile::tempdir().expect("a folder for protos");
     let write = |side: &str| {
-        let path = folder.join(format!("{:?}-{side}.json", config.dialect));
+        let path = folder.path().join(side);
         let protos = unparsed(&sys["protos"][side]);
         std::fs::write(&path, protos.to_string()).expect("a file of protos");
         Some(path)
     };
     client.server_protos = write("server");
     client.client_protos = write("client");
+    folder
 }
 
 /// Definitions as they stand in a file, from the form that clients get.
@@ -116,11 +119,11 @@ fn start(name: &'static str, dialect: Dialect) -> Server {
         }],
         ..Config::default()
     };
+    let _protos = (name == "c-dict").then(|| c_dict(&mut config));
     match name {
         "c-hb" => config.client.heartbeat = Some(Duration::from_secs(1)),
-        "c-dict" => c_dict(&mut config),
         "c-crypto" => config.client.use_crypto = true,
-        "c-plain" | "c-filter" | "c-err" => {}
+        "c-plain" | "c-filter" | "c-err" | "c-dict" => {}
         other => panic!("no server {other}"),
     }
     let logs = Logs::default();

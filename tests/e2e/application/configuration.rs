@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use tangelo::{Config, Gateway};
+use tempfile::NamedTempFile;
 
 /// A wrong value: how a program sets it, the same in a file, and the error.
 type Case = (fn(&mut Config), &'static str, &'static str);
@@ -78,8 +79,7 @@ const CASES: &[Case] = &[
 
 #[test]
 fn a_program_is_refused_what_a_file_is_refused_for() {
-    let name = format!("tangelo-test-configuration-{}", std::process::id());
-    let file = std::env::temp_dir().join(name).with_extension("toml");
+    let file = NamedTempFile::new().expect("a temporary file");
     for (change, text, expected) in CASES {
         let mut config = Config::default();
         change(&mut config);
@@ -93,14 +93,13 @@ fn a_program_is_refused_what_a_file_is_refused_for() {
         assert_eq!(refused(Gateway::new(config).in_memory().err()), expected);
 
         fs::write(&file, text).expect("a file");
-        let in_file = refused(Config::load(&file).err());
-        let place = format!("{}:1: ", file.display());
+        let in_file = refused(Config::load(file.path()).err());
+        let place = format!("{}:1: ", file.path().display());
         assert_eq!(
             in_file,
             expected.map(|expected| place + &expected),
             "{text}"
         );
     }
-    fs::remove_file(&file).expect("the file");
     assert_eq!(Config::default().validate(), Ok(()));
 }

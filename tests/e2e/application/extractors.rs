@@ -15,7 +15,7 @@ use tangelo::handler::{
 };
 use tangelo::{Config, Error, Gateway};
 
-use crate::application::protobuf::{Protos, config};
+use crate::application::protobuf::{config, protos_file};
 use crate::harness::client::Client;
 use crate::harness::inside::Inside;
 
@@ -577,8 +577,8 @@ fn a_handshake_is_kept_where_a_handler_takes_it() {
 fn a_typed_route_over_protobuf_has_its_protos() {
     let takes = json!({ ADD: { "required uInt32 a": 1, "optional uInt32 b": 2 } });
     let returns = json!({ ADD: { "required uInt32 sum": 1 } });
-    let takes = Protos::new("takes", takes.to_string());
-    let returns = Protos::new("returns", returns.to_string());
+    let takes = protos_file(takes.to_string());
+    let returns = protos_file(returns.to_string());
     let config = config(Dialect::Pomelo, &returns, &takes);
     let handlers = || {
         Router::new().route("mathHandler.add", async |Proto(add): Proto<Add>| {

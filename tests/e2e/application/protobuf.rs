@@ -1,12 +1,13 @@
 //! Bodies that travel as protobuf, and those that cannot.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use tangelo::config::Dialect;
 use tangelo::handler::{Answer, Outcome, Request, Router};
 use tangelo::{Config, Gateway, config};
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::harness::client::{Client, Message};
 use crate::harness::inside::Inside;
@@ -16,30 +17,19 @@ const MOVE: &str = "connector.testHandler.move";
 const LATER: &str = "connector.testHandler.later";
 const PLAIN: &str = "connector.testHandler.plain";
 
-/// A file of protos that is gone with the test.
-pub(crate) struct Protos(PathBuf);
-
-impl Protos {
-    pub(crate) fn new(name: &str, protos: impl AsRef<[u8]>) -> Self {
-        let name = format!("tangelo-e2e-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, protos).expect("a temporary file");
-        Self(path)
-    }
+/// A file of protos.
+pub(crate) fn protos_file(protos: impl AsRef<[u8]>) -> TempPath {
+    let file = NamedTempFile::new().expect("a temporary file");
+    fs::write(&file, protos).expect("a temporary file");
+    file.into_temp_path()
 }
 
-impl Drop for Protos {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-pub(crate) fn config(dialect: Dialect, server: &Protos, client: &Protos) -> Config {
+pub(crate) fn config(dialect: Dialect, server: &Path, client: &Path) -> Config {
     let client = config::Client {
         use_dict: true,
         use_protobuf: true,
-        server_protos: Some(server.0.clone()),
-        client_protos: Some(client.0.clone()),
+        server_protos: Some(server.into()),
+        client_protos: Some(client.into()),
         ..config::Client::default()
     };
     Config {
@@ -70,8 +60,7 @@ fn router() -> Router {
         .raw_route(PLAIN, |request| Answer::now(echo(request)))
 }
 
-fn protos(dialect: Dialect) -> [Protos; 2] {
-    let name = |side: &str| format!("{dialect:?}-{side}");
+fn protos() -> [TempPath; 2] {
     let answer = json!({"optional uInt32 x": 1, "optional sInt32 y": 2, "optional uInt32 code": 3});
     let server = json!({
         MOVE: answer,
@@ -80,10 +69,7 @@ fn protos(dialect: Dialect) -> [Protos; 2] {
     });
     let wanted = json!({"required uInt32 x": 1, "optional sInt32 y": 2});
     let client = json!({MOVE: wanted, LATER: wanted});
-    [
-        Protos::new(&name("server"), server.to_string()),
-        Protos::new(&name("client"), client.to_string()),
-    ]
+    [server, client].map(|protos| protos_file(protos.to_string()))
 }
 
 fn push(client: &mut Client) -> (String, Vec<u8>) {
@@ -96,7 +82,7 @@ fn push(client: &mut Client) -> (String, Vec<u8>) {
 #[test]
 fn requests_responses_and_pushes_of_a_route_with_a_proto_are_protobuf() {
     for dialect in [Dialect::Pomelo, Dialect::Pinus] {
-        let [server, client] = protos(dialect);
+        let [server, client] = protos();
         let inside = Inside::start(2, config(dialect, &server, &client), router);
         for mut client in inside.clients() {
             for route in [MOVE, LATER] {
@@ -134,7 +120,7 @@ fn requests_responses_and_pushes_of_a_route_with_a_proto_are_protobuf() {
 
 #[test]
 fn a_response_that_does_not_fit_its_proto_is_an_error_to_its_client() {
-    let [server, client] = protos(Dialect::Pomelo);
+    let [server, client] = protos();
     let inside = Inside::start(1, config(Dialect::Pomelo, &server, &client), || {
         Router::new()
             .raw_route(MOVE, |_| Answer::now(Outcome::json(&br#"{"x":-1}"#[..])))
@@ -153,7 +139,7 @@ fn a_response_that_does_not_fit_its_proto_is_an_error_to_its_client() {
 #[test]
 fn a_body_that_its_proto_cannot_read_closes_its_client_only() {
     for dialect in [Dialect::Pomelo, Dialect::Pinus] {
-        let [server, client] = protos(dialect);
+        let [server, client] = protos();
         let inside = Inside::start(1, config(dialect, &server, &client), router);
         let mut bystander = Client::tcp(inside.address()).open();
         let bad: &[&[u8]] = match dialect {
@@ -181,7 +167,7 @@ fn a_body_that_its_proto_cannot_read_closes_its_client_only() {
 
 #[test]
 fn protos_that_cannot_be_used_are_refused_at_start_with_their_place() {
-    let good = Protos::new("good", "{}");
+    let good = protos_file("{}");
     for (protos, place) in [
         (&b"{"[..], "the text ends too early"),
         (b"\xff", "a value was expected"),
@@ -192,17 +178,17 @@ fn protos_that_cannot_be_used_are_refused_at_start_with_their_place() {
             "message `onX.P`, field `required uInt32 n`",
         ),
     ] {
-        let bad = Protos::new("bad", protos);
+        let bad = protos_file(protos);
         let config = config(Dialect::Pinus, &good, &bad);
         let Err(error) = Gateway::new(config).start() else {
             panic!("it started with {}", protos.escape_ascii());
         };
-        let (text, file) = (error.to_string(), bad.0.display().to_string());
+        let (text, file) = (error.to_string(), bad.display().to_string());
         assert!(text.starts_with("client.client_protos: "), "{text}");
         assert!(text.contains(&file) && text.contains(place), "{text}");
     }
-    let missing = Protos(PathBuf::from("/no/such/file"));
-    let error = Gateway::new(config(Dialect::Pomelo, &missing, &good)).start();
+    let missing = Path::new("/no/such/file");
+    let error = Gateway::new(config(Dialect::Pomelo, missing, &good)).start();
     let text = error.err().expect("no such file").to_string();
     assert!(text.contains("/no/such/file"), "{text}");
 }

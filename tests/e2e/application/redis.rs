@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +13,7 @@ use serde_json::{Value, json};
 use tangelo::Config;
 use tangelo::handler::{App, Reply, Router, State};
 use tangelo::pool::Pool;
+use tempfile::TempDir;
 
 use crate::harness::client::{Client, HANG_GUARD};
 use crate::harness::debian;
@@ -32,19 +31,17 @@ struct Redis {
     /// `None` while it is away.
     process: Option<Process>,
     ports: Ports,
-    dir: PathBuf,
+    folder: TempDir,
 }
 
 impl Redis {
     fn start() -> Self {
         debian::need("redis-server");
         let ports = Ports::claim();
-        let dir = std::env::temp_dir().join(format!("tangelo-e2e-redis-{}", ports.of("redis")));
-        fs::create_dir_all(&dir).expect("a temporary directory can be made");
         let mut redis = Self {
             process: None,
             ports,
-            dir,
+            folder: tempfile::tempdir().expect("a temporary folder"),
         };
         redis.start_again();
         redis
@@ -63,7 +60,7 @@ impl Redis {
             "--appendonly",
             "no",
         ];
-        let mut process = Process::start("redis", &self.dir, "redis-server", &args);
+        let mut process = Process::start("redis", self.folder.path(), "redis-server", &args);
         process.wait_for_line("line that it is ready", 0, HANG_GUARD, |line| {
             line.contains("Ready to accept connections").then_some(())
         });
@@ -113,13 +110,6 @@ impl Redis {
     fn login_server(&self) -> Gateway {
         let url = format!("REDIS_URL={}", self.url());
         Gateway::start_example("redis_login", &[&url], &["--shards", "1"])
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.kill();
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 

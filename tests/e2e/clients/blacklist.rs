@@ -90,7 +90,8 @@ fn on_all_addresses_an_ipv4_client_has_its_address_in_ipv6() {
 
 #[test]
 fn a_file_is_read_again_when_it_changes() {
-    let path = std::env::temp_dir().join(format!("tangelo-e2e-blacklist-{}", std::process::id()));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("blacklist");
     let mut changed = SystemTime::now();
     let mut write = |text: &str| {
         fs::write(&path, text).expect("a temporary file");
@@ -130,7 +131,6 @@ fn a_file_is_read_again_when_it_changes() {
     write("");
     all(NINE, true);
     inside.stop();
-    fs::remove_file(&path).expect("our own file");
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use tempfile::NamedTempFile;
+
 use crate::harness::bystander::{Attacked, ECHO};
 use crate::harness::client::{
     Client, DATA, HEARTBEAT, Package, Route, encode_message, encode_package,
@@ -378,10 +380,10 @@ fn a_backend_that_does_not_read_costs_its_own_calls_only() {
     // The kernel accepts the connection, and no process reads it.
     let hung = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = hung.local_addr().expect("the listener is bound").port();
-    let path = std::env::temp_dir().join(format!("tangelo-e2e-hung-{}.toml", std::process::id()));
+    let config = NamedTempFile::new().expect("a temporary file");
     let server = "[[server]]\nid = \"chat-1\"\ntype = \"chat\"\nhost = \"127.0.0.1\"\n";
-    fs::write(&path, format!("{server}port = {port}\n")).expect("a temporary file");
-    let file = path.to_str().expect("a path in UTF-8");
+    fs::write(&config, format!("{server}port = {port}\n")).expect("a temporary file");
+    let file = config.path().to_str().expect("a path in UTF-8");
     for shards in ["1", "4"] {
         // All calls are made before the first one ends.
         let set = [
@@ -417,7 +419,6 @@ fn a_backend_that_does_not_read_costs_its_own_calls_only() {
         let (code, printed) = gateway.stop();
         assert_eq!(code, Some(0), "{printed}");
     }
-    fs::remove_file(&path).expect("our own file");
 }
 
 #[test]
@@ -425,10 +426,10 @@ fn a_backend_that_never_answers_a_ping_loses_its_link() {
     // The kernel accepts the connection, and no process answers.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = silent.local_addr().expect("the listener is bound").port();
-    let path = std::env::temp_dir().join(format!("tangelo-e2e-silent-{}.toml", std::process::id()));
+    let config = NamedTempFile::new().expect("a temporary file");
     let server = "[[server]]\nid = \"chat-1\"\ntype = \"chat\"\nhost = \"127.0.0.1\"\n";
-    fs::write(&path, format!("{server}port = {port}\n")).expect("a temporary file");
-    let file = path.to_str().expect("a path in UTF-8");
+    fs::write(&config, format!("{server}port = {port}\n")).expect("a temporary file");
+    let file = config.path().to_str().expect("a path in UTF-8");
     for dialect in ["pomelo", "pinus"] {
         let set = ["--set", "rpc.keepalive=100ms", "--set", "rpc.timeout=10m"];
         let args = ["--config", file, "--dialect", dialect];
@@ -444,5 +445,4 @@ fn a_backend_that_never_answers_a_ping_loses_its_link() {
         assert_eq!(counters.get("rpc_timeouts"), None, "{dialect}");
         assert_eq!(counters.get("rpc_link_failed"), Some(&1), "{dialect}");
     }
-    fs::remove_file(&path).expect("our own file");
 }

@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tangelo::config;
 use tangelo::handler::Router;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::cluster::in_both_dialects;
 use crate::harness::client::{Client, HANG_GUARD};
@@ -34,18 +34,17 @@ const FOUR_PAUSES: Duration = Duration::from_millis(75 + 150 + 300 + 600);
 
 /// A server that does the same with every connection, and a gateway's configuration that lists it.
 struct BadServer {
-    config: PathBuf,
+    config: NamedTempFile,
 }
 
 impl BadServer {
-    fn start(name: &str, with: impl Fn(TcpStream) + Send + 'static) -> Self {
-        Self::listed(name, serve(with))
+    fn start(with: impl Fn(TcpStream) + Send + 'static) -> Self {
+        Self::listed(serve(with))
     }
 
     /// A server that runs already on this port.
-    fn listed(name: &str, port: u16) -> Self {
-        let file = format!("tangelo-e2e-links-{name}-{}.toml", std::process::id());
-        let config = std::env::temp_dir().join(file);
+    fn listed(port: u16) -> Self {
+        let config = NamedTempFile::new().expect("a temporary file");
         let server = "[[server]]\nid = \"chat-1\"\ntype = \"chat\"\nhost = \"127.0.0.1\"\n";
         fs::write(&config, format!("{server}port = {port}\n")).expect("a temporary file");
         Self { config }
@@ -53,15 +52,9 @@ impl BadServer {
 
     fn gateway(&self, dialect: &str, more: &[&str]) -> Gateway {
         println!("--- {dialect}");
-        let config = self.config.to_str().expect("a path in UTF-8");
+        let config = self.config.path().to_str().expect("a path in UTF-8");
         let args = ["--config", config, "--dialect", dialect, "--shards", "2"];
         Gateway::start(&[&args[..], more].concat())
-    }
-}
-
-impl Drop for BadServer {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.config);
     }
 }
 
@@ -76,32 +69,26 @@ fn serve(with: impl Fn(TcpStream) + Send + 'static) -> u16 {
 }
 
 /// A project with the connector `c-1` and a master on this port.
-struct Project(PathBuf);
+struct Project(TempDir);
 
 impl Project {
     /// `types` are more members of `servers.json`.
-    fn new(name: &str, master: u16, types: &str) -> Self {
-        let folder = format!("tangelo-e2e-links-{name}-{}", std::process::id());
-        let folder = std::env::temp_dir().join(folder);
-        fs::create_dir_all(folder.join("config")).expect("a temporary folder");
+    fn new(master: u16, types: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let config = folder.path().join("config");
+        fs::create_dir(&config).expect("a temporary folder");
         let own = r#"{"id":"c-1","host":"127.0.0.1","clientPort":1,"frontend":true}"#;
         let servers = format!(r#"{{"connector":[{own}]{types}}}"#);
         let master = format!(r#"{{"host":"127.0.0.1","port":{master}}}"#);
         for (name, text) in [("servers.json", servers), ("master.json", master)] {
-            fs::write(folder.join("config").join(name), text).expect("a temporary file");
+            fs::write(config.join(name), text).expect("a temporary file");
         }
         Self(folder)
     }
 
     fn gateway(&self, more: &[&str]) -> Gateway {
-        let folder = self.0.to_str().expect("a path in UTF-8");
+        let folder = self.0.path().to_str().expect("a path in UTF-8");
         Gateway::start(&[&["--app-dir", folder, "--id", "c-1"], more].concat())
-    }
-}
-
-impl Drop for Project {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -114,14 +101,14 @@ fn warnings<'a>(printed: &'a str, part: &str) -> Vec<&'a str> {
 
 #[test]
 fn a_server_that_accepts_and_closes_is_not_up_and_is_dialled_less_and_less_often() {
-    let closes = BadServer::start("closes", drop);
-    let resets = BadServer::start("resets", |stream| {
+    let closes = BadServer::start(drop);
+    let resets = BadServer::start(|stream| {
         let now = Some(Duration::ZERO);
         socket2::SockRef::from(&stream)
             .set_linger(now)
             .expect("an open socket");
     });
-    let http = BadServer::start("http", |mut stream| {
+    let http = BadServer::start(|mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     });
     for server in [closes, resets, http] {
@@ -146,7 +133,7 @@ fn a_server_that_accepts_and_closes_is_not_up_and_is_dialled_less_and_less_often
 
 #[test]
 fn a_server_that_answers_and_closes_is_dialled_less_and_less_often() {
-    let server = BadServer::start("flaps", |mut stream| {
+    let server = BadServer::start(|mut stream| {
         let _ = stream.write_all(&PINGRESP);
     });
     for dialect in DIALECTS {
@@ -161,7 +148,7 @@ fn a_server_that_answers_and_closes_is_dialled_less_and_less_often() {
 
 #[test]
 fn a_server_that_never_answers_is_named_and_its_calls_fail() {
-    let server = BadServer::start("silent", |stream| {
+    let server = BadServer::start(|stream| {
         // Open for as long as the test lasts.
         std::mem::forget(stream);
     });
@@ -203,7 +190,7 @@ const ZMTP: &[u8] = b"\xff\0\0\0\0\0\0\0\x01\x7f";
 
 #[test]
 fn a_server_with_another_rpc_is_named() {
-    let zeromq = BadServer::start("zeromq", |mut stream| {
+    let zeromq = BadServer::start(|mut stream| {
         let _ = stream.write_all(ZMTP);
         std::mem::forget(stream);
     });
@@ -217,7 +204,7 @@ fn a_server_with_another_rpc_is_named() {
         let mut server = run_script("pomelo", "other_rpc.js", &[acceptor, &text]);
         let line = format!("{acceptor} listens");
         server.wait_for_line(&line, 0, HANG_GUARD, |found| (found == line).then_some(()));
-        let listed = BadServer::listed(acceptor, port);
+        let listed = BadServer::listed(port);
         for dialect in DIALECTS {
             let warning = warning(listed.gateway(dialect, &[]));
             assert!(warning.contains(part), "{acceptor}: {warning}");
@@ -248,7 +235,7 @@ fn a_master_that_is_not_reachable_is_named_with_its_address() {
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = free.local_addr().expect("the listener is bound").port();
     drop(free);
-    let project = Project::new("master", port, "");
+    let project = Project::new(port, "");
     let mut gateway = project.gateway(&["--set", "client.health_path=/health"]);
     let line = gateway.wait_printed("the master is not reachable");
     for part in [
@@ -289,7 +276,7 @@ fn a_link_that_comes_up_has_the_lost_master_dialled_soon() {
         let _ = stream.write_all(&PINGRESP);
     });
     let entry = format!(r#","chat":[{{"id":"chat-1","host":"127.0.0.1","port":{chat}}}]"#);
-    let project = Project::new("hurry", master, &entry);
+    let project = Project::new(master, &entry);
     let gateway = project.gateway(&[
         "--set",
         "cluster.reconnect_min=50ms",

@@ -102,20 +102,16 @@ mod a_list_of_servers_is_found_where_the_genuine_framework_finds_it {
     }
 
     fn promise(dialect: Dialect) {
-        let folder = std::env::temp_dir().join(format!(
-            "tangelo-e2e-lists-{}-{}",
-            dialect.name(),
-            std::process::id()
-        ));
-        let nested = folder.join("config/production");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let nested = folder.path().join("config/production");
         fs::create_dir_all(&nested).expect("a temporary folder");
-        let app_dir = folder.to_str().expect("a path in UTF-8");
+        let app_dir = folder.path().to_str().expect("a path in UTF-8");
         let list = |id: &str| json!([{"id": id, "host": "127.0.0.1", "port": 1, "clientPort": 2, "frontend": true}]);
         let master = json!({"id": "m", "host": "127.0.0.1", "port": 3}).to_string();
-        fs::write(folder.join("config/master.json"), master).expect("a temporary file");
+        fs::write(folder.path().join("config/master.json"), master).expect("a temporary file");
         let text = json!({"connector": list("nested")}).to_string();
         fs::write(nested.join("servers.json"), text).expect("a temporary file");
-        let plain = folder.join("config/servers.json");
+        let plain = folder.path().join("config/servers.json");
         for (servers, expected) in [
             (None, Some("nested")),
             (Some(json!({"connector": list("plain")})), Some("plain")),
@@ -150,7 +146,6 @@ mod a_list_of_servers_is_found_where_the_genuine_framework_finds_it {
                 }
             }
         }
-        fs::remove_dir_all(&folder).expect("our own folder");
     }
 
     in_both_dialects!(promise);

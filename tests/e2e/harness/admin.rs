@@ -3,19 +3,18 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::harness::SocketPath;
 use crate::harness::client::HANG_GUARD;
 use crate::harness::gateway::Gateway;
 
 /// The operators' port.
-#[derive(Clone)]
 pub(crate) enum AdminPort {
     Tcp(SocketAddr),
-    Unix(PathBuf),
+    Unix(SocketPath),
 }
 
 /// An answer of the port.
@@ -35,17 +34,13 @@ impl AdminPort {
         Self::Tcp(address.parse().expect("ADDR:PORT"))
     }
 
-    /// Returns a unix socket that no other gateway has. Its name is short, because the kernel takes some 100 bytes.
     pub(crate) fn unix() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tangelo-{}-{next}.socket", std::process::id());
-        Self::Unix(std::env::temp_dir().join(name))
+        Self::Unix(SocketPath::new())
     }
 
     pub(crate) fn path(&self) -> &Path {
         match self {
-            Self::Unix(path) => path,
+            Self::Unix(socket) => socket.path(),
             Self::Tcp(address) => panic!("{address} is not a path"),
         }
     }
@@ -53,7 +48,7 @@ impl AdminPort {
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
             Self::Tcp(address) => *address,
-            Self::Unix(path) => panic!("{} is not an address", path.display()),
+            Self::Unix(socket) => panic!("{} is not an address", socket.address()),
         }
     }
 
@@ -66,7 +61,7 @@ impl AdminPort {
     pub(crate) fn ask(&self, request: &str) -> Answer {
         let text = match self {
             Self::Tcp(address) => exchange(TcpStream::connect(address), request),
-            Self::Unix(path) => exchange(UnixStream::connect(path), request),
+            Self::Unix(socket) => exchange(UnixStream::connect(socket.path()), request),
         };
         let text = text.unwrap_or_else(|error| panic!("{request:?}: {error}"));
         let (head, body) = text.split_once("\r\n\r\n").expect("an empty line");

@@ -5,13 +5,13 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tungstenite::{Message, WebSocket};
 
 use crate::harness::client::HANG_GUARD;
@@ -22,7 +22,7 @@ use crate::harness::process::Process;
 /// A browser with a profile of its own. Dropping it ends the browser and removes the profile.
 pub(crate) struct Browser {
     process: Process,
-    profile: PathBuf,
+    _profile: TempDir,
     devtools: WebSocket<TcpStream>,
     last_id: u64,
     /// Events that no test has taken yet.
@@ -45,17 +45,13 @@ impl Browser {
 
     /// The same with further options.
     pub(crate) fn start_with(places: &[(&str, SocketAddr)], options: &[&str]) -> Self {
-        static COUNT: AtomicU16 = AtomicU16::new(0);
         debian::need("chromium");
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tangelo-e2e-chromium-{}-{count}", std::process::id());
-        let profile = std::env::temp_dir().join(name);
-        fs::create_dir_all(&profile).expect("a temporary directory can be made");
+        let profile = tempfile::tempdir().expect("a temporary folder");
         let places = places
             .iter()
             .map(|(named, to)| format!("MAP {named} {to}, "));
         let rules: String = places.collect();
-        let folder = profile.display();
+        let folder = profile.path().display();
         let args = [
             &format!("HOME={folder}"),
             &format!("TMPDIR={folder}"),
@@ -72,15 +68,15 @@ impl Browser {
             "--remote-debugging-port=0",
         ];
         let args = [&args[..], options].concat();
-        let mut process = Process::start("chromium", &profile, "env", &args);
+        let mut process = Process::start("chromium", profile.path(), "env", &args);
         let devtools = wait_for("the DevTools of Chromium", || {
             let ended = process.has_exited();
             assert!(ended.is_none(), "{}", process.transcript());
-            connect(&profile)
+            connect(profile.path())
         });
         Self {
             process,
-            profile,
+            _profile: profile,
             devtools,
             last_id: 0,
             events: VecDeque::new(),
@@ -224,8 +220,6 @@ impl Drop for Browser {
         if self.devtools.send(Message::text(close)).is_ok() {
             self.process.wait_exit(Duration::from_secs(10));
         }
-        self.process.kill();
-        let _ = fs::remove_dir_all(&self.profile);
     }
 }
 

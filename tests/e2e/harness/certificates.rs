@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use tempfile::TempDir;
 
 use crate::harness::debian;
 
@@ -19,19 +18,15 @@ fn need_openssl() {
 }
 
 /// A folder with an authority of its own, `ca.pem`. Dropping it removes the folder.
-pub(crate) struct Certificates(PathBuf);
+pub(crate) struct Certificates(TempDir);
 
 /// The names that most tests connect to.
 pub(crate) const LOCAL: &str = "DNS:localhost,IP:127.0.0.1";
 
 impl Certificates {
     pub(crate) fn new() -> Self {
-        static COUNT: AtomicU16 = AtomicU16::new(0);
         need_openssl();
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tangelo-e2e-certificates-{}-{count}", std::process::id());
-        let made = Self(std::env::temp_dir().join(name));
-        fs::create_dir_all(&made.0).expect("a temporary folder");
+        let made = Self(tempfile::tempdir().expect("a temporary folder"));
         made.openssl(
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj /CN=authority \
              -keyout ca.key -out ca.pem",
@@ -155,7 +150,7 @@ impl Certificates {
             .write(true)
             .create(true)
             .mode(0o600)
-            .open(self.0.join(name));
+            .open(self.path(name));
         std::io::Write::write_all(&mut opened.expect("our own folder"), key.as_bytes())
             .expect("our own folder");
     }
@@ -171,23 +166,23 @@ impl Certificates {
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
-        let path = self.0.join(name);
+        let path = self.0.path().join(name);
         path.to_str().expect("a path in UTF-8").to_owned()
     }
 
     pub(crate) fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.0.join(name)).expect("our own folder")
+        fs::read_to_string(self.path(name)).expect("our own folder")
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) {
-        fs::write(self.0.join(name), text).expect("our own folder");
+        fs::write(self.path(name), text).expect("our own folder");
     }
 
     /// Makes a pipe that nobody writes to.
     pub(crate) fn pipe(&self, name: &str) {
         let made = Command::new("mkfifo")
             .arg("-m600")
-            .arg(self.0.join(name))
+            .arg(self.path(name))
             .status();
         assert!(made.expect("mkfifo runs").success());
     }
@@ -197,14 +192,14 @@ impl Certificates {
         for kind in ["pem", "key"] {
             let text = self.read(&format!("{new}.{kind}"));
             self.write("renewed", &text);
-            let moved = fs::rename(self.0.join("renewed"), self.0.join(format!("{old}.{kind}")));
+            let moved = fs::rename(self.path("renewed"), self.path(&format!("{old}.{kind}")));
             moved.expect("our own folder");
         }
     }
 
     /// The first certificate of a file, as a client gets it.
     pub(crate) fn first(&self, name: &str) -> CertificateDer<'static> {
-        CertificateDer::from_pem_file(self.0.join(name)).expect("a certificate")
+        CertificateDer::from_pem_file(self.path(name)).expect("a certificate")
     }
 
     /// A line of `tls.certificates` in the form of `--set`.
@@ -215,11 +210,5 @@ impl Certificates {
         });
         let files: Vec<String> = files.collect();
         format!("tls.certificates=[{}]", files.join(", "))
-    }
-}
-
-impl Drop for Certificates {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

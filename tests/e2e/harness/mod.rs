@@ -5,7 +5,10 @@
 //! after its test.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
+
+use tempfile::TempDir;
 
 pub(crate) mod admin;
 pub(crate) mod browser;
@@ -36,4 +39,29 @@ pub(crate) fn free_address() -> SocketAddr {
     let mut addresses = std::iter::repeat_with(|| (Ipv4Addr::LOCALHOST, next()).into()).take(700);
     let free = addresses.find(|address| TcpListener::bind(address).is_ok());
     free.expect("a free port")
+}
+
+/// A path for a unix socket that no other gateway has. It is short, because the kernel takes some 100 bytes.
+pub(crate) struct SocketPath {
+    path: PathBuf,
+    _folder: TempDir,
+}
+
+impl SocketPath {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self {
+            path: folder.path().join("socket"),
+            _folder: folder,
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path as a configuration has it.
+    pub(crate) fn address(&self) -> String {
+        format!("unix:{}", self.path.display())
+    }
 }

@@ -43,9 +43,9 @@ pub(crate) fn install(project: &Path) {
 /// Returns the file that `npm pack` makes.
 fn packed() -> &'static Path {
     static PACKED: LazyLock<PathBuf> = LazyLock::new(|| {
-        let name = format!("npm-{}", std::process::id());
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&folder).expect("a folder");
+        // A static is not dropped, so the folder stays.
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        let folder = folder.expect("a temporary folder").keep();
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/npm");
         let target = folder.to_str().expect("a path in UTF-8");
         let args = ["pack", "--silent", "--pack-destination", target];

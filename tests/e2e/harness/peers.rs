@@ -160,7 +160,7 @@ impl Cluster {
     /// Returns the folder for `tangelo --app-dir`. Its servers.json lists [`CONNECTORS`], [`BACKENDS`] and
     /// `ghost-1`, of type `ghost`: a server that never ran, on a port that refuses.
     pub(crate) fn app_dir(&self) -> &str {
-        self.app.path.to_str().expect("a path in UTF-8")
+        self.app.path().to_str().expect("a path in UTF-8")
     }
 
     /// One more file in `config/`, for frontends that start from now on.
@@ -170,7 +170,7 @@ impl Cluster {
 
     /// A command that genuine servers find in the folder `tools/` of the application.
     pub(crate) fn add_tool(&self, name: &str, script: &str) {
-        let folder = self.app.path.join("tools");
+        let folder = self.app.path().join("tools");
         fs::create_dir_all(&folder).expect("a folder of our own");
         let file = folder.join(name);
         fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("a file of our own");
@@ -322,7 +322,7 @@ impl Cluster {
             .then(|| format!("--require={}", package().display()));
         let program = ["app.js", "env=development"].map(str::to_owned);
         let args: Vec<&String> = require.iter().chain(&program).chain(args).collect();
-        let mut process = Process::start(id, &self.app.path, "node", &args);
+        let mut process = Process::start(id, self.app.path(), "node", &args);
         let up = format!("peer {id} is up");
         process.wait_for_line(&up, 0, HANG_GUARD, |line| (line == up).then_some(()));
         // It listens before it says so; a refusal here would mean that another program answered.
@@ -365,7 +365,7 @@ impl Cluster {
             .copied()
             .collect();
         let command = format!("{name} {}", args[1..].join(" "));
-        let tool = Process::start(&command, &self.app.path, "node", &args);
+        let tool = Process::start(&command, self.app.path(), "node", &args);
         let (status, printed) = tool.finish(HANG_GUARD);
         assert!(status.success(), "{command}: {status}\n{printed}");
         without_colours(&printed)

@@ -1,7 +1,9 @@
 //! `tangelo init` reads a project and says and writes what tangelo needs.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use tempfile::TempDir;
 
 use super::project::Project;
 use crate::harness::client::HANG_GUARD;
@@ -34,54 +36,35 @@ fn refused(folder: &Path, text: &str) {
     assert!(printed.contains(text), "{printed}");
 }
 
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str, files: &[(&str, &str)]) -> Self {
-        let name = format!("init-{}-{name}", std::process::id());
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        for (name, text) in files {
-            let file = folder.join(name);
-            fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
-            fs::write(file, text).expect("a file of our own");
-        }
-        fs::create_dir_all(&folder).expect("a folder");
-        Self(folder)
+/// A folder with these files.
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (name, text) in files {
+        fs::write(folder.path().join(name), text).expect("a file of our own");
     }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    folder
 }
 
 #[test]
 fn a_folder_that_is_no_project_is_one_line() {
-    refused(
-        &Folder::new("empty", &[]).0,
-        "is no project: there is none of app.js",
-    );
-    let other = Folder::new("other", &[("app.js", ""), ("package.json", "{}")]);
-    refused(&other.0, "is no project");
+    refused(folder(&[]).path(), "is no project: there is none of app.js");
+    let other = folder(&[("app.js", ""), ("package.json", "{}")]);
+    refused(other.path(), "is no project");
     let (_, printed) = init(&["."]);
     let here = package::project().display();
     assert!(
         printed.contains(&format!("{here}: is no project")),
         "{printed}"
     );
-    let typescript = Folder::new("typescript", &[("app.ts", "")]);
-    refused(&typescript.0, "app.ts is not built yet");
+    let typescript = folder(&[("app.ts", "")]);
+    refused(typescript.path(), "app.ts is not built yet");
 }
 
 #[test]
 fn a_project_without_its_packages_is_one_line() {
     let package = r#"{"dependencies": {"pomelo": "2.2.7"}}"#;
-    let folder = Folder::new(
-        "not-installed",
-        &[("app.js", ""), ("package.json", package)],
-    );
-    refused(&folder.0, "pomelo is not installed; run npm install");
+    let folder = folder(&[("app.js", ""), ("package.json", package)]);
+    refused(folder.path(), "pomelo is not installed; run npm install");
 }
 
 #[test]

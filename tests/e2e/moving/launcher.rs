@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::harness::client::{Client, HANG_GUARD};
 use crate::harness::free_address;
@@ -15,19 +16,18 @@ use crate::harness::process::Process;
 
 /// A project with one frontend, which needs no master, and a main script that would fail.
 struct Project {
-    folder: PathBuf,
+    folder: TempDir,
     address: SocketAddr,
     _turn: Turn,
 }
 
 impl Project {
-    fn new(name: &str, settings: &str) -> Self {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("launcher-{}-{name}", std::process::id()));
-        let config = folder.join("config/tangelo");
+    fn new(settings: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let config = folder.path().join("config/tangelo");
         fs::create_dir_all(&config).expect("a folder");
         let write = |name: &str, text: &str| {
-            fs::write(folder.join(name), text).expect("a file of our own");
+            fs::write(folder.path().join(name), text).expect("a file of our own");
         };
         write("app.js", "process.exit(77);");
         write("config/tangelo/connector.toml", settings);
@@ -56,7 +56,7 @@ impl Project {
             &port,
         ];
         let args = [environment, &node, &words].concat();
-        Process::start("launcher", &self.folder, "env", &args)
+        Process::start("launcher", self.folder.path(), "env", &args)
     }
 
     /// Starts it and waits until the gateway listens.
@@ -70,12 +70,6 @@ impl Project {
 
     fn wait_closed(&self) {
         wait_for("a closed port", || (!self.is_open()).then_some(()));
-    }
-}
-
-impl Drop for Project {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -96,7 +90,7 @@ const ALONE: &str = "cluster.join = false\nshards = 1\n";
 
 #[test]
 fn a_signal_reaches_the_gateway_and_its_end_is_that_of_the_launcher() {
-    let project = Project::new("signals", ALONE);
+    let project = Project::new(ALONE);
     let mut launcher = project.listening();
     drop(Client::tcp(project.address).open());
 
@@ -113,7 +107,7 @@ fn a_signal_reaches_the_gateway_and_its_end_is_that_of_the_launcher() {
 
 #[test]
 fn one_interrupt_of_the_whole_group_is_one_for_the_gateway() {
-    let project = Project::new("group", ALONE);
+    let project = Project::new(ALONE);
     let mut launcher = project.listening();
     // The gateway is in a group of its own, so a terminal reaches it only through the launcher.
     launcher.signal("INT");
@@ -126,7 +120,7 @@ fn one_interrupt_of_the_whole_group_is_one_for_the_gateway() {
 
 #[test]
 fn a_gateway_stops_when_its_launcher_is_killed() {
-    let project = Project::new("killed", ALONE);
+    let project = Project::new(ALONE);
     let mut launcher = project.listening();
     assert!(project.is_open());
     launcher.kill();
@@ -135,7 +129,7 @@ fn a_gateway_stops_when_its_launcher_is_killed() {
 
 #[test]
 fn the_status_of_a_start_that_fails_is_passed_on() {
-    let project = Project::new("refused", "no_such_key = 1\n");
+    let project = Project::new("no_such_key = 1\n");
     let launcher = project.start(&[BINARY]);
     let (status, _) = launcher.finish(HANG_GUARD);
     assert_eq!(status.code(), Some(2));
@@ -143,8 +137,8 @@ fn the_status_of_a_start_that_fails_is_passed_on() {
 
 #[test]
 fn a_settings_file_that_is_not_there_is_named() {
-    let project = Project::new("defaults", ALONE);
-    fs::remove_dir_all(project.folder.join("config/tangelo")).expect("our own folder");
+    let project = Project::new(ALONE);
+    fs::remove_dir_all(project.folder.path().join("config/tangelo")).expect("our own folder");
     let mut launcher = project.start(&[BINARY]);
     launcher.wait_for_line("the file", 0, HANG_GUARD, |line| {
         line.contains("config/tangelo/connector.toml").then_some(())
@@ -154,7 +148,7 @@ fn a_settings_file_that_is_not_there_is_named() {
 /// In development a master takes each line on stderr for an error of the server.
 #[test]
 fn the_log_goes_to_the_standard_output() {
-    let project = Project::new("log", "no_such_key = 1\n");
+    let project = Project::new("no_such_key = 1\n");
     let mut launcher = project.start(&[BINARY]);
     launcher.wait_exit(HANG_GUARD).expect("the launcher ends");
     launcher.wait_output_end();
@@ -170,7 +164,7 @@ fn the_log_goes_to_the_standard_output() {
 fn a_gateway_that_is_killed_takes_its_launcher_with_it() {
     use std::os::unix::process::ExitStatusExt as _;
 
-    let project = Project::new("gateway-killed", ALONE);
+    let project = Project::new(ALONE);
     let mut launcher = project.listening();
     let child = children(launcher.pid()).pop().expect("a child");
     let kill = std::process::Command::new("kill")
@@ -189,7 +183,7 @@ fn children(pid: u32) -> Vec<String> {
 
 #[test]
 fn the_binary_is_that_of_the_variable_else_the_first_on_path_that_is_no_script() {
-    let project = Project::new("binary", ALONE);
+    let project = Project::new(ALONE);
     let launcher = project.start(&["TANGELO_BIN=/nowhere/tangelo"]);
     refuses(
         launcher,
@@ -201,7 +195,7 @@ fn the_binary_is_that_of_the_variable_else_the_first_on_path_that_is_no_script()
     );
 
     // npm puts the command of the package on PATH, under the same name.
-    let folder = project.folder.join("bin");
+    let folder = project.folder.path().join("bin");
     fs::create_dir(&folder).expect("a new folder");
     let command = installed().join("bin/tangelo.js");
     std::os::unix::fs::symlink(command, folder.join("tangelo")).expect("a new name");
@@ -230,7 +224,7 @@ fn refuses(mut launcher: Process, text: &str) {
 /// A word of `pomelo add` has only one `=`.
 #[test]
 fn the_launcher_may_be_the_main_script_and_the_projects_script_its_first_word() {
-    let project = Project::new("main", ALONE);
+    let project = Project::new(ALONE);
     let launcher = project.start_by(&[BINARY], &launcher());
     let mut launcher = wait_listening(launcher);
     drop(Client::tcp(project.address).open());

@@ -72,10 +72,13 @@ impl Project {
             Dialect::Pinus => "pinus-template",
         };
         let (app, node_modules) = AppDir::empty(peer);
-        let root = app.path.join("game-server");
+        let root = app.path().join("game-server");
         let framework = node_modules.join(dialect.name());
         for name in ["game-server", "web-server"] {
-            copy(&framework.join("template").join(name), &app.path.join(name));
+            copy(
+                &framework.join("template").join(name),
+                &app.path().join(name),
+            );
         }
         // Other tests have the same files, but npm writes into this one.
         run(

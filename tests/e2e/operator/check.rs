@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+
+use tempfile::TempDir;
 
 use crate::harness::free_address;
 
@@ -25,7 +27,7 @@ fn run(wrapper: &[&str], args: &[&str]) -> (Option<i32>, String) {
 
 /// A project in a folder of the test.
 struct Project {
-    folder: PathBuf,
+    folder: TempDir,
     master: Option<TcpListener>,
     server: Option<TcpListener>,
     address: SocketAddr,
@@ -36,9 +38,7 @@ const ID: &str = "connector-1";
 
 impl Project {
     /// Makes a project in which nothing is broken: its master and its other server take connections.
-    fn new(name: &str) -> Self {
-        let folder =
-            std::env::temp_dir().join(format!("tangelo-check-{name}-{}", std::process::id()));
+    fn new() -> Self {
         let listener = || TcpListener::bind("127.0.0.1:0").expect("a free port");
         let (master, server) = (listener(), listener());
         let port = |listener: &TcpListener| listener.local_addr().expect("bound").port();
@@ -46,11 +46,11 @@ impl Project {
         let project = Self {
             address: free_address(),
             rpc: free_address(),
-            folder,
+            folder: tempfile::tempdir().expect("a temporary folder"),
             master: Some(master),
             server: Some(server),
         };
-        fs::create_dir_all(project.folder.join("config")).expect("a temporary folder");
+        fs::create_dir(project.path("config")).expect("a temporary folder");
         project.write(
             "config/master.json",
             &format!(r#"{{"host": "127.0.0.1", "port": {master_port}}}"#),
@@ -68,12 +68,12 @@ impl Project {
     }
 
     fn path(&self, name: &str) -> String {
-        let path = self.folder.join(name);
+        let path = self.folder.path().join(name);
         path.to_str().expect("a path in UTF-8").to_owned()
     }
 
     fn write(&self, name: &str, text: &str) {
-        fs::write(self.folder.join(name), text).expect("a temporary file");
+        fs::write(self.folder.path().join(name), text).expect("a temporary file");
     }
 
     /// Runs `check` with further arguments inside another program.
@@ -105,15 +105,9 @@ impl Project {
     }
 }
 
-impl Drop for Project {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
 #[test]
 fn a_project_in_order_has_no_problem_and_check_leaves_nothing_behind() {
-    let project = Project::new("good");
+    let project = Project::new();
     for _ in 0..2 {
         let (code, printed) = project.check(&[], &[]);
         assert_eq!(code, Some(0), "{printed}");
@@ -141,7 +135,7 @@ fn a_project_in_order_has_no_problem_and_check_leaves_nothing_behind() {
 
 #[test]
 fn a_broken_file_key_or_flag_is_named_with_the_change() {
-    let project = Project::new("keys");
+    let project = Project::new();
     let file = project.path("tangelo.toml");
     // A file that is not there.
     let (code, printed) = run(&[], &["check", "--config", "/no/such/file.toml"]);
@@ -194,7 +188,7 @@ fn a_broken_file_key_or_flag_is_named_with_the_change() {
 
 #[test]
 fn a_broken_project_is_named_with_the_change() {
-    let project = Project::new("project");
+    let project = Project::new();
     // An id that the list does not have.
     project.has(
         &["no server has the id \"gate-9\"; frontends in environment \"development\": connector-1"],
@@ -217,10 +211,10 @@ fn a_broken_project_is_named_with_the_change() {
         &[],
         &[],
     );
-    fs::remove_file(project.folder.join("config/adminServer.json")).expect("our own file");
+    fs::remove_file(project.path("config/adminServer.json")).expect("our own file");
     // A master that is nowhere named.
-    let master = fs::read(project.folder.join("config/master.json")).expect("our own file");
-    fs::remove_file(project.folder.join("config/master.json")).expect("our own file");
+    let master = fs::read(project.path("config/master.json")).expect("our own file");
+    fs::remove_file(project.path("config/master.json")).expect("our own file");
     project.has(
         &["master.json: not found … set cluster.join = false"],
         &[],
@@ -233,7 +227,7 @@ fn a_broken_project_is_named_with_the_change() {
         &[],
         &["--dialect", "pinus"],
     );
-    fs::write(project.folder.join("config/master.json"), master).expect("our own file");
+    fs::write(project.path("config/master.json"), master).expect("our own file");
     // The other framework.
     project.write("package.json", r#"{"dependencies": {"pomelo": "2.2.7"}}"#);
     project.has(
@@ -244,7 +238,7 @@ fn a_broken_project_is_named_with_the_change() {
     // A list that is not JSON, and a folder without a list.
     project.write("config/servers.json", "{\"development\": {,}}");
     project.has(&["servers.json:1: "], &[], &[]);
-    fs::remove_file(project.folder.join("config/servers.json")).expect("our own file");
+    fs::remove_file(project.path("config/servers.json")).expect("our own file");
     project.has(
         &["servers.json: not found … --app-dir must name the folder"],
         &[],
@@ -254,7 +248,7 @@ fn a_broken_project_is_named_with_the_change() {
 
 #[test]
 fn a_broken_machine_is_named_with_the_change() {
-    let project = Project::new("machine");
+    let project = Project::new();
     // Files.
     project.has(
         &["file limit: 500 is too low: client.max_connections = 1000 … raise the limit (ulimit -Hn … or lower it"],
@@ -268,7 +262,8 @@ fn a_broken_machine_is_named_with_the_change() {
         &[],
     );
     // A seccomp profile.
-    let refuse = refuse_io_uring();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
+    let refuse = refuse_io_uring(folder.path());
     project.has(
         &["io_uring does not work here: Operation not permitted … a seccomp profile that allows io_uring_setup"],
         &[&refuse],
@@ -293,11 +288,10 @@ fn a_broken_machine_is_named_with_the_change() {
 }
 
 /// Compiles the program that refuses io_uring to another one.
-fn refuse_io_uring() -> String {
+fn refuse_io_uring(folder: &Path) -> String {
     let source =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/operator/check/no_io_uring.c");
-    let program =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("no_io_uring-{}", std::process::id()));
+    let program = folder.join("no_io_uring");
     let mut compiler = Command::new("cc");
     compiler.args(["-O1", "-o"]).arg(&program).arg(source);
     let compiled = compiler.status().expect("a C compiler is installed");
@@ -307,7 +301,7 @@ fn refuse_io_uring() -> String {
 
 #[test]
 fn a_port_a_file_or_a_server_that_is_not_there_is_named_with_the_change() {
-    let mut project = Project::new("world");
+    let mut project = Project::new();
     let [address, rpc] = [project.address, project.rpc];
     // Ports that others have, and one for two purposes.
     let busy = TcpListener::bind(("0.0.0.0", address.port())).expect("a free port");
@@ -400,7 +394,7 @@ fn a_port_a_file_or_a_server_that_is_not_there_is_named_with_the_change() {
 
 #[test]
 fn config_prints_what_a_start_reads_back() {
-    let project = Project::new("config");
+    let project = Project::new();
     let text = "app_dir = \".\"\n[client]\nheartbeat = \"3s\"\naccept = [\"js-websocket >=0.3.1\"]\n[route]\nchat = \"rr\"\n";
     project.write("tangelo.toml", text);
     let file = project.path("tangelo.toml");

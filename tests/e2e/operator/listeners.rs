@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -14,35 +14,13 @@ use tangelo::config::{self, ClientListener, ListenAddress, Transports};
 use tangelo::handler::{ClientAddr, Json, Router};
 
 use super::reload::File;
+use crate::harness::SocketPath;
 use crate::harness::admin::AdminPort;
 use crate::harness::certificates::Certificates;
 use crate::harness::client::{Client, HANG_GUARD};
 use crate::harness::gateway::Gateway;
 use crate::harness::inside::Inside;
 use crate::harness::secure::Trust;
-
-/// A path for a unix socket that no other gateway has.
-pub(super) struct SocketPath(PathBuf);
-
-impl SocketPath {
-    pub(super) fn new() -> Self {
-        Self(AdminPort::unix().path().to_owned())
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    fn address(&self) -> String {
-        format!("unix:{}", self.0.display())
-    }
-}
-
-impl Drop for SocketPath {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
 
 const PROXY_HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 127.0.0.1 40000 3010\r\n";
 
@@ -93,7 +71,7 @@ fn each_listener_takes_what_its_section_says_on_every_shard() {
              [[listener]]\naddress = '{}'\n",
             socket.address()
         );
-        let file = File::new(&format!("listeners-{shards}"), &text);
+        let file = File::new(&text);
         let args = ["--shards", shards];
         let config = ["--config", file.path(), "--set", "log.level=debug"];
         let mut gateway = Gateway::start_with_listeners(&[&args[..], &config].concat());
@@ -110,14 +88,14 @@ fn each_listener_takes_what_its_section_says_on_every_shard() {
                 Client::tcp(both).open(),
                 Client::websocket(both).open(),
                 Client::tcp(raw).open(),
-                Client::unix(&socket.0, b"").open(),
+                Client::unix(socket.path(), b"").open(),
             ] {
                 assert_eq!(
                     client.request_text("connector.h.m", "{}"),
                     r#"{"code":500}"#
                 );
             }
-            let mut over_unix = Client::try_websocket_unix(&socket.0, &[])
+            let mut over_unix = Client::try_websocket_unix(socket.path(), &[])
                 .expect("an upgrade")
                 .open();
             assert_eq!(
@@ -153,13 +131,13 @@ fn each_listener_takes_what_its_section_says_on_every_shard() {
         gateway.wait_counter("closed_proxy_header", 1);
         for open in [
             ask(tcp(both), b"", "GET /health"),
-            ask(unix(&socket.0), b"", "GET /health"),
+            ask(unix(socket.path()), b"", "GET /health"),
         ] {
             assert!(open.ends_with("\r\n\r\nok\n"), "{open}");
         }
         let (code, printed) = gateway.stop();
         assert_eq!(code, Some(0), "{printed}");
-        assert!(!socket.0.exists());
+        assert!(!socket.path().exists());
     }
 }
 
@@ -178,7 +156,7 @@ fn the_chat_page_is_served_over_each_listener_and_its_members_meet() {
         for answer in [
             ask(tcp(gateway.address()), b"", "GET /"),
             ask(tcp(second), b"", "GET /"),
-            ask(unix(&socket.0), b"", "GET /"),
+            ask(unix(socket.path()), b"", "GET /"),
         ] {
             assert!(answer.starts_with(PAGE), "{answer}");
             assert!(answer.trim_end().ends_with("</html>"), "{answer}");
@@ -186,7 +164,7 @@ fn the_chat_page_is_served_over_each_listener_and_its_members_meet() {
         gateway.wait_printed(&format!("open http://{}/ in a browser", gateway.address()));
         let mut first = Client::websocket(gateway.address()).open();
         assert_eq!(enter(&mut first, "a")["users"], json!(["a"]));
-        let mut over_unix = Client::unix(&socket.0, b"").open();
+        let mut over_unix = Client::unix(socket.path(), b"").open();
         let mut second = Client::tcp(second).open();
         enter(&mut over_unix, "b");
         let heard = |client: &mut Client, user: &str| {
@@ -209,7 +187,7 @@ fn behind_unix(socket: &SocketPath, client: config::Client) -> Inside {
     let config = Config {
         shards: Some(2),
         listeners: vec![ClientListener {
-            address: Some(ListenAddress::Unix(socket.0.clone())),
+            address: Some(ListenAddress::Unix(socket.path().to_owned())),
             ..ClientListener::default()
         }],
         client: config::Client {
@@ -231,7 +209,7 @@ fn clients_of_a_unix_socket_without_a_told_address_count_for_no_list_and_no_limi
     let socket = SocketPath::new();
     let gateway = behind_unix(&socket, config::Client::default());
     let mut clients: Vec<Client> = (0..3)
-        .map(|_| Client::unix(&socket.0, b"").open())
+        .map(|_| Client::unix(socket.path(), b"").open())
         .collect();
     for client in &mut clients {
         assert_eq!(who(client), "\"127.0.0.1:0\"");
@@ -239,7 +217,7 @@ fn clients_of_a_unix_socket_without_a_told_address_count_for_no_list_and_no_limi
     assert_eq!(gateway.address().port(), 0);
     drop(clients);
     gateway.stop();
-    assert!(!socket.0.exists());
+    assert!(!socket.path().exists());
 }
 
 #[test]
@@ -247,7 +225,7 @@ fn the_proxy_behind_a_unix_socket_tells_the_addresses_that_count() {
     let socket = SocketPath::new();
     let upgrade = |address: &str| {
         let headers = [("X-Real-IP", address)];
-        Client::try_websocket_unix(&socket.0, &headers)
+        Client::try_websocket_unix(socket.path(), &headers)
     };
     let gateway = behind_unix(
         &socket,
@@ -266,7 +244,7 @@ fn the_proxy_behind_a_unix_socket_tells_the_addresses_that_count() {
     // A proxy that forgets the header: nothing counts for its clients.
     let mut untold: Vec<Client> = (0..2)
         .map(|_| {
-            Client::try_websocket_unix(&socket.0, &[])
+            Client::try_websocket_unix(socket.path(), &[])
                 .expect("an upgrade")
                 .open()
         })
@@ -285,9 +263,9 @@ fn the_proxy_behind_a_unix_socket_tells_the_addresses_that_count() {
             ..config::Client::default()
         },
     );
-    let mut client = Client::unix(&socket.0, PROXY_HEADER).open();
+    let mut client = Client::unix(socket.path(), PROXY_HEADER).open();
     assert_eq!(who(&mut client), "\"203.0.113.7:40000\"");
-    let mut headless = Client::unix(&socket.0, b"\x01\0\0\x02{}");
+    let mut headless = Client::unix(socket.path(), b"\x01\0\0\x02{}");
     assert_eq!(headless.next_package(), None);
     gateway.wait_counter("closed_proxy_header", 1);
     drop(client);
@@ -303,7 +281,7 @@ fn the_file_of_a_unix_socket_is_one_per_gateway_and_a_killed_one_leaves_it_for_t
     );
     let args = ["--shards", "2", "--set", &listeners];
     let serves = || {
-        let mut client = Client::unix(&socket.0, b"").open();
+        let mut client = Client::unix(socket.path(), b"").open();
         assert_eq!(
             client.request_text("connector.h.m", "{}"),
             r#"{"code":500}"#
@@ -312,7 +290,7 @@ fn the_file_of_a_unix_socket_is_one_per_gateway_and_a_killed_one_leaves_it_for_t
     let start = || Gateway::start_with_listeners(&[&args[..], &["--set", "id=a"]].concat());
     let gateway = start();
     serves();
-    let mode = fs::metadata(&socket.0)
+    let mode = fs::metadata(socket.path())
         .expect("a file")
         .permissions()
         .mode();
@@ -326,16 +304,16 @@ fn the_file_of_a_unix_socket_is_one_per_gateway_and_a_killed_one_leaves_it_for_t
     );
     assert!(printed.contains(&refusal), "{printed}");
     serves();
-    let before = fs::metadata(&socket.0).expect("a file");
+    let before = fs::metadata(socket.path()).expect("a file");
     gateway.kill();
     assert!(
-        before.file_type().is_socket() && socket.0.exists(),
+        before.file_type().is_socket() && socket.path().exists(),
         "left behind"
     );
     let gateway = start();
     serves();
     let (code, _) = gateway.stop();
-    assert_eq!((code, socket.0.exists()), (Some(0), false));
+    assert_eq!((code, socket.path().exists()), (Some(0), false));
 }
 
 #[test]
@@ -417,7 +395,7 @@ fn check_tries_each_address_and_a_reload_asks_for_a_restart() {
         listeners.iter().map(section).collect()
     };
     let first = "127.0.0.1:0".to_owned();
-    let file = File::new("check-listeners", &text(&[first.clone(), socket.address()]));
+    let file = File::new(&text(&[first.clone(), socket.address()]));
     let mut gateway = Gateway::start_with_listeners(&["--config", file.path()]);
     let port = gateway.address().to_string();
     file.write(&text(&[port.clone(), socket.address(), missing.address()]));
@@ -437,7 +415,7 @@ fn check_tries_each_address_and_a_reload_asks_for_a_restart() {
     ] {
         assert!(printed.contains(&expected), "{printed}");
     }
-    assert!(socket.0.exists() && !missing.0.exists());
+    assert!(socket.path().exists() && !missing.path().exists());
     gateway.signal("HUP");
     let line = gateway.wait_printed(" SIGHUP: ");
     assert!(
@@ -455,7 +433,7 @@ fn a_gateway_with_unix_sockets_alone_is_ready_without_a_probe() {
     let config = Config {
         shards: Some(1),
         listeners: vec![ClientListener {
-            address: Some(ListenAddress::Unix(socket.0.clone())),
+            address: Some(ListenAddress::Unix(socket.path().to_owned())),
             transports: Transports {
                 tcp: true,
                 websocket: false,
@@ -472,7 +450,7 @@ fn a_gateway_with_unix_sockets_alone_is_ready_without_a_probe() {
     port.wait_until_open();
     assert_eq!(port.wait_for("/readyz", 200), "ready\n");
     assert_eq!(inside.counter("accepted"), 0);
-    let answer = ask(unix(&socket.0), b"", "GET /");
+    let answer = ask(unix(socket.path()), b"", "GET /");
     assert!(answer.ends_with(TCP_ALONE), "{answer}");
     inside.stop();
 }

@@ -8,12 +8,13 @@ use std::{env, fs, thread};
 
 use tangelo::handler::{Answer, Outcome, Router};
 use tangelo::{Config, Gateway};
+use tempfile::TempDir;
 
 use crate::harness::client::{Client, HANG_GUARD};
-use crate::harness::free_address;
 use crate::harness::peers::wait_for;
 use crate::harness::process::{POLL_INTERVAL, Process};
 use crate::harness::rpc::PlayedMaster;
+use crate::harness::{SocketPath, free_address};
 
 /// The time of the manager's watchdog; signs of life come twice as often.
 const WATCHDOG: Duration = Duration::from_millis(400);
@@ -21,22 +22,21 @@ const WATCHDOG: Duration = Duration::from_millis(400);
 /// The socket of a service manager.
 struct Manager {
     socket: UnixDatagram,
-    path: PathBuf,
+    place: SocketPath,
 }
 
 impl Manager {
-    fn new(name: &str) -> Self {
-        let path = env::temp_dir().join(format!("tangelo-notify-{name}-{}", std::process::id()));
-        let _ = fs::remove_file(&path);
-        let socket = UnixDatagram::bind(&path).expect("a socket");
+    fn new() -> Self {
+        let place = SocketPath::new();
+        let socket = UnixDatagram::bind(place.path()).expect("a socket");
         socket.set_read_timeout(Some(HANG_GUARD)).expect("not zero");
-        Self { socket, path }
+        Self { socket, place }
     }
 
     /// The variables by which a program finds it.
     fn environment(&self) -> [String; 2] {
         [
-            format!("NOTIFY_SOCKET={}", self.path.display()),
+            format!("NOTIFY_SOCKET={}", self.place.path().display()),
             format!("WATCHDOG_USEC={}", WATCHDOG.as_micros()),
         ]
     }
@@ -68,12 +68,6 @@ impl Manager {
     }
 }
 
-impl Drop for Manager {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 /// Starts the binary with a manager.
 fn start(manager: &Manager, args: &[&str]) -> Process {
     let environment = manager.environment();
@@ -84,7 +78,7 @@ fn start(manager: &Manager, args: &[&str]) -> Process {
 
 #[test]
 fn a_manager_hears_of_the_start_of_a_reload_and_of_the_drain() {
-    let manager = Manager::new("life");
+    let manager = Manager::new();
     let address = free_address().to_string();
     let mut process = start(&manager, &["--listen", &address, "--shards", "2"]);
     let ready = manager.wait("READY=1");
@@ -113,12 +107,12 @@ fn a_manager_hears_of_the_start_of_a_reload_and_of_the_drain() {
 }
 
 /// Makes the project of a server `c-1`, whose master has this port.
-fn project(name: &str, master: u16) -> PathBuf {
-    let name = format!("tangelo-notify-project-{name}-{}", std::process::id());
-    let folder = env::temp_dir().join(name);
-    fs::create_dir_all(folder.join("config")).expect("a temporary folder");
+fn project(master: u16) -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = folder.path().join("config");
+    fs::create_dir(&config).expect("a temporary folder");
     let write = |name: &str, text: String| {
-        fs::write(folder.join("config").join(name), text).expect("a temporary file");
+        fs::write(config.join(name), text).expect("a temporary file");
     };
     let [rpc, clients] = [(); 2].map(|()| free_address().port());
     write(
@@ -138,9 +132,9 @@ fn project(name: &str, master: u16) -> PathBuf {
 fn a_manager_hears_of_a_stop_that_the_master_asks_for() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let master = listener.local_addr().expect("it listens").port();
-    let folder = project("stopped", master);
-    let manager = Manager::new("stopped");
-    let app_dir = folder.to_str().expect("a path in UTF-8");
+    let folder = project(master);
+    let manager = Manager::new();
+    let app_dir = folder.path().to_str().expect("a path in UTF-8");
     let mut process = start(&manager, &["--app-dir", app_dir, "--id", "c-1"]);
     let mut master = PlayedMaster::accept(&listener);
     manager.wait("READY=1");
@@ -154,14 +148,13 @@ fn a_manager_hears_of_a_stop_that_the_master_asks_for() {
     }
     let status = process.wait_exit(HANG_GUARD).expect("it ends");
     assert_eq!(status.code(), Some(0));
-    fs::remove_dir_all(&folder).expect("our own folder");
 }
 
 #[test]
 fn a_start_without_its_master_is_not_ready_and_asks_for_time() {
-    let folder = project("waiting", free_address().port());
-    let manager = Manager::new("waiting");
-    let app_dir = folder.to_str().expect("a path in UTF-8");
+    let folder = project(free_address().port());
+    let manager = Manager::new();
+    let app_dir = folder.path().to_str().expect("a path in UTF-8");
     let mut process = start(&manager, &["--app-dir", app_dir, "--id", "c-1"]);
     let asks = "EXTEND_TIMEOUT_USEC=30000000";
     for _ in 0..3 {
@@ -179,7 +172,6 @@ fn a_start_without_its_master_is_not_ready_and_asks_for_time() {
     manager.wait("STOPPING=1");
     let status = process.wait_exit(HANG_GUARD).expect("it ends");
     assert_eq!(status.code(), Some(0));
-    fs::remove_dir_all(&folder).expect("our own folder");
 }
 
 // A stall.
@@ -188,10 +180,10 @@ const TEST: &str = "operator::notify::a_program_that_stalls";
 
 #[test]
 fn while_a_shard_stalls_there_is_no_sign_of_life() {
-    let manager = Manager::new("stall");
+    let manager = Manager::new();
     let address = free_address();
-    let until = env::temp_dir().join(format!("tangelo-notify-until-{}", std::process::id()));
-    let _ = fs::remove_file(&until);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let until = folder.path().join("until");
     let this = env::current_exe().expect("a running program has a path");
     let [socket, watchdog] = manager.environment();
     let line = [
@@ -205,7 +197,7 @@ fn while_a_shard_stalls_there_is_no_sign_of_life() {
         "--ignored",
         "--nocapture",
     ];
-    let mut process = Process::start("stalls", std::path::Path::new("/"), "env", &line);
+    let process = Process::start("stalls", std::path::Path::new("/"), "env", &line);
     manager.wait("READY=1");
     let mut client = Client::tcp(address).open();
     client.request(1, "connector.h.stall", "{}");
@@ -225,8 +217,6 @@ fn while_a_shard_stalls_there_is_no_sign_of_life() {
     manager.socket.set_nonblocking(false).expect("a socket");
     fs::write(&until, "").expect("a temporary file");
     manager.wait("WATCHDOG=1");
-    fs::remove_file(&until).expect("our own file");
-    process.kill();
 }
 
 #[test]

@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tangelo::config::{ClientListener, ListenAddress};
 use tangelo::handler::{ClientAddr, Json, Router};
 use tangelo::{Config, config};
+use tempfile::TempDir;
 
-use super::listeners::SocketPath;
+use crate::harness::SocketPath;
 use crate::harness::client::{Client, HANG_GUARD};
 use crate::harness::debian;
 use crate::harness::frames::handshake;
@@ -82,7 +83,7 @@ fn manual(marker: &str) -> String {
 pub(super) struct Proxy {
     process: Process,
     port: u16,
-    dir: PathBuf,
+    _folder: TempDir,
     _ports: Ports,
 }
 
@@ -99,9 +100,8 @@ impl Proxy {
 
     pub(super) fn with(ports: Ports, configuration: &str, is_nginx: bool) -> Self {
         let port = ports.nth(0);
-        let dir = std::env::temp_dir().join(format!("tangelo-e2e-proxy-{port}"));
-        fs::create_dir_all(&dir).expect("a temporary folder");
-        let file = dir.join("proxy.conf");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("proxy.conf");
         let path = file.to_str().expect("a path in UTF-8");
         let process = if is_nginx {
             need(
@@ -109,22 +109,27 @@ impl Proxy {
                 &["nginx", "libnginx-mod-stream"],
             );
             fs::write(&file, nginx(configuration)).expect("our own folder");
-            let folder = dir.to_str().expect("a path in UTF-8");
+            let prefix = folder.path().to_str().expect("a path in UTF-8");
             Process::start(
                 "nginx",
-                &dir,
+                folder.path(),
                 "/usr/sbin/nginx",
-                &["-e", "stderr", "-p", folder, "-c", path],
+                &["-e", "stderr", "-p", prefix, "-c", path],
             )
         } else {
             need(&["/usr/sbin/haproxy"], &["haproxy"]);
             fs::write(&file, configuration).expect("our own folder");
-            Process::start("haproxy", &dir, "/usr/sbin/haproxy", &["-db", "-f", path])
+            Process::start(
+                "haproxy",
+                folder.path(),
+                "/usr/sbin/haproxy",
+                &["-db", "-f", path],
+            )
         };
         let mut proxy = Self {
             process,
             port,
-            dir,
+            _folder: folder,
             _ports: ports,
         };
         let deadline = Instant::now() + HANG_GUARD;
@@ -139,13 +144,6 @@ impl Proxy {
 
     pub(super) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.process.kill();
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 

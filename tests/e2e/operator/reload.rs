@@ -3,10 +3,10 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::harness::client::{Client, HANDSHAKE};
 use crate::harness::gateway::Gateway;
@@ -20,12 +20,12 @@ const SERVED: &str = r#"{"code":500}"#;
 const O_NONBLOCK: i32 = 0o4000;
 
 /// A configuration file of a test.
-pub(super) struct File(PathBuf);
+pub(super) struct File(TempPath);
 
 impl File {
-    pub(super) fn new(name: &str, text: &str) -> Self {
-        let name = format!("tangelo-reload-{name}-{}.toml", std::process::id());
-        let file = Self(std::env::temp_dir().join(name));
+    pub(super) fn new(text: &str) -> Self {
+        let file = NamedTempFile::new().expect("a temporary file");
+        let file = Self(file.into_temp_path());
         file.write(text);
         file
     }
@@ -36,12 +36,6 @@ impl File {
 
     pub(super) fn path(&self) -> &str {
         self.0.to_str().expect("a path in UTF-8")
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -68,7 +62,7 @@ fn takes_a_client(gateway: &Gateway) -> bool {
 
 #[test]
 fn limits_lists_and_the_log_level_change_while_it_runs() {
-    let file = File::new("live", "shards = 2\n");
+    let file = File::new("shards = 2\n");
     let mut gateway = Gateway::start(&["--config", file.path()]);
     let mut inside = Client::tcp(gateway.address()).open();
     assert_eq!(inside.request_text(ROUTE, "1"), SERVED);
@@ -136,7 +130,7 @@ fn the_rules_for_trusted_proxies_change_while_it_runs() {
         )
     };
     let text = |trusted: &str| with_header("X-Real-IP", trusted);
-    let file = File::new("proxies", &text("\"10.0.0.1\""));
+    let file = File::new(&text("\"10.0.0.1\""));
     let mut gateway = Gateway::start(&["--config", file.path()]);
     let address = gateway.address();
     let banned = || {
@@ -164,7 +158,7 @@ fn the_rules_for_trusted_proxies_change_while_it_runs() {
 #[test]
 fn a_mistake_in_the_file_keeps_the_old_values_and_says_why() {
     let good = "[client]\nmax_connections = 1\n";
-    let file = File::new("bad", good);
+    let file = File::new(good);
     let mut gateway = Gateway::start(&["--config", file.path()]);
     let _inside = Client::tcp(gateway.address()).open();
     let path = file.path().to_owned();
@@ -197,17 +191,17 @@ fn a_mistake_in_the_file_keeps_the_old_values_and_says_why() {
 
 #[test]
 fn a_reload_is_over_when_its_blacklist_is_in_force_or_refused() {
-    let list = std::env::temp_dir().join(format!("tangelo-reload-list-{}", std::process::id()));
+    let list = NamedTempFile::new().expect("a temporary file");
     // With one more expression the blacklists are full. Many take a while.
     let lines: String = (1..10_000).map(|n| format!("^x{n}$\n")).collect();
     fs::write(&list, lines).expect("a temporary file");
     let text = |rest: &str| {
         format!(
             "shards = 1\n[client]\nblacklist_file = {:?}\n{rest}\n",
-            list.display()
+            list.path()
         )
     };
-    let file = File::new("list", &text(""));
+    let file = File::new(&text(""));
     let mut gateway = Gateway::start(&["--config", file.path()]);
     file.write(&text("blacklist = ['^127\\.']"));
     assert_eq!(
@@ -228,12 +222,11 @@ fn a_reload_is_over_when_its_blacklist_is_in_force_or_refused() {
         "changed client.max_connections = 9, client.blacklist = none"
     );
     assert!(takes_a_client(&gateway));
-    fs::remove_file(&list).expect("our own file");
 }
 
 #[test]
 fn a_file_that_holds_its_reader_up_holds_up_no_other_signal() {
-    let file = File::new("pipe", "");
+    let file = File::new("");
     let mut gateway = Gateway::start(&["--config", file.path()]);
     fs::remove_file(file.path()).expect("our own file");
     let made = Command::new("mkfifo").arg(file.path()).status();
@@ -268,14 +261,15 @@ fn a_file_that_holds_its_reader_up_holds_up_no_other_signal() {
 
 #[test]
 fn a_file_of_the_project_that_needs_a_restart_is_named() {
-    let folder = std::env::temp_dir().join(format!("tangelo-reload-{}", std::process::id()));
-    fs::create_dir_all(folder.join("config")).expect("a temporary folder");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = folder.path().join("config");
+    fs::create_dir(&config).expect("a temporary folder");
     let write = |name: &str, text: &str| {
-        fs::write(folder.join("config").join(name), text).expect("a temporary file");
+        fs::write(config.join(name), text).expect("a temporary file");
     };
     let own = r#"{"id": "c-1", "host": "127.0.0.1", "clientPort": 1, "frontend": true}"#;
     write("servers.json", &format!(r#"{{"connector": [{own}]}}"#));
-    let app_dir = folder.to_str().expect("a path in UTF-8");
+    let app_dir = folder.path().to_str().expect("a path in UTF-8");
     let project = ["--app-dir", app_dir, "--id=c-1"];
     let alone = "--set=cluster.join=false";
     let mut gateway = Gateway::start(&[&project[..], &[alone]].concat());
@@ -286,6 +280,4 @@ fn a_file_of_the_project_that_needs_a_restart_is_named() {
         reload(&mut gateway),
         "nothing has changed; a restart is needed for crons.json"
     );
-    drop(gateway);
-    fs::remove_dir_all(&folder).expect("our own folder");
 }

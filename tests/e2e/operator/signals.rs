@@ -9,6 +9,7 @@ use std::{env, fs, thread};
 use serde_json::Value;
 use tangelo::handler::Router;
 use tangelo::{Config, Gateway as Program};
+use tempfile::NamedTempFile;
 
 use crate::harness::bystander::ECHO;
 use crate::harness::client::{Client, HANDSHAKE, HANG_GUARD};
@@ -55,11 +56,12 @@ fn a_blacklist_file_that_may_never_end_is_refused() {
 
 #[test]
 fn sighup_reads_the_blacklist_again_and_says_so() {
-    let folder = env::temp_dir().join(format!("tangelo-signals-{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("a folder");
-    let file = folder.join("blacklist");
+    let file = NamedTempFile::new().expect("a temporary file");
     fs::write(&file, "10.9.9.9\n").expect("a file");
-    let key = format!("client.blacklist_file={:?}", file.to_str().expect("UTF-8"));
+    let key = format!(
+        "client.blacklist_file={:?}",
+        file.path().to_str().expect("UTF-8")
+    );
     let mut gateway = Gateway::start(&["--set", &key]);
     let said = "the blacklist has been read";
     let count = |gateway: &Gateway| gateway.printed().matches(said).count();
@@ -77,7 +79,6 @@ fn sighup_reads_the_blacklist_again_and_says_so() {
         let counters = gateway.counters();
         counters.get("closed_blacklisted").copied()
     });
-    fs::remove_dir_all(&folder).expect("the file is there");
 }
 
 /// A gateway of which one stream is a pipe that nobody reads.
@@ -364,9 +365,9 @@ fn with_json_each_line_of_both_streams_is_json() {
 fn with_json_the_error_of_a_failed_start_is_json() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let listen = taken.local_addr().expect("bound").to_string();
-    let file = env::temp_dir().join(format!("tangelo-json-{}.toml", std::process::id()));
-    std::fs::write(&file, "stray = 1\n[log]\nformat = \"json\"\n").expect("a file");
-    let file_name = file.to_str().expect("a text");
+    let file = NamedTempFile::new().expect("a temporary file");
+    fs::write(&file, "stray = 1\n[log]\nformat = \"json\"\n").expect("a file");
+    let file_name = file.path().to_str().expect("a text");
     for args in [
         &["--listen", &listen, "--set", "log.format=json"][..],
         &["--set", "stray=1", "--set", "log.format=json"],
@@ -383,7 +384,6 @@ fn with_json_the_error_of_a_failed_start_is_json() {
             (&"ERROR".into(), &"tangelo".into())
         );
     }
-    std::fs::remove_file(file).expect("the file is there");
 }
 
 #[test]
@@ -404,7 +404,7 @@ const JAVASCRIPT: &str = "are JavaScript, which does not run here: their routes 
 
 #[test]
 fn handlers_in_javascript_that_nobody_runs_are_a_warning_at_the_start() {
-    let root = env::temp_dir().join(format!("tangelo-javascript-{}", std::process::id()));
+    let root = tempfile::tempdir().expect("a temporary folder");
     let servers = r#"{"development": {
         "connector": [{"id": "c-1", "host": "127.0.0.1", "port": 3150, "clientPort": 3010, "frontend": true}],
         "chat": [{"id": "chat-1", "host": "127.0.0.1", "port": 6050}]
@@ -420,7 +420,7 @@ fn handlers_in_javascript_that_nobody_runs_are_a_warning_at_the_start() {
             false,
         ),
     ] {
-        let project = root.join(name);
+        let project = root.path().join(name);
         fs::create_dir_all(project.join("config")).expect("a folder");
         fs::create_dir_all(project.join(folder)).expect("a folder");
         fs::write(project.join("config/servers.json"), servers).expect("a file");
@@ -444,5 +444,4 @@ fn handlers_in_javascript_that_nobody_runs_are_a_warning_at_the_start() {
         );
         assert!(!is_warned || printed.contains(folder), "{printed}");
     }
-    fs::remove_dir_all(&root).expect("the file is there");
 }

@@ -4,6 +4,8 @@
 use std::fs;
 use std::net::TcpListener;
 
+use tempfile::NamedTempFile;
+
 use crate::harness::bystander::ECHO;
 use crate::harness::certificates::Certificates;
 use crate::harness::client::Client;
@@ -37,12 +39,11 @@ fn the_start_line_says_how_many_clients_fit() {
 
 #[test]
 fn the_lines_after_it_name_the_version_the_configuration_the_limits_and_the_cluster() {
-    let path = std::env::temp_dir().join(format!("tangelo-lines-{}.toml", std::process::id()));
-    let path_text = path.to_str().expect("a path in UTF-8");
-    fs::write(&path, "[client]\nheartbeat = \"3s\"\n").expect("a temporary file");
+    let config = NamedTempFile::new().expect("a temporary file");
+    let path_text = config.path().to_str().expect("a path in UTF-8");
+    fs::write(&config, "[client]\nheartbeat = \"3s\"\n").expect("a temporary file");
     let gateway = Gateway::start(&["--config", path_text, "--set", "rpc.timeout=7s"]);
     let (code, printed) = gateway.stop();
-    fs::remove_file(&path).expect("our own file");
     assert_eq!(code, Some(0), "{printed}");
     let version = env!("CARGO_PKG_VERSION");
     let lines: Vec<&str> = printed
@@ -119,10 +120,8 @@ fn a_file_limit_for_few_clients_is_a_warning() {
 
 #[test]
 fn a_gateway_that_has_ended_leaves_no_file_behind() {
-    let name = format!("tangelo-test-temporary-{}", std::process::id());
-    let folder = std::env::temp_dir().join(name);
-    fs::create_dir_all(&folder).expect("an empty folder");
-    let path = folder.to_str().expect("a path in UTF-8");
+    let folder = tempfile::tempdir().expect("an empty folder");
+    let path = folder.path().to_str().expect("a path in UTF-8");
     let start = || Gateway::start_with_temporary_folder(path, &free_address().to_string());
     assert_eq!(start().stop().0, Some(0));
     start().kill();
@@ -162,8 +161,8 @@ fn a_port_that_is_taken_is_named_and_nobody_is_disturbed() {
 
 #[test]
 fn a_mistake_in_the_configuration_is_named_with_file_line_and_key() {
-    let path = std::env::temp_dir().join(format!("tangelo-e2e-{}.toml", std::process::id()));
-    let path_text = path.to_str().expect("a path in UTF-8");
+    let config = NamedTempFile::new().expect("a temporary file");
+    let path_text = config.path().to_str().expect("a path in UTF-8");
     for (file, line, key) in [
         (
             "[client]\n# none\nhartbeat = \"3s\"\n",
@@ -184,7 +183,7 @@ fn a_mistake_in_the_configuration_is_named_with_file_line_and_key() {
         ),
         ("id = 1 = 2\n", 1, ""),
     ] {
-        fs::write(&path, file).expect("a temporary file");
+        fs::write(&config, file).expect("a temporary file");
         let (code, printed) = Gateway::refused(&["--config", path_text]);
         assert_eq!(code, Some(2), "{printed}");
         assert_eq!(printed.lines().count(), 2, "{printed}");
@@ -194,7 +193,7 @@ fn a_mistake_in_the_configuration_is_named_with_file_line_and_key() {
             "{expected:?} is not in {printed}"
         );
     }
-    fs::remove_file(&path).expect("our own file");
+    fs::remove_file(&config).expect("our own file");
     let (code, printed) = Gateway::refused(&["--config", path_text]);
     assert_eq!(
         (code, printed.contains(path_text)),
@@ -219,8 +218,8 @@ fn a_mistake_in_the_configuration_is_named_with_file_line_and_key() {
 
 #[test]
 fn a_project_with_odd_files_starts_and_each_oddity_is_a_warning() {
-    let folder = std::env::temp_dir().join(format!("tangelo-e2e-odd-{}", std::process::id()));
-    let config = folder.join("config");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = folder.path().join("config");
     fs::create_dir_all(&config).expect("a temporary folder");
     for (name, text) in [
         (
@@ -234,7 +233,7 @@ fn a_project_with_odd_files_starts_and_each_oddity_is_a_warning() {
     ] {
         fs::write(config.join(name), text).expect("a temporary file");
     }
-    let app_dir = folder.to_str().expect("a path in UTF-8");
+    let app_dir = folder.path().to_str().expect("a path in UTF-8");
     for use_dict in ["client.use_dict=true", "client.use_dict=false"] {
         for dialect in ["pomelo", "pinus"] {
             let gateway = Gateway::start(&[
@@ -262,13 +261,12 @@ fn a_project_with_odd_files_starts_and_each_oddity_is_a_warning() {
             }
         }
     }
-    fs::remove_dir_all(&folder).expect("our own folder");
 }
 
 #[test]
 fn a_project_that_cannot_start_is_refused_with_one_line() {
-    let folder = std::env::temp_dir().join(format!("tangelo-e2e-refused-{}", std::process::id()));
-    let app_dir = folder.to_str().expect("a path in UTF-8");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let app_dir = folder.path().to_str().expect("a path in UTF-8");
     let own = r#"{"id":"c-1","host":"127.0.0.1","port":1,"clientPort":2,"frontend":true}"#;
     let servers = ("config/servers.json", format!(r#"{{"connector":[{own}]}}"#));
     let pinus = (
@@ -295,9 +293,9 @@ fn a_project_that_cannot_start_is_refused_with_one_line() {
             ),
         ),
     ] {
-        fs::create_dir_all(folder.join("config")).expect("a temporary folder");
+        fs::create_dir_all(folder.path().join("config")).expect("a temporary folder");
         for (name, text) in files {
-            fs::write(folder.join(name), text).expect("a temporary file");
+            fs::write(folder.path().join(name), text).expect("a temporary file");
         }
         let (code, printed) = Gateway::refused(&["--app-dir", app_dir, "--id", "c-1", arg]);
         assert_eq!((code, printed.lines().count()), (Some(2), 2), "{printed}");

@@ -7,6 +7,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::Instant;
 
+use tempfile::NamedTempFile;
+
 use crate::harness::client::{Client, HANG_GUARD};
 use crate::harness::debian;
 use crate::harness::gateway::Gateway;
@@ -41,8 +43,7 @@ fn in_a_network_of_its_own() {
     ip("rule del pref 0");
     let cut = play(BACKEND);
     let steady = play("127.0.0.1");
-    let path =
-        std::env::temp_dir().join(format!("tangelo-e2e-one-way-{}.toml", std::process::id()));
+    let config = NamedTempFile::new().expect("a temporary file");
     let entry = |name, address: SocketAddr| {
         let (host, port) = (address.ip(), address.port());
         format!(
@@ -50,8 +51,8 @@ fn in_a_network_of_its_own() {
         )
     };
     let servers = [entry("chat", cut), entry("steady", steady)].concat();
-    fs::write(&path, servers).expect("a temporary file");
-    let file = path.to_str().expect("a path in UTF-8");
+    fs::write(&config, servers).expect("a temporary file");
+    let file = config.path().to_str().expect("a path in UTF-8");
     for direction in ["sport", "dport"] {
         let set = ["rpc.timeout=1s", "rpc.keepalive=500ms"].map(|key| ["--set", key]);
         let args = [&["--config", file, "--shards", "2"][..], set.as_flattened()].concat();
@@ -71,7 +72,6 @@ fn in_a_network_of_its_own() {
             )
         });
     }
-    fs::remove_file(&path).expect("our own file");
 }
 
 /// Plays a backend on a port of its own.

@@ -2,21 +2,19 @@
 
 use std::fs;
 
+use tempfile::TempDir;
+
 use super::super::Result;
 use super::*;
 use crate::dialect::Dialect;
 use crate::limits;
 
 /// A folder of files, removed at the end.
-pub(in super::super) struct Folder(PathBuf);
+pub(in super::super) struct Folder(TempDir);
 
 impl Folder {
     pub(in super::super) fn new(files: &[(&str, &str)]) -> Self {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tangelo-load-{}-{n}", std::process::id());
-        let folder = Self(std::env::temp_dir().join(name));
+        let folder = Self(tempfile::tempdir().unwrap());
         for (name, text) in files {
             let path = folder.path(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -26,13 +24,7 @@ impl Folder {
     }
 
     pub(in super::super) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        self.0.path().join(name)
     }
 }
 
@@ -54,7 +46,7 @@ fn load_with(
     };
     change(&mut config);
     let project = Project {
-        dir: folder.0.clone(),
+        dir: folder.0.path().into(),
         env: env.into(),
         env_knob: "--env",
         found: Default::default(),
@@ -66,7 +58,7 @@ fn load_with(
             true => project.join(&mut config, &own, Path::new("/srv/app/app.js")),
             false => Ok(()),
         });
-    let path = format!("{}/", folder.0.display());
+    let path = format!("{}/", folder.0.path().display());
     loaded.map_err(|e| e.to_string().replace(&path, ""))?;
     for warning in &mut config.warnings {
         *warning = warning.replace(&path, "");
@@ -635,7 +627,7 @@ fn tokens_in_a_script_are_refused_where_the_master_would_read_it() {
 
     let folder = Folder::new(&[script]);
     let project = Project {
-        dir: folder.0.clone(),
+        dir: folder.0.path().into(),
         env: "development".into(),
         env_knob: "--env",
         found: Default::default(),

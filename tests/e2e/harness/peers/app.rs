@@ -4,11 +4,11 @@
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::ports::Ports;
 use super::{BACKENDS, DELEGATE, Dialect, MASTER};
@@ -23,7 +23,7 @@ const INSTALL_TRIES: usize = 3;
 
 /// A copy of the application that one cluster runs; removed when dropped.
 pub(crate) struct AppDir {
-    pub(crate) path: PathBuf,
+    folder: TempDir,
     /// Locked as long as the cluster lives, so that others know a dead one's directory.
     _alive: File,
 }
@@ -35,16 +35,15 @@ impl AppDir {
         let (app, node_modules) = Self::empty(dialect.name());
         for name in ["app.js", "filters.js", "app", "config"] {
             if source.join(name).exists() {
-                copy(&source.join(name), &app.path.join(name));
+                copy(&source.join(name), &app.path().join(name));
             }
         }
-        symlink(node_modules, app.path.join("node_modules")).expect("a new name");
+        symlink(node_modules, app.path().join("node_modules")).expect("a new name");
         app
     }
 
     /// An empty folder, and the installed packages of a peer.
     pub(crate) fn empty(peer: &str) -> (Self, PathBuf) {
-        static COUNT: AtomicU16 = AtomicU16::new(0);
         let home = home_dir(peer);
         let runs = home.join("runs");
         create_dir(&runs);
@@ -53,16 +52,19 @@ impl AppDir {
         let lock = open_locked(&home.join("lock"));
         let node_modules = install(&Path::new(SOURCE_DIR).join(peer), &home);
         remove_dead(&runs);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = runs.join(format!("{}-{count}", process::id()));
-        create_dir(&path);
-        let alive = open_locked(&path.join("alive"));
+        let folder = tempfile::Builder::new().prefix("run-").tempdir_in(runs);
+        let folder = folder.expect("a temporary folder");
+        let alive = open_locked(&folder.path().join("alive"));
         drop(lock);
         let app = Self {
-            path,
+            folder,
             _alive: alive,
         };
         (app, node_modules)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(super) fn configure(&self, dialect: Dialect, connectors: &[&str], ports: &Ports) {
@@ -96,7 +98,7 @@ impl AppDir {
             ),
             ("log4js.json", log_config(dialect)),
         ];
-        let config = self.path.join("config");
+        let config = self.path().join("config");
         create_dir(&config);
         for (name, content) in files {
             fs::write(config.join(name), content.to_string()).expect("a file of our own");
@@ -111,12 +113,12 @@ impl AppDir {
     }
 
     pub(super) fn write_config(&self, name: &str, bytes: &[u8]) {
-        let file = self.path.join("config").join(name);
+        let file = self.path().join("config").join(name);
         fs::write(file, bytes).expect("a file of our own");
     }
 
     pub(super) fn read_config(&self, name: &str) -> Vec<u8> {
-        let file = self.path.join("config").join(name);
+        let file = self.path().join("config").join(name);
         fs::read(file).expect("a file of our own")
     }
 
@@ -124,19 +126,12 @@ impl AppDir {
     pub(super) fn project_with(&self, name: &str, content: &Value) -> PathBuf {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let project = self.path.join(format!("project-{count}"));
+        let project = self.path().join(format!("project-{count}"));
         create_dir(&project);
-        copy(&self.path.join("config"), &project.join("config"));
+        copy(&self.path().join("config"), &project.join("config"));
         fs::write(project.join("config").join(name), content.to_string())
             .expect("a file of our own");
         project
-    }
-}
-
-impl Drop for AppDir {
-    fn drop(&mut self) {
-        // The next cluster removes all that is left.
-        let _ = fs::remove_dir_all(&self.path);
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use tangelo::handler::{Json, Router, Session};
+use tempfile::{NamedTempFile, TempPath};
 
 use super::health::with_port;
 use crate::harness::admin::{AdminPort, Answer};
@@ -17,15 +17,12 @@ use crate::operator::reload::File;
 
 pub(super) const TOKEN: &str = "correct-horse";
 
-/// Returns a file with the token.
-pub(super) fn token_file(mode: u32) -> PathBuf {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("token-{}-{next}", std::process::id());
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    fs::write(&path, format!("{TOKEN}\n")).expect("a file of our own");
-    fs::set_permissions(&path, Permissions::from_mode(mode)).expect("a file of our own");
-    path
+/// Returns a file with the token. tangelo reads it for each request.
+pub(super) fn token_file(mode: u32) -> TempPath {
+    let file = NamedTempFile::new().expect("a temporary file");
+    fs::write(&file, format!("{TOKEN}\n")).expect("a file of our own");
+    fs::set_permissions(&file, Permissions::from_mode(mode)).expect("a file of our own");
+    file.into_temp_path()
 }
 
 pub(super) fn start_with(token_file: &Path) -> (Gateway, AdminPort) {
@@ -56,7 +53,8 @@ fn ask(port: &AdminPort, line: &str, heads: &[&str], body: &str) -> Answer {
 
 #[test]
 fn requests_of_strangers_and_pages_are_refused_and_audited() {
-    let (mut gateway, port) = start_with(&token_file(0o600));
+    let token = token_file(0o600);
+    let (mut gateway, port) = start_with(&token);
     let client = Client::tcp(gateway.address()).open();
     let drain = "POST /drain";
     let mut refused = 0;
@@ -147,7 +145,6 @@ fn without_a_private_token_file_only_a_unix_socket_takes_such_requests() {
     gateway.wait_printed("change its mode to 0600; requests that need the token are refused");
     let answer = ask(&port, "POST /drain", &[], "{}");
     assert_eq!(answer.status, 403, "{answer:?}");
-    // tangelo reads the file for each request.
     fs::set_permissions(&public, Permissions::from_mode(0o600)).expect("a file of our own");
     assert_eq!(ask(&port, "GET /sessions?uid=ann", &[], "").body, "[]\n");
     drop(gateway);
@@ -163,7 +160,8 @@ fn without_a_private_token_file_only_a_unix_socket_takes_such_requests() {
 
 #[test]
 fn an_operator_sees_the_configuration_with_its_sources_and_without_the_token() {
-    let (_gateway, port) = start_with(&token_file(0o600));
+    let token = token_file(0o600);
+    let (_gateway, port) = start_with(&token);
     let answer = ask(&port, "GET /config", &[], "");
     assert_eq!(answer.status, 200, "{answer:?}");
     for line in ["[admin]", "require_registry = false  # default"] {
@@ -179,7 +177,8 @@ fn an_operator_sees_the_configuration_with_its_sources_and_without_the_token() {
 
 #[test]
 fn an_operator_drains_the_gateway_and_the_audit_has_it() {
-    let (mut gateway, port) = start_with(&token_file(0o600));
+    let token = token_file(0o600);
+    let (mut gateway, port) = start_with(&token);
     let mut client = Client::websocket(gateway.address()).open();
     let answer = ask(&port, "POST /drain", &["Origin: http://localhost"], "{}");
     assert_eq!((answer.status, &*answer.body), (200, "the drain begins\n"));
@@ -270,7 +269,8 @@ fn an_operator_sees_and_kicks_the_sessions_of_a_uid_or_one_session() {
 
 #[test]
 fn an_operator_adds_to_the_blacklist() {
-    let (mut gateway, port) = start_with(&token_file(0o600));
+    let token = token_file(0o600);
+    let (mut gateway, port) = start_with(&token);
     drop(Client::tcp(gateway.address()).open());
     let body = json!({"add": [r"^127\.0\.0\.1$"]}).to_string();
     assert_eq!(ask(&port, "POST /blacklist", &[], &body).status, 200);
@@ -281,9 +281,10 @@ fn an_operator_adds_to_the_blacklist() {
 
 #[test]
 fn an_operator_changes_the_log_level_until_a_reload_changes_the_key() {
-    let file = File::new("log-level", "shards = 1\n[log]\nlevel = \"info\"\n");
-    let token_file = format!("admin.token_file={}", token_file(0o600).display());
-    let args = ["--config", file.path(), "--set", &token_file];
+    let file = File::new("shards = 1\n[log]\nlevel = \"info\"\n");
+    let token = token_file(0o600);
+    let token = format!("admin.token_file={}", token.display());
+    let args = ["--config", file.path(), "--set", &token];
     let (mut gateway, port) = super::start(&args);
     let change = |level: Value| {
         let body = json!({ "level": level }).to_string();

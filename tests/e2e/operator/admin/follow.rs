@@ -82,7 +82,7 @@ fn a_trace_of_a_session_has_a_line_for_each_event_and_ends_with_the_session() {
 fn a_trace_of_a_uid_as_json_goes_on_until_it_is_told_to_end() {
     let (inside, port, client, sid) = with_client();
     let config = format!("[admin]\nlisten = \"unix:{}\"\n", port.path().display());
-    let file = File::new("trace", &config);
+    let file = File::new(&config);
     let mut command = follow(&["--uid", "ann", "--json", "--config", file.path()]);
     wait_for_line(&mut command, "begun");
     drop(client);
@@ -107,10 +107,10 @@ fn a_trace_that_cannot_be_followed_says_what_to_change() {
     let private = token_file(0o600);
     let (_gateway, port) = start_with(&private);
     let (address, free) = (port.address().to_string(), free_address().to_string());
-    let (private, public) = (private.display().to_string(), token_file(0o644));
-    let other = token_file(0o600);
+    let (public, other) = (token_file(0o644), token_file(0o600));
     fs::write(&other, format!("not-{TOKEN}")).expect("a file of our own");
-    let (other, public) = (other.display().to_string(), public.display().to_string());
+    let [private, public, other] =
+        [&private, &public, &other].map(|file| file.display().to_string());
     let stranger = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let of_stranger = stranger.local_addr().expect("bound").to_string();
     thread::spawn(move || {

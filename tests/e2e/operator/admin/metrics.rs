@@ -143,10 +143,8 @@ fn a_prometheus_server_scrapes_twice_and_knows_the_numbers() {
     debian::need("prometheus");
     let (gateway, port) = start(&["--shards", "2"]);
     let _clients = [(); 3].map(|()| Client::websocket(gateway.address()).open());
-    let folder =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("prometheus-{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("a folder");
-    let config = folder.join("prometheus.yml");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = folder.path().join("prometheus.yml");
     let target = port.address();
     let text = format!(
         "scrape_configs:\n- job_name: tangelo\n  scrape_interval: 1s\n  static_configs:\n  - targets: ['{target}']\n"
@@ -155,10 +153,13 @@ fn a_prometheus_server_scrapes_twice_and_knows_the_numbers() {
     let server = free_address();
     let args = [
         format!("--config.file={}", config.display()),
-        format!("--storage.tsdb.path={}", folder.join("data").display()),
+        format!(
+            "--storage.tsdb.path={}",
+            folder.path().join("data").display()
+        ),
         format!("--web.listen-address={server}"),
     ];
-    let mut prometheus = Process::start("prometheus", &folder, "prometheus", &args);
+    let mut prometheus = Process::start("prometheus", folder.path(), "prometheus", &args);
     let ask = |query: &str| -> Option<Value> {
         let stream = std::net::TcpStream::connect(server).ok()?;
         drop(stream);
@@ -180,8 +181,6 @@ fn a_prometheus_server_scrapes_twice_and_knows_the_numbers() {
     wait_for(&mut prometheus, "sum(tangelo_connections)", 3.0);
     assert_eq!(ask("up"), Some(1.into()), "{}", prometheus.transcript());
     assert_eq!(ask("count(tangelo_requests_total)"), Some(2.into()));
-    prometheus.kill();
-    let _ = fs::remove_dir_all(folder);
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn sighup_reads_files_again_that_could_not_be_used() {
 fn sighup_reads_the_files_again_where_the_configuration_has_a_mistake() {
     let certificates = Certificates::local();
     let text = format!("{}\n{}\n", REQUIRED, certificates.set(&["a"]));
-    let file = File::new("tls-mistake", &text);
+    let file = File::new(&text);
     let mut gateway = Gateway::start_with_listeners(&["--config", file.path()]);
     file.write(&format!("{text}stray = 1\n"));
     for reloads in 1..=2 {
@@ -157,7 +157,7 @@ fn sighup_reads_the_files_again_where_the_configuration_has_a_mistake() {
 fn a_changed_key_counts_for_new_clients_after_sighup() {
     let certificates = Certificates::local();
     let text = |more: &str| format!("{}\n{}\n{more}\n", REQUIRED, certificates.set(&["a"]));
-    let file = File::new("tls", &text(""));
+    let file = File::new(&text(""));
     let mut gateway = Gateway::start_with_listeners(&["--config", file.path()]);
     let address = gateway.address();
     let trust = Trust::of(&certificates);
