@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::process::{Process, free_ports};
 
@@ -41,7 +42,7 @@ impl Dialect {
 /// The files and ports of one cluster, and its running master.
 pub(crate) struct Cluster {
     dialect: Dialect,
-    app: AppDir,
+    app: TempDir,
     ports: Ports,
     _master: Process,
 }
@@ -63,7 +64,7 @@ impl Cluster {
             connector,
             clients,
         };
-        let app = AppDir::create(dialect, &ports)?;
+        let app = copy_app(dialect, &ports)?;
         let master = start(&app, "master-server-1", &["type=master".to_owned()])?;
         Ok(Self {
             dialect,
@@ -75,7 +76,7 @@ impl Cluster {
 
     /// Returns the folder for `tangelo --app-dir`.
     pub(crate) fn app_dir(&self) -> &Path {
-        &self.app.path
+        self.app.path()
     }
 
     pub(crate) fn master(&self) -> SocketAddr {
@@ -100,7 +101,7 @@ impl Cluster {
     /// Returns the folder of remotes that a synthetic backend announces beside its address.
     pub(crate) fn remotes(&self) -> Option<PathBuf> {
         let folder = "node_modules/pinus/dist/lib/common/remote/backend/";
-        (self.dialect == Dialect::Pinus).then(|| self.app.path.join(folder))
+        (self.dialect == Dialect::Pinus).then(|| self.app.path().join(folder))
     }
 
     pub(crate) fn start_backend(&self) -> io::Result<Process> {
@@ -128,12 +129,12 @@ fn server_args(id: &str, server_type: &str, port: u16) -> Vec<String> {
     ]
 }
 
-fn start(app: &AppDir, id: &str, args: &[String]) -> io::Result<Process> {
+fn start(app: &TempDir, id: &str, args: &[String]) -> io::Result<Process> {
     let mut command = Command::new("node");
     command
         .args(["--no-warnings", "app.js", "env=development"])
         .args(args)
-        .current_dir(&app.path);
+        .current_dir(app);
     let up = format!("peer {id} is up");
     let (process, ()) = Process::start(id, &mut command, START_TIMEOUT, |line| {
         (line == up).then_some(())
@@ -141,38 +142,22 @@ fn start(app: &AppDir, id: &str, args: &[String]) -> io::Result<Process> {
     Ok(process)
 }
 
-/// A copy of the application that one cluster runs; removed when dropped.
-struct AppDir {
-    path: PathBuf,
-}
-
-impl AppDir {
-    fn create(dialect: Dialect, ports: &Ports) -> io::Result<Self> {
-        let source = Path::new(SOURCE_DIR).join(dialect.name());
-        let home = home(dialect.name())?;
-        fs::create_dir_all(&home)?;
-        let node_modules = install(&source, &home)?;
-        let path = home.join(format!("run-{}-{}", std::process::id(), ports.master));
-        let app = Self { path };
-        let path = &app.path;
-        fs::create_dir(path)?;
-        copy(&source.join("app.js"), &path.join("app.js"))?;
-        copy(&source.join("app"), &path.join("app"))?;
-        symlink(node_modules, path.join("node_modules"))?;
-        fs::create_dir(path.join("config"))?;
-        for (name, content) in config(dialect, ports) {
-            fs::write(path.join("config").join(name), content.to_string())?;
-        }
-        Ok(app)
+/// Makes the copy of the application that one cluster runs.
+fn copy_app(dialect: Dialect, ports: &Ports) -> io::Result<TempDir> {
+    let source = Path::new(SOURCE_DIR).join(dialect.name());
+    let home = home(dialect.name())?;
+    fs::create_dir_all(&home)?;
+    let node_modules = install(&source, &home)?;
+    let app = tempfile::Builder::new().prefix("run-").tempdir_in(&home)?;
+    let path = app.path();
+    copy(&source.join("app.js"), &path.join("app.js"))?;
+    copy(&source.join("app"), &path.join("app"))?;
+    symlink(node_modules, path.join("node_modules"))?;
+    fs::create_dir(path.join("config"))?;
+    for (name, content) in config(dialect, ports) {
+        fs::write(path.join("config").join(name), content.to_string())?;
     }
-}
-
-impl Drop for AppDir {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            eprintln!("tangelo-perf: {}: {error}", self.path.display());
-        }
-    }
+    Ok(app)
 }
 
 fn config(dialect: Dialect, ports: &Ports) -> [(&'static str, Value); 4] {

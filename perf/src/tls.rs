@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tempfile::TempDir;
 
 use crate::process::{Process, sessions_max};
 
@@ -102,17 +103,15 @@ impl Write for Connection {
 
 /// A certificate for one run, in a folder that goes with it.
 pub(crate) struct Certificate {
-    folder: PathBuf,
+    folder: TempDir,
 }
 
 impl Certificate {
     /// Makes one with a key of the curve P-256.
     pub(crate) fn make() -> io::Result<Self> {
-        let name = format!("tangelo-perf-tls-{}", std::process::id());
         let certificate = Self {
-            folder: std::env::temp_dir().join(name),
+            folder: tempfile::tempdir()?,
         };
-        fs::create_dir_all(&certificate.folder)?;
         let made = Command::new("openssl")
             .args(["req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"])
             .args(["-pkeyopt", "ec_paramgen_curve:prime256v1"])
@@ -131,11 +130,11 @@ impl Certificate {
     }
 
     fn chain(&self) -> PathBuf {
-        self.folder.join("chain.pem")
+        self.folder.path().join("chain.pem")
     }
 
     fn key(&self) -> PathBuf {
-        self.folder.join("key.pem")
+        self.folder.path().join("key.pem")
     }
 
     /// The arguments of a gateway that takes TLS.
@@ -169,11 +168,11 @@ impl Certificate {
 
     /// Starts HAProxy with one thread, which ends TLS and passes the bytes on to `server`.
     pub(crate) fn start_haproxy(&self, server: SocketAddr) -> io::Result<(Process, SocketAddr)> {
-        let both = self.folder.join("both.pem");
+        let both = self.folder.path().join("both.pem");
         let pem = [fs::read(self.chain())?, fs::read(self.key())?].concat();
         fs::write(&both, pem)?;
         let port = free_port()?;
-        let file = self.folder.join("haproxy.cfg");
+        let file = self.folder.path().join("haproxy.cfg");
         fs::write(&file, haproxy_config(port, &both, server))?;
         let mut command = Command::new("/usr/sbin/haproxy");
         command.args(["-db", "-f"]).arg(&file);
@@ -187,12 +186,6 @@ impl Certificate {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok((process, address))
-    }
-}
-
-impl Drop for Certificate {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
