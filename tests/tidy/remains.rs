@@ -111,6 +111,20 @@ fn no_file_knows_the_machine_it_was_written_on() {
     found.none();
 }
 
+#[test]
+fn temporary_files_have_names_of_the_crate_tempfile() {
+    let mut found = Findings::default();
+    for file in rust_files("") {
+        for (at, name) in tokens(&file.code) {
+            if name == "temp_dir" {
+                let fault = "a fixed name in `temp_dir` is one for all tests of a process: use the crate tempfile";
+                found.add(&file, at, fault.to_owned());
+            }
+        }
+    }
+    found.none();
+}
+
 /// The files that a file includes.
 fn included(file: &Source) -> Vec<String> {
     let tokens: Vec<_> = tokens(&file.code).collect();
