@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use tangelo::handler::RemoteCall;
+use tangelo::handler::{RemoteCall, ShardId, Sid};
 use tangelo::memory::CallingServer;
 use tangelo::wire::pomelo::mqtt::{self, DISCONNECT, PINGREQ, PINGRESP};
 
@@ -243,4 +243,27 @@ fn a_caller_that_takes_no_answers_holds_no_more_than_its_queue() {
     assert_eq!(gateway.counter("peers_stuck"), 1);
     let _ = stuck.take_bytes();
     assert!(stuck.is_closed());
+}
+
+/// The session is of another shard, so the answer comes when its caller has gone.
+#[test]
+fn an_answer_to_a_caller_that_has_gone_holds_no_memory() {
+    let mut gateway = gateway(|_| {});
+    let mut client = gateway.connect_with(on_shard(0));
+    let text = json!("x".repeat(20_000));
+    let sid = Sid::new(ShardId(1), 0, 1).get();
+    let ask = format!(
+        r#"{{"id":1,"msg":{{"namespace":"sys","service":"sessionRemote","method":"getBackendSessionBySid","args":[{sid}]}}}}"#
+    );
+    let ask_and_leave = [&publish(ask.as_bytes())[..], &DISCONNECT].concat();
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        // Its queue is the next one that is used.
+        assert_eq!(client.request(ECHO, &text), text);
+        caller(&gateway, KNOWN).send(&ask_and_leave);
+        gateway.advance(100 * MS);
+        held.push(gateway.counter("memory_output_bytes"));
+    }
+    assert_eq!(gateway.counter("peer_calls"), 10);
+    assert!(held.iter().all(|now| now == &held[0]), "{held:?}");
 }

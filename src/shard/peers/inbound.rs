@@ -479,7 +479,8 @@ impl Peers {
         );
     }
 
-    /// Answers a call of a peer with JSON values that commas separate, without any, or with an error.
+    /// Answers a call of a peer with JSON values that commas separate, without any, or with an error; a call whose
+    /// connection has ended gets nothing.
     pub(in crate::shard) fn answer(
         &self,
         core: &Core,
@@ -487,11 +488,9 @@ impl Peers {
         id: &[u8],
         result: Result<Option<&[u8]>, &str>,
     ) {
-        self.send(core, writer, |out| {
-            rpc::write_answer(out, id, |out| match result {
-                Ok(values) => write_results(out, values, core.config.dialect),
-                Err(text) => rpc::write_error(out, text),
-            });
+        self.send_answer(core, writer, id, |out| match result {
+            Ok(values) => write_results(out, values, core.config.dialect),
+            Err(text) => rpc::write_error(out, text),
         });
     }
 
@@ -504,15 +503,24 @@ impl Peers {
         id: &[u8],
         resp: Result<&[u8], &str>,
     ) {
+        self.send_answer(core, writer, id, |out| match resp {
+            Ok(resp) => out.extend_from_slice(resp),
+            Err(text) => rpc::write_error(out, text),
+        });
+    }
+
+    /// Answers a call of a peer, unless its connection has ended.
+    fn send_answer(
+        &self,
+        core: &Core,
+        writer: &Rc<PeerWriter>,
+        id: &[u8],
+        write_resp: impl FnOnce(&mut Vec<u8>),
+    ) {
         if !writer.is_open() {
             return;
         }
-        self.send(core, writer, |out| {
-            rpc::write_answer(out, id, |out| match resp {
-                Ok(resp) => out.extend_from_slice(resp),
-                Err(text) => rpc::write_error(out, text),
-            });
-        });
+        self.send(core, writer, |out| rpc::write_answer(out, id, write_resp));
     }
 
     /// Answers a call of a peer with the results of a remote; one whose connection has ended gets nothing.
