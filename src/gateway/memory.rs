@@ -496,6 +496,7 @@ mod tests {
     use crate::config::Config;
     use crate::handler::{App, Router};
     use crate::ids::ShardId;
+    use crate::time::TICK;
 
     thread_local! {
         /// Time that each message of the first client costs, and the order in which messages are handled.
@@ -533,6 +534,37 @@ mod tests {
             let before = handled.iter().position(|one| *one == "other");
             assert_eq!((handled.len(), before), (65, Some(handled_first)));
         }
+    }
+
+    #[test]
+    fn calls_that_wait_for_a_link_are_in_the_ledger_of_memory() {
+        let chat = config::Server {
+            id: "chat-1".into(),
+            server_type: "chat".into(),
+            host: "chat.example".into(),
+            port: 1,
+            ..config::Server::default()
+        };
+        let config = Config {
+            dialect: config::Dialect::Pinus,
+            servers: vec![chat],
+            ..Config::default()
+        };
+        let answer_timeout = config.rpc.answer_timeout;
+        let mut gateway = Gateway::new(config).in_memory().unwrap();
+        // It accepts no connection, so that no pong comes.
+        let _hung = gateway.world.servers.listen("chat.example", 1);
+        let mut client = gateway.connect();
+        let text = "x".repeat(50_000);
+        for _ in 0..10 {
+            client.ask("chat.chatHandler.send", &text);
+        }
+        gateway.advance(2 * TICK);
+        let held = |gateway: &InMemory| gateway.counter("memory_output_bytes") as usize;
+        let waiting = held(&gateway);
+        assert!((500_000..1_200_000).contains(&waiting), "{waiting} bytes");
+        gateway.advance(answer_timeout);
+        assert!(held(&gateway) < 100_000, "{} bytes", held(&gateway));
     }
 
     #[test]

@@ -425,6 +425,13 @@ impl Outbox {
         true
     }
 
+    /// Counts the memory of bytes that no write follows at once.
+    pub fn count(&mut self, pool: &mut QueuePool) {
+        if let Some(queue) = &mut self.queue {
+            pool.count(queue);
+        }
+    }
+
     /// Drops all bytes and returns the queue to the pool.
     pub fn clear(&mut self, pool: &mut QueuePool) {
         if let Some(mut queue) = self.queue.take() {

@@ -152,10 +152,10 @@ impl Peers {
 
 /// Flushes one writer: one write if the socket takes it.
 pub(in crate::shard) fn flush(shard: &Rc<Shard>, writer: &Rc<PeerWriter>) {
-    let Some(socket) = writer.socket.borrow().clone() else {
-        return;
-    };
     let mut outbox = writer.outbox.borrow_mut();
+    let Some(socket) = writer.socket.borrow().clone() else {
+        return outbox.count(&mut shard.core.scheduler.borrow_mut().pool);
+    };
     if outbox.blocked || !outbox.has_wire_bytes() {
         return;
     }
