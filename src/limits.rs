@@ -144,6 +144,9 @@ pub const PUSH_RULES_MAX: usize = 256;
 pub const MESH_BATCHES_MAX: usize = 1024;
 /// Memory of the batches in one shard's mesh inbox. One batch always fits. Full: as above.
 pub const MESH_INBOX_BYTES_MAX: usize = LINK_QUEUE_BYTES_MAX;
+/// Longest time that answers to other servers wait for a full mesh inbox, so that the pushes before them arrive first. It
+/// is longer than a pause of a shard that runs, and short for the timeouts of those servers.
+pub const ANSWERS_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Parcels in one open mesh batch. Full: forwards and pushes into it are refused.
 pub const MESH_PARCELS_MAX: usize = 64 << 10;
 

@@ -8,16 +8,17 @@
 //! **When full**, by batches or by their bytes: the batch stays open and the shard tries again each turn. An open batch takes at most
 //! `limits::MESH_PARCELS_MAX` parcels and `limits::LINK_QUEUE_BYTES_MAX` bytes of new work; beyond, forwards
 //! and pushes are refused and counted. Answers, replies and news of links are always taken: the bounds of calls and
-//! requests in flight bound them.
+//! requests in flight bound them. Answers to other servers then wait too, for a short time ([`MeshWait`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::parcel::{Batch, Parcel};
 use crate::ids::ShardId;
-use crate::limits::{MESH_BATCHES_MAX, MESH_INBOX_BYTES_MAX, SHARDS_MAX};
+use crate::limits::{ANSWERS_WAIT_MAX, MESH_BATCHES_MAX, MESH_INBOX_BYTES_MAX, SHARDS_MAX};
 use crate::metrics::{Counter, Counters};
 use crate::net::bell::Doorbell;
 
@@ -208,11 +209,36 @@ impl Mesh {
     }
 }
 
+/// A wait for room in the inbox of another shard.
+#[derive(Debug, Clone, Copy)]
+pub struct MeshWait {
+    /// Its beginning by the clock.
+    pub since: Instant,
+    answers_wait_until: Instant,
+}
+
+impl MeshWait {
+    /// Begins a wait; `now` is the time of the shard, in which a pause does not count.
+    pub fn new(since: Instant, now: Instant) -> Self {
+        Self {
+            since,
+            answers_wait_until: now + ANSWERS_WAIT_MAX,
+        }
+    }
+
+    /// Returns whether answers to other servers wait too: they must not arrive before the pushes that went ahead of them.
+    /// But a shard that hangs may not keep the answers of the others for ever.
+    pub fn holds_answers(&self, now: Instant) -> bool {
+        now < self.answers_wait_until
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::PeerIndex;
     use crate::limits::MESH_PARCELS_MAX;
+    use crate::net::clock;
     use crate::peer::Epoch;
 
     #[test]
@@ -256,6 +282,15 @@ mod tests {
             MESH_BATCHES_MAX + MESH_PARCELS_MAX
         );
         assert_eq!(counters.get(Counter::MeshWaits), 1);
+    }
+
+    #[test]
+    fn answers_to_other_servers_wait_for_a_full_inbox_for_their_time_only() {
+        let begin = clock::now();
+        let wait = MeshWait::new(begin, begin);
+        assert!(wait.holds_answers(begin));
+        assert!(wait.holds_answers(begin + ANSWERS_WAIT_MAX * 99 / 100));
+        assert!(!wait.holds_answers(begin + ANSWERS_WAIT_MAX));
     }
 
     #[test]

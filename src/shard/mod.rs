@@ -99,7 +99,7 @@ use clients::{Clients, connection};
 use coordinator::{COORDINATOR, Coordinator};
 use latest::LatestConfig;
 use memory::{Memory, ProcessMemory};
-use mesh::{Inbox, Mesh, Outlets};
+use mesh::{Inbox, Mesh, MeshWait, Outlets};
 use parcel::Parcel;
 use peers::{Peers, inbound, registry, writer};
 use probe::Probe;
@@ -569,6 +569,22 @@ impl Core {
         self.turn.request();
     }
 
+    /// Notes whether a batch waits for room in another shard. Returns whether answers to other servers wait too.
+    fn note_mesh_wait(&self, wait: &mut Option<MeshWait>, mesh_waits: bool) -> bool {
+        if mesh_waits {
+            // The tick asks again.
+            tracing::debug!(shard = self.id.0, "a mesh inbox is full");
+            let now = self.time.get().now;
+            let wait = wait.get_or_insert_with(|| MeshWait::new(self.looked.get(), now));
+            return wait.holds_answers(now);
+        }
+        if let Some(ended) = wait.take() {
+            let waited = self.looked.get().saturating_duration_since(ended.since);
+            self.counters().record_time(Measure::MeshWait, waited);
+        }
+        false
+    }
+
     /// Returns the exported form of a session: what backends learn of it.
     fn export_session(&self, sid: Sid, identity: &Identity) -> Vec<u8> {
         let mut out = Vec::new();
@@ -591,29 +607,19 @@ async fn flush_turns(shard: Rc<Shard>) {
     let core = &shard.core;
     let mut dirty = VecDeque::with_capacity(64);
     let mut writers = Vec::with_capacity(16);
-    let mut mesh_waits_since = None;
+    let mut mesh_wait = None;
     loop {
         core.turn.requested().await;
         loop {
             let mesh_waits = core.mesh.borrow_mut().flush(core.counters());
-            match (mesh_waits, mesh_waits_since) {
-                (true, None) => mesh_waits_since = Some(core.looked.get()),
-                (false, Some(since)) => {
-                    let waited = core.looked.get().saturating_duration_since(since);
-                    core.counters().record_time(Measure::MeshWait, waited);
-                    mesh_waits_since = None;
-                }
-                _ => {}
-            }
-            if mesh_waits {
-                // No room there now; the tick asks again. Answers to peers wait too: they must not
-                // arrive before the pushes that went ahead of them.
-                tracing::debug!(shard = core.id.0, "a mesh inbox is full");
-            } else {
-                shard.peers.take_dirty(&mut writers);
-                for writer in writers.drain(..) {
-                    writer::flush(&shard, &writer);
-                }
+            let answers_wait = core.note_mesh_wait(&mut mesh_wait, mesh_waits);
+            shard.peers.take_dirty(
+                answers_wait,
+                &mut core.scheduler.borrow_mut().pool,
+                &mut writers,
+            );
+            for writer in writers.drain(..) {
+                writer::flush(&shard, &writer);
             }
             core.scheduler.borrow_mut().take_dirty(&mut dirty);
             let members = FLUSH_BUDGET.saturating_sub(dirty.len());

@@ -509,7 +509,8 @@ impl Peers {
         });
     }
 
-    /// Answers a call of a peer, unless its connection has ended.
+    /// Answers a call of a peer, unless its connection has ended. The answer arrives after what the call sent to other
+    /// shards.
     fn send_answer(
         &self,
         core: &Core,
@@ -520,6 +521,7 @@ impl Peers {
         if !writer.is_open() {
             return;
         }
+        writer.note_answer();
         self.send(core, writer, |out| rpc::write_answer(out, id, write_resp));
     }
 

@@ -9,7 +9,7 @@ use std::task::Poll;
 use super::Peers;
 use crate::net::socket::Socket;
 use crate::net::task::spawn_behind;
-use crate::push::Outbox;
+use crate::push::{Outbox, QueuePool};
 use crate::shard::turn::Flush;
 use crate::shard::{Core, Shard};
 
@@ -22,6 +22,8 @@ pub(in crate::shard) struct PeerWriter {
     socket: RefCell<Option<Rc<Socket>>>,
     /// The shard's list of writers to flush has it.
     dirty: Cell<bool>,
+    /// The queue has an answer to a call of this peer since the last flush.
+    has_answers: Cell<bool>,
     /// The queue went over its bound.
     overflowed: Cell<bool>,
     /// Calls from this peer that remotes are still executing.
@@ -75,6 +77,11 @@ impl PeerWriter {
         }
     }
 
+    /// Notes that the queue gets an answer, which waits for a full inbox of another shard.
+    pub(super) fn note_answer(&self) {
+        self.has_answers.set(true);
+    }
+
     /// Returns true once the queue went over its bound.
     pub(super) fn has_overflowed(&self) -> bool {
         self.overflowed.get()
@@ -108,6 +115,7 @@ impl Peers {
         let mut outbox = writer.outbox.borrow_mut();
         outbox.clear(&mut core.scheduler.borrow_mut().pool);
         outbox.blocked = false;
+        writer.has_answers.set(false);
         debug_assert_eq!(outbox.bytes(), 0, "the next connection would get them");
         writer.overflowed.set(false);
     }
@@ -140,12 +148,27 @@ impl Peers {
         core.turn.request();
     }
 
-    /// Takes the writers that have bytes. `spare` is memory that is used again each turn.
-    pub(in crate::shard) fn take_dirty(&self, spare: &mut Vec<Rc<PeerWriter>>) {
+    /// Takes the writers that have bytes; while answers wait, those with answers stay. `spare` is memory that is used again
+    /// each turn.
+    pub(in crate::shard) fn take_dirty(
+        &self,
+        answers_wait: bool,
+        pool: &mut QueuePool,
+        spare: &mut Vec<Rc<PeerWriter>>,
+    ) {
         debug_assert!(spare.is_empty(), "a writer would be flushed twice");
-        std::mem::swap(spare, &mut *self.dirty_writers.borrow_mut());
+        let mut dirty = self.dirty_writers.borrow_mut();
+        if answers_wait {
+            spare.extend(dirty.extract_if(.., |writer| !writer.has_answers.get()));
+            for writer in &*dirty {
+                writer.outbox.borrow_mut().count(pool);
+            }
+        } else {
+            std::mem::swap(spare, &mut dirty);
+        }
         for writer in spare {
             writer.dirty.set(false);
+            writer.has_answers.set(false);
         }
     }
 }
@@ -189,4 +212,28 @@ async fn flush_blocked(shard: Rc<Shard>, writer: Rc<PeerWriter>, socket: Rc<Sock
         }
     }
     writer.outbox.borrow_mut().blocked = false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_answers_wait_for_a_full_inbox_of_another_shard() {
+        let (peers, mut pool) = (Peers::new(1), QueuePool::default());
+        let [link, caller] = [(); 2].map(|()| Rc::new(PeerWriter::default()));
+        caller.note_answer();
+        for writer in [&link, &caller] {
+            writer.dirty.set(true);
+            peers.dirty_writers.borrow_mut().push(writer.clone());
+        }
+        let mut taken = Vec::new();
+        for (answers_wait, expected) in [(true, Some(&link)), (true, None), (false, Some(&caller))]
+        {
+            peers.take_dirty(answers_wait, &mut pool, &mut taken);
+            assert!(taken.iter().map(Rc::as_ptr).eq(expected.map(Rc::as_ptr)));
+            taken.clear();
+        }
+        assert!(!caller.dirty.get() && !caller.has_answers.get());
+    }
 }
