@@ -216,8 +216,8 @@ fn one_connection_too_many_is_closed_and_a_place_is_given_back() {
     assert_eq!(client.request(ECHO, &json!(1)), json!(1));
 }
 
-#[test]
-fn a_caller_that_takes_no_answers_holds_no_more_than_its_queue() {
+/// A gateway with a remote whose answers are 300 KiB. The queue of a caller takes a MiB, its socket 256 KiB.
+fn with_large_answers() -> InMemory {
     let mut config = with_chat(Dialect::Pomelo, 1);
     config.rpc.allow = vec!["any".into()];
     config.rpc.queue_bytes_max = 1 << 20;
@@ -226,13 +226,18 @@ fn a_caller_that_takes_no_answers_holds_no_more_than_its_queue() {
     }
     let gateway = Gateway::new(config);
     let gateway = gateway.handlers(|_| router().remote("infoRemote.large", large));
-    let gateway = gateway.in_memory().unwrap();
+    gateway.in_memory().unwrap()
+}
+
+const ASK_LARGE: &str =
+    r#"{"id":1,"msg":{"namespace":"user","service":"infoRemote","method":"large","args":[]}}"#;
+
+#[test]
+fn a_caller_that_takes_no_answers_holds_no_more_than_its_queue() {
+    let gateway = with_large_answers();
     let mut stuck = caller(&gateway, KNOWN);
     let mut other = caller(&gateway, KNOWN);
-    let ask = publish(
-        br#"{"id":1,"msg":{"namespace":"user","service":"infoRemote","method":"large","args":[]}}"#,
-    );
-    // Its socket takes 256 KiB, its queue a MiB.
+    let ask = publish(ASK_LARGE.as_bytes());
     for _ in 0..4 {
         stuck.send(&ask);
     }
@@ -243,6 +248,25 @@ fn a_caller_that_takes_no_answers_holds_no_more_than_its_queue() {
     assert_eq!(gateway.counter("peers_stuck"), 1);
     let _ = stuck.take_bytes();
     assert!(stuck.is_closed());
+}
+
+#[test]
+fn a_caller_that_reads_gets_answers_of_one_turn_that_exceed_its_queue() {
+    let gateway = with_large_answers();
+    let mut reads = caller(&gateway, KNOWN);
+    reads.send(&publish(
+        format!("[{}]", [ASK_LARGE; 4].join(",")).as_bytes(),
+    ));
+    let mut got = 0;
+    loop {
+        match reads.take_bytes().len() {
+            0 => break,
+            bytes => got += bytes,
+        }
+    }
+    assert!(got > 4 * (300 << 10), "{got} bytes");
+    assert_eq!(gateway.counter("peers_stuck"), 0);
+    assert_served(&mut reads);
 }
 
 /// The session is of another shard, so the answer comes when its caller has gone.

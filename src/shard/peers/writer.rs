@@ -132,7 +132,10 @@ impl Peers {
         let waits = outbox.has_wire_bytes();
         write(outbox.raw(&mut core.scheduler.borrow_mut().pool));
         outbox.seal();
-        if waits && outbox.bytes() > core.config.rpc.queue_bytes_max {
+        if waits
+            && outbox.bytes() > core.config.rpc.queue_bytes_max
+            && !make_room(core, writer, &mut outbox)
+        {
             // A server that takes nothing for so long is hung.
             writer.overflowed.set(true);
             writer.shutdown();
@@ -171,6 +174,25 @@ impl Peers {
             writer.has_answers.set(false);
         }
     }
+}
+
+/// Writes a queue that is over its bound before the turn ends. Returns whether it is within its bound then: the socket
+/// has taken the rest.
+#[cold]
+fn make_room(core: &Core, writer: &PeerWriter, outbox: &mut Outbox) -> bool {
+    let socket = writer.socket.borrow().clone();
+    let Some(socket) = socket.filter(|_| !outbox.blocked) else {
+        return false;
+    };
+    if writer.has_answers.get() {
+        // They must not arrive before what goes to other shards.
+        core.mesh.borrow_mut().flush(core.counters());
+    }
+    if core.flush(outbox, &socket) == Flush::Blocked {
+        // At the end of the turn another write finds that, and a task waits.
+        outbox.blocked = false;
+    }
+    outbox.bytes() <= core.config.rpc.queue_bytes_max
 }
 
 /// Flushes one writer: one write if the socket takes it.
