@@ -16,7 +16,7 @@ pub(crate) enum DialError {
     Io(io::Error),
 }
 
-/// Connects to the first address of a name within `timeout`.
+/// Looks up a name and connects to its first address, both together within `timeout`.
 pub(crate) async fn dial(
     host: &str,
     port: u16,
@@ -30,8 +30,8 @@ pub(crate) async fn dial(
             return Ok(Socket::memory(side));
         }
     };
-    let address = resolve(host, port).await.map_err(DialError::Io)?;
     let connected = async {
+        let address = resolve(host, port).await.map_err(DialError::Io)?;
         Socket::connect(address, poller)
             .await
             .map_err(DialError::Io)
@@ -40,7 +40,7 @@ pub(crate) async fn dial(
         timeout.await;
         Err(DialError::Timeout)
     };
-    futures_lite::future::or(connected, late).await
+    futures_lite::future::or(late, connected).await
 }
 
 async fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
@@ -63,4 +63,21 @@ pub(crate) async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
             .map(|found| found.map(|a| a.ip()).collect())
     };
     blocking::run("resolver", ask).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::poller::Poller;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    #[test]
+    fn the_timeout_of_a_dial_begins_before_the_look_up_of_its_name() {
+        let poller = Rc::new(Poller::new(&Default::default(), Duration::ZERO).unwrap());
+        let (network, timeout) = (Network::Kernel(poller), std::future::ready(()));
+        let dialled = dial("no\0name", 1, timeout, &network);
+        let dialled = futures_lite::future::block_on(dialled);
+        assert!(matches!(dialled, Err(DialError::Timeout)), "{dialled:?}");
+    }
 }
