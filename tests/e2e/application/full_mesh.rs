@@ -1,7 +1,7 @@
 //! A full queue from one shard to another, which a handler blocks: new work for that shard, pushes and messages to a server,
 //! is refused and counted, nobody else waits, and everything that was taken arrives once and in order.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, OnceLock};
 
@@ -12,8 +12,9 @@ use tangelo::{Config, config};
 
 use super::misbehaving::{Block, WHERE, answer_where, ok, on_two_shards};
 use crate::harness::client::{Client, HANG_GUARD, Message};
+use crate::harness::free_address;
 use crate::harness::inside::Inside;
-use crate::harness::rpc;
+use crate::harness::rpc::{self, Rpc};
 
 const JOIN: &str = "connector.testHandler.join";
 const TELL: &str = "connector.testHandler.tell";
@@ -39,8 +40,8 @@ async fn tell(app: App, State(member): State<Member>, Json(number): Json<u64>) -
 
 const FORWARD: &str = "chat.chatHandler.echo";
 
-/// A gateway whose first shard, which will be blocked, has the link to the one server.
-fn start(block: &Block) -> Inside {
+/// A gateway whose first shard has the link to the one server and takes the calls of servers.
+fn start(block: &Block, listen: Option<SocketAddr>) -> Inside {
     let server = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = server.local_addr().expect("it is bound").port();
     rpc::echo(server);
@@ -54,6 +55,7 @@ fn start(block: &Block) -> Inside {
         }],
         rpc: config::Rpc {
             timeout: 10 * HANG_GUARD,
+            listen,
             ..config::Rpc::default()
         },
         client: config::Client {
@@ -97,7 +99,7 @@ fn clients(inside: &Inside) -> [[Client; 3]; 2] {
 #[test]
 fn a_full_queue_to_a_blocked_shard_refuses_new_work_and_loses_none_that_it_took() {
     let block = Block::default();
-    let inside = start(&block);
+    let inside = start(&block, None);
     let [blocked, free] = clients(&inside);
     let [mut member, mut blocker, _] = blocked;
     let [mut teller, mut bystander, mut forwarder] = free;
@@ -175,5 +177,47 @@ fn a_full_queue_to_a_blocked_shard_refuses_new_work_and_loses_none_that_it_took(
     assert_eq!(teller.request_text(TELL, "999999999"), "999999999");
     assert_eq!(member.next_push(), ("onTell".into(), b"999999999".to_vec()));
     assert_eq!(inside.counter("mesh_full"), refused);
+    inside.stop();
+}
+
+#[test]
+fn a_full_queue_to_a_blocked_shard_stops_nothing_between_another_shard_and_servers() {
+    let (block, listen) = (Block::default(), free_address());
+    let inside = start(&block, Some(listen));
+    let [free, blocked] = clients(&inside);
+    let [mut member, mut blocker, _] = blocked;
+    let [mut teller, _, mut forwarder] = free;
+    assert_eq!(member.request_text(JOIN, "{}"), "\"joined\"");
+    assert_eq!(forwarder.request_text(FORWARD, "6"), "6");
+    let mut server = Rpc::connect(listen).expect("the gateway listens for other servers");
+    let mut idle = Rpc::connect(listen).expect("the gateway listens for other servers");
+    blocker.request(1, BLOCK, "{}");
+    let mut told = 0_u64;
+    while inside.counter("mesh_waits") == 0 {
+        for _ in 0..100 {
+            told += 1;
+            assert_eq!(
+                teller.request_text(TELL, told.to_string()),
+                told.to_string()
+            );
+        }
+        assert!(
+            told <= 2 * MESH_BATCHES_MAX as u64,
+            "the queue does not fill"
+        );
+    }
+    for number in 1..=10 {
+        let text = number.to_string();
+        assert_eq!(forwarder.request_text(FORWARD, text.clone()), text);
+        assert!(idle.is_open(), "it has a pong");
+        let found = server.call("sessionRemote", "getBackendSessionBySid", &json!([1]));
+        assert!(found.expect("an answer").is_array());
+    }
+    block.release();
+    assert_eq!(blocker.wait_response(1), br#"{"ok":1}"#);
+    for number in 1..=told {
+        let push = ("onTell".into(), number.to_string().into_bytes());
+        assert_eq!(member.next_push(), push);
+    }
     inside.stop();
 }
