@@ -114,15 +114,7 @@ impl Reload {
         if live.iter().any(|knob| knob.key == "log.level") && !self.output.has_level() {
             return Err("log.level: this program writes a log of its own".into());
         }
-        let mut next = self.config.clone();
-        for knob in &live {
-            knob.copy(&mut next, &now);
-            let places = &mut next.sources.places;
-            match now.sources.places.get(knob.key) {
-                Some(place) => places.insert(knob.key.into(), place.clone()),
-                None => places.remove(knob.key),
-            };
-        }
+        let next = changed(&self.config, &now, &live);
         let checked = CheckedConfig::new(next.clone()).map_err(|error| error.to_string())?;
         let fits = host::MachineLimits::raise().check_files(&next, self.shards);
         fits.map_err(|error| error.to_string())?;
@@ -151,7 +143,7 @@ impl Reload {
         self.read.extend(values);
         let changes = live
             .iter()
-            .map(|knob| format!("{} = {}", knob.key, knob.show(&now)));
+            .map(|knob| format!("{} = {}", knob.key, knob.show(&self.config)));
         let changes: Vec<String> = changes.collect();
         let mut text = match changes.is_empty() {
             true => "nothing has changed".into(),
@@ -181,5 +173,41 @@ impl Reload {
         replaced
             .map(drop)
             .map_err(|text| format!("client.blacklist: {text}"))
+    }
+}
+
+/// Returns a configuration with the values that the `live` keys have in another one. As at the start, a default of the
+/// machine takes the place of `limits.memory` where it has gone.
+fn changed(config: &Config, now: &Config, live: &[&Knob<Config>]) -> Config {
+    let mut next = config.clone();
+    for knob in live {
+        knob.copy(&mut next, now);
+        let places = &mut next.sources.places;
+        match now.sources.places.get(knob.key) {
+            Some(place) => places.insert(knob.key.into(), place.clone()),
+            None => places.remove(knob.key),
+        };
+    }
+    next.limits.memory.get_or_insert_with(host::memory_max);
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_memory_that_has_gone_gives_way_to_that_of_the_machine() {
+        let mut config = Config::default();
+        config.limits.memory = Some(16 << 20);
+        let is_memory = |knob: &&Knob<Config>| knob.key == "limits.memory";
+        let live: Vec<_> = config::knobs().filter(is_memory).collect();
+        assert_eq!(live.len(), 1);
+        let next = changed(&config, &Config::default(), &live);
+        assert_eq!(next.limits.memory, Some(host::memory_max()));
+        let mut now = Config::default();
+        now.limits.memory = Some(32 << 20);
+        let next = changed(&next, &now, &live);
+        assert_eq!(next.limits.memory, Some(32 << 20));
     }
 }
