@@ -251,7 +251,8 @@ knobs! {
         /// Largest body, as JSON text, that the arguments `Json<T>` and `Proto<T>` of a handler in Rust take; a larger one gets
         /// code 500 (`bodies_too_long`), and the client stays. A tree of values needs up to 70 times the memory of its
         /// text, and a player's message has less than 1 KiB. `JsonUpTo<BYTES, T>` is the argument of a route with
-        /// another limit.
+        /// another limit. With `client.use_crypto` the limit holds for the body of each message, with its signature,
+        /// because the check of a signature needs a tree.
         json_bytes_max: Option<usize> = Some(64 << 10) => None, OrOff(Bytes(KIB..=limits::PACKAGE_BODY_BYTES_MAX));
         /// Connections that this process accepts at one time; tangelo closes any further one at once.
         /// Without it: as many as the file limit allows. A number above the file limit prevents the start.

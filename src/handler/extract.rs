@@ -157,6 +157,7 @@ impl<T: DeserializeOwned> FromMessage for Json<T> {
 const JSON_BYTES_SHORT: usize = 1 << 10;
 
 /// Like [`Json`] as an argument, for a body of up to `BYTES` bytes of JSON text, whatever `client.json_bytes_max` says.
+/// With `client.use_crypto` that limit holds too, because the signature is checked before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JsonUpTo<const BYTES: usize, T>(pub T);
 

@@ -199,3 +199,39 @@ fn a_key_that_costs_too_much_is_refused_and_so_is_who_signs_wrongly_too_often() 
     assert!(!large.is_closed());
     assert_eq!(exact.counter("messages_unsigned"), 100);
 }
+
+#[test]
+fn a_signed_body_is_no_longer_than_one_for_a_tree_unless_the_limit_is_off() {
+    let signed = |client: config::Client| {
+        start(Config {
+            client: config::Client {
+                use_crypto: true,
+                ..client
+            },
+            ..Config::default()
+        })
+    };
+    let text = |bytes: usize| json!("x".repeat(bytes - 2));
+    let counts = |gateway: &InMemory| {
+        ["bodies_too_long", "messages_unsigned"].map(|name| gateway.counter(name))
+    };
+    let gateway = signed(config::Client::default());
+    let mut client = gateway.open(with_key(2048));
+    client.shake_hands();
+    client.ask(ECHO, &text(64 << 10));
+    assert_eq!(counts(&gateway), [0, 1]);
+    let answer = client.request(ECHO, &text((64 << 10) + 1));
+    assert_eq!(answer, json!({"code": 500}));
+    // Such bodies are not looked at, so they do not count as wrong signatures.
+    for _ in 0..20 {
+        client.request(ECHO, &text(100_000));
+    }
+    assert_eq!(counts(&gateway), [21, 1]);
+    assert!(!client.is_closed());
+
+    let exact = signed(Config::exact().client);
+    let mut client = exact.open(with_key(2048));
+    client.shake_hands();
+    client.ask(ECHO, &text(100_000));
+    assert_eq!(counts(&exact), [0, 1]);
+}

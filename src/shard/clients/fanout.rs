@@ -15,6 +15,15 @@ use crate::shard::Core;
 use crate::wire::message::MessageRoute;
 use crate::wire::protobuf::ProtoId;
 
+/// The body of a client's message, as JSON text.
+pub(in crate::shard) enum Decoded<'a> {
+    Body(Cow<'a, [u8]>),
+    /// It is signed wrongly: its message is dropped.
+    Unsigned,
+    /// It is too long to look for its signature.
+    TooLong,
+}
+
 impl Clients {
     // ---- In ----
 
@@ -27,8 +36,8 @@ impl Clients {
         self.coder.route(route)
     }
 
-    /// Decodes the body of a client's message to JSON text, and takes the signature off. `Ok(None)`: the message is
-    /// dropped. `scratch` is memory for a body that has another form on the wire.
+    /// Decodes the body of a client's message to JSON text, and takes the signature off. `scratch` is memory for a body
+    /// that has another form on the wire.
     #[inline]
     pub(in crate::shard) fn decode<'a>(
         &self,
@@ -37,7 +46,7 @@ impl Clients {
         route: &str,
         body: &'a [u8],
         scratch: &'a mut Vec<u8>,
-    ) -> Result<Option<Cow<'a, [u8]>>, CloseReason> {
+    ) -> Result<Decoded<'a>, CloseReason> {
         hop!();
         if self.coder.has_client_protos() {
             *scratch = self.scratch.take();
@@ -48,14 +57,13 @@ impl Clients {
             core.counters().add(Counter::BodiesInvalid, 1);
         }
         if !core.config.client.use_crypto {
-            return Ok(Some(Cow::Borrowed(body.text)));
+            return Ok(Decoded::Body(Cow::Borrowed(body.text)));
         }
-        let verified = self.verified(core, sid, route, body.text)?;
-        Ok(verified.map(Cow::Owned))
+        self.verified(core, sid, route, body.text)
     }
 
-    /// Takes the signature off a signed body. Out of line, like the other rare paths, so that the common path keeps
-    /// its registers.
+    /// Takes the signature off a signed body. For this it becomes a tree of values, so `client.json_bytes_max` holds for
+    /// it. Out of line, like the other rare paths, so that the common path keeps its registers.
     #[inline(never)]
     fn verified(
         &self,
@@ -63,17 +71,21 @@ impl Clients {
         sid: Sid,
         route: &str,
         body: &[u8],
-    ) -> Result<Option<Vec<u8>>, CloseReason> {
-        let verified = self.verify(sid, body);
-        if verified.is_none() {
-            let most = core.config.client.bad_signatures_max;
-            if self.add_bad_signature(sid) > most.unwrap_or(usize::MAX) {
-                return Err(CloseReason::Signature);
-            }
-            core.counters().add(Counter::MessagesUnsigned, 1);
-            tracing::debug!(session = %sid, route, "fail to verify the data received from client.");
+    ) -> Result<Decoded<'static>, CloseReason> {
+        let client = &core.config.client;
+        if body.len() > client.json_bytes_max.unwrap_or(usize::MAX) {
+            core.counters().add(Counter::BodiesTooLong, 1);
+            return Ok(Decoded::TooLong);
         }
-        Ok(verified)
+        if let Some(verified) = self.verify(sid, body) {
+            return Ok(Decoded::Body(Cow::Owned(verified)));
+        }
+        if self.add_bad_signature(sid) > client.bad_signatures_max.unwrap_or(usize::MAX) {
+            return Err(CloseReason::Signature);
+        }
+        core.counters().add(Counter::MessagesUnsigned, 1);
+        tracing::debug!(session = %sid, route, "fail to verify the data received from client.");
+        Ok(Decoded::Unsigned)
     }
 
     /// Takes the memory of a decoded body back for the next one. A large one is freed.

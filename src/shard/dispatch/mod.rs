@@ -12,6 +12,7 @@ use std::rc::Rc;
 use super::app::Way;
 use super::app::activity::Work;
 use super::clients::connection::{self, Appended, Closed, refused_for_address, refused_for_number};
+use super::clients::fanout::Decoded;
 use super::clients::silent::Place;
 use super::coordinator::COORDINATOR;
 use super::memory::MemoryLevel;
@@ -191,15 +192,19 @@ impl Shard {
         hop!();
         let destination = app.resolve(route);
         let text = &*app.text(destination, route);
-        let body = match clients.decode(core, sid, text, message.body, scratch) {
-            Ok(Some(body)) => body,
-            Ok(None) => return,
-            Err(reason) => return self.refuse_message(sid, reason),
-        };
         let target = ResponseTarget {
             sid,
             id: message.id,
             proto: clients.response_proto(text),
+        };
+        let body = match clients.decode(core, sid, text, message.body, scratch) {
+            Ok(Decoded::Body(body)) => body,
+            Ok(Decoded::Unsigned) => return,
+            Ok(Decoded::TooLong) => {
+                let cause = "its body is longer than client.json_bytes_max, and signed";
+                return self.finish(target, text, &Outcome::error(cause));
+            }
+            Err(reason) => return self.refuse_message(sid, reason),
         };
         if core.traces.follow(sid) {
             trace_message(core, sid, message, Some(text), &body);
