@@ -570,7 +570,8 @@ knobs! {
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Limits, keys "limits." of |config: Config| config.limits, {
         /// Largest memory that clients and servers may make this process hold: parts of packages, messages whose handlers or
-        /// filters run, bytes that wait for a slow reader, batches between shards, and 640 bytes for each connection.
+        /// filters run, handshakes that are kept for handlers, bytes that wait for a slow reader, batches between shards, and
+        /// 640 bytes for each connection.
         /// At 75 % tangelo refuses new connections, at 85 % it also closes the largest ones without a finished
         /// handshake, at 92 % the clients with the most waiting bytes, and at 97 % messages get code 500. Each of these
         /// steps ends 5 % lower. The log names each step, and docs/operations.md says how to read it. The memory of

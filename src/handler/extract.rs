@@ -240,7 +240,7 @@ impl FromMessage for Route {
 /// session if a route takes this type. A handshake of more than 16 KiB is not kept, and is an error
 /// here.
 ///
-/// Cost: a reference. Each session holds the parsed value in memory.
+/// Cost: a reference. Each session holds the parsed value in memory, and the ledger of `limits.memory` counts it.
 #[derive(Debug, Clone)]
 pub struct Handshake(pub Rc<Value>);
 

@@ -166,6 +166,27 @@ pub fn parse(text: &[u8]) -> Option<Value> {
     builder.whole
 }
 
+/// Returns the memory of a tree of values, without that of its root.
+///
+/// Bound: it calls itself for each level, of which [`parse`] takes up to `limits::JSON_DEPTH_MAX`
+pub fn tree_bytes(value: &Value) -> usize {
+    /// An entry of a map, and its place in the table of its index.
+    const ENTRY: usize = size_of::<(usize, String, Value)>() + 2 * size_of::<usize>();
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.capacity(),
+        Value::Array(items) => {
+            let inside: usize = items.iter().map(tree_bytes).sum();
+            items.capacity() * size_of::<Value>() + inside
+        }
+        Value::Object(members) => {
+            let bytes = |(name, value): (&String, &Value)| name.capacity() + tree_bytes(value);
+            let inside: usize = members.iter().map(bytes).sum();
+            members.len() * ENTRY + inside
+        }
+    }
+}
+
 /// Walks over the items of one array or object.
 #[derive(Clone, Debug)]
 struct Items<'a> {

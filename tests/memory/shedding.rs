@@ -1,6 +1,7 @@
 //! The ledger of memory: each level sheds what its name says, nobody else notices, and it ends when the load leaves.
 
 use super::*;
+use tangelo::handler::Handshake;
 
 const MIB: usize = 1 << 20;
 
@@ -41,6 +42,39 @@ fn part_of_a_package_is_counted_until_its_client_leaves() {
     client.close();
     gateway.advance(5 * SECOND);
     assert_eq!(held(&gateway), 0);
+}
+
+#[test]
+fn a_handshake_that_is_kept_for_handlers_is_counted_until_its_client_leaves() {
+    let gateway = Gateway::new(on_shards(1)).handlers(|_| {
+        let first = async |Handshake(message): Handshake| message["user"][0].clone();
+        router().route("h.first", first)
+    });
+    let mut gateway = gateway.in_memory().unwrap();
+    let counted = |gateway: &InMemory| gateway.counter("memory_input_bytes") as usize;
+    let with_numbers = |count: usize| ClientOptions {
+        handshake: Some(json!({"sys": {}, "user": vec![1; count]})),
+        ..ClientOptions::default()
+    };
+    let mut clients: Vec<Client> = [7_900, 100]
+        .map(|count| gateway.open(with_numbers(count)))
+        .into();
+    for client in &mut clients {
+        client.shake_hands();
+        assert_eq!(client.request("connector.h.first", &json!({})), json!(1));
+    }
+    gateway.advance(LOOK);
+    let least = 8_000 * size_of::<Value>();
+    let bytes = counted(&gateway);
+    assert!((least..3 * least).contains(&bytes), "{bytes} bytes");
+    clients[0].close();
+    gateway.advance(5 * SECOND);
+    let bytes = counted(&gateway);
+    let least = 100 * size_of::<Value>();
+    assert!((least..5 * least).contains(&bytes), "{bytes} bytes");
+    clients[1].close();
+    gateway.advance(5 * SECOND);
+    assert_eq!(counted(&gateway), 0);
 }
 
 #[test]

@@ -69,8 +69,9 @@ struct ConnectionExtras {
     key: Option<PublicKey>,
     /// Address that a proxy told.
     real_address: Option<SocketAddr>,
-    /// The handshake, where handlers want it.
+    /// The handshake, where handlers want it, and its memory in the ledger.
     handshake: Option<Rc<serde_json::Value>>,
+    handshake_bytes: usize,
     /// Routes that the delegate has chosen, by the number of the server type.
     routes: Vec<(usize, SessionRoute)>,
     /// The package, message or HTTP head whose last bytes are missing. A client whose packages always come whole
@@ -126,6 +127,12 @@ impl Connection {
 
     pub(super) fn state(&self) -> ClientState {
         self.client.state()
+    }
+
+    /// Returns the memory of parts of packages and messages, and of the kept handshake.
+    fn held(&self) -> usize {
+        let extras = self.extras.as_ref();
+        self.client.held() + extras.map_or(0, |extras| extras.handshake_bytes)
     }
 
     /// Returns whether it has not finished its handshake.

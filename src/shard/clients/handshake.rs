@@ -27,9 +27,9 @@ impl Clients {
     }
 
     /// Keeps the handshake of a client for handlers, unless it is too long.
-    pub(in crate::shard) fn keep_handshake(&self, sid: Sid, body: &[u8]) {
+    pub(in crate::shard) fn keep_handshake(&self, core: &Core, sid: Sid, body: &[u8]) {
         if body.len() <= HANDSHAKE_KEPT_BYTES_MAX {
-            self.set_handshake(sid, json::parse(body).unwrap_or_default());
+            self.set_handshake(core, sid, json::parse(body).unwrap_or_default());
         }
     }
 

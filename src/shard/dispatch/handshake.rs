@@ -45,7 +45,7 @@ impl Shard {
         };
         let reply = clients.reply(&greeting.request);
         if router.keeps_handshakes() {
-            clients.keep_handshake(sid, body);
+            clients.keep_handshake(core, sid, body);
         }
         let key = greeting.key;
         let asks_delegate = !router.wants_handshake() && core.config.delegate_handshake.is_some();

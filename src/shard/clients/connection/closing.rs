@@ -101,13 +101,16 @@ impl Clients {
             connection
                 .client
                 .write_goodbye(&self.rules, reason, &mut goodbye);
-            let held = connection.client.held();
+            let held = connection.held();
             connection.client.close();
             if reason == CloseReason::Memory {
                 // Its task frees the bytes when it sees the end, which is soon; nobody else must be closed for them.
                 connection.client.package_waits(0);
+                if let Some(extras) = &mut connection.extras {
+                    extras.handshake_bytes = 0;
+                }
             }
-            core.memory.input_changed(held, connection.client.held());
+            core.memory.input_changed(held, connection.held());
             connection.deadlines = Deadlines::default();
             connection.begin_step(&self.timeouts, core.time.get().now);
             self.watch(core, sid, connection);
@@ -146,9 +149,9 @@ impl Clients {
         let Some(mut connection) = self.connections.borrow_mut().remove(sid) else {
             return;
         };
+        core.memory.input_changed(connection.held(), 0);
         let extras = connection.extras.take();
         self.leave_address(core, extras.and_then(|extras| extras.address_use));
-        core.memory.input_changed(connection.client.held(), 0);
         connection
             .outbox
             .clear(&mut core.scheduler.borrow_mut().pool);

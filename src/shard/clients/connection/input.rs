@@ -114,7 +114,7 @@ impl Clients {
                 false => connection.state() != ClientState::Closed,
             };
             let records = connection.socket.tls().map_or(0, TlsSocket::held);
-            let held = connection.client.held() + connection.outbox.bytes() + records;
+            let held = connection.held() + connection.outbox.bytes() + records;
             (counts && held >= MEMORY_CLOSE_BYTES_MIN).then_some((held, sid))
         });
         let mut held: Vec<(usize, Sid)> = held.collect();

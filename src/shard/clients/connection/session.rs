@@ -13,6 +13,7 @@ use crate::metrics::Counter;
 use crate::session::{BindError, Identity};
 use crate::shard::Core;
 use crate::shard::clients::route::SessionRoute;
+use crate::wire::json;
 
 impl Clients {
     /// Returns the identity of a session.
@@ -144,10 +145,19 @@ impl Clients {
         .flatten()
     }
 
-    /// Keeps the handshake of a session.
-    pub(in crate::shard::clients) fn set_handshake(&self, sid: Sid, message: serde_json::Value) {
+    /// Keeps the handshake of a session, and counts its memory.
+    pub(in crate::shard::clients) fn set_handshake(
+        &self,
+        core: &Core,
+        sid: Sid,
+        message: serde_json::Value,
+    ) {
         self.connection(sid, |connection| {
-            connection.extras().handshake = Some(Rc::new(message));
+            let before = connection.held();
+            let extras = connection.extras();
+            extras.handshake_bytes = json::tree_bytes(&message);
+            extras.handshake = Some(Rc::new(message));
+            core.memory.input_changed(before, connection.held());
         });
     }
 
