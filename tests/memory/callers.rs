@@ -291,3 +291,22 @@ fn an_answer_to_a_caller_that_has_gone_holds_no_memory() {
     assert_eq!(gateway.counter("peer_calls"), 10);
     assert!(held.iter().all(|now| now == &held[0]), "{held:?}");
 }
+
+#[test]
+fn a_server_that_is_listed_by_name_is_served_beside_strangers() {
+    let mut config = with_chat(Dialect::Pomelo, 2);
+    config.servers[0].host = "localhost".into();
+    config.rpc.allow = vec!["cluster".into()];
+    // A quarter of them is for callers that are not known yet.
+    config.rpc.max_connections = Some(4);
+    let mut gateway = start(config);
+    let mut stranger = caller(&gateway, "198.51.100.1");
+    for _ in 0..3 {
+        assert_served(&mut caller(&gateway, "127.0.0.1"));
+        gateway.advance(30 * SECOND);
+    }
+    // Nobody changes the list, so it does not wait.
+    assert_closed(&mut stranger);
+    let counts = ["peers_accepted", "peers_refused"].map(|name| gateway.counter(name));
+    assert_eq!(counts, [3, 1]);
+}

@@ -25,6 +25,7 @@ use serde_json::Value;
 use slab::Slab;
 
 use super::Peers;
+use super::names::{self, NamedHosts};
 use super::writer::{self, PeerWriter};
 use crate::config::{Config, Dialect};
 use crate::handler::Failure;
@@ -34,7 +35,6 @@ use crate::limits::{
 };
 use crate::metrics::Counter;
 use crate::net::clock;
-use crate::net::dial;
 use crate::net::drive::{self, End, Receiver};
 use crate::net::socket::{Listener, Socket, TlsSocket};
 use crate::net::task;
@@ -78,6 +78,8 @@ pub(super) struct Inbound {
     handshakes: HandshakeLine,
     /// Largest number of connections.
     max: usize,
+    /// Addresses of the servers that the list has by name. Boxed: few callers ask for them.
+    pub(super) names: Box<NamedHosts>,
     /// Addresses that were refused, at most [`CALLERS_REFUSED_MAX`].
     refused: RefCell<HashSet<IpAddr, RandomState>>,
 }
@@ -163,7 +165,7 @@ async fn serve(shard: Rc<Shard>, socket: Socket, caller: SocketAddr) {
             tracing::warn!(%caller, error, "a TLS handshake on rpc.tls_listen failed, and its connection is closed");
             return see_off(core, &socket).await;
         }
-    } else if !peers.may_call(core, caller).await {
+    } else if !may_call(&shard, caller).await {
         core.counters().add(Counter::PeersRefused, 1);
         peers.report_refused(core, caller);
         return refuse(core, &socket).await;
@@ -406,59 +408,66 @@ fn serve_payload(shard: &Rc<Shard>, writer: &Rc<PeerWriter>, payload: &[u8]) {
     }
 }
 
+/// Returns whether a caller may call. One that is not known yet waits for the list of servers; nothing is read of it.
+async fn may_call(shard: &Rc<Shard>, caller: IpAddr) -> bool {
+    let (core, peers) = (&shard.core, &shard.peers);
+    let config = core.latest.config();
+    if config.callers.allow(caller) {
+        return true;
+    }
+    if !config.callers.allow_cluster() {
+        return false;
+    }
+    // The servers of this machine dial the address that is announced.
+    if config
+        .rpc
+        .listen
+        .is_some_and(|own| own.ip().to_canonical() == caller)
+    {
+        return true;
+    }
+    if is_host(&peers.members.borrow(), caller) {
+        return true;
+    }
+    names::look_up(shard);
+    if peers.inbound.names.has(core, caller) {
+        return true;
+    }
+    let Some(_held) = peers.inbound.hold() else {
+        return false;
+    };
+    let late = async {
+        core.timeout(CALLER_HELD_TIME).await;
+        false
+    };
+    future::or(becomes_member(shard, caller), late).await
+}
+
+/// Waits until the list of servers has an address, or a name of it; false where nobody changes the list, and its names
+/// have been looked up.
+async fn becomes_member(shard: &Rc<Shard>, caller: IpAddr) -> bool {
+    let (core, peers) = (&shard.core, &shard.peers);
+    let mut seen = None;
+    loop {
+        let members = peers.members.borrow().clone();
+        let is_new = seen.replace(members.generation()) != Some(members.generation());
+        names::look_up(shard);
+        if is_new && is_host(&members, caller) || peers.inbound.names.has(core, caller) {
+            return true;
+        }
+        let names = &peers.inbound.names;
+        if core.config.master.is_none() && names.are_fresh(core, members.generation()) {
+            return false;
+        }
+        clock::sleep(LOOK).await;
+    }
+}
+
 impl Peers {
     /// Returns the writers of the connections that peers opened.
     pub(in crate::shard) fn inbound(&self) -> Vec<Rc<PeerWriter>> {
         let served = self.inbound.served.borrow();
         served.iter().map(|(_, writer)| writer.clone()).collect()
-    }
-
-    /// Returns whether a caller may call. One that is not known yet waits for the list of servers; nothing is read of it.
-    async fn may_call(&self, core: &Core, caller: IpAddr) -> bool {
-        let config = core.latest.config();
-        if config.callers.allow(caller) {
-            return true;
-        }
-        if !config.callers.allow_cluster() {
-            return false;
-        }
-        // The servers of this machine dial the address that is announced.
-        if config
-            .rpc
-            .listen
-            .is_some_and(|own| own.ip().to_canonical() == caller)
-        {
-            return true;
-        }
-        if is_host(&self.members.borrow(), caller) {
-            return true;
-        }
-        let Some(_held) = self.inbound.hold() else {
-            return false;
-        };
-        let late = async {
-            core.timeout(CALLER_HELD_TIME).await;
-            false
-        };
-        future::or(self.becomes_member(core, caller), late).await
-    }
-
-    /// Waits until the list of servers has an address; false at once where nobody changes the list. Names in a list are
-    /// looked up once.
-    async fn becomes_member(&self, core: &Core, caller: IpAddr) -> bool {
-        let mut looked_up = None;
-        loop {
-            let members = self.members.borrow().clone();
-            if looked_up.replace(members.generation()) != Some(members.generation())
-                && (is_host(&members, caller) || is_named_host(&members, caller).await)
-            {
-                return true;
-            }
-            if core.config.master.is_none() {
-                return false;
-            }
-            clock::sleep(LOOK).await;
-        }
     }
 
     /// Logs a refused caller, each address once.
@@ -579,18 +588,6 @@ fn is_host(members: &MemberList, caller: IpAddr) -> bool {
     addresses
         .flatten()
         .any(|host: IpAddr| host.to_canonical() == caller)
-}
-
-/// Returns whether the host of a server of the list is a name of an address.
-async fn is_named_host(members: &MemberList, caller: IpAddr) -> bool {
-    let is_name = |host: &&str| host.parse::<IpAddr>().is_err();
-    for name in members.hosts().into_iter().filter(is_name) {
-        let found = dial::addresses(name).await.unwrap_or_default();
-        if found.iter().any(|address| address.to_canonical() == caller) {
-            return true;
-        }
-    }
-    false
 }
 
 /// The place of a caller whose certificate is not known yet, until it is dropped.

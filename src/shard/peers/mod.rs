@@ -23,6 +23,7 @@ pub(super) mod calls;
 mod delegates;
 pub(super) mod inbound;
 pub(super) mod link;
+mod names;
 pub(super) mod registry;
 mod unknown;
 mod usage;

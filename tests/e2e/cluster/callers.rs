@@ -200,3 +200,48 @@ fn a_server_that_calls_two_seconds_before_the_master_names_it_is_served() {
     assert_served(&mut early);
     inside.stop();
 }
+
+#[test]
+fn strangers_that_wait_for_the_master_keep_no_server_out_that_is_listed_by_name() {
+    let master = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = master.local_addr().expect("it listens");
+    let mut config = Config {
+        master: Some(Master {
+            host: address.ip().to_string(),
+            port: address.port(),
+            token: Some(json!("ok")),
+            info: Map::new(),
+            env: "development".into(),
+        }),
+        ..Config::default()
+    };
+    let port = free_address().port();
+    config.rpc.listen = Some(SocketAddr::from(([0, 0, 0, 0], port)));
+    config.rpc.allow = vec!["cluster".into()];
+    // One of them is for callers that are not known yet.
+    config.rpc.max_connections = Some(4);
+    let playing = thread::spawn(move || PlayedMaster::accept(&master));
+    let inside = Inside::start(2, config, Router::new);
+    let mut master = playing.join().expect("the gateway joins");
+    inside.wait_counter("registry_joins", 1);
+    let server: Value = json!({
+        "id": "chat-1", "serverType": "chat", "host": "localhost", "port": 3250,
+    });
+    master.add_server(&server);
+    let listen = SocketAddr::from(([127, 0, 0, 1], port));
+    // When it is served, the list and the address of the name are known.
+    let deadline = Instant::now() + HANG_GUARD;
+    loop {
+        let mut first = Rpc::connect(listen).expect("the port is open");
+        if first.is_open() {
+            break assert_served(&mut first);
+        }
+        assert!(Instant::now() < deadline, "the server is not known");
+    }
+    let _held = Rpc::connect_from(listen, TRANSLATED).expect("the port is open");
+    let mut refused = Rpc::connect_from(listen, [127, 0, 0, 78]).expect("the port is open");
+    assert!(refused.wait_end(), "the place is taken");
+    let mut genuine = Rpc::connect(listen).expect("the port is open");
+    assert_served(&mut genuine);
+    inside.stop();
+}
