@@ -86,6 +86,17 @@ impl Core {
         Flush::Done
     }
 
+    /// Tries to write a part of a blocked outbox; true where the socket took some of it. The task that waits for the socket
+    /// sees its errors, and the end of the outbox.
+    pub(super) fn write_some(&self, outbox: &mut Outbox, socket: &Socket) -> bool {
+        debug_assert!(outbox.blocked, "a flush writes this outbox");
+        let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
+        let used = outbox.slices(&mut slices);
+        let written = socket.write(&slices[..used]).unwrap_or(0);
+        outbox.advance(&mut self.scheduler.borrow_mut().pool, written);
+        written > 0
+    }
+
     /// Writes a part of a blocked outbox when the socket takes more; true once nothing is left.
     pub(super) fn poll_flush(
         &self,

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use tangelo::handler::{Answer, Outcome};
+use tangelo::wire::pomelo::mqtt;
 
 use super::*;
 
@@ -307,6 +308,12 @@ fn packages_that_are_cut_by_each_read_are_not_late() {
 fn deaf_client(gateway: &InMemory, bytes: usize) -> Client {
     const IN_TRANSIT: usize = 256 << 10;
     let mut client = client_in(gateway, Transport::WebSocket, Phase::Working);
+    ask_for_text(&mut client, IN_TRANSIT + bytes);
+    client
+}
+
+/// Asks for answers of `bytes` bytes.
+fn ask_for_text(client: &mut Client, bytes: usize) {
     let text = "x".repeat(1000);
     let body = [
         &b"\x00\x01\x1b"[..],
@@ -316,10 +323,9 @@ fn deaf_client(gateway: &InMemory, bytes: usize) -> Client {
         b"\"",
     ];
     let ask = Transport::WebSocket.bytes_of(package(4, &body.concat()));
-    for _ in 0..(IN_TRANSIT + bytes) / 1012 {
+    for _ in 0..bytes / 1012 {
         client.send_bytes(&ask);
     }
-    client
 }
 
 #[test]
@@ -351,6 +357,19 @@ fn a_client_that_takes_no_byte_is_closed_while_more_than_64_kib_wait_for_it() {
 }
 
 #[test]
+fn bytes_that_come_behind_a_few_that_wait_are_watched_too() {
+    let mut gateway = start(Config::default());
+    let mut client = deaf_client(&gateway, 20 << 10);
+    gateway.advance(60 * SECOND);
+    assert_eq!(gateway.counter("closed_write_timeout"), 0);
+    ask_for_text(&mut client, 100 << 10);
+    gateway.advance(29 * SECOND);
+    assert_eq!(gateway.counter("closed_write_timeout"), 0);
+    gateway.advance(3 * SECOND);
+    assert_eq!(gateway.counter("closed_write_timeout"), 1);
+}
+
+#[test]
 fn a_session_must_be_bound_in_time_where_that_is_configured() {
     let mut gateway = start(with(config::Client {
         bind_timeout: Some(20 * SECOND),
@@ -363,6 +382,45 @@ fn a_session_must_be_bound_in_time_where_that_is_configured() {
     gateway.advance(2100 * MS);
     assert_eq!((guest.is_closed(), player.is_closed()), (true, false));
     assert_eq!(gateway.counter("closed_bind_timeout"), 1);
+}
+
+/// A server may bind a session while the client owes its ack.
+#[test]
+fn a_bind_before_the_ack_ends_no_deadline_of_the_ack_and_begins_none_of_a_bind() {
+    let mut config = with_chat(Dialect::Pomelo, 1);
+    config.rpc.allow = vec!["any".into()];
+    config.client.ack_timeout = Some(5 * SECOND);
+    config.client.bind_timeout = Some(5 * SECOND);
+    for acks in [true, false] {
+        let mut gateway = start(config.clone());
+        let mut client = client_in(&gateway, Transport::Raw, Phase::WaitsForAck);
+        let mut server = gateway.caller([10, 0, 0, 5].into());
+        // The first connection of a shard.
+        let sid = 1 << 28;
+        let call = json!({"id": 1, "msg": {
+            "namespace": "sys", "service": "sessionRemote", "method": "bind", "args": [sid, "mei"],
+        }});
+        let mut bytes = Vec::new();
+        mqtt::write_connect(&mut bytes, "MQTT_RPC_1");
+        mqtt::write_publish(&mut bytes, |out| {
+            out.extend_from_slice(call.to_string().as_bytes())
+        });
+        server.send(&bytes);
+        let answer = server.take_bytes();
+        assert!(
+            answer.ends_with(br#"{"id":1,"resp":[]}"#),
+            "{}",
+            answer.escape_ascii()
+        );
+        if acks {
+            client.send_bytes(&package(2, b""));
+        }
+        gateway.advance(20 * SECOND);
+        assert_eq!(has_ended(&mut client), !acks);
+        let counters = ["closed_ack_timeout", "closed_bind_timeout"];
+        let ended = counters.map(|name| gateway.counter(name));
+        assert_eq!(ended, [u64::from(!acks), 0]);
+    }
 }
 
 #[test]

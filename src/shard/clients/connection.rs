@@ -178,10 +178,6 @@ impl Connection {
             self.outbox.framing == Framing::Raw || self.client.transport() == Transport::WebSocket,
             "a client of raw TCP gets WebSocket frames"
         );
-        debug_assert!(
-            !self.is_bound() || self.state() != ClientState::Inited,
-            "a session is bound before its handshake"
-        );
     }
 
     fn extras(&mut self) -> &mut ConnectionExtras {

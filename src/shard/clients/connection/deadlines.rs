@@ -49,10 +49,18 @@ impl Connection {
         earliest(first.into_iter().chain(ends), time)
     }
 
-    /// Begins the time for the next step of the client.
+    /// Returns the reason to close it, where one of its deadlines has passed.
+    fn expired(&self, timeouts: &Timeouts, time: ShardTime) -> Option<CloseReason> {
+        let due = self.due(timeouts, time);
+        due.filter(|(at, _)| *at <= time.now)
+            .map(|(_, reason)| reason)
+    }
+
+    /// Begins the time for the next step of the client. A working one that was bound before has no further step.
     pub(super) fn begin_step(&mut self, timeouts: &Timeouts, now: Instant) {
+        let is_last = self.state() == ClientState::Working && self.is_bound();
         let limit = timeouts.step(self.client.transport(), self.state());
-        self.deadlines.step = limit.map(|(time, _)| now + time);
+        self.deadlines.step = limit.filter(|_| !is_last).map(|(time, _)| now + time);
     }
 
     /// Begins the time of a write again while few bytes wait. The wheel looks about once a second.
@@ -174,15 +182,19 @@ impl Clients {
         });
     }
 
-    /// Puts a connection with a deadline into the wheel.
+    /// Puts a connection with a deadline into the wheel, and one that takes no bytes: as soon as many of them wait, it has one.
     pub(super) fn watch(&self, core: &Core, sid: Sid, connection: &mut Connection) {
         debug_assert_eq!(sid.shard(), core.id);
-        if !connection.in_wheel
-            && let Some((at, _)) = connection.due(&self.timeouts, core.time.get())
-        {
+        if connection.in_wheel {
+            return;
+        }
+        let time = core.time.get();
+        let due = connection.due(&self.timeouts, time).map(|(at, _)| at);
+        let write = self.timeouts.write.filter(|_| connection.outbox.blocked);
+        if let Some(at) = due.or_else(|| Some(time.now + write?)) {
             let at = match connection.client.transport() {
                 // With the header of a proxy the deadline may move nearer, to the time of its client.
-                Transport::Proxied => at.min(core.time.get().now + self.timeouts.idle),
+                Transport::Proxied => at.min(time.now + self.timeouts.idle),
                 _ => at,
             };
             connection.in_wheel = true;
@@ -211,8 +223,14 @@ impl Clients {
             debug_assert!(connection.in_wheel, "the wheel has given it back");
             connection.in_wheel = false;
             connection.note_short_wait(&self.timeouts, time.now);
-            let due = connection.due(&self.timeouts, time);
-            let expired = due.filter(|(at, _)| *at <= time.now);
+            let mut expired = connection.expired(&self.timeouts, time);
+            // The kernel tells of room only when a third of its buffer is free, and a slow reader makes less than that.
+            if expired == Some(CloseReason::WriteTimeout)
+                && core.write_some(&mut connection.outbox, &connection.socket)
+            {
+                connection.outbox.note_progress(time.now);
+                expired = connection.expired(&self.timeouts, time);
+            }
             if expired.is_none() {
                 self.watch(core, sid, connection);
             } else if connection.state() == ClientState::Closed {
@@ -222,7 +240,7 @@ impl Clients {
             }
             expired
         });
-        expired.flatten().map(|(_, reason)| reason)
+        expired.flatten()
     }
 
     /// Sets the deadline of the next heartbeat, and sends one. Heartbeats must be on.

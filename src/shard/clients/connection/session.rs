@@ -60,7 +60,8 @@ impl Clients {
                 return None;
             }
             let changed = change(Rc::make_mut(&mut connection.identity));
-            if connection.is_bound() {
+            // Before that state the step is another one, which a bind is not.
+            if connection.is_bound() && connection.state() == ClientState::Working {
                 connection.deadlines.step = None;
             }
             Some(changed.map(|()| connection.identity.clone()))
