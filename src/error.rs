@@ -358,6 +358,8 @@ pub enum LinkFault {
     NoPong,
     /// More bytes wait for the peer than its queue holds.
     QueueFull,
+    /// Memory is short, and much of it waits for the peer.
+    Memory,
     /// The peer is no longer in the list of servers.
     Removed,
     /// Joining at the master took too long.
@@ -390,6 +392,7 @@ impl LinkFault {
             }
             Self::NoPong => "the server stopped answering pings",
             Self::QueueFull => "the server takes no more bytes",
+            Self::Memory => "memory is short, and many bytes wait for the server",
             Self::Removed => "the server has left the cluster",
             Self::JoinTimeout => "the master took too long to let this server join",
             Self::NoList => "the master did not send the list of servers",

@@ -54,3 +54,28 @@ fn connections_without_a_handshake_take_no_place_of_a_player() {
         assert!(late.iter_mut().all(|player| !player.is_closed()));
     }
 }
+
+#[test]
+fn connections_without_a_byte_do_not_hide_those_that_have_the_place_of_a_player() {
+    let gateway = start(Config {
+        client: config::Client {
+            max_connections: Some(20),
+            ..config::Client::default()
+        },
+        ..Config::default()
+    });
+    let mut without_byte: Vec<Client> = (0..200)
+        .map(|_| gateway.open(ClientOptions::default()))
+        .collect();
+    let _with_place: Vec<Client> = (0..20)
+        .map(|_| {
+            let mut client = gateway.open(ClientOptions::default());
+            client.send_bytes(b"\x01");
+            client
+        })
+        .collect();
+    let players: Vec<Client> = (0..5).map(|_| gateway.connect()).collect();
+    assert_eq!(players.len(), 5);
+    assert_eq!(gateway.counter("closed_silent"), 5);
+    assert!(without_byte.iter_mut().all(|client| !client.is_closed()));
+}

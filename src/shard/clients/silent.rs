@@ -9,8 +9,8 @@ use super::Clients;
 use crate::ids::Sid;
 use crate::shard::Gauge;
 
-/// Connections looked at for one that makes room.
-const LOOKS: usize = 64;
+/// Entries of connections that are no longer silent, which a queue may have beside one for each silent connection.
+const STALE_MAX: usize = 64;
 
 /// The silent connections of a shard.
 pub(super) struct Silent {
@@ -20,8 +20,9 @@ pub(super) struct Silent {
     of_process: Arc<Gauge>,
     /// Those of this shard.
     count: Cell<usize>,
-    /// In the order in which they came. Some are no longer silent.
-    queue: RefCell<VecDeque<Sid>>,
+    /// Those with each kind of place, in the order in which they got it. Some are no longer silent. Boxed, so that the state of
+    /// a shard stays small.
+    queues: Box<[RefCell<VecDeque<Sid>>; 2]>,
 }
 
 /// The places that a connection may need.
@@ -39,8 +40,12 @@ impl Silent {
             percent,
             of_process,
             count: Cell::default(),
-            queue: RefCell::default(),
+            queues: Box::default(),
         }
+    }
+
+    fn queue(&self, place: Place) -> &RefCell<VecDeque<Sid>> {
+        &self.queues[place as usize]
     }
 
     /// Counts one less.
@@ -53,22 +58,24 @@ impl Silent {
 impl Clients {
     /// Counts a new connection as silent.
     pub(super) fn begin_silence(&self, sid: Sid) {
-        let Silent {
-            of_process,
-            count,
-            queue,
-            percent,
-        } = &self.silent;
-        let counted = percent.is_some();
+        let counted = self.silent.percent.is_some();
         self.connection(sid, |connection| connection.set_silent(counted));
-        if !counted {
+        if counted {
+            self.silent.of_process.enter();
+            self.silent.count.update(|count| count + 1);
+            self.note_place(sid, Place::Socket);
+        }
+    }
+
+    /// Notes that a connection has got a place, which it gives up for others while it is silent.
+    pub(super) fn note_place(&self, sid: Sid, place: Place) {
+        if !self.is_silent(sid) {
             return;
         }
-        of_process.enter();
-        count.update(|count| count + 1);
-        queue.borrow_mut().push_back(sid);
-        if queue.borrow().len() > 2 * count.get() + LOOKS {
-            queue.borrow_mut().retain(|sid| self.is_silent(*sid));
+        let mut queue = self.silent.queue(place).borrow_mut();
+        queue.push_back(sid);
+        if queue.len() > 2 * self.silent.count.get() + STALE_MAX {
+            queue.retain(|sid| self.is_silent(*sid));
         }
     }
 
@@ -94,14 +101,12 @@ impl Clients {
         if !is_short || self.silent.of_process.count() <= share {
             return None;
         }
-        let mut queue = self.silent.queue.borrow_mut();
-        while queue.front().is_some_and(|sid| !self.is_silent(*sid)) {
-            queue.pop_front();
+        let mut queue = self.silent.queue(place).borrow_mut();
+        while let Some(sid) = queue.pop_front() {
+            if self.is_silent(sid) {
+                return Some(sid);
+            }
         }
-        let has_place = |sid: &Sid| {
-            self.is_silent(*sid) && (place == Place::Socket || self.has_client_place(*sid))
-        };
-        let at = queue.iter().take(LOOKS).position(has_place)?;
-        queue.remove(at)
+        None
     }
 }

@@ -15,6 +15,7 @@ use super::calls::owner;
 use super::writer::PeerWriter;
 use crate::error::{Fault, LinkFault};
 use crate::ids::PeerIndex;
+use crate::limits::MEMORY_CLOSE_BYTES_MIN;
 use crate::metrics::Counter;
 use crate::net::clock;
 use crate::net::dial::{DialError, dial};
@@ -380,6 +381,15 @@ impl Peers {
     }
 
     /// The links that this shard owns.
+    /// Returns the links of this shard for which many bytes wait, with their number.
+    pub(in crate::shard) fn holders(&self) -> Vec<(usize, PeerIndex)> {
+        let links = self.own_links().into_iter();
+        let waiting = links.map(|link| (link.writer.waiting_bytes(), link.index));
+        waiting
+            .filter(|(bytes, _)| *bytes >= MEMORY_CLOSE_BYTES_MIN)
+            .collect()
+    }
+
     fn own_links(&self) -> SmallVec<[Rc<Link>; 16]> {
         self.links.borrow().iter().flatten().cloned().collect()
     }

@@ -82,6 +82,11 @@ impl PeerWriter {
         self.has_answers.set(true);
     }
 
+    /// Returns the number of bytes that wait for the peer.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.outbox.borrow().bytes()
+    }
+
     /// Returns true once the queue went over its bound.
     pub(super) fn has_overflowed(&self) -> bool {
         self.overflowed.get()

@@ -2,6 +2,7 @@
 //! within bounds, and not the others.
 
 use std::fs;
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -137,6 +138,32 @@ fn a_client_that_says_goodbye_before_it_has_read_costs_nobody_else() {
         let counters = attacked.gateway().counters();
         assert!(counters.contains_key("flushes_blocked"), "{counters:?}");
     });
+}
+
+/// The kernel tells of room for more bytes only when a third of its buffer is free.
+#[test]
+fn a_client_that_reads_slowly_all_the_time_stays() {
+    let set = ["client.write_timeout=5s", "client.messages_per_second=off"];
+    let args = set.map(|key| format!("--set={key}"));
+    let mut gateway = Gateway::start(&args.each_ref().map(String::as_str));
+    let mut client = connect(gateway.address());
+    let answers = request(1, ECHO, &[b'7'; 8_000]).repeat(10);
+    frames::write_anyway(&client, &[handshake(), ack()].concat());
+    while !gateway.counters().contains_key("flushes_blocked") {
+        assert!(frames::write_anyway(&client, &answers), "closed too early");
+    }
+    // More wait than the time of a write leaves alone.
+    for _ in 0..3 {
+        assert!(frames::write_anyway(&client, &answers), "closed too early");
+    }
+    let mut piece = [0; 2_000];
+    for _ in 0..300 {
+        client.read_exact(&mut piece).expect("it is not closed");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let (code, printed) = gateway.stop();
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(!printed.contains("write_timeout"), "{printed}");
 }
 
 #[test]
@@ -419,6 +446,49 @@ fn a_backend_that_does_not_read_costs_its_own_calls_only() {
         let (code, printed) = gateway.stop();
         assert_eq!(code, Some(0), "{printed}");
     }
+}
+
+#[test]
+fn a_backend_that_makes_memory_short_loses_its_link_and_no_player() {
+    let hung = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = hung.local_addr().expect("the listener is bound").port();
+    let config = NamedTempFile::new().expect("a temporary file");
+    let server = "[[server]]\nid = \"chat-1\"\ntype = \"chat\"\nhost = \"127.0.0.1\"\n";
+    fs::write(&config, format!("{server}port = {port}\n")).expect("a temporary file");
+    let file = config.path().to_str().expect("a path in UTF-8");
+    let set = [
+        "limits.memory=16MiB",
+        "rpc.timeout=10m",
+        "rpc.keepalive=10m",
+        "client.bytes_per_second=off",
+        "client.package_timeout=10m",
+    ];
+    let set = set.map(|key| format!("--set={key}"));
+    let set: Vec<&str> = set.iter().map(String::as_str).collect();
+    let mut gateway = Gateway::start(&[&["--config", file, "--shards=1"][..], &set].concat());
+    let address = gateway.address();
+    // Players who hold something, as everybody does in the middle of a message.
+    let players: Vec<TcpStream> = (0..5).map(|_| open_narrow(address, false)).collect();
+    let half = &request(1, ECHO, &[b'7'; 60_000])[..30_000];
+    for player in &players {
+        assert!(frames::write_anyway(player, half), "closed at once");
+    }
+    let mut sender = Client::tcp(address).open();
+    let body = format!(r#"{{"text":"{}"}}"#, "x".repeat(60_000));
+    while !gateway.counters().contains_key("memory_refuses_new") {
+        sender.notify("chat.chatHandler.send", &body);
+    }
+    gateway.wait_counter("rpc_links_down", 1);
+    gateway.wait_printed("many bytes wait for the server");
+    for player in &players {
+        let rest = &request(1, ECHO, &[b'7'; 60_000])[30_000..];
+        assert!(frames::write_anyway(player, rest), "a player was closed");
+    }
+    assert_eq!(Client::tcp(address).open().request_text(ECHO, "1"), "1");
+    let counters = gateway.counters();
+    assert!(!counters.contains_key("closed_memory"), "{counters:?}");
+    let (code, printed) = gateway.stop();
+    assert_eq!(code, Some(0), "{printed}");
 }
 
 #[test]

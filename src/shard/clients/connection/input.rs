@@ -9,10 +9,11 @@ use crate::client::transport::Transport;
 use crate::client::{ClientEvent, ClientState, Connected};
 use crate::error::{CloseReason, Fault};
 use crate::ids::Sid;
-use crate::limits::{MEMORY_CLOSE_BYTES_MIN, MEMORY_CLOSES_MAX};
+use crate::limits::MEMORY_CLOSE_BYTES_MIN;
 use crate::net::socket::TlsSocket;
 use crate::push::Framing;
 use crate::shard::clients::receiver::Taken;
+use crate::shard::clients::silent::Place;
 use crate::shard::{Core, Shard};
 
 /// Acts on the unit at the front of a client's bytes; returns its size, or `None` when it is not complete. A client at
@@ -104,9 +105,8 @@ impl Clients {
         self.connection(sid, |connection| connection.is_unready()) == Some(true)
     }
 
-    /// Returns the connections with the most memory, the largest first: as many as hold `bytes` together. With `unready`
-    /// only those without a finished handshake.
-    pub(in crate::shard) fn largest(&self, unready: bool, bytes: usize) -> Vec<Sid> {
+    /// Returns the connections that hold much memory, and how much. With `unready` only those without a finished handshake.
+    pub(in crate::shard) fn holders(&self, unready: bool) -> Vec<(usize, Sid)> {
         let mut connections = self.connections.borrow_mut();
         let held = connections.iter_mut().filter_map(|(sid, connection)| {
             let counts = match unready {
@@ -117,16 +117,7 @@ impl Clients {
             let held = connection.held() + connection.outbox.bytes() + records;
             (counts && held >= MEMORY_CLOSE_BYTES_MIN).then_some((held, sid))
         });
-        let mut held: Vec<(usize, Sid)> = held.collect();
-        held.sort_unstable_by_key(|(held, _)| std::cmp::Reverse(*held));
-        let mut freed = 0;
-        let enough = held.into_iter().take_while(|(held, _)| {
-            let is_missing = freed < bytes;
-            freed += held;
-            is_missing
-        });
-        let sids = enough.map(|(_, sid)| sid);
-        sids.take(MEMORY_CLOSES_MAX).collect()
+        held.collect()
     }
 
     /// Applies the header of a proxy: the address of the client. The client has its whole time from now on.
@@ -162,15 +153,11 @@ impl Clients {
             debug_assert!(!connection.counted, "a connection counts once");
             connection.counted = fits;
         });
-        if !fits {
-            self.process_connections.leave();
+        match fits {
+            true => self.note_place(sid, Place::Client),
+            false => self.process_connections.leave(),
         }
         fits
-    }
-
-    /// Returns whether a connection counts against `client.max_connections`.
-    pub(in crate::shard::clients) fn has_client_place(&self, sid: Sid) -> bool {
-        self.connection(sid, |connection| connection.counted) == Some(true)
     }
 
     /// Returns a signed message without its signature; `None` when the signature is wrong or missing.
