@@ -119,7 +119,7 @@ impl CheckedConfig {
         config.warnings.extend(useless_tls(&config));
         if config.compat == Compat::Exact {
             config.warnings.push(
-                "compat = \"exact\" turns off the deadlines, rates and limits that the reference does not have: \
+                "compat = \"exact\" turns off the deadlines, rates and limits that Pomelo does not have: \
                  strangers can take the places of players and keep them"
                     .into(),
             );

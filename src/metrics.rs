@@ -98,7 +98,7 @@ counters! {
     TlsResumed = "tls_resumed",
     /// TLS handshakes that failed: bytes that are not TLS, nothing in common, a certificate that is refused.
     TlsFailed = "tls_failed",
-    /// Times that changed files of TLS came into use.
+    /// Times that files of TLS were read again and came into use: they had changed, or SIGHUP asked for it.
     TlsReloads = process "tls_reloads",
     /// Times that changed files of TLS could not be used, so that the old ones stayed.
     TlsReloadsFailed = process "tls_reloads_failed",

@@ -23,7 +23,10 @@ This file is made from the metrics of a gateway, whose documentation stands in `
 ";
 
 fn reference() -> String {
-    let text = Exposition::new(Arc::new(view(""))).open_metrics();
+    let view = view("");
+    // Otherwise the metric of calls has no value.
+    view.counters[0].name_type(0, "chat");
+    let text = Exposition::new(Arc::new(view)).open_metrics();
     let mut out = HEAD.to_owned();
     let (mut lines, mut help) = (text.lines(), "");
     while let Some(line) = lines.next() {
@@ -35,6 +38,8 @@ fn reference() -> String {
         };
         let sample = lines.clone().next().expect("a metric has a value");
         let name = sample.split(['{', ' ']).next().unwrap_or_default();
+        // One histogram has several.
+        let name = name.strip_suffix("_sum").unwrap_or(name);
         let labels = sample.split_once('{').map_or("", |(_, labels)| labels);
         let labels = labels
             .split("\",")

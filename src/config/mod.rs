@@ -597,8 +597,8 @@ knobs! {
         handshake_timeout: Option<Duration> = Some(Duration::from_secs(10)) => Some(Duration::from_secs(120)), OrOff(TimeRange(STEP_TIMES));
         /// File with keys for session tickets, which several gateways may share: then a client continues its session on any
         /// of them. Each line has one key, in Base64, as `openssl rand -base64 48` prints it. The first key makes new
-        /// tickets, and the first three are taken: put a new key in front, and remove old ones after 12 hours. Others
-        /// must not be able to read the file (mode 0600). Without it, each process makes a new key each 6 hours.
+        /// tickets, and the first three are taken: put a new key in front each day, and remove the fourth. Others must
+        /// not be able to read the file (mode 0600). Without it, each process makes a new key each 6 hours.
         ticket_keys: Option<PathBuf> = None, FilePath => live;
         /// Certificates of clients: `off`, `optional`, or `required`. They must be signed by one of `tls.client_ca`.
         client_certificates: ClientCertificates = ClientCertificates::Off, CLIENT_CERTIFICATES => live;

@@ -37,7 +37,13 @@ pub(super) fn run(config: &Config, problems: Vec<Error>) -> i32 {
     problems
         .into_iter()
         .for_each(|problem| report.problem(problem));
-    config.warnings.iter().for_each(|text| report.warning(text));
+    // The check of a start adds warnings.
+    let checked = CheckedConfig::new(config.clone());
+    let warnings = checked.map_or_else(
+        |_| config.warnings.clone(),
+        |checked| checked.warnings.clone(),
+    );
+    warnings.iter().for_each(|text| report.warning(text));
     if is_readable {
         report.ok(format!("configuration: {sources}"));
     }

@@ -55,6 +55,7 @@ pub(super) struct OpenListener {
     pub(super) address: ListenAddress,
     pub(super) transports: Transports,
     pub(super) tls: TlsMode,
+    pub(super) proxy_protocol: Option<bool>,
 }
 
 impl fmt::Display for OpenListener {
@@ -70,7 +71,12 @@ impl fmt::Display for OpenListener {
             TlsMode::Required => Some("tls required"),
             TlsMode::Optional => Some("tls optional"),
         };
-        let rules: Vec<&str> = transport.into_iter().chain(tls).collect();
+        let proxy = match self.proxy_protocol {
+            None => None,
+            Some(true) => Some("proxy_protocol"),
+            Some(false) => Some("no proxy_protocol"),
+        };
+        let rules: Vec<&str> = transport.into_iter().chain(tls).chain(proxy).collect();
         match rules.is_empty() {
             true => self.address.fmt(f),
             false => write!(f, "{} ({})", self.address, rules.join("; ")),
@@ -112,6 +118,7 @@ pub(super) fn bind_one(
         address,
         transports: listener.transports,
         tls: listener.tls,
+        proxy_protocol: listener.proxy_protocol,
     };
     Ok((open, sockets))
 }

@@ -133,7 +133,7 @@ impl Gateway {
         let client = &config.client;
         if client.heartbeat.is_none() && (client.timeout.is_none() || !client.idle_websocket) {
             tracing::info!(
-                "a silent WebSocket client stays connected, as in the reference: neither client.heartbeat nor \
+                "a silent WebSocket client stays connected, as in Pomelo: neither client.heartbeat nor \
                  client.timeout ends it"
             );
         }

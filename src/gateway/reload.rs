@@ -107,6 +107,13 @@ impl Reload {
             return Err(problems.join("; "));
         }
         let now = loaded.config;
+        if now.compat != self.config.compat {
+            // Keys that change at once would get other defaults, and the others not.
+            return Err(
+                "compat has changed, which changes the defaults of many keys; a restart is needed"
+                    .into(),
+            );
+        }
         let has_changed = |knob: &&Knob<Config>| self.read.get(knob.key) != Some(&knob.toml(&now));
         let (live, fixed): (Vec<_>, Vec<_>) = config::knobs()
             .filter(has_changed)

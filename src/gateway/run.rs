@@ -309,6 +309,7 @@ mod tests {
                 address: ListenAddress::Tcp(address.parse().unwrap()),
                 transports: Transports::ALL,
                 tls,
+                proxy_protocol: None,
             };
             assert_eq!(page_url(&listener).as_deref(), Some(url));
             listener.transports.websocket = false;

@@ -53,6 +53,20 @@ fn reload(gateway: &mut Gateway) -> String {
     wait_for("the line of SIGHUP", || said(gateway).get(before).cloned())
 }
 
+#[test]
+fn a_change_of_compat_changes_nothing_before_a_restart() {
+    let file = File::new("");
+    let mut gateway = Gateway::start(&["--config", file.path()]);
+    file.write("compat = \"exact\"\nlog.level = \"debug\"\n");
+    for _ in 0..2 {
+        let line = reload(&mut gateway);
+        let expected = "the configuration stays as it was: compat has changed, ";
+        assert!(line.starts_with(expected), "{line}");
+    }
+    file.write("log.level = \"debug\"\n");
+    assert_eq!(reload(&mut gateway), "changed log.level = \"debug\"");
+}
+
 /// Returns whether the gateway answers the handshake of a new client.
 fn takes_a_client(gateway: &Gateway) -> bool {
     let mut client = Client::tcp(gateway.address());
