@@ -29,9 +29,10 @@ pub(crate) trait Receiver {
     /// Notes the memory of a unit that is not complete; 0 when there is none any more. Not called at the end of the loop.
     fn waits(&self, _bytes: usize) {}
 
-    /// Returns whether memory is so short that other tasks run after each read that leaves part of a unit.
-    fn is_memory_short(&self) -> bool {
-        false
+    /// Returns how many times other tasks run before more bytes of a unit are read that is not complete. An error ends the
+    /// loop.
+    fn turns_before_more(&self) -> Result<u8, End> {
+        Ok(0)
     }
 }
 
@@ -94,7 +95,8 @@ fn receive_units(
 
 /// Reads until the connection ends.
 ///
-/// Bound: one wake-up handles `limits::READ_BUDGET_BYTES`, then other tasks run; while memory is short, one buffer of it.
+/// Bound: one wake-up handles `limits::READ_BUDGET_BYTES`, then other tasks run; where the receiver wants so, also before each
+/// buffer of a unit that is not complete.
 /// Cost:  a waiting connection holds 64 bytes, its receiver, and the bytes of a partial unit.
 pub(crate) fn read(
     socket: &Socket,
@@ -105,12 +107,24 @@ pub(crate) fn read(
     // Small, like the boxed pause: each connection holds this memory, and few ever pause.
     let mut budget = READ_BUDGET_BYTES as u32;
     let mut has_whole_units = false;
+    let mut turns = 0;
     let mut pause: Option<Pause> = None;
     poll_fn(move |cx| {
         loop {
             if let Some(yielding) = &mut pause {
                 std::task::ready!(yielding.as_mut().poll(cx));
                 pause = None;
+            }
+            if !tail.is_empty() && !has_whole_units {
+                match receiver.turns_before_more() {
+                    Ok(more) if turns < more => {
+                        turns += 1;
+                        pause = Some(Box::pin(clock::yield_to_reactor()));
+                        continue;
+                    }
+                    Ok(_) => turns = 0,
+                    Err(end) => return Poll::Ready(end),
+                }
             }
             let step = if has_whole_units {
                 receive_tail(&mut tail, &receiver)
@@ -124,7 +138,7 @@ pub(crate) fn read(
                     has_whole_units = next.is_some();
                     pause = next;
                     budget = budget.saturating_sub(received as u32);
-                    if budget == 0 || (!tail.is_empty() && receiver.is_memory_short()) {
+                    if budget == 0 {
                         budget = READ_BUDGET_BYTES as u32;
                         pause.get_or_insert_with(|| Box::pin(clock::yield_to_reactor()));
                     }
@@ -223,4 +237,67 @@ fn keep(tail: &mut Vec<u8>, bytes: &[u8]) {
         tail.reserve_exact(size - tail.len());
     }
     tail.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::IoSlice;
+    use std::net::SocketAddr;
+    use std::rc::Rc;
+
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::clock::VirtualClock;
+    use super::*;
+    use crate::net::memory;
+
+    /// Gets a unit that is never complete.
+    #[derive(Default)]
+    struct Endless {
+        seen: Cell<usize>,
+        turns: Cell<Option<u8>>,
+    }
+
+    impl Receiver for &Endless {
+        fn turns_before_more(&self) -> Result<u8, End> {
+            self.turns.get().ok_or(End::Enough)
+        }
+
+        fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {
+            self.seen.set(input.len());
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn part_of_a_unit_grows_after_the_turns_that_its_receiver_wants_or_never() {
+        for bytes in [10, TAIL_LENT_MAX + 1] {
+            Rc::new(VirtualClock::default()).during(|| {
+                let [a, b] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+                let (client, side) = memory::connection(a, b);
+                let (socket, lent) = (Socket::memory(side), ReadBuffer::default());
+                let unit = Endless::default();
+                unit.turns.set(Some(0));
+                let mut reading = Box::pin(read(&socket, &lent, &unit));
+                let mut write_and_look = |count: usize| {
+                    client
+                        .write(&[IoSlice::new(&vec![0; count])])
+                        .expect("it is open");
+                    let ended = block_on(poll_once(&mut reading)).is_some();
+                    (ended, unit.seen.get())
+                };
+
+                assert_eq!(write_and_look(bytes), (false, bytes));
+                unit.turns.set(Some(3));
+                for _ in 0..3 {
+                    assert_eq!(write_and_look(1), (false, bytes));
+                }
+                assert_eq!(write_and_look(1), (false, bytes + 4));
+                unit.turns.set(None);
+                assert!(write_and_look(1).0);
+                assert_eq!(unit.seen.get(), bytes + 4);
+            });
+        }
+    }
 }

@@ -193,6 +193,8 @@ pub(super) struct Memory {
     input: Cell<usize>,
     /// Bodies of messages whose handlers or filters run.
     bodies: Cell<usize>,
+    /// Connections that were closed for their memory, and whose tasks have not ended.
+    leaving: Cell<usize>,
     /// Bytes of this shard, without those of the mesh, at which it looks at the level again.
     looks_at: Cell<usize>,
     /// The most bytes of this shard, with shared bodies, since it has given memory back.
@@ -219,6 +221,7 @@ impl Memory {
             level: MemoryLevel::Normal.into(),
             input: Cell::default(),
             bodies: Cell::default(),
+            leaving: Cell::default(),
             looks_at: Cell::default(),
             most: Cell::default(),
             short_since: Cell::default(),
@@ -259,6 +262,22 @@ impl Memory {
     pub(super) fn end_body(&self, bytes: usize) {
         debug_assert!(self.bodies.get() >= bytes, "a body ends twice");
         self.bodies.update(|bodies| bodies.saturating_sub(bytes));
+    }
+
+    /// Notes that a connection is closed for its memory.
+    pub(super) fn begin_leaving(&self) {
+        self.leaving.update(|leaving| leaving + 1);
+    }
+
+    /// Notes that its task has ended.
+    pub(super) fn end_leaving(&self) {
+        debug_assert!(self.leaving.get() > 0, "a connection leaves twice");
+        self.leaving.update(|leaving| leaving.saturating_sub(1));
+    }
+
+    /// Returns whether the tasks of such connections still have their memory.
+    pub(super) fn has_leaving(&self) -> bool {
+        self.leaving.get() > 0
     }
 
     /// Makes a body that several clients get.

@@ -79,6 +79,8 @@ struct ConnectionExtras {
     unit: Option<Unit>,
     /// Messages whose signature was wrong or missing.
     bad_signatures: usize,
+    /// It was closed for its memory, which its task still has.
+    is_leaving: bool,
     /// Begin of the time over its rate.
     over_since: Option<Instant>,
     /// The use of its address, where a limit for addresses is set.

@@ -46,6 +46,9 @@ pub(super) struct Taken {
     pub(super) bytes: usize,
 }
 
+/// Turns in which the tasks of connections that were closed for their memory should end.
+const LEAVING_TURNS: u8 = 4;
+
 /// Acts on the bytes of one client.
 pub(super) struct ClientReceiver<'a> {
     pub(super) shard: &'a Rc<Shard>,
@@ -103,8 +106,16 @@ impl Receiver for ClientReceiver<'_> {
     }
 
     /// Those that were closed for their memory give it back before this one takes more.
-    fn is_memory_short(&self) -> bool {
-        self.shard.core.memory.level() > MemoryLevel::Normal
+    fn turns_before_more(&self) -> Result<u8, End> {
+        let memory = &self.shard.core.memory;
+        if memory.level() == MemoryLevel::Normal {
+            return Ok(0);
+        }
+        match self.shard.clients.is_leaving(self.sid) {
+            true => Err(End::Enough),
+            false if memory.has_leaving() => Ok(LEAVING_TURNS),
+            false => Ok(1),
+        }
     }
 
     fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {

@@ -90,8 +90,8 @@ impl Receiver for TlsReceiver<'_> {
         self.client.waits(bytes);
     }
 
-    fn is_memory_short(&self) -> bool {
-        self.client.is_memory_short()
+    fn turns_before_more(&self) -> Result<u8, End> {
+        self.client.turns_before_more()
     }
 
     fn receive(&self, input: &mut [u8]) -> Result<Option<usize>, End> {

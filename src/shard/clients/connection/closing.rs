@@ -106,9 +106,10 @@ impl Clients {
             if reason == CloseReason::Memory {
                 // Its task frees the bytes when it sees the end, which is soon; nobody else must be closed for them.
                 connection.client.package_waits(0);
-                if let Some(extras) = &mut connection.extras {
-                    extras.handshake_bytes = 0;
-                }
+                core.memory.begin_leaving();
+                let extras = connection.extras();
+                extras.handshake_bytes = 0;
+                extras.is_leaving = true;
             }
             core.memory.input_changed(held, connection.held());
             connection.deadlines = Deadlines::default();
@@ -151,6 +152,9 @@ impl Clients {
         };
         core.memory.input_changed(connection.held(), 0);
         let extras = connection.extras.take();
+        if extras.as_ref().is_some_and(|extras| extras.is_leaving) {
+            core.memory.end_leaving();
+        }
         self.leave_address(core, extras.and_then(|extras| extras.address_use));
         connection
             .outbox

@@ -105,6 +105,17 @@ impl Clients {
         self.connection(sid, |connection| connection.is_unready()) == Some(true)
     }
 
+    /// Returns whether a connection was closed for its memory, or is gone.
+    pub(in crate::shard::clients) fn is_leaving(&self, sid: Sid) -> bool {
+        let is_leaving = self.connection(sid, |connection| {
+            connection
+                .extras
+                .as_ref()
+                .is_some_and(|extras| extras.is_leaving)
+        });
+        is_leaving != Some(false)
+    }
+
     /// Returns the connections that hold much memory, and how much. With `unready` only those without a finished handshake.
     pub(in crate::shard) fn holders(&self, unready: bool) -> Vec<(usize, Sid)> {
         let mut connections = self.connections.borrow_mut();
