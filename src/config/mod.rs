@@ -573,8 +573,8 @@ knobs! {
         /// filters run, handshakes that are kept for handlers, bytes that wait for a slow reader, batches between shards, and
         /// 640 bytes for each connection.
         /// At 75 % tangelo refuses new connections, at 85 % it also closes the largest ones without a finished
-        /// handshake, at 92 % the clients with the most waiting bytes, and at 97 % messages get code 500. Each of these
-        /// steps ends 5 % lower. The log names each step, and docs/operations.md says how to read it. The memory of
+        /// handshake, at 92 % the clients and servers with the most waiting bytes, and at 97 % messages get code 500. Each
+        /// of these steps ends 5 % lower. The log names each step, and docs/operations.md says how to read it. The memory of
         /// handlers in Rust and the buffers of the kernel are not part of it. Without this key it is half of the
         /// machine's memory, or of the memory that its cgroup may use, if that is less.
         memory: Option<usize> = None, Bytes(16 << 20..=usize::MAX >> 1) => live;

@@ -33,7 +33,7 @@ pub enum MemoryLevel {
     RefuseNew,
     /// The largest connections without a finished handshake are closed.
     CloseUnready,
-    /// The clients with the most waiting bytes are closed.
+    /// The clients, and the links to servers, with the most waiting bytes are closed.
     CloseSlow,
     /// Messages get code 500; only heartbeats are answered.
     HeartbeatsOnly,
@@ -58,7 +58,7 @@ const LEVELS: [(MemoryLevel, u64, Counter, &str); 4] = [
         MemoryLevel::CloseSlow,
         92,
         Counter::MemoryClosesSlow,
-        "the clients with the most waiting bytes are closed",
+        "the clients and servers with the most waiting bytes are closed",
     ),
     (
         MemoryLevel::HeartbeatsOnly,
