@@ -128,6 +128,15 @@ fn files_max(limit: Option<u64>) -> usize {
         .unwrap_or(usize::MAX)
 }
 
+/// Fills in `limits.memory` where nobody has set it.
+pub(super) fn fill_in_memory(config: &mut Config) {
+    if config.limits.memory.is_none() {
+        config.limits.memory = Some(memory_max());
+        let place = "default, half of the memory".to_owned();
+        config.sources.places.insert("limits.memory".into(), place);
+    }
+}
+
 /// Returns the default of `limits.memory`: half of the memory that this process may use.
 pub(super) fn memory_max() -> usize {
     let machine = rustix::system::sysinfo();

@@ -195,7 +195,7 @@ fn changed(config: &Config, now: &Config, live: &[&Knob<Config>]) -> Config {
             None => places.remove(knob.key),
         };
     }
-    next.limits.memory.get_or_insert_with(host::memory_max);
+    host::fill_in_memory(&mut next);
     next
 }
 

@@ -84,8 +84,7 @@ impl Gateway {
     /// signal handlers of the process.
     pub fn run(mut self) -> Result<()> {
         // The start lines say the number, and SIGHUP may change it.
-        let memory = &mut self.config.limits.memory;
-        memory.get_or_insert_with(host::memory_max);
+        host::fill_in_memory(&mut self.config);
         let output = Arc::new(log::start(&self.config.log)?);
         // The panic of a handler is a log line like any other.
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
