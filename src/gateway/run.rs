@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::log::{self, Output};
 use crate::metrics::{Counter, Counters};
 use crate::net::reachable;
+use crate::shard::activity::Activity;
 
 /// Signals that are caught. Signals that report a fault of the program keep their default. Rust's
 /// runtime ignores SIGPIPE, and this must stay so: a caught signal writes to a pipe, which is closed
@@ -35,6 +36,9 @@ const SIGNALS: [i32; 6] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];
 
 /// Time between the longest drain and the end of the process.
 const STOP_REST: Duration = Duration::from_secs(5);
+
+/// Time between two looks for a shard that hangs, once the time of a stop is over.
+const LATE_LOOK: Duration = Duration::from_secs(1);
 
 /// Exit status of a drain that had to cut clients.
 const CUT: u8 = 3;
@@ -106,6 +110,7 @@ impl Gateway {
             stopper: running.stopper(),
             counters: running.counters.clone(),
             reread: running.reread.clone(),
+            activities: running.activities.clone(),
         });
         control.listen();
         let on_signal = control.clone();
@@ -190,6 +195,8 @@ struct Control {
     counters: Arc<[Counters]>,
     /// Set to make a shard read the blacklist file again.
     reread: Arc<AtomicBool>,
+    /// Of all shards.
+    activities: Vec<Arc<Activity>>,
 }
 
 impl Control {
@@ -236,24 +243,52 @@ impl Control {
         let (control, stop) = (Arc::downgrade(self), self.stopper.request());
         stop.listen(move |is_drain| {
             if let Some(control) = control.upgrade() {
-                control.say_stopping(is_drain);
+                control.begin_stop(is_drain);
             }
         });
         if stop.is_made() {
-            self.say_stopping(stop.is_drain());
+            self.begin_stop(stop.is_drain());
         }
     }
 
-    /// Tells the service manager that the process will end, and within which time.
-    fn say_stopping(&self, is_drain: bool) {
+    /// Tells the service manager that the process will end, and within which time, and sees to it.
+    fn begin_stop(self: &Arc<Self>, is_drain: bool) {
         let config = self.latest.load();
         let (verb, within) = match is_drain {
             true => ("drains", config.drain.delay + config.drain.timeout),
             false => ("stops", config.stop_timeout),
         };
         let text = format!("{verb}, with {} clients", self.clients());
-        let news = News::Stopping(text, within + STOP_REST);
-        self.supervisor.tell(news);
+        let within = within + STOP_REST;
+        self.supervisor.tell(News::Stopping(text, within));
+        let control = Arc::downgrade(self);
+        let end_late = move || {
+            std::thread::sleep(within);
+            while let Some(control) = control.upgrade() {
+                control.end_stalled();
+                drop(control);
+                std::thread::sleep(LATE_LOOK);
+            }
+        };
+        let thread = std::thread::Builder::new().name("stop".into());
+        if let Err(error) = thread.spawn(end_late) {
+            tracing::error!(%error, "cannot start the thread that ends this process where a shard hangs");
+        }
+    }
+
+    /// Ends the process where a shard does not run, which would never stop.
+    fn end_stalled(&self) {
+        let is_stalled = |(_, activity): &(usize, &Arc<Activity>)| activity.is_stalled();
+        let Some((shard, activity)) = self.activities.iter().enumerate().find(is_stalled) else {
+            return;
+        };
+        tracing::error!(
+            clients = self.clients(),
+            "the time of the stop is over and shard {shard} still hangs in {}: the process ends at once and cuts the \
+             connections of its clients",
+            activity.work()
+        );
+        self.end_at_once();
     }
 
     fn say_counters(&self) {
@@ -280,6 +315,10 @@ impl Control {
             "{} came a second time: the process ends at once and cuts the connections of its clients",
             name(signal)
         );
+        self.end_at_once();
+    }
+
+    fn end_at_once(&self) -> ! {
         self.say_counters();
         self.output.end();
         low_level::exit(1);

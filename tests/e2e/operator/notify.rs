@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
@@ -178,12 +178,9 @@ fn a_start_without_its_master_is_not_ready_and_asks_for_time() {
 
 const TEST: &str = "operator::notify::a_program_that_stalls";
 
-#[test]
-fn while_a_shard_stalls_there_is_no_sign_of_life() {
-    let manager = Manager::new();
+/// Starts a program whose only shard has stalled, until there is a file `until`.
+fn stalled_program(manager: &Manager, until: &Path) -> Process {
     let address = free_address();
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let until = folder.path().join("until");
     let this = env::current_exe().expect("a running program has a path");
     let [socket, watchdog] = manager.environment();
     let line = [
@@ -204,6 +201,15 @@ fn while_a_shard_stalls_there_is_no_sign_of_life() {
     wait_for("the line of the stall", || {
         process.transcript().contains(" stalled for ").then_some(())
     });
+    process
+}
+
+#[test]
+fn while_a_shard_stalls_there_is_no_sign_of_life() {
+    let manager = Manager::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let until = folder.path().join("until");
+    let _process = stalled_program(&manager, &until);
     // One sign of life may be on its way.
     thread::sleep(WATCHDOG);
     manager.forget();
@@ -217,6 +223,30 @@ fn while_a_shard_stalls_there_is_no_sign_of_life() {
     manager.socket.set_nonblocking(false).expect("a socket");
     fs::write(&until, "").expect("a temporary file");
     manager.wait("WATCHDOG=1");
+}
+
+#[test]
+fn a_stop_ends_the_process_although_a_shard_stalls() {
+    let manager = Manager::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut process = stalled_program(&manager, &folder.path().join("never"));
+    process.signal("INT");
+    let stopping = manager.wait("STOPPING=1");
+    assert!(
+        stopping.contains("EXTEND_TIMEOUT_USEC=8000000"),
+        "{stopping}"
+    );
+    let status = process.wait_exit(HANG_GUARD);
+    let printed = process.transcript();
+    assert_eq!(
+        status.and_then(|status| status.code()),
+        Some(1),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("shard 0 still hangs in the handler of connector.h.stall"),
+        "{printed}"
+    );
 }
 
 #[test]
