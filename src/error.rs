@@ -254,7 +254,7 @@ close_reasons! {
 }
 
 impl CloseReason {
-    /// Returns whether the client broke the protocol, or takes no more bytes.
+    /// Returns whether the client is at fault: it broke the protocol, sends too much, or takes no more bytes.
     pub fn is_offence(self) -> bool {
         match self {
             Self::PackageType

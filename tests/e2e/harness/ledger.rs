@@ -30,7 +30,7 @@ pub(crate) fn settle(mut read: impl FnMut() -> Counters) {
 pub(crate) const CLOSES_LOGGED: &str = "log.level=info,tangelo::shard::clients::connection=debug";
 
 /// Parts of the lines about closes. A client that a limit refuses has a line of its own, and perhaps that of any close too.
-const CLOSED: [&str; 3] = ["a client is closed", "a client broke the protocol", REFUSED];
+const CLOSED: [&str; 2] = ["a client is closed", REFUSED];
 const REFUSED: &str = " is refused";
 /// Lines of one kind that the log has in ten seconds. It leaves further ones out.
 const LINES_OF_A_KIND: u64 = 10;

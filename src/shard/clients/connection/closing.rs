@@ -35,7 +35,7 @@ impl Clients {
         )
     }
 
-    /// Logs the end of a connection: of a client that broke the protocol as `info`, of each other one as `debug`. A
+    /// Logs the end of a connection: of a client at fault as `info`, of each other one as `debug`. A
     /// probe has no line, because balancers open many.
     pub(in crate::shard) fn log_closed(
         &self,
@@ -55,14 +55,7 @@ impl Clients {
         let (session, address) = (tracing::field::display(sid), self.address_for_log(sid));
         let uid = uid.map(Uid::json);
         match is_offence {
-            true => tracing::info!(
-                session,
-                address,
-                uid,
-                reason,
-                hint,
-                "a client broke the protocol"
-            ),
+            true => tracing::info!(session, address, uid, reason, hint, "a client is closed"),
             false => tracing::debug!(session, address, uid, reason, kick, "a client is closed"),
         }
     }
