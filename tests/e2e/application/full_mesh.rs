@@ -96,6 +96,25 @@ fn clients(inside: &Inside) -> [[Client; 3]; 2] {
     })
 }
 
+/// Fills the queue to a blocked shard with pushes of `1`, `2` and so on, one batch for each turn, and returns their number.
+fn fill_queue(inside: &Inside, teller: &mut Client) -> u64 {
+    let mut told = 0;
+    while inside.counter("mesh_waits") == 0 {
+        for _ in 0..100 {
+            told += 1;
+            assert_eq!(
+                teller.request_text(TELL, told.to_string()),
+                told.to_string()
+            );
+        }
+        assert!(
+            told <= 2 * MESH_BATCHES_MAX as u64,
+            "the queue does not fill"
+        );
+    }
+    told
+}
+
 #[test]
 fn a_full_queue_to_a_blocked_shard_refuses_new_work_and_loses_none_that_it_took() {
     let block = Block::default();
@@ -114,21 +133,8 @@ fn a_full_queue_to_a_blocked_shard_refuses_new_work_and_loses_none_that_it_took(
         forwarder.request(id, FORWARD, id.to_string());
     }
 
-    // One batch for each turn fills the queue, then many pushes fill the batch that stays open.
-    let mut told = 0_u64;
-    while inside.counter("mesh_waits") == 0 {
-        for _ in 0..100 {
-            told += 1;
-            assert_eq!(
-                teller.request_text(TELL, told.to_string()),
-                told.to_string()
-            );
-        }
-        assert!(
-            told <= 2 * MESH_BATCHES_MAX as u64,
-            "the queue does not fill"
-        );
-    }
+    let mut told = fill_queue(&inside, &mut teller);
+    // Many pushes fill the batch that stays open.
     let most = (MESH_BATCHES_MAX + MESH_PARCELS_MAX) as u64;
     while inside.counter("mesh_full") == 0 {
         for _ in 0..1000 {
@@ -192,20 +198,7 @@ fn a_full_queue_to_a_blocked_shard_stops_nothing_between_another_shard_and_serve
     let mut server = Rpc::connect(listen).expect("the gateway listens for other servers");
     let mut idle = Rpc::connect(listen).expect("the gateway listens for other servers");
     blocker.request(1, BLOCK, "{}");
-    let mut told = 0_u64;
-    while inside.counter("mesh_waits") == 0 {
-        for _ in 0..100 {
-            told += 1;
-            assert_eq!(
-                teller.request_text(TELL, told.to_string()),
-                told.to_string()
-            );
-        }
-        assert!(
-            told <= 2 * MESH_BATCHES_MAX as u64,
-            "the queue does not fill"
-        );
-    }
+    let told = fill_queue(&inside, &mut teller);
     for number in 1..=10 {
         let text = number.to_string();
         assert_eq!(forwarder.request_text(FORWARD, text.clone()), text);

@@ -1,11 +1,11 @@
 //! The servers that may open a connection to the RPC port.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tangelo::Config;
-use tangelo::config::{self, Master, Server};
+use tangelo::config::{self, Server};
 use tangelo::handler::Router;
 
 use super::*;
@@ -123,6 +123,17 @@ fn start_with(mut config: Config, allow: &[&str]) -> (Inside, SocketAddr) {
     (Inside::start(2, config, Router::new), listen)
 }
 
+/// A configuration with a master, and the master once a gateway joins it.
+fn with_master() -> (Config, JoinHandle<PlayedMaster>) {
+    let master = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = master.local_addr().expect("it listens");
+    let config = Config {
+        master: Some(PlayedMaster::place(address)),
+        ..Config::default()
+    };
+    (config, thread::spawn(move || PlayedMaster::accept(&master)))
+}
+
 /// Shows that a caller is served.
 #[track_caller]
 fn assert_served(rpc: &mut Rpc) {
@@ -168,19 +179,7 @@ fn only_callers_of_rpc_allow_are_served_and_others_get_a_disconnect() {
 
 #[test]
 fn a_server_that_calls_two_seconds_before_the_master_names_it_is_served() {
-    let master = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = master.local_addr().expect("it listens");
-    let config = Config {
-        master: Some(Master {
-            host: address.ip().to_string(),
-            port: address.port(),
-            token: Some(json!("ok")),
-            info: Map::new(),
-            env: "development".into(),
-        }),
-        ..Config::default()
-    };
-    let playing = thread::spawn(move || PlayedMaster::accept(&master));
+    let (config, playing) = with_master();
     let (inside, listen) = start_with(config, &["cluster"]);
     let mut master = playing.join().expect("the gateway joins");
     inside.wait_counter("registry_joins", 1);
@@ -203,24 +202,12 @@ fn a_server_that_calls_two_seconds_before_the_master_names_it_is_served() {
 
 #[test]
 fn strangers_that_wait_for_the_master_keep_no_server_out_that_is_listed_by_name() {
-    let master = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = master.local_addr().expect("it listens");
-    let mut config = Config {
-        master: Some(Master {
-            host: address.ip().to_string(),
-            port: address.port(),
-            token: Some(json!("ok")),
-            info: Map::new(),
-            env: "development".into(),
-        }),
-        ..Config::default()
-    };
+    let (mut config, playing) = with_master();
     let port = free_address().port();
     config.rpc.listen = Some(SocketAddr::from(([0, 0, 0, 0], port)));
     config.rpc.allow = vec!["cluster".into()];
     // One of them is for callers that are not known yet.
     config.rpc.max_connections = Some(4);
-    let playing = thread::spawn(move || PlayedMaster::accept(&master));
     let inside = Inside::start(2, config, Router::new);
     let mut master = playing.join().expect("the gateway joins");
     inside.wait_counter("registry_joins", 1);

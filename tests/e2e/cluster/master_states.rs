@@ -5,9 +5,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::thread;
 
 use bytes::Bytes;
-use serde_json::{Map, json};
 use tangelo::Config;
-use tangelo::config::{self, Master};
+use tangelo::config;
 use tangelo::handler::Router;
 
 use crate::harness::client::Client;
@@ -61,13 +60,7 @@ const STATES: &[(&str, bool, Play)] = &[
 /// A gateway with a master at this address.
 fn start(master: SocketAddr) -> Inside {
     let config = Config {
-        master: Some(Master {
-            host: master.ip().to_string(),
-            port: master.port(),
-            token: Some(json!("ok")),
-            info: Map::new(),
-            env: "development".into(),
-        }),
+        master: Some(PlayedMaster::place(master)),
         rpc: config::Rpc {
             listen: Some(free_address()),
             ..config::Rpc::default()

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use tangelo::config::Master;
 
 use crate::harness::client::{HANG_GUARD, connect_from};
 
@@ -334,6 +335,17 @@ pub(crate) fn echo(listener: TcpListener) {
 pub(crate) struct PlayedMaster(Mqtt);
 
 impl PlayedMaster {
+    /// The configuration of a gateway that joins the one at this address.
+    pub(crate) fn place(address: SocketAddr) -> Master {
+        Master {
+            host: address.ip().to_string(),
+            port: address.port(),
+            token: Some(json!("ok")),
+            info: Map::new(),
+            env: "development".into(),
+        }
+    }
+
     /// Accepts the next gateway and sends it an empty list of servers.
     pub(crate) fn accept(listener: &TcpListener) -> Self {
         let mut master = Self::greet(listener);
