@@ -441,8 +441,8 @@ knobs! {
         /// server of the type. One answer ends this. A working server answers some of its calls, so few timeouts in a row
         /// are enough; a type with handlers that never answer needs more.
         breaker_timeouts: Option<usize> = Some(5) => None, OrOff(Count(1..=1_000_000));
-        /// Pause before one call probes whether such a server answers again, and after each probe without an answer. A
-        /// probe costs one client its waiting time.
+        /// Pause before one call probes whether such a server answers again, and between two probes. A probe costs one
+        /// client its waiting time.
         breaker_pause: Duration = Duration::from_secs(1), TimeRange(10 * MILLISECOND..=10 * MINUTE);
         /// Address for calls from other servers. In a project the default is the `host` and `port` of this
         /// server in `servers.json`, and other servers always dial that address. Set this key if this machine

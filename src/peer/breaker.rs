@@ -1,11 +1,10 @@
 //! The circuit breaker of a peer: calls to a peer that answers none of them fail at once.
 //!
 //! ```text
-//!            `timeouts_max` timeouts without an answer      after the pause: one call, the probe
-//!   Closed ─────────────────────────────────────────▶ Open ──────────────────────────────────▶ Probed
-//!     ▲                                                ▲                                        │ │
-//!     │                                                └───────── the probe has no answer ──────┘ │
-//!     └────────────────────────────── an answer ──────────────────────────────────────────────────┘
+//!            `timeouts_max` timeouts without an answer
+//!   Closed ─────────────────────────────────────────▶ Open ───┐ after each pause:
+//!     ▲                                                │ ▲    │ one call, the probe
+//!     └────────────────── an answer ───────────────────┘ └────┘
 //! ```
 //!
 //! **Absent**: the calls; their owner tells of their ends.
@@ -47,12 +46,13 @@ impl Breaker {
         self.probe_at.is_none_or(|at| now >= at)
     }
 
-    /// Notes a call that begins. The next probe waits for the end of this one, and for a pause.
+    /// Notes a call that begins. The next probe waits for a pause, and not for the end of this one: some handlers never
+    /// answer.
     #[inline]
-    pub fn begin(&mut self, now: Instant, timeout: Duration) {
+    pub fn begin(&mut self, now: Instant) {
         debug_assert!(self.lets(now), "a call begins that had to fail");
         if let Some(at) = &mut self.probe_at {
-            *at = now + timeout + self.pause;
+            *at = now + self.pause;
         }
     }
 
@@ -103,14 +103,14 @@ mod tests {
         // Calls from before change nothing.
         breaker.time_out(9, at(1) - SECOND / 2);
         assert!(!breaker.lets(at(1) - SECOND / 2) && breaker.lets(at(1)));
-        breaker.begin(at(1), 30 * SECOND);
-        assert!(!breaker.lets(at(31)), "the probe has just failed");
-        breaker.time_out(1, at(31));
-        assert!(breaker.lets(at(32)));
-        breaker.begin(at(32), 30 * SECOND);
-        assert!(!breaker.lets(at(33)));
+        breaker.begin(at(1));
+        assert!(!breaker.lets(at(2) - SECOND / 2) && breaker.lets(at(2)));
+        breaker.begin(at(2));
+        breaker.time_out(1, at(2));
+        assert!(!breaker.lets(at(3) - SECOND / 2) && breaker.lets(at(3)));
+        breaker.begin(at(3));
         breaker.answer();
-        assert!(!breaker.is_open() && breaker.lets(at(33)));
+        assert!(!breaker.is_open() && breaker.lets(at(3)));
     }
 
     #[test]

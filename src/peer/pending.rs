@@ -165,7 +165,7 @@ impl<O> Calls<O> {
         if self.calls.len() >= self.calls_max {
             return Err(Refused::Full);
         }
-        self.breaker.begin(now, timeout);
+        self.breaker.begin(now);
         let id = self.next_id;
         self.next_id += self.stride;
         let deadline = now + timeout;

@@ -158,18 +158,17 @@ fn calls_to_a_server_that_answers_none_fail_at_once_until_a_probe_has_an_answer(
     assert_eq!(gateway.counter("rpc_breakers_open"), 1);
     assert_eq!(gateway.counter("rpc_breaker_failed"), 100);
     assert_eq!(log_lines("until it answers one").len(), 1);
-    // One probe after a pause; the others go on failing.
+    // One probe after each pause, also when the one before has no answer yet; the others go on failing.
     gateway.advance(SECOND);
-    let probe = client.ask(SEND, &json!("probe"));
-    let call = hung.next_call();
-    assert_eq!(client.request(SEND, &json!({})), FAILED());
-    gateway.advance(2 * SECOND + 50 * MS);
-    assert_eq!(client.answer(probe), Some(FAILED()));
-    hung.answer(&call, &json!("late"));
+    let first = client.ask(SEND, &json!("probe"));
+    let _unanswered = hung.next_call();
     assert_eq!(client.request(SEND, &json!({})), FAILED());
     gateway.advance(SECOND);
     let probe = client.ask(SEND, &json!("probe"));
     let call = hung.next_call();
+    assert_eq!(client.request(SEND, &json!({})), FAILED());
+    gateway.advance(SECOND + 50 * MS);
+    assert_eq!(client.answer(first), Some(FAILED()));
     hung.answer(&call, &json!("back"));
     assert_eq!(client.answer(probe), Some(json!("back")));
     let id = client.ask(SEND, &json!({}));
