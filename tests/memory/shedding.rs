@@ -45,6 +45,26 @@ fn part_of_a_package_is_counted_until_its_client_leaves() {
 }
 
 #[test]
+fn messages_that_wait_for_the_delegate_are_counted() {
+    let mut config = with_chat(Dialect::Pomelo, 1);
+    config.delegate = Some("chat".into());
+    let strategy = "delegate:session".into();
+    config.routes.insert("chat".into(), strategy);
+    let mut gateway = start(config);
+    let _hung = gateway.server("chat-1");
+    let mut client = gateway.connect();
+    let text = json!("x".repeat(50_000));
+    for _ in 0..20 {
+        client.ask(SEND, &text);
+    }
+    gateway.advance(LOOK);
+    let counted = gateway.counter("memory_input_bytes");
+    assert!((1_000_000..1_100_000).contains(&counted), "{counted} bytes");
+    gateway.advance(31 * SECOND);
+    assert_eq!(gateway.counter("memory_input_bytes"), 0);
+}
+
+#[test]
 fn a_handshake_that_is_kept_for_handlers_is_counted_until_its_client_leaves() {
     let gateway = Gateway::new(on_shards(1)).handlers(|_| {
         let first = async |Handshake(message): Handshake| message["user"][0].clone();

@@ -57,25 +57,29 @@ impl Shard {
         };
         let session = Session::new(sid, identity, self.clone());
         if asks_delegate {
+            // The body, and the arguments with it.
+            let bytes = 2 * body.len();
             let asked = self.clone().ask_about_handshake(session, body.into());
-            return self.decide_later(sid, reply, key, asked);
+            return self.decide_later(sid, reply, key, bytes, asked);
         }
         let message = json::parse(body).unwrap_or_default();
         match self.guarded(sid, || router.answer_handshake(&session, &message)) {
             None => self.refuse(sid, PANICKED.body, PANICKED.cause),
             Some(Answer::Now(outcome)) => self.decided(sid, reply, key, decision(outcome)),
             Some(Answer::Later(future)) => {
-                self.decide_later(sid, reply, key, async { decision(future.await) });
+                let decided = async { decision(future.await) };
+                self.decide_later(sid, reply, key, body.len(), decided);
             }
         }
     }
 
-    /// Replies as soon as the application or the delegate has decided.
+    /// Replies as soon as the application or the delegate has decided. `bytes` is the memory that this holds.
     fn decide_later(
         self: &Rc<Self>,
         sid: Sid,
         reply: Bytes,
         key: Option<PublicKey>,
+        bytes: usize,
         decides: impl Future<Output = Decision<'static>> + 'static,
     ) {
         let (core, clients, app) = (&self.core, &self.clients, &self.app);
@@ -84,6 +88,7 @@ impl Shard {
         }
         clients.owe_step(sid);
         app.begin_work(core);
+        core.memory.begin_body(bytes);
         let shard = self.clone();
         task::spawn(async move {
             let decision = shard.app.run(Work::Handshake, decides).await;
@@ -92,6 +97,7 @@ impl Shard {
                 Err((PANICKED.body, PANICKED.cause.into()))
             });
             shard.app.end_work(&shard.core);
+            shard.core.memory.end_body(bytes);
             shard.clients.end_in_flight(sid);
             shard.decided(sid, reply, key, decision);
         })

@@ -35,6 +35,7 @@ impl Shard {
             Some(SessionRoute::Chosen(_)) | None => (WaitingMessages::default(), true),
         };
         let message = (Incoming::new(request), origin);
+        core.memory.begin_body(request.body.len());
         waiting.borrow_mut().push_back(message);
         if is_new {
             let asked = SessionRoute::Asked(waiting.clone());
@@ -81,6 +82,7 @@ impl Shard {
                     break;
                 };
                 let request = incoming.request();
+                self.core.memory.end_body(request.body.len());
                 let send = |peer| {
                     let peers = &self.peers;
                     let sent = peers.forward_chosen(&self.core, peer, &request, origin.clone());
