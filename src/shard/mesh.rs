@@ -40,6 +40,11 @@ impl Inbox {
         Some(batch)
     }
 
+    /// Returns the number of batches that wait.
+    pub fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
     /// Returns the memory of the batches that wait.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
@@ -200,7 +205,7 @@ impl Mesh {
 
     /// Takes a batch back for reuse.
     pub fn recycle(&mut self, mut batch: Box<Batch>) {
-        if self.spare.len() < SPARE_BATCHES_MAX && batch.bytes.capacity() <= SPARE_BYTES_MAX {
+        if self.spare.len() < SPARE_BATCHES_MAX && batch.capacity() <= SPARE_BYTES_MAX {
             batch.clear();
             debug_assert!(batch.is_empty(), "parcels would be sent again");
             self.spare.push(batch);
@@ -236,10 +241,11 @@ impl MeshWait {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::PeerIndex;
-    use crate::limits::MESH_PARCELS_MAX;
+    use crate::ids::{PeerIndex, Sid};
+    use crate::limits::{MESH_PARCELS_MAX, SHARED_BODY_BYTES_MIN};
     use crate::net::clock;
     use crate::peer::Epoch;
+    use crate::push::select::{Outgoing, Via};
 
     #[test]
     fn parcels_arrive_in_order_and_frames_of_one_link_join() {
@@ -285,6 +291,26 @@ mod tests {
     }
 
     #[test]
+    fn the_memory_of_a_batch_is_that_of_its_parcels_too() {
+        let package = |bytes| Outgoing {
+            bytes: vec![0; bytes].into(),
+            via: Via::Direct,
+        };
+        let (small, large) = (package(100), package(SHARED_BODY_BYTES_MIN));
+        let mut batch = Batch::default();
+        let sid = |slot| Sid::new(ShardId(1), slot, 1);
+        for package in [&small, &large] {
+            batch.push(package, sid(0));
+            batch.push(package, sid(1));
+        }
+        let parts = [2 * size_of::<Parcel>(), 4 * size_of::<Sid>(), 100];
+        assert_eq!(batch.held(), parts.iter().sum::<usize>());
+        batch.clear();
+        assert_eq!(batch.held(), 0);
+        assert!(batch.capacity() >= parts[0] + parts[1]);
+    }
+
+    #[test]
     fn answers_to_other_servers_wait_for_a_full_inbox_for_their_time_only() {
         let begin = clock::now();
         let wait = MeshWait::new(begin, begin);
@@ -315,9 +341,9 @@ mod tests {
         assert_eq!(ids(inboxes[0].next().unwrap()), [0]);
         assert!(!answer(3, 1));
         assert_eq!(ids(inboxes[0].next().unwrap()), [1, 2, 3]);
-        let tenth = MESH_INBOX_BYTES_MAX / 10;
+        let tenth = MESH_INBOX_BYTES_MAX / 10 - size_of::<Parcel>();
         let taken = (0..20).take_while(|id| !answer(*id, tenth)).count();
         assert_eq!(taken, 10);
-        assert_eq!(inboxes[0].bytes(), 10 * tenth);
+        assert_eq!(inboxes[0].bytes(), 10 * (tenth + size_of::<Parcel>()));
     }
 }

@@ -461,7 +461,11 @@ impl Shard {
 
     /// Receives the batches that are in the inbox now.
     fn receive_waiting_batches(self: &Rc<Self>) {
-        while let Some(batch) = self.core.inbox.next() {
+        // Others may send on meanwhile, without end.
+        for _ in 0..self.core.inbox.len() {
+            let Some(batch) = self.core.inbox.next() else {
+                return;
+            };
             self.receive_batch(&batch);
             self.core.mesh.borrow_mut().recycle(batch);
         }

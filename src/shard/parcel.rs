@@ -9,7 +9,7 @@ use crate::client::host_filter::HostFilter;
 use crate::error::CloseReason;
 use crate::handler::BroadcastOptions;
 use crate::ids::{PeerIndex, ShardId, Sid};
-use crate::limits::{LINK_QUEUE_BYTES_MAX, MESH_PARCELS_MAX};
+use crate::limits::{LINK_QUEUE_BYTES_MAX, MESH_PARCELS_MAX, SHARED_BODY_BYTES_MIN};
 use crate::peer::Epoch;
 use crate::peer::directory::MemberList;
 use crate::push::select::Outgoing;
@@ -216,6 +216,8 @@ pub struct Batch {
     pub bytes: Vec<u8>,
     /// Receivers of pushes.
     pub sids: Vec<Sid>,
+    /// Bytes of small packages; large ones count as bodies that several clients get.
+    packages: usize,
 }
 
 impl Batch {
@@ -225,9 +227,19 @@ impl Batch {
             || self.bytes.len() >= LINK_QUEUE_BYTES_MAX
     }
 
-    /// Returns the memory of its bytes.
+    /// Returns the memory of what it carries, without bodies of requests.
     pub fn held(&self) -> usize {
+        let (parcels, sids) = (self.parcels.len(), self.sids.len());
         self.bytes.capacity()
+            + self.packages
+            + parcels * size_of::<Parcel>()
+            + sids * size_of::<Sid>()
+    }
+
+    /// Returns the memory that it keeps when it is empty.
+    pub fn capacity(&self) -> usize {
+        let (parcels, sids) = (self.parcels.capacity(), self.sids.capacity());
+        self.bytes.capacity() + parcels * size_of::<Parcel>() + sids * size_of::<Sid>()
     }
 
     /// Returns whether the batch has no parcels.
@@ -240,6 +252,7 @@ impl Batch {
         self.parcels.clear();
         self.bytes.clear();
         self.sids.clear();
+        self.packages = 0;
     }
 
     /// Checks the last parcel, which alone has changed.
@@ -292,6 +305,9 @@ impl Batch {
         {
             sids.end += 1;
             return self.check_invariants();
+        }
+        if package.bytes.len() < SHARED_BODY_BYTES_MIN {
+            self.packages += package.bytes.len();
         }
         self.parcels.push(Parcel::Push {
             package: package.clone(),
