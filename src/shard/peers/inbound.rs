@@ -31,11 +31,11 @@ use crate::config::{Config, Dialect};
 use crate::handler::Failure;
 use crate::limits::{
     CALLER_HELD_TIME, CALLER_LATE_BYTES_MAX, CALLER_LATE_TIME, CALLERS_HELD_MAX,
-    CALLERS_REFUSED_MAX, RPC_FRAME_BYTES_MAX,
+    CALLERS_REFUSED_MAX, READ_TURN_MAX, RPC_FRAME_BYTES_MAX,
 };
 use crate::metrics::Counter;
 use crate::net::clock;
-use crate::net::drive::{self, End, Receiver};
+use crate::net::drive::{self, End, Pause, Receiver, SLICE_UNITS};
 use crate::net::socket::{Listener, Socket, TlsSocket};
 use crate::net::task;
 use crate::peer::directory::MemberList;
@@ -47,6 +47,8 @@ use crate::wire::pomelo::{mqtt, rpc};
 
 /// Time between two tries to accept a connection, after one failed.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Connections accepted before other tasks run.
+const ACCEPT_BUDGET: usize = 64;
 /// Time between two looks of a held caller at the list of servers.
 const LOOK: Duration = Duration::from_millis(100);
 /// Connections for servers that the configuration does not name.
@@ -122,6 +124,7 @@ impl Inbound {
 
 /// Accepts the connections of peers, for ever.
 pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener, has_tls: bool) {
+    let mut budget = ACCEPT_BUDGET;
     loop {
         match listener.accept().await {
             Ok((socket, caller)) => {
@@ -136,6 +139,11 @@ pub(in crate::shard) async fn run(shard: Rc<Shard>, listener: Listener, has_tls:
                 tracing::warn!(%error, "accepting a peer failed");
                 clock::sleep(PAUSE).await;
             }
+        }
+        budget -= 1;
+        if budget == 0 {
+            clock::yield_to_reactor().await;
+            budget = ACCEPT_BUDGET;
         }
     }
 }
@@ -350,6 +358,13 @@ impl Receiver for PeerReceiver<'_> {
         self.sign_of_life.heard.set(self.shard.core.time.get().now);
     }
 
+    /// Lets others run when the calls of one read take too long.
+    fn finished(&self, units: usize, _bytes: usize, _rest: &[u8]) -> Option<Pause> {
+        let turn = clock::now().saturating_duration_since(self.shard.core.looked.get());
+        let is_late = units >= SLICE_UNITS && turn > READ_TURN_MAX;
+        is_late.then(|| -> Pause { Box::pin(clock::yield_to_reactor()) })
+    }
+
     fn waits(&self, bytes: usize) {
         let Shard { core, peers, .. } = &**self.shard;
         peers.frame_waits(core, self.writer, bytes);
@@ -374,7 +389,10 @@ impl Receiver for PeerReceiver<'_> {
         self.sign_of_life.has_spoken.set(true);
         match event {
             Some(AcceptorEvent::Payload(payload)) => {
-                serve_payload(self.shard, self.writer, payload)
+                serve_payload(self.shard, self.writer, payload);
+                if self.writer.has_overflowed() {
+                    return Err(End::Enough);
+                }
             }
             Some(AcceptorEvent::Ping) => peers.send(core, self.writer, |out| {
                 out.extend_from_slice(&mqtt::PINGRESP);
@@ -386,10 +404,13 @@ impl Receiver for PeerReceiver<'_> {
     }
 }
 
-/// Serves the calls of one payload.
+/// Serves the calls of one payload, until more answers wait than may.
 fn serve_payload(shard: &Rc<Shard>, writer: &Rc<PeerWriter>, payload: &[u8]) {
     let (core, peers) = (&shard.core, &shard.peers);
     for call in rpc::calls(payload) {
+        if writer.has_overflowed() {
+            return;
+        }
         core.counters().add(Counter::PeerCalls, 1);
         match call {
             Ok(call) => shard.serve_call(writer, &call),
