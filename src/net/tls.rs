@@ -112,6 +112,8 @@ struct State {
     transcript: usize,
     /// Plain bytes of the record in `outgoing`. The next write reports them when the kernel has the whole record.
     unreported: usize,
+    /// The kernel has taken bytes since the last call of `take_progress`.
+    has_progress: bool,
     /// The session may have plain bytes that nobody has read.
     is_unread: bool,
     /// Reading returns 0 from now on: the client has sent close_notify, or has made a fault after the handshake.
@@ -237,10 +239,16 @@ impl<S: Carrier> TlsStream<S> {
         while !state.outgoing.is_empty() {
             let sent = ready!(self.inner.poll_write(cx, &state.outgoing))?;
             state.outgoing.drain(..sent);
+            state.has_progress |= sent > 0;
         }
         state.outgoing = Vec::new();
         self.buffers.count(state);
         Poll::Ready(Ok(()))
+    }
+
+    /// Returns whether the kernel has taken bytes since the last call, perhaps a part of a record only.
+    pub(crate) fn take_progress(&self) -> bool {
+        std::mem::take(&mut self.state.borrow_mut().has_progress)
     }
 
     /// Returns whether the handshake continued an earlier session.
@@ -438,6 +446,7 @@ impl State {
             return Ok(true);
         }
         let sent = inner.write(&self.outgoing)?;
+        self.has_progress |= sent > 0;
         if sent < self.outgoing.len() {
             self.outgoing.drain(..sent);
             return Ok(false);

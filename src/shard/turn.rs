@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use super::Core;
 use crate::limits::WRITE_SLICES_MAX;
 use crate::metrics::Measure;
-use crate::net::socket::Socket;
+use crate::net::socket::{Socket, TlsSocket};
 use crate::push::Outbox;
 
 /// Says that something waits for the end of the turn.
@@ -86,15 +86,19 @@ impl Core {
         Flush::Done
     }
 
-    /// Tries to write a part of a blocked outbox; true where the socket took some of it. The task that waits for the socket
+    /// Tries to write a part of a blocked outbox; true where the socket took some of it, or of a record. The task that waits for the socket
     /// sees its errors, and the end of the outbox.
     pub(super) fn write_some(&self, outbox: &mut Outbox, socket: &Socket) -> bool {
         debug_assert!(outbox.blocked, "a flush writes this outbox");
         let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
         let used = outbox.slices(&mut slices);
+        let tls = socket.tls();
+        if let Some(tls) = tls {
+            tls.take_progress();
+        }
         let written = socket.write(&slices[..used]).unwrap_or(0);
         outbox.advance(&mut self.scheduler.borrow_mut().pool, written);
-        written > 0
+        written > 0 || tls.is_some_and(TlsSocket::take_progress)
     }
 
     /// Writes a part of a blocked outbox when the socket takes more; true once nothing is left.

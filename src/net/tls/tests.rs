@@ -226,6 +226,23 @@ fn a_socket_that_is_full_in_the_middle_of_a_record_loses_and_doubles_nothing() {
 }
 
 #[test]
+fn a_part_of_a_record_that_the_kernel_takes_is_progress() {
+    let mut pair = Pair::ready(&TLS13);
+    while pair.write(&pattern(READ_BUFFER_BYTES)).expect("it is open") > 0 {}
+    pair.tls().take_progress();
+    assert_eq!(pair.write(b"x").expect("it is open"), 0);
+    assert!(!pair.tls().take_progress(), "the socket is full");
+    // By a write, and by a task that waits for room.
+    pair.take_in(100);
+    assert_eq!(pair.write(b"x").expect("it is open"), 0);
+    assert!(pair.tls().take_progress());
+    pair.take_in(100);
+    assert!(pair.tls().poll_send(&cx()).is_pending());
+    assert!(pair.tls().take_progress());
+    assert!(!pair.tls().take_progress());
+}
+
+#[test]
 fn a_half_handshake_counts_the_bytes_that_the_session_keeps() {
     for version in VERSIONS {
         let mut pair = Pair::new(version);

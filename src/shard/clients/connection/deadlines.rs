@@ -63,9 +63,11 @@ impl Connection {
         self.deadlines.step = limit.filter(|_| !is_last).map(|(time, _)| now + time);
     }
 
-    /// Begins the time of a write again while few bytes wait. The wheel looks about once a second.
+    /// Begins the time of a write: again while few bytes wait, and for bytes that came when none waited, but the socket still
+    /// counted as full. The wheel looks about once a second.
     fn note_short_wait(&mut self, timeouts: &Timeouts, now: Instant) {
-        if timeouts.write(self.state(), self.outbox.bytes()).is_none() {
+        let is_short = timeouts.write(self.state(), self.outbox.bytes()).is_none();
+        if is_short || self.outbox.progress().is_none() {
             self.outbox.note_progress(now);
         }
     }
@@ -229,6 +231,10 @@ impl Clients {
                 && core.write_some(&mut connection.outbox, &connection.socket)
             {
                 connection.outbox.note_progress(time.now);
+                if !connection.outbox.has_wire_bytes() && connection.state() == ClientState::WaitAck
+                {
+                    self.wrote_all(core, sid, connection);
+                }
                 expired = connection.expired(&self.timeouts, time);
             }
             if expired.is_none() {

@@ -13,7 +13,7 @@ use crate::error::{CloseReason, Fault};
 use crate::ids::Sid;
 use crate::limits::PACKAGE_BODY_BYTES_MAX;
 use crate::metrics::Counter;
-use crate::net::socket::Socket;
+use crate::net::socket::{Socket, TlsSocket};
 use crate::net::task::spawn_behind;
 use crate::push::select::Via;
 use crate::shard::clients::Clients;
@@ -141,7 +141,7 @@ impl Clients {
 impl Clients {
     /// Takes the next step of a connection whose socket has taken all bytes.
     #[inline]
-    fn wrote_all(&self, core: &Core, sid: Sid, connection: &mut Connection) {
+    pub(super) fn wrote_all(&self, core: &Core, sid: Sid, connection: &mut Connection) {
         match connection.state() {
             ClientState::Closed => connection.socket.shutdown_write(),
             ClientState::WaitAck if connection.deadlines.step.is_none() => {
@@ -206,7 +206,8 @@ async fn flush_blocked(shard: Rc<Shard>, socket: Rc<Socket>, sid: Sid) {
                 return Poll::Ready(None);
             };
             let flushed = shard.core.poll_flush(cx, &mut connection.outbox, &socket);
-            if flushed.is_ready() {
+            let took_part = || socket.tls().is_some_and(TlsSocket::take_progress);
+            if flushed.is_ready() || took_part() {
                 connection.outbox.note_progress(shard.core.time.get().now);
             }
             flushed.map(Some)
