@@ -2,9 +2,9 @@
 
 use std::env;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -37,8 +37,8 @@ const SIGNALS: [i32; 6] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];
 /// Time between the longest drain and the end of the process.
 const STOP_REST: Duration = Duration::from_secs(5);
 
-/// Time between two looks for a shard that hangs, once the time of a stop is over.
-const LATE_LOOK: Duration = Duration::from_secs(1);
+/// Time between two looks for a shard that hangs in a stop.
+const HANG_LOOK: Duration = Duration::from_secs(1);
 
 /// Exit status of a drain that had to cut clients.
 const CUT: u8 = 3;
@@ -253,42 +253,33 @@ impl Control {
 
     /// Tells the service manager that the process will end, and within which time, and sees to it.
     fn begin_stop(self: &Arc<Self>, is_drain: bool) {
-        let config = self.latest.load();
-        let (verb, within) = match is_drain {
-            true => ("drains", config.drain.delay + config.drain.timeout),
-            false => ("stops", config.stop_timeout),
-        };
+        let verb = if is_drain { "drains" } else { "stops" };
         let text = format!("{verb}, with {} clients", self.clients());
-        let within = within + STOP_REST;
+        let within = self.stop_time(is_drain);
         self.supervisor.tell(News::Stopping(text, within));
         let control = Arc::downgrade(self);
-        let end_late = move || {
-            std::thread::sleep(within);
-            while let Some(control) = control.upgrade() {
-                control.end_stalled();
-                drop(control);
-                std::thread::sleep(LATE_LOOK);
-            }
-        };
         let thread = std::thread::Builder::new().name("stop".into());
-        if let Err(error) = thread.spawn(end_late) {
+        let watching = thread.spawn(move || end_where_a_shard_hangs(&control, is_drain));
+        if let Err(error) = watching {
             tracing::error!(%error, "cannot start the thread that ends this process where a shard hangs");
         }
     }
 
-    /// Ends the process where a shard does not run, which would never stop.
-    fn end_stalled(&self) {
-        let is_stalled = |(_, activity): &(usize, &Arc<Activity>)| activity.is_stalled();
-        let Some((shard, activity)) = self.activities.iter().enumerate().find(is_stalled) else {
-            return;
+    /// Returns the longest time of a stop, which SIGHUP may change.
+    fn stop_time(&self, is_drain: bool) -> Duration {
+        let config = self.latest.load();
+        let time = match is_drain {
+            true => config.drain.delay + config.drain.timeout,
+            false => config.stop_timeout,
         };
-        tracing::error!(
-            clients = self.clients(),
-            "the time of the stop is over and shard {shard} still hangs in {}: the process ends at once and cuts the \
-             connections of its clients",
-            activity.work()
-        );
-        self.end_at_once();
+        time + STOP_REST
+    }
+
+    /// Returns a shard that does not run.
+    fn stalled_shard(&self) -> Option<usize> {
+        self.activities
+            .iter()
+            .position(|activity| activity.is_stalled())
     }
 
     fn say_counters(&self) {
@@ -322,6 +313,36 @@ impl Control {
         self.say_counters();
         self.output.end();
         low_level::exit(1);
+    }
+}
+
+/// Ends the process where the time of its stop is over and a shard has not run for the last part of it: that shard would
+/// never stop. Returns when the process has stopped, or stops in another way, which has a time of its own.
+fn end_where_a_shard_hangs(control: &Weak<Control>, is_drain: bool) {
+    let (mut waited, mut hung) = (Duration::ZERO, Duration::ZERO);
+    loop {
+        std::thread::sleep(HANG_LOOK);
+        waited += HANG_LOOK;
+        let Some(control) = control.upgrade() else {
+            return;
+        };
+        if control.stopper.request().is_drain() != is_drain {
+            return;
+        }
+        let stalled = control.stalled_shard();
+        hung = stalled.map_or(Duration::ZERO, |_| hung + HANG_LOOK);
+        if let Some(shard) = stalled
+            && waited >= control.stop_time(is_drain)
+            && hung >= STOP_REST
+        {
+            tracing::error!(
+                clients = control.clients(),
+                "the time of the stop is over and shard {shard} still hangs in {}: the process ends at once and cuts the \
+                 connections of its clients",
+                control.activities[shard].work()
+            );
+            control.end_at_once();
+        }
     }
 }
 
