@@ -117,6 +117,8 @@ impl CheckedConfig {
         config.warnings.extend(useless(&config));
         config.warnings.extend(open_door(&config, &callers));
         config.warnings.extend(useless_tls(&config));
+        config.warnings.extend(short_timeout(&config));
+        config.warnings.extend(paused_addresses(&config));
         if config.compat == Compat::Exact {
             config.warnings.push(
                 "compat = \"exact\" turns off the deadlines, rates and limits that Pomelo does not have: \
@@ -279,6 +281,30 @@ fn open_door(config: &Config, callers: &Callers) -> Option<String> {
     })
 }
 
+/// Returns a warning about a timeout that ends healthy clients: they send a heartbeat only after each interval.
+fn short_timeout(config: &Config) -> Option<String> {
+    let (timeout, heartbeat) = (config.client.timeout?, config.client.heartbeat?);
+    (timeout <= heartbeat).then(|| {
+        let [timeout, heartbeat] = [timeout, heartbeat].map(humantime::format_duration);
+        format!(
+            "client.timeout = \"{timeout}\" closes every client: they send a heartbeat each {heartbeat} (client.heartbeat); \
+             set a longer time, or remove the key for twice the heartbeat"
+        )
+    })
+}
+
+/// Returns a warning about rates of addresses without a limit of their connections.
+fn paused_addresses(config: &Config) -> Option<String> {
+    let client = &config.client;
+    let has_rate =
+        client.address_messages_per_second.is_some() || client.address_bytes_per_second.is_some();
+    (has_rate && client.address_connections_max.is_none()).then(|| {
+        "client.address_messages_per_second and client.address_bytes_per_second pause the connections of an address, which \
+         keep their places meanwhile: set client.address_connections_max too, or one address can take all places"
+            .into()
+    })
+}
+
 /// Checks that TLS has what it needs.
 fn check_tls(config: &Config) -> Result<(), ValueError> {
     let tls = &config.tls;
@@ -416,6 +442,8 @@ fn check_relations(config: &Config) -> Result<(), ValueError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::ClientListener;
 
@@ -441,6 +469,22 @@ mod tests {
             ..Config::default()
         };
         assert_eq!(most.validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_timeout_that_closes_every_client_has_a_warning() {
+        let warnings = |seconds: u64, heartbeat: Option<u64>| {
+            let mut config = Config::default();
+            config.client.timeout = Some(Duration::from_secs(seconds));
+            config.client.heartbeat = heartbeat.map(Duration::from_secs);
+            let checked = CheckedConfig::new(config).expect("it is valid");
+            checked.warnings.clone()
+        };
+        assert_eq!(warnings(4, Some(3)), [""; 0]);
+        assert_eq!(warnings(4, None), [""; 0]);
+        let warning = &warnings(3, Some(3))[0];
+        let begin = "client.timeout = \"3s\" closes every client: they send a heartbeat each 3s";
+        assert!(warning.starts_with(begin), "{warning}");
     }
 
     #[test]
