@@ -255,7 +255,8 @@ impl Control {
     fn begin_stop(self: &Arc<Self>, is_drain: bool) {
         let verb = if is_drain { "drains" } else { "stops" };
         let text = format!("{verb}, with {} clients", self.clients());
-        let within = self.stop_time(is_drain);
+        // The last words of a process that hangs come a look or two later.
+        let within = self.stop_time(is_drain) + 2 * HANG_LOOK;
         self.supervisor.tell(News::Stopping(text, within));
         let control = Arc::downgrade(self);
         let thread = std::thread::Builder::new().name("stop".into());
@@ -320,6 +321,8 @@ impl Control {
 /// never stop. Returns when the process has stopped, or stops in another way, which has a time of its own.
 fn end_where_a_shard_hangs(control: &Weak<Control>, is_drain: bool) {
     let (mut waited, mut hung) = (Duration::ZERO, Duration::ZERO);
+    // The shards may still go by a longer time than SIGHUP has set since.
+    let mut time = Duration::ZERO;
     loop {
         std::thread::sleep(HANG_LOOK);
         waited += HANG_LOOK;
@@ -329,10 +332,11 @@ fn end_where_a_shard_hangs(control: &Weak<Control>, is_drain: bool) {
         if control.stopper.request().is_drain() != is_drain {
             return;
         }
+        time = time.max(control.stop_time(is_drain));
         let stalled = control.stalled_shard();
         hung = stalled.map_or(Duration::ZERO, |_| hung + HANG_LOOK);
         if let Some(shard) = stalled
-            && waited >= control.stop_time(is_drain)
+            && waited >= time
             && hung >= STOP_REST
         {
             tracing::error!(

@@ -95,7 +95,7 @@ fn a_manager_hears_of_the_start_of_a_reload_and_of_the_drain() {
     let stopping = manager.wait("STOPPING=1");
     // The delay, the timeout of the drain, and some seconds.
     assert!(
-        stopping.contains("EXTEND_TIMEOUT_USEC=13000000\n"),
+        stopping.contains("EXTEND_TIMEOUT_USEC=15000000\n"),
         "{stopping}"
     );
     assert!(
@@ -141,7 +141,7 @@ fn a_manager_hears_of_a_stop_that_the_master_asks_for() {
     master.stop_gateway();
     let stopping = manager.wait("STOPPING=1");
     for line in [
-        "EXTEND_TIMEOUT_USEC=8000000",
+        "EXTEND_TIMEOUT_USEC=10000000",
         "STATUS=stops, with 0 clients",
     ] {
         assert!(stopping.lines().any(|it| it == line), "{stopping}");
@@ -233,10 +233,11 @@ fn a_stop_ends_the_process_although_a_shard_stalls() {
     process.signal("INT");
     let stopping = manager.wait("STOPPING=1");
     assert!(
-        stopping.contains("EXTEND_TIMEOUT_USEC=8000000"),
+        stopping.contains("EXTEND_TIMEOUT_USEC=10000000"),
         "{stopping}"
     );
     let status = process.wait_exit(HANG_GUARD);
+    process.wait_output_end();
     let printed = process.transcript();
     assert_eq!(
         status.and_then(|status| status.code()),
