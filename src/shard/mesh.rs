@@ -41,7 +41,7 @@ impl Inbox {
     }
 
     /// Returns the number of batches that wait.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.receiver.len()
     }
 

@@ -462,7 +462,7 @@ impl Shard {
     /// Receives the batches that are in the inbox now.
     fn receive_waiting_batches(self: &Rc<Self>) {
         // Others may send on meanwhile, without end.
-        for _ in 0..self.core.inbox.len() {
+        for _ in 0..self.core.inbox.waiting() {
             let Some(batch) = self.core.inbox.next() else {
                 return;
             };

@@ -227,7 +227,7 @@ impl Batch {
             || self.bytes.len() >= LINK_QUEUE_BYTES_MAX
     }
 
-    /// Returns the memory of what it carries, without bodies of requests.
+    /// Returns the memory of what it carries, without texts and bodies that a parcel owns.
     pub fn held(&self) -> usize {
         let (parcels, sids) = (self.parcels.len(), self.sids.len());
         self.bytes.capacity()
@@ -306,14 +306,27 @@ impl Batch {
             sids.end += 1;
             return self.check_invariants();
         }
-        if package.bytes.len() < SHARED_BODY_BYTES_MIN {
-            self.packages += package.bytes.len();
-        }
+        self.count(package);
         self.parcels.push(Parcel::Push {
             package: package.clone(),
             sids: at..at + 1,
         });
         self.check_invariants();
+    }
+
+    /// Appends a package for all sessions of the receiver that the options name.
+    pub fn broadcast(&mut self, package: &Outgoing, options: &Arc<BroadcastOptions>) {
+        self.count(package);
+        self.parcels.push(Parcel::Broadcast {
+            package: package.clone(),
+            options: options.clone(),
+        });
+    }
+
+    fn count(&mut self, package: &Outgoing) {
+        if package.bytes.len() < SHARED_BODY_BYTES_MIN {
+            self.packages += package.bytes.len();
+        }
     }
 
     /// Appends an answer.

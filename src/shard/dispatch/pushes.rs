@@ -13,7 +13,6 @@ use crate::metrics::Counter;
 use crate::peer::pomelo::sysrpc;
 use crate::push::select::{Outgoing, Via};
 use crate::shard::coordinator::list;
-use crate::shard::parcel::Parcel;
 use crate::wire::package;
 
 impl Shard {
@@ -85,10 +84,7 @@ impl Shard {
         let mut mesh = core.mesh.borrow_mut();
         for shard in core.other_shards() {
             match mesh.batch_for_work(shard) {
-                Some(batch) => batch.parcels.push(Parcel::Broadcast {
-                    package: package.clone(),
-                    options: options.clone(),
-                }),
+                Some(batch) => batch.broadcast(&package, &options),
                 None => core.counters().add(Counter::MeshFull, 1),
             }
         }
