@@ -108,7 +108,7 @@ impl Receiver for ClientReceiver<'_> {
     /// Those that were closed for their memory give it back before this one takes more.
     fn turns_before_more(&self) -> Result<u8, End> {
         let memory = &self.shard.core.memory;
-        if memory.level() == MemoryLevel::Normal {
+        if memory.level() == MemoryLevel::Normal && !memory.has_leaving() {
             return Ok(0);
         }
         match self.shard.clients.is_leaving(self.sid) {
