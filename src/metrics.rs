@@ -276,8 +276,8 @@ counters! {
     MeshFull = "mesh_full",
     /// Wake-ups of other shards.
     MeshWakes = "mesh_wakes",
-    /// Bytes of packages, messages and frames that are not complete, of messages whose handlers or filters run, and of
-    /// handshakes that are kept for handlers.
+    /// Bytes of packages, messages and frames that are not complete, of messages whose handlers or filters run, of
+    /// messages and handshakes that wait for the delegate, and of handshakes that are kept for handlers.
     MemoryInput = gauge "memory_input_bytes",
     /// Bytes that wait for clients and servers, with the memory that is kept for further ones.
     MemoryOutput = gauge "memory_output_bytes",

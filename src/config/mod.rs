@@ -570,11 +570,11 @@ knobs! {
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Limits, keys "limits." of |config: Config| config.limits, {
         /// Largest memory that clients and servers may make this process hold: parts of packages, messages whose handlers or
-        /// filters run, handshakes that are kept for handlers, bytes that wait for a slow reader, batches between shards, and
-        /// 640 bytes for each connection.
+        /// filters run, messages and handshakes that wait for the delegate, handshakes that are kept for handlers, bytes that
+        /// wait for a slow reader, batches between shards, and 640 bytes for each connection.
         /// At 75 % tangelo refuses new connections, at 85 % it also closes the largest ones without a finished
-        /// handshake, at 92 % the clients and servers with the most waiting bytes, and at 97 % messages get code 500. Each
-        /// of these steps ends 5 % lower. The log names each step, and docs/operations.md says how to read it. The memory of
+        /// handshake, at 92 % the clients and the links to servers with the most waiting bytes, and at 97 % messages get
+        /// code 500. Each of these steps ends 5 % lower. The log names each step, and docs/operations.md says how to read it. The memory of
         /// handlers in Rust and the buffers of the kernel are not part of it. Without this key it is half of the
         /// machine's memory, or of the memory that its cgroup may use, if that is less.
         memory: Option<usize> = None, Bytes(16 << 20..=usize::MAX >> 1) => live;

@@ -4,9 +4,10 @@
 //! Each shard publishes its own bytes at each tick and when they grow, as gauges (`memory_…_bytes`). The sum over all shards gives
 //! the level of the process. Any shard may raise or lower it, and rings the others.
 //!
-//! **Counted**: parts of packages and messages that are not complete, TLS sessions, bodies of messages whose handlers or filters run,
-//! bytes on their way to clients and servers, batches for other shards, and a flat size for each connection. A body that
-//! many clients get counts once. An eighth of all this is added for blocks between those in use.
+//! **Counted**: parts of packages and messages that are not complete, TLS sessions, bodies of messages whose handlers or
+//! filters run or that wait for the delegate, bytes on their way to clients and servers, batches for other shards, and a flat
+//! size for each connection. A body that many clients get counts once. An eighth of all this is added for blocks between those
+//! in use.
 //! **Absent**: the memory of handlers themselves, and buffers of the kernel.
 
 use std::cell::Cell;
@@ -58,7 +59,7 @@ const LEVELS: [(MemoryLevel, u64, Counter, &str); 4] = [
         MemoryLevel::CloseSlow,
         92,
         Counter::MemoryClosesSlow,
-        "the clients and servers with the most waiting bytes are closed",
+        "the clients and the links to servers with the most waiting bytes are closed",
     ),
     (
         MemoryLevel::HeartbeatsOnly,
