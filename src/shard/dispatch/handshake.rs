@@ -68,7 +68,8 @@ impl Shard {
             Some(Answer::Now(outcome)) => self.decided(sid, reply, key, decision(outcome)),
             Some(Answer::Later(future)) => {
                 let decided = async { decision(future.await) };
-                self.decide_later(sid, reply, key, body.len(), decided);
+                // The memory of handlers is not counted.
+                self.decide_later(sid, reply, key, 0, decided);
             }
         }
     }
